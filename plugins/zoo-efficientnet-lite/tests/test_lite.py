@@ -1,0 +1,113 @@
+import hashlib
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import skimage.data
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform
+from zoo_efficientnet_lite import plugin, weights
+from zoo_efficientnet_lite.model import build
+
+import zoo
+
+BACKBONES = {backbone.name: backbone for backbone in plugin.zoo_register_backbones()}
+
+CATS = {"tabby", "tiger cat", "Egyptian cat"}
+
+
+@pytest.fixture(params=BACKBONES)
+def backbone(request: pytest.FixtureRequest) -> zoo.Backbone:
+    return BACKBONES[request.param]
+
+
+def installed(backbone: zoo.Backbone) -> Path:
+    package, _, path = (backbone.weights[0].file or "").partition(":")
+    return Path(str(files(package).joinpath(path)))
+
+
+def test_the_entry_point_names_the_plugin() -> None:
+    [point] = entry_points(group="zoo", name="efficientnet_lite")
+    assert point.load() is plugin
+
+
+def test_the_plugin_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from zoo_efficientnet_lite import plugin; "
+        "list(plugin.zoo_register_backbones()); "
+        "print({'torch', 'timm', 'torchvision'} & set(sys.modules))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "set()"
+
+
+def test_the_description_is_true(backbone: zoo.Backbone) -> None:
+    digest = hashlib.sha256(installed(backbone).read_bytes()).hexdigest()
+    assert digest == backbone.weights[0].sha256
+    model = build(**backbone.kwargs)
+    assert sum(parameter.numel() for parameter in model.parameters()) == backbone.params
+    head = model.get_submodule(backbone.heads[0].module_path)
+    assert isinstance(head, torch.nn.Linear)
+    assert head.out_features == backbone.weights[0].num_classes
+
+
+def test_preprocess_is_timm_s_to_a_rounding(backbone: zoo.Backbone) -> None:
+    cfg = timm.models.get_pretrained_cfg(f"tf_efficientnet_{backbone.name}")
+    assert cfg is not None
+    ours = backbone.preprocess
+    assert (3, *ours.size) == cfg.input_size  # type: ignore[misc]
+    assert ours.resize == int(ours.height / cfg.crop_pct)
+    assert (ours.crop, ours.interpolation) == (cfg.crop_mode, cfg.interpolation)
+    assert ours.mean + ours.std == pytest.approx(cfg.mean + cfg.std, abs=0.002)
+
+
+@torch.no_grad()
+def test_it_knows_a_cat_and_a_coffee(backbone: zoo.Backbone) -> None:
+    model = build(**backbone.kwargs)
+    state = weights.convert(installed(backbone), backbone, backbone.weights[0])
+    model.load_state_dict(state, strict=True)
+    model.eval()
+    # timm's own transform, so that nothing but the network and its weights is on trial.
+    transform = create_transform(**timm.data.resolve_data_config(model=model))
+    photos = [Image.fromarray(array) for array in (skimage.data.chelsea(), skimage.data.coffee())]
+    best = model(torch.stack([transform(photo) for photo in photos])).argmax(1).tolist()
+    chelsea, coffee = (weights.imagenet_classes()[index] for index in best)
+    assert chelsea == ("tiger cat" if backbone.name == "lite0" else "Egyptian cat")
+    assert chelsea in CATS
+    assert coffee == "espresso"
+
+
+def test_a_file_of_another_size_is_refused() -> None:
+    one, two, zero = (installed(BACKBONES[name]) for name in ("lite1", "lite2", "lite0"))
+    lite1 = BACKBONES["lite1"]
+    with pytest.raises(zoo.WeightsError, match="holds 296 tensors and lite1 has 386"):
+        weights.convert(zero, lite1, lite1.weights[0])
+    with pytest.raises(zoo.WeightsError, match="is not lite1's"):
+        weights.convert(two, lite1, lite1.weights[0])
+    assert len(weights.convert(one, lite1, lite1.weights[0])) == 386
+
+
+def test_tensors_out_of_order_are_refused(tmp_path: Path) -> None:
+    lite0 = BACKBONES["lite0"]
+    theirs = list(torch.load(installed(lite0), weights_only=True).items())
+    # Scale and shift of one batch norm: equal shapes, so only what they are tells them apart.
+    theirs[1], theirs[2] = theirs[2], theirs[1]
+    torch.save(dict(theirs), tmp_path / "shuffled.pth")
+    with pytest.raises(zoo.WeightsError, match=r"shuffled\.pth: _bn0\.bias .* bn1\.weight"):
+        weights.convert(tmp_path / "shuffled.pth", lite0, lite0.weights[0])
+
+
+def test_class_names() -> None:
+    names = weights.imagenet_classes()
+    assert len(names) == len(set(names)) == 1000
+    assert (names[0], names[134], names[638], names[639]) == (
+        "tench",
+        "crane (n02012849)",
+        "maillot (n03710637)",
+        "maillot, tank suit",
+    )

@@ -1,0 +1,76 @@
+"""Shared fixtures: a cache of its own, really installed plugins, the command as a process."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from zoo import config, registry
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory) -> Path:
+    """One cache for the whole session, so that catalogues and weights are made once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch, shared_cache, tmp_path_factory) -> None:
+    """Keep tests away from the user's own cache, configuration and switches."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(shared_cache))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+    for variable in ("ZOO_PLUGINS", "ZOO_STRICT"):
+        monkeypatch.delenv(variable, raising=False)
+    registry._registries.clear()
+    config.load_config.cache_clear()
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Install a plugin as an installer would: a module and a dist-info folder on the path.
+
+    Returns a function of the plugin's name and its source.
+    """
+    site = tmp_path / "site"
+    site.mkdir()
+
+    def install_plugin(name: str, source: str, version: str = "1.0", package: str | None = None):
+        package = package or f"plugin-{name}"
+        module = package.replace("-", "_")
+        (site / f"{module}.py").write_text(textwrap.dedent(source))
+        info = site / f"{module}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n"
+        )
+        (info / "entry_points.txt").write_text(f"[zoo]\n{name} = {module}\n")
+        (info / "RECORD").write_text(f"{module}.py,,\n")
+        return module
+
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    before = set(sys.modules)
+    yield install_plugin
+    for module in set(sys.modules) - before:
+        if module.startswith("plugin_"):
+            del sys.modules[module]
+
+
+@pytest.fixture
+def zoo_process(tmp_path):
+    """Run the command line as a process of its own, in an empty folder."""
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "zoo", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=environment.pop("cwd", tmp_path),
+            env={**os.environ, **environment},
+            timeout=600,
+        )
+
+    return run

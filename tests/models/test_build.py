@@ -1,0 +1,71 @@
+"""Building: weights, heads, and a user's own file."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import zoo
+from zoo.models.build import build_with_base
+
+
+def test_pretrained_weights_and_new_heads():
+    backbone = zoo.get("lite0")
+    model, base = build_with_base(backbone, 10, "auto", seed=0)
+    assert base.kind == "published"
+    assert base.tag == "imagenet"
+    assert base.license == "Apache-2.0"
+    assert model.classifier.out_features == 10
+    again, _ = build_with_base(backbone, 10, "auto", seed=0)
+    assert all(map(torch.equal, model.state_dict().values(), again.state_dict().values()))
+    published, _ = build_with_base(backbone, None, "auto")
+    assert published.classifier.out_features == 1000
+    kept = {k: v for k, v in published.state_dict().items() if not k.startswith("classifier")}
+    assert all(torch.equal(model.state_dict()[k], v) for k, v in kept.items())
+
+
+def test_an_unknown_tag_names_what_there_is():
+    with pytest.raises(zoo.UsageError, match="did you mean imagenet"):
+        zoo.get("lite0").build(weights="imagenett")
+
+
+def test_ones_own_file(tmp_path):
+    backbone = zoo.get("torchvision/mobilenet_v3_small")
+    model = backbone.build(classes=7)
+    path = tmp_path / "own.safetensors"
+    save_file(model.state_dict(), path)
+    other, base = build_with_base(backbone, 3, str(path))
+    assert base.kind == "file"
+    assert base.left_out == ("classifier.3.bias", "classifier.3.weight")
+    assert torch.equal(other.features[0][0].weight, model.features[0][0].weight)
+    same, base = build_with_base(backbone, 7, str(path))
+    assert base.left_out == ()
+    assert torch.equal(same.classifier[3].weight, model.classifier[3].weight)
+
+
+def test_a_file_of_another_network_is_refused(tmp_path):
+    path = tmp_path / "own.safetensors"
+    save_file(zoo.get("torchvision/squeezenet1_1").build(classes=3).state_dict(), path)
+    with pytest.raises(zoo.WeightsError, match="does not fit torchvision/resnet18"):
+        zoo.get("resnet18").build(classes=3, weights=str(path))
+
+
+def test_a_pickled_file_is_refused_with_the_way_out(tmp_path):
+    path = tmp_path / "own.pth"
+    torch.save(zoo.get("torchvision/squeezenet1_1").build(classes=3).state_dict(), path)
+    with pytest.raises(zoo.WeightsError, match="safetensors only"):
+        zoo.get("torchvision/squeezenet1_1").build(classes=3, weights=str(path))
+
+
+def test_a_builder_that_fails_names_its_backbone():
+    backbone = zoo.Backbone("x", "torch.nn:Linear", (zoo.Head("fc"),), zoo.Preprocess(size=32))
+    with pytest.raises(zoo.BrokenBackbone, match="x does not build: TypeError"):
+        backbone.build(classes=2)
+    backbone = zoo.Backbone("x", "builtins:dict", (zoo.Head("fc"),), zoo.Preprocess(size=32))
+    with pytest.raises(zoo.BrokenBackbone, match="not a torch module"):
+        backbone.build(classes=2)
+
+
+def test_weights_that_are_not_published_are_said():
+    unpublished = next(b for b in zoo.list_backbones(source="timm", pretrained=False))
+    with pytest.raises(zoo.WeightsError, match="no weights are published"):
+        unpublished.build(classes=2, weights="auto")

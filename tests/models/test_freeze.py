@@ -1,0 +1,176 @@
+"""Frozen means frozen: bit-identity of every tensor outside what trains."""
+
+import pytest
+import torch
+
+import zoo
+from zoo.models.freeze import parse_policy
+from zoo.models.heads import resolve_head
+from zoo.models.outputs import classification_loss, read_output
+from zoo.models.stages import find_stages
+
+# One of each torchvision family, the smallest; at the smallest size that it takes.
+FAMILIES = {
+    "alexnet": 64,
+    "convnext_tiny": 32,
+    "densenet121": 32,
+    "efficientnet_b0": 32,
+    "efficientnet_v2_s": 32,
+    "googlenet": 64,
+    "inception_v3": 299,
+    "maxvit_t": 224,
+    "mnasnet0_5": 32,
+    "mobilenet_v2": 32,
+    "mobilenet_v3_small": 32,
+    "regnet_x_400mf": 32,
+    "resnet18": 32,
+    "resnext50_32x4d": 32,
+    "shufflenet_v2_x0_5": 32,
+    "squeezenet1_1": 64,
+    "swin_t": 32,
+    "swin_v2_t": 64,
+    "vgg11_bn": 32,
+    "vit_b_16": 224,
+    "wide_resnet50_2": 32,
+}
+
+
+def train_steps(model, backbone, size, steps=3):
+    """Three steps as a user would write them, `model.train()` and weight decay included."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.1)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        model.train()
+        images = torch.rand(2, 3, size, size, generator=generator)
+        said = read_output(model(images), backbone.heads, training=True)
+        loss = classification_loss(said, torch.tensor([0, 1]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def changed(before, model):
+    return {name for name, tensor in model.state_dict().items() if not same(before[name], tensor)}
+
+
+def same(one, other):
+    return torch.equal(one.view(torch.uint8), other.view(torch.uint8)) if one.ndim else one == other
+
+
+def settle(model, size):
+    """Give random weights the batch-norm statistics of some pictures, or features are absurd."""
+    model.train()
+    with torch.no_grad():
+        for _ in range(3):
+            model(torch.rand(4, 3, size, size))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_head_policy_changes_the_heads_only(name):
+    torch.manual_seed(0)
+    backbone, size = zoo.get(f"torchvision/{name}"), FAMILIES[name]
+    model = backbone.build(classes=2)
+    settle(model, size)
+    parameters = zoo.freeze(model, backbone, "head")
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    train_steps(model, backbone, size)
+    leaves = [resolve_head(model, head.path) for head in backbone.heads]
+    in_heads = {n for n, _ in model.named_parameters() if n.rpartition(".")[0] in leaves}
+    assert changed(before, model) == in_heads
+    assert len(parameters) == len(in_heads)
+
+
+def test_the_textbook_way_drifts_and_ours_does_not():
+    backbone = zoo.get("torchvision/resnet18")
+    torch.manual_seed(0)
+    model = backbone.build(classes=2)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith("fc."))
+    train_steps(model, backbone, 32)
+    assert len(changed(before, model)) == 62
+    model.load_state_dict(before)
+    zoo.freeze(model, backbone)
+    train_steps(model, backbone, 32)
+    assert changed(before, model) == {"fc.weight", "fc.bias"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "inside"),
+    [
+        ("stages:1", ("layer4.", "fc.")),
+        ("stages:2", ("layer3.", "layer4.", "fc.")),
+        ("layer4[1],layer1.*", ("layer4.1.", "layer1.", "fc.")),
+    ],
+)
+def test_part_of_a_network_trains(policy, inside):
+    torch.manual_seed(0)
+    backbone = zoo.get("torchvision/resnet18")
+    model = backbone.build(classes=2)
+    zoo.freeze(model, backbone, policy)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    train_steps(model, backbone, 64)
+    assert changed(before, model) == {n for n in before if n.startswith(inside)}
+
+
+def test_all_lets_everything_train_after_a_head_phase():
+    torch.manual_seed(0)
+    backbone = zoo.get("torchvision/resnet18")
+    model = backbone.build(classes=2)
+    zoo.freeze(model, backbone, "head")
+    zoo.freeze(model, backbone, "all")
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    train_steps(model, backbone, 64)
+    assert changed(before, model) == set(before)
+
+
+def test_evaluation_mode_is_left_alone():
+    backbone = zoo.get("torchvision/inception_v3")
+    with torch.device("meta"):
+        model = backbone.build(classes=2)
+        zoo.freeze(model, backbone, "head")
+        model.eval()
+        model(torch.zeros(1, 3, 299, 299))
+    assert not any(m.training for m in model.modules())
+
+
+@pytest.mark.parametrize("text", ["stages:0", "stages:x", "stage:2", "", ",", "head:2"])
+def test_malformed_policies(text):
+    with pytest.raises(zoo.UsageError, match="not a policy"):
+        parse_policy(text)
+
+
+def test_a_pattern_that_matches_nothing_names_the_nearest():
+    backbone = zoo.get("torchvision/resnet18")
+    with torch.device("meta"):
+        model = backbone.build(classes=2)
+    with pytest.raises(zoo.UsageError, match="did you mean layer4"):
+        zoo.freeze(model, backbone, "layer44")
+    with pytest.raises(zoo.UsageError, match="did you mean head"):
+        zoo.freeze(model, backbone, "haed")
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "last"),
+    [
+        ("torchvision/resnet18", 5, ["layer4", "avgpool"]),
+        ("torchvision/mobilenet_v3_small", 14, None),
+        ("torchvision/convnext_tiny", 8, None),
+        ("torchvision/vit_b_16", 13, ["encoder.layers.encoder_layer_11", "encoder.ln"]),
+        ("timm/vit_tiny_patch16_224", 13, None),
+        ("timm/convnext_atto", 5, None),
+    ],
+)
+def test_stages_are_read_off_the_structure(name, count, last):
+    backbone = zoo.get(name)
+    with torch.device("meta"):
+        model = backbone.build()
+    leaves = [resolve_head(model, head.path) for head in backbone.heads]
+    stages = find_stages(model, leaves)
+    assert len(stages) == count, stages
+    if last:
+        assert stages[-1] == last
+    inside = [path for stage in stages for path in stage]
+    assert len(inside) == len(set(inside))
+    assert not set(inside) & set(leaves)

@@ -1,0 +1,119 @@
+"""Heads: found by path, replaced like for like."""
+
+import pytest
+import torch
+from torch import nn
+
+import zoo
+from zoo.models.heads import find_module, replace_heads, resolve_head, running_width
+
+SMALL = zoo.Preprocess(size=32)
+
+
+class Container(nn.Module):
+    def __init__(self, head: nn.Module, num_classes: int = 7) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.classifier = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), head)
+        self.num_classes = num_classes
+
+    def forward(self, x):
+        return self.classifier(self.body(x))
+
+
+def test_a_wrong_path_names_the_children_where_it_stops():
+    model = Container(nn.Linear(6, 7))
+    with pytest.raises(zoo.BrokenBackbone) as caught:
+        find_module(model, "classifier[9]")
+    assert "'9'" in str(caught.value)
+    assert "classifier has the children 0, 1, 2" in str(caught.value)
+    with pytest.raises(zoo.BrokenBackbone, match="did you mean classifier"):
+        find_module(model, "clasifier")
+    with pytest.raises(zoo.BrokenBackbone, match="no children"):
+        find_module(model, "classifier[1].fc")
+
+
+def test_a_container_means_its_last_leaf():
+    model = Container(nn.Linear(6, 7))
+    assert resolve_head(model, "classifier") == "classifier.2"
+    assert resolve_head(model, "classifier[2]") == "classifier.2"
+    with pytest.raises(zoo.BrokenBackbone, match="nothing to replace"):
+        resolve_head(model, "classifier[1]")
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_linear_is_replaced_like_for_like(bias, training):
+    model = Container(nn.Linear(6, 7, bias=bias)).to(torch.float64).train(training)
+    pretrained = model.classifier[0].weight.clone()
+    assert replace_heads(model, [zoo.Head("classifier[2]")], 3, SMALL) == ["classifier.2"]
+    new = model.classifier[2]
+    assert type(new) is nn.Linear
+    assert (new.in_features, new.out_features, new.bias is not None) == (6, 3, bias)
+    assert (new.weight.dtype, new.training) == (torch.float64, training)
+    assert model.num_classes == 3
+    assert torch.equal(model.classifier[0].weight, pretrained)
+
+
+def test_convolution_is_replaced_by_convolution():
+    class Fully(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.classifier = nn.Sequential(nn.Conv2d(3, 7, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+
+        def forward(self, x):
+            return self.classifier(x).flatten(1)
+
+    model = Fully()
+    replace_heads(model, [zoo.Head("classifier[0]")], 4, SMALL)
+    assert isinstance(model.classifier[0], nn.Conv2d)
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
+
+
+def test_identity_becomes_linear_of_the_width_that_arrives():
+    model = Container(nn.Identity(), num_classes=0)
+    modes = [m.training for m in model.modules()]
+    replace_heads(model, [zoo.Head("classifier[2]")], 3, SMALL)
+    assert model.classifier[2].in_features == 6
+    assert model.num_classes == 3
+    assert [m.training for m in model.modules()] == modes
+
+
+def test_running_width_changes_nothing():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Identity())
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    assert running_width(model, "3", SMALL) == 4 * 30 * 30
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert model.training
+
+
+@pytest.mark.parametrize(
+    ("name", "paths"),
+    [
+        ("inception_v3", ["fc", "AuxLogits.fc"]),
+        ("googlenet", ["fc", "aux1.fc2", "aux2.fc2"]),
+        ("vgg11", ["classifier.6"]),
+        ("squeezenet1_1", ["classifier.1"]),
+        ("convnext_tiny", ["classifier.2"]),
+    ],
+)
+def test_all_heads_of_a_backbone_are_replaced_together(name, paths):
+    backbone = zoo.get(f"torchvision/{name}")
+    with torch.device("meta"):
+        model = backbone.build()
+        assert replace_heads(model, backbone.heads, 5, backbone.preprocess) == paths
+        widths = {model.get_submodule(p).weight.shape[0] for p in paths}
+    assert widths == {5}
+
+
+def test_build_gives_a_network_for_so_many_classes():
+    model = zoo.get("torchvision/mobilenet_v3_small").build(classes=4)
+    assert model.training
+    assert all(p.requires_grad for p in model.parameters())
+    assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 4)
+
+
+def test_encoders_are_refused():
+    refused = next(b for b in zoo.list_backbones(source="timm") if b.refuse)
+    with pytest.raises(zoo.UsageError, match="cannot be fine-tuned"):
+        refused.build(classes=3)

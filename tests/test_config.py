@@ -1,0 +1,49 @@
+"""`registry.toml`: layers, and errors with file, line and key."""
+
+import pytest
+
+import zoo
+from zoo import config
+
+
+def user_file(text):
+    path = config.config_dir() / "registry.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    config.load_config.cache_clear()
+    return path
+
+
+def test_the_shipped_file_is_whole():
+    loaded = config.load_config()
+    assert set(loaded.defaults) == set(config.DEFAULTS)
+    assert loaded.aliases
+
+
+def test_the_users_file_is_laid_over_it():
+    user_file('schema = 1\n[defaults]\nbatch_size = 7\n[aliases]\nmine = "resnet18"\n')
+    loaded = config.load_config()
+    assert loaded.defaults["batch_size"] == 7
+    assert loaded.defaults["seed"] == 0
+    assert "registry.toml" in loaded.origins["defaults.batch_size"]
+    assert zoo.get("mine").id == "torchvision/resnet18"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("schema = 1\n[defaults]\nbatchsize = 7\n", 3, "did you mean batch_size"),
+        ("schema = 1\n\n[defaults]\nseed = 'x'\n", 4, "must be of type int"),
+        ("schema = 1\n[alias]\nx = 'y'\n", 2, "did you mean aliases"),
+        ("schema = 1\n[aliases]\nx = 3\n", 3, "must be of type str"),
+        ("schema = 9\n", 1, "schema must be 1"),
+        ("schema = \n", 1, "not valid TOML"),
+    ],
+)
+def test_errors_say_where(text, line, said):
+    path = user_file(text)
+    with pytest.raises(zoo.RegistryError) as caught:
+        config.load_config()
+    assert str(path) in str(caught.value)
+    assert said in str(caught.value)
+    assert f"line {line}" in str(caught.value)

@@ -1,0 +1,150 @@
+"""Look-up, precedence, filters, suggestions, aliases, catalogues."""
+
+import logging
+import os
+
+import pytest
+
+import zoo
+from zoo.catalogue import catalogue_file, load_catalogue
+from zoo.registry import load_registry
+from zoo.spec import Family
+
+ONE = """
+    import zoo
+
+    @zoo.hookimpl
+    def zoo_register_backbones():
+        for name in {names!r}:
+            yield zoo.Backbone(
+                name, "torch.nn:Identity", (zoo.Head("fc"),), zoo.Preprocess(size=32)
+            )
+"""
+
+
+def test_bare_name_is_torchvisions_before_timms():
+    assert zoo.get("resnet18").id == "torchvision/resnet18"
+    assert zoo.get("timm/resnet18").heads[0].path == "fc"
+    assert zoo.get("resnet18d").id == "timm/resnet18d"
+
+
+def test_a_third_party_never_takes_a_builtins_bare_name(install):
+    install("aaa", ONE.format(names=["resnet18", "leafnet"]))
+    assert zoo.get("resnet18").id == "torchvision/resnet18"
+    assert zoo.get("aaa/resnet18").id == "aaa/resnet18"
+    assert zoo.get("leafnet").id == "aaa/leafnet"
+
+
+def test_an_ambiguous_name_names_both(install):
+    install("aaa", ONE.format(names=["leafnet"]))
+    install("bbb", ONE.format(names=["leafnet"]))
+    with pytest.raises(zoo.UsageError, match="aaa/leafnet, bbb/leafnet"):
+        zoo.get("leafnet")
+    assert zoo.get("bbb/leafnet").source == "bbb"
+
+
+def test_unknown_names_come_with_suggestions():
+    with pytest.raises(zoo.UnknownBackbone) as caught:
+        zoo.get("resnet-18")
+    assert caught.value.suggestions[0] == "resnet18"
+    assert "did you mean resnet18" in str(caught.value)
+    with pytest.raises(zoo.UnknownBackbone, match="torchvision/resnet18"):
+        zoo.get("torchvison/resnet18")
+    with pytest.raises(zoo.UnknownBackbone, match="zoo list"):
+        zoo.get("qqqqqqqqqq")
+
+
+def test_aliases():
+    assert zoo.get("efficientnet-lite0").id == "efficientnet_lite/lite0"
+    targets = load_registry().config.aliases
+    assert {zoo.get(alias).id for alias in targets} == set(targets.values())
+
+
+def test_filters():
+    ids = [b.id for b in zoo.list_backbones("resnet18")]
+    assert ids == ["torchvision/resnet18", "timm/resnet18"]
+    assert all(b.id.startswith("timm/vit") for b in zoo.list_backbones("timm/vit*"))
+    assert len(zoo.list_backbones(source="torchvision")) == 80
+    assert all(not b.weights for b in zoo.list_backbones(pretrained=False))
+    assert zoo.list_backbones(task="text-classification") == []
+    with pytest.raises(zoo.UsageError, match="did you mean timm"):
+        zoo.list_backbones(source="tim")
+
+
+def test_all_built_in_backbones_are_there():
+    registry = load_registry()
+    assert len(registry.sources["torchvision"]) == 80
+    assert len(registry.sources["timm"]) == 1371
+    assert len({backbone.id for backbone in registry}) == len(registry)
+
+
+def test_encoders_without_a_head_are_listed_and_refused():
+    refused = [b for b in zoo.list_backbones() if b.refuse]
+    assert len(refused) == 7
+    with pytest.raises(zoo.UsageError, match="cannot be fine-tuned"):
+        refused[0].build(classes=10)
+
+
+def test_a_catalogue_is_kept_and_read_back(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    family = Family("zoo-efficientnet-lite", "zoo_efficientnet_lite.plugin:zoo_register_backbones")
+    said: list[str] = []
+    first = load_catalogue(family, said.append)
+    assert set(first) == {"lite0", "lite1", "lite2"}
+    assert len(said) == 1
+    kept = catalogue_file(family)
+    assert kept.exists()
+    assert load_catalogue(family, said.append) == first
+    assert len(said) == 1
+    kept.write_text("{ damaged")
+    assert load_catalogue(family, said.append) == first
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_survived(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    family = Family("zoo-efficientnet-lite", "zoo_efficientnet_lite.plugin:zoo_register_backbones")
+    said: list[str] = []
+    assert set(load_catalogue(family, said.append)) == {"lite0", "lite1", "lite2"}
+    assert "not kept" in said[-1]
+
+
+def test_a_family_that_cannot_be_enumerated_is_a_record(install, caplog):
+    install(
+        "fam",
+        """
+        import zoo
+
+        @zoo.hookimpl
+        def zoo_register_backbones():
+            yield zoo.Family("zoo-registry", "plugin_fam:enumerate_backbones")
+
+        def enumerate_backbones():
+            raise RuntimeError("the library is of another time")
+        """,
+    )
+    with caplog.at_level(logging.WARNING, "zoo"):
+        assert zoo.list_backbones("fam/*") == []
+    failed = next(r for r in load_registry().host.records if r.name == "fam")
+    assert failed.status == "failed"
+    assert "of another time" in failed.error
+    assert zoo.get("resnet18").id == "torchvision/resnet18"
+
+
+def test_listing_imports_no_torch(zoo_process):
+    probe = (
+        "import sys, zoo.cli as c\n"
+        "try: c.main({arguments!r})\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = sorted({{'torch', 'torchvision', 'timm', 'numpy', 'PIL'}} & set(sys.modules))\n"
+        "assert not heavy, heavy\n"
+    )
+    import subprocess
+    import sys
+
+    for arguments in (["--help"], ["list"], ["show", "resnet18"], ["plugins"], ["finetune", "-h"]):
+        code = probe.format(arguments=arguments)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ)
+        )
+        assert done.returncode == 0, (arguments, done.stderr)

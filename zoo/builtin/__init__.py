@@ -1,0 +1,1 @@
+"""The adapters that zoo ships: torchvision's and timm's networks, through everyone's hooks."""

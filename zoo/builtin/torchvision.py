@@ -1,0 +1,117 @@
+"""torchvision's 80 classification networks and the weights published for them.
+
+What torchvision says about its weights lies in `torchvision.json`, as
+`python -m zoo.builtin.torchvision_build` reads it from the library, so that neither torch nor
+torchvision is imported here. What it does not say, such as where the heads are, is stated below.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from zoo.hookspecs import hookimpl
+from zoo.spec import Backbone, Head, Preprocess, Weights
+
+HOME = "zoo.builtin.torchvision_build"
+DATA = Path(__file__).with_suffix(".json")
+
+# By the beginning of the name; no beginning is another's.
+HEADS: Mapping[str, tuple[Head, ...]] = {
+    "alexnet": (Head("classifier[6]"),),
+    "convnext_": (Head("classifier[2]"),),
+    "densenet": (Head("classifier"),),
+    "efficientnet_": (Head("classifier[1]"),),
+    # "the losses of the auxiliary classifiers were weighted by 0.3": Szegedy et al., Going Deeper
+    # with Convolutions, section 5, arXiv 1409.4842.
+    "googlenet": (
+        Head("fc", output="logits"),
+        Head("aux1.fc2", role="aux", loss_weight=0.3, output="aux_logits1"),
+        Head("aux2.fc2", role="aux", loss_weight=0.3, output="aux_logits2"),
+    ),
+    # Szegedy et al., Rethinking the Inception Architecture, arXiv 1512.00567, leave the weight
+    # open; 0.4 is what the authors' own training takes (inception_v3 in tensorflow/models, slim).
+    "inception_v3": (
+        Head("fc", output="logits"),
+        Head("AuxLogits.fc", role="aux", loss_weight=0.4, output="aux_logits"),
+    ),
+    "maxvit_": (Head("classifier[5]"),),
+    "mnasnet": (Head("classifier[1]"),),
+    "mobilenet_v2": (Head("classifier[1]"),),
+    "mobilenet_v3_": (Head("classifier[3]"),),
+    "regnet_": (Head("fc"),),
+    "resnet": (Head("fc"),),
+    "resnext": (Head("fc"),),
+    "shufflenet_": (Head("fc"),),
+    # A 1x1 convolution; ReLU and pooling come after it.
+    "squeezenet": (Head("classifier[1]"),),
+    "swin_": (Head("head"),),
+    "vgg": (Head("classifier[6]"),),
+    "vit_": (Head("heads.head"),),
+    "wide_resnet": (Head("fc"),),
+}
+
+# The published weights hold the auxiliary heads, so the network always has them. `init_weights`
+# left open warns of a change to come; False is what it will be, and what torchvision gives with
+# weights.
+AUXILIARY: Mapping[str, Any] = {"aux_logits": True, "init_weights": False}
+KWARGS: Mapping[str, Mapping[str, Any]] = {"googlenet": AUXILIARY, "inception_v3": AUXILIARY}
+
+FIXED_SIZE = ("maxvit_", "vit_")
+
+
+@hookimpl
+def zoo_register_backbones() -> Iterator[Backbone]:
+    """Register torchvision's classification networks."""
+    published = json.loads(DATA.read_text(encoding="utf-8"))
+    for name, rows in published["backbones"].items():
+        yield _backbone(name, rows)
+
+
+def _backbone(name: str, rows: list[dict[str, Any]]) -> Backbone:
+    weights = tuple(_weights(row) for row in rows)
+    preprocess = Preprocess(**rows[0]["preprocess"])
+    kwargs = {"name": name, **KWARGS.get(name, {})}
+    if name.startswith("vit_"):
+        # Without weights too it must take the size that it is described with: vit_h_14's default
+        # weights see 518 pixels, and torchvision's builder by itself makes it for 224.
+        kwargs["image_size"] = preprocess.height
+    # 1 is torchvision's way of not setting a limit.
+    min_size = rows[0]["min_size"] if rows[0]["min_size"] > 1 else None
+    return Backbone(
+        name=name,
+        builder=f"{HOME}:build",
+        heads=_heads(name),
+        preprocess=preprocess,
+        weights=weights,
+        kwargs=kwargs,
+        params=rows[0]["num_params"],
+        min_size=min_size,
+        fixed_size=name.startswith(FIXED_SIZE),
+    )
+
+
+def _heads(name: str) -> tuple[Head, ...]:
+    for beginning, heads in HEADS.items():
+        if name.startswith(beginning):
+            return heads
+    raise LookupError(f"no heads are stated for torchvision's {name}")
+
+
+def _weights(row: Mapping[str, Any]) -> Weights:
+    features_only = row.get("features_only", False)
+    return Weights(
+        tag=row["tag"],
+        url=row["url"],
+        license=row["license"],
+        preprocess=Preprocess(**row["preprocess"]),
+        num_classes=0 if features_only else 1000,
+        classes=None if features_only else f"{HOME}:imagenet_classes",
+        metrics=row["metrics"],
+        kwargs=row.get("kwargs", {}),
+        # Its file has entries for the classifier, and nothing of worth in them.
+        convert=f"{HOME}:convert_features" if features_only else None,
+        features_only=features_only,
+    )

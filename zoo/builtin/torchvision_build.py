@@ -1,0 +1,138 @@
+"""torchvision's networks, built, and what the library says about their published weights.
+
+`python -m zoo.builtin.torchvision_build > zoo/builtin/torchvision.json` renews the adapter's data
+from the torchvision that is installed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torchvision
+from torchvision import models
+
+from zoo.spec import IMAGENET_MEAN, IMAGENET_STD
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from zoo.spec import Backbone, Weights
+
+
+def build(weights: str | None = None, *, name: str, **kwargs: Any) -> nn.Module:
+    """Build a network as torchvision does, with torchvision's own random weights.
+
+    Args:
+        weights: not used; zoo loads them.
+        name: torchvision's name of the architecture.
+        kwargs: more arguments for torchvision's builder.
+    """
+    network: nn.Module = models.get_model_builder(name)(weights=None, **kwargs)
+    return network
+
+
+def imagenet_classes() -> tuple[str, ...]:
+    """Return the 1,000 class names as torchvision publishes them, in order."""
+    return tuple(models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
+
+
+def convert_features(path: Path, backbone: Backbone, weights: Weights) -> dict[str, Tensor]:
+    """Read a published file whose classifier holds no valid values, and leave that out.
+
+    torchvision loads such a file whole, strictly, and warns in its documentation only. Frozen
+    layers of the classifier would make worthless features out of the good ones.
+
+    Args:
+        path: the published file.
+        backbone: whose weights they are.
+        weights: which of them.
+
+    Returns:
+        The state dict without what belongs to the classifier.
+    """
+    top = backbone.heads[0].module_path.partition(".")[0]
+    published = torch.load(path, map_location="cpu", weights_only=True)
+    return {name: value for name, value in published.items() if not name.startswith(f"{top}.")}
+
+
+def describe() -> dict[str, list[dict[str, Any]]]:
+    """Return what the installed torchvision publishes: by network, its weights, default first."""
+    described = {}
+    for name in models.list_models(module=models):
+        published = models.get_model_weights(name)
+        entries = sorted(published, key=lambda entry: entry is not published.DEFAULT)
+        described[name] = [_describe(name, entry) for entry in entries]
+    return described
+
+
+def _describe(name: str, entry: models.WeightsEnum) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "tag": entry.name,
+        "url": entry.url,
+        "license": entry.meta.get("license"),
+        "num_params": entry.meta["num_params"],
+        "min_size": max(entry.meta["min_size"]),
+        "preprocess": _preprocess(entry),
+        "metrics": _metrics(entry.meta["_metrics"]),
+    }
+    if kwargs := _kwargs(name, entry):
+        row["kwargs"] = kwargs
+    if entry.meta["categories"] is None:
+        row["features_only"] = True
+    return row
+
+
+def _preprocess(entry: models.WeightsEnum) -> dict[str, Any]:
+    """Return the arguments of `Preprocess`, ImageNet's usual mean and std left out."""
+    transforms = entry.transforms()
+    (size,) = transforms.crop_size
+    (resize,) = transforms.resize_size
+    values: dict[str, Any] = {"size": size, "resize": resize}
+    values["interpolation"] = transforms.interpolation.value
+    if tuple(transforms.mean) != IMAGENET_MEAN or tuple(transforms.std) != IMAGENET_STD:
+        values |= {"mean": list(transforms.mean), "std": list(transforms.std)}
+    return values
+
+
+def _metrics(published: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return `{"imagenet-1k/top1": 0.69758}` for `{"ImageNet-1K": {"acc@1": 69.758}}`."""
+    return {
+        f"{dataset.lower()}/{metric.replace('acc@', 'top')}": round(percent / 100, 6)
+        for dataset, values in published.items()
+        for metric, percent in values.items()
+        if not math.isnan(percent)
+    }
+
+
+def _kwargs(name: str, entry: models.WeightsEnum) -> dict[str, Any]:
+    """Return what torchvision's builder sets for these weights and the state dict does not carry.
+
+    The other arguments that it sets with weights do not depend on which: the number of classes,
+    `aux_logits` and `init_weights` of these two, and MaxViT's input size, which has one value.
+    """
+    if name in ("googlenet", "inception_v3"):
+        return {"transform_input": True}
+    if name.startswith("vit_"):
+        return {"image_size": entry.meta["min_size"][0]}
+    return {}
+
+
+def render(described: Mapping[str, list[dict[str, Any]]]) -> str:
+    """Return the text of `torchvision.json`: one line for each set of weights."""
+    blocks = []
+    for name, rows in described.items():
+        lines = ",\n".join(f"   {json.dumps(row)}" for row in rows)
+        blocks.append(f"  {json.dumps(name)}: [\n{lines}\n  ]")
+    version = json.dumps(torchvision.__version__.partition("+")[0])
+    body = ",\n".join(blocks)
+    return f'{{\n "torchvision": {version},\n "backbones": {{\n{body}\n }}\n}}\n'
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render(describe()))

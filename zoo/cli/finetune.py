@@ -1,0 +1,105 @@
+"""`zoo finetune`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zoo.cli.group import Settings, ZooCommand
+from zoo.cli.output import percent, print_json, print_table
+
+if TYPE_CHECKING:
+    from zoo.engine.plan import Plan
+
+
+class Several(click.ParamType):
+    """One value, or one for each phase, separated by commas."""
+
+    def __init__(self, kind: Callable[[str], Any], name: str) -> None:
+        self.kind = kind
+        self.name = name
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Any, ...]:
+        """Read the values."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(self.kind(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not {self.name}, or several separated by commas", param, ctx)
+
+
+def print_plan(plan: Plan) -> None:
+    """Print a plan for people: every value with its reason."""
+    print_table(["", "VALUE", "WHY"], plan.rows())
+
+
+def print_run(folder: Path, run: dict[str, Any]) -> None:
+    """Print what a run came to."""
+    for name, metrics in run["metrics"].items():
+        click.echo(
+            f"{name:<5} top-1 {percent(metrics['top1'])}, top-5 {percent(metrics['top5'])}, "
+            f"loss {metrics['loss']:.4f} on {metrics['images']:,} images; "
+            f"chance is {percent(run['chance'])}"
+        )
+    click.echo(f"model {folder / run['model']}")
+    click.echo(f"use   zoo predict {folder} IMAGE...")
+
+
+@click.command(cls=ZooCommand, name="finetune")
+@click.argument("name")
+@click.option("--data", metavar="DIR", help="Images; by default a demonstration on a small set.")
+@click.option("--classes", type=int, metavar="N", help="Number of classes, checked against data.")
+@click.option("--out", metavar="DIR", help="The run folder; by default runs/NAME-1, -2, ...")
+@click.option("--train", metavar="POLICY", help="What trains: head, all, stages:N, or patterns.")
+@click.option("--recipe", metavar="NAME", help="head, all, or head-then-all.")
+@click.option("--epochs", type=Several(int, "a whole number"), metavar="N", help="Per phase: 5,3.")
+@click.option("--batch-size", type=int, metavar="N", help="Images per step.")
+@click.option("--optimizer", metavar="NAME", help="sgd or adamw.")
+@click.option("--lr", type=Several(float, "a number"), metavar="X", help="Per phase: 1e-3,1e-4.")
+@click.option("--momentum", type=float, metavar="X", help="For sgd.")
+@click.option("--weight-decay", type=float, metavar="X")
+@click.option("--schedule", metavar="NAME", help="constant, step:7,0.1 or cosine:0.1.")
+@click.option("--weights", default="auto", show_default=True, help="auto, none, a tag, or a file.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--precision", default="auto", show_default=True, help="auto, fp32 or bf16.")
+@click.option("--seed", type=int, metavar="N", help="Of all randomness; by default 0.")
+@click.option("--workers", type=int, metavar="N", help="Processes that decode images.")
+@click.option("--bad-images", default="error", show_default=True, help="error or skip.")
+@click.option("--dry-run", is_flag=True, help="Print the plan with reasons, and touch nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print run.json, or the plan, as JSON.")
+@click.option("--quiet", is_flag=True, help="Only the result.")
+@click.pass_obj
+def command(
+    settings: Settings, name: str, dry_run: bool, as_json: bool, quiet: bool, **options: Any
+) -> None:
+    """Fine-tune the backbone NAME: load pretrained weights, replace its head, train.
+
+    --data is a folder of class folders, of which a part is held out to validate, or a folder with
+    train/, val/ and maybe test/. Plain `zoo finetune` trains the head on frozen features.
+    """
+    from zoo.engine.progress import Progress
+    from zoo.engine.resolve import Options
+    from zoo.engine.train import fit, load
+    from zoo.registry import load_registry
+
+    progress = Progress(quiet)
+    job = load(name, Options(**options), load_registry(settings.without), progress, dry_run)
+    if dry_run:
+        print_json(job.plan.to_dict()) if as_json else print_plan(job.plan)
+        return
+    plan = job.plan
+    first = ", then ".join(f"{p.policy} for {p.epochs} epochs" for p in plan.phases)
+    folder, run = fit(
+        job,
+        lambda made: progress.notice(
+            f"{plan.backbone}, weights {plan.weights}, {plan.device} {plan.precision}: "
+            f"train {first}, into {made}"
+        ),
+    )
+    print_json(run) if as_json else print_run(folder, run)

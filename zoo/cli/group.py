@@ -1,0 +1,153 @@
+"""The static table of commands, and the group that reads it.
+
+Help and completion need names and summaries only, so a command's module is imported when the
+command runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import click
+
+from zoo import __version__
+from zoo.errors import did_you_mean
+
+
+@dataclass
+class Settings:
+    """What holds for every command.
+
+    Args:
+        without: plugins switched off by `--no-plugin`.
+        debug: let errors end in their traceback.
+    """
+
+    without: list[str] = field(default_factory=list)
+    debug: bool = False
+
+
+class Entry(NamedTuple):
+    """A command: its name, the module that holds it, and what it does in a line."""
+
+    name: str
+    module: str
+    summary: str
+
+
+COMMANDS = (
+    Entry("list", "zoo.cli.list", "List backbones, filtered and sorted."),
+    Entry("show", "zoo.cli.show", "Show all that is known about a backbone."),
+    Entry("finetune", "zoo.cli.finetune", "Fine-tune a backbone on a folder of images."),
+    Entry("evaluate", "zoo.cli.evaluate", "Measure a model file on a folder of images."),
+    Entry("predict", "zoo.cli.predict", "Classify images with a model file or a backbone."),
+    Entry("plugins", "zoo.cli.plugins", "List plugins, and what happened to each."),
+)
+
+
+def _note_without(context: click.Context, _: click.Parameter, names: tuple[str, ...]) -> None:
+    context.ensure_object(Settings).without.extend(names)
+
+
+def _note_debug(context: click.Context, _: click.Parameter, debug: bool) -> None:
+    settings = context.ensure_object(Settings)
+    settings.debug = settings.debug or debug
+
+
+def common_options() -> list[click.Option]:
+    """Return the options that stand before or after a command alike."""
+    return [
+        click.Option(
+            ["--no-plugin"],
+            multiple=True,
+            metavar="NAME",
+            expose_value=False,
+            is_eager=True,
+            callback=_note_without,
+            help="Leave a plugin out; may be repeated.",
+        ),
+        click.Option(
+            ["--debug"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_note_debug,
+            help="Show the traceback of an error.",
+        ),
+    ]
+
+
+class ZooCommand(click.Command):
+    """A command that takes the common options too."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["params"] = [*(kwargs.get("params") or []), *common_options()]
+        super().__init__(*args, **kwargs)
+
+
+class ZooGroup(click.Group):
+    """A group that knows its commands by name, and imports the one that runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table."""
+        return [entry.name for entry in COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        for entry in COMMANDS:
+            if entry.name == cmd_name:
+                command: click.Command = import_module(entry.module).command
+                return command
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of a command line, or name the nearest."""
+        name = args[0] if args else ""
+        if name not in self.list_commands(ctx) and not name.startswith("-"):
+            hint = did_you_mean(name, self.list_commands(ctx), "see `zoo --help`")
+            raise click.UsageError(f"no command is named {name!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table, importing nothing."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(entry.name, entry.summary) for entry in COMMANDS])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        """Complete a command's name from the table."""
+        from click.shell_completion import CompletionItem
+
+        found = [
+            CompletionItem(entry.name, help=entry.summary)
+            for entry in COMMANDS
+            if entry.name.startswith(incomplete)
+        ]
+        return found or click.Command.shell_complete(self, ctx, incomplete)
+
+
+def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"zoo {__version__}")
+        context.exit()
+
+
+zoo_group = ZooGroup(
+    name="zoo",
+    help="A model zoo for transfer learning: every backbone frozen, cut and trained the same way.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    params=[
+        *common_options(),
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_print_version,
+            help="Show the version.",
+        ),
+    ],
+)

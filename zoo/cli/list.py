@@ -1,0 +1,87 @@
+"""`zoo list`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from zoo.cli.group import Settings, ZooCommand
+from zoo.cli.output import natural_key, print_json, print_table, short_count
+from zoo.registry import load_registry
+from zoo.spec import Backbone
+
+SORTS = ("id", "name", "params", "license")
+
+
+def describe(backbone: Backbone) -> dict[str, Any]:
+    """Return a backbone with the keys of `zoo list --json`."""
+    return {
+        "id": backbone.id,
+        "name": backbone.name,
+        "source": backbone.source,
+        "plugin": backbone.plugin,
+        "task": backbone.task,
+        "heads": [head.path for head in backbone.heads],
+        "params": backbone.params,
+        "pretrained": backbone.pretrained,
+        "license": backbone.license,
+        "refused": backbone.refuse,
+    }
+
+
+def _sort(found: list[Backbone], key: str | None) -> list[Backbone]:
+    if key is None:
+        return found
+    if key == "params":
+        return sorted(found, key=lambda b: (b.params is None, b.params or 0, natural_key(b.name)))
+    if key == "license":
+        return sorted(found, key=lambda b: (b.license or "~", natural_key(b.id)))
+    return sorted(found, key=lambda b: natural_key(b.id if key == "id" else b.name))
+
+
+@click.command(cls=ZooCommand, name="list")
+@click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
+@click.option("--source", metavar="NAME", help="Only those of this plugin.")
+@click.option("--task", metavar="TASK", help="Only those for this task.")
+@click.option("--pretrained/--no-pretrained", default=None, help="With, or without, weights.")
+@click.option("--sort", type=click.Choice(SORTS), help="By default plugin by plugin.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def command(
+    settings: Settings,
+    patterns: tuple[str, ...],
+    source: str | None,
+    task: str | None,
+    pretrained: bool | None,
+    sort: str | None,
+    as_json: bool,
+) -> None:
+    """List backbones.
+
+    A PATTERN has shell-style wildcards and matches the id (timm/resnet18) or the name (resnet18);
+    with several, any of them.
+    """
+    registry = load_registry(settings.without)
+    found = registry.find(patterns, source=source, task=task, pretrained=pretrained)
+    found = _sort(found, sort)
+    if as_json:
+        print_json([describe(backbone) for backbone in found])
+        return
+    if not found:
+        near = [name for pattern in patterns for name in registry.suggest(pattern.strip("*"))]
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        click.echo(f"zoo: nothing matches{hint}", err=True)
+        return
+    rows = [
+        [
+            backbone.id,
+            short_count(backbone.params),
+            str(len(backbone.weights) or "-"),
+            backbone.license or "?",
+            "cannot be fine-tuned" if backbone.refuse else "",
+        ]
+        for backbone in found
+    ]
+    print_table(["ID", "PARAMS", "WEIGHTS", "LICENSE", ""], rows, right="PARAMS WEIGHTS")
+    click.echo(f"zoo: {len(found):,} of {len(registry):,} backbones", err=True)

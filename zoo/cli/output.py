@@ -1,0 +1,57 @@
+"""What commands print: plain tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> None:
+    """Print columns on stdout, as wide as they need to be.
+
+    Args:
+        header: names of the columns.
+        rows: cells as text.
+        right: names of the columns that are aligned to the right, in one string.
+    """
+    table = [header, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    to_right = [name in right.split() for name in header]
+    lines = []
+    for row in table:
+        cells = [
+            cell.rjust(width) if flush else cell.ljust(width)
+            for cell, width, flush in zip(row, widths, to_right, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    click.echo("\n".join(lines))
+
+
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """Return a sorting key that puts resnet18 before resnet101."""
+    parts = re.split(r"(\d+)", text)
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts if part]
+
+
+def short_count(number: int | None) -> str:
+    """Return a number of parameters for people: `11.7M`; `?` where it is not known."""
+    if number is None:
+        return "?"
+    for factor, letter in ((1_000_000_000, "B"), (1_000_000, "M"), (1_000, "k")):
+        if number >= factor:
+            return f"{number / factor:.1f}{letter}"
+    return str(number)
+
+
+def percent(share: float | None) -> str:
+    """Return a share for people: `69.8 %`."""
+    return "-" if share is None else f"{100 * share:.1f} %"

@@ -1,0 +1,56 @@
+"""`zoo predict`."""
+
+from __future__ import annotations
+
+import click
+
+from zoo.cli.group import Settings, ZooCommand
+from zoo.cli.output import percent, print_json
+from zoo.errors import DataError
+
+
+@click.command(cls=ZooCommand, name="predict")
+@click.argument("model")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes.")
+@click.option("--weights", default="auto", show_default=True, help="Of a backbone: auto or a tag.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def command(
+    settings: Settings,
+    model: str,
+    images: tuple[str, ...],
+    top: int,
+    weights: str,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Classify images.
+
+    MODEL is a model file, a run folder, or the name of a pretrained backbone, which is then used as
+    it is, with its own classes.
+    """
+    from zoo.engine.model import load_model, load_pretrained, model_file_at
+    from zoo.registry import load_registry
+
+    registry = load_registry(settings.without)
+    if model_file_at(model):
+        loaded = load_model(model, registry, device)
+    else:
+        loaded = load_pretrained(model, registry, weights, device)
+    answers = loaded.predict(images, top)
+    if as_json:
+        print_json(answers)
+    else:
+        for answer in answers:
+            click.echo(answer["path"])
+            for said in answer.get("predictions", ()):
+                click.echo(f"  {percent(said['probability']):>7}  {said['class']}")
+            if "error" in answer:
+                click.echo(f"  error: {answer['error']}")
+    failed = [answer for answer in answers if "error" in answer]
+    if failed:
+        some = ", ".join(answer["path"] for answer in failed[:3])
+        message = f"{len(failed)} of {len(answers)} images cannot be read: {some}"
+        raise DataError(message, "the others were classified")

@@ -1,0 +1,111 @@
+"""`zoo show`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from zoo.cli.group import Settings, ZooCommand
+from zoo.cli.list import describe
+from zoo.cli.output import percent, print_json, print_table, short_count
+from zoo.registry import load_registry
+from zoo.spec import Backbone, Preprocess, Weights, to_dict
+
+
+def _describe_weights(backbone: Backbone, weights: Weights) -> dict[str, Any]:
+    preprocess = backbone.preprocess_for(weights)
+    return {
+        "tag": weights.tag,
+        "default": weights is backbone.weights[0],
+        "from": weights.file or weights.url or f"hub:{weights.hub}",
+        "sha256": weights.digest,
+        "license": weights.license,
+        "num_classes": weights.num_classes,
+        "metrics": dict(weights.metrics),
+        "preprocess": to_dict(preprocess),
+    }
+
+
+def describe_whole(backbone: Backbone) -> dict[str, Any]:
+    """Return a backbone with the keys of `zoo show --json`."""
+    return {
+        **describe(backbone),
+        "heads": [
+            {
+                "path": head.path,
+                "role": head.role,
+                "loss_weight": head.loss_weight,
+                "in_features": head.in_features,
+            }
+            for head in backbone.heads
+        ],
+        "preprocess": {
+            "size": list(backbone.preprocess.size),  # type: ignore[arg-type]
+            "resize": backbone.preprocess.resize,
+            "crop": backbone.preprocess.crop,
+            "interpolation": backbone.preprocess.interpolation,
+            "mean": list(backbone.preprocess.mean),
+            "std": list(backbone.preprocess.std),
+        },
+        "weights": [_describe_weights(backbone, weights) for weights in backbone.weights],
+        "min_size": backbone.min_size,
+        "fixed_size": backbone.fixed_size,
+        "origin": backbone.origin,
+    }
+
+
+def _preprocess_text(preprocess: Preprocess) -> str:
+    size = f"{preprocess.height}x{preprocess.width}"
+    resize = "" if preprocess.crop == "squash" else f" of {preprocess.resize}"
+    return f"{size} {preprocess.crop}{resize}, {preprocess.interpolation}"
+
+
+def _head_text(backbone: Backbone) -> str:
+    parts = []
+    for head in backbone.heads:
+        role = "" if head.role == "main" else f" ({head.role}, loss weight {head.loss_weight:g})"
+        width = f" reading {head.in_features:,}" if head.in_features else ""
+        parts.append(f"{head.path}{role}{width}")
+    return ", ".join(parts) or "none"
+
+
+@click.command(cls=ZooCommand, name="show")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def command(settings: Settings, name: str, as_json: bool) -> None:
+    """Show all that is known about the backbone NAME: an id, a bare name or an alias."""
+    backbone = load_registry(settings.without).get(name)
+    if as_json:
+        print_json(describe_whole(backbone))
+        return
+    size = f"{backbone.params:,}" if backbone.params else "?"
+    facts = {
+        "id": backbone.id,
+        "from": backbone.origin,
+        "task": backbone.task,
+        "heads": _head_text(backbone),
+        "parameters": f"{size} ({short_count(backbone.params)})" if backbone.params else "?",
+        "preprocess": _preprocess_text(backbone.preprocess),
+        "license": backbone.license or "unknown",
+    }
+    if backbone.refuse:
+        facts["fine-tuning"] = f"refused: {backbone.refuse}"
+    for key, value in facts.items():
+        click.echo(f"{key:<12}{value}")
+    if not backbone.weights:
+        click.echo(f"{'weights':<12}none are published")
+        return
+    click.echo()
+    rows = [
+        [
+            weights.tag + (" (default)" if weights is backbone.weights[0] else ""),
+            str(weights.num_classes or "-"),
+            percent(next((v for k, v in weights.metrics.items() if "top1" in k), None)),
+            _preprocess_text(backbone.preprocess_for(weights)),
+            weights.license or "?",
+        ]
+        for weights in backbone.weights
+    ]
+    print_table(["WEIGHTS", "CLASSES", "TOP-1", "PREPROCESS", "LICENSE"], rows, "CLASSES TOP-1")

@@ -1,0 +1,235 @@
+"""The one door for tensors from disk, and the model file.
+
+A file is read once into memory; those bytes are hashed and those bytes are loaded, so what was
+checked is what is used. Nothing here unpickles, except `read_checkpoint`, which opens published
+`.pth` files with `weights_only=True` for their one conversion.
+
+A model file is safetensors: the full state dict under the library's own names, and in its metadata
+one key, `zoo`, with canonical JSON. Equal trainings write equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import WeightsError
+from zoo.files import canonical_json, write_bytes
+from zoo.spec import Head, Preprocess, preprocess_from_dict, to_dict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+KEY = "zoo"
+PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """What a safetensors file held.
+
+    Args:
+        tensors: by name, on the CPU.
+        metadata: the file's own, as text.
+        sha256: digest of the whole file.
+    """
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+    sha256: str
+
+
+def read_file(path: Path, sha256: str | None = None) -> tuple[bytes, str]:
+    """Read a regular file whole, and return its bytes and their digest.
+
+    Args:
+        path: what to read.
+        sha256: the digest that it must have, whole or its first digits.
+
+    Raises:
+        WeightsError: it is missing, not a regular file, unreadable, or another file than expected.
+    """
+    if not path.is_file():
+        what = "is not a regular file" if path.exists() else "does not exist"
+        raise WeightsError(f"{path} {what}")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
+    digest = hashlib.sha256(data).hexdigest()
+    if sha256 and not digest.startswith(sha256.lower()):
+        raise WeightsError(
+            f"{path} is not the file that was published: its sha256 starts with "
+            f"{digest[:16]}, expected {sha256[:16]}",
+            "delete it and fetch it again",
+        )
+    return data, digest
+
+
+def _header(path: Path, data: bytes) -> dict[str, Any]:
+    """Parse the header strictly: the library itself lets a name appear twice."""
+    if data.startswith(PICKLES):
+        hint = "zoo opens safetensors only; convert it with safetensors.torch.save_file"
+        raise WeightsError(f"{path} is a pickle, which can run code when it is opened", hint)
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len({name for name, _ in pairs}) != len(pairs):
+            raise ValueError("a name appears twice")
+        return dict(pairs)
+
+    try:
+        (length,) = struct.unpack("<Q", data[:8])
+        header = json.loads(data[8 : 8 + length], object_pairs_hook=once)
+        if not isinstance(header, dict) or length > len(data) - 8:
+            raise ValueError("the header is cut off")
+    except (struct.error, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} is not a whole safetensors file: {error}") from error
+    return header
+
+
+def read_tensors(path: Path, sha256: str | None = None) -> TensorFile:
+    """Open a safetensors file.
+
+    Raises:
+        WeightsError: it is missing, damaged, not safetensors, or not of the expected digest.
+    """
+    import safetensors.torch
+    from safetensors import SafetensorError
+
+    data, digest = read_file(path, sha256)
+    metadata = _header(path, data).get("__metadata__") or {}
+    try:
+        tensors = safetensors.torch.load(data)
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path} is not a whole safetensors file: {error}") from error
+    return TensorFile(tensors, metadata, digest)
+
+
+def read_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
+    """Open a published `.pth` for its conversion; only tensors and plain containers are allowed.
+
+    Raises:
+        WeightsError: it is damaged, of another digest, or holds anything but a state dict.
+    """
+    import io
+    import pickle
+
+    import torch
+
+    data, _ = read_file(path, sha256)
+    try:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, EOFError, LookupError, pickle.UnpicklingError) as error:
+        said = " ".join(str(error).split())[:120]
+        raise WeightsError(
+            f"{path} is not a checkpoint that can be opened safely: {said}"
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not all(torch.is_tensor(v) for v in content.values()):
+        raise WeightsError(f"{path} holds something else than a state dict")
+    return dict(content)
+
+
+def tensor_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """Return the safetensors file of a state dict; tensors that share memory are written apart."""
+    import safetensors.torch
+
+    seen: set[int] = set()
+    apart = {}
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if place in seen or tensor._base is not None else tensor
+        seen.add(place)
+    return safetensors.torch.save(apart, metadata)
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model file says about itself; no path, time, host or worker count.
+
+    Args:
+        backbone: id of the backbone.
+        kwargs: builder arguments that the network was built with.
+        heads: as replaced.
+        classes: names in the order of the logits.
+        preprocess: what predictions must use.
+        precision: what the network computes in.
+        settings: what else determined the weights.
+        data: fingerprint of the training data, and images per split.
+        metrics: per split, of the weights in this file.
+        base: tag, sha256 and licence of the weights that training started from.
+        versions: of zoo and the libraries.
+        format: version of this description.
+    """
+
+    backbone: str
+    kwargs: Mapping[str, Any]
+    heads: tuple[Head, ...]
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    precision: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    base: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        """Return the card as canonical JSON."""
+        plain = asdict(self)
+        plain["heads"] = [to_dict(head) for head in self.heads]
+        plain["preprocess"] = to_dict(self.preprocess)
+        return canonical_json(plain)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelCard:
+        """Read a card back.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is not one.
+        """
+        plain = json.loads(text)
+        plain["heads"] = tuple(Head(**head) for head in plain["heads"])
+        plain["classes"] = tuple(plain["classes"])
+        plain["preprocess"] = preprocess_from_dict(plain["preprocess"])
+        return cls(**plain)
+
+
+def write_model(path: Path, tensors: Mapping[str, Tensor], card: ModelCard) -> str:
+    """Write a model file whole, and return its sha256.
+
+    Raises:
+        EnvironmentProblem: the system refuses; what was there stays.
+    """
+    data = tensor_bytes(tensors, {KEY: card.to_json()})
+    write_bytes(path, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_model(path: Path) -> tuple[ModelCard, TensorFile]:
+    """Open a model file.
+
+    Raises:
+        WeightsError: it is missing, damaged, or no model file of a known format.
+    """
+    file = read_tensors(path)
+    if KEY not in file.metadata:
+        hint = "give a model.safetensors that zoo wrote; as a start for training use --weights"
+        raise WeightsError(f"{path} holds tensors, but was not written by zoo", hint)
+    try:
+        version = json.loads(file.metadata[KEY]).get("format")
+        if version != FORMAT:
+            raise WeightsError(f"{path} has format {version}; this zoo reads format {FORMAT}")
+        return ModelCard.from_json(file.metadata[KEY]), file
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path} has a damaged description: {error}") from error

@@ -1,0 +1,222 @@
+"""Building a backbone: the network as published, its weights, then its heads.
+
+Networks are built as they were published and cut afterwards, since pretrained weights and another
+number of classes are refused by 80 of torchvision's 80 builders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from zoo.errors import BrokenBackbone, UsageError, WeightsError, ZooError
+from zoo.modelfile import KEY, read_tensors
+from zoo.models.heads import head_classes, replace_heads, resolve_head
+from zoo.models.weights import fetch
+from zoo.plugins import one_line
+from zoo.spec import Backbone, Weights, resolve_target
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+
+
+@dataclass(frozen=True)
+class Base:
+    """The weights that a network starts from.
+
+    Args:
+        kind: `published`, `file` or `none`.
+        tag: of published weights.
+        sha256: digest of the published file, or of the user's.
+        license: as published; None where not stated.
+        left_out: entries of a user's file that do not fit the heads.
+    """
+
+    kind: str
+    tag: str | None = None
+    sha256: str | None = None
+    license: str | None = None
+    left_out: tuple[str, ...] = ()
+
+
+def find_published(backbone: Backbone, choice: str | None) -> Weights | None:
+    """Return the published weights that a choice means; None for random ones or a file.
+
+    Args:
+        backbone: whose weights.
+        choice: None, `none`, `auto`, a tag, or a `.safetensors` file.
+
+    Raises:
+        UsageError: no published weights have the tag.
+    """
+    if choice is None or choice == "none" or is_file_choice(choice):
+        return None
+    if choice == "auto":
+        return backbone.weights[0] if backbone.weights else None
+    return backbone.find_weights(choice)
+
+
+def is_file_choice(choice: str | None) -> bool:
+    """Whether a choice of weights names a file rather than a tag."""
+    return choice is not None and ("/" in choice or Path(choice).suffix in FILE_SUFFIXES)
+
+
+def check_trainable(backbone: Backbone) -> None:
+    """Refuse a backbone that has no head to replace.
+
+    Raises:
+        UsageError: says why.
+    """
+    if backbone.refuse:
+        hint = "`zoo list` marks those that cannot be fine-tuned"
+        raise UsageError(f"{backbone.id} cannot be fine-tuned: {backbone.refuse}", hint)
+
+
+def build_network(backbone: Backbone, kwargs: Mapping[str, Any]) -> nn.Module:
+    """Call a backbone's builder and check what came back.
+
+    Raises:
+        BrokenPlugin: the builder cannot be imported.
+        BrokenBackbone: it fails, or returns no network.
+    """
+    builder = resolve_target(backbone.builder, f"backbone {backbone.id}")
+    try:
+        model = builder(weights=None, **kwargs)
+    except ZooError:
+        raise
+    except Exception as error:
+        raise BrokenBackbone(f"{backbone.id} does not build: {one_line(error)}") from error
+    if not isinstance(model, nn.Module):
+        raise BrokenBackbone(f"{backbone.id} built a {type(model).__name__}, not a torch module")
+    return model
+
+
+def builder_arguments(backbone: Backbone, weights: Weights | None) -> dict[str, Any]:
+    """Return what the builder is called with: the backbone's arguments, then the weights'."""
+    return {**backbone.kwargs, **(weights.kwargs if weights else {})}
+
+
+def _load_published(model: nn.Module, backbone: Backbone, weights: Weights) -> Base:
+    published = fetch(backbone, weights)
+    try:
+        found = model.load_state_dict(published.tensors, strict=False)
+    except RuntimeError as error:
+        raise WeightsError(f"weights {weights.tag!r} do not fit {backbone.id}: {error}") from error
+    missing = list(found.missing_keys)
+    if weights.features_only and backbone.heads:
+        # Published without their classifier; its layers keep their random start.
+        top = backbone.heads[0].module_path.partition(".")[0]
+        missing = [name for name in missing if not name.startswith(f"{top}.")]
+    if missing or found.unexpected_keys:
+        odd = ", ".join([*missing, *found.unexpected_keys][:4])
+        raise WeightsError(f"weights {weights.tag!r} do not fit {backbone.id}: {odd}")
+    return Base("published", weights.tag, published.sha256, weights.license)
+
+
+def load_own_file(model: nn.Module, backbone: Backbone, path: Path) -> Base:
+    """Load a state dict that the user gave; heads of another width are left out.
+
+    Raises:
+        WeightsError: it cannot be opened, or fits elsewhere than in the heads only.
+    """
+    file = read_tensors(path)
+    own = model.state_dict()
+    leaves = [resolve_head(model, head.path) for head in backbone.heads]
+    left_out, wrong = [], []
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in file.tensors.items():
+        if name in own and own[name].shape == tensor.shape:
+            tensors[name] = tensor
+        elif name.rpartition(".")[0] in leaves:
+            left_out.append(name)
+        else:
+            wrong.append(name)
+    in_heads = {name for name in own if name.rpartition(".")[0] in leaves}
+    wrong += [name for name in own if name not in file.tensors and name not in in_heads]
+    if wrong:
+        some = ", ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")
+        hint = "give a file with the backbone's own state dict"
+        raise WeightsError(f"{path} does not fit {backbone.id}, {len(wrong)} entries: {some}", hint)
+    model.load_state_dict(tensors, strict=False)
+    license = None
+    if KEY in file.metadata:
+        from zoo.modelfile import read_model
+
+        license = read_model(path)[0].base.get("license")
+    return Base("file", None, file.sha256, license, tuple(sorted(left_out)))
+
+
+def _load_chosen(
+    model: nn.Module, backbone: Backbone, choice: str | None, published: Weights | None
+) -> Base:
+    if published is not None:
+        return _load_published(model, backbone, published)
+    if choice is not None and is_file_choice(choice):
+        return load_own_file(model, backbone, Path(choice))
+    return Base("none")
+
+
+def build_with_base(
+    backbone: Backbone, classes: int | None, choice: str | None, seed: int | None = None
+) -> tuple[nn.Module, Base]:
+    """Build a network and say which weights it starts from.
+
+    Args:
+        backbone: what to build.
+        classes: width of the new heads; None leaves the published ones.
+        choice: None or `none` for random weights, `auto`, a published tag, or a file.
+        seed: makes random weights and new heads a function of it; None leaves torch's generator.
+
+    Raises:
+        UsageError: no such tag, or the backbone cannot be fine-tuned and `classes` is given.
+        WeightsError: the weights cannot be reached or are refused.
+        BrokenBackbone: it does not build, or is not what its adapter says.
+    """
+    if classes is not None:
+        check_trainable(backbone)
+    published = find_published(backbone, choice)
+    if choice == "auto" and published is None:
+        hint = "give --weights FILE or --weights none"
+        raise WeightsError(f"no weights are published for {backbone.id}", hint)
+    _seed(seed)
+    model = build_network(backbone, builder_arguments(backbone, published))
+    # A user's file may hold the new heads, so it is loaded after they are in place.
+    own = published is None and choice is not None and is_file_choice(choice)
+    base = Base("none") if own else _load_chosen(model, backbone, choice, published)
+    preprocess = backbone.preprocess_for(published)
+    # Again, since converting weights for the first time may have drawn numbers in between.
+    _seed(seed)
+    if classes is not None and (not own or _classes_of(model, backbone) != [classes]):
+        replace_heads(model, backbone.heads, classes, preprocess)
+    if own:
+        base = _load_chosen(model, backbone, choice, None)
+    return model, base
+
+
+def _seed(seed: int | None) -> None:
+    if seed is not None:
+        torch.manual_seed(seed)
+
+
+def _classes_of(model: nn.Module, backbone: Backbone) -> Sequence[int | None]:
+    leaves = [resolve_head(model, head.path) for head in backbone.heads]
+    return sorted({head_classes(model.get_submodule(leaf)) or 0 for leaf in leaves})
+
+
+def build_backbone(
+    backbone: Backbone, classes: int | None = None, weights: str | None = None
+) -> nn.Module:
+    """Build a network; what `Backbone.build` calls.
+
+    Raises:
+        UsageError, WeightsError, BrokenBackbone, BrokenPlugin: as `build_with_base`.
+    """
+    return build_with_base(backbone, classes, weights)[0]

@@ -1,0 +1,179 @@
+"""Freezing by policy, so that frozen means frozen.
+
+`requires_grad = False` alone leaves batch norm updating its statistics, and dropout and stochastic
+depth drawing numbers, whenever the network is in training mode. So the frozen parts are in eval
+mode too, and stay there: a hook on the network puts the modes right before each forward pass, even
+where a training loop has called `model.train()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from zoo.errors import UsageError, did_you_mean
+from zoo.models.heads import resolve_head
+from zoo.models.stages import find_stages
+from zoo.spec import Backbone, Head
+
+HOOK = "_zoo_keep_frozen"
+FORMS = "head, all, stages:N or module patterns like layer4,fc"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Which parameters train; the heads always do.
+
+    Args:
+        kind: `head`, `all`, `stages` or `modules`.
+        stages: how many of the last stages, for `stages`.
+        patterns: shell-style patterns of module paths, for `modules`.
+    """
+
+    kind: str
+    stages: int = 0
+    patterns: tuple[str, ...] = ()
+
+
+def parse_policy(text: str) -> Policy:
+    """Read a policy as the command line writes it.
+
+    Raises:
+        UsageError: it has none of the forms.
+    """
+    if text in ("head", "all"):
+        return Policy(text)
+    kind, colon, count = text.partition(":")
+    if colon:
+        if kind != "stages" or not count.isdecimal() or int(count) < 1:
+            raise UsageError(f"{text!r} is not a policy", f"give {FORMS}, N from 1")
+        return Policy("stages", stages=int(count))
+    patterns = tuple(part.strip().replace("[", ".").replace("]", "") for part in text.split(","))
+    if not all(patterns):
+        raise UsageError(f"{text!r} is not a policy", f"give {FORMS}")
+    return Policy("modules", patterns=patterns)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a policy means on one network.
+
+    Args:
+        trained: dotted paths of the modules that train, whole; `""` is the network.
+        alive: dotted paths of modules that are in training mode without training, so that the
+            network gives its auxiliary outputs.
+    """
+
+    trained: tuple[str, ...]
+    alive: tuple[str, ...]
+
+    def trains(self, name: str) -> bool:
+        """Whether a module or parameter of that dotted name trains."""
+        return any(not root or name == root or name.startswith(f"{root}.") for root in self.trained)
+
+    def modes(self, model: nn.Module) -> Iterator[tuple[nn.Module, bool]]:
+        """Yield every module with whether it belongs in training mode."""
+        for name, module in model.named_modules():
+            yield module, self.trains(name) or name in self.alive
+
+
+def _matched(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+    names = [name for name, _ in model.named_modules() if name]
+    matched = []
+    for pattern in patterns:
+        found = [name for name in names if fnmatchcase(name, pattern)]
+        if not found:
+            near = did_you_mean(pattern, ["head", "all", *names])
+            top = ", ".join(name for name, _ in model.named_children())
+            hint = near or f"top-level modules: {top}; policies: {FORMS}"
+            raise UsageError(f"no module matches {pattern!r} in --train", hint)
+        matched.extend(found)
+    return matched
+
+
+def _ancestors(path: str) -> list[str]:
+    steps = path.split(".")
+    return [".".join(steps[:depth]) for depth in range(len(steps))]
+
+
+def select(model: nn.Module, heads: Sequence[Head], policy: Policy) -> Selection:
+    """Work out which modules of a network a policy trains.
+
+    Raises:
+        UsageError: a pattern matches no module.
+        BrokenBackbone: a head path does not resolve.
+    """
+    leaves = [resolve_head(model, head.path) for head in heads]
+    alive = {
+        above
+        for leaf, head in zip(leaves, heads, strict=True)
+        if head.role == "aux"
+        for above in _ancestors(leaf)
+    }
+    if policy.kind == "all":
+        return Selection(("",), ())
+    if policy.kind == "stages":
+        stages = find_stages(model, leaves)
+        if policy.stages >= len(stages):
+            return Selection(("",), ())
+        last = [path for stage in stages[-policy.stages :] for path in stage]
+        return Selection((*last, *leaves), tuple(sorted(alive)))
+    chosen = _matched(model, policy.patterns) if policy.kind == "modules" else []
+    return Selection((*chosen, *leaves), tuple(sorted(alive)))
+
+
+class _KeepFrozen:
+    """Before each forward pass in training, puts frozen modules back into eval mode."""
+
+    def __init__(self, selection: Selection) -> None:
+        self.selection = selection
+
+    def __call__(self, model: nn.Module, inputs: Any) -> None:
+        if model.training:
+            for module, training in self.selection.modes(model):
+                module.training = training
+
+
+def unfreeze(model: nn.Module) -> None:
+    """Let everything train again, and take the hook of an earlier `freeze` away."""
+    handle = model.__dict__.pop(HOOK, None)
+    if isinstance(handle, RemovableHandle):
+        handle.remove()
+    model.requires_grad_(True)
+
+
+def freeze(
+    model: nn.Module, backbone: Backbone, policy: str | Policy = "head"
+) -> list[nn.Parameter]:
+    """Freeze all that a policy does not train: its parameters, and its modes.
+
+    After it, `model.train()` is safe: batch norm, dropout and stochastic depth of the frozen parts
+    stay in eval mode. It may be called again with another policy.
+
+    Args:
+        model: the network, its heads in place; changed in place.
+        backbone: its description.
+        policy: `head`, `all`, `stages:N` or module patterns.
+
+    Returns:
+        The parameters that train, for an optimizer.
+
+    Raises:
+        UsageError: the policy is malformed, or a pattern matches no module.
+        BrokenBackbone: a head path does not resolve.
+    """
+    wanted = parse_policy(policy) if isinstance(policy, str) else policy
+    selection = select(model, backbone.heads, wanted)
+    unfreeze(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(parameter.is_floating_point() and selection.trains(name))
+    for module, training in selection.modes(model):
+        module.training = training
+    if selection.trained != ("",):
+        model.__dict__[HOOK] = model.register_forward_pre_hook(_KeepFrozen(selection))
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]

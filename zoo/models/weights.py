@@ -1,0 +1,227 @@
+"""Published weights: found, fetched, checked, converted once, and read.
+
+Weights lie inside an installed package (`file`), at an address (`url`) or on the Hugging Face hub
+(`hub`). What is not a ready safetensors state dict is converted once into the cache, where a file
+is named by its own sha256, so that every later load can check it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import json
+import socket
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+
+from zoo.errors import EnvironmentProblem, WeightsError
+from zoo.files import cache_dir, canonical_json, make_dir, write_bytes
+from zoo.modelfile import read_checkpoint, read_file, read_tensors, tensor_bytes
+from zoo.spec import Backbone, Weights, resolve_target
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TIMEOUT = 20.0
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Published:
+    """Published weights, ready to be loaded.
+
+    Args:
+        tensors: the backbone's own state dict, on the CPU.
+        sha256: digest of the published file.
+        tag: of the weights.
+    """
+
+    tensors: dict[str, Tensor]
+    sha256: str
+    tag: str
+
+
+def _installed_file(weights: Weights) -> Path:
+    assert weights.file is not None
+    package, _, inside = weights.file.partition(":")
+    try:
+        found = find_spec(package)
+    except (ImportError, ValueError):
+        found = None
+    if found is None or not found.submodule_search_locations:
+        raise WeightsError(f"the package {package!r} that holds weights {weights.tag!r} is missing")
+    return Path(next(iter(found.submodule_search_locations))) / inside
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for library in ("timm", "torchvision"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[library] = version(library)
+    return found
+
+
+def _record_file(backbone: Backbone, weights: Weights) -> Path:
+    """Return where it is noted which cached file holds these weights converted."""
+    identity: list[Any] = [weights.file, weights.url, weights.hub, weights.digest, weights.convert]
+    if weights.convert:
+        # A conversion goes through a library's own code, and its names may change with it.
+        identity += [backbone.id, dict(backbone.kwargs), dict(weights.kwargs), _versions()]
+    key = hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:24]
+    return cache_dir() / "weights" / f"{key}.json"
+
+
+def _cached(backbone: Backbone, weights: Weights) -> Published | None:
+    """Return converted weights from the cache; None where they are not there, or are damaged."""
+    record = _record_file(backbone, weights)
+    try:
+        noted = json.loads(record.read_bytes())
+        kept = record.parent / f"{noted['converted']}.safetensors"
+        file = read_tensors(kept, noted["converted"])
+        return Published(file.tensors, str(noted["source"]), weights.tag)
+    except (OSError, ValueError, KeyError, TypeError, WeightsError):
+        return None
+
+
+def where(backbone: Backbone, weights: Weights) -> str:
+    """Say where weights would come from, touching nothing: `installed`, `cached` or `download`."""
+    if weights.file is not None:
+        return "installed"
+    return "cached" if _record_file(backbone, weights).exists() else "download"
+
+
+def _check_reachable(address: str) -> None:
+    """Fail at once where a host has no address, rather than after a library's long retries."""
+    host = urlparse(address).hostname or ""
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as error:
+        raise WeightsError(f"cannot reach {host}: {error.strerror or error}") from error
+
+
+def _copy(response: http.client.HTTPResponse, target: Path, label: str) -> None:
+    from tqdm import tqdm
+
+    length = response.headers.get("Content-Length")
+    expected = int(length) if length and length.isdecimal() else None
+    shown = tqdm(
+        total=expected, unit="B", unit_scale=True, desc=label, disable=not sys.stderr.isatty()
+    )
+    done = 0
+    with target.open("wb") as file, shown:
+        while chunk := response.read(CHUNK):
+            file.write(chunk)
+            done += len(chunk)
+            shown.update(len(chunk))
+    if expected is not None and done != expected:
+        raise WeightsError(f"the download ended after {done:,} of {expected:,} bytes")
+
+
+@contextlib.contextmanager
+def _downloaded(url: str) -> Iterator[Path]:
+    """Download a file into the cache for as long as the block runs."""
+    if urlparse(url).scheme not in ("http", "https"):
+        raise WeightsError(f"{url} is not an http or https address")
+    name = Path(urlparse(url).path).name
+    with tempfile.TemporaryDirectory(dir=make_dir(cache_dir() / "downloads")) as folder:
+        target = Path(folder) / name
+        try:
+            request = urllib.request.Request(url, headers={"User-Agent": "zoo-registry"})
+            with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+                _copy(response, target, name)
+        except urllib.error.HTTPError as error:
+            raise WeightsError(f"{url} answered {error.code} {error.reason}") from error
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
+            reason = getattr(error, "reason", error)
+            raise WeightsError(f"cannot download {url}: {reason}") from error
+        except ConnectionError as error:
+            raise WeightsError(f"the download of {url} broke off: {error}") from error
+        except OSError as error:
+            raise EnvironmentProblem(f"cannot write {target}: {error.strerror}") from error
+        yield target
+
+
+def _from_hub(hub: str) -> tuple[Path, str | None]:
+    """Return a hub file, from the hub's own cache or downloaded, and its sha256 where known."""
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError
+
+    repository, _, filename = hub.partition(":")
+    names = [filename] if filename else ["model.safetensors", "pytorch_model.bin"]
+    for name in names:
+        known = try_to_load_from_cache(repository, name)
+        if isinstance(known, str):
+            return _with_blob_digest(Path(known))
+    if not constants.HF_HUB_OFFLINE:
+        _check_reachable(constants.ENDPOINT)
+    problem = ""
+    for name in names:
+        try:
+            return _with_blob_digest(Path(hf_hub_download(repository, name)))
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            problem = problem or " ".join(str(error).split())[:160]
+    raise WeightsError(f"cannot download {hub} from the Hugging Face hub: {problem}")
+
+
+def _with_blob_digest(path: Path) -> tuple[Path, str | None]:
+    """The hub's cache names a large file's blob by its sha256."""
+    blob = path.resolve().name
+    return path, blob if len(blob) == 64 else None
+
+
+@contextlib.contextmanager
+def _source_file(weights: Weights) -> Iterator[tuple[Path, str | None]]:
+    """Give the published file, wherever it is, with the digest that it must have."""
+    if weights.file is not None:
+        yield _installed_file(weights), weights.digest
+    elif weights.url is not None:
+        with _downloaded(weights.url) as path:
+            yield path, weights.digest
+    else:
+        assert weights.hub is not None
+        path, digest = _from_hub(weights.hub)
+        yield path, weights.digest or digest
+
+
+def _convert(path: Path, digest: str, backbone: Backbone, weights: Weights) -> dict[str, Tensor]:
+    if weights.convert is None:
+        return read_checkpoint(path, digest)
+    convert = resolve_target(weights.convert, f"weights {weights.tag!r} of {backbone.id}")
+    converted = convert(path, backbone, weights)
+    return dict(converted)
+
+
+def fetch(backbone: Backbone, weights: Weights) -> Published:
+    """Return published weights, checked: from the cache, the installed package, or downloaded.
+
+    Raises:
+        WeightsError: they cannot be reached, or are not what was published.
+        EnvironmentProblem: the cache cannot be written.
+    """
+    if kept := _cached(backbone, weights):
+        return kept
+    with _source_file(weights) as (path, expected):
+        _, digest = read_file(path, expected)
+        if path.suffix == ".safetensors" and weights.convert is None:
+            file = read_tensors(path, digest)
+            if weights.file is not None:
+                return Published(file.tensors, digest, weights.tag)
+            tensors = file.tensors
+        else:
+            tensors = _convert(path, digest, backbone, weights)
+    data = tensor_bytes(tensors)
+    converted = hashlib.sha256(data).hexdigest()
+    record = _record_file(backbone, weights)
+    write_bytes(record.parent / f"{converted}.safetensors", data)
+    write_bytes(record, canonical_json({"source": digest, "converted": converted}).encode())
+    return Published(tensors, digest, weights.tag)
