@@ -96,9 +96,17 @@ def damage(path, kind):
         path.mkdir()
 
 
-KINDS = (
-    "truncated,header cut,empty,header too long,name twice,text,fifo,missing,folder".split(",")
-)
+KINDS = [
+    "truncated",
+    "header cut",
+    "empty",
+    "header too long",
+    "name twice",
+    "text",
+    "fifo",
+    "missing",
+    "folder",
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -111,7 +111,6 @@ def _weights(row: Mapping[str, Any]) -> Weights:
         classes=None if features_only else f"{HOME}:imagenet_classes",
         metrics=row["metrics"],
         kwargs=row.get("kwargs", {}),
-        # Its file has entries for the classifier, and nothing of worth in them.
-        convert=f"{HOME}:convert_features" if features_only else None,
+        convert=f"{HOME}:convert",
         features_only=features_only,
     )

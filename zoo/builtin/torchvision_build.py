@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,12 +18,16 @@ import torch
 import torchvision
 from torchvision import models
 
+from zoo.errors import WeightsError
 from zoo.spec import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from zoo.spec import Backbone, Weights
+
+# A module's name cannot hold a dot any more: `denselayer1.norm.1.weight` became `norm1.weight`.
+DENSENET_OLD = re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
 def build(weights: str | None = None, *, name: str, **kwargs: Any) -> nn.Module:
@@ -42,11 +47,11 @@ def imagenet_classes() -> tuple[str, ...]:
     return tuple(models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
 
 
-def convert_features(path: Path, backbone: Backbone, weights: Weights) -> dict[str, Tensor]:
-    """Read a published file whose classifier holds no valid values, and leave that out.
+def convert(path: Path, backbone: Backbone, weights: Weights) -> dict[str, Tensor]:
+    """Read a published file into the network's own state dict, as torchvision does on loading.
 
-    torchvision loads such a file whole, strictly, and warns in its documentation only. Frozen
-    layers of the classifier would make worthless features out of the good ones.
+    Files from before a network was rewritten have other names (DenseNet, ViT) or lack counters of
+    batch norm; and MNASNet refuses tensors without the version that only the `.pth` carries.
 
     Args:
         path: the published file.
@@ -54,11 +59,35 @@ def convert_features(path: Path, backbone: Backbone, weights: Weights) -> dict[s
         weights: which of them.
 
     Returns:
-        The state dict without what belongs to the classifier.
+        The state dict; of weights that are features only, without what surrounds the head.
+
+    Raises:
+        WeightsError: it is not a file of these weights.
     """
-    top = backbone.heads[0].module_path.partition(".")[0]
-    published = torch.load(path, map_location="cpu", weights_only=True)
-    return {name: value for name, value in published.items() if not name.startswith(f"{top}.")}
+    network = build(**{**backbone.kwargs, **weights.kwargs})
+    try:
+        published = torch.load(path, map_location="cpu", weights_only=True)
+        # In place, since the versions are an attribute of this mapping.
+        for old in list(published):
+            published[DENSENET_OLD.sub(r"\1\2", old)] = published.pop(old)
+        network.load_state_dict(published)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # fed with something else, an unpickler stumbles over anything
+        reason = str(error).strip().partition("\n")[0]
+        raise WeightsError(
+            f"{path.name} does not hold {backbone.id} {weights.tag}: {reason}",
+            "remove the file so that it is downloaded again",
+        ) from error
+    # Entries without valid values would stay in a head's frozen neighbours and spoil the features.
+    left_out = (
+        f"{backbone.heads[0].module_path.partition('.')[0]}." if weights.features_only else None
+    )
+    return {
+        name: tensor
+        for name, tensor in network.state_dict().items()
+        if left_out is None or not name.startswith(left_out)
+    }
 
 
 def describe() -> dict[str, list[dict[str, Any]]]:

@@ -15,11 +15,12 @@ import torch
 from torch import nn
 
 from zoo.errors import BrokenBackbone, UsageError, WeightsError, ZooError
-from zoo.modelfile import KEY, read_tensors
+from zoo.modelfile import KEY, read_model, read_tensors
 from zoo.models.heads import head_classes, replace_heads, resolve_head
+from zoo.models.state import load_state
 from zoo.models.weights import fetch
 from zoo.plugins import one_line
-from zoo.spec import Backbone, Weights, resolve_target
+from zoo.spec import Backbone, Preprocess, Weights, resolve_target
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +39,7 @@ class Base:
         sha256: digest of the published file, or of the user's.
         license: as published; None where not stated.
         left_out: entries of a user's file that do not fit the heads.
+        untrained: layers below the head that were published without values.
     """
 
     kind: str
@@ -45,6 +47,7 @@ class Base:
     sha256: str | None = None
     license: str | None = None
     left_out: tuple[str, ...] = ()
+    untrained: tuple[str, ...] = ()
 
 
 def find_published(backbone: Backbone, choice: str | None) -> Weights | None:
@@ -99,26 +102,65 @@ def build_network(backbone: Backbone, kwargs: Mapping[str, Any]) -> nn.Module:
     return model
 
 
-def builder_arguments(backbone: Backbone, weights: Weights | None) -> dict[str, Any]:
-    """Return what the builder is called with: the backbone's arguments, then the weights'."""
-    return {**backbone.kwargs, **(weights.kwargs if weights else {})}
+@dataclass(frozen=True)
+class Setting:
+    """What a choice of weights says about the network beside its tensors.
+
+    Args:
+        published: the weights, where they are published ones.
+        kwargs: builder arguments.
+        preprocess: from image to input.
+    """
+
+    published: Weights | None
+    kwargs: Mapping[str, Any]
+    preprocess: Preprocess
+
+
+def setting_of(backbone: Backbone, choice: str | None) -> Setting:
+    """Return what the network must be built with, and fed, for a choice of weights.
+
+    A state dict does not say it (`transform_input`, image size). A model file of zoo's does; any
+    other file of a user's is taken for what the default weights are.
+
+    Raises:
+        UsageError: no published weights have the tag.
+        WeightsError: a model file cannot be read, or is of another backbone.
+    """
+    published = find_published(backbone, choice)
+    if choice is None or not is_file_choice(choice):
+        kwargs = {**backbone.kwargs, **(published.kwargs if published else {})}
+        return Setting(published, kwargs, backbone.preprocess_for(published))
+    if KEY in read_tensors(Path(choice)).metadata:
+        card, _ = read_model(Path(choice))
+        if card.backbone != backbone.id:
+            hint = f"`zoo finetune {card.backbone}` can start from it"
+            raise WeightsError(f"{choice} is a model of {card.backbone}, not {backbone.id}", hint)
+        return Setting(None, card.kwargs, card.preprocess)
+    like = backbone.weights[0] if backbone.weights else None
+    kwargs = {**backbone.kwargs, **(like.kwargs if like else {})}
+    return Setting(None, kwargs, backbone.preprocess_for(like))
 
 
 def _load_published(model: nn.Module, backbone: Backbone, weights: Weights) -> Base:
     published = fetch(backbone, weights)
     try:
-        found = model.load_state_dict(published.tensors, strict=False)
+        found = load_state(model, published.tensors, strict=False)
     except RuntimeError as error:
         raise WeightsError(f"weights {weights.tag!r} do not fit {backbone.id}: {error}") from error
-    missing = list(found.missing_keys)
+    missing: list[str] = list(found.missing_keys)
+    untrained: tuple[str, ...] = ()
     if weights.features_only and backbone.heads:
         # Published without their classifier; its layers keep their random start.
-        top = backbone.heads[0].module_path.partition(".")[0]
-        missing = [name for name in missing if not name.startswith(f"{top}.")]
+        head = backbone.heads[0].module_path
+        top = f"{head.partition('.')[0]}."
+        layers = {name.rpartition(".")[0] for name in missing if name.startswith(top)}
+        untrained = tuple(sorted(layers - {head}))
+        missing = [name for name in missing if not name.startswith(top)]
     if missing or found.unexpected_keys:
         odd = ", ".join([*missing, *found.unexpected_keys][:4])
         raise WeightsError(f"weights {weights.tag!r} do not fit {backbone.id}: {odd}")
-    return Base("published", weights.tag, published.sha256, weights.license)
+    return Base("published", weights.tag, published.sha256, weights.license, untrained=untrained)
 
 
 def load_own_file(model: nn.Module, backbone: Backbone, path: Path) -> Base:
@@ -145,12 +187,8 @@ def load_own_file(model: nn.Module, backbone: Backbone, path: Path) -> Base:
         some = ", ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")
         hint = "give a file with the backbone's own state dict"
         raise WeightsError(f"{path} does not fit {backbone.id}, {len(wrong)} entries: {some}", hint)
-    model.load_state_dict(tensors, strict=False)
-    license = None
-    if KEY in file.metadata:
-        from zoo.modelfile import read_model
-
-        license = read_model(path)[0].base.get("license")
+    load_state(model, tensors, strict=False)
+    license = read_model(path)[0].base.get("license") if KEY in file.metadata else None
     return Base("file", None, file.sha256, license, tuple(sorted(left_out)))
 
 
@@ -182,20 +220,20 @@ def build_with_base(
     """
     if classes is not None:
         check_trainable(backbone)
-    published = find_published(backbone, choice)
+    setting = setting_of(backbone, choice)
+    published = setting.published
     if choice == "auto" and published is None:
         hint = "give --weights FILE or --weights none"
         raise WeightsError(f"no weights are published for {backbone.id}", hint)
     _seed(seed)
-    model = build_network(backbone, builder_arguments(backbone, published))
+    model = build_network(backbone, setting.kwargs)
     # A user's file may hold the new heads, so it is loaded after they are in place.
     own = published is None and choice is not None and is_file_choice(choice)
     base = Base("none") if own else _load_chosen(model, backbone, choice, published)
-    preprocess = backbone.preprocess_for(published)
     # Again, since converting weights for the first time may have drawn numbers in between.
     _seed(seed)
     if classes is not None and (not own or _classes_of(model, backbone) != [classes]):
-        replace_heads(model, backbone.heads, classes, preprocess)
+        replace_heads(model, backbone.heads, classes, setting.preprocess)
     if own:
         base = _load_chosen(model, backbone, choice, None)
     return model, base

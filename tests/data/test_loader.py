@@ -1,0 +1,185 @@
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from zoo.data.decode import decode
+from zoo.data.folder import Split, open_data
+from zoo.data.loader import (
+    BadImage,
+    Batch,
+    batch_bounds,
+    epoch_order,
+    load_batches,
+    worker_problem,
+)
+from zoo.data.transforms import prepare
+from zoo.errors import EnvironmentProblem, UsageError
+from zoo.spec import Preprocess
+
+SMALL = Preprocess((40, 48), resize=44)
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Split:
+    """Eleven images, of which three cannot be read."""
+    generator = np.random.default_rng(0)
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+    paths = tuple(f"{'a' if i < 6 else 'b'}/{i:02}.png" for i in range(11))
+    for path in paths:
+        values = generator.integers(0, 256, (50, 70, 3), dtype=np.uint8)
+        Image.fromarray(values).save(tmp_path / path)
+    (tmp_path / paths[2]).write_text("text")
+    whole = (tmp_path / paths[3]).read_bytes()
+    (tmp_path / paths[3]).write_bytes(whole[: len(whole) // 2])
+    Image.new("RGB", (100_000, 1)).save(tmp_path / paths[8])
+    return Split("train", tmp_path, paths, (0,) * 6 + (1,) * 5)
+
+
+def same(one: Batch, other: Batch) -> bool:
+    tensors = ("images", "labels", "indices")
+    equal = (torch.equal(getattr(one, name), getattr(other, name)) for name in tensors)
+    return all(equal) and one.bad == other.bad
+
+
+def test_a_batch_holds_what_can_be_read(split: Split) -> None:
+    order = [10, 2, 0, 8, 3, 7]
+    first, second = load_batches(split, SMALL, order, 4)
+    assert first.images.shape == (2, 3, 40, 48)
+    assert first.images.is_contiguous(memory_format=torch.channels_last)
+    assert (first.images.dtype, first.labels.dtype) == (torch.uint8, torch.int64)
+    assert (first.indices.tolist(), first.labels.tolist()) == ([10, 0], [1, 0])
+    for row, index in enumerate(first.indices.tolist()):
+        assert torch.equal(first.images[row], prepare(decode(split.path(index)), SMALL))
+    narrow = BadImage("b/08.png", "100000 x 1 pixels are too narrow to resize")
+    assert first.bad == (BadImage("a/02.png", "not an image that zoo reads"), narrow)
+    assert (second.indices.tolist(), second.bad) == ([7], (BadImage("a/03.png", "truncated"),))
+
+
+def test_a_batch_of_nothing_but_bad_images_is_empty(split: Split) -> None:
+    (batch,) = load_batches(split, SMALL, [2, 3], 2)
+    assert (len(batch), batch.images.shape, len(batch.bad)) == (0, (0, 3, 40, 48), 2)
+
+
+def test_the_number_of_workers_changes_nothing(split: Split) -> None:
+    order = epoch_order(len(split), seed=3, epoch=1)
+    expected = list(load_batches(split, SMALL, order, 3))
+    seen = [i for batch in expected for i in batch.indices.tolist()]
+    assert seen == [i for i in order if i not in (2, 3, 8)]
+    for workers in (1, 2):
+        found = list(load_batches(split, SMALL, order, 3, workers))
+        assert all(same(one, other) for one, other in zip(expected, found, strict=True))
+
+
+def test_loading_draws_no_random_numbers_of_others(split: Split) -> None:
+    before = torch.random.get_rng_state()
+    for workers in (0, 1):
+        list(load_batches(split, SMALL, range(4), 2, workers))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_real_images_come_back_by_their_index() -> None:
+    val = open_data(None).splits["val"]
+    batches = list(load_batches(val, Preprocess(32), range(len(val)), 19, workers=2))
+    labels = torch.cat([batch.labels for batch in batches])
+    indices = torch.cat([batch.indices for batch in batches])
+    assert tuple(labels.tolist()) == val.labels
+    assert indices.tolist() == list(range(96))
+    assert [len(batch) for batch in batches] == [19, 19, 19, 19, 20]
+
+
+def children() -> set[int]:
+    """This process's children; Linux only."""
+    listed = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
+    return {int(pid) for pid in listed.split()}
+
+
+def read_and_signal(split: Split, number: signal.Signals) -> list[int]:
+    """Read many batches, and send a signal to the worker after the first."""
+    many = Split(split.name, split.root, split.paths * 50, split.labels * 50)
+    before, seen = children(), []
+    for batch in load_batches(many, SMALL, range(len(many)), 8, workers=1):
+        if not seen:
+            (worker,) = children() - before
+            os.kill(worker, number)
+        seen += [*batch.indices.tolist(), *batch.bad]
+    return seen
+
+
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="finds its children in /proc")
+
+
+@needs_proc
+def test_a_killed_worker_is_a_problem_of_the_environment(split: Split) -> None:
+    with pytest.raises(EnvironmentProblem, match=r"reads images died: it (is|exited)") as caught:
+        read_and_signal(split, signal.SIGKILL)
+    assert "workers" in str(caught.value.hint)
+
+
+@needs_proc
+def test_an_interrupt_is_the_main_process_to_act_on(split: Split) -> None:
+    assert len(read_and_signal(split, signal.SIGINT)) == 550
+
+
+def test_only_a_dead_worker_is_explained() -> None:
+    killed = RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is ...")
+    gone = RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly")
+    for error, fate in [(killed, "is killed by signal: Bus error"), (gone, "exited unexpectedly")]:
+        problem = worker_problem(error)
+        assert problem is not None
+        assert problem.message == f"a process that reads images died: it {fate}"
+    full = RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left")
+    assert "shared memory" in str(worker_problem(full))
+    assert worker_problem(RuntimeError("Caught X in DataLoader worker process 0.")) is None
+
+
+def test_a_bug_in_a_worker_is_not_hidden(split: Split) -> None:
+    short = Split(split.name, split.root, split.paths, ())
+    for workers in (0, 1):
+        with pytest.raises(IndexError):
+            list(load_batches(short, SMALL, [0], 1, workers))
+
+
+@pytest.mark.parametrize("count", range(12))
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
+def test_bounds_cover_everything_and_leave_no_single_image(count: int, size: int) -> None:
+    bounds = batch_bounds(count, size)
+    assert [i for first, last in bounds for i in range(first, last)] == list(range(count))
+    lengths = [last - first for first, last in bounds]
+    assert all(length == size for length in lengths[:-1])
+    assert all(0 < length <= size + 1 for length in lengths)
+    if size > 1 and count > 1:
+        assert lengths[-1] > 1
+
+
+def test_a_batch_of_no_image_is_refused() -> None:
+    with pytest.raises(UsageError, match="a batch of 0 images"):
+        batch_bounds(10, 0)
+
+
+def test_order_is_a_function_of_seed_and_epoch() -> None:
+    first = epoch_order(100, seed=0, epoch=0)
+    torch.manual_seed(1)
+    np.random.default_rng(1).random()
+    assert first == epoch_order(100, seed=0, epoch=0)
+    assert sorted(first) == list(range(100))
+    assert all(type(index) is int for index in first)
+    assert len({tuple(epoch_order(100, s, e)) for s in range(5) for e in range(5)}) == 25
+    # One number must not run into the other.
+    assert epoch_order(100, seed=1 << 32, epoch=0) != epoch_order(100, seed=0, epoch=1)
+    assert epoch_order(0, 0, 0) == []
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_pinned_batches_are_the_same(split: Split) -> None:
+    plain = list(load_batches(split, SMALL, range(11), 4, workers=1))
+    pinned = list(load_batches(split, SMALL, range(11), 4, workers=1, pin_memory=True))
+    assert all(batch.images.is_pinned() and batch.labels.is_pinned() for batch in pinned)
+    assert all(same(one, other) for one, other in zip(plain, pinned, strict=True))

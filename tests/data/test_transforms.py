@@ -1,0 +1,131 @@
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import skimage.data
+import timm
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.models import ConvNeXt_Tiny_Weights, EfficientNet_B0_Weights, ResNet18_Weights
+
+from zoo.data.folder import open_data
+from zoo.data.transforms import normalize, prepare
+from zoo.errors import DataError
+from zoo.spec import Preprocess
+
+# The same steps in the same order; what is left is the rounding of float32.
+TOLERANCE = {"rtol": 0.0, "atol": 1e-6}
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Image.Image]:
+    photo = Image.fromarray(skimage.data.chelsea())
+    val = open_data(None).splits["val"]
+    clipart = [Image.open(val.path(i)).convert("RGB") for i in (0, 40, 90)]
+    odd = photo.resize((301, 97))
+    return [photo, photo.transpose(Image.Transpose.ROTATE_90), odd, *clipart]
+
+
+def seen(image: Image.Image, preprocess: Preprocess) -> Tensor:
+    pixels = prepare(image, preprocess)
+    assert pixels.dtype == torch.uint8
+    assert pixels.shape == (3, preprocess.height, preprocess.width)
+    return normalize(pixels[None], preprocess)[0]
+
+
+@pytest.mark.parametrize(
+    ("weights", "preprocess"),
+    [
+        (ResNet18_Weights.DEFAULT, Preprocess(224, resize=256)),
+        (EfficientNet_B0_Weights.DEFAULT, Preprocess(224, resize=256, interpolation="bicubic")),
+        (ConvNeXt_Tiny_Weights.DEFAULT, Preprocess(224, resize=236)),
+    ],
+)
+def test_torchvision_presets(
+    weights: Any, preprocess: Preprocess, images: list[Image.Image]
+) -> None:
+    published: Callable[[Image.Image], Tensor] = weights.transforms()
+    for image in images:
+        torch.testing.assert_close(seen(image, preprocess), published(image), **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("name", "crop", "crop_pct"),
+    [
+        ("resnet50.a1_in1k", "center", 0.95),
+        ("vit_base_patch16_224.augreg2_in21k_ft_in1k", "center", 0.9),
+        ("volo_d5_512.sail_in1k", "center", 1.15),
+        ("eva_giant_patch14_336.clip_ft_in1k", "squash", 1.0),
+        ("dm_nfnet_f0.dm_in1k", "squash", 0.9),
+        ("vit_base_patch16_sapiens2.fb", "squash", 1.0),
+        ("deepseek_vit_412m.deepseek_v4_flash_vision_exp", "border", 1.0),
+    ],
+)
+def test_timm_evaluation(name: str, crop: str, crop_pct: float, images: list[Image.Image]) -> None:
+    config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+    published = timm.data.create_transform(**config, is_training=False)
+    assert (config["crop_mode"], config["crop_pct"]) == (crop, crop_pct)
+    height, width = config["input_size"][1:]
+    preprocess = Preprocess(
+        size=(height, width),
+        resize=math.floor(min(height, width) / config["crop_pct"]),
+        crop=config["crop_mode"],
+        interpolation=config["interpolation"],
+        mean=config["mean"],
+        std=config["std"],
+    )
+    for image in images:
+        torch.testing.assert_close(seen(image, preprocess), published(image), **TOLERANCE)
+
+
+@pytest.mark.parametrize("crop", ["center", "squash", "border"])
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+def test_timm_at_a_size_that_is_not_square(
+    crop: str, interpolation: str, images: list[Image.Image]
+) -> None:
+    published = timm.data.create_transform(
+        (3, 160, 240), crop_pct=0.8, crop_mode=crop, interpolation=interpolation
+    )
+    preprocess = Preprocess((160, 240), resize=200, crop=crop, interpolation=interpolation)
+    for image in images:
+        torch.testing.assert_close(seen(image, preprocess), published(image), **TOLERANCE)
+
+
+@pytest.mark.parametrize("crop", ["center", "squash", "border"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (33, 32), (500, 3)])
+def test_any_proportions_come_out_at_the_size(crop: str, size: tuple[int, int]) -> None:
+    preprocess = Preprocess((24, 32), resize=28, crop=crop)
+    assert prepare(Image.new("RGB", size), preprocess).shape == (3, 24, 32)
+
+
+def test_what_would_take_all_memory_is_refused() -> None:
+    with pytest.raises(DataError, match="10000 x 1 pixels are too narrow"):
+        prepare(Image.new("RGB", (10_000, 1)), Preprocess(224))
+
+
+def test_memory_order_is_kept(images: list[Image.Image]) -> None:
+    preprocess = Preprocess(64)
+    batch = torch.stack([prepare(image, preprocess) for image in images])
+    last = batch.contiguous(memory_format=torch.channels_last)
+    result = normalize(last, preprocess)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(result, normalize(batch, preprocess))
+
+
+def test_half_precision_is_rounded_once(images: list[Image.Image]) -> None:
+    preprocess = Preprocess(64)
+    batch = prepare(images[0], preprocess)[None]
+    half = normalize(batch, preprocess, torch.bfloat16)
+    assert torch.equal(half, normalize(batch, preprocess).to(torch.bfloat16))
+    assert batch.dtype == torch.uint8
+
+
+def test_normalize_returns_what_may_be_changed() -> None:
+    preprocess = Preprocess(8)
+    batch = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    first = normalize(batch, preprocess)
+    expected = first.clone()
+    first.zero_()
+    assert torch.equal(normalize(batch, preprocess), expected)

@@ -1,0 +1,68 @@
+"""A tiny backbone in a really installed plugin, and a small folder of real pictures."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import zoo.data
+
+TINY = """
+    import zoo
+
+    @zoo.hookimpl
+    def zoo_register_backbones():
+        yield zoo.Backbone(
+            name="tinynet",
+            builder="plugin_tiny:build",
+            heads=(
+                zoo.Head("head.fc", output=0),
+                zoo.Head("aux", role="aux", loss_weight=0.5, output=1),
+            ),
+            preprocess=zoo.Preprocess(size=32, resize=36),
+        )
+
+    def build(weights=None):
+        from torch import nn
+
+        class Tinynet(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU())
+                self.body = nn.Sequential(nn.Conv2d(8, 16, 3, 2), nn.BatchNorm2d(16), nn.ReLU())
+                self.drop = nn.Dropout(0.2)
+                self.head = nn.Module()
+                self.head.fc = nn.Linear(16, 7)
+                self.aux = nn.Linear(8, 7)
+
+            def forward(self, x):
+                x = self.stem(x)
+                middle = x.mean((2, 3))
+                logits = self.head.fc(self.drop(self.body(x).mean((2, 3))))
+                return (logits, self.aux(middle)) if self.training else logits
+
+        return Tinynet()
+"""
+
+
+@pytest.fixture
+def tinynet(install) -> str:
+    """Install a plugin with a backbone that trains in a second, auxiliary head and all."""
+    install("tiny", TINY)
+    return "tiny/tinynet"
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    """Three classes of the embedded set: 8 train, 4 val and 4 test pictures each."""
+    embedded = Path(next(iter(zoo.data.__path__))) / "clipart10"
+    root = tmp_path_factory.mktemp("pictures")
+    for name in ("flag", "mammal", "playing_card"):
+        found = sorted((embedded / "train" / name).iterdir())
+        held = sorted((embedded / "val" / name).iterdir())
+        for split, chosen in (("train", found[:8]), ("val", held[:4]), ("test", held[4:8])):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for path in chosen:
+                shutil.copyfile(path, folder / path.name)
+    return root

@@ -1,0 +1,116 @@
+"""Using a model: as a file in plain libraries, in predict, in evaluate, and as published."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import zoo
+from zoo.data.decode import decode
+from zoo.data.transforms import normalize, prepare
+
+QUICK = {"weights": "none", "device": "cpu", "epochs": 1, "batch_size": 8, "train": "head"}
+
+
+@pytest.fixture
+def trained(tinynet, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return zoo.finetune(tinynet, data=pictures, **QUICK)
+
+
+def test_predict_and_evaluate_agree(trained, pictures):
+    model = zoo.load(trained.path, device="cpu")
+    right = images = 0
+    for name in model.classes:
+        for path in sorted((pictures / "val" / name).iterdir()):
+            (answer,) = model.predict(path, top=3)
+            assert answer["path"] == str(path)
+            assert [set(p) for p in answer["predictions"]] == [{"class", "probability"}] * 3
+            assert sum(p["probability"] for p in answer["predictions"]) == pytest.approx(1)
+            right += answer["predictions"][0]["class"] == name
+            images += 1
+    assert model.evaluate(pictures, "val")["top1"] == right / images
+    assert trained.metrics["val"]["top1"] == right / images
+
+
+def test_predict_takes_many_and_says_which_cannot_be_read(trained, pictures, tmp_path):
+    model = zoo.load(trained.path / "model.safetensors", device="cpu")
+    (tmp_path / "words.jpg").write_text("no picture")
+    good = sorted((pictures / "val" / "flag").iterdir())[0]
+    one, two, three = model.predict([good, tmp_path / "words.jpg", Image.open(good)], top=1)
+    assert one["predictions"] == three["predictions"]
+    assert "predictions" not in two
+    assert "words.jpg" in two["error"]
+    with pytest.raises(zoo.UsageError):
+        model.predict(good, top=0)
+
+
+def test_data_with_other_classes_is_refused(trained, pictures, tmp_path):
+    (tmp_path / "data" / "zebra").mkdir(parents=True)
+    source = next((pictures / "val" / "flag").iterdir())
+    (tmp_path / "data" / "zebra" / "a.jpg").write_bytes(source.read_bytes())
+    with pytest.raises(zoo.DataError, match="zebra"):
+        zoo.load(trained.path, device="cpu").evaluate(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("torchvision/resnet18", "torchvision.models:resnet18"),
+        ("timm/resnet10t", "timm.models:resnet10t"),
+    ],
+)
+def test_plain_libraries_load_the_model_file(name, plain, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = zoo.finetune(name, data=pictures, **QUICK)
+    network = zoo.spec.resolve_target(plain)(num_classes=3)
+    network.load_state_dict(load_file(run.path / "model.safetensors"))
+    network.eval()
+    model = zoo.load(run.path, device="cpu")
+    path = sorted((pictures / "val" / "flag").iterdir())[0]
+    image = normalize(prepare(decode(path), model.preprocess)[None], model.preprocess)
+    with torch.no_grad():
+        expected = network(image).softmax(1)[0]
+    for said in model.predict(path, top=3)[0]["predictions"]:
+        place = model.classes.index(said["class"])
+        assert said["probability"] == pytest.approx(expected[place].item(), abs=1e-5)
+
+
+def test_the_card_says_what_is_needed_and_no_more(trained, pictures):
+    from safetensors import safe_open
+
+    with safe_open(trained.path / "model.safetensors", "pt") as file:
+        card = json.loads(file.metadata()["zoo"])
+    assert card["classes"] == ["flag", "mammal", "playing_card"]
+    assert card["backbone"] == "tiny/tinynet"
+    assert card["preprocess"]["size"] == [32, 32]
+    assert card["metrics"]["val"]["top1"] == trained.metrics["val"]["top1"]
+    assert str(pictures) not in json.dumps(card)
+    assert "workers" not in json.dumps(card)
+
+
+def test_a_missing_plugin_is_said(trained, monkeypatch):
+    monkeypatch.setenv("ZOO_PLUGINS", "")
+    with pytest.raises(zoo.UnknownBackbone, match="tiny/tinynet"):
+        zoo.load(trained.path)
+
+
+def test_damaged_and_missing_model_files_are_refused(trained, tmp_path):
+    file = trained.path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(zoo.WeightsError, match="not a whole"):
+        zoo.load(trained.path)
+    with pytest.raises(zoo.WeightsError, match="does not exist"):
+        zoo.load(tmp_path / "nothing" / "model.safetensors")
+
+
+def test_a_backbone_without_classes_of_its_own_is_refused():
+    headless = next(
+        b for b in zoo.list_backbones(source="timm") if b.weights and not b.weights[0].num_classes
+    )
+    with pytest.raises(zoo.UsageError, match="zoo finetune"):
+        zoo.predict(headless.id, [])
+    with pytest.raises(zoo.UsageError, match="no published weights"):
+        zoo.predict(zoo.list_backbones(source="timm", pretrained=False)[0].id, [])

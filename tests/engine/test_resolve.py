@@ -1,0 +1,113 @@
+"""The plan: explicit beats auto, every automatic value has its reason, nonsense is refused."""
+
+import pytest
+
+import zoo
+from zoo.api import plan
+
+
+def test_every_value_has_a_reason(pictures):
+    resolved = plan("lite0", data=pictures)
+    rows = {name: (value, reason) for name, value, reason in resolved.rows()}
+    assert all(reason for _, reason in rows.values()), rows
+    assert rows["recipe"][0] == "head"
+    assert "installed" in rows["weights"][1]
+    assert rows["head: keep_features"][0] == "yes"
+    assert resolved.weights == "imagenet"
+    assert resolved.data["images"] == {"train": 24, "val": 12, "test": 12}
+    assert resolved.classes == ("flag", "mammal", "playing_card")
+
+
+def test_what_is_given_is_kept(tinynet, pictures):
+    given = {
+        "epochs": 3,
+        "batch_size": 5,
+        "optimizer": "sgd",
+        "lr": 0.5,
+        "momentum": 0.1,
+        "weight_decay": 0.2,
+        "schedule": "constant",
+        "precision": "bf16",
+        "device": "cpu",
+        "seed": 7,
+        "workers": 1,
+        "bad_images": "skip",
+    }
+    resolved = plan(tinynet, data=pictures, weights="none", train="head", **given)
+    (phase,) = resolved.phases
+    for name, value in given.items():
+        owner = phase if hasattr(phase, name) else resolved
+        assert getattr(owner, name) == value
+        key = f"phases.0.{name}" if owner is phase else name
+        assert resolved.reasons[key] == "as given"
+
+
+def test_random_weights_train_everything(tinynet, pictures):
+    resolved = plan(tinynet, data=pictures, weights="none")
+    assert [phase.policy for phase in resolved.phases] == ["all"]
+    assert "random features are not worth freezing" in resolved.reasons["recipe"]
+
+
+def test_two_phases_and_their_rates(pictures):
+    first, second = plan("lite0", data=pictures, recipe="head-then-all").phases
+    assert (first.policy, second.policy) == ("head", "all")
+    assert second.lr < first.lr
+    assert second.keep_features is False
+    given = plan("lite0", data=pictures, recipe="head-then-all", lr=0.5, epochs=2)
+    assert [phase.lr for phase in given.phases] == [0.5, pytest.approx(0.05)]
+    assert [phase.epochs for phase in given.phases] == [2, 2]
+    both = plan("lite0", data=pictures, recipe="head-then-all", lr=(0.5, 0.2), epochs=(2, 1))
+    assert [(phase.lr, phase.epochs) for phase in both.phases] == [(0.5, 2), (0.2, 1)]
+
+
+def test_sgd_takes_a_rate_of_its_own(pictures):
+    adamw = plan("lite0", data=pictures).phases[0]
+    sgd = plan("lite0", data=pictures, optimizer="sgd").phases[0]
+    assert sgd.lr == pytest.approx(10 * adamw.lr)
+
+
+def test_a_plan_touches_nothing(pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    resolved = plan("resnet18", data=pictures)
+    assert "to be downloaded" in resolved.reasons["weights"]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"train": "head", "recipe": "head"}, "exclude each other"),
+        ({"train": "stages:0"}, "not a policy"),
+        ({"recipe": "head-then-al"}, "did you mean head-then-all"),
+        ({"optimizer": "adamv"}, "did you mean adamw"),
+        ({"schedule": "cosin"}, "did you mean cosine"),
+        ({"device": "cudda"}, "did you mean cuda"),
+        ({"device": "meta"}, "computes nothing"),
+        ({"precision": "fp33"}, "did you mean fp32"),
+        ({"bad_images": "skp"}, "did you mean skip"),
+        ({"epochs": 0}, "at least 1"),
+        ({"epochs": (1, 2)}, "2 values"),
+        ({"lr": -1.0}, "positive"),
+        ({"batch_size": 1}, "at least 2"),
+        ({"workers": -1}, "at least 0"),
+        ({"weights": "imagenett"}, "did you mean imagenet"),
+    ],
+)
+def test_nonsense_is_refused_with_a_way_out(pictures, options, said):
+    with pytest.raises(zoo.UsageError, match=said):
+        plan("lite0", data=pictures, **options)
+
+
+def test_contradicted_classes(pictures):
+    with pytest.raises(zoo.DataError, match=r"--classes 5, but .* has 3 classes: flag, mammal"):
+        plan("lite0", data=pictures, classes=5)
+
+
+def test_a_device_that_is_not_there(pictures):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    with pytest.raises(zoo.EnvironmentProblem, match="--device auto"):
+        plan("lite0", data=pictures, device="cuda")

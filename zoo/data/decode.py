@@ -1,0 +1,206 @@
+"""The one decoder: whatever holds a picture becomes 8-bit RGB, in training and in prediction alike.
+
+Pillow reads the file. What it leaves open is decided here: orientation, alpha, depth, and what is
+refused. Colour profiles are left unread, as they were when published weights were trained.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import warnings
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from zoo.errors import DataError
+
+# Where Pillow itself stops unless it is told otherwise; half a gigabyte as RGB.
+MAX_PIXELS = 178_956_970
+
+# An allow-list, since Pillow's others include PostScript, which would run a program on the file.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
+
+# The depths that numbers without a declared range are taken to have, the smallest that fits.
+RANGES = (1, 255, 65535)
+
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow warns at half of MAX_PIXELS, and of metadata that is broken, which is not used then.
+# Appended, so that any filter of the application comes first.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, append=True)
+warnings.filterwarnings("ignore", message="(Possibly c|C)orrupt EXIF data", append=True)
+
+
+class UnreadableImage(DataError):
+    """A picture that cannot be read.
+
+    Args:
+        source: the file, or what else the picture came from.
+        reason: what is wrong with it, in a few words.
+    """
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"cannot read {source}: {reason}")
+        self.source = source
+        self.reason = reason
+
+
+def decode(source: str | Path | bytes | BinaryIO | Image.Image) -> Image.Image:
+    """Read a picture as 8-bit RGB.
+
+    Orientation from EXIF or XMP is applied, alpha is composited over white, and of an animation or
+    a file of several pages the first is taken. 16-bit grey is scaled by its full range. 32-bit
+    integers and floats declare no range: it is the smallest of 0..1, 0..255 and 0..65535 that
+    holds all values, else the picture's own minimum to maximum; what is not finite becomes black.
+
+    Args:
+        source: a file's path, its bytes, an open binary file, or a picture that Pillow opened,
+            which is left unchanged.
+
+    Returns:
+        A new picture of mode RGB.
+
+    Raises:
+        UnreadableImage: the file is missing, empty, truncated, damaged, larger than `MAX_PIXELS`,
+            not a picture, or not a regular file.
+    """
+    name = _name(source)
+    if isinstance(source, Image.Image):
+        return _convert(source, name, borrowed=True)
+    if isinstance(source, (str, Path)):
+        with _open_file(Path(source), name) as file:
+            return _decode_file(file, name)
+    return _decode_file(io.BytesIO(source) if isinstance(source, bytes) else source, name)
+
+
+def _name(source: str | Path | bytes | BinaryIO | Image.Image) -> str:
+    if isinstance(source, (str, Path)):
+        return str(source)
+    stated = getattr(source, "filename", None) or getattr(source, "name", None)
+    return stated if isinstance(stated, str) else "the image"
+
+
+def _open_file(path: Path, name: str) -> BinaryIO:
+    try:
+        status = path.stat()
+        # Opening a pipe would wait for a writer, and a device may never end.
+        if stat.S_ISDIR(status.st_mode):
+            raise UnreadableImage(name, "it is a folder")
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableImage(name, "it is not a regular file")
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise UnreadableImage(name, "it does not exist") from error
+    except (OSError, ValueError) as error:
+        raise UnreadableImage(name, _shorten(error)) from error
+
+
+def _decode_file(file: BinaryIO, name: str) -> Image.Image:
+    try:
+        with Image.open(file, formats=_formats()) as image:
+            return _convert(image, name, borrowed=False)
+    except UnreadableImage:
+        raise
+    except UnidentifiedImageError as error:
+        empty = file.seekable() and file.seek(0, os.SEEK_END) == 0
+        reason = "the file is empty" if empty else "not an image that zoo reads"
+        raise UnreadableImage(name, reason) from error
+    except Exception as error:
+        _refuse(name, error)
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _refuse(name: str, error: Exception) -> NoReturn:
+    """Say what an exception of Pillow's means; of damaged bytes it raises nearly any kind."""
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        reason = f"more than {MAX_PIXELS:,} pixels"
+    elif isinstance(error, MemoryError):
+        reason = "not enough memory to decode it"
+    elif isinstance(error, EOFError) or "truncated" in str(error).lower():
+        reason = "truncated"
+    elif isinstance(error, OSError) and error.errno is not None:
+        reason = _shorten(error)
+    else:
+        reason = f"damaged ({_shorten(error)})"
+    raise UnreadableImage(name, reason) from error
+
+
+def _shorten(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) else None
+    line = " ".join((text or str(error) or type(error).__name__).split())
+    return line if len(line) <= 80 else line[:77] + "..."
+
+
+def _convert(image: Image.Image, name: str, *, borrowed: bool) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        raise UnreadableImage(name, f"{image.width} x {image.height} are more than {MAX_PIXELS:,}")
+    try:
+        image.load()
+        # After loading: some formats turn the pixels then, and drop the tag.
+        orientation = _orientation(image)
+        upright = _to_rgb(image)
+    except Exception as error:
+        _refuse(name, error)
+    if orientation in _TRANSPOSE:
+        upright = upright.transpose(_TRANSPOSE[orientation])
+    elif borrowed and upright is image:
+        upright = image.copy()
+    # Pillow hands metadata on; a second decoding must not turn the picture again.
+    upright.info = {}
+    return upright
+
+
+def _orientation(image: Image.Image) -> Any:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:
+        # Broken metadata says nothing about the pixels, and Pillow raises nearly any kind here.
+        return None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _scale(image).convert("RGB")
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.has_transparency_data:
+        alpha = image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(alpha, mask=alpha.getchannel("A"))
+        return white
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _scale(image: Image.Image) -> Image.Image:
+    """Bring deep grey to 8 bits."""
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = 0.0, 65535.0
+    # Of these formats Pillow hands out 16 bits in mode I, or did in earlier versions.
+    if image.mode in ("I", "F") and image.format not in ("PNG", "PPM"):
+        smallest, largest = float(values.min()), float(values.max())
+        fitting = [limit for limit in RANGES if smallest >= 0 and largest <= limit]
+        low, high = (0.0, float(fitting[0])) if fitting else (smallest, largest)
+    flat = high == low
+    grey = np.rint((values - low) * 255.0 / (1.0 if flat else high - low)).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[values == transparent] = 255
+    return Image.fromarray(grey)

@@ -1,0 +1,156 @@
+"""Batches of a split, the same bytes in the same order however many processes read them."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from zoo.data.dataset import BadImage, Sample, SplitDataset
+from zoo.data.folder import Split
+from zoo.errors import EnvironmentProblem, UsageError
+from zoo.spec import Preprocess
+
+__all__ = [
+    "BadImage",
+    "Batch",
+    "batch_bounds",
+    "epoch_order",
+    "load_batches",
+    "worker_problem",
+]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images that go through the network together.
+
+    Args:
+        images: `[n, 3, height, width]`, uint8, in channels-last memory order.
+        labels: `[n]`, int64.
+        indices: `[n]`, int64: each image's position in the split.
+        bad: those that could not be read, and are not in the tensors; `n` is 0 where all are.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    bad: tuple[BadImage, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in page-locked memory; torch's loader calls this."""
+        return Batch(
+            self.images.pin_memory(), self.labels.pin_memory(), self.indices.pin_memory(), self.bad
+        )
+
+
+def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
+    """Cut `count` images into batches, each given as its first position and the one past its last.
+
+    Batch norm cannot train on one image, so a single one left over joins the batch before.
+
+    Raises:
+        UsageError: the batch size is below 1.
+    """
+    if batch_size < 1:
+        raise UsageError(f"a batch of {batch_size} images is not possible", "1 is the least")
+    starts = list(range(0, count, batch_size))
+    if len(starts) > 1 and batch_size > 1 and count - starts[-1] == 1:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], count], strict=True)) if starts else []
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+    """Shuffle the positions of `count` images, as a function of seed and epoch alone."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(epoch,))
+    order: list[int] = np.random.Generator(np.random.PCG64(sequence)).permutation(count).tolist()
+    return order
+
+
+def load_batches(
+    split: Split,
+    preprocess: Preprocess,
+    order: Sequence[int],
+    batch_size: int,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """Read images of a split, batch by batch.
+
+    Args:
+        split: where the images are.
+        preprocess: how they are resized and cropped; `normalize` comes later.
+        order: positions in the split.
+        batch_size: images in a batch, as `batch_bounds` cuts them.
+        workers: processes that read; 0 reads in this one.
+        pin_memory: whether the batches are in page-locked memory, for copying to a device.
+
+    Yields:
+        Every position of the order once, as an image or as a bad one.
+
+    Raises:
+        EnvironmentProblem: a worker was killed, or there is no memory to share with it.
+    """
+    bounds = batch_bounds(len(order), batch_size)
+    loader = DataLoader(
+        SplitDataset(split, preprocess),
+        batch_sampler=[list(order[first:last]) for first, last in bounds],
+        collate_fn=partial(_collate, size=(preprocess.height, preprocess.width)),
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=_start_worker,
+        # Or the loader would draw from the global generator, and dropout with it.
+        generator=torch.Generator(),
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        problem = worker_problem(error)
+        if problem is None:
+            raise
+        raise problem from error
+
+
+def worker_problem(error: RuntimeError) -> EnvironmentProblem | None:
+    """Say what torch means when a worker dies; None for any other error.
+
+    torch raises it from a signal handler, so it can arrive at whatever the main process is doing
+    outside of `load_batches` too.
+    """
+    text = str(error)
+    if found := re.search(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) ([^.\n]*)", text):
+        message = f"a process that reads images died: it {found.group(1).strip()}"
+    elif "shared memory" in text or "file </torch_" in text:
+        message = "there is no shared memory left for the processes that read images"
+    else:
+        return None
+    return EnvironmentProblem(message, "free some memory, or use fewer workers, or 0")
+
+
+def _start_worker(_: int) -> None:
+    # On Ctrl-C the main process decides, and may want the batch that is being read. torch itself
+    # holds workers to one thread, and ends them with their parent.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _collate(items: Sequence[Sample | BadImage], size: tuple[int, int]) -> Batch:
+    samples = [item for item in items if isinstance(item, Sample)]
+    images = torch.empty((len(samples), *size, 3), dtype=torch.uint8)
+    for row, sample in zip(images, samples, strict=True):
+        row.copy_(sample.image.permute(1, 2, 0))
+    return Batch(
+        images=images.permute(0, 3, 1, 2),
+        labels=torch.tensor([sample.label for sample in samples], dtype=torch.int64),
+        indices=torch.tensor([sample.index for sample in samples], dtype=torch.int64),
+        bad=tuple(item for item in items if isinstance(item, BadImage)),
+    )

@@ -1,0 +1,1 @@
+"""The engine: plan, phases, features, the loop, schedules, metrics."""

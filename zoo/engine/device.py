@@ -1,0 +1,90 @@
+"""The device that computes, and the precision it computes in."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from zoo.data.loader import worker_problem
+from zoo.errors import EnvironmentProblem, UsageError, did_you_mean
+
+PRECISIONS = ("fp32", "bf16")
+KNOWN = ("auto", "cpu", "cuda", "mps", "xpu")
+
+
+def resolve_device(choice: str) -> tuple[torch.device, str]:
+    """Return the device that a choice means, and why.
+
+    Args:
+        choice: `auto`, `cpu`, `cuda`, `cuda:1`, or whatever else torch offers by name.
+
+    Raises:
+        UsageError: torch knows no such device.
+        EnvironmentProblem: this machine has no such device.
+    """
+    if choice == "auto":
+        for kind, there in (
+            ("cuda", torch.cuda.is_available()),
+            ("mps", torch.backends.mps.is_available()),
+        ):
+            if there:
+                return torch.device(kind), f"auto: {kind} is available"
+        return torch.device("cpu"), "auto: no accelerator is available"
+    try:
+        device = torch.device(choice)
+    except RuntimeError as error:
+        hint = did_you_mean(choice, KNOWN, f"try one of {', '.join(KNOWN)}")
+        raise UsageError(f"torch knows no device {choice!r}", hint) from error
+    if device.type == "meta":
+        raise UsageError("the meta device computes nothing", "give auto, cpu or cuda")
+    try:
+        torch.zeros(1, device=device).add_(1).item()
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        said = str(error).strip().splitlines()[0] if str(error).strip() else "torch refuses it"
+        hint = "--device auto takes what is there"
+        raise EnvironmentProblem(f"device {choice} is not available: {said}", hint) from error
+    return device, "as given"
+
+
+def resolve_precision(choice: str, device: torch.device) -> tuple[str, str]:
+    """Return the precision that a choice means on a device, and why.
+
+    Raises:
+        UsageError: it is none of `auto`, `fp32` and `bf16`.
+    """
+    if choice == "auto":
+        if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16", "auto: native on this GPU"
+        return "fp32", "auto: what every device computes exactly"
+    if choice not in PRECISIONS:
+        known = ["auto", *PRECISIONS]
+        hint = did_you_mean(choice, known, f"one of {', '.join(known)}")
+        raise UsageError(f"no precision is named {choice!r}", hint)
+    return choice, "as given"
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context that a forward pass runs in: weights stay in fp32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextlib.contextmanager
+def memory_errors(what: str) -> Iterator[None]:
+    """Turn running out of memory, here or in a worker, into an error for people.
+
+    Raises:
+        EnvironmentProblem: memory ran out inside the block, or a worker was killed.
+    """
+    hint = "give a smaller --batch-size"
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise EnvironmentProblem(f"out of memory in {what}", hint) from error
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
+            raise EnvironmentProblem(f"out of memory in {what}", hint) from error
+        if problem := worker_problem(error):
+            raise problem from error
+        raise

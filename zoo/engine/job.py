@@ -1,0 +1,176 @@
+"""Loading: the backbone looked up, the data indexed, the weights had, the plan resolved."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from torch import nn
+
+from zoo.data.folder import ImageData, open_data
+from zoo.engine.plan import Plan
+from zoo.engine.progress import Progress
+from zoo.engine.resolve import Options, Start, check_classes, check_options, resolve, smallest_size
+from zoo.errors import UsageError, WeightsError
+from zoo.hookspecs import EpochEnded
+from zoo.models.build import Base, build_network, build_with_base, check_trainable, setting_of
+from zoo.models.freeze import parse_policy, select
+from zoo.models.weights import where
+from zoo.registry import Registry
+from zoo.spec import Backbone
+
+DEMONSTRATION_SIZES = (96, 128, 160, 192)
+
+
+@dataclass
+class Job:
+    """A training as it goes from verb to verb."""
+
+    backbone: Backbone
+    options: Options
+    registry: Registry
+    progress: Progress
+    data: ImageData
+    plan: Plan
+    model: nn.Module | None = None
+    base: Base = field(default_factory=lambda: Base("none"))
+    history: list[EpochEnded] = field(default_factory=list)
+    bad: dict[str, str] = field(default_factory=dict)
+    began: float = field(default_factory=time.perf_counter)
+
+
+def _ways_out(backbone: Backbone, registry: Registry, error: WeightsError) -> WeightsError:
+    """Name the three ways out of weights that cannot be had."""
+    installed = [
+        found.id
+        for name, source in registry.sources.items()
+        if name not in ("timm", "torchvision")
+        for found in map(source.get, source.names())
+        if found.weights and found.weights[0].file
+    ]
+    named = f" ({', '.join(installed[:3])})" if installed else ""
+    hint = (
+        f"give --weights FILE, or --weights none, or a backbone whose weights are installed{named}"
+    )
+    return WeightsError(f"the weights of {backbone.id} cannot be had: {error}", hint)
+
+
+def _start(backbone: Backbone, choice: str, reason: str) -> Start:
+    setting = setting_of(backbone, choice)
+    return Start(
+        choice=setting.published.tag if setting.published else choice,
+        reason=reason,
+        random=choice == "none",
+        kwargs=setting.kwargs,
+        preprocess=setting.preprocess,
+        preprocess_reason="the backbone's own" if choice == "none" else "of these weights",
+    )
+
+
+def _first_start(backbone: Backbone, options: Options) -> Start:
+    """Return what training would start from, reaching for nothing yet."""
+    if options.weights != "auto":
+        return _start(backbone, options.weights, "as given")
+    if backbone.weights:
+        place = where(backbone, backbone.weights[0])
+        said = {"installed": "installed", "cached": "in the cache", "download": "to be downloaded"}
+        return _start(backbone, "auto", f"auto: the default, {said[place]}")
+    if options.data is None:
+        return _start(backbone, "none", "auto: none are published")
+    message = f"no weights are published for {backbone.id}"
+    raise WeightsError(message, "give --weights FILE, or --weights none, or another backbone")
+
+
+def load(
+    name: str, options: Options, registry: Registry, progress: Progress, dry_run: bool = False
+) -> Job:
+    """Look the backbone up, read the data's index, get the weights, and resolve the plan.
+
+    Args:
+        name: id, bare name or alias.
+        options: what was asked for.
+        registry: where to look.
+        progress: told of what a person should know.
+        dry_run: resolve the plan without fetching or building anything.
+
+    Raises:
+        ZooError: something named in the options cannot be used.
+    """
+    began = time.perf_counter()
+    check_options(options)
+    backbone = registry.get(name)
+    check_trainable(backbone)
+    check_out(options)
+    start = _first_start(backbone, options)
+    seed = options.seed if options.seed is not None else registry.config.defaults["seed"]
+    fraction = registry.config.defaults["val_fraction"]
+    data = open_data(options.data, seed=seed, val_fraction=fraction)
+    check_classes(options, data)
+    # Once before the weights, so that a wrong device or option costs no download.
+    plan = resolve(backbone, options, data, start, registry.config)
+    job = Job(backbone, options, registry, progress, data, plan, began=began)
+    if options.data is None:
+        progress.notice(f"DEMONSTRATION: no --data was given, so this trains on {data.name}")
+    for notice in data.notices:
+        progress.notice(f"{data.name}: {notice}")
+    if not dry_run or start.random:
+        _get_weights(job, start)
+    _check_policies(job)
+    return job
+
+
+def _check_policies(job: Job) -> None:
+    """Refuse a policy that means nothing on this network, before a run folder is made."""
+    policies = [parse_policy(phase.policy) for phase in job.plan.phases]
+    model = job.model
+    if model is None and any(policy.kind == "modules" for policy in policies):
+        model = build_network(job.backbone, job.plan.kwargs)
+    if model is not None:
+        for policy in policies:
+            select(model, job.backbone.heads, policy)
+
+
+def _get_weights(job: Job, start: Start) -> None:
+    """Build the network on its weights; in a demonstration, on random ones where need be."""
+    backbone, options = job.backbone, job.options
+    classes, seed = len(job.data.classes), job.plan.seed
+    try:
+        job.model, job.base = build_with_base(backbone, classes, start.choice, seed)
+    except WeightsError as error:
+        if options.data is not None and options.weights == "auto":
+            raise _ways_out(backbone, job.registry, error) from error
+        if options.data is not None or options.weights != "auto":
+            raise
+        start = _start(backbone, "none", f"auto: {error}")
+        job.progress.notice(
+            f"DEMONSTRATION: pretrained weights cannot be had ({error.message}); "
+            f"every layer is trained from RANDOM weights, so expect little"
+        )
+        job.model, job.base = build_with_base(backbone, classes, "none", seed)
+    if start.random and options.data is None and not backbone.fixed_size:
+        size = smallest_size(job.model, start.preprocess, DEMONSTRATION_SIZES)
+        start = replace(
+            start,
+            preprocess=replace(start.preprocess, size=size, resize=None),
+            preprocess_reason=f"auto: {size} px suffice for a demonstration from random weights",
+        )
+    if job.base.untrained:
+        start = replace(start, untrained=job.base.untrained)
+    if job.base.left_out:
+        some = ", ".join(job.base.left_out)
+        job.progress.notice(f"{start.choice}: left out, of another width than the heads: {some}")
+    job.plan = resolve(backbone, options, job.data, start, job.registry.config)
+
+
+def check_out(options: Options) -> None:
+    """Refuse a run folder that holds something.
+
+    Raises:
+        UsageError: it is a file, or a folder that is not empty.
+    """
+    if options.out is None:
+        return
+    out = Path(options.out)
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise UsageError(f"--out {out} is not empty", "give a new folder; nothing is overwritten")

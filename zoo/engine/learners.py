@@ -1,0 +1,277 @@
+"""What the loop trains on: pictures through the network, or kept features through the heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from zoo.data.folder import Split
+from zoo.data.loader import Batch, batch_bounds, epoch_order, load_batches
+from zoo.engine.device import autocast
+from zoo.engine.metrics import Meter
+from zoo.engine.network import Network
+from zoo.errors import DataError
+from zoo.models.heads import resolve_head
+from zoo.models.outputs import Logits
+from zoo.spec import Head
+
+KEEP_LIMIT = 4 << 30
+
+Wrap = Callable[[Iterator[Batch], int, str], Iterator[Batch]]
+
+
+@dataclass
+class Pictures:
+    """Reads splits as batches, and keeps account of images that cannot be read.
+
+    Args:
+        batch_size: images per batch.
+        workers: processes that decode.
+        bad_images: `error` stops at the first, `skip` leaves them out.
+        bad: why, by path, for those met so far.
+    """
+
+    batch_size: int
+    workers: int
+    bad_images: str
+    bad: dict[str, str] = field(default_factory=dict)
+
+    def read(self, split: Split, order: Sequence[int], network: Network) -> Iterator[Batch]:
+        """Yield the images of a split in an order.
+
+        Raises:
+            DataError: an image cannot be read and `bad_images` is `error`.
+        """
+        pinned = network.device.type == "cuda"
+        batches = load_batches(
+            split, network.preprocess, order, self.batch_size, self.workers, pinned
+        )
+        for batch in batches:
+            for bad in batch.bad:
+                if self.bad_images == "error":
+                    hint = "remove it, or give --bad-images skip"
+                    raise DataError(f"cannot read {split.root / bad.path}: {bad.reason}", hint)
+                self.bad[str(split.root / bad.path)] = bad.reason
+            if len(batch.labels):
+                yield batch
+
+
+def count(network: Network, batches: Iterator[Batch], classes: int) -> Meter:
+    """Run pictures through a network in eval mode, and count what it says."""
+    network.module.eval()
+    meter = Meter(classes, network.device)
+    with torch.no_grad():
+        for batch in batches:
+            labels = batch.labels.to(network.device, non_blocking=True)
+            meter.update(network.logits(batch.images).main, labels)
+    return meter
+
+
+class PictureLearner:
+    """Every image through the whole network, in every epoch."""
+
+    def __init__(
+        self,
+        network: Network,
+        train: Split,
+        val: Split,
+        classes: int,
+        pictures: Pictures,
+        seed: int,
+    ) -> None:
+        self.network = network
+        self.module = network.module
+        self.train, self.val = train, val
+        self.classes = classes
+        self.pictures = pictures
+        self.seed = seed
+        self.steps = len(batch_bounds(len(train), pictures.batch_size))
+
+    def train_batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the images of an epoch, `[images, 3, height, width]` uint8, and their labels."""
+        order = epoch_order(len(self.train), self.seed, epoch)
+        for batch in self.pictures.read(self.train, order, self.network):
+            if len(batch.labels) == 1 and batch.bad:
+                continue  # what unreadable images left over; batch norm cannot train on one
+            yield batch.images, batch.labels.to(self.network.device, non_blocking=True)
+
+    def logits(self, inputs: Tensor, training: bool) -> Logits:
+        """Run a batch through the network."""
+        return self.network.logits(inputs, training)
+
+    def validate(self) -> Meter:
+        """Count the validation split."""
+        batches = self.pictures.read(self.val, range(len(self.val)), self.network)
+        return count(self.network, batches, self.classes)
+
+
+@dataclass
+class Kept:
+    """Features of a split: what arrived at each head, once for each image.
+
+    Args:
+        features: by head path, `[images, ...]`, on the network's device.
+        labels: `[images]`.
+        row: of each position in the split; -1 for an image that could not be read.
+    """
+
+    features: dict[str, Tensor]
+    labels: Tensor
+    row: Tensor
+
+
+class Tap:
+    """Takes the input of each head from the network as it runs."""
+
+    def __init__(self, module: nn.Module, paths: Sequence[str]) -> None:
+        self.seen: dict[str, Tensor] = {}
+        self.handles = [
+            module.get_submodule(path).register_forward_pre_hook(self._hook(path)) for path in paths
+        ]
+
+    def _hook(self, path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def take(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            self.seen[path] = inputs[0].detach()
+
+        return take
+
+    def __enter__(self) -> Tap:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+
+def _heads_alone(network: Network, features: dict[str, Tensor], training: bool) -> Logits:
+    """Run the heads on features."""
+    said: list[tuple[Head, Tensor]] = []
+    with autocast(network.device, network.precision):
+        for head, (path, inputs) in zip(network.heads, features.items(), strict=False):
+            said.append((head, network.module.get_submodule(path)(inputs)))
+    (_, main), *others = said
+    extra = tuple((logits, head.loss_weight) for head, logits in others) if training else ()
+    return Logits(main, extra)
+
+
+def why_not_keep(network: Network, batch: Batch, images: int) -> str | None:
+    """Say why features cannot be kept; None where heads on them give what the network gives.
+
+    It is proven on a batch, in eval mode and as in training, and not assumed from a structure.
+
+    Args:
+        network: frozen by the policy `head`.
+        batch: some images.
+        images: how many features would be kept.
+    """
+    if any(head.role == "distill" for head in network.heads):
+        return "the network combines its heads in evaluation"
+    paths = [resolve_head(network.module, head.path) for head in network.heads]
+    for training in (False, True):
+        network.module.train(training)
+        with torch.no_grad(), Tap(network.module, paths) as tap:
+            whole = network.logits(batch.images, training)
+            seen = {path: tap.seen[path] for path in paths if path in tap.seen}
+            if paths[0] not in seen:
+                return "nothing arrives at the head"
+            alone = _heads_alone(network, seen, training)
+        pairs = [(whole.main, alone.main)]
+        pairs += [(a, b) for (a, _), (b, _) in zip(whole.extra, alone.extra, strict=False)]
+        if len(whole.extra) != len(alone.extra):
+            return "the heads alone give other outputs than the network"
+        for expected, found in pairs:
+            if expected.shape != found.shape or not torch.allclose(
+                expected.float(), found.float(), rtol=1e-4, atol=1e-4
+            ):
+                return "the network does more after its head"
+    size = sum(features[0].numel() * features.element_size() for features in seen.values())
+    if size * images > KEEP_LIMIT:
+        return f"features of {images:,} images take more than {KEEP_LIMIT >> 30} GiB"
+    return None
+
+
+def keep_features(
+    network: Network, split: Split, pictures: Pictures, training: bool, wrap: Wrap
+) -> Kept:
+    """Run a split through the frozen network once, and keep what arrives at its heads.
+
+    Args:
+        network: frozen by the policy `head`.
+        split: whose images.
+        pictures: how they are read.
+        training: whether auxiliary heads are wanted too.
+        wrap: shows progress.
+
+    Raises:
+        DataError: an image cannot be read, and that is not to be skipped.
+    """
+    paths = [resolve_head(network.module, head.path) for head in network.heads]
+    network.module.train(training)
+    kept: dict[str, Tensor] = {}
+    labels: list[Tensor] = []
+    row = torch.full((len(split),), -1, dtype=torch.int64)
+    done = 0
+    steps = len(batch_bounds(len(split), pictures.batch_size))
+    batches = pictures.read(split, range(len(split)), network)
+    with torch.no_grad(), Tap(network.module, paths) as tap:
+        for batch in wrap(batches, steps, f"features of {split.name}"):
+            tap.seen.clear()
+            network.logits(batch.images, training)
+            rows = slice(done, done + len(batch.labels))
+            for path in paths:
+                if path in tap.seen:
+                    new = tap.seen[path]
+                    if path not in kept:
+                        kept[path] = new.new_empty((len(split), *new.shape[1:]))
+                    kept[path][rows] = new
+            row[batch.indices] = torch.arange(rows.start, rows.stop)
+            labels.append(batch.labels)
+            done = rows.stop
+    if not done:
+        raise DataError(f"no image of the {split.name} split can be read")
+    features = {path: tensor[:done] for path, tensor in kept.items()}
+    return Kept(features, torch.cat(labels).to(network.device), row)
+
+
+class FeatureLearner:
+    """Kept features through the heads; the rest of the network ran once."""
+
+    def __init__(
+        self, network: Network, train: Kept, val: Kept, classes: int, batch_size: int, seed: int
+    ) -> None:
+        self.network = network
+        self.module = network.module
+        self.train, self.val = train, val
+        self.classes = classes
+        self.batch_size = batch_size
+        self.seed = seed
+        self.bounds = batch_bounds(len(train.row), batch_size)
+        self.steps = len(self.bounds)
+
+    def train_batches(self, epoch: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        """Yield features by head and labels, batched and ordered as the images would be."""
+        order = torch.tensor(epoch_order(len(self.train.row), self.seed, epoch))
+        for first, last in self.bounds:
+            rows = self.train.row[order[first:last]]
+            rows = rows[rows >= 0].to(self.network.device)
+            if len(rows):
+                features = {path: kept[rows] for path, kept in self.train.features.items()}
+                yield features, self.train.labels[rows]
+
+    def logits(self, inputs: dict[str, Tensor], training: bool) -> Logits:
+        """Run the heads on features."""
+        return _heads_alone(self.network, inputs, training)
+
+    def validate(self) -> Meter:
+        """Count the validation split."""
+        self.module.eval()
+        meter = Meter(self.classes, self.network.device)
+        with torch.no_grad():
+            for first in range(0, len(self.val.labels), 1024):
+                rows = slice(first, first + 1024)
+                features = {path: kept[rows] for path, kept in self.val.features.items()}
+                meter.update(self.logits(features, training=False).main, self.val.labels[rows])
+        return meter

@@ -1,0 +1,146 @@
+"""The loop: one phase of training, flat.
+
+It knows neither the command line nor files. What it trains on, pictures through the whole network
+or kept features through the heads, is behind `Learner`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from zoo.engine.metrics import Meter
+from zoo.engine.plan import Phase
+from zoo.engine.schedule import make_optimizer, parse_schedule
+from zoo.errors import Diverged
+from zoo.hookspecs import EpochEnded
+from zoo.models.outputs import Logits, classification_loss
+
+Batches = Iterator[tuple[Any, Tensor]]
+
+
+class Learner(Protocol):
+    """What a phase trains and validates on; its inputs are its own affair."""
+
+    module: nn.Module
+    steps: int
+
+    def train_batches(self, epoch: int) -> Batches:
+        """Yield inputs and labels of an epoch, in an order that follows from seed and epoch."""
+        ...
+
+    def logits(self, inputs: Any, training: bool) -> Logits:
+        """Run a batch."""
+        ...
+
+    def validate(self) -> Meter:
+        """Count the validation split, in eval mode, without gradients."""
+        ...
+
+
+@dataclass
+class Best:
+    """The best epoch so far: highest top-1, then lowest loss, then earliest.
+
+    Args:
+        score: of the best epoch; None before the first.
+        epoch: counted from 1 over all phases.
+        state: the tensors that trained, as they were then.
+        meter: its validation.
+    """
+
+    score: tuple[float, float] | None = None
+    epoch: int = 0
+    state: dict[str, Tensor] | None = None
+    meter: Meter | None = None
+
+    def offer(self, meter: Meter, epoch: int, module: nn.Module, names: list[str]) -> bool:
+        """Take an epoch if it is the best so far, and say whether it was."""
+        counted = meter.summary()
+        score = (counted["top1"], -counted["loss"])
+        if self.score is not None and score <= self.score:
+            return False
+        tensors = module.state_dict()
+        self.state = {name: tensors[name].detach().clone() for name in names}
+        self.score, self.epoch, self.meter = score, epoch, meter
+        return True
+
+
+def run_phase(
+    phase: Phase,
+    learner: Learner,
+    names: list[str],
+    best: Best,
+    seed: int,
+    done: int,
+    progress: Callable[[Batches, int, str], Batches],
+    report: Callable[[EpochEnded], None],
+) -> None:
+    """Train one phase.
+
+    Args:
+        phase: what to do.
+        learner: what to do it on; frozen by the phase's policy already.
+        names: entries of the state dict that this phase can change.
+        best: the best epoch so far, updated.
+        seed: of all randomness; each epoch draws from a generator of its own.
+        done: epochs that earlier phases ran.
+        progress: wraps an epoch's batches to show them.
+        report: told of each epoch.
+
+    Raises:
+        Diverged: the loss stopped being a number.
+    """
+    factor = parse_schedule(phase.schedule)
+    parameters = [p for p in learner.module.parameters() if p.requires_grad]
+    optimizer = make_optimizer(
+        phase.optimizer, parameters, phase.lr, phase.momentum, phase.weight_decay
+    )
+    for epoch in range(1, phase.epochs + 1):
+        began = time.perf_counter()
+        torch.manual_seed(epoch_seed(seed, done + epoch))
+        learner.module.train()
+        loss_sum, images, lr = torch.zeros((), device=parameters[0].device), 0, phase.lr
+        batches = learner.train_batches(done + epoch)
+        label = f"{phase.name} {epoch}/{phase.epochs}"
+        for step, (inputs, labels) in enumerate(progress(batches, learner.steps, label)):
+            # The middle of the step, so that warm-up does not begin at nought.
+            share = (epoch - 1 + (step + 0.5) / learner.steps) / phase.epochs
+            lr = phase.lr * factor(share, epoch - 1)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            loss = classification_loss(learner.logits(inputs, training=True), labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            loss_sum += loss.detach() * len(labels)
+            images += len(labels)
+        train_loss = loss_sum.item() / max(images, 1)
+        if not math.isfinite(train_loss):
+            hint = f"give a lower --lr (it was {phase.lr:g})"
+            raise Diverged(f"the loss became {train_loss} in epoch {epoch} of {phase.name}", hint)
+        meter = learner.validate()
+        is_best = best.offer(meter, done + epoch, learner.module, names)
+        report(
+            EpochEnded(
+                phase=phase.name,
+                epoch=epoch,
+                epochs=phase.epochs,
+                lr=lr,
+                train_loss=train_loss,
+                metrics=meter.summary(),
+                best=is_best,
+                seconds=time.perf_counter() - began,
+            )
+        )
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Return the seed of an epoch's own draws (dropout, stochastic depth)."""
+    return (seed * 1_000_003 + epoch) % 2**63

@@ -1,0 +1,244 @@
+"""A network ready for use: a model file loaded, or a pretrained backbone as it was published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from zoo.data.decode import decode
+from zoo.data.folder import open_split
+from zoo.data.transforms import prepare
+from zoo.engine.device import memory_errors, resolve_device, resolve_precision
+from zoo.engine.learners import Pictures, count
+from zoo.engine.network import Network
+from zoo.errors import DataError, UsageError, WeightsError
+from zoo.modelfile import read_model
+from zoo.models.build import build_network, build_with_base, find_published
+from zoo.models.heads import replace_heads
+from zoo.models.state import load_state
+from zoo.registry import Registry
+from zoo.spec import Backbone, Head, Preprocess, Weights, resolve_target
+
+BATCH = 32
+
+
+class Model:
+    """A network with its classes, ready to predict and to be evaluated.
+
+    Args:
+        network: on its device, in eval mode.
+        classes: names in the order of the logits.
+        backbone: id of the backbone.
+        source: where it came from, for people.
+    """
+
+    def __init__(
+        self, network: Network, classes: Sequence[str], backbone: str, source: str
+    ) -> None:
+        self._network = network
+        self.classes = tuple(classes)
+        self.backbone = backbone
+        self.source = source
+        network.module.eval()
+
+    @property
+    def module(self) -> nn.Module:
+        """The network itself, a plain torch module on the model's device."""
+        module: nn.Module = self._network.module
+        return module
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How an image becomes the network's input."""
+        return self._network.preprocess
+
+    def predict(
+        self, images: Any | Iterable[Any], top: int = 5, batch_size: int = BATCH
+    ) -> list[dict[str, Any]]:
+        """Classify images.
+
+        Args:
+            images: paths, bytes, open files or PIL images; one or many.
+            top: how many classes to give for each, most probable first.
+            batch_size: images per forward pass.
+
+        Returns:
+            For each image `path` and `predictions: [{class, probability}]`, or `path` and `error`
+            where it cannot be read.
+
+        Raises:
+            UsageError: `top` is not positive.
+            EnvironmentProblem: memory ran out.
+        """
+        if top < 1:
+            raise UsageError(f"top is {top}", "give at least 1")
+        if isinstance(images, (str, bytes, Path, Image.Image)) or hasattr(images, "read"):
+            images = [images]
+        answers: list[dict[str, Any]] = []
+        waiting: list[tuple[dict[str, Any], torch.Tensor]] = []
+        for image in images:
+            answer: dict[str, Any] = {"path": _name_of(image)}
+            answers.append(answer)
+            try:
+                waiting.append((answer, prepare(decode(image), self.preprocess)))
+            except DataError as error:
+                answer["error"] = str(error)
+            if len(waiting) == batch_size:
+                self._answer(waiting, top)
+                waiting = []
+        self._answer(waiting, top)
+        return answers
+
+    def _answer(self, waiting: list[tuple[dict[str, Any], torch.Tensor]], top: int) -> None:
+        if not waiting:
+            return
+        self.module.eval()
+        pixels = torch.stack([image for _, image in waiting])
+        with torch.inference_mode(), memory_errors("predicting"):
+            logits = self._network.logits(pixels).main.float()
+        best = logits.softmax(dim=1).topk(min(top, len(self.classes)), dim=1)
+        for (answer, _), values, places in zip(
+            waiting, best.values.tolist(), best.indices.tolist(), strict=True
+        ):
+            answer["predictions"] = [
+                {"class": self.classes[place], "probability": value}
+                for value, place in zip(values, places, strict=True)
+            ]
+
+    def evaluate(
+        self,
+        data: str | Path | None = None,
+        split: str | None = None,
+        batch_size: int = BATCH,
+        workers: int = 0,
+        bad_images: str = "error",
+    ) -> dict[str, Any]:
+        """Measure it on a folder of images, classes matched by name.
+
+        Args:
+            data: a folder of class folders, or with splits; None for the embedded set.
+            split: which split; by default `test` where there is one, else `val`.
+            batch_size: images per forward pass.
+            workers: processes that decode.
+            bad_images: `error` or `skip`.
+
+        Returns:
+            `split`, `loss`, `top1` and `top5` in 0..1, `images`, `per_class`, `confusion`
+            (row: true class), and `bad_images` by path.
+
+        Raises:
+            DataError: the folder cannot be used, has a class that the model has not, or holds an
+                image that cannot be read.
+        """
+        chosen = open_split(data, self.classes, split)
+        pictures = Pictures(batch_size, workers, bad_images)
+        with memory_errors("evaluating"):
+            batches = pictures.read(chosen, range(len(chosen)), self._network)
+            meter = count(self._network, batches, len(self.classes))
+        if not meter.summary()["images"]:
+            raise DataError(f"no image of {chosen.root} can be read")
+        said = meter.details(self.classes)
+        return {"split": chosen.name, **said, "bad_images": dict(sorted(pictures.bad.items()))}
+
+
+def _name_of(image: Any) -> str:
+    if isinstance(image, (str, Path)):
+        return str(image)
+    return str(getattr(image, "filename", "") or getattr(image, "name", "") or "image")
+
+
+def model_file_at(path: str | Path) -> Path | None:
+    """Return the model file that a path means: itself, or that of a run folder; None if neither."""
+    place = Path(path)
+    if place.is_dir():
+        return place / "model.safetensors"
+    return place if place.exists() or place.suffix == ".safetensors" else None
+
+
+def load_model(
+    path: str | Path, registry: Registry, device: str = "auto", precision: str | None = None
+) -> Model:
+    """Load a model file, or the one of a run folder.
+
+    Args:
+        path: a `model.safetensors`, or a run folder.
+        registry: where its backbone is looked up.
+        device: where to compute.
+        precision: None for the one it was trained in.
+
+    Raises:
+        WeightsError: it is missing, damaged, or does not fit its backbone.
+        UnknownBackbone: its backbone's plugin is not installed.
+    """
+    file = model_file_at(path) or Path(path)
+    card, held = read_model(file)
+    backbone = registry.get(card.backbone)
+    module = build_network(backbone, card.kwargs)
+    replace_heads(module, card.heads, len(card.classes), card.preprocess)
+    try:
+        load_state(module, held.tensors)
+    except RuntimeError as error:
+        said = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{file} does not fit {card.backbone}: {said}") from error
+    network = _on_device(module, card.heads, card.preprocess, device, precision or card.precision)
+    return Model(network, card.classes, card.backbone, str(path))
+
+
+def _on_device(
+    module: nn.Module, heads: Sequence[Head], preprocess: Preprocess, device: str, precision: str
+) -> Network:
+    place, _ = resolve_device(device)
+    chosen, _ = resolve_precision(precision, place)
+    return Network(module, heads, preprocess, place, chosen)
+
+
+def published_classes(backbone: Backbone, weights: Weights) -> tuple[str, ...]:
+    """Return the class names that published weights predict.
+
+    Raises:
+        UsageError: they come without a head, or their classes are not known.
+    """
+    hint = f"`zoo finetune {backbone.id}` gives it a head of your own"
+    if weights.features_only or not weights.num_classes or not backbone.heads:
+        raise UsageError(f"{backbone.id} {weights.tag} is published without a head", hint)
+    names = weights.classes
+    if isinstance(names, str):
+        found = resolve_target(names, f"weights {weights.tag!r} of {backbone.id}")
+        names = tuple(found() if callable(found) else found)
+    if names is None:
+        raise UsageError(f"{backbone.id} {weights.tag} is published without names of classes", hint)
+    if len(names) != weights.num_classes:
+        message = f"{backbone.id} {weights.tag} has {weights.num_classes} classes"
+        raise UsageError(f"{message}, but its adapter names {len(names)}")
+    return tuple(names)
+
+
+def load_pretrained(
+    name: str,
+    registry: Registry,
+    weights: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+) -> Model:
+    """Load a pretrained backbone as it was published, with its own classes.
+
+    Raises:
+        UnknownBackbone: there is none of that name.
+        UsageError: it comes without a head, or without published weights.
+        WeightsError: its weights cannot be had.
+    """
+    backbone = registry.get(name)
+    published = find_published(backbone, weights)
+    if published is None:
+        hint = f"`zoo finetune {backbone.id}` trains it on images of yours"
+        raise UsageError(f"{backbone.id} has no published weights to predict with", hint)
+    classes = published_classes(backbone, published)
+    module, _ = build_with_base(backbone, None, published.tag)
+    preprocess = backbone.preprocess_for(published)
+    network = _on_device(module, backbone.heads, preprocess, device, precision)
+    return Model(network, classes, backbone.id, f"{backbone.id} {published.tag}")

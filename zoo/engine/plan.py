@@ -1,0 +1,123 @@
+"""The plan of a run: every automatic value replaced by a value and its reason.
+
+A plan is data. It is resolved before anything is touched, printed by `--dry-run`, read by the
+phases, and stored in `run.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from zoo.spec import Preprocess
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training under one policy.
+
+    Args:
+        name: for people: `head`, `all`.
+        policy: which parameters train.
+        epochs: passes over the training images.
+        optimizer: `sgd` or `adamw`.
+        lr: learning rate before the schedule's factor.
+        momentum: for `sgd`.
+        weight_decay: as torch applies it.
+        schedule: `constant`, `step:SIZE,GAMMA` or `cosine:WARMUP`.
+        keep_features: compute the heads' input once per image and train on what was kept.
+    """
+
+    name: str
+    policy: str
+    epochs: int
+    optimizer: str
+    lr: float
+    momentum: float
+    weight_decay: float
+    schedule: str
+    keep_features: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run, fully resolved.
+
+    Args:
+        backbone: id.
+        weights: `none`, a published tag, or a file's name.
+        kwargs: builder arguments.
+        preprocess: from image to input.
+        classes: names in the order of the logits.
+        data: name, fingerprint, and images per split.
+        demonstration: whether the embedded set stands in for the user's own.
+        recipe: name of the recipe, or of the policy.
+        phases: in order.
+        batch_size: images per step.
+        device: as torch names it.
+        precision: `fp32` or `bf16`.
+        seed: of all randomness.
+        workers: processes that decode.
+        bad_images: `error` or `skip`.
+        reasons: why each value is what it is, by field; `phases.N.field` for a phase's.
+    """
+
+    backbone: str
+    weights: str
+    kwargs: Mapping[str, Any]
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+    data: Mapping[str, Any]
+    demonstration: bool
+    recipe: str
+    phases: tuple[Phase, ...]
+    batch_size: int
+    device: str
+    precision: str
+    seed: int
+    workers: int
+    bad_images: str
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain data for JSON."""
+        return asdict(self)
+
+    def with_phase(self, number: int, reason: str, **changes: Any) -> Plan:
+        """Return the plan with a phase changed (counted from 0), and why."""
+        phases = list(self.phases)
+        phases[number] = replace(phases[number], **changes)
+        reasons = {**self.reasons, **{f"phases.{number}.{name}": reason for name in changes}}
+        return replace(self, phases=tuple(phases), reasons=reasons)
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Return name, value and reason of everything, for people."""
+        counts = ", ".join(f"{count} {name}" for name, count in self.data["images"].items())
+        size = f"{self.preprocess.height}x{self.preprocess.width}"
+        values: dict[str, Any] = {
+            "backbone": self.backbone,
+            "weights": self.weights,
+            "data": f"{self.data['name']}: {counts}",
+            "classes": f"{len(self.classes)}: {_shorten(', '.join(self.classes))}",
+            "preprocess": f"{size} {self.preprocess.crop} {self.preprocess.interpolation}",
+            "recipe": self.recipe,
+        }
+
+        def reason(name: str) -> str:
+            return self.reasons.get(name, "")
+
+        rows = [(name, str(value), reason(name)) for name, value in values.items()]
+        for number, phase in enumerate(self.phases):
+            for name, value in asdict(phase).items():
+                if name == "name" or (name == "momentum" and phase.optimizer != "sgd"):
+                    continue
+                shown = "yes" if value is True else "no" if value is False else str(value)
+                rows.append((f"{phase.name}: {name}", shown, reason(f"phases.{number}.{name}")))
+        for name in ("batch_size", "device", "precision", "seed", "workers", "bad_images"):
+            rows.append((name, str(getattr(self, name)), reason(name)))
+        return rows
+
+
+def _shorten(text: str, width: int = 60) -> str:
+    return text if len(text) <= width else text[: width - 4].rstrip(", ") + " ..."

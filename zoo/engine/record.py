@@ -1,0 +1,123 @@
+"""What a run leaves behind: the model file with its card, `history.csv`, `run.json`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import platform
+from contextlib import suppress
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo import __version__
+from zoo.engine.job import Job
+from zoo.engine.network import Network
+from zoo.engine.plan import Plan
+from zoo.files import write_bytes
+from zoo.hookspecs import EpochEnded
+from zoo.modelfile import ModelCard, write_model
+
+MODEL, RECORD, HISTORY = "model.safetensors", "run.json", "history.csv"
+
+
+def _versions() -> dict[str, str]:
+    found = {"zoo": __version__}
+    for library in ("torch", "torchvision", "timm"):
+        with suppress(PackageNotFoundError):
+            found[library] = version(library)
+    return found
+
+
+def _card(job: Job, metrics: dict[str, Any]) -> ModelCard:
+    plan = job.plan
+    short = {name: {k: m[k] for k in ("loss", "top1", "top5")} for name, m in metrics.items()}
+    return ModelCard(
+        backbone=plan.backbone,
+        kwargs=plan.kwargs,
+        heads=job.backbone.heads,
+        classes=plan.classes,
+        preprocess=plan.preprocess,
+        precision=plan.precision,
+        settings={
+            "recipe": plan.recipe,
+            "phases": [asdict(phase) for phase in plan.phases],
+            "batch_size": plan.batch_size,
+            "seed": plan.seed,
+            "bad_images": plan.bad_images,
+            "demonstration": plan.demonstration,
+        },
+        data={"fingerprint": plan.data["fingerprint"], "images": plan.data["images"]},
+        metrics=short,
+        base={k: v for k, v in asdict(job.base).items() if k != "left_out"},
+        versions=_versions(),
+    )
+
+
+def _history_csv(history: list[EpochEnded]) -> bytes:
+    text = io.StringIO()
+    names = ("loss", "top1", "top5")
+    columns = (
+        "phase",
+        "epoch",
+        "lr",
+        "train_loss",
+        *(f"val_{n}" for n in names),
+        "best",
+        "seconds",
+    )
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for event in history:
+        values = [event.metrics[name] for name in names]
+        head = [event.phase, event.epoch, event.lr, event.train_loss]
+        writer.writerow([*head, *values, int(event.best), round(event.seconds, 3)])
+    return text.getvalue().encode()
+
+
+def _environment(plan: Plan) -> dict[str, Any]:
+    gpu = torch.cuda.get_device_name(plan.device) if plan.device.startswith("cuda") else None
+    return {
+        "versions": _versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "gpu": gpu,
+    }
+
+
+def save(
+    job: Job, network: Network, folder: Path, metrics: dict[str, Any], seconds: float
+) -> dict[str, Any]:
+    """Write the run folder, the model file last but one and `run.json` last; return the latter.
+
+    Raises:
+        EnvironmentProblem: the system refuses.
+    """
+    write_bytes(folder / HISTORY, _history_csv(job.history))
+    card = _card(job, metrics)
+    digest = write_model(folder / MODEL, network.module.state_dict(), card)
+    run = {
+        "backbone": job.plan.backbone,
+        "demonstration": job.plan.demonstration,
+        "chance": 1 / len(job.plan.classes),
+        "model": MODEL,
+        "sha256": digest,
+        "metrics": metrics,
+        "seconds": seconds,
+        "images_per_second": network.forwards / seconds,
+        "backbone_forwards": network.forwards,
+        "plan": job.plan.to_dict(),
+        "bad_images": job.bad,
+        "base": asdict(job.base),
+        "environment": _environment(job.plan),
+    }
+    text = json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes(folder / RECORD, f"{text}\n".encode())
+    return json.loads(text)  # type: ignore[no-any-return]

@@ -1,0 +1,177 @@
+"""Fine-tuning, in five verbs: load, set up, train, save, clean up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.engine.device import memory_errors
+from zoo.engine.job import Job, load
+from zoo.engine.learners import (
+    FeatureLearner,
+    PictureLearner,
+    Pictures,
+    count,
+    keep_features,
+    why_not_keep,
+)
+from zoo.engine.loop import Best, run_phase
+from zoo.engine.metrics import Meter
+from zoo.engine.network import Network
+from zoo.engine.plan import Phase
+from zoo.engine.record import HISTORY, MODEL, save
+from zoo.engine.resolve import Options
+from zoo.errors import DataError, EnvironmentProblem, ZooError
+from zoo.files import environment_problem
+from zoo.hookspecs import EpochEnded, FitEnded, FitFailed, FitStarted
+from zoo.models.freeze import freeze, parse_policy, select
+from zoo.models.state import load_state
+
+__all__ = ["Job", "fit", "load"]
+
+
+def claim_folder(options: Options, name: str) -> Path:
+    """Create the run folder, as given or the first free `runs/NAME-N`, and return it.
+
+    Raises:
+        EnvironmentProblem: the system refuses.
+    """
+    try:
+        if options.out is not None:
+            Path(options.out).mkdir(parents=True, exist_ok=True)
+            return Path(options.out)
+        Path("runs").mkdir(exist_ok=True)
+        number = 1
+        while True:
+            folder = Path("runs") / f"{name}-{number}"
+            with suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+            number += 1
+    except OSError as error:
+        raise environment_problem(error, Path(options.out or "runs")) from error
+
+
+def _learner(
+    job: Job, network: Network, phase: Phase, number: int, pictures: Pictures
+) -> PictureLearner | FeatureLearner:
+    """Return what a phase trains on; kept features where that is proven to be the same."""
+    plan, splits, classes = job.plan, job.data.splits, len(job.data.classes)
+    if phase.keep_features:
+        images = len(splits["train"]) + len(splits["val"])
+        few = range(min(len(splits["val"]), plan.batch_size))
+        first = next(pictures.read(splits["val"], few, network), None)
+        if first is None:
+            raise DataError("no image of the val split can be read")
+        reason = why_not_keep(network, first, images)
+        network.forwards = 0
+        if reason is None:
+            wrap = job.progress.wrap
+            kept = keep_features(network, splits["train"], pictures, True, wrap)
+            held = keep_features(network, splits["val"], pictures, False, wrap)
+            return FeatureLearner(network, kept, held, classes, plan.batch_size, plan.seed)
+        job.plan = plan.with_phase(number, f"auto: {reason}", keep_features=False)
+    return PictureLearner(network, splits["train"], splits["val"], classes, pictures, plan.seed)
+
+
+def train(job: Job, network: Network, pictures: Pictures) -> Meter:
+    """Run every phase, restore the best epoch, and return its validation.
+
+    Raises:
+        Diverged: the loss stopped being a number.
+        DataError: an image cannot be read, and that is not to be skipped.
+    """
+    observe = job.registry.host.observe
+    best = Best()
+
+    def report(event: EpochEnded) -> None:
+        job.history.append(event)
+        job.progress.epoch(event)
+        observe("zoo_after_epoch", event)
+
+    done = 0
+    for number, phase in enumerate(job.plan.phases):
+        if best.state is not None:
+            load_state(network.module, best.state, strict=False)
+        policy = parse_policy(phase.policy)
+        freeze(network.module, job.backbone, policy)
+        trained = select(network.module, job.backbone.heads, policy)
+        names = [name for name in network.module.state_dict() if trained.trains(name)]
+        learner = _learner(job, network, phase, number, pictures)
+        if best.state is not None:
+            # A later phase can change more: what the best epoch so far had there is kept too.
+            tensors = network.module.state_dict()
+            best.state |= {
+                name: tensors[name].detach().clone() for name in names if name not in best.state
+            }
+        seed, wrap = job.plan.seed, job.progress.wrap
+        run_phase(phase, learner, names, best, seed, done, wrap, report)
+        done += phase.epochs
+    assert best.state is not None
+    assert best.meter is not None
+    load_state(network.module, best.state, strict=False)
+    return best.meter
+
+
+def _run(job: Job, folder: Path) -> dict[str, Any]:
+    plan = job.plan
+    assert job.model is not None
+    network = Network(
+        job.model, job.backbone.heads, plan.preprocess, torch.device(plan.device), plan.precision
+    )
+    job.model = None
+    pictures = Pictures(plan.batch_size, plan.workers, plan.bad_images)
+    observe = job.registry.host.observe
+    observe("zoo_before_fit", FitStarted(backbone=plan.backbone, plan=plan.to_dict()))
+    meters = {"val": train(job, network, pictures)}
+    if "test" in job.data.splits:
+        split = job.data.splits["test"]
+        batches = pictures.read(split, range(len(split)), network)
+        meters["test"] = count(network, batches, len(plan.classes))
+    metrics = {name: meter.details(plan.classes) for name, meter in meters.items()}
+    job.bad = dict(sorted(pictures.bad.items()))
+    if job.bad:
+        some = ", ".join(list(job.bad)[:3]) + (", ..." if len(job.bad) > 3 else "")
+        job.progress.notice(f"{len(job.bad)} images cannot be read and were left out: {some}")
+    seconds = time.perf_counter() - job.began
+    run = save(job, network, folder, metrics, seconds)
+    observe("zoo_after_fit", FitEnded(backbone=plan.backbone, metrics=metrics, seconds=seconds))
+    return run
+
+
+def fit(job: Job, announce: Callable[[Path], None] | None = None) -> tuple[Path, dict[str, Any]]:
+    """Train a loaded job, write its run folder, and return the folder and `run.json`.
+
+    Whatever stops it, an empty run folder is taken away again.
+
+    Args:
+        job: from `load`.
+        announce: told of the run folder before training starts.
+
+    Raises:
+        ZooError: training cannot go on.
+    """
+    folder = claim_folder(job.options, job.backbone.name)
+    try:
+        if announce:
+            announce(folder)
+        with memory_errors(f"training {job.backbone.id}"):
+            run = _run(job, folder)
+    except BaseException as error:
+        event = FitFailed(backbone=job.backbone.id, kind=type(error).__name__, message=str(error))
+        job.registry.host.observe("zoo_on_error", event)
+        if not (folder / MODEL).exists():
+            (folder / HISTORY).unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()
+        with suppress(OSError):
+            folder.parent.rmdir() if job.options.out is None else None
+        if isinstance(error, OSError) and not isinstance(error, ZooError):
+            raise EnvironmentProblem(f"the system refuses: {error}") from error
+        raise
+    return folder, run
