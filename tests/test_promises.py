@@ -1,0 +1,85 @@
+"""What zoo promises on its first page, as its users would run it."""
+
+import json
+
+import pytest
+import torch
+
+import zoo
+from zoo.modelfile import read_model
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, needs_cuda])]
+
+
+@pytest.fixture
+def few(tmp_path, monkeypatch):
+    """Three classes with six pictures each, and an empty folder to work in."""
+    import shutil
+
+    from zoo.data.folder import EMBEDDED
+
+    for name in ("flag", "mammal", "playing_card"):
+        target = tmp_path / "few" / name
+        target.mkdir(parents=True)
+        for path in sorted((EMBEDDED / "train" / name).iterdir())[:6]:
+            shutil.copyfile(path, target / path.name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "few"
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("recipe", ["head", "all", "head-then-all"])
+@pytest.mark.parametrize(("name", "weights"), [("lite0", "auto"), ("resnet18", "none")])
+def test_every_recipe_on_every_device(few, name, weights, recipe, device):
+    run = zoo.finetune(
+        name, data=few, weights=weights, recipe=recipe, epochs=1, batch_size=6, device=device
+    )
+    assert run.record["plan"]["device"].startswith(device)
+    _, file = read_model(run.path / "model.safetensors")
+    assert all(t.isfinite().all() for t in file.tensors.values() if t.is_floating_point())
+    again = run.model(device=device).evaluate(few)
+    assert again["images"] == 18
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_bf16_is_kept_from_training_to_use(few, device):
+    run = zoo.finetune(
+        "lite0", data=few, recipe="head-then-all", epochs=1, device=device, precision="bf16"
+    )
+    card, file = read_model(run.path / "model.safetensors")
+    assert card.precision == "bf16"
+    assert {t.dtype for t in file.tensors.values() if t.is_floating_point()} == {torch.float32}
+    assert run.model(device=device).evaluate(few)["images"] == 18
+
+
+@pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
+def test_auxiliary_heads_count_in_training_and_not_in_evaluation(few, name):
+    run = zoo.finetune(name, data=few, weights="none", train="head", epochs=2, device="cpu")
+    card, file = read_model(run.path / "model.safetensors")
+    start = zoo.get(name).heads
+    assert card.heads == start
+    for head in start:
+        assert file.tensors[f"{head.module_path}.weight"].shape[0] == 3
+    assert run.record["plan"]["phases"][0]["keep_features"] is True
+    assert run.model(device="cpu").evaluate(few)["images"] == 18
+
+
+@pytest.mark.slow
+def test_the_demonstration_works_offline_and_learns(zoo_process, tmp_path):
+    done = zoo_process("finetune", "resnet18", "--classes", "10")
+    assert done.returncode == 0, done.stderr
+    said = json.loads((tmp_path / "runs" / "resnet18-1" / "run.json").read_text())
+    assert said["demonstration"] is True
+    assert said["metrics"]["val"]["top1"] > 3 * said["chance"]
+    assert done.stderr.count("DEMONSTRATION") == (2 if said["plan"]["weights"] == "none" else 1)
+    assert "chance is 10.0 %" in done.stdout
+
+
+@pytest.mark.slow
+def test_real_weights_transfer_and_random_ones_do_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    real = zoo.finetune("lite0")
+    random = zoo.finetune("lite0", weights="none", train="head")
+    assert real.metrics["val"]["top1"] >= 0.80
+    assert random.metrics["val"]["top1"] < real.metrics["val"]["top1"] - 0.25

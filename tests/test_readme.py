@@ -1,0 +1,80 @@
+"""The README's own code runs, and its commands exist."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from zoo.cli.group import zoo_group
+from zoo.data.folder import EMBEDDED
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [
+    line.split("#")[0].strip()
+    for kind, text in BLOCKS
+    if kind == "sh"
+    for line in text.splitlines()
+    if line.startswith("zoo ")
+]
+
+
+def python_block(containing):
+    return next(text for kind, text in BLOCKS if kind == "python" and containing in text)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_is_understood(line):
+    context = zoo_group.make_context("zoo", shlex.split(line)[1:])
+    name, command, rest = zoo_group.resolve_command(context, context._protected_args + context.args)
+    command.make_context(name, rest, parent=context)
+
+
+def test_the_python_runs(tmp_path, monkeypatch, capsys):
+    for name in ("flag", "mammal", "playing_card"):
+        target = tmp_path / "photos" / name
+        target.mkdir(parents=True)
+        for path in sorted((EMBEDDED / "train" / name).iterdir())[:5]:
+            shutil.copyfile(path, target / path.name)
+    shutil.copyfile(path, tmp_path / "cat.jpg")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(python_block("zoo.finetune"), names)
+    assert len(names["trained"]) == 2
+    assert "probability" in capsys.readouterr().out
+
+
+def test_the_plugin_works(install, tmp_path):
+    import zoo
+
+    install("leafnet", python_block("leafnet.model:build"))
+    backbone = zoo.get("leafnet")
+    assert backbone.heads[0].module_path == "classifier.6"
+    assert 'leafnet = "leafnet.plugin"' in README
+
+
+def test_the_counts_are_true():
+    from zoo.registry import load_registry
+
+    sources = load_registry().sources
+    total = len(sources["torchvision"]) + len(sources["timm"])
+    assert f"{total:,} image classification backbones" in README
+
+
+def test_the_exit_codes_are_true():
+    from zoo import ExitCode
+
+    stated = {
+        int(n) for row in re.findall(r"^\| ([\d, ]+) \|", README, re.M) for n in row.split(",")
+    }
+    assert stated == {int(code) for code in ExitCode}
+
+
+def test_everything_it_names_is_there():
+    root = Path(__file__).parents[1]
+    for target in re.findall(r"\]\(([\w./-]+)\)", README):
+        assert (root / target).exists(), target
+    for room in re.findall(r"`(zoo/[\w./]+)`", README):
+        assert (root / room).exists(), room
