@@ -114,6 +114,14 @@ def read_tensors(path: Path, sha256: str | None = None) -> TensorFile:
 def read_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     """Open a published `.pth` for its conversion; only tensors and plain containers are allowed.
 
+    Args:
+        path: what to open.
+        sha256: the digest that it must have, whole or its first digits.
+
+    Returns:
+        The state dict as it was saved, with the versions that torch keeps beside the tensors; of
+        a training's checkpoint the averaged weights where there are any, as timm takes them.
+
     Raises:
         WeightsError: it is damaged, of another digest, or holds anything but a state dict.
     """
@@ -126,16 +134,16 @@ def read_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (RuntimeError, ValueError, EOFError, LookupError, pickle.UnpicklingError) as error:
-        said = " ".join(str(error).split())[:120]
-        raise WeightsError(
-            f"{path} is not a checkpoint that can be opened safely: {said}"
-        ) from error
-    for wrapper in ("state_dict", "model"):
+        # What torch says of it is a page on how to switch the check off.
+        raise WeightsError(f"{path} is no checkpoint that opens with code switched off") from error
+    for wrapper in ("state_dict_ema", "model_ema", "state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(torch.is_tensor(v) for v in content.values()):
+    if not isinstance(content, Mapping) or not (
+        content and all(torch.is_tensor(tensor) for tensor in content.values())
+    ):
         raise WeightsError(f"{path} holds something else than a state dict")
-    return dict(content)
+    return content  # type: ignore[return-value]
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import timm
-import torch
-from safetensors.torch import load_file
 from timm.data import ImageNetInfo
 
 from zoo.errors import WeightsError
+from zoo.modelfile import read_checkpoint, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -59,7 +58,7 @@ def convert(path: Path, backbone: Backbone, weights: Weights) -> dict[str, Tenso
         model = timm.create_model(
             full_name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs
         )
-    except (OSError, MemoryError):
+    except (OSError, MemoryError, WeightsError):
         raise
     except Exception as error:  # fed with something else, an unpickler stumbles over anything
         reason = str(error).strip().partition("\n")[0]
@@ -77,12 +76,10 @@ def _full_name(name: str, tag: str | None) -> str:
 def _overlay(path: Path) -> dict[str, Any]:
     if path.suffix in (".npz", ".npy"):
         return {"file": str(path), "custom_load": True}
-    if path.suffix == ".safetensors":
-        state = load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+    whole = path.suffix == ".safetensors"
+    state = read_tensors(path).tensors if whole else read_checkpoint(path)
     # timm takes an empty one for none at all, and would go on to the hub.
-    if not isinstance(state, dict) or not state:
+    if not state:
         raise ValueError("it holds no tensors by name")
     return {"state_dict": state}
 

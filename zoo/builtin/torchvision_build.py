@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 import torchvision
 from torchvision import models
 
 from zoo.errors import WeightsError
+from zoo.modelfile import read_checkpoint
 from zoo.spec import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
@@ -66,12 +66,12 @@ def convert(path: Path, backbone: Backbone, weights: Weights) -> dict[str, Tenso
     """
     network = build(**{**backbone.kwargs, **weights.kwargs})
     try:
-        published = torch.load(path, map_location="cpu", weights_only=True)
+        published = read_checkpoint(path)
         # In place, since the versions are an attribute of this mapping.
         for old in list(published):
             published[DENSENET_OLD.sub(r"\1\2", old)] = published.pop(old)
         network.load_state_dict(published)
-    except (OSError, MemoryError):
+    except (OSError, MemoryError, WeightsError):
         raise
     except Exception as error:  # fed with something else, an unpickler stumbles over anything
         reason = str(error).strip().partition("\n")[0]

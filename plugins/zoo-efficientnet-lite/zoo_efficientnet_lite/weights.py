@@ -8,6 +8,7 @@ from timm.data import ImageNetInfo
 from torch import Tensor
 
 import zoo
+from zoo.modelfile import read_checkpoint
 from zoo_efficientnet_lite.model import build
 
 
@@ -29,7 +30,7 @@ def convert(path: Path, backbone: zoo.Backbone, weights: zoo.Weights) -> dict[st
     Raises:
         WeightsError: the file does not hold this network's weights.
     """
-    theirs: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    theirs = read_checkpoint(path)
     with torch.device("meta"):
         ours = build(**backbone.kwargs).state_dict()
     if len(theirs) != len(ours):
