@@ -27,6 +27,8 @@ DEFAULTS: dict[str, type | tuple[type, ...]] = {
     "head_lr": float,
     "all_epochs": int,
     "all_lr": float,
+    "tune_epochs": int,
+    "tune_lr": float,
     "random_epochs": int,
     "random_lr": float,
     "weight_decay": float,

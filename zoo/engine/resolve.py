@@ -173,7 +173,7 @@ class _Values:
 
 
 def _phase(values: _Values, options: Options, number: int, policy: str, start: Start) -> Phase:
-    kind = "head" if policy == "head" else "random" if start.random else "all"
+    kind = "head" if policy == "head" else "random" if start.random else "tune" if number else "all"
     where = f"phases.{number}."
     epochs, rates = _several(options.epochs), _several(options.lr)
     for name, given in (("epochs", epochs), ("lr", rates)):
