@@ -1,9 +1,12 @@
 """Shared fixtures: a cache of its own, really installed plugins, the command as a process."""
 
+import hashlib
 import os
 import subprocess
 import sys
 import textwrap
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -74,3 +77,54 @@ def zoo_process(tmp_path):
         )
 
     return run
+
+
+class FileServer:
+    """Serves one file from this machine: whole, wrong, by half or not at all, as the path says."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.data = b""
+        owner = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                owner.answer(self)
+
+            def log_message(self, *arguments):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+
+    def __call__(self, data: bytes) -> tuple[str, str]:
+        """Serve these bytes; return the address and the first digits of their digest."""
+        self.data = data
+        digits = hashlib.sha256(data).hexdigest()[:8]
+        return f"http://127.0.0.1:{self.server.server_port}", digits
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        self.asked.append(request.path)
+        if request.path.startswith("/missing"):
+            request.send_error(404)
+            return
+        body = self.data[::-1] if request.path.startswith("/wrong") else self.data
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        half = request.path.startswith("/half")
+        request.wfile.write(body[: len(body) // 2] if half else body)
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def file_server():
+    """Give a server of one file."""
+    running = FileServer()
+    yield running
+    running.close()

@@ -321,7 +321,7 @@ class TestConvert:
             timm_build.convert(path, backbone, backbone.weights[0])
 
 
-@pytest.mark.slow
+@pytest.mark.census
 def test_every_head_of_every_weights(backbones: dict[str, Backbone]) -> None:
     for backbone in backbones.values():
         for tag in [None, *(weights.tag for weights in backbone.weights)]:
@@ -339,7 +339,7 @@ def settings(model: nn.Module) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.census
 def test_every_network_is_built_as_timm_builds_it_for_its_weights(
     backbones: dict[str, Backbone], monkeypatch: pytest.MonkeyPatch
 ) -> None:

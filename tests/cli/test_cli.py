@@ -186,15 +186,15 @@ def test_a_broken_backbone(cli, install):
     assert "broken/nobuild does not build" in err
 
 
-def test_a_bug_is_said_to_be_one(cli, install):
+def test_a_network_that_fails_is_broken(cli, install):
     install(
-        "buggy",
+        "failing",
         """
         import zoo
 
         @zoo.hookimpl
         def zoo_register_backbones():
-            yield zoo.Backbone("buggy", "plugin_buggy:build", (zoo.Head("fc"),),
+            yield zoo.Backbone("failing", "plugin_failing:build", (zoo.Head("fc"),),
                                zoo.Preprocess(size=32))
 
         def build(weights=None):
@@ -211,12 +211,75 @@ def test_a_bug_is_said_to_be_one(cli, install):
             return Net()
         """,
     )
-    code, _, err = cli("finetune", "buggy", "--weights", "none", "--epochs", "1")
+    code, _, err = cli("finetune", "failing", "--weights", "none", "--epochs", "1")
+    assert code == 5
+    assert "(32, 3, 32, 32): ZeroDivisionError: in the network" in err
+
+
+def test_a_bug_is_said_to_be_one(cli, monkeypatch):
+    def fail(value):
+        raise ZeroDivisionError("in zoo")
+
+    monkeypatch.setattr("zoo.cli.list.print_json", fail)
+    code, _, err = cli("list", "--json")
     assert code == 1
-    assert "ZeroDivisionError" in err
+    assert "ZeroDivisionError: in zoo" in err
     assert "--debug" in err
     with pytest.raises(ZeroDivisionError):
-        _run(["finetune", "buggy", "--weights", "none", "--epochs", "1"], Settings(debug=True))
+        _run(["list", "--json", "--debug"], Settings())
+
+
+def test_downloaded_weights_from_end_to_end(cli, install, tmp_path, file_server, monkeypatch):
+    """A plugin whose weights are on a server: good, wrong bytes, half a file, and 404."""
+    import io
+
+    import torch
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    buffer = io.BytesIO()
+    torch.save({"fc.weight": torch.ones(7, 3), "fc.bias": torch.zeros(7)}, buffer)
+    address, digits = file_server(buffer.getvalue())
+    install(
+        "online",
+        f"""
+        import zoo
+
+        @zoo.hookimpl
+        def zoo_register_backbones():
+            for kind in ("good", "wrong", "half", "missing"):
+                weights = zoo.Weights("web", url=f"{address}/{{kind}}-{digits}.pth", num_classes=7)
+                yield zoo.Backbone(f"net_{{kind}}", "plugin_online:build", (zoo.Head("fc"),),
+                                   zoo.Preprocess(size=32), weights=(weights,))
+
+        def build(weights=None):
+            from torch import nn
+
+            class Net(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.fc = nn.Linear(3, 7)
+
+                def forward(self, x):
+                    return self.fc(x.mean((2, 3)))
+
+            return Net()
+        """,
+    )
+    data = folder(tmp_path / "data", one=4, two=4)
+    code, _, err = cli("finetune", "net_good", "--data", data, "--epochs", "1")
+    assert code == 0, err
+    record = json.loads((tmp_path / "runs" / "net_good-1" / "run.json").read_text())
+    assert record["base"]["sha256"].startswith(digits)
+    for kind, said in (
+        ("wrong", "not the file that was published"),
+        ("half", "ended after"),
+        ("missing", "404"),
+    ):
+        code, _, err = cli("finetune", f"net_{kind}", "--data", data, "--epochs", "1")
+        assert code == 4
+        assert said in err
+        assert "--weights none" in err
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["net_good-1"]
 
 
 def test_a_dry_run_touches_nothing(cli, tmp_path):

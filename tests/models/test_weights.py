@@ -1,10 +1,7 @@
 """Published weights: fetched from a real server, checked, converted once, read from the cache."""
 
-import hashlib
 import io
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -24,36 +21,9 @@ def checkpoint() -> bytes:
 
 
 @pytest.fixture
-def server():
-    """Serve one checkpoint from this machine, whole or wrong as the path says."""
-    data = checkpoint()
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            if self.path.startswith("/missing"):
-                self.send_error(404)
-                return
-            body = data[::-1] if self.path.startswith("/wrong") else data
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body[: len(body) // 2] if self.path.startswith("/half") else body)
-
-        def log_message(self, *arguments):
-            pass
-
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=running.serve_forever)
-    thread.start()
-    digest = hashlib.sha256(data).hexdigest()
-    try:
-        yield f"http://127.0.0.1:{running.server_port}", digest[:8], asked
-    finally:
-        running.shutdown()
-        running.server_close()
-        thread.join()
+def server(file_server):
+    """A checkpoint on a server: its address, the first digits of its digest, what was asked."""
+    return (*file_server(checkpoint()), file_server.asked)
 
 
 @pytest.fixture(autouse=True)

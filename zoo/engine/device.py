@@ -11,6 +11,7 @@ from zoo.data.loader import worker_problem
 from zoo.errors import EnvironmentProblem, UsageError, did_you_mean
 
 PRECISIONS = ("fp32", "bf16")
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
 KNOWN = ("auto", "cpu", "cuda", "mps", "xpu")
 
 
@@ -70,6 +71,21 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
+def environment_error(error: BaseException, what: str) -> EnvironmentProblem | None:
+    """Return an error of the surroundings for people: memory ran out, or a worker was killed.
+
+    Args:
+        error: anything that was raised.
+        what: was going on.
+    """
+    text = str(error)
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and any(said in text for said in OUT_OF_MEMORY)
+    ):
+        return EnvironmentProblem(f"out of memory in {what}", "give a smaller --batch-size")
+    return worker_problem(error) if isinstance(error, RuntimeError) else None
+
+
 @contextlib.contextmanager
 def memory_errors(what: str) -> Iterator[None]:
     """Turn running out of memory, here or in a worker, into an error for people.
@@ -77,14 +93,9 @@ def memory_errors(what: str) -> Iterator[None]:
     Raises:
         EnvironmentProblem: memory ran out inside the block, or a worker was killed.
     """
-    hint = "give a smaller --batch-size"
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise EnvironmentProblem(f"out of memory in {what}", hint) from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
-            raise EnvironmentProblem(f"out of memory in {what}", hint) from error
-        if problem := worker_problem(error):
+    except (MemoryError, RuntimeError) as error:
+        if problem := environment_error(error, what):
             raise problem from error
         raise

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.transforms import normalize
-from zoo.engine.device import autocast
+from zoo.engine.device import autocast, environment_error
+from zoo.errors import BrokenBackbone, ZooError
 from zoo.models.outputs import Logits, read_output
+from zoo.plugins import one_line
 from zoo.spec import Head, Preprocess
 
 
@@ -48,10 +50,22 @@ class Network:
 
         Returns:
             Logits on the network's device, differentiable where gradients are on.
+
+        Raises:
+            BrokenBackbone: the network fails, or gives something else than logits.
         """
         self.forwards += len(images)
         on_device = images.to(self.device, non_blocking=True)
         inputs = normalize(on_device, self.preprocess).contiguous(memory_format=torch.channels_last)
-        with autocast(self.device, self.precision):
-            output = self.module(inputs)
+        try:
+            with autocast(self.device, self.precision):
+                output = self.module(inputs)
+        except ZooError:
+            raise
+        except Exception as error:
+            if environment_error(error, "the network"):
+                raise
+            shape = tuple(inputs.shape)
+            message = f"the network fails on a batch of {shape}: {one_line(error)}"
+            raise BrokenBackbone(message, "--debug shows where") from error
         return read_output(output, self.heads, training)
