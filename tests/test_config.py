@@ -47,3 +47,36 @@ def test_errors_say_where(text, line, said):
     assert str(path) in str(caught.value)
     assert said in str(caught.value)
     assert f"line {line}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "random_epochs = 0",
+        "head_epochs = -3",
+        "seed = -1",
+        f"seed = {2**63}",
+        "batch_size = 0",
+        "random_lr = -1.0",
+        "head_lr = 0",
+        "all_lr = nan",
+        "tune_lr = inf",
+        "val_fraction = 2.0",
+        "val_fraction = 0",
+        "val_fraction = 1.0",
+        "weight_decay = -0.1",
+        "weight_decay = inf",
+        "momentum = 1.5",
+    ],
+)
+def test_a_default_out_of_range_says_where_and_what_to_give(wrong):
+    path = user_file(f"schema = 1\n[defaults]\n{wrong}\n")
+    key = wrong.partition(" ")[0]
+    with pytest.raises(zoo.RegistryError, match=rf"line 3: defaults.{key} is .*give a number") as e:
+        config.load_config()
+    assert str(path) in str(e.value)
+
+
+def test_whole_numbers_and_bounds_are_in_range():
+    user_file("schema = 1\n[defaults]\nmomentum = 0\nhead_epochs = 1\nhead_lr = 1\n")
+    assert config.load_config().defaults["head_lr"] == 1

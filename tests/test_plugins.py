@@ -80,6 +80,16 @@ BAD = {
         """,
         "'twin' twice",
     ),
+    "junk_fields": (
+        """
+        import zoo
+        @zoo.hookimpl
+        def zoo_register_backbones():
+            yield zoo.Backbone("junk", "torch.nn:Identity", ("fc",), zoo.Preprocess(size=32),
+                               params="5M")
+        """,
+        "heads must be tuple[Head, ...], not ('fc',)",
+    ),
 }
 
 
@@ -192,3 +202,29 @@ def test_a_broken_plugin_changes_no_other_command(install, zoo_process):
     assert "SystemExit: 3" in asked.stderr.splitlines()[-1]
     switched = zoo_process("list", "lite0", "--no-plugin", "bad")
     assert "bad" not in switched.stderr
+
+
+def test_what_a_plugin_prints_is_no_part_of_the_answer(install, zoo_process, capsys):
+    install(
+        "chatty",
+        """
+        import zoo
+        print("imported")
+
+        @zoo.hookimpl
+        def zoo_register_backbones():
+            print("asked")
+            return []
+
+        @zoo.hookimpl
+        def zoo_after_fit(event):
+            print("told")
+        """,
+    )
+    listed = zoo_process("list", "lite0", "--json")
+    assert [b["id"] for b in json.loads(listed.stdout)] == ["efficientnet_lite/lite0"]
+    assert "imported\nasked\n" in listed.stderr
+    load_registry().host.observe("zoo_after_fit", zoo.FitEnded("a/b", {}, 1.0))
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "told" in printed.err

@@ -38,7 +38,7 @@ def test_every_recipe_on_every_device(few, name, weights, recipe, device):
     assert run.record["plan"]["device"].startswith(device)
     _, file = read_model(run.path / "model.safetensors")
     assert all(t.isfinite().all() for t in file.tensors.values() if t.is_floating_point())
-    again = run.model(device=device).evaluate(few)
+    again = run.model(device=device).evaluate(few, "all")
     assert again["images"] == 18
 
 
@@ -50,7 +50,7 @@ def test_bf16_is_kept_from_training_to_use(few, device):
     card, file = read_model(run.path / "model.safetensors")
     assert card.precision == "bf16"
     assert {t.dtype for t in file.tensors.values() if t.is_floating_point()} == {torch.float32}
-    assert run.model(device=device).evaluate(few)["images"] == 18
+    assert run.model(device=device).evaluate(few, "all")["images"] == 18
 
 
 @pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
@@ -62,7 +62,7 @@ def test_auxiliary_heads_count_in_training_and_not_in_evaluation(few, name):
     for head in start:
         assert file.tensors[f"{head.module_path}.weight"].shape[0] == 3
     assert run.record["plan"]["phases"][0]["keep_features"] is True
-    assert run.model(device="cpu").evaluate(few)["images"] == 18
+    assert run.model(device="cpu").evaluate(few, "all")["images"] == 18
 
 
 @pytest.mark.slow

@@ -1,7 +1,10 @@
 """Look-up, precedence, filters, suggestions, aliases, catalogues."""
 
+import ast
 import logging
 import os
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -96,8 +99,11 @@ def test_a_catalogue_is_kept_and_read_back(monkeypatch, tmp_path, caplog):
     assert kept.exists()
     assert load_catalogue(family, said.append) == first
     assert len(said) == 1
-    kept.write_text("{ damaged")
-    assert load_catalogue(family, said.append) == first
+    whole = kept.read_bytes()
+    for damaged in (b"{ damaged", b"[]", b'{"x": {"name": "x"}}', b"", whole[:-1], whole + b" "):
+        kept.write_bytes(damaged)
+        assert load_catalogue(family, said.append) == first
+        assert kept.read_bytes() == whole
 
 
 def test_a_cache_that_cannot_be_written_is_said_and_survived(monkeypatch, tmp_path):
@@ -148,3 +154,86 @@ def test_listing_imports_no_torch(zoo_process):
             [sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ)
         )
         assert done.returncode == 0, (arguments, done.stderr)
+
+
+def test_a_catalogue_is_not_made_with_what_lies_in_the_current_folder(
+    install, monkeypatch, tmp_path
+):
+    install(
+        "fam",
+        """
+        import zoo
+
+        def enumerate_backbones():
+            import timm.version
+            print("zoo-catalogue: made with", timm.version)
+            yield zoo.Backbone("leafnet", "torch.nn:Identity", (zoo.Head("fc"),),
+                               zoo.Preprocess(size=32))
+        """,
+    )
+    for name in ("timm", "json", "plugin_fam"):
+        (tmp_path / f"{name}.py").write_text(f"open('{name}-was-run', 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    family = Family("zoo-registry", "plugin_fam:enumerate_backbones")
+    said: list[str] = []
+    assert set(load_catalogue(family, said.append)) == {"leafnet"}
+    assert len(said) == 1
+    assert not list(tmp_path.glob("*-was-run"))
+
+
+def test_a_description_that_cannot_be_read_fails_its_source_only(install, monkeypatch, caplog):
+    install(
+        "fam",
+        """
+        import zoo
+
+        @zoo.hookimpl
+        def zoo_register_backbones():
+            yield zoo.Family("zoo-registry", "plugin_fam:enumerate_backbones")
+        """,
+    )
+    real = load_catalogue
+
+    def load(family, notify):
+        if family.distribution != "zoo-registry":
+            return real(family, notify)
+        return {"leafnet": {"name": "leafnet"}, "oaknet": {"name": "oaknet", "heads": 5}}
+
+    monkeypatch.setattr("zoo.registry.load_catalogue", load)
+    with caplog.at_level(logging.WARNING, "zoo"):
+        ids = [backbone.id for backbone in zoo.list_backbones()]
+    assert "torchvision/resnet18" in ids
+    assert "timm/resnet18" in ids
+    assert not any(name.startswith("fam/") for name in ids)
+    failed = next(r for r in load_registry().host.records if r.name == "fam")
+    assert failed.status == "failed"
+    assert "'leafnet'" in failed.error
+    assert len([r for r in caplog.records if "fam" in r.getMessage()]) == 1
+    with pytest.raises(zoo.BrokenPlugin, match="plugin that failed"):
+        zoo.get("fam/oaknet")
+
+
+def test_an_unreadable_description_that_is_asked_for_is_the_plugins_fault(install, monkeypatch):
+    install("fam", ONE.format(names=["leafnet"]))
+    monkeypatch.setattr("zoo.registry.Source._entries", {"oaknet": {"heads": 5}})
+    with pytest.raises(zoo.BrokenPlugin, match="'oaknet'"):
+        zoo.get("fam/oaknet")
+    failed = next(r for r in load_registry().host.records if r.name == "fam")
+    assert failed.status == "failed"
+
+
+def test_public_names_are_all_there_and_each_is_listed_once_for_typing():
+    tree = ast.parse(Path(zoo.__file__).read_text(encoding="utf-8"))
+    typed = {
+        alias.name: statement.module
+        for block in tree.body
+        if isinstance(block, ast.If)
+        for statement in block.body
+        for alias in statement.names
+    }
+    assert sorted(typed) == sorted(zoo.__all__)
+    for name, home in typed.items():
+        assert home in zoo._HOMES
+        assert getattr(zoo, name) is getattr(import_module(home), name), name
+    assert {"Busy", "plan"} <= set(zoo.__all__) <= set(dir(zoo))

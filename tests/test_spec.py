@@ -1,6 +1,10 @@
 """Descriptions: what they accept, refuse, and carry through JSON."""
 
+import copy
+import dataclasses
 import json
+import pickle
+import sys
 
 import pytest
 
@@ -97,3 +101,129 @@ def test_targets_that_cannot_be_imported_say_so():
         spec.resolve_target("zoo.nowhere:build")
     with pytest.raises(zoo.BrokenPlugin, match="write it as"):
         spec.resolve_target("zoo.spec")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("def build(:", "SyntaxError: "),
+        ("raise RuntimeError('no\\nleaf')", "RuntimeError: no leaf"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+    ],
+)
+def test_a_module_that_fails_while_imported_is_the_plugins_fault(
+    tmp_path, monkeypatch, source, said
+):
+    (tmp_path / "plugin_broken.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(zoo.BrokenPlugin, match=f"cannot be imported: {said}"):
+        spec.resolve_target("plugin_broken:build")
+
+
+def test_an_interrupt_while_importing_passes(tmp_path, monkeypatch):
+    (tmp_path / "plugin_slow.py").write_text("raise KeyboardInterrupt")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        spec.resolve_target("plugin_slow:build")
+    assert "plugin_slow" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        {"name": 5},
+        {"builder": None},
+        {"heads": ("fc",)},
+        {"heads": "fc"},
+        {"heads": zoo.Head("fc")},
+        {"preprocess": "224"},
+        {"weights": ("x",)},
+        {"kwargs": [1]},
+        {"kwargs": {"a": {1, 2}}},
+        {"kwargs": {"a": [float("nan")]}},
+        {"kwargs": {1: 2}},
+        {"params": "5M"},
+        {"params": True},
+        {"license": 5},
+        {"fixed_size": "no"},
+        {"refuse": 0},
+        {"task": None},
+    ],
+    ids=str,
+)
+def test_a_backbone_refuses_fields_of_the_wrong_type(junk):
+    with pytest.raises(zoo.UsageError, match=f"{next(iter(junk))} must be"):
+        leafnet(**junk)
+
+
+@pytest.mark.parametrize(
+    ("kind", "junk"),
+    [
+        (zoo.Head, {"path": 5}),
+        (zoo.Head, {"path": "fc", "role": []}),
+        (zoo.Head, {"path": "fc", "loss_weight": "1"}),
+        (zoo.Head, {"path": "fc", "loss_weight": float("inf")}),
+        (zoo.Head, {"path": "fc", "output": 1.5}),
+        (zoo.Preprocess, {"size": "224"}),
+        (zoo.Preprocess, {"size": 224.0}),
+        (zoo.Preprocess, {"size": (224, "x")}),
+        (zoo.Preprocess, {"size": 224, "resize": "x"}),
+        (zoo.Preprocess, {"size": 224, "mean": 0.5}),
+        (zoo.Preprocess, {"size": 224, "std": ("a",)}),
+        (zoo.Preprocess, {"size": 224, "mean": (), "std": ()}),
+        (zoo.Weights, {"tag": 5, "file": "a:b"}),
+        (zoo.Weights, {"tag": "a", "file": 5}),
+        (zoo.Weights, {"tag": "a", "file": "a:b", "preprocess": 224}),
+        (zoo.Weights, {"tag": "a", "file": "a:b", "classes": (1, 2)}),
+        (zoo.Weights, {"tag": "a", "file": "a:b", "metrics": {"top1": "high"}}),
+        (zoo.Weights, {"tag": "a", "file": "a:b", "kwargs": {"a": object()}}),
+        (zoo.Family, {"distribution": None, "catalogue": "a:b"}),
+    ],
+    ids=str,
+)
+def test_descriptions_refuse_fields_of_the_wrong_type(kind, junk):
+    with pytest.raises(zoo.UsageError, match="must be"):
+        kind(**junk)
+
+
+def test_lists_and_whole_numbers_do_where_tuples_and_floats_are_meant():
+    preprocess = zoo.Preprocess(size=[32, 32], mean=[0, 0, 0], std=[1, 1, 1])
+    assert preprocess == zoo.Preprocess(size=32, mean=(0.0,) * 3, std=(1.0,) * 3)
+    assert leafnet(heads=[zoo.Head("fc")], weights=iter([])).heads == (zoo.Head("fc"),)
+    assert zoo.Weights("a", file="a:b", classes=["x", "y"]).classes == ("x", "y")
+
+
+def test_nothing_inside_a_description_can_be_changed():
+    given = {"depths": [1, 2], "stem": {"width": 8}}
+    backbone = leafnet(kwargs=given, weights=(zoo.Weights("a", file="a:b", kwargs=given),))
+    for kwargs in (backbone.kwargs, backbone.weights[0].kwargs):
+        for change in (
+            lambda kwargs=kwargs: kwargs.__setitem__("zzz", 1),
+            lambda kwargs=kwargs: kwargs.update(zzz=1),
+            lambda kwargs=kwargs: kwargs["depths"].append(3),
+            lambda kwargs=kwargs: kwargs["stem"].pop("width"),
+        ):
+            with pytest.raises(TypeError, match="cannot be changed"):
+                change()
+    given["depths"].append(3)
+    assert backbone.kwargs == {"depths": [1, 2], "stem": {"width": 8}}
+    with pytest.raises(TypeError, match="cannot be changed"):
+        zoo.get("resnet18").kwargs["zzz"] = 1
+
+
+def test_descriptions_are_hashed_copied_pickled_and_replaced():
+    backbone = leafnet(kwargs={"depths": [1, 2], "stem": {"width": 8}})
+    assert len({backbone, leafnet(), leafnet(name="other")}) == 3
+    assert len({*backbone.weights, *leafnet().weights}) == 2
+    for twin in (
+        copy.copy(backbone),
+        copy.deepcopy(backbone),
+        pickle.loads(pickle.dumps(backbone)),
+        dataclasses.replace(backbone),
+        spec.backbone_from_dict(json.loads(json.dumps(spec.to_dict(backbone)))),
+    ):
+        assert (twin, hash(twin)) == (backbone, hash(backbone))
+        with pytest.raises(TypeError, match="cannot be changed"):
+            twin.kwargs["stem"]["width"] = 9
+    assert json.loads(json.dumps(dataclasses.asdict(backbone)))["kwargs"]["depths"] == [1, 2]
+    assert {**backbone.kwargs, "wide": 1}["wide"] == dict(leafnet().weights[1].kwargs)["wide"]

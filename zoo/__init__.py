@@ -16,11 +16,13 @@ if TYPE_CHECKING:
         get,
         list_backbones,
         load,
+        plan,
         predict,
     )
     from zoo.errors import (
         BrokenBackbone,
         BrokenPlugin,
+        Busy,
         DataError,
         Diverged,
         EnvironmentProblem,
@@ -36,40 +38,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "zoo.api": (
-        "Model",
-        "Run",
-        "evaluate",
-        "finetune",
-        "freeze",
-        "get",
-        "list_backbones",
-        "load",
-        "predict",
-    ),
-    "zoo.errors": (
-        "BrokenBackbone",
-        "BrokenPlugin",
-        "DataError",
-        "Diverged",
-        "EnvironmentProblem",
-        "ExitCode",
-        "RegistryError",
-        "UnknownBackbone",
-        "UsageError",
-        "WeightsError",
-        "ZooError",
-    ),
-    "zoo.hookspecs": ("EpochEnded", "FitEnded", "FitFailed", "FitStarted", "hookimpl"),
-    "zoo.spec": ("Backbone", "Family", "Head", "Preprocess", "Weights"),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+# Where the public names live, the lowest room first, so that none is imported in vain.
+_HOMES = ("zoo.errors", "zoo.spec", "zoo.hookspecs", "zoo.api")
 
 __all__ = [
     "Backbone",
     "BrokenBackbone",
     "BrokenPlugin",
+    "Busy",
     "DataError",
     "Diverged",
     "EnvironmentProblem",
@@ -96,18 +72,20 @@ __all__ = [
     "hookimpl",
     "list_backbones",
     "load",
+    "plan",
     "predict",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its home when it is first asked for."""
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'zoo' has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name]), name)
-    globals()[name] = value
-    return value
+    if name in __all__:
+        for home in map(import_module, _HOMES):
+            if hasattr(home, name):
+                globals()[name] = getattr(home, name)
+                return globals()[name]
+    raise AttributeError(f"module 'zoo' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME_OF])
+    return sorted({*globals(), *__all__})

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from zoo.engine.model import Model
     from zoo.engine.plan import Plan
+    from zoo.engine.resolve import Options
 
 __all__ = [
     "Model",
@@ -113,6 +114,14 @@ def freeze(
     return freeze_model(model, get(backbone) if isinstance(backbone, str) else backbone, policy)
 
 
+def _options(given: dict[str, Any]) -> Options:
+    from zoo.engine.resolve import Options
+
+    if isinstance(given.get("weights"), Path):
+        given = {**given, "weights": str(given["weights"])}
+    return Options(**given)
+
+
 def plan(name: str, **options: Any) -> Plan:
     """Return the plan of a training, touching nothing.
 
@@ -124,11 +133,10 @@ def plan(name: str, **options: Any) -> Plan:
         ZooError: something named in the options cannot be used.
     """
     from zoo.engine.progress import Progress
-    from zoo.engine.resolve import Options
     from zoo.engine.train import load as load_job
 
-    job = load_job(name, Options(**options), load_registry(), Progress(quiet=True), dry_run=True)
-    return job.plan
+    progress = Progress(quiet=True)
+    return load_job(name, _options(options), load_registry(), progress, dry_run=True).plan
 
 
 def finetune(name: str, *, quiet: bool = True, **options: Any) -> Run:
@@ -146,11 +154,10 @@ def finetune(name: str, *, quiet: bool = True, **options: Any) -> Run:
         TypeError: an option does not exist.
     """
     from zoo.engine.progress import Progress
-    from zoo.engine.resolve import Options
     from zoo.engine.train import fit
     from zoo.engine.train import load as load_job
 
-    job = load_job(name, Options(**options), load_registry(), Progress(quiet))
+    job = load_job(name, _options(options), load_registry(), Progress(quiet))
     return Run(*fit(job))
 
 

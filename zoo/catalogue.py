@@ -1,7 +1,7 @@
 """Catalogues of families: enumerated once per installed version, kept in the cache.
 
 Enumerating imports the library, torch included, so it happens in a process of its own; whoever
-lists afterwards reads one JSON file.
+lists afterwards reads one file: a digest, and the JSON that it belongs to.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,10 +28,11 @@ MARK = "zoo-catalogue:"
 
 def _source_of(module: str) -> bytes:
     try:
-        found = find_spec(module)
-    except (ImportError, ValueError):
-        return b""
-    return Path(found.origin).read_bytes() if found and found.origin else b""
+        with redirect_stdout(sys.stderr):  # finding a module imports the packages around it
+            found = find_spec(module)
+        return Path(found.origin).read_bytes() if found and found.origin else b""
+    except (Exception, SystemExit):
+        return b""  # enumerating will say what is wrong
 
 
 def catalogue_file(family: Family) -> Path:
@@ -41,24 +43,43 @@ def catalogue_file(family: Family) -> Path:
     """
     try:
         installed = version(family.distribution)
-    except PackageNotFoundError as error:
+    except (PackageNotFoundError, ValueError) as error:
         raise BrokenPlugin(f"{family.distribution} is not installed") from error
     code = _source_of(family.catalogue.partition(":")[0]) + Path(spec.__file__).read_bytes()
     digest = hashlib.sha256(code + family.catalogue.encode()).hexdigest()[:12]
     name = re.sub(r"[^\w.\-]", "_", family.distribution)
-    return cache_dir() / "catalogues" / f"{name}-{installed}-{digest}.json"
+    return cache_dir() / "catalogues" / f"{name}-{installed}-{digest}.catalogue"
 
 
-def _enumerate_elsewhere(family: Family) -> dict[str, Any]:
-    """Run the family's enumeration in a process of its own."""
-    command = [sys.executable, "-m", "zoo.catalogue", family.catalogue]
-    done = subprocess.run(command, capture_output=True, text=True)
+def _enumerate_elsewhere(family: Family) -> str:
+    """Run the family's enumeration in a process of its own, and return its JSON."""
+    # -P: the current folder is no place to import from, whatever is called timm.py there.
+    command = [sys.executable, "-P", "-X", "utf8", "-m", "zoo.catalogue", family.catalogue]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     for line in done.stdout.splitlines():
         if line.startswith(MARK):
-            return json.loads(line[len(MARK) :])  # type: ignore[no-any-return]
+            return line[len(MARK) :]
     said = done.stderr.strip().splitlines()
     reason = said[-1] if said else f"it ended with exit code {done.returncode}"
     raise BrokenPlugin(f"the catalogue of {family.distribution} cannot be read: {reason}")
+
+
+def _pack(text: str) -> bytes:
+    """Return a catalogue as it is kept: what it must hash to, then what it says."""
+    body = text.encode()
+    return hashlib.sha256(body).hexdigest().encode() + b"\n" + body
+
+
+def _unpack(data: bytes) -> dict[str, dict[str, Any]]:
+    """Read a kept catalogue.
+
+    Raises:
+        ValueError: it is not as it was written.
+    """
+    digest, _, body = data.partition(b"\n")
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        raise ValueError("the catalogue is damaged")
+    return json.loads(body)  # type: ignore[no-any-return]
 
 
 def load_catalogue(family: Family, notify: Callable[[str], None]) -> dict[str, dict[str, Any]]:
@@ -73,20 +94,19 @@ def load_catalogue(family: Family, notify: Callable[[str], None]) -> dict[str, d
     """
     kept = catalogue_file(family)
     try:
-        return json.loads(kept.read_bytes())  # type: ignore[no-any-return]
+        return _unpack(kept.read_bytes())
     except (OSError, ValueError):
         pass
     notify(f"reading the catalogue of {family.distribution}, once for this version; a few seconds")
-    entries = _enumerate_elsewhere(family)
+    data = _pack(_enumerate_elsewhere(family))
     try:
-        write_bytes(kept, canonical_json(entries).encode())
+        write_bytes(kept, data)
     except EnvironmentProblem as error:
         notify(f"the catalogue is not kept, so the next command reads it again: {error}")
-    return entries
+    return _unpack(data)
 
 
-def main(target: str) -> None:
-    """Enumerate a family and print its backbones as one marked line of JSON."""
+def _enumerate(target: str) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for backbone in resolve_target(target, "a family")():
         if not isinstance(backbone, Backbone):
@@ -94,7 +114,14 @@ def main(target: str) -> None:
         if backbone.name in entries:
             raise BrokenPlugin(f"{target} yielded {backbone.name!r} twice")
         entries[backbone.name] = to_dict(backbone)
-    print(MARK + canonical_json(entries))
+    return entries
+
+
+def main(target: str) -> None:
+    """Enumerate a family and print its backbones as one marked line of JSON."""
+    with redirect_stdout(sys.stderr):  # what the library prints is no part of the answer
+        entries = _enumerate(target)
+    print(f"\n{MARK}{canonical_json(entries)}")
 
 
 if __name__ == "__main__":

@@ -19,20 +19,52 @@ from zoo.files import config_dir
 
 SCHEMA = 1
 TABLES = {"schema": int, "defaults": dict, "aliases": dict}
-DEFAULTS: dict[str, type | tuple[type, ...]] = {
-    "seed": int,
-    "batch_size": int,
-    "val_fraction": float,
-    "head_epochs": int,
-    "head_lr": float,
-    "all_epochs": int,
-    "all_lr": float,
-    "tune_epochs": int,
-    "tune_lr": float,
-    "random_epochs": int,
-    "random_lr": float,
-    "weight_decay": float,
-    "momentum": float,
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a training default may be.
+
+    Args:
+        kind: int or float; where a float is wanted, a whole number does too.
+        least: the smallest value.
+        most: the largest.
+        open: neither bound itself is allowed.
+    """
+
+    kind: type
+    least: float
+    most: float
+    open: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        # What is not a number compares as false, so that nan is in no range.
+        if self.open:
+            return self.least < value < self.most
+        return self.least <= value <= self.most
+
+    def __str__(self) -> str:
+        words = "between {} and {}" if self.open else "from {} to {}"
+        return "a number " + words.format(self.least, self.most)
+
+
+EPOCHS = Range(int, 1, 2**31)
+RATE = Range(float, 0, 10**6, open=True)
+# The bounds are those of the options that stand above these defaults.
+DEFAULTS: dict[str, Range] = {
+    "seed": Range(int, 0, 2**63 - 1),
+    "batch_size": Range(int, 2, 2**31),
+    "val_fraction": Range(float, 0, 1, open=True),
+    "head_epochs": EPOCHS,
+    "head_lr": RATE,
+    "all_epochs": EPOCHS,
+    "all_lr": RATE,
+    "tune_epochs": EPOCHS,
+    "tune_lr": RATE,
+    "random_epochs": EPOCHS,
+    "random_lr": RATE,
+    "weight_decay": Range(float, 0, 10**9),
+    "momentum": Range(float, 0, 1),
 }
 
 
@@ -78,10 +110,13 @@ def _check(path: Path, text: str, table: str, key: str, value: Any, known: Mappi
     if key not in known:
         hint = did_you_mean(key, list(known), f"known keys: {', '.join(known)}")
         raise RegistryError(f"{where}: unknown key {name}", hint)
-    wanted = known[key]
+    allowed = known[key]
+    wanted = allowed.kind if isinstance(allowed, Range) else allowed
     fits = isinstance(value, (int, float)) if wanted is float else isinstance(value, wanted)
     if not fits or isinstance(value, bool):
         raise RegistryError(f"{where}: {name} must be of type {wanted.__name__}, not {value!r}")
+    if isinstance(allowed, Range) and value not in allowed:
+        raise RegistryError(f"{where}: {name} is {value!r}", f"give {allowed}")
 
 
 def read_file(path: Path) -> dict[str, Any]:

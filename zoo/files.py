@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -101,6 +102,15 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     with writing(path) as file:
         file.write(data)
+
+
+def library_versions(*libraries: str) -> dict[str, str]:
+    """Return the versions of those that are installed."""
+    found = {}
+    for library in libraries:
+        with contextlib.suppress(PackageNotFoundError):
+            found[library] = version(library)
+    return found
 
 
 def canonical_json(value: Any) -> str:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import WeightsError
+from zoo.errors import WeightsError, ZooError
 from zoo.files import canonical_json, write_bytes
 from zoo.spec import Head, Preprocess, preprocess_from_dict, to_dict
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 KEY = "zoo"
+PRECISIONS = ("fp32", "bf16")
+MAX_SIZE = 1 << 14
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
@@ -199,6 +201,27 @@ class ModelCard:
         plain["preprocess"] = to_dict(self.preprocess)
         return canonical_json(plain)
 
+    def check(self, path: Path) -> None:
+        """Refuse a description that makes no sense, whoever wrote it.
+
+        Raises:
+            WeightsError: says which part.
+        """
+        texts = [self.backbone, self.precision, *self.classes]
+        size = max(self.preprocess.height, self.preprocess.width, self.preprocess.resize or 0)
+        sound = {
+            "text": all(isinstance(text, str) for text in texts),
+            "builder arguments": isinstance(self.kwargs, dict),
+            "base": isinstance(self.base, dict) and isinstance(self.data, dict),
+            "settings": isinstance(self.settings, dict),
+            "classes": len(set(self.classes)) == len(self.classes) > 0,
+            "precision": self.precision in PRECISIONS,
+            "preprocess": size <= MAX_SIZE and len(self.preprocess.mean) == 3,
+        }
+        for part, good in sound.items():
+            if not good:
+                raise WeightsError(f"{path} has a damaged description: its {part} cannot be used")
+
     @classmethod
     def from_json(cls, text: str) -> ModelCard:
         """Read a card back.
@@ -238,6 +261,10 @@ def read_model(path: Path) -> tuple[ModelCard, TensorFile]:
         version = json.loads(file.metadata[KEY]).get("format")
         if version != FORMAT:
             raise WeightsError(f"{path} has format {version}; this zoo reads format {FORMAT}")
-        return ModelCard.from_json(file.metadata[KEY]), file
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        card = ModelCard.from_json(file.metadata[KEY])
+    except WeightsError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, ZooError) as error:
         raise WeightsError(f"{path} has a damaged description: {error}") from error
+    card.check(path)
+    return card, file

@@ -8,9 +8,11 @@ with a status and one sentence; the others go on. `ZOO_STRICT=1` raises instead.
 from __future__ import annotations
 
 import os
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -20,7 +22,7 @@ import pluggy
 
 from zoo import __version__, hookspecs
 from zoo.errors import BrokenPlugin, UsageError, did_you_mean, nearest
-from zoo.spec import Backbone, Family
+from zoo.spec import Backbone, Family, one_line
 
 GROUP = "zoo"
 BUILTIN = {"torchvision": "zoo.builtin.torchvision", "timm": "zoo.builtin.timm"}
@@ -92,12 +94,6 @@ class Switches:
         if name in self.without:
             return True
         return self.only is not None and name not in BUILTIN and name not in self.only
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error as one line: its kind and what it said."""
-    said = " ".join(str(error).split())
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def _discover() -> list[PluginRecord]:
@@ -190,10 +186,12 @@ class PluginHost:
         began = time.perf_counter()
         module = None
         try:
-            module = import_module(record.module.partition(":")[0])
-            self.manager.register(module, record.name)
-            _check_hooks(self.manager, record.name, module)
-            found = self._collect(record.name, module)
+            # What a plugin prints must not stand in front of what a command prints as JSON.
+            with redirect_stdout(sys.stderr):
+                module = import_module(record.module.partition(":")[0])
+                self.manager.register(module, record.name)
+                _check_hooks(self.manager, record.name, module)
+                found = self._collect(record.name, module)
         except (Exception, SystemExit) as error:
             if module is not None and self.manager.is_registered(module):
                 self.manager.unregister(module)
@@ -232,7 +230,8 @@ class PluginHost:
         """Tell every observer of an event; one that raises is named and does no harm."""
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
             try:
-                implementation.function(event)
+                with redirect_stdout(sys.stderr):
+                    implementation.function(event)
             except (Exception, SystemExit) as error:
                 name = implementation.plugin_name
                 self._warn(f"plugin {name!r} failed in {hook}: {one_line(error)}")

@@ -7,16 +7,16 @@ it, the id must be given. A family's catalogue is read only when a look-up needs
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from zoo.catalogue import load_catalogue
 from zoo.config import Config, load_config
 from zoo.errors import BrokenPlugin, UnknownBackbone, UsageError, did_you_mean, nearest
 from zoo.plugins import BUILTIN, FAILED, OK, PluginHost, PluginRecord, Switches
-from zoo.spec import Backbone, Family, backbone_from_dict
+from zoo.spec import Backbone, Family, backbone_from_dict, one_line
 
 log = logging.getLogger("zoo")
 
@@ -62,11 +62,39 @@ class Source:
         """Return every name, without describing anything."""
         return self._entries.keys()
 
-    def get(self, name: str) -> Backbone:
-        """Return one backbone in full."""
+    def _describe(self, name: str) -> Backbone:
         entry = self._entries[name]
-        backbone = entry if isinstance(entry, Backbone) else backbone_from_dict(entry)
+        try:
+            backbone = entry if isinstance(entry, Backbone) else backbone_from_dict(entry)
+        except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+            reason = f"its catalogue describes {name!r} in a way zoo cannot read"
+            raise BrokenPlugin(f"{reason}: {one_line(error)}") from error
         return backbone.with_source(self.name, self.origin)
+
+    def _fail(self, error: BrokenPlugin) -> None:
+        """Leave the source out from here on, with a note in its plugin's record."""
+        self._host.fail(self.name, error)
+        self._entries = {}
+
+    def get(self, name: str) -> Backbone:
+        """Return one backbone in full.
+
+        Raises:
+            BrokenPlugin: what is known about it cannot be read.
+        """
+        try:
+            return self._describe(name)
+        except BrokenPlugin as error:
+            self._fail(error)
+            raise
+
+    def select(self, keep: Callable[[str], bool]) -> list[Backbone]:
+        """Return the backbones whose names are to be kept; none where one cannot be read."""
+        try:
+            return [self._describe(name) for name in self._entries if keep(name)]
+        except BrokenPlugin as error:
+            self._fail(error)
+            return []
 
 
 class Registry:
@@ -89,8 +117,7 @@ class Registry:
 
     def __iter__(self) -> Iterator[Backbone]:
         for source in self.sources.values():
-            for name in source.names():
-                yield source.get(name)
+            yield from source.select(lambda name: True)
 
     def records(self) -> list[tuple[PluginRecord, int]]:
         """Return each plugin's record with its number of backbones, catalogues read."""
@@ -174,19 +201,18 @@ class Registry:
             hint = did_you_mean(source, known, f"one of {', '.join(known)}")
             raise UsageError(f"no source is named {source!r}", hint)
         chosen = [self.sources[source]] if source else self.sources.values()
-        found = []
-        for candidate in chosen:
-            for name in candidate.names():
-                both = (name, f"{candidate.name}/{name}")
-                if patterns and not any(fnmatchcase(n, p) for n in both for p in patterns):
-                    continue
-                backbone = candidate.get(name)
-                if task is not None and backbone.task != task:
-                    continue
-                if pretrained is not None and backbone.pretrained != pretrained:
-                    continue
-                found.append(backbone)
-        return found
+        return [
+            backbone
+            for candidate in chosen
+            for backbone in candidate.select(partial(_matches, patterns, candidate.name))
+            if (task is None or backbone.task == task)
+            and (pretrained is None or backbone.pretrained == pretrained)
+        ]
+
+
+def _matches(patterns: Sequence[str], source: str, name: str) -> bool:
+    both = (name, f"{source}/{name}")
+    return not patterns or any(fnmatchcase(n, p) for n in both for p in patterns)
 
 
 _registries: dict[Switches, Registry] = {}

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
+from dataclasses import dataclass, field, fields
+from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from zoo.errors import BrokenPlugin, UsageError, did_you_mean
 
@@ -37,6 +40,12 @@ def path_steps(path: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\w+", path))
 
 
+def one_line(error: BaseException) -> str:
+    """Return an error as one line: its kind and what it said."""
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
 def resolve_target(target: str, owner: str = "an adapter") -> Any:
     """Import what a `"package.module:attribute"` string names.
 
@@ -50,10 +59,151 @@ def resolve_target(target: str, owner: str = "an adapter") -> Any:
         found: Any = import_module(module_name)
         for step in attribute.split("."):
             found = getattr(found, step)
-    except (ImportError, AttributeError) as error:
-        message = f"{owner} names {target!r}, which cannot be imported: {error}"
+    except (Exception, SystemExit) as error:  # a module can do anything while it is imported
+        message = f"{owner} names {target!r}, which cannot be imported: {one_line(error)}"
         raise BrokenPlugin(message) from error
     return found
+
+
+def _refuse_change(self: Any, *_: Any, **__: Any) -> Any:
+    raise TypeError("what a plugin registered cannot be changed; make a copy with dict() or list()")
+
+
+_REFUSE: Any = _refuse_change
+
+
+class FrozenDict(dict[str, Any]):
+    """A mapping that stays as it is, and is otherwise a dict: for JSON, `**` and pickle."""
+
+    __setitem__ = __delitem__ = __ior__ = _REFUSE
+    clear = pop = popitem = setdefault = update = _REFUSE
+
+    def __reduce__(self) -> Any:
+        return type(self), (dict(self),)
+
+
+class FrozenList(list[Any]):
+    """A list inside a `FrozenDict`; a list still, since a builder may tell it from a tuple."""
+
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _REFUSE
+    append = clear = extend = insert = pop = remove = reverse = sort = _REFUSE
+
+    def __reduce__(self) -> Any:
+        return type(self), (list(self),)
+
+
+def _frozen(value: Any) -> Any:
+    """Return a JSON value so that nobody can change it.
+
+    Raises:
+        TypeError: JSON cannot carry it.
+    """
+    if value is None or isinstance(value, (str, int, FrozenDict, FrozenList)):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return FrozenDict({key: _frozen(item) for key, item in value.items()})
+    if isinstance(value, list):
+        return FrozenList(_frozen(item) for item in value)
+    if isinstance(value, tuple):
+        return tuple(_frozen(item) for item in value)
+    raise TypeError(f"JSON cannot carry {value!r}")
+
+
+class _Rule(NamedTuple):
+    """What a field may hold.
+
+    Args:
+        name: of the field.
+        default: what it holds where nothing is said.
+        said: its annotation.
+        plain: types whose values need no second look.
+        kinds: every type that it may have.
+        elements: the types of what is inside, for tuples and mappings.
+    """
+
+    name: str
+    default: Any
+    said: str
+    plain: frozenset[type]
+    kinds: tuple[type, ...]
+    elements: tuple[type, ...]
+
+
+@cache
+def _rules(cls: type) -> tuple[_Rule, ...]:
+    """Return the rules that the annotations of a description state."""
+    hints = get_type_hints(cls)
+    rules = []
+    for item in fields(cls):
+        hint = hints[item.name]
+        kinds: set[Any] = set()
+        elements: set[Any] = set()
+        for part in get_args(hint) if isinstance(hint, UnionType) else (hint,):
+            origin = get_origin(part)
+            kinds |= {FrozenDict} if origin is Mapping else {origin or part}
+            if origin is not None:
+                element = get_args(part)[1 if origin is Mapping else 0]
+                elements |= {object if element is Any else element}
+        kinds |= {int} if float in kinds else set()
+        elements |= {int} if float in elements else set()
+        said = str(item.type) + (" of JSON values" if object in elements else "")
+        plain = frozenset(kinds - {float, tuple, FrozenDict})
+        rules.append(_Rule(item.name, item.default, said, plain, tuple(kinds), tuple(elements)))
+    return tuple(rules)
+
+
+def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
+    if type(value) in kinds and type(value) is not float:
+        return True
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        return False
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _settled(value: Any, rule: _Rule) -> Any:
+    """Return a field's value in its frozen form.
+
+    Raises:
+        TypeError: it is nothing that the field may hold.
+    """
+    kind = type(value)
+    if tuple in rule.kinds and kind is not tuple and isinstance(value, (list, Iterator)):
+        value = tuple(value)
+    elif FrozenDict in rule.kinds and kind is not FrozenDict and isinstance(value, Mapping):
+        value = _frozen(value)
+    inside: Iterable[Any] = ()
+    if isinstance(value, (tuple, FrozenDict)) and object not in rule.elements:
+        inside = value.values() if isinstance(value, FrozenDict) else value
+    if not _fits(value, rule.kinds) or not all(_fits(item, rule.elements) for item in inside):
+        raise TypeError(f"it must be {rule.said}")
+    return value
+
+
+def _settle(spec: Any) -> None:
+    """Freeze the fields of a description, and refuse what their annotations do not allow.
+
+    A field that a plugin got wrong would otherwise fail far from here, in a command about another
+    backbone. Every `zoo list` passes tens of thousands of fields through here, so the usual ones
+    are let through by one look at their type.
+
+    Raises:
+        UsageError: names the field.
+    """
+    rules = _rules(type(spec))  # type: ignore[arg-type]  # mypy takes no class for hashable
+    for rule in rules:
+        given = getattr(spec, rule.name)
+        if type(given) in rule.plain or given is rule.default:
+            continue
+        try:
+            settled = _settled(given, rule)
+        except TypeError as error:
+            owner = f"{type(spec).__name__} {getattr(spec, rules[0].name)!r}"[:80]
+            message = f"{owner}: {rule.name} must be {rule.said}, not {given!r}"
+            raise UsageError(message[:240]) from error
+        if settled is not given:
+            object.__setattr__(spec, rule.name, settled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +226,7 @@ class Head:
     in_features: int | None = None
 
     def __post_init__(self) -> None:
+        _settle(self)
         path_steps(self.path)
         if self.role not in ROLES:
             hint = did_you_mean(self.role, ROLES, f"one of {', '.join(ROLES)}")
@@ -110,7 +261,8 @@ class Preprocess:
     std: tuple[float, ...] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        size = (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
+        _settle(self)
+        size = (self.size, self.size) if isinstance(self.size, int) else self.size
         if len(size) != 2 or min(size) < 1:
             raise UsageError(f"preprocess size {self.size!r} is not one or two positive numbers")
         for name, known in (("crop", CROPS), ("interpolation", INTERPOLATIONS)):
@@ -118,11 +270,9 @@ class Preprocess:
             if value not in known:
                 hint = did_you_mean(value, known, f"one of {', '.join(known)}")
                 raise UsageError(f"preprocess {name} {value!r} is unknown", hint)
-        if len(self.mean) != len(self.std) or min(self.std) <= 0:
+        if not self.std or len(self.mean) != len(self.std) or min(self.std) <= 0:
             raise UsageError("preprocess mean and std must be of one length, and std positive")
         object.__setattr__(self, "size", size)
-        object.__setattr__(self, "mean", tuple(self.mean))
-        object.__setattr__(self, "std", tuple(self.std))
         if self.resize is None:
             share = 0.875 if self.crop == "center" else 1.0
             object.__setattr__(self, "resize", math.floor(min(size) / share))
@@ -171,18 +321,20 @@ class Weights:
     preprocess: Preprocess | None = None
     num_classes: int = 1000
     classes: str | tuple[str, ...] | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=FrozenDict)
+    kwargs: Mapping[str, Any] = field(default_factory=FrozenDict)
     convert: str | None = None
     features_only: bool = False
 
     def __post_init__(self) -> None:
+        _settle(self)
         if not self.tag or self.tag in ("auto", "none"):
             raise UsageError(f"weights cannot be tagged {self.tag!r}", "auto and none are taken")
         if sum(place is not None for place in (self.file, self.url, self.hub)) != 1:
             raise UsageError(f"weights {self.tag!r} need exactly one of file, url and hub")
-        if isinstance(self.classes, list):
-            object.__setattr__(self, "classes", tuple(self.classes))
+
+    def __hash__(self) -> int:
+        return hash((self.tag, self.file, self.url, self.hub))
 
     @property
     def digest(self) -> str | None:
@@ -221,7 +373,7 @@ class Backbone:
     heads: tuple[Head, ...]
     preprocess: Preprocess
     weights: tuple[Weights, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    kwargs: Mapping[str, Any] = field(default_factory=FrozenDict)
     task: str = IMAGE_CLASSIFICATION
     params: int | None = None
     license: str | None = None
@@ -233,10 +385,9 @@ class Backbone:
     origin: str = ""
 
     def __post_init__(self) -> None:
+        _settle(self)
         if not re.fullmatch(r"[A-Za-z0-9][\w.\-]*", self.name):
             raise UsageError(f"{self.name!r} is not a backbone name", "letters, digits, _ . - only")
-        object.__setattr__(self, "heads", tuple(self.heads))
-        object.__setattr__(self, "weights", tuple(self.weights))
         if not self.heads and self.refuse is None:
             raise UsageError(f"backbone {self.name!r} names no head", "or state why in refuse=")
         tags = [weights.tag for weights in self.weights]
@@ -244,6 +395,9 @@ class Backbone:
             raise UsageError(f"backbone {self.name!r} publishes two weights of one tag")
         if self.license is None and self.weights:
             object.__setattr__(self, "license", self.weights[0].license)
+
+    def __hash__(self) -> int:
+        return hash((self.source, self.name))
 
     @property
     def id(self) -> str:
@@ -293,7 +447,11 @@ class Backbone:
 
     def with_source(self, source: str, origin: str) -> Backbone:
         """Return the same description under its owner's name."""
-        return replace(self, source=source, plugin=source, origin=origin)
+        # Not `replace`, which would check every field again, for each backbone of each `zoo list`.
+        owned = copy(self)
+        for name, value in (("source", source), ("plugin", source), ("origin", origin)):
+            object.__setattr__(owned, name, value)
+        return owned
 
 
 @dataclass(frozen=True)
@@ -308,6 +466,9 @@ class Family:
 
     distribution: str
     catalogue: str
+
+    def __post_init__(self) -> None:
+        _settle(self)
 
 
 def _plain(value: Any) -> Any:

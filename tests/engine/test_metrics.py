@@ -45,3 +45,11 @@ def test_few_classes_and_classes_without_images():
     said = meter.details(["a", "b", "c"])
     assert said["top5"] == 1.0
     assert said["per_class"]["b"] == {"images": 0, "top1": None}
+
+
+def test_many_classes_take_little_memory():
+    meter = Meter(20_000, CPU)
+    meter.update(torch.zeros(2, 20_000), torch.tensor([0, 19_999]))
+    said = meter.details([str(n) for n in range(20_000)])
+    assert said["confusion"] is None
+    assert (said["top1"], said["images"]) == (0.5, 2)

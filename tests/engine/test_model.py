@@ -2,14 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import zoo
 from zoo.data.decode import decode
 from zoo.data.transforms import normalize, prepare
+from zoo.modelfile import read_model
 
 QUICK = {"weights": "none", "device": "cpu", "epochs": 1, "batch_size": 8, "train": "head"}
 
@@ -89,6 +91,58 @@ def test_the_card_says_what_is_needed_and_no_more(trained, pictures):
     assert card["metrics"]["val"]["top1"] == trained.metrics["val"]["top1"]
     assert str(pictures) not in json.dumps(card)
     assert "workers" not in json.dumps(card)
+
+
+def forge(path, **changes):
+    """Rewrite a model file's description, its tensors untouched."""
+    card, file = read_model(path)
+    plain = {**json.loads(card.to_json()), **changes}
+    save_file(file.tensors, path, {"zoo": json.dumps(plain)})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kwargs": {"checkpoint_path": "/tmp/evil.pth"}},
+        {"kwargs": {"name": "hf-hub:stranger/model"}},
+        {"heads": [{"path": "no.such"}]},
+        {"preprocess": {"size": [0, 0]}},
+        {"preprocess": {"size": [1000000, 1000000]}},
+        {"precision": "fp7"},
+        {"backbone": 5},
+        {"classes": ["a", "a", "b"]},
+        {"classes": []},
+    ],
+)
+def test_a_forged_description_is_refused(trained, pictures, changes):
+    file = trained.path / "model.safetensors"
+    forge(file, **changes)
+    with pytest.raises(zoo.WeightsError, match=r"damaged description|is refused|other heads"):
+        zoo.load(trained.path, device="cpu")
+    with pytest.raises(zoo.WeightsError):
+        zoo.finetune("tiny/tinynet", data=pictures, **{**QUICK, "weights": file})
+
+
+def test_evaluating_on_the_training_folder_means_what_was_held_out(
+    tinynet, pictures, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    run = zoo.finetune(tinynet, data=pictures / "train", seed=3, **QUICK)
+    model = run.model(device="cpu")
+    said = model.evaluate(pictures / "train")
+    assert said["split"] == "val"
+    assert said["confusion"] == run.metrics["val"]["confusion"]
+    assert model.evaluate(pictures / "train", "all")["images"] == 24
+
+
+def test_arrays_and_bytes_are_pictures_too(trained, pictures):
+    path = sorted((pictures / "val" / "flag").iterdir())[0]
+    model = zoo.load(trained.path, device="cpu")
+    array = np.asarray(Image.open(path).convert("RGB"))
+    one, two, three = (
+        model.predict(image)[0]["predictions"] for image in (path, path.read_bytes(), array)
+    )
+    assert one == two == three
 
 
 def test_a_missing_plugin_is_said(trained, monkeypatch):

@@ -86,17 +86,33 @@ def test_a_plan_touches_nothing(pictures, tmp_path, monkeypatch):
         ({"device": "meta"}, "computes nothing"),
         ({"precision": "fp33"}, "did you mean fp32"),
         ({"bad_images": "skp"}, "did you mean skip"),
-        ({"epochs": 0}, "at least 1"),
+        ({"epochs": 0}, "positive"),
         ({"epochs": (1, 2)}, "2 values"),
         ({"lr": -1.0}, "positive"),
-        ({"batch_size": 1}, "at least 2"),
-        ({"workers": -1}, "at least 0"),
+        ({"batch_size": 1}, "from 2"),
+        ({"workers": -1}, "from 0"),
+        ({"seed": 2**64}, "from 0"),
+        ({"weight_decay": float("nan")}, "from 0"),
+        ({"lr": float("nan")}, "positive"),
+        ({"epochs": ()}, "empty"),
+        ({"momentum": 0.5}, "for sgd"),
         ({"weights": "imagenett"}, "did you mean imagenet"),
     ],
 )
 def test_nonsense_is_refused_with_a_way_out(pictures, options, said):
     with pytest.raises(zoo.UsageError, match=said):
         plan("lite0", data=pictures, **options)
+
+
+def test_patterns_that_name_the_head_only_keep_features(pictures):
+    resolved = plan("lite0", data=pictures, train="classifier")
+    assert resolved.phases[0].keep_features is True
+    assert plan("lite0", data=pictures, train="conv_head").phases[0].keep_features is False
+
+
+def test_more_stages_than_there_are(pictures, tinynet):
+    with pytest.raises(zoo.UsageError, match="the network has 2 stages"):
+        zoo.finetune(tinynet, data=pictures, weights="none", train="stages:9")
 
 
 def test_contradicted_classes(pictures):

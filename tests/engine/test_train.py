@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 import zoo
 from zoo.engine.progress import Progress
@@ -155,6 +157,100 @@ def test_divergence_has_an_error_of_its_own(tinynet, pictures):
             epochs=3,
             **{**QUICK, "lr": 1e18, "optimizer": "sgd", "schedule": "constant"},
         )
+
+
+def test_a_validation_loss_that_is_no_number_is_divergence_too(tinynet, pictures):
+    with pytest.raises(zoo.Diverged, match="loss became"):
+        zoo.finetune(tinynet, data=pictures, epochs=1, **{**QUICK, "lr": 1e18, "optimizer": "sgd"})
+
+
+def test_a_split_that_cannot_be_read_at_all_is_no_success(tinynet, pictures, tmp_path):
+    for split in ("val", "train"):
+        broken = tmp_path / split
+        shutil.copytree(pictures, broken)
+        for path in (broken / split).rglob("*.jpg"):
+            path.write_text("no picture")
+        for recipe in ("all", "head"):
+            with pytest.raises(zoo.DataError, match=f"no image of the {split} split"):
+                zoo.finetune(
+                    tinynet, data=broken, epochs=1, bad_images="skip", recipe=recipe, **QUICK
+                )
+    assert not Path("runs").exists()
+
+
+def test_two_runs_never_share_a_folder(tinynet, pictures, tmp_path):
+    out = tmp_path / "shared"
+    out.mkdir()
+    with FileLock(out / ".claim"), pytest.raises(zoo.Busy, match="another run"):
+        zoo.finetune(tinynet, data=pictures, epochs=1, out=out, **QUICK)
+    run = zoo.finetune(tinynet, data=pictures, epochs=1, out=tmp_path / "deep" / "er", **QUICK)
+    assert not (run.path / ".claim").exists()
+
+
+def test_a_failure_takes_away_what_it_made_and_nothing_else(tinynet, pictures, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for out in (mine, tmp_path / "a" / "b"):
+        with pytest.raises(zoo.Diverged):
+            zoo.finetune(
+                tinynet,
+                data=pictures,
+                epochs=1,
+                out=out,
+                **{**QUICK, "lr": 1e18, "optimizer": "sgd"},
+            )
+    assert mine.is_dir()
+    assert list(mine.iterdir()) == []
+    assert not (tmp_path / "a").exists()
+
+
+def test_names_that_are_not_text(tinynet, pictures, tmp_path):
+    odd = tmp_path / "odd"
+    shutil.copytree(pictures, odd)
+    flags = os.fsencode(odd / "train" / "flag")
+    Path(os.fsdecode(flags + b"/\xe9.jpg")).write_bytes(b"no picture")
+    run = zoo.finetune(tinynet, data=odd, epochs=1, bad_images="skip", **QUICK)
+    (name,) = run.record["bad_images"]
+    assert name.endswith(".jpg")
+    assert json.loads((run.path / "run.json").read_bytes())["bad_images"]
+    cafe = Path(os.fsdecode(os.fsencode(odd / "train") + b"/caf\xe9"))
+    cafe.mkdir()
+    shutil.copyfile(sorted((pictures / "train" / "flag").iterdir())[0], cafe / "a.jpg")
+    with pytest.raises(zoo.DataError, match="not valid UTF-8"):
+        zoo.finetune(tinynet, data=odd, epochs=1, **QUICK)
+
+
+def test_parameters_of_five_dimensions_and_of_whole_numbers(install, pictures):
+    install(
+        "deep",
+        """
+        import zoo
+
+        @zoo.hookimpl
+        def zoo_register_backbones():
+            yield zoo.Backbone("deepnet", "plugin_deep:build", (zoo.Head("fc"),),
+                               zoo.Preprocess(size=16))
+
+        def build(weights=None):
+            import torch
+            from torch import nn
+
+            class Deep(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.conv = nn.Conv3d(1, 4, 3)
+                    self.fc = nn.Linear(4, 2)
+                    self.count = nn.Parameter(torch.tensor([3]), requires_grad=False)
+
+                def forward(self, x):
+                    return self.fc(self.conv(x[:, None]).mean((2, 3, 4)))
+
+            return Deep()
+        """,
+    )
+    for recipe in ("all", "head"):
+        run = zoo.finetune("deepnet", data=pictures, epochs=1, recipe=recipe, **QUICK)
+        assert run.metrics["val"]["images"] == 12
 
 
 def test_nothing_is_overwritten(tinynet, pictures, tmp_path):

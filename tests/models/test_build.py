@@ -61,7 +61,7 @@ def test_a_builder_that_fails_names_its_backbone():
     with pytest.raises(zoo.BrokenBackbone, match="x does not build: TypeError"):
         backbone.build(classes=2)
     backbone = zoo.Backbone("x", "builtins:dict", (zoo.Head("fc"),), zoo.Preprocess(size=32))
-    with pytest.raises(zoo.BrokenBackbone, match="not a torch module"):
+    with pytest.raises(zoo.BrokenBackbone, match="no torch module"):
         backbone.build(classes=2)
 
 
@@ -69,3 +69,50 @@ def test_weights_that_are_not_published_are_said():
     unpublished = next(b for b in zoo.list_backbones(source="timm", pretrained=False))
     with pytest.raises(zoo.WeightsError, match="no weights are published"):
         unpublished.build(classes=2, weights="auto")
+
+
+BROKEN = {
+    "syntax": ("def build(:", "SyntaxError"),
+    "import": ("raise RuntimeError('no')", "RuntimeError: no"),
+    "exits": ("import sys\ndef build(weights=None): sys.exit('bye')", "SystemExit: bye"),
+    "no_parameters": (
+        "from torch import nn\ndef build(weights=None): return nn.ReLU()",
+        "no param",
+    ),
+    "extra_state": (
+        "from torch import nn\n"
+        "class Net(nn.Linear):\n"
+        "    def get_extra_state(self): return 3\n"
+        "def build(weights=None): return nn.Sequential(nn.Flatten(), Net(3072, 2))",
+        "no tensor",
+    ),
+    "identity_fails": (
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(); self.a = nn.Linear(2, 2); self.one = nn.Identity()\n"
+        "    def forward(self, x): raise KeyError('x')\n"
+        "def build(weights=None): return Net()",
+        "KeyError",
+    ),
+    "tied": (
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(); self.one = self.two = nn.Linear(4, 2)\n"
+        "def build(weights=None): return Net()\n",
+        "under 2 names",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_what_a_plugin_breaks_is_said_to_be_its(tmp_path, monkeypatch, kind):
+    source, said = BROKEN[kind]
+    (tmp_path / f"broken_{kind}.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    backbone = zoo.Backbone(
+        "x", f"broken_{kind}:build", (zoo.Head("one"),), zoo.Preprocess(size=32)
+    )
+    with pytest.raises((zoo.BrokenBackbone, zoo.BrokenPlugin), match=said):
+        backbone.build(classes=3)

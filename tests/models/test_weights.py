@@ -131,3 +131,25 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once(monkeypatch):
     backbone = leafnet(hub="nobody/nothing")
     with pytest.raises(zoo.WeightsError, match=r"cannot reach hub\.invalid"):
         fetch(backbone, backbone.weights[0])
+
+
+def test_a_cache_that_cannot_be_written_is_survived(monkeypatch, tmp_path, caplog):
+    (tmp_path / "file").write_text("in the way")
+    backbone = zoo.get("lite0")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert len(fetch(backbone, backbone.weights[0]).tensors) == 296
+    assert "not kept" in caplog.text
+
+
+def test_a_converter_that_fails_is_said(tmp_path, monkeypatch, server):
+    address, digits, _ = server
+    (tmp_path / "odd_convert.py").write_text(
+        "def fails(path, backbone, weights): raise KeyError('x')\n"
+        "def nothing(path, backbone, weights): return None\n"
+        "def junk(path, backbone, weights): return {'a': 3}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("fails", "nothing", "junk"):
+        backbone = leafnet(url=f"{address}/good-{digits}.pth", convert=f"odd_convert:{name}")
+        with pytest.raises(zoo.BrokenBackbone, match="conversion"):
+            fetch(backbone, backbone.weights[0])

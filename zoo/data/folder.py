@@ -116,6 +116,7 @@ def open_data(source: str | Path | None, *, seed: int = 0, val_fraction: float =
         inside = f" of {layout.short('train')}" if layout.short("train") else ""
         reason = f"{100 * val_fraction:g} % of each class{inside} held out by seed {seed}"
     classes = tuple(parts["train"])
+    _check_names(classes, root)
     order = [name for name in ("train", "val", "test") if name in parts]
     return ImageData(
         name="clipart10 (embedded)" if source is None else root.absolute().name or str(root),
@@ -126,6 +127,16 @@ def open_data(source: str | Path | None, *, seed: int = 0, val_fraction: float =
         embedded=source is None,
         reason=reason,
     )
+
+
+def _check_names(classes: Sequence[str], root: Path) -> None:
+    """Refuse names that no model file can hold, before anything is trained on them."""
+    for name in classes:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            message = f"{root}: the class folder {os.fsencode(name)!r} is not valid UTF-8"
+            raise DataError(message, "rename it") from error
 
 
 def open_split(

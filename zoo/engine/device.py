@@ -9,9 +9,9 @@ import torch
 
 from zoo.data.loader import worker_problem
 from zoo.errors import EnvironmentProblem, UsageError, did_you_mean
+from zoo.modelfile import PRECISIONS
+from zoo.models.guard import is_out_of_memory
 
-PRECISIONS = ("fp32", "bf16")
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
 KNOWN = ("auto", "cpu", "cuda", "mps", "xpu")
 
 
@@ -78,10 +78,7 @@ def environment_error(error: BaseException, what: str) -> EnvironmentProblem | N
         error: anything that was raised.
         what: was going on.
     """
-    text = str(error)
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and any(said in text for said in OUT_OF_MEMORY)
-    ):
+    if is_out_of_memory(error):
         return EnvironmentProblem(f"out of memory in {what}", "give a smaller --batch-size")
     return worker_problem(error) if isinstance(error, RuntimeError) else None
 

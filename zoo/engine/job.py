@@ -13,13 +13,24 @@ from zoo.engine.plan import Plan
 from zoo.engine.progress import Progress
 from zoo.engine.resolve import Options, Start, check_classes, check_options, resolve, smallest_size
 from zoo.errors import UsageError, WeightsError
+from zoo.files import environment_problem
 from zoo.hookspecs import EpochEnded
-from zoo.models.build import Base, build_network, build_with_base, check_trainable, setting_of
+from zoo.models.build import (
+    Base,
+    build_network,
+    build_with_base,
+    check_trainable,
+    is_file_choice,
+    setting_of,
+)
 from zoo.models.freeze import parse_policy, select
+from zoo.models.heads import resolve_head
 from zoo.models.weights import where
+from zoo.plugins import BUILTIN
 from zoo.registry import Registry
 from zoo.spec import Backbone
 
+CLAIM = ".claim"
 DEMONSTRATION_SIZES = (96, 128, 160, 192)
 
 
@@ -45,7 +56,7 @@ def _ways_out(backbone: Backbone, registry: Registry, error: WeightsError) -> We
     installed = [
         found.id
         for name, source in registry.sources.items()
-        if name not in ("timm", "torchvision")
+        if name not in BUILTIN  # theirs are all elsewhere, and many
         for found in map(source.get, source.names())
         if found.weights and found.weights[0].file
     ]
@@ -64,7 +75,7 @@ def _start(backbone: Backbone, choice: str, reason: str) -> Start:
         random=choice == "none",
         kwargs=setting.kwargs,
         preprocess=setting.preprocess,
-        preprocess_reason="the backbone's own" if choice == "none" else "of these weights",
+        preprocess_reason=setting.reason,
     )
 
 
@@ -121,14 +132,22 @@ def load(
 
 
 def _check_policies(job: Job) -> None:
-    """Refuse a policy that means nothing on this network, before a run folder is made."""
+    """Refuse a policy that means nothing on this network, before a run folder is made.
+
+    Patterns that turn out to name heads only are trained like the policy `head`.
+    """
     policies = [parse_policy(phase.policy) for phase in job.plan.phases]
     model = job.model
     if model is None and any(policy.kind == "modules" for policy in policies):
         model = build_network(job.backbone, job.plan.kwargs)
-    if model is not None:
-        for policy in policies:
-            select(model, job.backbone.heads, policy)
+    if model is None:
+        return
+    heads = {resolve_head(model, head.path) for head in job.backbone.heads}
+    for number, policy in enumerate(policies):
+        trained = set(select(model, job.backbone.heads, policy).trained)
+        if policy.kind == "modules" and trained == heads:
+            reason = "auto: the patterns name nothing but heads"
+            job.plan = job.plan.with_phase(number, reason, keep_features=True)
 
 
 def _get_weights(job: Job, start: Start) -> None:
@@ -138,10 +157,10 @@ def _get_weights(job: Job, start: Start) -> None:
     try:
         job.model, job.base = build_with_base(backbone, classes, start.choice, seed)
     except WeightsError as error:
-        if options.data is not None and options.weights == "auto":
-            raise _ways_out(backbone, job.registry, error) from error
-        if options.data is not None or options.weights != "auto":
+        if options.weights != "auto" and is_file_choice(options.weights):
             raise
+        if options.data is not None or options.weights != "auto":
+            raise _ways_out(backbone, job.registry, error) from error
         start = _start(backbone, "none", f"auto: {error}")
         job.progress.notice(
             f"DEMONSTRATION: pretrained weights cannot be had ({error.message}); "
@@ -168,9 +187,14 @@ def check_out(options: Options) -> None:
 
     Raises:
         UsageError: it is a file, or a folder that is not empty.
+        EnvironmentProblem: the system does not let us look.
     """
     if options.out is None:
         return
     out = Path(options.out)
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+    try:
+        taken = out.is_file() or (out.is_dir() and any(p.name != CLAIM for p in out.iterdir()))
+    except OSError as error:
+        raise environment_problem(error, out) from error
+    if taken:
         raise UsageError(f"--out {out} is not empty", "give a new folder; nothing is overwritten")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from zoo.engine.metrics import Meter
 from zoo.engine.plan import Phase
 from zoo.engine.schedule import make_optimizer, parse_schedule
-from zoo.errors import Diverged
+from zoo.errors import DataError, Diverged
 from zoo.hookspecs import EpochEnded
 from zoo.models.outputs import Logits, classification_loss
 
@@ -50,17 +50,15 @@ class Best:
 
     Args:
         score: of the best epoch; None before the first.
-        epoch: counted from 1 over all phases.
         state: the tensors that trained, as they were then.
         meter: its validation.
     """
 
     score: tuple[float, float] | None = None
-    epoch: int = 0
     state: dict[str, Tensor] | None = None
     meter: Meter | None = None
 
-    def offer(self, meter: Meter, epoch: int, module: nn.Module, names: list[str]) -> bool:
+    def offer(self, meter: Meter, module: nn.Module, names: list[str]) -> bool:
         """Take an epoch if it is the best so far, and say whether it was."""
         counted = meter.summary()
         score = (counted["top1"], -counted["loss"])
@@ -68,34 +66,35 @@ class Best:
             return False
         tensors = module.state_dict()
         self.state = {name: tensors[name].detach().clone() for name in names}
-        self.score, self.epoch, self.meter = score, epoch, meter
+        self.score, self.meter = score, meter
         return True
 
 
-def run_phase(
-    phase: Phase,
-    learner: Learner,
-    names: list[str],
-    best: Best,
-    seed: int,
-    done: int,
-    progress: Callable[[Batches, int, str], Batches],
-    report: Callable[[EpochEnded], None],
-) -> None:
-    """Train one phase.
+@dataclass(frozen=True)
+class Course:
+    """What a phase needs to know of the training around it.
 
     Args:
-        phase: what to do.
-        learner: what to do it on; frozen by the phase's policy already.
-        names: entries of the state dict that this phase can change.
-        best: the best epoch so far, updated.
         seed: of all randomness; each epoch draws from a generator of its own.
         done: epochs that earlier phases ran.
+        names: entries of the state dict that the phase can change.
         progress: wraps an epoch's batches to show them.
         report: told of each epoch.
+    """
+
+    seed: int
+    done: int
+    names: list[str]
+    progress: Callable[[Batches, int, str], Batches]
+    report: Callable[[EpochEnded], None]
+
+
+def run_phase(phase: Phase, learner: Learner, best: Best, course: Course) -> None:
+    """Train one phase on a learner that is frozen by its policy already, and update the best.
 
     Raises:
-        Diverged: the loss stopped being a number.
+        Diverged: the loss, in training or validation, stopped being a number.
+        DataError: not one image of a split can be read.
     """
     factor = parse_schedule(phase.schedule)
     parameters = [p for p in learner.module.parameters() if p.requires_grad]
@@ -104,12 +103,14 @@ def run_phase(
     )
     for epoch in range(1, phase.epochs + 1):
         began = time.perf_counter()
-        torch.manual_seed(epoch_seed(seed, done + epoch))
+        number = course.done + epoch
+        torch.manual_seed(epoch_seed(course.seed, number))
         learner.module.train()
         loss_sum, images, lr = torch.zeros((), device=parameters[0].device), 0, phase.lr
-        batches = learner.train_batches(done + epoch)
-        label = f"{phase.name} {epoch}/{phase.epochs}"
-        for step, (inputs, labels) in enumerate(progress(batches, learner.steps, label)):
+        batches = course.progress(
+            learner.train_batches(number), learner.steps, f"{phase.name} {epoch}/{phase.epochs}"
+        )
+        for step, (inputs, labels) in enumerate(batches):
             # The middle of the step, so that warm-up does not begin at nought.
             share = (epoch - 1 + (step + 0.5) / learner.steps) / phase.epochs
             lr = phase.lr * factor(share, epoch - 1)
@@ -121,24 +122,33 @@ def run_phase(
             optimizer.step()
             loss_sum += loss.detach() * len(labels)
             images += len(labels)
-        train_loss = loss_sum.item() / max(images, 1)
-        if not math.isfinite(train_loss):
-            hint = f"give a lower --lr (it was {phase.lr:g})"
-            raise Diverged(f"the loss became {train_loss} in epoch {epoch} of {phase.name}", hint)
         meter = learner.validate()
-        is_best = best.offer(meter, done + epoch, learner.module, names)
-        report(
+        metrics, train_loss = meter.summary(), loss_sum.item() / max(images, 1)
+        _check(phase, epoch, images, train_loss, metrics)
+        course.report(
             EpochEnded(
                 phase=phase.name,
                 epoch=epoch,
                 epochs=phase.epochs,
                 lr=lr,
                 train_loss=train_loss,
-                metrics=meter.summary(),
-                best=is_best,
+                metrics=metrics,
+                best=best.offer(meter, learner.module, course.names),
                 seconds=time.perf_counter() - began,
             )
         )
+
+
+def _check(
+    phase: Phase, epoch: int, images: int, train_loss: float, metrics: dict[str, float]
+) -> None:
+    for name, count in (("train", images), ("val", metrics["images"])):
+        if not count:
+            raise DataError(f"no image of the {name} split can be read")
+    for name, loss in (("training", train_loss), ("validation", metrics["loss"])):
+        if not math.isfinite(loss):
+            message = f"the {name} loss became {loss} in epoch {epoch} of {phase.name}"
+            raise Diverged(message, f"give a lower --lr (it was {phase.lr:g})")
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

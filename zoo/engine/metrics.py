@@ -7,6 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+# Of more classes, the confusion matrix would take more memory than the network.
+MOST_CONFUSED = 2000
 
 
 class Meter:
@@ -18,9 +22,12 @@ class Meter:
     """
 
     def __init__(self, classes: int, device: torch.device) -> None:
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.int64, device=device)
+
         self.classes = classes
-        self.confusion = torch.zeros(classes * classes, dtype=torch.int64, device=device)
-        self.in_top5 = torch.zeros((), dtype=torch.int64, device=device)
+        self.images, self.right, self.in_top5 = zeros(classes), zeros(classes), zeros()
+        self.confusion = zeros(classes**2) if classes <= MOST_CONFUSED else None
         # MPS has no float64; a sum of losses is then kept on the CPU.
         place = torch.device("cpu") if device.type == "mps" else device
         self.loss = torch.zeros((), dtype=torch.float64, device=place)
@@ -33,10 +40,14 @@ class Meter:
             labels: `[images]`, int64.
         """
         logits = logits.float()
-        loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+        loss = cross_entropy(logits, labels, reduction="sum")
         self.loss += loss.to(self.loss.device, torch.float64)
-        pairs = labels * self.classes + logits.argmax(dim=1)
-        self.confusion += torch.bincount(pairs, minlength=self.classes**2)
+        said = logits.argmax(dim=1)
+        ones = torch.ones_like(labels)
+        self.images.index_add_(0, labels, ones)
+        self.right.index_add_(0, labels, (said == labels).long())
+        if self.confusion is not None:
+            self.confusion.index_add_(0, labels * self.classes + said, ones)
         top = logits.topk(min(5, self.classes), dim=1).indices
         self.in_top5 += (top == labels[:, None]).any(dim=1).sum()
 
@@ -45,21 +56,26 @@ class Meter:
 
         With fewer than five classes, `top5` counts all of them.
         """
-        table = self.confusion.reshape(self.classes, self.classes)
-        images = int(table.sum())
+        images = int(self.images.sum())
         count = max(images, 1)
         return {
             "loss": self.loss.item() / count,
-            "top1": int(table.diagonal().sum()) / count,
+            "top1": int(self.right.sum()) / count,
             "top5": int(self.in_top5) / count,
             "images": images,
         }
 
     def details(self, names: Sequence[str]) -> dict[str, Any]:
-        """Return the summary, accuracy per class, and the confusion matrix (row: true class)."""
-        table = self.confusion.reshape(self.classes, self.classes).cpu().tolist()
+        """Return the summary, accuracy per class, and the confusion matrix (row: true class).
+
+        With more than 2,000 classes, `confusion` is None.
+        """
+        counts = zip(names, self.images.tolist(), self.right.tolist(), strict=True)
         per_class = {
-            name: {"images": sum(row), "top1": row[i] / sum(row) if sum(row) else None}
-            for i, (name, row) in enumerate(zip(names, table, strict=True))
+            name: {"images": images, "top1": right / images if images else None}
+            for name, images, right in counts
         }
+        table = None
+        if self.confusion is not None:
+            table = self.confusion.reshape(self.classes, self.classes).tolist()
         return {**self.summary(), "per_class": per_class, "confusion": table}

@@ -6,19 +6,21 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 
 from zoo.data.decode import decode
-from zoo.data.folder import open_split
+from zoo.data.folder import Split, open_data, open_split
 from zoo.data.transforms import prepare
 from zoo.engine.device import memory_errors, resolve_device, resolve_precision
 from zoo.engine.learners import Pictures, count
 from zoo.engine.network import Network
-from zoo.errors import DataError, UsageError, WeightsError
-from zoo.modelfile import read_model
-from zoo.models.build import build_network, build_with_base, find_published
+from zoo.errors import DataError, UsageError, WeightsError, ZooError
+from zoo.modelfile import ModelCard, read_model
+from zoo.models.build import build_network, build_with_base, check_card, find_published
+from zoo.models.guard import guard
 from zoo.models.heads import replace_heads
 from zoo.models.state import load_state
 from zoo.registry import Registry
@@ -34,16 +36,20 @@ class Model:
         network: on its device, in eval mode.
         classes: names in the order of the logits.
         backbone: id of the backbone.
-        source: where it came from, for people.
+        card: of its model file; None for a backbone as it was published.
     """
 
     def __init__(
-        self, network: Network, classes: Sequence[str], backbone: str, source: str
+        self,
+        network: Network,
+        classes: Sequence[str],
+        backbone: str,
+        card: ModelCard | None = None,
     ) -> None:
         self._network = network
+        self.card = card
         self.classes = tuple(classes)
         self.backbone = backbone
-        self.source = source
         network.module.eval()
 
     @property
@@ -63,7 +69,8 @@ class Model:
         """Classify images.
 
         Args:
-            images: paths, bytes, open files or PIL images; one or many.
+            images: paths, bytes, open files, PIL images or uint8 arrays `[height, width, 3]`; one
+                or many.
             top: how many classes to give for each, most probable first.
             batch_size: images per forward pass.
 
@@ -77,14 +84,15 @@ class Model:
         """
         if top < 1:
             raise UsageError(f"top is {top}", "give at least 1")
-        if isinstance(images, (str, bytes, Path, Image.Image)) or hasattr(images, "read"):
-            images = [images]
+        images = [images] if _is_one(images) else images
         answers: list[dict[str, Any]] = []
         waiting: list[tuple[dict[str, Any], torch.Tensor]] = []
         for image in images:
             answer: dict[str, Any] = {"path": _name_of(image)}
             answers.append(answer)
             try:
+                if isinstance(image, np.ndarray):
+                    image = Image.fromarray(image)
                 waiting.append((answer, prepare(decode(image), self.preprocess)))
             except DataError as error:
                 answer["error"] = str(error)
@@ -122,7 +130,8 @@ class Model:
 
         Args:
             data: a folder of class folders, or with splits; None for the embedded set.
-            split: which split; by default `test` where there is one, else `val`.
+            split: which split; by default `test` where there is one, else `val`. Of the very
+                folder that it was trained on, `val` is what training held out.
             batch_size: images per forward pass.
             workers: processes that decode.
             bad_images: `error` or `skip`.
@@ -135,7 +144,7 @@ class Model:
             DataError: the folder cannot be used, has a class that the model has not, or holds an
                 image that cannot be read.
         """
-        chosen = open_split(data, self.classes, split)
+        chosen = self._trained_split(data, split) or open_split(data, self.classes, split)
         pictures = Pictures(batch_size, workers, bad_images)
         with memory_errors("evaluating"):
             batches = pictures.read(chosen, range(len(chosen)), self._network)
@@ -144,6 +153,25 @@ class Model:
             raise DataError(f"no image of {chosen.root} can be read")
         said = meter.details(self.classes)
         return {"split": chosen.name, **said, "bad_images": dict(sorted(pictures.bad.items()))}
+
+    def _trained_split(self, data: str | Path | None, split: str | None) -> Split | None:
+        """Return the split that training itself made of these images; None of any others."""
+        if self.card is None or not {"seed", "val_fraction"} <= self.card.settings.keys():
+            return None
+        settings = self.card.settings
+        try:
+            found = open_data(data, seed=settings["seed"], val_fraction=settings["val_fraction"])
+        except (ZooError, TypeError, ValueError):
+            return None
+        if found.fingerprint != self.card.data.get("fingerprint") or found.classes != self.classes:
+            return None
+        return found.splits.get(split or ("test" if "test" in found.splits else "val"))
+
+
+def _is_one(images: Any) -> bool:
+    if isinstance(images, np.ndarray):
+        return images.ndim == 3
+    return isinstance(images, (str, bytes, Path, Image.Image)) or hasattr(images, "read")
 
 
 def _name_of(image: Any) -> str:
@@ -155,9 +183,12 @@ def _name_of(image: Any) -> str:
 def model_file_at(path: str | Path) -> Path | None:
     """Return the model file that a path means: itself, or that of a run folder; None if neither."""
     place = Path(path)
-    if place.is_dir():
-        return place / "model.safetensors"
-    return place if place.exists() or place.suffix == ".safetensors" else None
+    try:
+        if place.is_dir():
+            return place / "model.safetensors"
+        return place if place.exists() or place.suffix == ".safetensors" else None
+    except OSError:
+        return None  # too long for a path, so perhaps a name
 
 
 def load_model(
@@ -178,6 +209,7 @@ def load_model(
     file = model_file_at(path) or Path(path)
     card, held = read_model(file)
     backbone = registry.get(card.backbone)
+    check_card(card, backbone, file)
     module = build_network(backbone, card.kwargs)
     replace_heads(module, card.heads, len(card.classes), card.preprocess)
     try:
@@ -186,7 +218,7 @@ def load_model(
         said = " ".join(str(error).split())[:200]
         raise WeightsError(f"{file} does not fit {card.backbone}: {said}") from error
     network = _on_device(module, card.heads, card.preprocess, device, precision or card.precision)
-    return Model(network, card.classes, card.backbone, str(path))
+    return Model(network, card.classes, card.backbone, card)
 
 
 def _on_device(
@@ -209,7 +241,8 @@ def published_classes(backbone: Backbone, weights: Weights) -> tuple[str, ...]:
     names = weights.classes
     if isinstance(names, str):
         found = resolve_target(names, f"weights {weights.tag!r} of {backbone.id}")
-        names = tuple(found() if callable(found) else found)
+        with guard(f"{names}, the classes of {backbone.id}, cannot be read"):
+            names = tuple(str(name) for name in (found() if callable(found) else found))
     if names is None:
         raise UsageError(f"{backbone.id} {weights.tag} is published without names of classes", hint)
     if len(names) != weights.num_classes:
@@ -241,4 +274,4 @@ def load_pretrained(
     module, _ = build_with_base(backbone, None, published.tag)
     preprocess = backbone.preprocess_for(published)
     network = _on_device(module, backbone.heads, preprocess, device, precision)
-    return Model(network, classes, backbone.id, f"{backbone.id} {published.tag}")
+    return Model(network, classes, backbone.id)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from zoo.data.transforms import normalize
 from zoo.engine.device import autocast, environment_error
-from zoo.errors import BrokenBackbone, ZooError
+from zoo.errors import BrokenBackbone
+from zoo.models.guard import guard
 from zoo.models.outputs import Logits, read_output
-from zoo.plugins import one_line
 from zoo.spec import Head, Preprocess
 
 
@@ -34,7 +35,10 @@ class Network:
         device: torch.device,
         precision: str,
     ) -> None:
-        self.module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module = module.to(device)
+        for tensor in [*module.parameters(), *module.buffers()]:
+            if tensor.ndim == 4:  # only pictures have channels to put last
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
         self.heads = tuple(heads)
         self.preprocess = preprocess
         self.device = device
@@ -57,15 +61,17 @@ class Network:
         self.forwards += len(images)
         on_device = images.to(self.device, non_blocking=True)
         inputs = normalize(on_device, self.preprocess).contiguous(memory_format=torch.channels_last)
-        try:
-            with autocast(self.device, self.precision):
-                output = self.module(inputs)
-        except ZooError:
-            raise
-        except Exception as error:
-            if environment_error(error, "the network"):
-                raise
-            shape = tuple(inputs.shape)
-            message = f"the network fails on a batch of {shape}: {one_line(error)}"
-            raise BrokenBackbone(message, "--debug shows where") from error
+        with self._guarded(inputs), autocast(self.device, self.precision):
+            output = self.module(inputs)
         return read_output(output, self.heads, training)
+
+    @contextlib.contextmanager
+    def _guarded(self, inputs: Tensor) -> Iterator[None]:
+        try:
+            with guard(f"the network fails on a batch of {tuple(inputs.shape)}"):
+                yield
+        except BrokenBackbone as error:
+            # torch raises the death of a worker in whatever the main process is doing.
+            if error.__cause__ and (problem := environment_error(error.__cause__, "the network")):
+                raise problem from error
+            raise

@@ -60,6 +60,7 @@ class Plan:
         seed: of all randomness.
         workers: processes that decode.
         bad_images: `error` or `skip`.
+        val_fraction: how much of each class is held out where the data has no val split.
         reasons: why each value is what it is, by field; `phases.N.field` for a phase's.
     """
 
@@ -78,6 +79,7 @@ class Plan:
     seed: int
     workers: int
     bad_images: str
+    val_fraction: float
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,9 +7,7 @@ import io
 import json
 import os
 import platform
-from contextlib import suppress
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from zoo import __version__
 from zoo.engine.job import Job
 from zoo.engine.network import Network
 from zoo.engine.plan import Plan
-from zoo.files import write_bytes
+from zoo.files import library_versions, write_bytes
 from zoo.hookspecs import EpochEnded
 from zoo.modelfile import ModelCard, write_model
 
@@ -27,11 +25,7 @@ MODEL, RECORD, HISTORY = "model.safetensors", "run.json", "history.csv"
 
 
 def _versions() -> dict[str, str]:
-    found = {"zoo": __version__}
-    for library in ("torch", "torchvision", "timm"):
-        with suppress(PackageNotFoundError):
-            found[library] = version(library)
-    return found
+    return {"zoo": __version__, **library_versions("torch", "torchvision", "timm")}
 
 
 def _card(job: Job, metrics: dict[str, Any]) -> ModelCard:
@@ -50,6 +44,7 @@ def _card(job: Job, metrics: dict[str, Any]) -> ModelCard:
             "batch_size": plan.batch_size,
             "seed": plan.seed,
             "bad_images": plan.bad_images,
+            "val_fraction": plan.val_fraction,
             "demonstration": plan.demonstration,
         },
         data={"fingerprint": plan.data["fingerprint"], "images": plan.data["images"]},
@@ -119,5 +114,6 @@ def save(
         "environment": _environment(job.plan),
     }
     text = json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes(folder / RECORD, f"{text}\n".encode())
+    # A path that is not valid text is shown with its bytes escaped.
+    write_bytes(folder / RECORD, f"{text}\n".encode(errors="backslashreplace"))
     return json.loads(text)  # type: ignore[no-any-return]

@@ -22,6 +22,7 @@ from zoo.spec import Backbone, Preprocess
 
 RECIPES = {"head": ("head",), "all": ("all",), "head-then-all": ("head", "all")}
 BAD_IMAGES = ("error", "skip")
+OPTIMIZER = "adamw"
 SGD_FACTOR = 10.0
 LATER_FACTOR = 0.1
 WORTH_WORKERS = 1000
@@ -69,7 +70,7 @@ class Options:
     precision: str = "auto"
     seed: int | None = None
     workers: int | None = None
-    bad_images: str = "error"
+    bad_images: str | None = None
 
 
 @dataclass(frozen=True)
@@ -111,28 +112,36 @@ def check_options(options: Options) -> None:
     if options.optimizer is not None and options.optimizer not in OPTIMIZERS:
         hint = did_you_mean(options.optimizer, OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
         raise UsageError(f"no optimizer is named {options.optimizer!r}", hint)
-    if options.bad_images not in BAD_IMAGES:
+    if options.bad_images is not None and options.bad_images not in BAD_IMAGES:
         hint = did_you_mean(options.bad_images, BAD_IMAGES, f"one of {', '.join(BAD_IMAGES)}")
         raise UsageError(f"--bad-images {options.bad_images!r} is unknown", hint)
     if options.schedule is not None:
         parse_schedule(options.schedule)
+    if options.momentum is not None and (options.optimizer or OPTIMIZER) != "sgd":
+        raise UsageError("--momentum is for sgd", "give --optimizer sgd too")
+    _check_numbers(options)
+
+
+def _check_numbers(options: Options) -> None:
+    """Refuse numbers out of range; what is not a number is in no range."""
     checks = (
-        ("classes", options.classes, 2),
-        ("batch-size", options.batch_size, 2),
-        ("workers", options.workers, 0),
-        ("seed", options.seed, 0),
-        ("weight-decay", options.weight_decay, 0),
-        ("momentum", options.momentum, 0),
+        ("classes", options.classes, 2, 2**31),
+        ("batch-size", options.batch_size, 2, 2**31),
+        ("workers", options.workers, 0, 2**10),
+        ("seed", options.seed, 0, 2**63 - 1),
+        ("weight-decay", options.weight_decay, 0, 1e9),
+        ("momentum", options.momentum, 0, 1),
     )
-    for name, value, least in checks:
-        if value is not None and value < least:
-            raise UsageError(f"--{name} is {value}", f"give at least {least}")
-    for epochs in _several(options.epochs) or ():
-        if epochs < 1:
-            raise UsageError(f"--epochs has {epochs}", "give at least 1")
-    for lr in _several(options.lr) or ():
-        if not lr > 0:
-            raise UsageError(f"--lr has {lr}", "give a positive number")
+    for name, value, least, most in checks:
+        if value is not None and not least <= value <= most:
+            raise UsageError(f"--{name} is {value}", f"give a number from {least} to {most}")
+    for name, values, least in (("epochs", options.epochs, 1), ("lr", options.lr, 0)):
+        several = _several(values)
+        if several is not None and not several:
+            raise UsageError(f"--{name} is empty", "give one value, or one for each phase")
+        for value in several or ():
+            if not least <= value < float("inf") or value == 0:
+                raise UsageError(f"--{name} has {value}", "give positive numbers")
 
 
 def check_classes(options: Options, data: ImageData) -> None:
@@ -179,7 +188,7 @@ def _phase(values: _Values, options: Options, number: int, policy: str, start: S
     for name, given in (("epochs", epochs), ("lr", rates)):
         if given and len(given) > 1 and number >= len(given):
             raise UsageError(f"--{name} has {len(given)} values, one for each phase is needed")
-    optimizer = values.take(f"{where}optimizer", options.optimizer, "adamw", "needs least tuning")
+    optimizer = values.take(f"{where}optimizer", options.optimizer, OPTIMIZER, "needs least tuning")
     if rates and len(rates) == 1 and number > 0:
         lower = rates[0] * LATER_FACTOR
         lr = values.take(f"{where}lr", None, lower, "a tenth of --lr, to fine-tune")
@@ -267,9 +276,6 @@ def resolve(
         "preprocess": start.preprocess_reason,
         "data": data.reason,
         "classes": "as found in the data, by name",
-        "bad_images": "auto: nothing is left out unasked"
-        if options.bad_images == "error"
-        else "as given",
     }
     plan = Plan(
         backbone=backbone.id,
@@ -295,7 +301,10 @@ def resolve(
             workers,
             f"{total:,} images" + (" are read in-process" if not workers else ", one per core"),
         ),
-        bad_images=options.bad_images,
+        bad_images=values.take(
+            "bad_images", options.bad_images, "error", "nothing is left out unasked"
+        ),
+        val_fraction=config.defaults["val_fraction"],
     )
     return replace(plan, reasons=values.reasons)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from zoo.engine.device import memory_errors
-from zoo.engine.job import Job, load
+from zoo.engine.job import CLAIM, Job, load
 from zoo.engine.learners import (
     FeatureLearner,
     PictureLearner,
@@ -20,13 +23,13 @@ from zoo.engine.learners import (
     keep_features,
     why_not_keep,
 )
-from zoo.engine.loop import Best, run_phase
+from zoo.engine.loop import Best, Course, run_phase
 from zoo.engine.metrics import Meter
 from zoo.engine.network import Network
 from zoo.engine.plan import Phase
 from zoo.engine.record import HISTORY, MODEL, save
 from zoo.engine.resolve import Options
-from zoo.errors import DataError, EnvironmentProblem, ZooError
+from zoo.errors import Busy, DataError, EnvironmentProblem, UsageError
 from zoo.files import environment_problem
 from zoo.hookspecs import EpochEnded, FitEnded, FitFailed, FitStarted
 from zoo.models.freeze import freeze, parse_policy, select
@@ -35,26 +38,76 @@ from zoo.models.state import load_state
 __all__ = ["Job", "fit", "load"]
 
 
-def claim_folder(options: Options, name: str) -> Path:
-    """Create the run folder, as given or the first free `runs/NAME-N`, and return it.
+@dataclass
+class Folder:
+    """A run folder while it is ours.
+
+    Args:
+        path: the folder.
+        created: folders that did not exist before, outermost first.
+        claim: held for as long as the run lasts, so that two runs never write into one folder.
+    """
+
+    path: Path
+    created: list[Path]
+    claim: FileLock
+
+    def give_back(self, failed: bool) -> None:
+        """Let the claim go; after a failure take away what holds nothing."""
+        (self.path / CLAIM).unlink(missing_ok=True)
+        self.claim.release()
+        for path in reversed(self.created) if failed else ():
+            with suppress(OSError):
+                path.rmdir()
+
+
+def _create(path: Path) -> list[Path]:
+    """Create a folder with its parents, and return those that are new, outermost first."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+    return missing[::-1]
+
+
+def _claim(path: Path, created: list[Path]) -> Folder:
+    """Take a folder for this run alone.
+
+    Raises:
+        Busy: another run has it.
+        UsageError: it holds something.
+    """
+    claim = FileLock(path / CLAIM, timeout=0)
+    try:
+        claim.acquire()
+    except Timeout as error:
+        raise Busy(f"another run is writing into {path}", "give another --out") from error
+    folder = Folder(path, created, claim)
+    if any(found.name != CLAIM for found in path.iterdir()):
+        folder.give_back(failed=True)
+        raise UsageError(f"{path} is not empty", "give a new folder; nothing is overwritten")
+    return folder
+
+
+def claim_folder(options: Options, name: str) -> Folder:
+    """Create the run folder, as given or the first free `runs/NAME-N`, and claim it.
 
     Raises:
         EnvironmentProblem: the system refuses.
+        Busy: another run has it.
+        UsageError: it holds something.
     """
     try:
         if options.out is not None:
-            Path(options.out).mkdir(parents=True, exist_ok=True)
-            return Path(options.out)
-        Path("runs").mkdir(exist_ok=True)
-        number = 1
-        while True:
+            return _claim(Path(options.out), _create(Path(options.out)))
+        created = _create(Path("runs"))
+        for number in itertools.count(1):
             folder = Path("runs") / f"{name}-{number}"
             with suppress(FileExistsError):
                 folder.mkdir()
-                return folder
-            number += 1
+                return _claim(folder, [*created, folder])
     except OSError as error:
         raise environment_problem(error, Path(options.out or "runs")) from error
+    raise AssertionError("there is always a next number")
 
 
 def _learner(
@@ -109,8 +162,8 @@ def train(job: Job, network: Network, pictures: Pictures) -> Meter:
             best.state |= {
                 name: tensors[name].detach().clone() for name in names if name not in best.state
             }
-        seed, wrap = job.plan.seed, job.progress.wrap
-        run_phase(phase, learner, names, best, seed, done, wrap, report)
+        course = Course(job.plan.seed, done, names, job.progress.wrap, report)
+        run_phase(phase, learner, best, course)
         done += phase.epochs
     assert best.state is not None
     assert best.meter is not None
@@ -147,7 +200,7 @@ def _run(job: Job, folder: Path) -> dict[str, Any]:
 def fit(job: Job, announce: Callable[[Path], None] | None = None) -> tuple[Path, dict[str, Any]]:
     """Train a loaded job, write its run folder, and return the folder and `run.json`.
 
-    Whatever stops it, an empty run folder is taken away again.
+    Whatever stops it, folders that were made for it and hold nothing are taken away again.
 
     Args:
         job: from `load`.
@@ -159,19 +212,17 @@ def fit(job: Job, announce: Callable[[Path], None] | None = None) -> tuple[Path,
     folder = claim_folder(job.options, job.backbone.name)
     try:
         if announce:
-            announce(folder)
+            announce(folder.path)
         with memory_errors(f"training {job.backbone.id}"):
-            run = _run(job, folder)
+            run = _run(job, folder.path)
     except BaseException as error:
         event = FitFailed(backbone=job.backbone.id, kind=type(error).__name__, message=str(error))
         job.registry.host.observe("zoo_on_error", event)
-        if not (folder / MODEL).exists():
-            (folder / HISTORY).unlink(missing_ok=True)
-        with suppress(OSError):
-            folder.rmdir()
-        with suppress(OSError):
-            folder.parent.rmdir() if job.options.out is None else None
-        if isinstance(error, OSError) and not isinstance(error, ZooError):
+        if not (folder.path / MODEL).exists():
+            (folder.path / HISTORY).unlink(missing_ok=True)
+        folder.give_back(failed=True)
+        if isinstance(error, OSError):
             raise EnvironmentProblem(f"the system refuses: {error}") from error
         raise
-    return folder, run
+    folder.give_back(failed=False)
+    return folder.path, run

@@ -6,6 +6,7 @@ number of classes are refused by 80 of torchvision's 80 builders.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from zoo.errors import BrokenBackbone, UsageError, WeightsError, ZooError
-from zoo.modelfile import KEY, read_model, read_tensors
+from zoo.errors import BrokenBackbone, UsageError, WeightsError
+from zoo.modelfile import KEY, ModelCard, read_model, read_tensors
+from zoo.models.guard import guard
 from zoo.models.heads import head_classes, replace_heads, resolve_head
 from zoo.models.state import load_state
 from zoo.models.weights import fetch
-from zoo.plugins import one_line
 from zoo.spec import Backbone, Preprocess, Weights, resolve_target
 
 if TYPE_CHECKING:
@@ -91,14 +92,15 @@ def build_network(backbone: Backbone, kwargs: Mapping[str, Any]) -> nn.Module:
         BrokenBackbone: it fails, or returns no network.
     """
     builder = resolve_target(backbone.builder, f"backbone {backbone.id}")
-    try:
+    with guard(f"{backbone.id} does not build"):
         model = builder(weights=None, **kwargs)
-    except ZooError:
-        raise
-    except Exception as error:
-        raise BrokenBackbone(f"{backbone.id} does not build: {one_line(error)}") from error
-    if not isinstance(model, nn.Module):
-        raise BrokenBackbone(f"{backbone.id} built a {type(model).__name__}, not a torch module")
+        if not isinstance(model, nn.Module):
+            raise BrokenBackbone(f"{backbone.id} built a {type(model).__name__}, no torch module")
+        state = model.state_dict()
+    if odd := [name for name, value in state.items() if not isinstance(value, torch.Tensor)]:
+        raise BrokenBackbone(f"{backbone.id} has {odd[0]!r} in its state dict, which is no tensor")
+    if next(model.parameters(), None) is None:
+        raise BrokenBackbone(f"{backbone.id} has no parameters")
     return model
 
 
@@ -110,11 +112,13 @@ class Setting:
         published: the weights, where they are published ones.
         kwargs: builder arguments.
         preprocess: from image to input.
+        reason: where the preprocess is from.
     """
 
     published: Weights | None
     kwargs: Mapping[str, Any]
     preprocess: Preprocess
+    reason: str
 
 
 def setting_of(backbone: Backbone, choice: str | None) -> Setting:
@@ -130,16 +134,42 @@ def setting_of(backbone: Backbone, choice: str | None) -> Setting:
     published = find_published(backbone, choice)
     if choice is None or not is_file_choice(choice):
         kwargs = {**backbone.kwargs, **(published.kwargs if published else {})}
-        return Setting(published, kwargs, backbone.preprocess_for(published))
+        reason = "of these weights" if published else "the backbone's own"
+        return Setting(published, kwargs, backbone.preprocess_for(published), reason)
     if KEY in read_tensors(Path(choice)).metadata:
         card, _ = read_model(Path(choice))
         if card.backbone != backbone.id:
             hint = f"`zoo finetune {card.backbone}` can start from it"
             raise WeightsError(f"{choice} is a model of {card.backbone}, not {backbone.id}", hint)
-        return Setting(None, card.kwargs, card.preprocess)
+        check_card(card, backbone, choice)
+        return Setting(None, card.kwargs, card.preprocess, "of the model file")
     like = backbone.weights[0] if backbone.weights else None
     kwargs = {**backbone.kwargs, **(like.kwargs if like else {})}
-    return Setting(None, kwargs, backbone.preprocess_for(like))
+    reason = f"of {like.tag}, which the file is taken to be like" if like else "the backbone's own"
+    return Setting(None, kwargs, backbone.preprocess_for(like), reason)
+
+
+def check_card(card: ModelCard, backbone: Backbone, source: str | Path) -> None:
+    """Refuse a model file that would build its backbone in a way the adapter does not know.
+
+    Builder arguments reach a library's own code, which may open files or the network by them, so
+    a file from a stranger must not choose them.
+
+    Raises:
+        WeightsError: an argument or a head is none of this backbone's.
+    """
+    known = [backbone.kwargs, *(weights.kwargs for weights in backbone.weights)]
+    for key, value in card.kwargs.items():
+        if not any(key in kwargs and _plain(kwargs[key]) == _plain(value) for kwargs in known):
+            message = f"{source} wants {backbone.id} built with {key}={value!r}"
+            raise WeightsError(message, "its adapter knows no such argument; the file is refused")
+    paths = [head.module_path for head in backbone.heads]
+    if [head.module_path for head in card.heads] != paths:
+        raise WeightsError(f"{source} names other heads than {backbone.id}: {', '.join(paths)}")
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
 
 
 def _load_published(model: nn.Module, backbone: Backbone, weights: Weights) -> Base:

@@ -105,7 +105,7 @@ def select(model: nn.Module, heads: Sequence[Head], policy: Policy) -> Selection
     """Work out which modules of a network a policy trains.
 
     Raises:
-        UsageError: a pattern matches no module.
+        UsageError: a pattern matches no module, or there are fewer stages.
         BrokenBackbone: a head path does not resolve.
     """
     leaves = [resolve_head(model, head.path) for head in heads]
@@ -119,7 +119,10 @@ def select(model: nn.Module, heads: Sequence[Head], policy: Policy) -> Selection
         return Selection(("",), ())
     if policy.kind == "stages":
         stages = find_stages(model, leaves)
-        if policy.stages >= len(stages):
+        if policy.stages > len(stages):
+            message = f"--train stages:{policy.stages}, but the network has {len(stages)} stages"
+            raise UsageError(message, f"give stages:{len(stages)} or fewer, or all")
+        if policy.stages == len(stages):
             return Selection(("",), ())
         last = [path for stage in stages[-policy.stages :] for path in stage]
         return Selection((*last, *leaves), tuple(sorted(alive)))
@@ -144,7 +147,8 @@ def unfreeze(model: nn.Module) -> None:
     handle = model.__dict__.pop(HOOK, None)
     if isinstance(handle, RemovableHandle):
         handle.remove()
-    model.requires_grad_(True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
 
 
 def freeze(

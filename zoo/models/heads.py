@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import BrokenBackbone, did_you_mean
+from zoo.models.guard import guard
 from zoo.spec import Head, Preprocess, path_steps
 
 Leaf = nn.Linear | nn.Conv2d | nn.Identity
@@ -104,7 +105,7 @@ def running_width(model: nn.Module, path: str, preprocess: Preprocess) -> int:
     )
     try:
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), guard("the network fails on a blank image"):
             model(blank)
     finally:
         hook.remove()
@@ -130,6 +131,14 @@ def _new_leaf(old: nn.Module, width: int, classes: int, like: Tensor) -> nn.Line
         )
     biased = old.bias is not None if isinstance(old, nn.Linear) else True
     return nn.Linear(width, classes, bias=biased, **where)
+
+
+def _check_alone(model: nn.Module, path: str) -> None:
+    """Refuse a head that stands in the network twice: replacing it would leave one behind."""
+    leaf = model.get_submodule(path)
+    names = [name for name, part in model.named_modules(remove_duplicate=False) if part is leaf]
+    if len(names) > 1:
+        raise BrokenBackbone(f"head {path!r} is one module under {len(names)} names: {names}")
 
 
 def _set_num_classes(model: nn.Module, path: str, old: int | None, classes: int) -> None:
@@ -163,6 +172,8 @@ def replace_heads(
         BrokenBackbone: a path does not resolve, or the widths cannot be read.
     """
     paths = [resolve_head(model, head.path) for head in heads]
+    for path in paths:
+        _check_alone(model, path)
     widths = [
         head_width(model.get_submodule(path)) or running_width(model, path, preprocess)
         for path in paths

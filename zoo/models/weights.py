@@ -8,9 +8,11 @@ is named by its own sha256, so that every later load can check it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import http.client
 import json
+import logging
 import socket
 import sys
 import tempfile
@@ -18,21 +20,32 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
+from urllib.request import getproxies
 
 from zoo.errors import EnvironmentProblem, WeightsError
-from zoo.files import cache_dir, canonical_json, make_dir, write_bytes
+from zoo.files import (
+    cache_dir,
+    canonical_json,
+    environment_problem,
+    library_versions,
+    make_dir,
+    write_bytes,
+)
 from zoo.modelfile import read_checkpoint, read_file, read_tensors, tensor_bytes
+from zoo.models.guard import guard
 from zoo.spec import Backbone, Weights, resolve_target
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+log = logging.getLogger("zoo")
+
 TIMEOUT = 20.0
+REFUSED_BY_THE_SYSTEM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 CHUNK = 1 << 20
 
 
@@ -63,45 +76,56 @@ def _installed_file(weights: Weights) -> Path:
     return Path(next(iter(found.submodule_search_locations))) / inside
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for library in ("timm", "torchvision"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[library] = version(library)
-    return found
-
-
 def _record_file(backbone: Backbone, weights: Weights) -> Path:
     """Return where it is noted which cached file holds these weights converted."""
     identity: list[Any] = [weights.file, weights.url, weights.hub, weights.digest, weights.convert]
     if weights.convert:
         # A conversion goes through a library's own code, and its names may change with it.
-        identity += [backbone.id, dict(backbone.kwargs), dict(weights.kwargs), _versions()]
+        identity += [backbone.id, dict(backbone.kwargs), dict(weights.kwargs)]
+        identity += [library_versions("timm", "torchvision")]
     key = hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:24]
     return cache_dir() / "weights" / f"{key}.json"
+
+
+def _read_note(record: Path) -> dict[str, str]:
+    """Return the digests that were noted of a conversion; empty where there are none."""
+    try:
+        noted = json.loads(record.read_bytes())
+        return {name: str(noted[name]) for name in ("source", "converted")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _noted_file(record: Path) -> Path | None:
+    noted = _read_note(record)
+    return record.parent / f"{noted['converted']}.safetensors" if noted else None
 
 
 def _cached(backbone: Backbone, weights: Weights) -> Published | None:
     """Return converted weights from the cache; None where they are not there, or are damaged."""
     record = _record_file(backbone, weights)
-    try:
-        noted = json.loads(record.read_bytes())
-        kept = record.parent / f"{noted['converted']}.safetensors"
-        file = read_tensors(kept, noted["converted"])
-        return Published(file.tensors, str(noted["source"]), weights.tag)
-    except (OSError, ValueError, KeyError, TypeError, WeightsError):
+    kept, noted = _noted_file(record), _read_note(record)
+    if kept is None:
         return None
+    try:
+        file = read_tensors(kept, noted["converted"])
+    except WeightsError:
+        return None
+    return Published(file.tensors, noted["source"], weights.tag)
 
 
 def where(backbone: Backbone, weights: Weights) -> str:
     """Say where weights would come from, touching nothing: `installed`, `cached` or `download`."""
     if weights.file is not None:
         return "installed"
-    return "cached" if _record_file(backbone, weights).exists() else "download"
+    kept = _noted_file(_record_file(backbone, weights))
+    return "cached" if kept is not None and kept.exists() else "download"
 
 
 def _check_reachable(address: str) -> None:
     """Fail at once where a host has no address, rather than after a library's long retries."""
+    if getproxies().keys() & {"http", "https", "all"}:
+        return  # the proxy knows the address, we need not
     host = urlparse(address).hostname or ""
     try:
         socket.getaddrinfo(host, None)
@@ -169,6 +193,8 @@ def _from_hub(hub: str) -> tuple[Path, str | None]:
         try:
             return _with_blob_digest(Path(hf_hub_download(repository, name)))
         except (HfHubHTTPError, OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in REFUSED_BY_THE_SYSTEM:
+                raise environment_problem(error, Path(constants.HF_HUB_CACHE)) from error
             problem = problem or " ".join(str(error).split())[:160]
     raise WeightsError(f"cannot download {hub} from the Hugging Face hub: {problem}")
 
@@ -193,12 +219,19 @@ def _source_file(weights: Weights) -> Iterator[tuple[Path, str | None]]:
         yield path, weights.digest or digest
 
 
-def _convert(path: Path, digest: str, backbone: Backbone, weights: Weights) -> dict[str, Tensor]:
+def _convert(
+    path: Path, digest: str, backbone: Backbone, weights: Weights
+) -> tuple[dict[str, Tensor], bytes]:
+    """Return the backbone's own state dict out of a published file, and the file it makes."""
     if weights.convert is None:
-        return read_checkpoint(path, digest)
-    convert = resolve_target(weights.convert, f"weights {weights.tag!r} of {backbone.id}")
-    converted = convert(path, backbone, weights)
-    return dict(converted)
+        plain = read_checkpoint(path, digest)
+        return plain, tensor_bytes(plain)
+    what = f"weights {weights.tag!r} of {backbone.id}"
+    convert = resolve_target(weights.convert, what)
+    with guard(f"the conversion of {what} fails"):
+        converted = dict(convert(path, backbone, weights))
+        data = tensor_bytes(converted)
+    return converted, data
 
 
 def fetch(backbone: Backbone, weights: Weights) -> Published:
@@ -206,7 +239,8 @@ def fetch(backbone: Backbone, weights: Weights) -> Published:
 
     Raises:
         WeightsError: they cannot be reached, or are not what was published.
-        EnvironmentProblem: the cache cannot be written.
+        BrokenBackbone: their converter fails.
+        EnvironmentProblem: there is no place to download them to.
     """
     if kept := _cached(backbone, weights):
         return kept
@@ -216,12 +250,14 @@ def fetch(backbone: Backbone, weights: Weights) -> Published:
             file = read_tensors(path, digest)
             if weights.file is not None:
                 return Published(file.tensors, digest, weights.tag)
-            tensors = file.tensors
+            tensors, data = file.tensors, tensor_bytes(file.tensors)
         else:
-            tensors = _convert(path, digest, backbone, weights)
-    data = tensor_bytes(tensors)
+            tensors, data = _convert(path, digest, backbone, weights)
     converted = hashlib.sha256(data).hexdigest()
     record = _record_file(backbone, weights)
-    write_bytes(record.parent / f"{converted}.safetensors", data)
-    write_bytes(record, canonical_json({"source": digest, "converted": converted}).encode())
+    try:
+        write_bytes(record.parent / f"{converted}.safetensors", data)
+        write_bytes(record, canonical_json({"source": digest, "converted": converted}).encode())
+    except EnvironmentProblem as error:
+        log.warning("weights are not kept, so the next command gets them again: %s", error)
     return Published(tensors, digest, weights.tag)
