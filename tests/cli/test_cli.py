@@ -307,7 +307,7 @@ def test_from_training_to_use(cli, tmp_path):
     assert err.count("val top-1") == 5
     code, out, _ = cli("evaluate", "runs/lite0-1", "--data", data, "--json")
     said = json.loads(out)
-    assert (code, said["images"], said["split"]) == (0, 20, "all")
+    assert (code, said["images"], said["split"]) == (0, 4, "val")
     assert {"loss", "top1", "top5", "per_class", "confusion"} <= set(said)
     code, out, _ = cli("evaluate", "runs/lite0-1", "--data", data)
     assert "CLASS" in out

@@ -7,18 +7,19 @@ from typing import Any
 import click
 
 from zoo.cli.group import Settings, ZooCommand
-from zoo.cli.output import percent, print_json, print_table
+from zoo.cli.output import percent, print_json, print_line, print_table
+from zoo.engine.progress import say
 
 FEW_CLASSES = 20
 
 
 def print_metrics(metrics: dict[str, Any]) -> None:
     """Print metrics for people: totals, classes, and the confusion matrix of a few classes."""
-    click.echo(f"images  {metrics['images']:,}")
-    click.echo(f"loss    {metrics['loss']:.4f}")
-    click.echo(f"top-1   {percent(metrics['top1'])}")
-    click.echo(f"top-5   {percent(metrics['top5'])}")
-    click.echo()
+    print_line(f"images  {metrics['images']:,}")
+    print_line(f"loss    {metrics['loss']:.4f}")
+    print_line(f"top-1   {percent(metrics['top1'])}")
+    print_line(f"top-5   {percent(metrics['top5'])}")
+    print_line()
     few = len(metrics["per_class"]) <= FEW_CLASSES
     numbers = [str(number) for number in range(1, len(metrics["per_class"]) + 1)]
     rows = []
@@ -68,5 +69,5 @@ def command(
         print_json(metrics)
         return
     if metrics["bad_images"]:
-        click.echo(f"zoo: {len(metrics['bad_images'])} images cannot be read", err=True)
+        say(f"zoo: {len(metrics['bad_images'])} images cannot be read")
     print_metrics(metrics)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.cli.group import Settings, ZooCommand
-from zoo.cli.output import percent, print_json, print_table
+from zoo.cli.output import percent, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from zoo.engine.plan import Plan
@@ -42,13 +42,13 @@ def print_plan(plan: Plan) -> None:
 def print_run(folder: Path, run: dict[str, Any]) -> None:
     """Print what a run came to."""
     for name, metrics in run["metrics"].items():
-        click.echo(
+        print_line(
             f"{name:<5} top-1 {percent(metrics['top1'])}, top-5 {percent(metrics['top5'])}, "
             f"loss {metrics['loss']:.4f} on {metrics['images']:,} images; "
             f"chance is {percent(run['chance'])}"
         )
-    click.echo(f"model {folder / run['model']}")
-    click.echo(f"use   zoo predict {folder} IMAGE...")
+    print_line(f"model {folder / run['model']}")
+    print_line(f"use   zoo predict {folder} IMAGE...")
 
 
 @click.command(cls=ZooCommand, name="finetune")
@@ -70,7 +70,7 @@ def print_run(folder: Path, run: dict[str, Any]) -> None:
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32 or bf16.")
 @click.option("--seed", type=int, metavar="N", help="Of all randomness; by default 0.")
 @click.option("--workers", type=int, metavar="N", help="Processes that decode images.")
-@click.option("--bad-images", default="error", show_default=True, help="error or skip.")
+@click.option("--bad-images", metavar="WAY", help="error or skip; by default error.")
 @click.option("--dry-run", is_flag=True, help="Print the plan with reasons, and touch nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print run.json, or the plan, as JSON.")
 @click.option("--quiet", is_flag=True, help="Only the result.")

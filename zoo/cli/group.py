@@ -6,6 +6,10 @@ command runs.
 
 from __future__ import annotations
 
+import select
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -13,7 +17,7 @@ from typing import Any, NamedTuple
 import click
 
 from zoo import __version__
-from zoo.errors import did_you_mean
+from zoo.errors import EnvironmentProblem, ExitCode, did_you_mean
 
 
 @dataclass
@@ -23,10 +27,12 @@ class Settings:
     Args:
         without: plugins switched off by `--no-plugin`.
         debug: let errors end in their traceback.
+        terminated: whether SIGTERM has arrived.
     """
 
     without: list[str] = field(default_factory=list)
     debug: bool = False
+    terminated: bool = False
 
 
 class Entry(NamedTuple):
@@ -87,8 +93,50 @@ class ZooCommand(click.Command):
         super().__init__(*args, **kwargs)
 
 
+class ReaderGone(Exception):
+    """Nobody reads our output any more, as after `zoo list | head`."""
+
+
+def _nobody_reads() -> bool:
+    """Return whether stdout is a pipe without a reader."""
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout.fileno(), 0)
+    except OSError:
+        return False  # no file, as in a test
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+@contextmanager
+def noticing_a_gone_reader() -> Iterator[None]:
+    """Tell a reader that has gone from other broken pipes; click ends with 1 on either."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        if _nobody_reads():
+            raise ReaderGone from error
+        raise EnvironmentProblem(f"a process that zoo talks to has gone: {error}") from error
+
+
 class ZooGroup(click.Group):
     """A group that knows its commands by name, and imports the one that runs."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the command line."""
+        with noticing_a_gone_reader():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with noticing_a_gone_reader():
+            return super().invoke(ctx)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options; without any argument, show the help as what is missing."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(ExitCode.USAGE)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the table."""

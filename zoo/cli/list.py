@@ -8,6 +8,7 @@ import click
 
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.output import natural_key, print_json, print_table, short_count
+from zoo.engine.progress import say
 from zoo.registry import load_registry
 from zoo.spec import Backbone
 
@@ -71,7 +72,7 @@ def command(
     if not found:
         near = [name for pattern in patterns for name in registry.suggest(pattern.strip("*"))]
         hint = f"; did you mean {', '.join(near)}?" if near else ""
-        click.echo(f"zoo: nothing matches{hint}", err=True)
+        say(f"zoo: nothing matches{hint}")
         return
     rows = [
         [
@@ -84,4 +85,4 @@ def command(
         for backbone in found
     ]
     print_table(["ID", "PARAMS", "WEIGHTS", "LICENSE", ""], rows, right="PARAMS WEIGHTS")
-    click.echo(f"zoo: {len(found):,} of {len(registry):,} backbones", err=True)
+    say(f"zoo: {len(found):,} of {len(registry):,} backbones")

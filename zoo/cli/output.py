@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
+from zoo.engine.progress import one_line
+
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print a value as JSON on stdout, every text exactly as it is."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        # Such as the name of a file that is not UTF-8; JSON has escapes for all there is.
+        text = json.dumps(value, indent=2, allow_nan=False)
+    click.echo(text)
+
+
+def print_line(text: str = "") -> None:
+    """Print a line for people on stdout."""
+    click.echo(one_line(text))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> None:
@@ -23,7 +37,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: str
         rows: cells as text.
         right: names of the columns that are aligned to the right, in one string.
     """
-    table = [header, *rows]
+    table = [[one_line(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     to_right = [name in right.split() for name in header]
     lines = []

@@ -5,15 +5,15 @@ from __future__ import annotations
 import click
 
 from zoo.cli.group import Settings, ZooCommand
-from zoo.cli.output import percent, print_json
-from zoo.errors import DataError
+from zoo.cli.output import percent, print_json, print_line
+from zoo.errors import DataError, UsageError
 
 
 @click.command(cls=ZooCommand, name="predict")
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes.")
-@click.option("--weights", default="auto", show_default=True, help="Of a backbone: auto or a tag.")
+@click.option("--weights", metavar="TAG", help="Of a backbone: auto (the default) or a tag.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
@@ -22,7 +22,7 @@ def command(
     model: str,
     images: tuple[str, ...],
     top: int,
-    weights: str,
+    weights: str | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -35,22 +35,26 @@ def command(
     from zoo.registry import load_registry
 
     registry = load_registry(settings.without)
-    if model_file_at(model):
+    if not model_file_at(model):
+        loaded = load_pretrained(model, registry, "auto" if weights is None else weights, device)
+    elif weights is None:
         loaded = load_model(model, registry, device)
     else:
-        loaded = load_pretrained(model, registry, weights, device)
+        message = f"--weights {weights} has no meaning for {model}"
+        raise UsageError(message, "leave it out; a model file has its own weights")
     answers = loaded.predict(images, top)
     if as_json:
         print_json(answers)
     else:
         for answer in answers:
-            click.echo(answer["path"])
+            print_line(answer["path"])
             for said in answer.get("predictions", ()):
-                click.echo(f"  {percent(said['probability']):>7}  {said['class']}")
+                print_line(f"  {percent(said['probability']):>7}  {said['class']}")
             if "error" in answer:
-                click.echo(f"  error: {answer['error']}")
+                print_line(f"  error: {answer['error']}")
     failed = [answer for answer in answers if "error" in answer]
     if failed:
         some = ", ".join(answer["path"] for answer in failed[:3])
         message = f"{len(failed)} of {len(answers)} images cannot be read: {some}"
-        raise DataError(message, "the others were classified")
+        others = len(failed) < len(answers)
+        raise DataError(message, "the others were classified" if others else None)

@@ -8,7 +8,7 @@ import click
 
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.list import describe
-from zoo.cli.output import percent, print_json, print_table, short_count
+from zoo.cli.output import percent, print_json, print_line, print_table, short_count
 from zoo.registry import load_registry
 from zoo.spec import Backbone, Preprocess, Weights, to_dict
 
@@ -93,11 +93,11 @@ def command(settings: Settings, name: str, as_json: bool) -> None:
     if backbone.refuse:
         facts["fine-tuning"] = f"refused: {backbone.refuse}"
     for key, value in facts.items():
-        click.echo(f"{key:<12}{value}")
+        print_line(f"{key:<12}{value}")
     if not backbone.weights:
-        click.echo(f"{'weights':<12}none are published")
+        print_line(f"{'weights':<12}none are published")
         return
-    click.echo()
+    print_line()
     rows = [
         [
             weights.tag + (" (default)" if weights is backbone.weights[0] else ""),

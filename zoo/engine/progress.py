@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
 
-from zoo.hookspecs import EpochEnded
+if TYPE_CHECKING:
+    from zoo.hookspecs import EpochEnded
 
 Item = TypeVar("Item")
+
+# What ends a line, moves a terminal's cursor or turns the direction of writing, and the halves of
+# characters that stand for the bytes of a file name that is not UTF-8.
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def one_line(text: str) -> str:
+    r"""Return a text for people in which nothing breaks a line or steers a terminal.
+
+    Names of files and classes may hold any character; such ones are shown as `\n` or `\x1b`.
+    """
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def say(text: str) -> None:
+    """Say one line on stderr; where that cannot be written, go on without."""
+    if sys.stderr is not None:
+        # A full disk or a reader that has gone must not cost a training.
+        with suppress(OSError):
+            print(one_line(text), file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -24,13 +49,13 @@ class Progress:
     def notice(self, text: str) -> None:
         """Say one line."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
     def wrap(self, items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
         """Yield the items, with a bar where stderr is a terminal."""
         from tqdm import tqdm
 
-        hidden = self.quiet or not sys.stderr.isatty()
+        hidden = self.quiet or sys.stderr is None or not sys.stderr.isatty()
         return iter(tqdm(items, total=total, desc=label, leave=False, disable=hidden))
 
     def epoch(self, event: EpochEnded) -> None:

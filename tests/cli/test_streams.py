@@ -1,0 +1,222 @@
+"""Output as others meet it: full disks, closed streams, readers that go, signals, odd names."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from zoo.cli import _run
+from zoo.cli.group import Settings
+from zoo.cli.output import print_json, print_table
+from zoo.errors import ExitCode
+from zoo.registry import load_registry
+
+ZOO = f"{shlex.quote(sys.executable)} -m zoo"
+ODD = "a\nb\x1b[31m.jpg"
+
+
+def shell(line, tmp_path):
+    """Run a line as a shell does, `zoo` in it; return code, stdout, stderr."""
+    command = ["bash", "-o", "pipefail", "-c", line.replace("zoo ", f"{ZOO} ")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def catalogues():
+    """Have them read, which is said on stderr the first time."""
+    load_registry().find()
+
+
+def cli(capsys, *arguments):
+    """Run a command in this process; return code, stdout, stderr."""
+    code = _run([str(argument) for argument in arguments], Settings())
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_without_arguments_the_help_is_whole(zoo_process):
+    done, asked = zoo_process(), zoo_process("--help")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == asked.stdout
+    assert "\n  finetune " in done.stderr
+
+
+@pytest.mark.parametrize("arguments", ["plugins --no-plugin timm", "--help"])
+def test_a_full_disk_is_of_the_environment(tmp_path, arguments):
+    code, _, err = shell(f"zoo {arguments} >/dev/full", tmp_path)
+    assert code == 6
+    assert err == "zoo: error: the system refuses: No space left on device\n"
+
+
+def test_an_error_that_cannot_be_told_keeps_its_code(tmp_path):
+    assert shell("zoo show no_such 2>/dev/full", tmp_path) == (2, "", "")
+
+
+def test_what_is_printed_by_others_is_flushed_too(capsys, monkeypatch):
+    def refuse():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("zoo.cli.list.print_json", lambda value: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.stdout, "flush", refuse)
+        assert _run(["list", "--json"], Settings()) == ExitCode.ENVIRONMENT
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        ("zoo list resnet18 2>&-", 0, "timm/resnet18"),
+        ("zoo finetune lite0 --dry-run 2>&-", 0, "efficientnet_lite/lite0"),
+        ("zoo show no_such 2>&-", 2, ""),
+        ("zoo list resnet18 --json >&-", 0, ""),
+        ("zoo show no_such <&- >&- 2>&-", 2, ""),
+    ],
+)
+def test_closed_streams(tmp_path, line, code, words, catalogues):
+    got, out, err = shell(line, tmp_path)
+    assert (got, err) == (code, "")
+    assert words in out
+    assert bool(words) == bool(out)
+    assert not {"zoo:", "DEMONSTRATION:"} & set(out.split())
+
+
+def test_a_reader_may_go(tmp_path, catalogues):
+    for reader, read in (("head -1", "[\n"), ("true", "")):
+        code, out, err = shell(f"zoo list --json | {reader}", tmp_path)
+        assert (code, out, err) == (0, read, "")
+
+
+def test_a_reader_that_never_was(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "zoo", "--help"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, cwd=tmp_path)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_another_broken_pipe_is_not_taken_for_a_reader(capsys, monkeypatch):
+    def fail(value):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("zoo.cli.list.print_json", fail)
+    code, _, err = cli(capsys, "list", "--json")
+    assert code == 6
+    assert "has gone" in err
+
+
+def test_terminating_the_whole_group_is_one_line(tmp_path, install):
+    """As `timeout`, a batch system or a closed terminal does it: workers die with us."""
+    install(
+        "tiny",
+        """
+        import zoo
+
+        @zoo.hookimpl
+        def zoo_register_backbones():
+            yield zoo.Backbone("tiny", "plugin_tiny:build", (zoo.Head("1"),),
+                               zoo.Preprocess(size=32))
+
+        def build(weights=None):
+            from torch import nn
+            return nn.Sequential(nn.Flatten(), nn.Linear(3072, 2))
+        """,
+    )
+    command = f"{ZOO} finetune tiny --weights none --train all --epochs 1000 --workers 2"
+    running = subprocess.Popen(
+        shlex.split(command),
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        start_new_session=True,
+    )
+    try:
+        said = next((line for line in running.stderr if " 1/1000 " in line), None)
+        assert said
+        os.killpg(running.pid, signal.SIGTERM)
+        _, err = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    rest = [line for line in err.splitlines() if "/1000 " not in line]
+    assert (running.returncode, rest) == (143, ["zoo: terminated: nothing half-written is left"])
+
+
+def test_termination_lost_in_a_destructor_comes_again(tmp_path):
+    program = """
+import os, signal, time
+from zoo.cli import main
+from zoo.cli.group import zoo_group
+
+class Slow:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+
+def work(*args, **kwargs):
+    Slow()
+    time.sleep(60)
+
+zoo_group.main = work
+main()
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=50)
+    assert done.returncode == 143
+    assert done.stderr == "zoo: terminated: nothing half-written is left\n"
+
+
+def test_an_error_after_termination_is_its_consequence(capsys, monkeypatch):
+    def fail(value):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated.")
+
+    monkeypatch.setattr("zoo.cli.list.print_json", fail)
+    assert _run(["list", "--json"], Settings(terminated=True)) == ExitCode.TERMINATED
+    assert capsys.readouterr().err == "zoo: terminated: nothing half-written is left\n"
+
+
+def test_odd_names_are_shown_to_people_and_exact_in_json(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [ODD, os.fsdecode(b"\xff.jpg")]
+    for name in names:
+        (tmp_path / name).write_text("words")
+    code, out, err = cli(capsys, "predict", "lite0", *names)
+    assert code == 3
+    assert out.splitlines()[0::2] == [r"a\nb\x1b[31m.jpg", r"\udcff.jpg"]
+    assert "\x1b" not in out + err
+    assert err.count("\n") == 1
+    assert "the others" not in err
+    code, out, _ = cli(capsys, "predict", "lite0", *names, "--json")
+    assert code == 3
+    assert [answer["path"] for answer in json.loads(out)] == names
+
+
+def test_odd_names_in_a_table(capsys):
+    print_table(["CLASS", "N"], [["a\nb\x1b[31m\udcff", "1"], ["c", "2"]])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["CLASS".ljust(20) + "N", r"a\nb\x1b[31m\udcff  1", "c".ljust(20) + "2"]
+
+
+def test_json_holds_no_nan():
+    with pytest.raises(ValueError, match="JSON compliant"):
+        print_json({"loss": float("nan")})
+
+
+def test_weights_are_not_ignored_for_a_model_file(capsys):
+    for weights in ("nonsense", "auto"):
+        code, out, err = cli(capsys, "predict", "m.safetensors", "x.jpg", "--weights", weights)
+        assert (code, out) == (2, "")
+        assert f"--weights {weights} has no meaning for m.safetensors" in err
+
+
+def test_bad_images_are_as_given_only_when_given(capsys):
+    reasons = []
+    for given in ([], ["--bad-images", "error"]):
+        _, out, _ = cli(capsys, "finetune", "lite0", "--dry-run", "--json", *given)
+        reasons.append(json.loads(out)["reasons"]["bad_images"])
+    assert reasons[0] != "as given"
+    assert reasons[1] == "as given"
