@@ -132,3 +132,9 @@ def did_you_mean(word: str, known: Sequence[str], fallback: str | None = None) -
     """Return a hint that names the nearest known words, or the fallback."""
     near = nearest(word, known)
     return f"did you mean {', '.join(near)}?" if near else fallback
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error as one line: its kind and what it said."""
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -21,8 +21,8 @@ from typing import Any
 import pluggy
 
 from zoo import __version__, hookspecs
-from zoo.errors import BrokenPlugin, UsageError, did_you_mean, nearest
-from zoo.spec import Backbone, Family, one_line
+from zoo.errors import BrokenPlugin, UsageError, did_you_mean, nearest, one_line
+from zoo.spec import Backbone, Family
 
 GROUP = "zoo"
 BUILTIN = {"torchvision": "zoo.builtin.torchvision", "timm": "zoo.builtin.timm"}

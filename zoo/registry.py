@@ -14,9 +14,9 @@ from typing import Any
 
 from zoo.catalogue import load_catalogue
 from zoo.config import Config, load_config
-from zoo.errors import BrokenPlugin, UnknownBackbone, UsageError, did_you_mean, nearest
+from zoo.errors import BrokenPlugin, UnknownBackbone, UsageError, did_you_mean, nearest, one_line
 from zoo.plugins import BUILTIN, FAILED, OK, PluginHost, PluginRecord, Switches
-from zoo.spec import Backbone, Family, backbone_from_dict, one_line
+from zoo.spec import Backbone, Family, backbone_from_dict
 
 log = logging.getLogger("zoo")
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from zoo.engine.progress import Progress, one_line
+from zoo.engine.progress import Progress, printable
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from zoo.engine.progress import Progress, one_line
     ],
 )
 def test_nothing_breaks_a_line_or_steers_a_terminal(text, shown):
-    assert one_line(text) == shown
+    assert printable(text) == shown
 
 
 def test_a_notice_is_one_line(capsys):

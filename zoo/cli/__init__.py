@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from zoo.cli.group import ReaderGone, Settings, noticing_a_gone_reader, zoo_group
-from zoo.engine.progress import one_line, say
+from zoo.engine.progress import printable, say
 from zoo.errors import ExitCode, ZooError
 
 # With these the machine says no, and not zoo that has lost its way among files.
@@ -76,7 +76,7 @@ class _Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        return one_line(f"zoo: {level}{' '.join(record.getMessage().split())}")
+        return printable(f"zoo: {level}{' '.join(record.getMessage().split())}")
 
 
 def _set_up_notices() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from zoo.engine.progress import one_line
+from zoo.engine.progress import printable
 
 
 def print_json(value: Any) -> None:
@@ -26,7 +26,7 @@ def print_json(value: Any) -> None:
 
 def print_line(text: str = "") -> None:
     """Print a line for people on stdout."""
-    click.echo(one_line(text))
+    click.echo(printable(text))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> None:
@@ -37,7 +37,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: str
         rows: cells as text.
         right: names of the columns that are aligned to the right, in one string.
     """
-    table = [[one_line(cell) for cell in row] for row in [header, *rows]]
+    table = [[printable(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     to_right = [name in right.split() for name in header]
     lines = []

@@ -20,7 +20,7 @@ _UNPRINTABLE = re.compile(
 )
 
 
-def one_line(text: str) -> str:
+def printable(text: str) -> str:
     r"""Return a text for people in which nothing breaks a line or steers a terminal.
 
     Names of files and classes may hold any character; such ones are shown as `\n` or `\x1b`.
@@ -33,7 +33,7 @@ def say(text: str) -> None:
     if sys.stderr is not None:
         # A full disk or a reader that has gone must not cost a training.
         with suppress(OSError):
-            print(one_line(text), file=sys.stderr, flush=True)
+            print(printable(text), file=sys.stderr, flush=True)
 
 
 class Progress:

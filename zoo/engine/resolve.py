@@ -220,6 +220,25 @@ def _phase(values: _Values, options: Options, number: int, policy: str, start: S
     )
 
 
+def _phases(
+    values: _Values, options: Options, recipe: str, policies: Sequence[str], start: Start
+) -> tuple[Phase, ...]:
+    values.reasons |= {f"phases.{n}.policy": f"of {recipe}" for n in range(len(policies))}
+    for name, given in (("epochs", options.epochs), ("lr", options.lr)):
+        several = _several(given)
+        if several and len(several) > len(policies):
+            message = f"--{name} has {len(several)} values, but {recipe} has {len(policies)} phase"
+            raise UsageError(message + "s" * (len(policies) > 1))
+    return tuple(_phase(values, options, n, p, start) for n, p in enumerate(policies))
+
+
+def _workers(values: _Values, options: Options, images: int) -> int:
+    automatic = 0 if images < WORTH_WORKERS else min(_cores(), 8)
+    how = ", one per core" if automatic else " are read in-process"
+    workers: int = values.take("workers", options.workers, automatic, f"{images:,} images{how}")
+    return workers
+
+
 def _policies(values: _Values, options: Options, start: Start) -> tuple[str, tuple[str, ...]]:
     if options.train is not None:
         values.reasons["recipe"] = "as given by --train"
@@ -261,15 +280,7 @@ def resolve(
     device, values.reasons["device"] = resolve_device(options.device)
     precision, values.reasons["precision"] = resolve_precision(options.precision, device)
     recipe, policies = _policies(values, options, start)
-    values.reasons |= {f"phases.{n}.policy": f"of {recipe}" for n in range(len(policies))}
-    for name, given in (("epochs", options.epochs), ("lr", options.lr)):
-        several = _several(given)
-        if several and len(several) > len(policies):
-            message = f"--{name} has {len(several)} values, but {recipe} has {len(policies)} phase"
-            raise UsageError(message + "s" * (len(policies) > 1))
-    phases = tuple(_phase(values, options, n, p, start) for n, p in enumerate(policies))
-    total = sum(len(split) for split in data.splits.values())
-    workers = 0 if total < WORTH_WORKERS else min(_cores(), 8)
+    images = {name: len(split) for name, split in data.splits.items()}
     values.reasons |= {
         "backbone": backbone.origin,
         "weights": start.reason,
@@ -286,21 +297,16 @@ def resolve(
         data={
             "name": data.name,
             "fingerprint": data.fingerprint,
-            "images": {name: len(split) for name, split in data.splits.items()},
+            "images": images,
         },
         demonstration=options.data is None,
         recipe=recipe,
-        phases=phases,
+        phases=_phases(values, options, recipe, policies, start),
         batch_size=values.default("batch_size", options.batch_size, "batch_size"),
         device=str(device),
         precision=precision,
         seed=values.default("seed", options.seed, "seed"),
-        workers=values.take(
-            "workers",
-            options.workers,
-            workers,
-            f"{total:,} images" + (" are read in-process" if not workers else ", one per core"),
-        ),
+        workers=_workers(values, options, sum(images.values())),
         bad_images=values.take(
             "bad_images", options.bad_images, "error", "nothing is left out unasked"
         ),

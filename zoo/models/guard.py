@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from zoo.errors import BrokenBackbone, ZooError
-from zoo.plugins import one_line
+from zoo.errors import BrokenBackbone, ZooError, one_line
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
 
