@@ -122,7 +122,6 @@ def _learner(
         if first is None:
             raise DataError("no image of the val split can be read")
         reason = why_not_keep(network, first, images)
-        network.forwards = 0
         if reason is None:
             wrap = job.progress.wrap
             kept = keep_features(network, splits["train"], pictures, True, wrap)
