@@ -2,7 +2,8 @@
 
 Weights lie inside an installed package (`file`), at an address (`url`) or on the Hugging Face hub
 (`hub`). What is not a ready safetensors state dict is converted once into the cache, where a file
-is named by its own sha256, so that every later load can check it.
+is named by its own sha256, so that every later load can check it. A converter is given the path of
+a file that was just checked, and opens it once more.
 """
 
 from __future__ import annotations
