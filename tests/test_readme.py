@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from zoo.cli.group import zoo_group
-from zoo.data.folder import EMBEDDED
+from zoo.data.sources import EMBEDDED
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from zoo.data.folder import EMBEDDED, ImageData, open_data, open_split
+from zoo.data.sources import EMBEDDED, open_data, open_split
+from zoo.data.split import ImageData
 from zoo.errors import DataError, UsageError
 
 
@@ -35,7 +36,7 @@ def held(data: ImageData) -> set[str]:
 def test_class_folders_are_split_by_class(tmp_path: Path) -> None:
     data = open_data(make(tmp_path / "pets", "dog/{10}.png", "cat/{5}.png", "cat/deep/er/x.png"))
     train, val = data.splits["train"], data.splits["val"]
-    assert (data.name, data.classes, data.embedded) == ("pets", ("cat", "dog"), False)
+    assert (data.name, data.classes) == ("pets", ("cat", "dog"))
     assert (train.counts(2), val.counts(2)) == ((5, 8), (1, 2))
     everything = {*train.paths, *val.paths}
     assert len(everything) == len(train) + len(val) == 16
@@ -289,7 +290,7 @@ def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
 
 def test_the_embedded_images() -> None:
     data = open_data(None)
-    assert (data.name, data.embedded, data.notices) == ("clipart10 (embedded)", True, ())
+    assert (data.name, data.notices) == ("clipart10 (embedded)", ())
     assert len(data.classes) == 10
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 387, "val": 96}
     assert (EMBEDDED / "README.md").is_file()

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from zoo.data.decode import decode
-from zoo.data.folder import Split, open_data
 from zoo.data.loader import (
     BadImage,
     Batch,
@@ -18,6 +17,8 @@ from zoo.data.loader import (
     load_batches,
     worker_problem,
 )
+from zoo.data.sources import open_data
+from zoo.data.split import FileSplit
 from zoo.data.transforms import prepare
 from zoo.errors import EnvironmentProblem, UsageError
 from zoo.spec import Preprocess
@@ -26,7 +27,7 @@ SMALL = Preprocess((40, 48), resize=44)
 
 
 @pytest.fixture
-def split(tmp_path: Path) -> Split:
+def split(tmp_path: Path) -> FileSplit:
     """Eleven images, of which three cannot be read."""
     generator = np.random.default_rng(0)
     for label in ("a", "b"):
@@ -39,7 +40,7 @@ def split(tmp_path: Path) -> Split:
     whole = (tmp_path / paths[3]).read_bytes()
     (tmp_path / paths[3]).write_bytes(whole[: len(whole) // 2])
     Image.new("RGB", (100_000, 1)).save(tmp_path / paths[8])
-    return Split("train", tmp_path, paths, (0,) * 6 + (1,) * 5)
+    return FileSplit("train", tmp_path, paths, (0,) * 6 + (1,) * 5)
 
 
 def same(one: Batch, other: Batch) -> bool:
@@ -48,7 +49,7 @@ def same(one: Batch, other: Batch) -> bool:
     return all(equal) and one.bad == other.bad
 
 
-def test_a_batch_holds_what_can_be_read(split: Split) -> None:
+def test_a_batch_holds_what_can_be_read(split: FileSplit) -> None:
     order = [10, 2, 0, 8, 3, 7]
     first, second = load_batches(split, SMALL, order, 4)
     assert first.images.shape == (2, 3, 40, 48)
@@ -57,17 +58,17 @@ def test_a_batch_holds_what_can_be_read(split: Split) -> None:
     assert (first.indices.tolist(), first.labels.tolist()) == ([10, 0], [1, 0])
     for row, index in enumerate(first.indices.tolist()):
         assert torch.equal(first.images[row], prepare(decode(split.path(index)), SMALL))
-    narrow = BadImage("b/08.png", "100000 x 1 pixels are too narrow to resize")
-    assert first.bad == (BadImage("a/02.png", "not an image that zoo reads"), narrow)
-    assert (second.indices.tolist(), second.bad) == ([7], (BadImage("a/03.png", "truncated"),))
+    narrow = BadImage(split.where(8), "100000 x 1 pixels are too narrow to resize")
+    assert first.bad == (BadImage(split.where(2), "not an image that zoo reads"), narrow)
+    assert (second.indices.tolist(), second.bad) == ([7], (BadImage(split.where(3), "truncated"),))
 
 
-def test_a_batch_of_nothing_but_bad_images_is_empty(split: Split) -> None:
+def test_a_batch_of_nothing_but_bad_images_is_empty(split: FileSplit) -> None:
     (batch,) = load_batches(split, SMALL, [2, 3], 2)
     assert (len(batch), batch.images.shape, len(batch.bad)) == (0, (0, 3, 40, 48), 2)
 
 
-def test_the_number_of_workers_changes_nothing(split: Split) -> None:
+def test_the_number_of_workers_changes_nothing(split: FileSplit) -> None:
     order = epoch_order(len(split), seed=3, epoch=1)
     expected = list(load_batches(split, SMALL, order, 3))
     seen = [i for batch in expected for i in batch.indices.tolist()]
@@ -77,7 +78,7 @@ def test_the_number_of_workers_changes_nothing(split: Split) -> None:
         assert all(same(one, other) for one, other in zip(expected, found, strict=True))
 
 
-def test_loading_draws_no_random_numbers_of_others(split: Split) -> None:
+def test_loading_draws_no_random_numbers_of_others(split: FileSplit) -> None:
     before = torch.random.get_rng_state()
     for workers in (0, 1):
         list(load_batches(split, SMALL, range(4), 2, workers))
@@ -100,9 +101,9 @@ def children() -> set[int]:
     return {int(pid) for pid in listed.split()}
 
 
-def read_and_signal(split: Split, number: signal.Signals) -> list[int]:
+def read_and_signal(split: FileSplit, number: signal.Signals) -> list[int]:
     """Read many batches, and send a signal to the worker after the first."""
-    many = Split(split.name, split.root, split.paths * 50, split.labels * 50)
+    many = FileSplit(split.name, split.root, split.paths * 50, split.labels * 50)
     before, seen = children(), []
     for batch in load_batches(many, SMALL, range(len(many)), 8, workers=1):
         if not seen:
@@ -116,14 +117,14 @@ needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="finds its child
 
 
 @needs_proc
-def test_a_killed_worker_is_a_problem_of_the_environment(split: Split) -> None:
+def test_a_killed_worker_is_a_problem_of_the_environment(split: FileSplit) -> None:
     with pytest.raises(EnvironmentProblem, match=r"reads images died: it (is|exited)") as caught:
         read_and_signal(split, signal.SIGKILL)
     assert "workers" in str(caught.value.hint)
 
 
 @needs_proc
-def test_an_interrupt_is_the_main_process_to_act_on(split: Split) -> None:
+def test_an_interrupt_is_the_main_process_to_act_on(split: FileSplit) -> None:
     assert len(read_and_signal(split, signal.SIGINT)) == 550
 
 
@@ -139,8 +140,8 @@ def test_only_a_dead_worker_is_explained() -> None:
     assert worker_problem(RuntimeError("Caught X in DataLoader worker process 0.")) is None
 
 
-def test_a_bug_in_a_worker_is_not_hidden(split: Split) -> None:
-    short = Split(split.name, split.root, split.paths, ())
+def test_a_bug_in_a_worker_is_not_hidden(split: FileSplit) -> None:
+    short = FileSplit(split.name, split.root, split.paths, ())
     for workers in (0, 1):
         with pytest.raises(IndexError):
             list(load_batches(short, SMALL, [0], 1, workers))
@@ -178,7 +179,7 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_pinned_batches_are_the_same(split: Split) -> None:
+def test_pinned_batches_are_the_same(split: FileSplit) -> None:
     plain = list(load_batches(split, SMALL, range(11), 4, workers=1))
     pinned = list(load_batches(split, SMALL, range(11), 4, workers=1, pin_memory=True))
     assert all(batch.images.is_pinned() and batch.labels.is_pinned() for batch in pinned)

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.models import ConvNeXt_Tiny_Weights, EfficientNet_B0_Weights, ResNet18_Weights
 
-from zoo.data.folder import open_data
+from zoo.data.sources import open_data
 from zoo.data.transforms import normalize, prepare
 from zoo.errors import DataError
 from zoo.spec import Preprocess

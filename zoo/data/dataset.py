@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from zoo.data.decode import UnreadableImage, decode
-from zoo.data.folder import Split
+from zoo.data.decode import UnreadableImage
+from zoo.data.split import Split
 from zoo.data.transforms import prepare
 from zoo.errors import DataError
 from zoo.spec import Preprocess
@@ -19,7 +19,7 @@ class BadImage:
     """An image that could not be read.
 
     Args:
-        path: relative to the split's root.
+        path: which picture it is, for people; a file's path.
         reason: what is wrong with it, without its name.
     """
 
@@ -49,11 +49,11 @@ def read_sample(split: Split, preprocess: Preprocess, index: int) -> Sample | Ba
     when. What draws random numbers takes its seed and epoch as further arguments.
     """
     try:
-        image = prepare(decode(split.path(index)), preprocess)
+        image = prepare(split.picture(index), preprocess)
     except UnreadableImage as error:
-        return BadImage(split.paths[index], error.reason)
+        return BadImage(split.where(index), error.reason)
     except DataError as error:
-        return BadImage(split.paths[index], error.message)
+        return BadImage(split.where(index), error.message)
     return Sample(image, split.labels[index], index)
 
 

@@ -19,96 +19,37 @@ from zoo.data.scan import (
     scan_classes,
     shorten,
 )
-from zoo.errors import DataError, UsageError, did_you_mean
+from zoo.data.split import SPLITS, FileSplit, ImageData, check_known, draw_held
+from zoo.errors import DataError, did_you_mean
 
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-EMBEDDED = Path(__file__).with_name("clipart10")
 EXPECTED = "give a folder of class folders, or one with train/ and val/ of class folders"
 
 
-@dataclass(frozen=True)
-class Split:
-    """Images and their labels, in order of class and name.
-
-    Args:
-        name: `train`, `val`, `test`, or `all` where nothing is held out.
-        root: the folder that the paths are relative to.
-        paths: of each image, with `/` on every system; the first step is its class folder.
-        labels: of each image, a position in the classes.
-    """
-
-    name: str
-    root: Path
-    paths: tuple[str, ...]
-    labels: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def path(self, index: int) -> Path:
-        """Where an image lies."""
-        return self.root / self.paths[index]
-
-    def counts(self, n_classes: int) -> tuple[int, ...]:
-        """How many images each class has."""
-        counts = [0] * n_classes
-        for label in self.labels:
-            counts[label] += 1
-        return tuple(counts)
-
-
-@dataclass(frozen=True)
-class ImageData:
-    """A folder of images, split for training.
-
-    Args:
-        name: how a person would call it.
-        classes: sorted by name; of the train split, and the same for all.
-        splits: `train` and `val`, and `test` where the folder holds one.
-        fingerprint: sha256 over every image's split, path, class and size in bytes; the same
-            wherever the folder lies.
-        notices: what was left out or looks odd, one line each.
-        embedded: whether these are the images that zoo brings along.
-        reason: how the split came about.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    splits: Mapping[str, Split]
-    fingerprint: str
-    notices: tuple[str, ...]
-    embedded: bool
-    reason: str
-
-
-def open_data(source: str | Path | None, *, seed: int = 0, val_fraction: float = 0.2) -> ImageData:
+def open_folder(root: Path, *, seed: int, val_fraction: float, name: str = "") -> ImageData:
     """Find the images of a folder, and split them for training.
 
     Args:
-        source: a folder of class folders; or one with `train/`, maybe `val/` (or `valid/`, or
-            `validation/`) and maybe `test/`, each of class folders; None for the embedded images.
+        root: a folder of class folders; or one with `train/`, maybe `val/` (or `valid/`, or
+            `validation/`) and maybe `test/`, each of class folders.
         seed: decides which images are held out where the folder has no `val/`.
-        val_fraction: the share of each class that is held out there.
+        val_fraction: the share of each class that is held out there, between 0 and 1.
+        name: how a person would call it; by default the folder's own name.
 
     Raises:
         DataError: the folder cannot be trained on; says what is missing, and where.
-        UsageError: `val_fraction` is not between 0 and 1.
     """
-    if not 0 < val_fraction < 1:
-        raise UsageError(f"the validation share {val_fraction} is not between 0 and 1")
-    root = EMBEDDED if source is None else Path(source)
     layout = _find_layout(root)
     if "train" not in layout.folders:
         raise DataError(f"{root} has {layout.names}, but no train/", EXPECTED)
-    scans = {name: scan_classes(layout.path(name)) for name in layout.folders}
+    scans = {split: scan_classes(layout.path(split)) for split in layout.folders}
     notices = [*layout.notices]
-    for name, scan in scans.items():
-        notices += scan.notices(layout.short(name))
+    for split, scan in scans.items():
+        notices += scan.notices(layout.short(split))
     _check_train(scans["train"], layout.path("train"))
     parts: dict[str, Images] = {"train": scans["train"].images}
-    for name in [name for name in ("val", "test") if name in scans]:
-        parts[name] = {label: found for label, found in scans[name].images.items() if found}
-        notices += _check_held(parts, name, layout)
+    for split in [split for split in ("val", "test") if split in scans]:
+        parts[split] = {label: found for label, found in scans[split].images.items() if found}
+        notices += _check_held(parts, split, layout)
     reason = f"{layout.names} as found"
     if "val" not in parts:
         parts["train"], parts["val"] = _hold_out(parts["train"], seed, val_fraction)
@@ -117,14 +58,13 @@ def open_data(source: str | Path | None, *, seed: int = 0, val_fraction: float =
         reason = f"{100 * val_fraction:g} % of each class{inside} held out by seed {seed}"
     classes = tuple(parts["train"])
     _check_names(classes, root)
-    order = [name for name in ("train", "val", "test") if name in parts]
+    order = [split for split in ("train", "val", "test") if split in parts]
     return ImageData(
-        name="clipart10 (embedded)" if source is None else root.absolute().name or str(root),
+        name=name or root.absolute().name or str(root),
         classes=classes,
-        splits={name: _split(name, layout.path(name), parts[name], classes) for name in order},
-        fingerprint=_fingerprint({name: parts[name] for name in order}),
+        splits={part: _split(part, layout.path(part), parts[part], classes) for part in order},
+        fingerprint=_fingerprint({part: parts[part] for part in order}),
         notices=tuple(notices),
-        embedded=source is None,
         reason=reason,
     )
 
@@ -139,13 +79,11 @@ def _check_names(classes: Sequence[str], root: Path) -> None:
             raise DataError(message, "rename it") from error
 
 
-def open_split(
-    source: str | Path | None, classes: Sequence[str], split: str | None = None
-) -> Split:
-    """Find the images to evaluate a model on.
+def open_folder_split(root: Path, classes: Sequence[str], split: str | None = None) -> FileSplit:
+    """Find the images of a folder to evaluate a model on.
 
     Args:
-        source: a folder as for `open_data`; None for the embedded images.
+        root: a folder as for `open_folder`.
         classes: the model's, in its order; labels point into them by name.
         split: which one; None for `test` where there is one, else `val`. A folder of class
             folders has one split, `all`.
@@ -153,18 +91,14 @@ def open_split(
     Raises:
         DataError: no such split, no images, or classes that the model does not know.
     """
-    layout = _find_layout(EMBEDDED if source is None else Path(source))
+    layout = _find_layout(root)
     name = _choose(layout, split)
     where = layout.path(name)
     scan = scan_classes(where)
     images = {label: found for label, found in scan.images.items() if found}
     if not images:
         raise _nothing(scan, where)
-    unknown = [label for label in images if label not in classes]
-    if unknown:
-        hint = did_you_mean(unknown[0], classes, f"it knows {shorten(classes)}")
-        message = f"{where} holds classes that the model does not know: {shorten(unknown)}"
-        raise DataError(message, hint)
+    check_known(list(images), classes, where)
     return _split("all" if layout.plain else name, where, images, classes)
 
 
@@ -299,24 +233,14 @@ def _check_held(parts: Mapping[str, Images], name: str, layout: _Layout) -> list
 
 
 def _hold_out(images: Images, seed: int, fraction: float) -> tuple[Images, Images]:
-    """Draw a share of every class, at least one image and never all.
-
-    Each image's place in the draw depends on the seed and its own path alone, so that an image
-    more or less moves no other but the last drawn.
-    """
+    """Draw a share of every class, at least one image and never all."""
     kept: Images = {}
     held: Images = {}
     for label, found in images.items():
-        count = min(max(round(len(found) * fraction), 1), len(found) - 1)
-        ranked = sorted(found, key=lambda image: _draw(seed, image[0]))
-        drawn = set(ranked[:count])
-        kept[label] = [image for image in found if image not in drawn]
-        held[label] = [image for image in found if image in drawn]
+        drawn = draw_held([path for path, _ in found], seed, fraction)
+        kept[label] = [image for place, image in enumerate(found) if place not in drawn]
+        held[label] = [image for place, image in enumerate(found) if place in drawn]
     return kept, held
-
-
-def _draw(seed: int, path: str) -> bytes:
-    return hashlib.sha256(f"{seed}\0".encode() + os.fsencode(path)).digest()
 
 
 def _check_drawn(parts: Mapping[str, Images], layout: _Layout) -> list[str]:
@@ -330,9 +254,9 @@ def _check_drawn(parts: Mapping[str, Images], layout: _Layout) -> list[str]:
     return [f"{single} a single image, which trains and is not validated: {shorten(lone)}"]
 
 
-def _split(name: str, root: Path, images: Images, classes: Sequence[str]) -> Split:
+def _split(name: str, root: Path, images: Images, classes: Sequence[str]) -> FileSplit:
     label_of = {label: index for index, label in enumerate(classes)}
-    return Split(
+    return FileSplit(
         name=name,
         root=root,
         paths=tuple(path for found in images.values() for path, _ in found),

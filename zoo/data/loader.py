@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from zoo.data.dataset import BadImage, Sample, SplitDataset
-from zoo.data.folder import Split
+from zoo.data.split import Split
 from zoo.errors import EnvironmentProblem, UsageError
 from zoo.spec import Preprocess
 

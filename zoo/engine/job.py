@@ -8,7 +8,8 @@ from pathlib import Path
 
 from torch import nn
 
-from zoo.data.folder import ImageData, open_data
+from zoo.data.sources import open_data
+from zoo.data.split import ImageData
 from zoo.engine.plan import Plan
 from zoo.engine.progress import Progress
 from zoo.engine.resolve import Options, Start, check_classes, check_options, resolve, smallest_size

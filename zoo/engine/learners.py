@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from zoo.data.folder import Split
 from zoo.data.loader import Batch, batch_bounds, epoch_order, load_batches
+from zoo.data.split import Split
 from zoo.engine.device import autocast
 from zoo.engine.metrics import Meter
 from zoo.engine.network import Network
@@ -53,8 +53,8 @@ class Pictures:
             for bad in batch.bad:
                 if self.bad_images == "error":
                     hint = "remove it, or give --bad-images skip"
-                    raise DataError(f"cannot read {split.root / bad.path}: {bad.reason}", hint)
-                self.bad[str(split.root / bad.path)] = bad.reason
+                    raise DataError(f"cannot read {bad.path}: {bad.reason}", hint)
+                self.bad[bad.path] = bad.reason
             if len(batch.labels):
                 yield batch
 

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import nn
 
 from zoo.data.decode import decode
-from zoo.data.folder import Split, open_data, open_split
+from zoo.data.sources import open_data, open_split
+from zoo.data.split import Split
 from zoo.data.transforms import prepare
 from zoo.engine.device import memory_errors, resolve_device, resolve_precision
 from zoo.engine.learners import Pictures, count
@@ -150,7 +151,7 @@ class Model:
             batches = pictures.read(chosen, range(len(chosen)), self._network)
             meter = count(self._network, batches, len(self.classes))
         if not meter.summary()["images"]:
-            raise DataError(f"no image of {chosen.root} can be read")
+            raise DataError(f"no image of the {chosen.name} split can be read")
         said = meter.details(self.classes)
         return {"split": chosen.name, **said, "bad_images": dict(sorted(pictures.bad.items()))}
 

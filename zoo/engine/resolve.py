@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from zoo.config import Config
-from zoo.data.folder import ImageData
+from zoo.data.split import ImageData
 from zoo.engine.device import resolve_device, resolve_precision
 from zoo.engine.plan import Phase, Plan
 from zoo.engine.schedule import OPTIMIZERS, parse_schedule

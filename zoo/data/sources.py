@@ -1,0 +1,50 @@
+"""The one place that knows which kinds of images there are, and opens each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from zoo.data.folder import open_folder, open_folder_split
+from zoo.data.split import ImageData, Split
+from zoo.errors import UsageError
+
+EMBEDDED = Path(__file__).with_name("clipart10")
+EMBEDDED_NAME = "clipart10 (embedded)"
+
+
+def open_data(source: str | Path | None, *, seed: int = 0, val_fraction: float = 0.2) -> ImageData:
+    """Find images, and split them for training.
+
+    Args:
+        source: a folder of class folders; or one with `train/`, maybe `val/` (or `valid/`, or
+            `validation/`) and maybe `test/`, each of class folders; None for the embedded images.
+        seed: decides which images are held out where there is no validation split.
+        val_fraction: the share of each class that is held out there.
+
+    Raises:
+        DataError: they cannot be trained on; says what is missing, and where.
+        UsageError: `val_fraction` is not between 0 and 1.
+    """
+    if not 0 < val_fraction < 1:
+        raise UsageError(f"the validation share {val_fraction} is not between 0 and 1")
+    if source is None:
+        return open_folder(EMBEDDED, seed=seed, val_fraction=val_fraction, name=EMBEDDED_NAME)
+    return open_folder(Path(source), seed=seed, val_fraction=val_fraction)
+
+
+def open_split(
+    source: str | Path | None, classes: Sequence[str], split: str | None = None
+) -> Split:
+    """Find the images to evaluate a model on.
+
+    Args:
+        source: as for `open_data`.
+        classes: the model's, in its order; labels point into them by name.
+        split: which one; None for `test` where there is one, else `val`. What has no splits has
+            one, `all`.
+
+    Raises:
+        DataError: no such split, no images, or classes that the model does not know.
+    """
+    return open_folder_split(EMBEDDED if source is None else Path(source), classes, split)

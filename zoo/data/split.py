@@ -1,0 +1,147 @@
+"""What a training sees of its images: splits, each a row of pictures with labels."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from zoo.data.decode import decode
+from zoo.data.scan import shorten
+from zoo.errors import DataError, did_you_mean
+
+# What a person may call a split.
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+class Split(ABC):
+    """Pictures and their labels, in a fixed order, wherever they lie.
+
+    Attributes:
+        name: `train`, `val`, `test`, or `all` where nothing is held out.
+        labels: of each picture, a position in the classes.
+    """
+
+    name: str
+    labels: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def where(self, index: int) -> str:
+        """Say which picture it is, for people."""
+
+    @abstractmethod
+    def picture(self, index: int) -> Image.Image:
+        """Read a picture as 8-bit RGB.
+
+        Raises:
+            UnreadableImage: it cannot be read.
+        """
+
+    def counts(self, n_classes: int) -> tuple[int, ...]:
+        """How many pictures each class has."""
+        counts = [0] * n_classes
+        for label in self.labels:
+            counts[label] += 1
+        return tuple(counts)
+
+
+@dataclass(frozen=True)
+class FileSplit(Split):
+    """Pictures in files.
+
+    Args:
+        name: of the split.
+        root: the folder that the paths are relative to.
+        paths: of each image, with `/` on every system.
+        labels: of each image, a position in the classes.
+    """
+
+    name: str
+    root: Path
+    paths: tuple[str, ...]
+    labels: tuple[int, ...]
+
+    def path(self, index: int) -> Path:
+        """Where an image lies."""
+        return self.root / self.paths[index]
+
+    def where(self, index: int) -> str:
+        """Return the image's path."""
+        return str(self.path(index))
+
+    def picture(self, index: int) -> Image.Image:
+        """Decode an image.
+
+        Raises:
+            UnreadableImage: it cannot be read.
+        """
+        return decode(self.path(index))
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Images, split for training.
+
+    Args:
+        name: how a person would call them.
+        classes: names in the order of the labels, the same for every split.
+        splits: `train` and `val`, and `test` where there is one.
+        fingerprint: sha256 over what tells these images from others; the same wherever they lie.
+        notices: what was left out or looks odd, one line each.
+        reason: how the split came about.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, Split]
+    fingerprint: str
+    notices: tuple[str, ...]
+    reason: str
+
+
+def draw_held(names: Sequence[str], seed: int, fraction: float) -> set[int]:
+    """Draw which pictures of one class are held out: a share, at least one and never all.
+
+    Each picture's place in the draw depends on the seed and its own name alone, so that a picture
+    more or less moves no other but the last drawn.
+
+    Args:
+        names: of the class's pictures.
+        seed: of the draw.
+        fraction: the share that is held out.
+
+    Returns:
+        The positions of those that were drawn.
+    """
+    count = min(max(round(len(names) * fraction), 1), len(names) - 1)
+    return set(sorted(range(len(names)), key=lambda place: _draw(seed, names[place]))[:count])
+
+
+def _draw(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}\0".encode() + os.fsencode(name)).digest()
+
+
+def check_known(found: Sequence[str], classes: Sequence[str], where: str | Path) -> None:
+    """Refuse classes that a model does not know.
+
+    Args:
+        found: names of classes.
+        classes: the model's.
+        where: they were found.
+
+    Raises:
+        DataError: names those that are unknown.
+    """
+    known = set(classes)
+    if unknown := [name for name in found if name not in known]:
+        hint = did_you_mean(unknown[0], classes, f"it knows {shorten(classes)}")
+        message = f"{where} holds classes that the model does not know: {shorten(unknown)}"
+        raise DataError(message, hint)
