@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         Model,
         Run,
         evaluate,
+        features,
         finetune,
         freeze,
         get,
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
         load,
         plan,
         predict,
+        save,
+        transform,
     )
     from zoo.errors import (
         BrokenBackbone,
@@ -66,6 +69,7 @@ __all__ = [
     "WeightsError",
     "ZooError",
     "evaluate",
+    "features",
     "finetune",
     "freeze",
     "get",
@@ -74,6 +78,8 @@ __all__ = [
     "load",
     "plan",
     "predict",
+    "save",
+    "transform",
 ]
 
 

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.errors import UsageError
 from zoo.registry import load_registry
-from zoo.spec import Backbone
+from zoo.spec import Backbone, Preprocess
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
+    from zoo.data.transforms import Transform
     from zoo.engine.model import Model
+    from zoo.engine.options import Options
     from zoo.engine.plan import Plan
-    from zoo.engine.resolve import Options
 
 __all__ = [
     "Model",
     "Run",
     "evaluate",
+    "features",
     "finetune",
     "freeze",
     "get",
@@ -29,6 +32,8 @@ __all__ = [
     "load",
     "plan",
     "predict",
+    "save",
+    "transform",
 ]
 
 
@@ -95,7 +100,7 @@ def get(name: str) -> Backbone:
 
 
 def freeze(
-    model: nn.Module, backbone: Backbone | str, policy: str = "head"
+    model: nn.Module, backbone: Backbone | str | None = None, policy: str = "head"
 ) -> builtins.list[nn.Parameter]:
     """Freeze all that a policy does not train, and return the parameters that it does.
 
@@ -103,7 +108,7 @@ def freeze(
 
     Args:
         model: a network of that backbone, its heads in place; changed in place.
-        backbone: its description or name.
+        backbone: its description or name; None for a network that zoo built.
         policy: `head`, `all`, `stages:N` or module patterns.
 
     Raises:
@@ -114,19 +119,135 @@ def freeze(
     return freeze_model(model, get(backbone) if isinstance(backbone, str) else backbone, policy)
 
 
+def features(
+    model: Model | nn.Module | str | Path,
+    images: Any,
+    backbone: Backbone | str | None = None,
+    *,
+    batch_size: int = 32,
+    device: str = "auto",
+) -> Tensor:
+    """Return what the main head of a network reads of images: the network as a feature extractor.
+
+    The network runs in eval mode without gradients, and its modes are put back.
+
+    Args:
+        model: a loaded model, a network, a model file, a run folder, or the name of a pretrained
+            backbone.
+        images: paths, bytes, open files, PIL images or uint8 arrays `[height, width, 3]`, one or
+            many; or a tensor `[images, channels, height, width]`, uint8, or floats as `transform`
+            makes them.
+        backbone: description or name, for a network that zoo did not build.
+        batch_size: images per forward pass.
+        device: where to compute; a loaded model or network stays where it is.
+
+    Returns:
+        `[images, width]` float32 on the CPU, or more dimensions where the head reads more.
+
+    Raises:
+        DataError: an image cannot be read.
+        UsageError: zoo did not build the network, and no backbone is named.
+        BrokenBackbone: nothing arrives at the head.
+    """
+    from torch import nn
+
+    from zoo.engine.features import read_features
+    from zoo.engine.model import Model, load_features
+    from zoo.models.made import how_made
+
+    if isinstance(model, (str, Path)):
+        model = load_features(model, load_registry(), device)
+    if isinstance(model, Model):
+        return model.features(images, batch_size)
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"a {type(model).__name__} has no features", "give a network or a name")
+    described = get(backbone) if isinstance(backbone, str) else backbone
+    return read_features(model, how_made(model, described), images, batch_size)
+
+
+def transform(of: Model | nn.Module | Backbone | Preprocess | str) -> Transform:
+    """Return the function from a picture to what a network sees, for a `Dataset` of one's own.
+
+    Args:
+        of: a loaded model, a network that zoo built, a preprocess, or a backbone or its name,
+            which stand for its default weights.
+
+    Returns:
+        Called with a path, bytes, an open file or a PIL image, it gives
+        `[channels, height, width]` float32.
+    """
+    from torch import nn
+
+    from zoo.data.transforms import Transform
+    from zoo.models.made import how_made
+
+    if isinstance(of, str):
+        of = get(of)
+    if isinstance(of, Backbone):
+        return Transform(of.preprocess_for(of.weights[0] if of.weights else None))
+    if isinstance(of, Preprocess):
+        return Transform(of)
+    return Transform(how_made(of).preprocess if isinstance(of, nn.Module) else of.preprocess)
+
+
+def save(
+    model: nn.Module,
+    path: str | Path,
+    classes: Sequence[str],
+    backbone: Backbone | str | None = None,
+) -> Path:
+    """Write a network that was trained in a loop of one's own as a model file.
+
+    It is what `finetune` writes, so `load`, `predict` and `evaluate` read it.
+
+    Args:
+        model: the network.
+        path: of the file, `something.safetensors`.
+        classes: names in the order of the logits.
+        backbone: description or name, for a network that zoo did not build.
+
+    Returns:
+        The path.
+
+    Raises:
+        UsageError: the names are not as many as the head has classes.
+        EnvironmentProblem: the system refuses; what was there stays.
+    """
+    from zoo.engine.record import save_module
+    from zoo.models.made import how_made
+
+    described = get(backbone) if isinstance(backbone, str) else backbone
+    save_module(model, Path(path), classes, how_made(model, described))
+    return Path(path)
+
+
+def _name(backbone: str | Backbone) -> str:
+    """Return the name that the registry has for a backbone.
+
+    Raises:
+        UsageError: it was changed, so that no model file could name it.
+    """
+    if isinstance(backbone, str):
+        return backbone
+    if get(backbone.id) != backbone:
+        hint = "derive it in a registry.toml, or register it in a plugin"
+        raise UsageError(f"{backbone.id} is not as the registry describes it", hint)
+    return backbone.id
+
+
 def _options(given: dict[str, Any]) -> Options:
-    from zoo.engine.resolve import Options
+    from zoo.engine.options import Options
 
     if isinstance(given.get("weights"), Path):
         given = {**given, "weights": str(given["weights"])}
     return Options(**given)
 
 
-def plan(name: str, **options: Any) -> Plan:
+def plan(name: str | Backbone, **options: Any) -> Plan:
     """Return the plan of a training, touching nothing.
 
     Args:
-        name: id, bare name or alias.
+        name: id, bare name or alias, or a backbone of the registry.
         options: as `finetune` takes them.
 
     Raises:
@@ -136,18 +257,20 @@ def plan(name: str, **options: Any) -> Plan:
     from zoo.engine.train import load as load_job
 
     progress = Progress(quiet=True)
-    return load_job(name, _options(options), load_registry(), progress, dry_run=True).plan
+    asked = _options(options)
+    return load_job(_name(name), asked, load_registry(), progress, dry_run=True).plan
 
 
-def finetune(name: str, *, quiet: bool = True, **options: Any) -> Run:
+def finetune(name: str | Backbone, *, quiet: bool = True, **options: Any) -> Run:
     """Fine-tune a backbone and leave a run folder.
 
     Args:
-        name: id, bare name or alias.
+        name: id, bare name or alias, or a backbone of the registry.
         quiet: say nothing on stderr.
-        options: `data`, `classes`, `out`, `train`, `recipe`, `epochs`, `batch_size`, `optimizer`,
-            `lr`, `momentum`, `weight_decay`, `schedule`, `weights`, `device`, `precision`, `seed`,
-            `workers`, `bad_images`; see `zoo.engine.resolve.Options`.
+        options: `data`, `classes`, `out`, `train`, `recipe`, `head`, `head_at`, `epochs`,
+            `batch_size`, `optimizer`, `lr`, `momentum`, `weight_decay`, `schedule`, `augment`,
+            `input_size`, `in_chans`, `loss`, `metrics`, `weights`, `device`, `precision`, `seed`,
+            `workers`, `bad_images`; see `zoo.engine.options.Options`.
 
     Raises:
         ZooError: of the kind that says what was wrong; nothing half-written is left.
@@ -157,7 +280,7 @@ def finetune(name: str, *, quiet: bool = True, **options: Any) -> Run:
     from zoo.engine.train import fit
     from zoo.engine.train import load as load_job
 
-    job = load_job(name, _options(options), load_registry(), Progress(quiet))
+    job = load_job(_name(name), _options(options), load_registry(), Progress(quiet))
     return Run(*fit(job))
 
 
@@ -177,8 +300,8 @@ def load(path: str | Path, device: str = "auto", precision: str | None = None) -
     return load_model(path, load_registry(), device, precision)
 
 
-def evaluate(path: str | Path, data: str | Path | None = None, **options: Any) -> dict[str, Any]:
-    """Measure a model file on a folder of images; see `Model.evaluate`."""
+def evaluate(path: str | Path, data: Any = None, **options: Any) -> dict[str, Any]:
+    """Measure a model file on images; see `Model.evaluate`."""
     device = options.pop("device", "auto")
     return load(path, device).evaluate(data, **options)
 

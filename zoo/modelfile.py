@@ -29,6 +29,7 @@ FORMAT = 1
 KEY = "zoo"
 PRECISIONS = ("fp32", "bf16")
 MAX_SIZE = 1 << 14
+MAX_CHANNELS = 1 << 10
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
@@ -178,6 +179,7 @@ class ModelCard:
         metrics: per split, of the weights in this file.
         base: tag, sha256 and licence of the weights that training started from.
         versions: of zoo and the libraries.
+        new_head: what replaced the main head; empty for one layer like the old one.
         format: version of this description.
     """
 
@@ -192,6 +194,7 @@ class ModelCard:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     base: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    new_head: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -214,9 +217,10 @@ class ModelCard:
             "builder arguments": isinstance(self.kwargs, dict),
             "base": isinstance(self.base, dict) and isinstance(self.data, dict),
             "settings": isinstance(self.settings, dict),
+            "head": isinstance(self.new_head, dict),
             "classes": len(set(self.classes)) == len(self.classes) > 0,
             "precision": self.precision in PRECISIONS,
-            "preprocess": size <= MAX_SIZE and len(self.preprocess.mean) == 3,
+            "preprocess": size <= MAX_SIZE and self.preprocess.channels <= MAX_CHANNELS,
         }
         for part, good in sound.items():
             if not good:

@@ -136,6 +136,11 @@ class Preprocess:
         return self.size[0]
 
     @property
+    def channels(self) -> int:
+        """Channels that the network sees: 3 for RGB, 1 for grey."""
+        return len(self.mean)
+
+    @property
     def width(self) -> int:
         """Columns of pixels that the network sees."""
         assert isinstance(self.size, tuple)
@@ -213,7 +218,11 @@ class Backbone:
         params: how many parameters the published network has; None where not known.
         license: licence of the default weights; by default read from them.
         min_size: the smallest side in pixels that the network takes, where that is known.
-        fixed_size: the network takes no size but that of its preprocess.
+        fixed_size: the network, once built, takes no size but that of its preprocess.
+        image_size: the builder argument that builds a network of fixed size for another; None
+            where there is none.
+        in_chans: the builder argument that sets how many channels the network sees; None where its
+            library builds it for three only.
         refuse: why zoo will not fine-tune it; None where it will.
         source: the plugin's entry-point name; set by the registry.
         plugin: name of the plugin that it works through; set by the registry.
@@ -231,6 +240,8 @@ class Backbone:
     license: str | None = None
     min_size: int | None = None
     fixed_size: bool = False
+    image_size: str | None = None
+    in_chans: str | None = None
     refuse: str | None = None
     source: str = ""
     plugin: str = ""
@@ -279,23 +290,38 @@ class Backbone:
         """Return the preprocess of these weights, or the backbone's own."""
         return (weights.preprocess if weights else None) or self.preprocess
 
-    def build(self, classes: int | None = None, weights: str | None = None) -> nn.Module:
+    def build(
+        self,
+        classes: int | None = None,
+        weights: str | None = None,
+        *,
+        head: str | None = None,
+        head_at: str | None = None,
+        input_size: int | None = None,
+        in_chans: int | None = None,
+    ) -> nn.Module:
         """Build the network, its heads replaced for `classes`, nothing frozen.
 
         Args:
             classes: width of the new heads; None leaves the published heads.
             weights: None or `"none"` for random ones, `"auto"`, a published tag, or a file.
+            head: what replaces the main head: `"linear"`, or `"mlp:4096,dropout=0.5"`.
+            head_at: path of the module that it replaces; None for the leaf.
+            input_size: height and width in pixels of what it sees; None for its own.
+            in_chans: channels that it sees; None for three.
 
         Returns:
             The network, in training mode, on the CPU.
 
         Raises:
+            UsageError: its library does not build it with that size or those channels.
             WeightsError: the weights cannot be reached or are refused.
             BrokenBackbone: it does not build, or is not what its adapter says.
         """
         # By name, as an adapter names its builder: this room imports nothing above it.
         build = resolve_target("zoo.models.build:build_backbone", "zoo")
-        return build(self, classes=classes, weights=weights)  # type: ignore[no-any-return]
+        changes = {"head": head, "head_at": head_at, "input_size": input_size, "in_chans": in_chans}
+        return build(self, classes, weights, **changes)  # type: ignore[no-any-return]
 
     def with_source(self, source: str, origin: str) -> Backbone:
         """Return the same description under its owner's name."""

@@ -80,7 +80,7 @@ def test_a_plan_touches_nothing(pictures, tmp_path, monkeypatch):
         ({"train": "head", "recipe": "head"}, "exclude each other"),
         ({"train": "stages:0"}, "not a policy"),
         ({"recipe": "head-then-al"}, "did you mean head-then-all"),
-        ({"optimizer": "adamv"}, "did you mean adamw"),
+        ({"optimizer": "adamv"}, "did you mean adam, adamw"),
         ({"schedule": "cosin"}, "did you mean cosine"),
         ({"device": "cudda"}, "did you mean cuda"),
         ({"device": "meta"}, "computes nothing"),

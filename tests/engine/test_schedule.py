@@ -49,5 +49,6 @@ def test_optimizers():
     assert isinstance(sgd, torch.optim.SGD)
     assert sgd.defaults["momentum"] == 0.9
     assert isinstance(make_optimizer("adamw", parameters, 0.1, 0.9, 0.01), torch.optim.AdamW)
-    with pytest.raises(zoo.UsageError, match="did you mean adamw"):
-        make_optimizer("adam", parameters, 0.1, 0.9, 0.01)
+    assert type(make_optimizer("adam", parameters, 0.1, 0.9, 0.0)) is torch.optim.Adam
+    with pytest.raises(zoo.UsageError, match="did you mean adam, adamw"):
+        make_optimizer("adamm", parameters, 0.1, 0.9, 0.01)

@@ -63,6 +63,8 @@ def enumerate_backbones() -> Iterator[Backbone]:
             kwargs={"name": name},
             min_size=min(default.min_input_size[1:]) if default.min_input_size else None,
             fixed_size=default.fixed_input_size,
+            image_size="img_size" if default.fixed_input_size else None,
+            in_chans="in_chans",
             refuse=None if heads else NO_HEAD,
         )
 

@@ -60,6 +60,7 @@ AUXILIARY: Mapping[str, Any] = {"aux_logits": True, "init_weights": False}
 KWARGS: Mapping[str, Mapping[str, Any]] = {"googlenet": AUXILIARY, "inception_v3": AUXILIARY}
 
 FIXED_SIZE = ("maxvit_", "vit_")
+IMAGE_SIZE = "image_size"
 
 
 @hookimpl
@@ -74,10 +75,11 @@ def _backbone(name: str, rows: list[dict[str, Any]]) -> Backbone:
     weights = tuple(_weights(row) for row in rows)
     preprocess = Preprocess(**rows[0]["preprocess"])
     kwargs = {"name": name, **KWARGS.get(name, {})}
-    if name.startswith("vit_"):
+    image_size = IMAGE_SIZE if name.startswith("vit_") else None
+    if image_size:
         # Without weights too it must take the size that it is described with: vit_h_14's default
         # weights see 518 pixels, and torchvision's builder by itself makes it for 224.
-        kwargs["image_size"] = preprocess.height
+        kwargs[image_size] = preprocess.height
     # 1 is torchvision's way of not setting a limit.
     min_size = rows[0]["min_size"] if rows[0]["min_size"] > 1 else None
     return Backbone(
@@ -90,6 +92,7 @@ def _backbone(name: str, rows: list[dict[str, Any]]) -> Backbone:
         params=rows[0]["num_params"],
         min_size=min_size,
         fixed_size=name.startswith(FIXED_SIZE),
+        image_size=image_size,
     )
 
 

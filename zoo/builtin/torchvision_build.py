@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torchvision
 from torchvision import models
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 from zoo.errors import WeightsError
 from zoo.modelfile import read_checkpoint
@@ -70,6 +71,7 @@ def convert(path: Path, backbone: Backbone, weights: Weights) -> dict[str, Tenso
         # In place, since the versions are an attribute of this mapping.
         for old in list(published):
             published[DENSENET_OLD.sub(r"\1\2", old)] = published.pop(old)
+        _fit_positions(network, published)
         network.load_state_dict(published)
     except (OSError, MemoryError, WeightsError):
         raise
@@ -88,6 +90,14 @@ def convert(path: Path, backbone: Backbone, weights: Weights) -> dict[str, Tenso
         for name, tensor in network.state_dict().items()
         if left_out is None or not name.startswith(left_out)
     }
+
+
+def _fit_positions(network: nn.Module, published: dict[str, Tensor]) -> None:
+    """Resample the positions of a transformer that is built for another image size."""
+    name = "encoder.pos_embedding"
+    if name in published and published[name].shape != network.state_dict()[name].shape:
+        size, patch = network.image_size, network.patch_size
+        published.update(interpolate_embeddings(size, patch, dict(published)))
 
 
 def describe() -> dict[str, list[dict[str, Any]]]:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from zoo.engine.plan import Plan
 
 
+USUAL_AUGMENTATION = "crop,flip"
+
+
 class Several(click.ParamType):
     """One value, or one for each phase, separated by commas."""
 
@@ -58,13 +61,25 @@ def print_run(folder: Path, run: dict[str, Any]) -> None:
 @click.option("--out", metavar="DIR", help="The run folder; by default runs/NAME-1, -2, ...")
 @click.option("--train", metavar="POLICY", help="What trains: head, all, stages:N, or patterns.")
 @click.option("--recipe", metavar="NAME", help="head, all, or head-then-all.")
+@click.option("--head", metavar="HEAD", help="linear, or mlp:4096,dropout=0.5.")
+@click.option("--head-at", metavar="PATH", help="Replace this module, and not its last layer only.")
 @click.option("--epochs", type=Several(int, "a whole number"), metavar="N", help="Per phase: 5,3.")
 @click.option("--batch-size", type=int, metavar="N", help="Images per step.")
-@click.option("--optimizer", metavar="NAME", help="sgd or adamw.")
+@click.option("--optimizer", metavar="NAME", help="sgd, adam or adamw.")
 @click.option("--lr", type=Several(float, "a number"), metavar="X", help="Per phase: 1e-3,1e-4.")
 @click.option("--momentum", type=float, metavar="X", help="For sgd.")
 @click.option("--weight-decay", type=float, metavar="X")
 @click.option("--schedule", metavar="NAME", help="constant, step:7,0.1 or cosine:0.1.")
+@click.option(
+    "--augment",
+    metavar="WHAT",
+    is_flag=False,
+    flag_value=USUAL_AUGMENTATION,
+    help=f"Change training images at random: {USUAL_AUGMENTATION}, or what is named of crop, flip, "
+    "vflip, rotate, color, trivial, erase.",
+)
+@click.option("--input-size", type=int, metavar="N", help="Pixels that the network sees.")
+@click.option("--in-chans", type=int, metavar="N", help="Channels that it sees; 1 for grey.")
 @click.option("--weights", default="auto", show_default=True, help="auto, none, a tag, or a file.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32 or bf16.")

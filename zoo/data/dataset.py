@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from zoo.data.augment import Draw
 from zoo.data.decode import UnreadableImage
 from zoo.data.split import Split
 from zoo.data.transforms import prepare
@@ -29,10 +30,10 @@ class BadImage:
 
 @dataclass(frozen=True)
 class Sample:
-    """An image as the network sees it, but for normalization.
+    """An image as the network sees it.
 
     Args:
-        image: `[3, height, width]`, uint8.
+        image: `[channels, height, width]`: uint8, or floats that are normalized already.
         label: a position in the classes.
         index: its position in the split.
     """
@@ -42,30 +43,54 @@ class Sample:
     index: int
 
 
-def read_sample(split: Split, preprocess: Preprocess, index: int) -> Sample | BadImage:
+def read_sample(
+    split: Split, preprocess: Preprocess, index: int, draw: Draw | None = None
+) -> Sample | BadImage:
     """Read one image of a split.
 
-    A function of its arguments alone, so that it matters neither which process calls it nor
-    when. What draws random numbers takes its seed and epoch as further arguments.
+    A function of its arguments alone, so that it matters neither which process calls it nor when.
+
+    Args:
+        split: where the image is.
+        preprocess: how it is resized and cropped.
+        index: its position in the split.
+        draw: changes it at random; None leaves it as it is.
     """
     try:
-        image = prepare(split.picture(index), preprocess)
+        picture, label = split.sample(index)
+        if isinstance(picture, Tensor):
+            return Sample(_as_it_is(picture, preprocess), label, index)
+        image = draw(picture, preprocess, index) if draw else prepare(picture, preprocess)
     except UnreadableImage as error:
         return BadImage(split.where(index), error.reason)
     except DataError as error:
         return BadImage(split.where(index), error.message)
-    return Sample(image, split.labels[index], index)
+    return Sample(image, label, index)
+
+
+def _as_it_is(tensor: Tensor, preprocess: Preprocess) -> Tensor:
+    """Check a tensor that somebody else has prepared.
+
+    Raises:
+        DataError: it is not what the network sees.
+    """
+    wanted = (preprocess.channels, preprocess.height, preprocess.width)
+    if tuple(tensor.shape) != wanted:
+        message = f"it is {list(tensor.shape)}, and the network sees {list(wanted)}"
+        raise DataError(f"{message}; zoo.transform gives what it sees")
+    return tensor.float()
 
 
 class SplitDataset(Dataset[Sample | BadImage]):
     """A split as torch's loader wants it."""
 
-    def __init__(self, split: Split, preprocess: Preprocess) -> None:
+    def __init__(self, split: Split, preprocess: Preprocess, draw: Draw | None = None) -> None:
         self.split = split
         self.preprocess = preprocess
+        self.draw = draw
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getitem__(self, index: int) -> Sample | BadImage:
-        return read_sample(self.split, self.preprocess, index)
+        return read_sample(self.split, self.preprocess, index, self.draw)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from zoo.data.augment import Draw
 from zoo.data.dataset import BadImage, Sample, SplitDataset
 from zoo.data.split import Split
 from zoo.errors import EnvironmentProblem, UsageError
@@ -33,7 +34,8 @@ class Batch:
     """Images that go through the network together.
 
     Args:
-        images: `[n, 3, height, width]`, uint8, in channels-last memory order.
+        images: `[n, channels, height, width]` in channels-last memory order: uint8, or floats that
+            are normalized already.
         labels: `[n]`, int64.
         indices: `[n]`, int64: each image's position in the split.
         bad: those that could not be read, and are not in the tensors; `n` is 0 where all are.
@@ -84,6 +86,7 @@ def load_batches(
     batch_size: int,
     workers: int = 0,
     pin_memory: bool = False,
+    draw: Draw | None = None,
 ) -> Iterator[Batch]:
     """Read images of a split, batch by batch.
 
@@ -94,6 +97,7 @@ def load_batches(
         batch_size: images in a batch, as `batch_bounds` cuts them.
         workers: processes that read; 0 reads in this one.
         pin_memory: whether the batches are in page-locked memory, for copying to a device.
+        draw: changes the pictures at random; None leaves them as they are.
 
     Yields:
         Every position of the order once, as an image or as a bad one.
@@ -103,9 +107,9 @@ def load_batches(
     """
     bounds = batch_bounds(len(order), batch_size)
     loader = DataLoader(
-        SplitDataset(split, preprocess),
+        SplitDataset(split, preprocess, draw),
         batch_sampler=[list(order[first:last]) for first, last in bounds],
-        collate_fn=partial(_collate, size=(preprocess.height, preprocess.width)),
+        collate_fn=partial(_collate, preprocess=preprocess),
         num_workers=workers,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
@@ -143,9 +147,10 @@ def _start_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _collate(items: Sequence[Sample | BadImage], size: tuple[int, int]) -> Batch:
+def _collate(items: Sequence[Sample | BadImage], preprocess: Preprocess) -> Batch:
     samples = [item for item in items if isinstance(item, Sample)]
-    images = torch.empty((len(samples), *size, 3), dtype=torch.uint8)
+    shape = (len(samples), preprocess.height, preprocess.width, preprocess.channels)
+    images = torch.empty(shape, dtype=samples[0].image.dtype if samples else torch.uint8)
     for row, sample in zip(images, samples, strict=True):
         row.copy_(sample.image.permute(1, 2, 0))
     return Batch(

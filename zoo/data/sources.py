@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from zoo.data.folder import open_folder, open_folder_split
 from zoo.data.split import ImageData, Split
@@ -13,14 +14,18 @@ EMBEDDED = Path(__file__).with_name("clipart10")
 EMBEDDED_NAME = "clipart10 (embedded)"
 
 
-def open_data(source: str | Path | None, *, seed: int = 0, val_fraction: float = 0.2) -> ImageData:
+def open_data(
+    source: Any, *, seed: int = 0, val_fraction: float = 0.2, classes: int | None = None
+) -> ImageData:
     """Find images, and split them for training.
 
     Args:
         source: a folder of class folders; or one with `train/`, maybe `val/` (or `valid/`, or
-            `validation/`) and maybe `test/`, each of class folders; None for the embedded images.
+            `validation/`) and maybe `test/`, each of class folders; a `Dataset`, or a mapping of
+            splits to `Dataset`s or `DataLoader`s; None for the embedded images.
         seed: decides which images are held out where there is no validation split.
         val_fraction: the share of each class that is held out there.
+        classes: how many there are, for a dataset that names none.
 
     Raises:
         DataError: they cannot be trained on; says what is missing, and where.
@@ -28,14 +33,21 @@ def open_data(source: str | Path | None, *, seed: int = 0, val_fraction: float =
     """
     if not 0 < val_fraction < 1:
         raise UsageError(f"the validation share {val_fraction} is not between 0 and 1")
+    if _is_own(source):
+        from zoo.data.own import open_own
+
+        return open_own(source, seed=seed, val_fraction=val_fraction, classes=classes)
     if source is None:
         return open_folder(EMBEDDED, seed=seed, val_fraction=val_fraction, name=EMBEDDED_NAME)
     return open_folder(Path(source), seed=seed, val_fraction=val_fraction)
 
 
-def open_split(
-    source: str | Path | None, classes: Sequence[str], split: str | None = None
-) -> Split:
+def _is_own(source: object) -> bool:
+    """Whether it is data in Python's hands rather than a place; only that needs torch."""
+    return source is not None and not isinstance(source, (str, Path))
+
+
+def open_split(source: Any, classes: Sequence[str], split: str | None = None) -> Split:
     """Find the images to evaluate a model on.
 
     Args:
@@ -47,4 +59,8 @@ def open_split(
     Raises:
         DataError: no such split, no images, or classes that the model does not know.
     """
+    if _is_own(source):
+        from zoo.data.own import open_own_split
+
+        return open_own_split(source, classes, split)
     return open_folder_split(EMBEDDED if source is None else Path(source), classes, split)

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -44,6 +45,17 @@ class Split(ABC):
         Raises:
             UnreadableImage: it cannot be read.
         """
+
+    def sample(self, index: int) -> tuple[Image.Image | Any, int]:
+        """Read a picture with its label.
+
+        Returns:
+            The picture, or a tensor of floats that somebody has prepared already; and its label.
+
+        Raises:
+            UnreadableImage: it cannot be read.
+        """
+        return self.picture(index), self.labels[index]
 
     def counts(self, n_classes: int) -> tuple[int, ...]:
         """How many pictures each class has."""
@@ -97,6 +109,8 @@ class ImageData:
         fingerprint: sha256 over what tells these images from others; the same wherever they lie.
         notices: what was left out or looks odd, one line each.
         reason: how the split came about.
+        still: whether a picture is the same each time that it is read.
+        batch_size: of batches that come ready made; None where zoo makes them.
     """
 
     name: str
@@ -105,6 +119,8 @@ class ImageData:
     fingerprint: str
     notices: tuple[str, ...]
     reason: str
+    still: bool = True
+    batch_size: int | None = None
 
 
 def draw_held(names: Sequence[str], seed: int, fraction: float) -> set[int]:

@@ -6,7 +6,9 @@ picture, and `normalize` turns a batch of them into floats on the device that co
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from PIL import Image
@@ -14,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as vision
 
-from zoo.data.decode import MAX_PIXELS
+from zoo.data.decode import MAX_PIXELS, decode
 from zoo.errors import DataError
 from zoo.spec import Preprocess
 
@@ -33,7 +35,8 @@ def prepare(image: Image.Image, preprocess: Preprocess) -> Tensor:
         preprocess: which size, crop and interpolation.
 
     Returns:
-        `[3, height, width]` uint8, in the memory order of the picture, which is channels last.
+        `[channels, height, width]` uint8, in the memory order of the picture, which is channels
+        last; one channel is grey.
 
     Raises:
         DataError: the picture is so narrow that resizing it would take all memory.
@@ -46,6 +49,8 @@ def prepare(image: Image.Image, preprocess: Preprocess) -> Tensor:
     if preprocess.crop == "border":
         image = _pad(image, preprocess)
     image = vision.center_crop(image, [preprocess.height, preprocess.width])
+    if preprocess.channels == 1:
+        image = image.convert("L")
     pixels: Tensor = vision.pil_to_tensor(image)
     return pixels
 
@@ -76,7 +81,8 @@ def _pad(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     across = max(preprocess.width - image.width, 0)
     down = max(preprocess.height - image.height, 0)
     margins = [across // 2, down // 2, (across + 1) // 2, (down + 1) // 2]
-    color = [round(255 * value) for value in preprocess.mean]
+    mean = preprocess.mean * 3 if preprocess.channels == 1 else preprocess.mean
+    color = [round(255 * value) for value in mean]
     padded: Image.Image = vision.pad(image, margins, fill=color)
     return padded
 
@@ -85,7 +91,7 @@ def normalize(batch: Tensor, preprocess: Preprocess, dtype: torch.dtype = torch.
     """Turn bytes into what weights were trained on, on the device that they are on.
 
     Args:
-        batch: `[images, 3, height, width]`, uint8.
+        batch: `[images, channels, height, width]`, uint8.
         preprocess: whose mean and std.
         dtype: of the result; the arithmetic is in float32 whatever it is.
 
@@ -94,6 +100,32 @@ def normalize(batch: Tensor, preprocess: Preprocess, dtype: torch.dtype = torch.
     """
     mean, std = _constants(preprocess.mean, preprocess.std, batch.device)
     return batch.to(torch.float32).div_(255).sub_(mean).div_(std).to(dtype)
+
+
+@dataclass(frozen=True)
+class Transform:
+    """From a picture to what a network sees, for a `Dataset` of one's own.
+
+    Args:
+        preprocess: size, crop, interpolation, mean and std.
+    """
+
+    preprocess: Preprocess
+
+    def __call__(self, picture: Any) -> Tensor:
+        """Prepare and normalize a picture.
+
+        Args:
+            picture: a path, bytes, an open file or a PIL image.
+
+        Returns:
+            `[channels, height, width]`, float32.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        pixels = prepare(decode(picture), self.preprocess)
+        return normalize(pixels[None], self.preprocess)[0]
 
 
 @lru_cache(maxsize=16)

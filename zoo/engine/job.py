@@ -8,24 +8,29 @@ from pathlib import Path
 
 from torch import nn
 
+from zoo.data.augment import parse_augment
+from zoo.data.own import LoaderSplit
 from zoo.data.sources import open_data
 from zoo.data.split import ImageData
+from zoo.engine.options import Options, check_classes, check_options
 from zoo.engine.plan import Plan
 from zoo.engine.progress import Progress
-from zoo.engine.resolve import Options, Start, check_classes, check_options, resolve, smallest_size
-from zoo.errors import UsageError, WeightsError
+from zoo.engine.resolve import Start, resolve
+from zoo.errors import BrokenBackbone, UsageError, WeightsError
 from zoo.files import environment_problem
 from zoo.hookspecs import EpochEnded
 from zoo.models.build import (
-    Base,
     build_network,
     build_with_base,
     check_trainable,
     is_file_choice,
     setting_of,
 )
+from zoo.models.changes import size_refused
 from zoo.models.freeze import parse_policy, select
 from zoo.models.heads import resolve_head
+from zoo.models.made import Base, how_made
+from zoo.models.sizes import nearest_size, smallest_size, why_not_size
 from zoo.models.weights import where
 from zoo.plugins import BUILTIN
 from zoo.registry import Registry
@@ -68,28 +73,31 @@ def _ways_out(backbone: Backbone, registry: Registry, error: WeightsError) -> We
     return WeightsError(f"the weights of {backbone.id} cannot be had: {error}", hint)
 
 
-def _start(backbone: Backbone, choice: str, reason: str) -> Start:
-    setting = setting_of(backbone, choice)
+def _start(backbone: Backbone, options: Options, choice: str, reason: str) -> Start:
+    changes = options.changes
+    setting = setting_of(changes.apply(backbone), choice, changes)
+    named = {"--input-size": options.input_size, "--in-chans": options.in_chans}
+    asked = [f"{name} {value}" for name, value in named.items() if value is not None]
     return Start(
         choice=setting.published.tag if setting.published else choice,
         reason=reason,
         random=choice == "none",
         kwargs=setting.kwargs,
         preprocess=setting.preprocess,
-        preprocess_reason=setting.reason,
+        preprocess_reason=", ".join([setting.reason, *asked]),
     )
 
 
 def _first_start(backbone: Backbone, options: Options) -> Start:
     """Return what training would start from, reaching for nothing yet."""
     if options.weights != "auto":
-        return _start(backbone, options.weights, "as given")
+        return _start(backbone, options, options.weights, "as given")
     if backbone.weights:
         place = where(backbone, backbone.weights[0])
         said = {"installed": "installed", "cached": "in the cache", "download": "to be downloaded"}
-        return _start(backbone, "auto", f"auto: the default, {said[place]}")
+        return _start(backbone, options, "auto", f"auto: the default, {said[place]}")
     if options.data is None:
-        return _start(backbone, "none", "auto: none are published")
+        return _start(backbone, options, "none", "auto: none are published")
     message = f"no weights are published for {backbone.id}"
     raise WeightsError(message, "give --weights FILE, or --weights none, or another backbone")
 
@@ -113,12 +121,14 @@ def load(
     check_options(options)
     backbone = registry.get(name)
     check_trainable(backbone)
+    options.changes.placed(backbone)
     check_out(options)
     start = _first_start(backbone, options)
     seed = options.seed if options.seed is not None else registry.config.defaults["seed"]
     fraction = registry.config.defaults["val_fraction"]
-    data = open_data(options.data, seed=seed, val_fraction=fraction)
+    data = open_data(options.data, seed=seed, val_fraction=fraction, classes=options.classes)
     check_classes(options, data)
+    check_pictures(options, data)
     # Once before the weights, so that a wrong device or option costs no download.
     plan = resolve(backbone, options, data, start, registry.config)
     job = Job(backbone, options, registry, progress, data, plan, began=began)
@@ -138,15 +148,18 @@ def _check_policies(job: Job) -> None:
     Patterns that turn out to name heads only are trained like the policy `head`.
     """
     policies = [parse_policy(phase.policy) for phase in job.plan.phases]
-    model = job.model
+    model, described = job.model, job.backbone
     if model is None and any(policy.kind == "modules" for policy in policies):
-        model = build_network(job.backbone, job.plan.kwargs)
+        model = build_network(described, job.plan.kwargs)
+    elif model is not None:
+        described = how_made(model).backbone
     if model is None:
         return
-    heads = {resolve_head(model, head.path) for head in job.backbone.heads}
+    heads = {resolve_head(model, head.path) for head in described.heads}
     for number, policy in enumerate(policies):
-        trained = set(select(model, job.backbone.heads, policy).trained)
-        if policy.kind == "modules" and trained == heads:
+        trained = set(select(model, described.heads, policy).trained)
+        still = job.plan.augment == "none" and job.data.still
+        if policy.kind == "modules" and trained == heads and still:
             reason = "auto: the patterns name nothing but heads"
             job.plan = job.plan.with_phase(number, reason, keep_features=True)
 
@@ -154,21 +167,32 @@ def _check_policies(job: Job) -> None:
 def _get_weights(job: Job, start: Start) -> None:
     """Build the network on its weights; in a demonstration, on random ones where need be."""
     backbone, options = job.backbone, job.options
-    classes, seed = len(job.data.classes), job.plan.seed
+    classes, seed, changes = len(job.data.classes), job.plan.seed, job.options.changes
     try:
-        job.model, job.base = build_with_base(backbone, classes, start.choice, seed)
+        job.model, job.base = build_with_base(backbone, classes, start.choice, seed, changes)
+    except BrokenBackbone as error:
+        wanted = changes.kwargs(backbone)
+        if not wanted:
+            raise
+        arguments = ", ".join(f"{name}={value}" for name, value in wanted.items())
+        hint = "leave --input-size and --in-chans out"
+        reason = error.message.partition(": ")[2] or error.message
+        message = f"{backbone.id} cannot be built with {arguments}: {reason}"
+        raise UsageError(message, hint) from error
     except WeightsError as error:
         if options.weights != "auto" and is_file_choice(options.weights):
             raise
         if options.data is not None or options.weights != "auto":
             raise _ways_out(backbone, job.registry, error) from error
-        start = _start(backbone, "none", f"auto: {error}")
+        start = _start(backbone, options, "none", f"auto: {error}")
         job.progress.notice(
             f"DEMONSTRATION: pretrained weights cannot be had ({error.message}); "
             f"every layer is trained from RANDOM weights, so expect little"
         )
-        job.model, job.base = build_with_base(backbone, classes, "none", seed)
-    if start.random and options.data is None and not backbone.fixed_size:
+        job.model, job.base = build_with_base(backbone, classes, "none", seed, changes)
+    if options.input_size is not None:
+        _check_size(job.model, backbone, options.input_size)
+    elif start.random and options.data is None and not backbone.fixed_size:
         size = smallest_size(job.model, start.preprocess, DEMONSTRATION_SIZES)
         start = replace(
             start,
@@ -181,6 +205,35 @@ def _get_weights(job: Job, start: Start) -> None:
         some = ", ".join(job.base.left_out)
         job.progress.notice(f"{start.choice}: left out, of another width than the heads: {some}")
     job.plan = resolve(backbone, options, job.data, start, job.registry.config)
+    job.backbone = how_made(job.model).backbone
+
+
+def _check_size(model: nn.Module, backbone: Backbone, size: int) -> None:
+    """Refuse a size that the network cannot be trained at, and name one that it can.
+
+    Raises:
+        UsageError: the network fails on it.
+    """
+    preprocess = how_made(model).preprocess
+    if reason := why_not_size(model, preprocess):
+        near = None if backbone.fixed_size else nearest_size(model, preprocess, size)
+        raise size_refused(backbone, size, reason, near)
+
+
+def check_pictures(options: Options, data: ImageData) -> None:
+    """Refuse what cannot be done to the pictures that there are.
+
+    Raises:
+        UsageError: says what, and what to do instead.
+    """
+    files = data.still
+    if files and options.in_chans not in (None, 1, 3):
+        message = f"--in-chans {options.in_chans}: image files are read as colour (3) or grey (1)"
+        raise UsageError(message, "give other channels as tensors of a Dataset of your own")
+    loads = [name for name, split in data.splits.items() if isinstance(split, LoaderSplit)]
+    if loads and parse_augment(options.augment) is not None:
+        message = f"--augment cannot change what a DataLoader gives (data[{loads[0]!r}])"
+        raise UsageError(message, "change the pictures in its Dataset, or give the Dataset itself")
 
 
 def check_out(options: Options) -> None:

@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from zoo.data.augment import Augment, Draw
 from zoo.data.loader import Batch, batch_bounds, epoch_order, load_batches
+from zoo.data.own import LoaderSplit
 from zoo.data.split import Split
 from zoo.engine.device import autocast
-from zoo.engine.metrics import Meter
+from zoo.engine.metrics import Meter, Metrics
 from zoo.engine.network import Network
 from zoo.errors import DataError
 from zoo.models.heads import resolve_head
 from zoo.models.outputs import Logits
-from zoo.spec import Head
 
 KEEP_LIMIT = 4 << 30
 
@@ -39,15 +40,37 @@ class Pictures:
     bad_images: str
     bad: dict[str, str] = field(default_factory=dict)
 
-    def read(self, split: Split, order: Sequence[int], network: Network) -> Iterator[Batch]:
-        """Yield the images of a split in an order.
+    def steps(self, split: Split) -> int:
+        """How many batches a split makes."""
+        if isinstance(split, LoaderSplit):
+            return len(split.loader)
+        return len(batch_bounds(len(split), self.batch_size))
+
+    def read(
+        self,
+        split: Split,
+        order: Sequence[int],
+        network: Network,
+        draw: Draw | None = None,
+    ) -> Iterator[Batch]:
+        """Yield the images of a split in an order, which a `DataLoader` decides by itself.
+
+        Args:
+            split: where the images are.
+            order: positions in it.
+            network: for which they are prepared.
+            draw: changes them at random; None leaves them as they are.
 
         Raises:
             DataError: an image cannot be read and `bad_images` is `error`.
         """
+        if isinstance(split, LoaderSplit):
+            for images, labels in split.batches():
+                yield Batch(images, labels, torch.arange(len(labels)))
+            return
         pinned = network.device.type == "cuda"
         batches = load_batches(
-            split, network.preprocess, order, self.batch_size, self.workers, pinned
+            split, network.preprocess, order, self.batch_size, self.workers, pinned, draw
         )
         for batch in batches:
             for bad in batch.bad:
@@ -59,10 +82,12 @@ class Pictures:
                 yield batch
 
 
-def count(network: Network, batches: Iterator[Batch], classes: int) -> Meter:
+def count(
+    network: Network, batches: Iterator[Batch], classes: int, metrics: Metrics | None = None
+) -> Meter:
     """Run pictures through a network in eval mode, and count what it says."""
     network.module.eval()
-    meter = Meter(classes, network.device)
+    meter = Meter(classes, network.device, metrics)
     with torch.no_grad():
         for batch in batches:
             labels = batch.labels.to(network.device, non_blocking=True)
@@ -70,30 +95,45 @@ def count(network: Network, batches: Iterator[Batch], classes: int) -> Meter:
     return meter
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a learner is to learn.
+
+    Args:
+        train: what it trains on.
+        val: what it is validated on.
+        classes: how many there are.
+        seed: of all randomness.
+        batch_size: images per step.
+        augment: what is done to training pictures; None for nothing.
+        metrics: of the user's own, by name.
+    """
+
+    train: Split
+    val: Split
+    classes: int
+    seed: int
+    batch_size: int
+    augment: Augment | None = None
+    metrics: Metrics | None = None
+
+
 class PictureLearner:
     """Every image through the whole network, in every epoch."""
 
-    def __init__(
-        self,
-        network: Network,
-        train: Split,
-        val: Split,
-        classes: int,
-        pictures: Pictures,
-        seed: int,
-    ) -> None:
+    def __init__(self, network: Network, task: Task, pictures: Pictures) -> None:
         self.network = network
         self.module = network.module
-        self.train, self.val = train, val
-        self.classes = classes
+        self.task = task
         self.pictures = pictures
-        self.seed = seed
-        self.steps = len(batch_bounds(len(train), pictures.batch_size))
+        self.steps = pictures.steps(task.train)
 
     def train_batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the images of an epoch, `[images, 3, height, width]` uint8, and their labels."""
-        order = epoch_order(len(self.train), self.seed, epoch)
-        for batch in self.pictures.read(self.train, order, self.network):
+        """Yield the images of an epoch, `[images, channels, height, width]`, and their labels."""
+        task = self.task
+        order = epoch_order(len(task.train), task.seed, epoch)
+        draw = Draw(task.augment, task.seed, epoch) if task.augment else None
+        for batch in self.pictures.read(task.train, order, self.network, draw):
             if len(batch.labels) == 1 and batch.bad:
                 continue  # what unreadable images left over; batch norm cannot train on one
             yield batch.images, batch.labels.to(self.network.device, non_blocking=True)
@@ -104,8 +144,9 @@ class PictureLearner:
 
     def validate(self) -> Meter:
         """Count the validation split."""
-        batches = self.pictures.read(self.val, range(len(self.val)), self.network)
-        return count(self.network, batches, self.classes)
+        val = self.task.val
+        batches = self.pictures.read(val, range(len(val)), self.network)
+        return count(self.network, batches, self.task.classes, self.task.metrics)
 
 
 @dataclass
@@ -124,17 +165,19 @@ class Kept:
 
 
 class Tap:
-    """Takes the input of each head from the network as it runs."""
+    """Takes what enters and what leaves each head as the network runs."""
 
     def __init__(self, module: nn.Module, paths: Sequence[str]) -> None:
         self.seen: dict[str, Tensor] = {}
+        self.said: dict[str, Tensor] = {}
         self.handles = [
-            module.get_submodule(path).register_forward_pre_hook(self._hook(path)) for path in paths
+            module.get_submodule(path).register_forward_hook(self._hook(path)) for path in paths
         ]
 
-    def _hook(self, path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def take(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def _hook(self, path: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def take(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             self.seen[path] = inputs[0].detach()
+            self.said[path] = output.detach()
 
         return take
 
@@ -148,11 +191,17 @@ class Tap:
 
 def _heads_alone(network: Network, features: dict[str, Tensor], training: bool) -> Logits:
     """Run the heads on features."""
-    said: list[tuple[Head, Tensor]] = []
     with autocast(network.device, network.precision):
-        for head, (path, inputs) in zip(network.heads, features.items(), strict=False):
-            said.append((head, network.module.get_submodule(path)(inputs)))
-    (_, main), *others = said
+        said = {
+            path: network.module.get_submodule(path)(inputs) for path, inputs in features.items()
+        }
+    return _logits_of(network, said, training)
+
+
+def _logits_of(network: Network, said: dict[str, Tensor], training: bool) -> Logits:
+    """Return what the heads said, by path in any order, as what the network says."""
+    paths = {resolve_head(network.module, head.path): head for head in network.heads}
+    (_, main), *others = [(head, said[path]) for path, head in paths.items() if path in said]
     extra = tuple((logits, head.loss_weight) for head, logits in others) if training else ()
     return Logits(main, extra)
 
@@ -177,7 +226,12 @@ def why_not_keep(network: Network, batch: Batch, images: int) -> str | None:
             seen = {path: tap.seen[path] for path in paths if path in tap.seen}
             if paths[0] not in seen:
                 return "nothing arrives at the head"
-            alone = _heads_alone(network, seen, training)
+            # In training a head may drop some of its features, never the same twice.
+            alone = (
+                _logits_of(network, tap.said, training)
+                if training
+                else _heads_alone(network, seen, training)
+            )
         pairs = [(whole.main, alone.main)]
         pairs += [(a, b) for (a, _), (b, _) in zip(whole.extra, alone.extra, strict=False)]
         if len(whole.extra) != len(alone.extra):
@@ -214,10 +268,9 @@ def keep_features(
     labels: list[Tensor] = []
     row = torch.full((len(split),), -1, dtype=torch.int64)
     done = 0
-    steps = len(batch_bounds(len(split), pictures.batch_size))
     batches = pictures.read(split, range(len(split)), network)
     with torch.no_grad(), Tap(network.module, paths) as tap:
-        for batch in wrap(batches, steps, f"features of {split.name}"):
+        for batch in wrap(batches, pictures.steps(split), f"features of {split.name}"):
             tap.seen.clear()
             network.logits(batch.images, training)
             rows = slice(done, done + len(batch.labels))
@@ -239,21 +292,17 @@ def keep_features(
 class FeatureLearner:
     """Kept features through the heads; the rest of the network ran once."""
 
-    def __init__(
-        self, network: Network, train: Kept, val: Kept, classes: int, batch_size: int, seed: int
-    ) -> None:
+    def __init__(self, network: Network, task: Task, train: Kept, val: Kept) -> None:
         self.network = network
         self.module = network.module
+        self.task = task
         self.train, self.val = train, val
-        self.classes = classes
-        self.batch_size = batch_size
-        self.seed = seed
-        self.bounds = batch_bounds(len(train.row), batch_size)
+        self.bounds = batch_bounds(len(train.row), task.batch_size)
         self.steps = len(self.bounds)
 
     def train_batches(self, epoch: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         """Yield features by head and labels, batched and ordered as the images would be."""
-        order = torch.tensor(epoch_order(len(self.train.row), self.seed, epoch))
+        order = torch.tensor(epoch_order(len(self.train.row), self.task.seed, epoch))
         for first, last in self.bounds:
             rows = self.train.row[order[first:last]]
             rows = rows[rows >= 0].to(self.network.device)
@@ -268,7 +317,7 @@ class FeatureLearner:
     def validate(self) -> Meter:
         """Count the validation split."""
         self.module.eval()
-        meter = Meter(self.classes, self.network.device)
+        meter = Meter(self.task.classes, self.network.device, self.task.metrics)
         with torch.no_grad():
             for first in range(0, len(self.val.labels), 1024):
                 rows = slice(first, first + 1024)

@@ -20,7 +20,7 @@ from zoo.engine.plan import Phase
 from zoo.engine.schedule import make_optimizer, parse_schedule
 from zoo.errors import DataError, Diverged
 from zoo.hookspecs import EpochEnded
-from zoo.models.outputs import Logits, classification_loss
+from zoo.models.outputs import Logits, Loss, check_logits, check_loss, classification_loss
 
 Batches = Iterator[tuple[Any, Tensor]]
 
@@ -79,6 +79,7 @@ class Course:
         done: epochs that earlier phases ran.
         names: entries of the state dict that the phase can change.
         progress: wraps an epoch's batches to show them.
+        loss: what is minimised.
         report: told of each epoch.
     """
 
@@ -86,6 +87,7 @@ class Course:
     done: int
     names: list[str]
     progress: Callable[[Batches, int, str], Batches]
+    loss: Loss
     report: Callable[[EpochEnded], None]
 
 
@@ -94,6 +96,7 @@ def run_phase(phase: Phase, learner: Learner, best: Best, course: Course) -> Non
 
     Raises:
         Diverged: the loss, in training or validation, stopped being a number.
+        BrokenBackbone: the network gives probabilities and not logits.
         DataError: not one image of a split can be read.
     """
     factor = parse_schedule(phase.schedule)
@@ -116,7 +119,11 @@ def run_phase(phase: Phase, learner: Learner, best: Best, course: Course) -> Non
             lr = phase.lr * factor(share, epoch - 1)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            loss = classification_loss(learner.logits(inputs, training=True), labels)
+            said = learner.logits(inputs, training=True)
+            loss = classification_loss(said, labels, course.loss)
+            if epoch == 1 and step == 0:
+                check_logits(said.main)
+                check_loss(loss)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
-from zoo.data.decode import decode
+from zoo.data.pictures import as_many, name_of, prepare_one
 from zoo.data.sources import open_data, open_split
 from zoo.data.split import Split
-from zoo.data.transforms import prepare
 from zoo.engine.device import memory_errors, resolve_device, resolve_precision
+from zoo.engine.features import read_features
 from zoo.engine.learners import Pictures, count
+from zoo.engine.metrics import Metrics
 from zoo.engine.network import Network
 from zoo.errors import DataError, UsageError, WeightsError, ZooError
 from zoo.modelfile import ModelCard, read_model
 from zoo.models.build import build_network, build_with_base, check_card, find_published
 from zoo.models.guard import guard
 from zoo.models.heads import replace_heads
+from zoo.models.made import MADE, Base, Made, how_made
+from zoo.models.newhead import NewHead, check_widths
 from zoo.models.state import load_state
 from zoo.registry import Registry
 from zoo.spec import Backbone, Head, Preprocess, Weights, resolve_target
@@ -85,16 +87,13 @@ class Model:
         """
         if top < 1:
             raise UsageError(f"top is {top}", "give at least 1")
-        images = [images] if _is_one(images) else images
         answers: list[dict[str, Any]] = []
         waiting: list[tuple[dict[str, Any], torch.Tensor]] = []
-        for image in images:
-            answer: dict[str, Any] = {"path": _name_of(image)}
+        for image in as_many(images):
+            answer: dict[str, Any] = {"path": name_of(image)}
             answers.append(answer)
             try:
-                if isinstance(image, np.ndarray):
-                    image = Image.fromarray(image)
-                waiting.append((answer, prepare(decode(image), self.preprocess)))
+                waiting.append((answer, prepare_one(image, self.preprocess)))
             except DataError as error:
                 answer["error"] = str(error)
             if len(waiting) == batch_size:
@@ -119,23 +118,30 @@ class Model:
                 for value, place in zip(values, places, strict=True)
             ]
 
+    def features(self, images: Any, batch_size: int = BATCH) -> torch.Tensor:
+        """Return what the main head reads of images; see `zoo.features`."""
+        module, precision = self.module, self._network.precision
+        return read_features(module, how_made(module), images, batch_size, precision)
+
     def evaluate(
         self,
-        data: str | Path | None = None,
+        data: Any = None,
         split: str | None = None,
         batch_size: int = BATCH,
         workers: int = 0,
         bad_images: str = "error",
+        metrics: Metrics | None = None,
     ) -> dict[str, Any]:
-        """Measure it on a folder of images, classes matched by name.
+        """Measure it on images, classes matched by name.
 
         Args:
-            data: a folder of class folders, or with splits; None for the embedded set.
+            data: as `zoo.finetune` takes it; None for the embedded set.
             split: which split; by default `test` where there is one, else `val`. Of the very
                 folder that it was trained on, `val` is what training held out.
             batch_size: images per forward pass.
             workers: processes that decode.
             bad_images: `error` or `skip`.
+            metrics: further ones by name, each called with all logits and labels.
 
         Returns:
             `split`, `loss`, `top1` and `top5` in 0..1, `images`, `per_class`, `confusion`
@@ -149,13 +155,13 @@ class Model:
         pictures = Pictures(batch_size, workers, bad_images)
         with memory_errors("evaluating"):
             batches = pictures.read(chosen, range(len(chosen)), self._network)
-            meter = count(self._network, batches, len(self.classes))
+            meter = count(self._network, batches, len(self.classes), metrics)
         if not meter.summary()["images"]:
             raise DataError(f"no image of the {chosen.name} split can be read")
         said = meter.details(self.classes)
         return {"split": chosen.name, **said, "bad_images": dict(sorted(pictures.bad.items()))}
 
-    def _trained_split(self, data: str | Path | None, split: str | None) -> Split | None:
+    def _trained_split(self, data: Any, split: str | None) -> Split | None:
         """Return the split that training itself made of these images; None of any others."""
         if self.card is None or not {"seed", "val_fraction"} <= self.card.settings.keys():
             return None
@@ -167,18 +173,6 @@ class Model:
         if found.fingerprint != self.card.data.get("fingerprint") or found.classes != self.classes:
             return None
         return found.splits.get(split or ("test" if "test" in found.splits else "val"))
-
-
-def _is_one(images: Any) -> bool:
-    if isinstance(images, np.ndarray):
-        return images.ndim == 3
-    return isinstance(images, (str, bytes, Path, Image.Image)) or hasattr(images, "read")
-
-
-def _name_of(image: Any) -> str:
-    if isinstance(image, (str, Path)):
-        return str(image)
-    return str(getattr(image, "filename", "") or getattr(image, "name", "") or "image")
 
 
 def model_file_at(path: str | Path) -> Path | None:
@@ -212,7 +206,15 @@ def load_model(
     backbone = registry.get(card.backbone)
     check_card(card, backbone, file)
     module = build_network(backbone, card.kwargs)
-    replace_heads(module, card.heads, len(card.classes), card.preprocess)
+    new = NewHead.from_dict(card.new_head)
+    try:
+        check_widths(held.tensors, card.heads, new)
+        replace_heads(module, card.heads, len(card.classes), card.preprocess, new)
+    except UsageError as error:
+        raise WeightsError(f"{file} does not fit {card.backbone}: {error}") from error
+    module.__dict__[MADE] = Made(
+        replace(backbone, heads=card.heads), card.kwargs, card.preprocess, _base_of(card), new
+    )
     try:
         load_state(module, held.tensors)
     except RuntimeError as error:
@@ -220,6 +222,31 @@ def load_model(
         raise WeightsError(f"{file} does not fit {card.backbone}: {said}") from error
     network = _on_device(module, card.heads, card.preprocess, device, precision or card.precision)
     return Model(network, card.classes, card.backbone, card)
+
+
+def _base_of(card: ModelCard) -> Base:
+    known = {item.name for item in fields(Base)} - {"untrained", "left_out"}
+    return Base(**{"kind": "none"} | {k: v for k, v in card.base.items() if k in known})
+
+
+def load_features(name: str | Path, registry: Registry, device: str = "auto") -> Model:
+    """Load a model file, a run folder, or a pretrained backbone, whatever its head is worth.
+
+    Raises:
+        UsageError: the backbone has no published weights.
+        WeightsError: they cannot be had, or the file cannot be used.
+    """
+    if model_file_at(name):
+        return load_model(name, registry, device)
+    backbone = registry.get(str(name))
+    if not backbone.weights:
+        hint = f"build one: zoo.get({str(name)!r}).build()"
+        raise UsageError(f"{backbone.id} has no published weights to read features with", hint)
+    module, _ = build_with_base(backbone, None, "auto")
+    made = how_made(module)
+    return Model(
+        _on_device(module, backbone.heads, made.preprocess, device, "auto"), (), backbone.id
+    )
 
 
 def _on_device(

@@ -49,7 +49,7 @@ class Network:
         """Run a batch through the network.
 
         Args:
-            images: `[images, 3, height, width]`, uint8.
+            images: `[images, channels, height, width]`: uint8, or floats that are normalized.
             training: whether further heads count to the loss; the modules' modes are the caller's.
 
         Returns:
@@ -60,7 +60,9 @@ class Network:
         """
         self.forwards += len(images)
         on_device = images.to(self.device, non_blocking=True)
-        inputs = normalize(on_device, self.preprocess).contiguous(memory_format=torch.channels_last)
+        if on_device.dtype == torch.uint8:
+            on_device = normalize(on_device, self.preprocess)
+        inputs = on_device.contiguous(memory_format=torch.channels_last)
         with self._guarded(inputs), autocast(self.device, self.precision):
             output = self.module(inputs)
         return read_output(output, self.heads, training)

@@ -21,7 +21,7 @@ class Phase:
         name: for people: `head`, `all`.
         policy: which parameters train.
         epochs: passes over the training images.
-        optimizer: `sgd` or `adamw`.
+        optimizer: `sgd`, `adam` or `adamw`.
         lr: learning rate before the schedule's factor.
         momentum: for `sgd`.
         weight_decay: as torch applies it.
@@ -50,6 +50,10 @@ class Plan:
         kwargs: builder arguments.
         preprocess: from image to input.
         classes: names in the order of the logits.
+        head: what replaces the main head: `linear`, or `mlp:...`.
+        head_at: paths of what is replaced.
+        augment: what is done to training pictures; `none` for nothing.
+        loss: what is minimised.
         data: name, fingerprint, and images per split.
         demonstration: whether the embedded set stands in for the user's own.
         recipe: name of the recipe, or of the policy.
@@ -72,6 +76,10 @@ class Plan:
     data: Mapping[str, Any]
     demonstration: bool
     recipe: str
+    head: str
+    head_at: str
+    augment: str
+    loss: str
     phases: tuple[Phase, ...]
     batch_size: int
     device: str
@@ -103,6 +111,10 @@ class Plan:
             "data": f"{self.data['name']}: {counts}",
             "classes": f"{len(self.classes)}: {_shorten(', '.join(self.classes))}",
             "preprocess": f"{size} {self.preprocess.crop} {self.preprocess.interpolation}",
+            "augment": self.augment,
+            "head": self.head,
+            "head_at": self.head_at,
+            "loss": self.loss,
             "recipe": self.recipe,
         }
 

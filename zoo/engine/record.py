@@ -7,19 +7,24 @@ import io
 import json
 import os
 import platform
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from zoo import __version__
 from zoo.engine.job import Job
 from zoo.engine.network import Network
 from zoo.engine.plan import Plan
+from zoo.errors import UsageError
 from zoo.files import library_versions, write_bytes
 from zoo.hookspecs import EpochEnded
 from zoo.modelfile import ModelCard, write_model
+from zoo.models.heads import head_classes, resolve_head
+from zoo.models.made import Base, Made
 
 MODEL, RECORD, HISTORY = "model.safetensors", "run.json", "history.csv"
 
@@ -30,7 +35,8 @@ def _versions() -> dict[str, str]:
 
 def _card(job: Job, metrics: dict[str, Any]) -> ModelCard:
     plan = job.plan
-    short = {name: {k: m[k] for k in ("loss", "top1", "top5")} for name, m in metrics.items()}
+    kept = ("loss", "top1", "top5", *(job.options.metrics or ()))
+    short = {name: {k: m[k] for k in kept} for name, m in metrics.items()}
     return ModelCard(
         backbone=plan.backbone,
         kwargs=plan.kwargs,
@@ -40,6 +46,8 @@ def _card(job: Job, metrics: dict[str, Any]) -> ModelCard:
         precision=plan.precision,
         settings={
             "recipe": plan.recipe,
+            "augment": plan.augment,
+            "loss": plan.loss,
             "phases": [asdict(phase) for phase in plan.phases],
             "batch_size": plan.batch_size,
             "seed": plan.seed,
@@ -49,14 +57,15 @@ def _card(job: Job, metrics: dict[str, Any]) -> ModelCard:
         },
         data={"fingerprint": plan.data["fingerprint"], "images": plan.data["images"]},
         metrics=short,
-        base={k: v for k, v in asdict(job.base).items() if k != "left_out"},
+        base=_base(job.base),
         versions=_versions(),
+        new_head=job.options.changes.head.to_dict(),
     )
 
 
-def _history_csv(history: list[EpochEnded]) -> bytes:
+def _history_csv(history: list[EpochEnded], further: Iterable[str]) -> bytes:
     text = io.StringIO()
-    names = ("loss", "top1", "top5")
+    names = ("loss", "top1", "top5", *further)
     columns = (
         "phase",
         "epoch",
@@ -87,6 +96,45 @@ def _environment(plan: Plan) -> dict[str, Any]:
     }
 
 
+def save_module(
+    module: nn.Module, path: Path, classes: Sequence[str], made: Made, precision: str = "fp32"
+) -> str:
+    """Write a network that was trained elsewhere as a model file, and return its sha256.
+
+    Args:
+        module: the network.
+        path: of the file.
+        classes: names in the order of the logits.
+        made: how it was made.
+        precision: that predictions are to use.
+
+    Raises:
+        UsageError: there are not as many names as the head has classes.
+        EnvironmentProblem: the system refuses; what was there stays.
+    """
+    head = made.backbone.heads[0]
+    wide = head_classes(module.get_submodule(resolve_head(module, head.path)))
+    if wide != len(classes) or len(set(classes)) != len(classes):
+        message = f"{len(classes)} classes are named, and the head {head.path} ends in {wide}"
+        raise UsageError(message, "give each class one name, in the order of the logits")
+    card = ModelCard(
+        backbone=made.backbone.id,
+        kwargs=made.kwargs,
+        heads=made.backbone.heads,
+        classes=tuple(classes),
+        preprocess=made.preprocess,
+        precision=precision,
+        base=_base(made.base),
+        versions=_versions(),
+        new_head=made.new_head.to_dict(),
+    )
+    return write_model(path, module.state_dict(), card)
+
+
+def _base(base: Base) -> dict[str, Any]:
+    return {name: value for name, value in asdict(base).items() if name != "left_out"}
+
+
 def save(
     job: Job, network: Network, folder: Path, metrics: dict[str, Any], seconds: float
 ) -> dict[str, Any]:
@@ -95,7 +143,7 @@ def save(
     Raises:
         EnvironmentProblem: the system refuses.
     """
-    write_bytes(folder / HISTORY, _history_csv(job.history))
+    write_bytes(folder / HISTORY, _history_csv(job.history, job.options.metrics or ()))
     card = _card(job, metrics)
     digest = write_model(folder / MODEL, network.module.state_dict(), card)
     run = {

@@ -10,7 +10,7 @@ from torch import nn
 
 from zoo.errors import UsageError, did_you_mean
 
-OPTIMIZERS = ("sgd", "adamw")
+OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "step", "cosine")
 WARMUP = 0.1
 
@@ -74,10 +74,10 @@ def make_optimizer(
     """Return an optimizer over the parameters that train.
 
     Args:
-        name: `sgd` (with momentum) or `adamw` (arXiv 1711.05101).
+        name: `sgd` (with momentum), `adam` (arXiv 1412.6980) or `adamw` (arXiv 1711.05101).
         parameters: those that train, and no others.
         lr: learning rate before the schedule's factor.
-        momentum: for `sgd`; `adamw` keeps torch's own betas.
+        momentum: for `sgd`; the others keep torch's own betas.
         weight_decay: as torch applies it.
 
     Raises:
@@ -85,6 +85,8 @@ def make_optimizer(
     """
     if name == "sgd":
         return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    if name == "adam":
+        return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
     if name == "adamw":
         return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
     hint = did_you_mean(name, OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")

@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from zoo.data.augment import parse_augment
 from zoo.engine.device import memory_errors
 from zoo.engine.job import CLAIM, Job, load
 from zoo.engine.learners import (
     FeatureLearner,
     PictureLearner,
     Pictures,
+    Task,
     count,
     keep_features,
     why_not_keep,
@@ -26,13 +28,14 @@ from zoo.engine.learners import (
 from zoo.engine.loop import Best, Course, run_phase
 from zoo.engine.metrics import Meter
 from zoo.engine.network import Network
+from zoo.engine.options import Options
 from zoo.engine.plan import Phase
 from zoo.engine.record import HISTORY, MODEL, save
-from zoo.engine.resolve import Options
 from zoo.errors import Busy, DataError, EnvironmentProblem, UsageError
 from zoo.files import environment_problem
 from zoo.hookspecs import EpochEnded, FitEnded, FitFailed, FitStarted
 from zoo.models.freeze import freeze, parse_policy, select
+from zoo.models.outputs import Loss
 from zoo.models.state import load_state
 
 __all__ = ["Job", "fit", "load"]
@@ -114,21 +117,37 @@ def _learner(
     job: Job, network: Network, phase: Phase, number: int, pictures: Pictures
 ) -> PictureLearner | FeatureLearner:
     """Return what a phase trains on; kept features where that is proven to be the same."""
-    plan, splits, classes = job.plan, job.data.splits, len(job.data.classes)
+    plan, train, val = job.plan, job.data.splits["train"], job.data.splits["val"]
+    task = Task(
+        train=train,
+        val=val,
+        classes=len(plan.classes),
+        seed=plan.seed,
+        batch_size=plan.batch_size,
+        augment=parse_augment(plan.augment),
+        metrics=job.options.metrics,
+    )
     if phase.keep_features:
-        images = len(splits["train"]) + len(splits["val"])
-        few = range(min(len(splits["val"]), plan.batch_size))
-        first = next(pictures.read(splits["val"], few, network), None)
+        few = range(min(len(val), plan.batch_size))
+        first = next(pictures.read(val, few, network), None)
         if first is None:
             raise DataError("no image of the val split can be read")
-        reason = why_not_keep(network, first, images)
+        reason = why_not_keep(network, first, len(train) + len(val))
         if reason is None:
             wrap = job.progress.wrap
-            kept = keep_features(network, splits["train"], pictures, True, wrap)
-            held = keep_features(network, splits["val"], pictures, False, wrap)
-            return FeatureLearner(network, kept, held, classes, plan.batch_size, plan.seed)
+            kept = keep_features(network, train, pictures, True, wrap)
+            held = keep_features(network, val, pictures, False, wrap)
+            return FeatureLearner(network, task, kept, held)
         job.plan = plan.with_phase(number, f"auto: {reason}", keep_features=False)
-    return PictureLearner(network, splits["train"], splits["val"], classes, pictures, plan.seed)
+    return PictureLearner(network, task, pictures)
+
+
+def _loss(job: Job, device: torch.device) -> Loss:
+    """Return what is minimised, on the device where it has weights of its own."""
+    given = job.options.loss
+    if isinstance(given, torch.nn.Module):
+        return given.to(device)
+    return given or torch.nn.functional.cross_entropy
 
 
 def train(job: Job, network: Network, pictures: Pictures) -> Meter:
@@ -147,6 +166,7 @@ def train(job: Job, network: Network, pictures: Pictures) -> Meter:
         observe("zoo_after_epoch", event)
 
     done = 0
+    loss = _loss(job, network.device)
     for number, phase in enumerate(job.plan.phases):
         if best.state is not None:
             load_state(network.module, best.state, strict=False)
@@ -161,7 +181,7 @@ def train(job: Job, network: Network, pictures: Pictures) -> Meter:
             best.state |= {
                 name: tensors[name].detach().clone() for name in names if name not in best.state
             }
-        course = Course(job.plan.seed, done, names, job.progress.wrap, report)
+        course = Course(job.plan.seed, done, names, job.progress.wrap, loss, report)
         run_phase(phase, learner, best, course)
         done += phase.epochs
     assert best.state is not None
@@ -184,7 +204,7 @@ def _run(job: Job, folder: Path) -> dict[str, Any]:
     if "test" in job.data.splits:
         split = job.data.splits["test"]
         batches = pictures.read(split, range(len(split)), network)
-        meters["test"] = count(network, batches, len(plan.classes))
+        meters["test"] = count(network, batches, len(plan.classes), job.options.metrics)
     metrics = {name: meter.details(plan.classes) for name, meter in meters.items()}
     job.bad = dict(sorted(pictures.bad.items()))
     if job.bad:

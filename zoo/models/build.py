@@ -17,38 +17,20 @@ from torch import nn
 
 from zoo.errors import BrokenBackbone, UsageError, WeightsError
 from zoo.modelfile import KEY, ModelCard, read_model, read_tensors
+from zoo.models.changes import UNCHANGED, Changes
 from zoo.models.guard import guard
 from zoo.models.heads import head_classes, replace_heads, resolve_head
+from zoo.models.made import MADE, Base, Made
+from zoo.models.newhead import NewHead, parse_head
 from zoo.models.state import load_state
 from zoo.models.weights import fetch
 from zoo.spec import Backbone, Preprocess, Weights, resolve_target
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
-
-
-@dataclass(frozen=True)
-class Base:
-    """The weights that a network starts from.
-
-    Args:
-        kind: `published`, `file` or `none`.
-        tag: of published weights.
-        sha256: digest of the published file, or of the user's.
-        license: as published; None where not stated.
-        left_out: entries of a user's file that do not fit the heads.
-        untrained: layers below the head that were published without values.
-    """
-
-    kind: str
-    tag: str | None = None
-    sha256: str | None = None
-    license: str | None = None
-    left_out: tuple[str, ...] = ()
-    untrained: tuple[str, ...] = ()
 
 
 def find_published(backbone: Backbone, choice: str | None) -> Weights | None:
@@ -121,11 +103,16 @@ class Setting:
     reason: str
 
 
-def setting_of(backbone: Backbone, choice: str | None) -> Setting:
+def setting_of(backbone: Backbone, choice: str | None, changes: Changes = UNCHANGED) -> Setting:
     """Return what the network must be built with, and fed, for a choice of weights.
 
     A state dict does not say it (`transform_input`, image size). A model file of zoo's does; any
     other file of a user's is taken for what the default weights are.
+
+    Args:
+        backbone: with the changes applied.
+        choice: of weights.
+        changes: that were asked for, and stand above what a model file says.
 
     Raises:
         UsageError: no published weights have the tag.
@@ -142,7 +129,8 @@ def setting_of(backbone: Backbone, choice: str | None) -> Setting:
             hint = f"`zoo finetune {card.backbone}` can start from it"
             raise WeightsError(f"{choice} is a model of {card.backbone}, not {backbone.id}", hint)
         check_card(card, backbone, choice)
-        return Setting(None, card.kwargs, card.preprocess, "of the model file")
+        kwargs = {**card.kwargs, **changes.kwargs(backbone)}
+        return Setting(None, kwargs, changes.preprocess(card.preprocess), "of the model file")
     like = backbone.weights[0] if backbone.weights else None
     kwargs = {**backbone.kwargs, **(like.kwargs if like else {})}
     reason = f"of {like.tag}, which the file is taken to be like" if like else "the backbone's own"
@@ -159,11 +147,17 @@ def check_card(card: ModelCard, backbone: Backbone, source: str | Path) -> None:
         WeightsError: an argument or a head is none of this backbone's.
     """
     known = [backbone.kwargs, *(weights.kwargs for weights in backbone.weights)]
+    known.append({backbone.image_size: card.preprocess.height} if backbone.image_size else {})
+    known.append({backbone.in_chans: card.preprocess.channels} if backbone.in_chans else {})
     for key, value in card.kwargs.items():
         if not any(key in kwargs and _plain(kwargs[key]) == _plain(value) for kwargs in known):
             message = f"{source} wants {backbone.id} built with {key}={value!r}"
             raise WeightsError(message, "its adapter knows no such argument; the file is refused")
-    paths = [head.module_path for head in backbone.heads]
+    try:
+        placed = Changes(head=NewHead.from_dict(card.new_head)).placed(backbone)
+    except (UsageError, TypeError, KeyError, ValueError) as error:
+        raise WeightsError(f"{source} has a damaged description: its head: {error}") from error
+    paths = [head.module_path for head in placed.heads]
     if [head.module_path for head in card.heads] != paths:
         raise WeightsError(f"{source} names other heads than {backbone.id}: {', '.join(paths)}")
 
@@ -194,32 +188,33 @@ def _load_published(model: nn.Module, backbone: Backbone, weights: Weights) -> B
 
 
 def load_own_file(model: nn.Module, backbone: Backbone, path: Path) -> Base:
-    """Load a state dict that the user gave; heads of another width are left out.
+    """Load a state dict that the user gave; a head that does not fit whole is left out.
 
     Raises:
         WeightsError: it cannot be opened, or fits elsewhere than in the heads only.
     """
     file = read_tensors(path)
     own = model.state_dict()
-    leaves = [resolve_head(model, head.path) for head in backbone.heads]
-    left_out, wrong = [], []
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in file.tensors.items():
-        if name in own and own[name].shape == tensor.shape:
-            tensors[name] = tensor
-        elif name.rpartition(".")[0] in leaves:
-            left_out.append(name)
-        else:
-            wrong.append(name)
-    in_heads = {name for name in own if name.rpartition(".")[0] in leaves}
-    wrong += [name for name in own if name not in file.tensors and name not in in_heads]
+    heads = [resolve_head(model, head.path) for head in backbone.heads]
+
+    def head_of(name: str) -> str | None:
+        return next((head for head in heads if name.startswith(f"{head}.")), None)
+
+    def fits(name: str) -> bool:
+        return name in own and name in file.tensors and own[name].shape == file.tensors[name].shape
+
+    names = {*own, *file.tensors}
+    unfit = {head_of(name) for name in names if not fits(name)}
+    wrong = sorted(name for name in names if not fits(name) and head_of(name) is None)
     if wrong:
         some = ", ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")
         hint = "give a file with the backbone's own state dict"
         raise WeightsError(f"{path} does not fit {backbone.id}, {len(wrong)} entries: {some}", hint)
-    load_state(model, tensors, strict=False)
+    kept = {name: tensor for name, tensor in file.tensors.items() if head_of(name) not in unfit}
+    load_state(model, kept, strict=False)
     license = read_model(path)[0].base.get("license") if KEY in file.metadata else None
-    return Base("file", None, file.sha256, license, tuple(sorted(left_out)))
+    left_out = tuple(sorted(file.tensors.keys() - kept.keys()))
+    return Base("file", None, file.sha256, license, left_out)
 
 
 def _load_chosen(
@@ -233,39 +228,52 @@ def _load_chosen(
 
 
 def build_with_base(
-    backbone: Backbone, classes: int | None, choice: str | None, seed: int | None = None
+    backbone: Backbone,
+    classes: int | None,
+    choice: str | None,
+    seed: int | None = None,
+    changes: Changes = UNCHANGED,
 ) -> tuple[nn.Module, Base]:
     """Build a network and say which weights it starts from.
 
     Args:
-        backbone: what to build.
+        backbone: what to build, as it is described.
         classes: width of the new heads; None leaves the published ones.
         choice: None or `none` for random weights, `auto`, a published tag, or a file.
         seed: makes random weights and new heads a function of it; None leaves torch's generator.
+        changes: image size, channels and new head that were asked for.
 
     Raises:
-        UsageError: no such tag, or the backbone cannot be fine-tuned and `classes` is given.
+        UsageError: no such tag, the changes cannot be had, or the backbone cannot be fine-tuned
+            and `classes` is given.
         WeightsError: the weights cannot be reached or are refused.
         BrokenBackbone: it does not build, or is not what its adapter says.
     """
     if classes is not None:
         check_trainable(backbone)
-    setting = setting_of(backbone, choice)
+    changed = changes.apply(backbone)
+    placed = changes.placed(changed)
+    setting = setting_of(changed, choice, changes)
     published = setting.published
     if choice == "auto" and published is None:
         hint = "give --weights FILE or --weights none"
         raise WeightsError(f"no weights are published for {backbone.id}", hint)
     _seed(seed)
-    model = build_network(backbone, setting.kwargs)
+    model = build_network(changed, setting.kwargs)
     # A user's file may hold the new heads, so it is loaded after they are in place.
     own = published is None and choice is not None and is_file_choice(choice)
-    base = Base("none") if own else _load_chosen(model, backbone, choice, published)
+    base = Base("none") if own else _load_chosen(model, changed, choice, published)
     # Again, since converting weights for the first time may have drawn numbers in between.
     _seed(seed)
-    if classes is not None and (not own or _classes_of(model, backbone) != [classes]):
-        replace_heads(model, backbone.heads, classes, setting.preprocess)
+    kept = own and changes.head.plain and _classes_of(model, changed) == [classes]
+    if classes is not None and not kept:
+        replace_heads(model, placed.heads, classes, setting.preprocess, changes.head)
+    else:
+        placed = changed
     if own:
-        base = _load_chosen(model, backbone, choice, None)
+        base = _load_chosen(model, placed, choice, None)
+    made = Made(placed, setting.kwargs, setting.preprocess, base, changes.head)
+    model.__dict__[MADE] = made
     return model, base
 
 
@@ -280,11 +288,22 @@ def _classes_of(model: nn.Module, backbone: Backbone) -> Sequence[int | None]:
 
 
 def build_backbone(
-    backbone: Backbone, classes: int | None = None, weights: str | None = None
+    backbone: Backbone,
+    classes: int | None,
+    weights: str | None,
+    *,
+    head: str | None,
+    head_at: str | None,
+    input_size: int | None,
+    in_chans: int | None,
 ) -> nn.Module:
     """Build a network; what `Backbone.build` calls.
 
     Raises:
         UsageError, WeightsError, BrokenBackbone, BrokenPlugin: as `build_with_base`.
     """
-    return build_with_base(backbone, classes, weights)[0]
+    if (head or head_at) and classes is None:
+        raise UsageError("a new head needs classes", "give classes=N")
+    changes = Changes(input_size, in_chans, parse_head(head, head_at))
+    model, _ = build_with_base(backbone, classes, weights, changes=changes)
+    return model

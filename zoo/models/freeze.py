@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from zoo.errors import UsageError, did_you_mean
 from zoo.models.heads import resolve_head
+from zoo.models.made import how_made
 from zoo.models.stages import find_stages
 from zoo.spec import Backbone, Head
 
@@ -152,7 +153,7 @@ def unfreeze(model: nn.Module) -> None:
 
 
 def freeze(
-    model: nn.Module, backbone: Backbone, policy: str | Policy = "head"
+    model: nn.Module, backbone: Backbone | None = None, policy: str | Policy = "head"
 ) -> list[nn.Parameter]:
     """Freeze all that a policy does not train: its parameters, and its modes.
 
@@ -161,7 +162,7 @@ def freeze(
 
     Args:
         model: the network, its heads in place; changed in place.
-        backbone: its description.
+        backbone: its description; None for a network that zoo built.
         policy: `head`, `all`, `stages:N` or module patterns.
 
     Returns:
@@ -172,7 +173,7 @@ def freeze(
         BrokenBackbone: a head path does not resolve.
     """
     wanted = parse_policy(policy) if isinstance(policy, str) else policy
-    selection = select(model, backbone.heads, wanted)
+    selection = select(model, how_made(model, backbone).backbone.heads, wanted)
     unfreeze(model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(parameter.is_floating_point() and selection.trains(name))

@@ -6,14 +6,14 @@ logits, or a mapping; what stands where is said by the adapter's heads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zoo.errors import BrokenBackbone
+from zoo.errors import BrokenBackbone, UsageError
 from zoo.spec import Head
 
 
@@ -76,6 +76,8 @@ def read_output(output: Any, heads: Sequence[Head], training: bool) -> Logits:
                 main = (main + logits) / 2
             elif training:
                 extra.append((logits, head.loss_weight))
+        if training and isinstance(main, Tensor):
+            _check_named(output, main, [logits for logits, _ in extra])
     else:
         raise BrokenBackbone(f"the network returned a {type(output).__name__}, not logits")
     if not isinstance(main, Tensor) or main.ndim != 2:
@@ -89,9 +91,69 @@ def read_output(output: Any, heads: Sequence[Head], training: bool) -> Logits:
     return Logits(main, tuple(extra))
 
 
-def classification_loss(logits: Logits, labels: Tensor) -> Tensor:
-    """Return cross-entropy of the main logits plus each further one by its weight, a mean."""
-    loss = torch.nn.functional.cross_entropy(logits.main.float(), labels)
+def _check_named(output: Any, main: Tensor, extra: Sequence[Tensor]) -> None:
+    """Refuse logits of another width that no head accounts for: a head that was left behind.
+
+    Raises:
+        BrokenBackbone: names where they stand.
+    """
+    items = output.items() if isinstance(output, Mapping) else enumerate(output)
+    for place, logits in items:
+        known = any(logits is said for said in (main, *extra))
+        if known or not isinstance(logits, Tensor) or logits.ndim != 2 or main.ndim != 2:
+            continue
+        if len(logits) == len(main) and logits.shape[1] != main.shape[1]:
+            fields = getattr(output, "_fields", ())
+            name = fields[place] if fields else place
+            message = f"output {name!r} has {logits.shape[1]} values beside {main.shape[1]} classes"
+            hint = "if it is an auxiliary head, name it in the adapter, so that it is replaced too"
+            raise BrokenBackbone(message, hint)
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def classification_loss(
+    logits: Logits, labels: Tensor, loss: Loss = torch.nn.functional.cross_entropy
+) -> Tensor:
+    """Return the loss of the main logits plus that of each further one by its weight.
+
+    Args:
+        logits: what the network said.
+        labels: `[images]`, int64.
+        loss: called with logits `[images, classes]` in float32 and labels, gives a scalar.
+    """
+    total = loss(logits.main.float(), labels)
     for extra, weight in logits.extra:
-        loss = loss + weight * torch.nn.functional.cross_entropy(extra.float(), labels)
-    return loss
+        total = total + weight * loss(extra.float(), labels)
+    return total
+
+
+def check_loss(total: object) -> None:
+    """Refuse what cannot be minimised, of a loss that the user gave.
+
+    Raises:
+        UsageError: it is not a scalar that gradients come from.
+    """
+    if not isinstance(total, Tensor) or total.ndim or not total.requires_grad:
+        what = f"shape {tuple(total.shape)}" if isinstance(total, Tensor) else type(total).__name__
+        hint = "it must return one number that depends on the logits, such as a mean over images"
+        raise UsageError(f"the loss returned {what}", hint)
+
+
+def check_logits(logits: Tensor) -> None:
+    """Refuse probabilities, of which cross-entropy makes nearly nothing to learn from.
+
+    Args:
+        logits: `[images, classes]`, of a few images.
+
+    Raises:
+        BrokenBackbone: every row is positive and sums to one.
+    """
+    values = logits.detach().float()
+    if values.shape[1] > 1 and bool((values >= 0).all()):
+        sums = values.sum(dim=1)
+        if torch.allclose(sums, torch.ones_like(sums), atol=1e-2):
+            message = "the network gives probabilities: it ends in a softmax, not in its head"
+            hint = "remove the softmax; cross-entropy applies it itself, and predictions do too"
+            raise BrokenBackbone(message, hint)

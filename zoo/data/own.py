@@ -1,0 +1,329 @@
+"""A `Dataset` or `DataLoader` of the user's own, as splits like any other.
+
+Items are `(picture, label)`. A picture that Pillow or numpy holds, or a uint8 tensor, goes through
+the same preparation as a file's; a tensor of floats is taken to be prepared already, as
+`zoo.transform` prepares it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
+
+from zoo.data.decode import decode
+from zoo.data.split import SPLITS, ImageData, Split, draw_held
+from zoo.errors import DataError, UsageError, one_line
+
+FORMS = "give a Dataset, or {'train': ..., 'val': ...} of Datasets or DataLoaders"
+
+
+@dataclass(frozen=True)
+class OwnSplit(Split):
+    """Items of a `Dataset`.
+
+    Args:
+        name: of the split.
+        dataset: theirs.
+        places: positions in the dataset.
+        labels: of each item, a position in the classes.
+        classes: how many there are.
+    """
+
+    name: str
+    dataset: Any
+    places: tuple[int, ...]
+    labels: tuple[int, ...]
+    classes: int
+
+    def where(self, index: int) -> str:
+        """Return the item's position in its dataset."""
+        return f"item {self.places[index]} of the {type(self.dataset).__name__}"
+
+    def picture(self, index: int) -> Image.Image:
+        """Read an item as a picture.
+
+        Raises:
+            UnreadableImage: its picture cannot be read.
+            DataError: it is no picture, or the dataset fails on it.
+        """
+        picture, _ = self.sample(index)
+        if isinstance(picture, Tensor):
+            raise DataError(f"{self.where(index)} is a tensor that is prepared already")
+        return picture
+
+    def sample(self, index: int) -> tuple[Image.Image | Tensor, int]:
+        """Read an item, as a picture or as a tensor that is prepared already.
+
+        Raises:
+            UnreadableImage: its picture cannot be read.
+            DataError: it is no picture, or the dataset fails on it.
+        """
+        picture, label = _item(self.dataset, self.places[index])
+        if not 0 <= label < self.classes:
+            raise DataError(f"its label is {label}, and there are {self.classes} classes")
+        return _picture(picture), label
+
+
+@dataclass(frozen=True)
+class LoaderSplit(Split):
+    """Batches of a `DataLoader`, in its own order.
+
+    Args:
+        name: of the split.
+        loader: theirs.
+        labels: as far as its dataset states them; empty where it does not.
+        classes: how many there are.
+    """
+
+    name: str
+    loader: DataLoader[Any]
+    labels: tuple[int, ...]
+    classes: int
+
+    def __len__(self) -> int:
+        return len(self.loader.dataset)  # type: ignore[arg-type]
+
+    def where(self, index: int) -> str:
+        """Return the item's position in the loader's dataset."""
+        return f"item {index} of the DataLoader"
+
+    def picture(self, index: int) -> Image.Image:
+        """Refuse: a loader gives batches only."""
+        raise DataError("a DataLoader gives batches, and no single pictures")
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield its batches: images `[n, channels, height, width]` and labels `[n]`, int64.
+
+        Raises:
+            DataError: what it yields is something else.
+        """
+        for batch in self.loader:
+            if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+                raise DataError(f"the DataLoader yields a {type(batch).__name__}, not a pair")
+            images, labels = batch[0], torch.as_tensor(batch[1])
+            if (
+                not isinstance(images, Tensor)
+                or images.ndim != 4
+                or labels.shape != images.shape[:1]
+            ):
+                raise DataError("the DataLoader must yield images [n, c, h, w] and labels [n]")
+            if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
+                message = (
+                    f"labels {int(labels.min())} to {int(labels.max())} come from the DataLoader"
+                )
+                raise DataError(f"{message}, and there are {self.classes} classes")
+            yield images if images.dtype == torch.uint8 else images.float(), labels.long()
+
+
+def _item(dataset: Any, place: int) -> tuple[Any, int]:
+    try:
+        picture, label = dataset[place]
+        return picture, int(label)
+    except DataError:
+        raise
+    except Exception as error:  # their code can raise anything
+        message = f"the dataset gives no picture and label: {one_line(error)[:160]}"
+        raise DataError(message) from error
+
+
+def _picture(picture: Any) -> Image.Image | Tensor:
+    if isinstance(picture, Tensor):
+        if picture.is_floating_point():
+            return picture
+        picture = picture.movedim(0, -1).numpy() if picture.ndim == 3 else picture.numpy()
+    if isinstance(picture, np.ndarray):
+        try:
+            picture = Image.fromarray(
+                picture.squeeze(-1) if picture.shape[-1:] == (1,) else picture
+            )
+        except (TypeError, ValueError) as error:
+            raise DataError(f"an array {picture.shape} {picture.dtype} is no picture") from error
+    if not isinstance(picture, Image.Image):
+        raise DataError(f"a {type(picture).__name__} is no picture")
+    return decode(picture)
+
+
+def _labels(dataset: Any) -> tuple[int, ...]:
+    """Return every label: as the dataset states them, or read item by item.
+
+    Raises:
+        DataError: the dataset fails on an item.
+    """
+    if isinstance(dataset, Subset):
+        inner = _labels(dataset.dataset)
+        return tuple(inner[place] for place in dataset.indices)
+    if isinstance(dataset, ConcatDataset):
+        return tuple(label for part in dataset.datasets for label in _labels(part))
+    stated = getattr(dataset, "targets", getattr(dataset, "labels", None))
+    # A transform of the labels makes others of them than the dataset states.
+    if stated is not None and getattr(dataset, "target_transform", None) is None:
+        values = torch.as_tensor(stated)
+        if values.ndim == 1 and len(values) == len(dataset):
+            return tuple(values.tolist())
+    return tuple(_item(dataset, place)[1] for place in range(len(dataset)))
+
+
+def _class_names(
+    datasets: Sequence[Any], labels: Sequence[int], classes: int | None
+) -> tuple[str, ...]:
+    """Return the names that the dataset states, or else numbers."""
+    inner = datasets[0]
+    while isinstance(inner, (Subset, DataLoader)):
+        inner = inner.dataset
+    stated = getattr(inner, "classes", None)
+    if isinstance(stated, (list, tuple)) and len(stated) > max(labels, default=-1):
+        return tuple(map(str, stated))
+    count = classes if classes is not None else max(labels, default=-1) + 1
+    return tuple(map(str, range(count)))
+
+
+def _parts(source: Any) -> dict[str, Any]:
+    """Return what was given by split.
+
+    Raises:
+        UsageError: it is none of the forms.
+    """
+    parts = dict(source) if isinstance(source, Mapping) else {"train": source}
+    unknown = [name for name in parts if name not in SPLITS]
+    if unknown or "train" not in {SPLITS[name] for name in parts}:
+        raise UsageError(f"data has the splits {', '.join(map(str, parts)) or 'none'}", FORMS)
+    parts = {SPLITS[name]: part for name, part in parts.items()}
+    for name, part in parts.items():
+        inner = part.dataset if isinstance(part, DataLoader) else part
+        if not isinstance(inner, Dataset) or isinstance(inner, IterableDataset):
+            raise UsageError(
+                f"data[{name!r}] is a {type(inner).__name__}, not a Dataset with a length", FORMS
+            )
+        try:
+            empty = len(inner) == 0  # type: ignore[arg-type]
+        except TypeError as error:
+            raise UsageError(f"data[{name!r}] states no length", FORMS) from error
+        if empty:
+            raise DataError(f"data[{name!r}] is empty", FORMS)
+    if isinstance(parts["train"], DataLoader) and "val" not in parts:
+        raise UsageError("a DataLoader cannot be split", "give {'train': loader, 'val': loader}")
+    return parts
+
+
+def open_own(
+    source: Any, *, seed: int, val_fraction: float, classes: int | None = None
+) -> ImageData:
+    """Take a `Dataset`, or a mapping of splits to `Dataset`s or `DataLoader`s, as images.
+
+    Args:
+        source: theirs; of a lone `Dataset` a share of each class is held out to validate.
+        seed: decides which items are held out.
+        val_fraction: the share of each class that is held out.
+        classes: how many there are, where the dataset names none; None to go by its labels.
+
+    Raises:
+        UsageError: it is none of these.
+        DataError: it is empty, or gives something else than pictures and labels.
+    """
+    parts = _parts(source)
+    labels = {
+        name: ()
+        if isinstance(part, DataLoader) and classes is not None
+        else _labels(part.dataset if isinstance(part, DataLoader) else part)
+        for name, part in parts.items()
+    }
+    names = _class_names(
+        [*parts.values()], [label for part in labels.values() for label in part], classes
+    )
+    if len(names) < 2:
+        raise DataError(f"the dataset has {len(names)} class", "two are the least")
+    splits = {
+        name: _own_split(name, part, labels[name], len(names)) for name, part in parts.items()
+    }
+    kind = type(source if not isinstance(source, Mapping) else parts["train"]).__name__
+    reason = "splits as given"
+    if "val" not in splits:
+        splits["train"], splits["val"] = _held_out(splits["train"], len(names), seed, val_fraction)
+        reason = f"{100 * val_fraction:g} % of each class held out by seed {seed}"
+    order = [name for name in ("train", "val", "test") if name in splits]
+    return ImageData(
+        name=f"your {kind}",
+        classes=names,
+        splits={name: splits[name] for name in order},
+        fingerprint=_fingerprint({name: splits[name] for name in order}, names),
+        notices=(),
+        reason=reason,
+        still=False,
+        batch_size=getattr(parts["train"], "batch_size", None),
+    )
+
+
+def _own_split(name: str, part: Any, labels: tuple[int, ...], classes: int) -> Split:
+    if isinstance(part, DataLoader):
+        return LoaderSplit(name, part, labels, classes)
+    return OwnSplit(name, part, tuple(range(len(part))), labels, classes)
+
+
+def _held_out(split: Split, classes: int, seed: int, fraction: float) -> tuple[OwnSplit, OwnSplit]:
+    assert isinstance(split, OwnSplit)
+    by_class: list[list[int]] = [[] for _ in range(classes)]
+    for place, label in zip(split.places, split.labels, strict=True):
+        by_class[label].append(place)
+    held = {
+        places[drawn]
+        for places in by_class
+        if len(places) > 1
+        for drawn in draw_held([str(place) for place in places], seed, fraction)
+    }
+    if not held:
+        hint = "two are the least, one to train and one to validate"
+        raise DataError("every class of the dataset has a single item", hint)
+
+    def part(name: str, wanted: bool) -> OwnSplit:
+        rows = [row for row, place in enumerate(split.places) if (place in held) is wanted]
+        labels = tuple(split.labels[row] for row in rows)
+        return OwnSplit(
+            name, split.dataset, tuple(split.places[row] for row in rows), labels, classes
+        )
+
+    return part("train", False), part("val", True)
+
+
+def open_own_split(source: Any, classes: Sequence[str], split: str | None) -> Split:
+    """Take a `Dataset`, a `DataLoader`, or one of a mapping, to evaluate a model on.
+
+    Labels are positions in the model's classes, in its order.
+
+    Raises:
+        UsageError: it is none of these.
+        DataError: there is no such split, or its classes are not the model's.
+    """
+    name, part = "all", source
+    if isinstance(source, Mapping):
+        parts = {SPLITS.get(name, str(name)): part for name, part in source.items()}
+        wanted = ("test", "val", *parts) if split is None else (SPLITS.get(split, split),)
+        found = [name for name in wanted if name in parts]
+        if not found:
+            raise DataError(f"data has no split {split!r}", f"it has {', '.join(parts)}")
+        name = found[0]
+        part = parts[name]
+    _parts({"train": part, "val": part})
+    inner = part.dataset if isinstance(part, DataLoader) else part
+    labels = () if isinstance(part, DataLoader) else _labels(inner)
+    stated = _class_names([inner], labels, None) if hasattr(inner, "classes") else None
+    if stated is not None and stated != tuple(classes):
+        message = "the dataset's classes are not the model's, in the model's order"
+        raise DataError(message, f"the model has {', '.join(classes[:5])}, ...")
+    return _own_split(name, part, labels, len(classes))
+
+
+def _fingerprint(splits: Mapping[str, Split], classes: Sequence[str]) -> str:
+    """Digest what can be known without reading every picture: labels and classes."""
+    digest = hashlib.sha256("\0".join(classes).encode())
+    for name, split in splits.items():
+        digest.update(f"\0{name}\0{len(split)}\0".encode())
+        digest.update(np.asarray(split.labels, dtype=np.int64).tobytes())
+    return digest.hexdigest()

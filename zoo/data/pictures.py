@@ -1,0 +1,63 @@
+"""Pictures that somebody hands over, one or many, in whatever form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from zoo.data.decode import decode
+from zoo.data.transforms import prepare
+from zoo.errors import DataError
+from zoo.spec import Preprocess
+
+
+def as_many(images: Any | Iterable[Any]) -> Iterable[Any]:
+    """Return pictures as many: paths, bytes, open files, PIL images or arrays; one or many."""
+    if isinstance(images, np.ndarray):
+        one = images.ndim == 3
+    else:
+        one = isinstance(images, (str, bytes, Path, Image.Image)) or hasattr(images, "read")
+    return [images] if one else images
+
+
+def name_of(image: Any) -> str:
+    """Return how a picture is called, for people; `image` where it has no name."""
+    if isinstance(image, (str, Path)):
+        return str(image)
+    return str(getattr(image, "filename", "") or getattr(image, "name", "") or "image")
+
+
+def prepare_one(image: Any, preprocess: Preprocess) -> Tensor:
+    """Read and prepare a picture: `[channels, height, width]`, uint8.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if isinstance(image, np.ndarray):
+        try:
+            image = Image.fromarray(image)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"an array {image.shape} {image.dtype} is no picture") from error
+    return prepare(decode(image), preprocess)
+
+
+def prepare_each(images: Any, preprocess: Preprocess, batch_size: int) -> Iterator[Tensor]:
+    """Yield pictures as batches `[n, channels, height, width]`, uint8.
+
+    Raises:
+        DataError: one cannot be read; names it.
+    """
+    waiting: list[Tensor] = []
+    for image in as_many(images):
+        waiting.append(prepare_one(image, preprocess))
+        if len(waiting) == batch_size:
+            yield torch.stack(waiting)
+            waiting = []
+    if waiting:
+        yield torch.stack(waiting)
