@@ -153,7 +153,7 @@ class Weights:
 
     Args:
         tag: what its publisher calls it, unique within the backbone.
-        file: `"package:path"`, a file inside an installed package.
+        file: `"package:path"`, a file inside an installed package, or an absolute path.
         url: where to download it; a name like `resnet18-f37072fd.pth` carries its own digest.
         hub: a repository on the Hugging Face hub, optionally with `:filename`.
         sha256: digest of the file, whole or its first digits.
@@ -227,6 +227,7 @@ class Backbone:
         source: the plugin's entry-point name; set by the registry.
         plugin: name of the plugin that it works through; set by the registry.
         origin: what registered it, in words; set by the registry.
+        extends: the backbone that a registry file derived it from; set by the registry.
     """
 
     name: str
@@ -246,6 +247,7 @@ class Backbone:
     source: str = ""
     plugin: str = ""
     origin: str = ""
+    extends: Backbone | None = None
 
     def __post_init__(self) -> None:
         settle(self)
@@ -271,6 +273,11 @@ class Backbone:
     def pretrained(self) -> bool:
         """Whether any weights are published for it."""
         return bool(self.weights)
+
+    @property
+    def published(self) -> Backbone:
+        """What its plugin registered: itself, or at last what it is derived from."""
+        return self.extends.published if self.extends else self
 
     def find_weights(self, tag: str) -> Weights:
         """Return the published weights of that tag.

@@ -1,5 +1,7 @@
 """Building: weights, heads, and a user's own file."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -40,6 +42,24 @@ def test_ones_own_file(tmp_path):
     same, base = build_with_base(backbone, 7, str(path))
     assert base.left_out == ()
     assert torch.equal(same.classifier[3].weight, model.classifier[3].weight)
+
+
+@pytest.mark.parametrize("name", ["torchvision/squeezenet1_1", "torchvision/mobilenet_v3_small"])
+def test_published_weights_of_another_width_bring_their_heads(tmp_path, name):
+    backbone = zoo.get(name)
+    trained = backbone.build(classes=7)
+    path = tmp_path / "seven.safetensors"
+    save_file(trained.state_dict(), path)
+    seven = replace(backbone, weights=(zoo.Weights("seven", file=str(path), num_classes=7),))
+    found, base = build_with_base(seven, None, "auto")
+    assert base.tag == "seven"
+    assert all(map(torch.equal, found.state_dict().values(), trained.state_dict().values()))
+    three, _ = build_with_base(seven, 3, "seven")
+    leaf = "classifier.1" if "squeeze" in name else "classifier.3"
+    assert len(three.get_submodule(leaf).weight) == 3
+    wrong = replace(backbone, weights=(zoo.Weights("seven", file=str(path), num_classes=8),))
+    with pytest.raises(zoo.WeightsError, match="do not fit"):
+        wrong.build(weights="seven")
 
 
 def test_a_file_of_another_network_is_refused(tmp_path):

@@ -1,14 +1,18 @@
 """Published weights: fetched from a real server, checked, converted once, read from the cache."""
 
+import hashlib
 import io
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import nn
 
 import zoo
 from zoo.files import cache_dir
+from zoo.modelfile import ModelCard, write_model
 from zoo.models.weights import fetch, where
 
 CONTENT: dict[str, torch.Tensor] = {"0.weight": torch.randn(3, 4), "0.bias": torch.zeros(3)}
@@ -107,6 +111,92 @@ def test_other_schemes_are_refused(tmp_path):
 def test_a_missing_package_is_named():
     backbone = leafnet(file="no_such_package:weights.pth")
     with pytest.raises(zoo.WeightsError, match="no_such_package"):
+        fetch(backbone, backbone.weights[0])
+
+
+def test_weights_at_a_path(tmp_path):
+    path = tmp_path / "leaf.safetensors"
+    digest = hashlib.sha256(save(CONTENT)).hexdigest()
+    backbone = leafnet(file=str(path), sha256=digest)
+    assert where(backbone, backbone.weights[0]) == "installed"
+    with pytest.raises(zoo.WeightsError, match=r"leaf\.safetensors does not exist"):
+        fetch(backbone, backbone.weights[0])
+    path.write_bytes(save(CONTENT))
+    got = fetch(backbone, backbone.weights[0])
+    assert got.sha256 == digest
+    assert all(torch.equal(got.tensors[name], CONTENT[name]) for name in CONTENT)
+    path.write_bytes(save({"0.weight": torch.zeros(3, 4)}))
+    with pytest.raises(zoo.WeightsError, match="correct the sha256"):
+        fetch(backbone, backbone.weights[0])
+
+
+def test_a_checkpoint_at_a_path_is_converted_once(tmp_path):
+    path = tmp_path / "leaf.pth"
+    path.write_bytes(checkpoint())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    backbone = leafnet(file=str(path), sha256=digest)
+    for _ in range(2):
+        got = fetch(backbone, backbone.weights[0])
+        assert all(torch.equal(got.tensors[name], CONTENT[name]) for name in CONTENT)
+    path.unlink()
+    other = leafnet(file=str(path), sha256="0" * 64)
+    with pytest.raises(zoo.WeightsError, match="does not exist"):
+        fetch(other, other.weights[0])
+
+
+def test_what_is_derived_shares_what_was_converted_for_its_base(tmp_path, monkeypatch, server):
+    address, digits, asked = server
+    (tmp_path / "named_convert.py").write_text(
+        "from zoo.modelfile import read_checkpoint\n"
+        "def convert(path, backbone, weights):\n"
+        "    assert backbone.name == 'leafnet'\n"
+        "    return read_checkpoint(path)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    base = leafnet(url=f"{address}/good-{digits}.pth", convert="named_convert:convert")
+    for backbone in (replace(base, name="oak", extends=base), base):
+        assert len(fetch(backbone, backbone.weights[0]).tensors) == 2
+    assert len(asked) == 1
+
+
+@pytest.fixture
+def model_file(tmp_path):
+    """A model file of zoo's, registered as weights with whatever is said of them."""
+    path = tmp_path / "model.safetensors"
+    heads, preprocess = (zoo.Head("0"),), zoo.Preprocess(size=32)
+    card = ModelCard("a/leafnet", {"wide": True}, heads, ("x", "y", "z"), preprocess, "fp32")
+    write_model(path, CONTENT, card)
+
+    def register(**said):
+        stated = {"num_classes": 3, "kwargs": {"wide": True}, **said}
+        return replace(
+            leafnet(file=str(path)), weights=(zoo.Weights("own", file=str(path), **stated),)
+        )
+
+    return register
+
+
+def test_a_model_file_may_be_published(model_file, caplog):
+    for said in ({}, {"classes": ("x", "y", "z")}):
+        backbone = model_file(**said)
+        assert fetch(backbone, backbone.weights[0]).tag == "own"
+    assert not caplog.records
+    backbone = model_file(preprocess=zoo.Preprocess(size=64))
+    fetch(backbone, backbone.weights[0])
+    assert "another preprocess" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"num_classes": 1000}, "has 3 classes, and is registered with 1000"),
+        ({"classes": ("x", "z", "y")}, "in another order; its own are x, y, z"),
+        ({"kwargs": {}}, "like ="),
+    ],
+)
+def test_a_model_file_registered_as_something_else_is_refused(model_file, said, why):
+    backbone = model_file(**said)
+    with pytest.raises(zoo.WeightsError, match=why):
         fetch(backbone, backbone.weights[0])
 
 

@@ -168,6 +168,7 @@ def _plain(value: Any) -> Any:
 
 def _load_published(model: nn.Module, backbone: Backbone, weights: Weights) -> Base:
     published = fetch(backbone, weights)
+    _widen(model, backbone, weights, published.tensors)
     try:
         found = load_state(model, published.tensors, strict=False)
     except RuntimeError as error:
@@ -185,6 +186,20 @@ def _load_published(model: nn.Module, backbone: Backbone, weights: Weights) -> B
         odd = ", ".join([*missing, *found.unexpected_keys][:4])
         raise WeightsError(f"weights {weights.tag!r} do not fit {backbone.id}: {odd}")
     return Base("published", weights.tag, published.sha256, weights.license, untrained=untrained)
+
+
+def _widen(
+    model: nn.Module, backbone: Backbone, weights: Weights, tensors: Mapping[str, Tensor]
+) -> None:
+    """Replace the heads where published weights have another number of classes than was built."""
+    if not backbone.heads or not weights.num_classes:
+        return
+    leaf = resolve_head(model, backbone.heads[0].path)
+    held = tensors.get(f"{leaf}.weight")
+    built = head_classes(model.get_submodule(leaf))
+    if held is not None and built != weights.num_classes == len(held):
+        preprocess = backbone.preprocess_for(weights)
+        replace_heads(model, backbone.heads, weights.num_classes, preprocess)
 
 
 def load_own_file(model: nn.Module, backbone: Backbone, path: Path) -> Base:

@@ -1,9 +1,9 @@
 """Published weights: found, fetched, checked, converted once, and read.
 
-Weights lie inside an installed package (`file`), at an address (`url`) or on the Hugging Face hub
-(`hub`). What is not a ready safetensors state dict is converted once into the cache, where a file
-is named by its own sha256, so that every later load can check it. A converter is given the path of
-a file that was just checked, and opens it once more.
+Weights lie inside an installed package or at a path (`file`), at an address (`url`) or on the
+Hugging Face hub (`hub`). What is not a ready safetensors state dict is converted once into the
+cache, where a file is named by its own sha256, so that every later load can check it. A converter
+is given the path of a file that was just checked, and opens it once more.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 from urllib.request import getproxies
 
-from zoo.errors import EnvironmentProblem, WeightsError
+from zoo.errors import EnvironmentProblem, WeightsError, ZooError
 from zoo.files import (
     cache_dir,
     canonical_json,
@@ -36,7 +36,7 @@ from zoo.files import (
     make_dir,
     write_bytes,
 )
-from zoo.modelfile import read_checkpoint, read_file, read_tensors, tensor_bytes
+from zoo.modelfile import KEY, ModelCard, read_checkpoint, read_file, read_tensors, tensor_bytes
 from zoo.models.guard import guard
 from zoo.spec import Backbone, Weights, resolve_target
 
@@ -67,6 +67,8 @@ class Published:
 
 def _installed_file(weights: Weights) -> Path:
     assert weights.file is not None
+    if Path(weights.file).is_absolute():
+        return Path(weights.file)
     package, _, inside = weights.file.partition(":")
     try:
         found = find_spec(package)
@@ -81,8 +83,9 @@ def _record_file(backbone: Backbone, weights: Weights) -> Path:
     """Return where it is noted which cached file holds these weights converted."""
     identity: list[Any] = [weights.file, weights.url, weights.hub, weights.digest, weights.convert]
     if weights.convert:
-        # A conversion goes through a library's own code, and its names may change with it.
-        identity += [backbone.id, dict(backbone.kwargs), dict(weights.kwargs)]
+        # A conversion goes through a library's own code, and its names may change with it. What
+        # is derived with the weights of its base shares what was converted for that.
+        identity += [backbone.published.id, dict(backbone.kwargs), dict(weights.kwargs)]
         identity += [library_versions("timm", "torchvision")]
     key = hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:24]
     return cache_dir() / "weights" / f"{key}.json"
@@ -230,9 +233,44 @@ def _convert(
     what = f"weights {weights.tag!r} of {backbone.id}"
     convert = resolve_target(weights.convert, what)
     with guard(f"the conversion of {what} fails"):
-        converted = dict(convert(path, backbone, weights))
+        converted = dict(convert(path, backbone.published, weights))
         data = tensor_bytes(converted)
     return converted, data
+
+
+def _check_digest(path: Path, expected: str | None, weights: Weights) -> str:
+    """Return a file's digest, or raise what its owner can do about another one."""
+    try:
+        return read_file(path, expected)[1]
+    except WeightsError as error:
+        if error.hint is None or weights.file is None:
+            raise
+        hint = "put that file back, or correct the sha256 where it is registered"
+        raise WeightsError(error.message, hint) from error
+
+
+def _check_model_file(path: Path, text: str, backbone: Backbone, weights: Weights) -> None:
+    """Refuse a model file of zoo's that is registered as something else than what it is.
+
+    Its tensors would load all the same, and its predictions be wrong without a word.
+    """
+    try:
+        card = ModelCard.from_json(text)
+    except (ValueError, KeyError, TypeError, AttributeError, ZooError) as error:
+        raise WeightsError(f"{path} has a damaged description: {error}") from error
+    built = {**backbone.kwargs, **weights.kwargs}
+    if len(card.classes) != weights.num_classes:
+        message = f"{path} has {len(card.classes)} classes, and is registered with "
+        raise WeightsError(f"{message}{weights.num_classes}", "register it with its own classes")
+    if isinstance(weights.classes, tuple) and weights.classes != card.classes:
+        message = f"{path} is registered with other classes than its own, or in another order"
+        raise WeightsError(message, f"its own are {', '.join(card.classes[:10])}")
+    if canonical_json(dict(card.kwargs)) != canonical_json(built):
+        hint = 'say which weights of its base it was trained from: like = "TAG", or like = "none"'
+        said = f"{path} was built with {dict(card.kwargs)}, and is registered with {built}"
+        raise WeightsError(said, hint)
+    if card.preprocess != backbone.preprocess_for(weights):
+        log.warning("%s was trained with another preprocess than it is registered with", path)
 
 
 def fetch(backbone: Backbone, weights: Weights) -> Published:
@@ -246,9 +284,11 @@ def fetch(backbone: Backbone, weights: Weights) -> Published:
     if kept := _cached(backbone, weights):
         return kept
     with _source_file(weights) as (path, expected):
-        _, digest = read_file(path, expected)
+        digest = _check_digest(path, expected, weights)
         if path.suffix == ".safetensors" and weights.convert is None:
             file = read_tensors(path, digest)
+            if KEY in file.metadata:
+                _check_model_file(path, file.metadata[KEY], backbone, weights)
             if weights.file is not None:
                 return Published(file.tensors, digest, weights.tag)
             tensors, data = file.tensors, tensor_bytes(file.tensors)
