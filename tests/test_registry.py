@@ -63,6 +63,34 @@ def test_aliases():
     assert {zoo.get(alias).id for alias in targets} == set(targets.values())
 
 
+def test_a_file_makes_a_registry_of_its_own(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text('schema = 1\n[backbones."house/leaf"]\nextends = "resnet18"\n')
+    laid = load_registry(["timm"], path)
+    assert laid is load_registry(["timm"], str(path))
+    assert laid.get("leaf").id == "house/leaf"
+    assert list(laid.derived) == ["house"]
+    assert "house" not in laid.sources
+    assert not load_registry(["timm"]).derived
+    assert [r.name for r, _ in laid.records()] == [r.name for r, _ in load_registry().records()]
+
+
+def test_a_plugins_bare_name_stands_before_a_derived_one(install, tmp_path):
+    install("aaa", ONE.format(names=["leafnet"]))
+    path = tmp_path / "r.toml"
+    path.write_text('schema = 1\n[backbones."house/leafnet"]\nextends = "leafnet"\n')
+    laid = load_registry(["timm"], path)
+    assert laid.get("leafnet").id == "aaa/leafnet"
+    assert laid.get("house/leafnet").plugin == "aaa"
+
+
+def test_an_unknown_base_comes_with_suggestions(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text('schema = 1\n[backbones."house/leaf"]\nextends = "resnet-18"\n')
+    with pytest.raises(zoo.RegistryError, match=r"r\.toml, line 3: .*did you mean resnet18"):
+        load_registry(file=path).get("leaf")
+
+
 def test_filters():
     ids = [b.id for b in zoo.list_backbones("resnet18")]
     assert ids == ["torchvision/resnet18", "timm/resnet18"]
@@ -148,7 +176,10 @@ def test_listing_imports_no_torch(zoo_process):
     import subprocess
     import sys
 
-    for arguments in (["--help"], ["list"], ["show", "resnet18"], ["plugins"], ["finetune", "-h"]):
+    config = Path(os.environ["XDG_CONFIG_HOME"], "zoo", "registry.toml")
+    config.parent.mkdir(parents=True)
+    config.write_text('schema = 1\n[backbones."house/leaf"]\nextends = "resnet18"\n')
+    for arguments in (["--help"], ["list"], ["show", "leaf"], ["plugins"], ["finetune", "-h"]):
         code = probe.format(arguments=arguments)
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ)

@@ -1,24 +1,24 @@
-"""`registry.toml`: aliases and defaults, as data.
+"""`registry.toml`: aliases, defaults and derived backbones, as data.
 
 The shipped file lies at the top of the source tree, and inside the package in a wheel. The user's
-own, `$XDG_CONFIG_HOME/zoo/registry.toml`, is laid over it key by key.
+own, `$XDG_CONFIG_HOME/zoo/registry.toml`, is laid over it key by key, and over that the file that
+`--registry` names. Of derived backbones a later layer replaces whole entries.
 """
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import RegistryError, did_you_mean
+from zoo.derived import Entry, read_entries
 from zoo.files import config_dir
+from zoo.tomlfile import Kinds, TomlFile
 
 SCHEMA = 1
-TABLES = {"schema": int, "defaults": dict, "aliases": dict}
+TABLES: Kinds = {"schema": (int,), "defaults": (dict,), "aliases": (dict,), "backbones": (dict,)}
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,13 @@ class Config:
         defaults: training defaults by key.
         aliases: another name for a backbone, to its id or name.
         origins: for each `table.key`, the file it was taken from.
+        backbones: derived ones by id, as their files describe them.
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
+    backbones: Mapping[str, Entry] = field(default_factory=dict)
 
 
 def shipped_file() -> Path:
@@ -89,76 +91,54 @@ def shipped_file() -> Path:
     return inside if inside.exists() else inside.parent.parent / "registry.toml"
 
 
-def _line_of(text: str, table: str, key: str) -> int:
-    """Return the line (from 1) of a key within its table, or of the table."""
-    inside = table == ""
-    last = 1
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
-            inside = header.group(1) == table
-            last = number if inside else last
-            if table == "" and header.group(1).split(".")[0].strip('"') == key:
-                return number
-        elif inside and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
-            return number
-    return last
+def _check_defaults(file: TomlFile) -> None:
+    table = file.content.get("defaults", {})
+    kinds = {key: (int, float) if r.kind is float else (r.kind,) for key, r in DEFAULTS.items()}
+    file.check(("defaults",), table, kinds)
+    for key, value in table.items():
+        if value not in DEFAULTS[key]:
+            raise file.error(("defaults", key), f"is {value!r}", f"give {DEFAULTS[key]}")
 
 
-def _check(path: Path, text: str, table: str, key: str, value: Any, known: Mapping) -> None:
-    where = f"{path}, line {_line_of(text, table, key)}"
-    name = f"{table}.{key}" if table else key
-    if key not in known:
-        hint = did_you_mean(key, list(known), f"known keys: {', '.join(known)}")
-        raise RegistryError(f"{where}: unknown key {name}", hint)
-    allowed = known[key]
-    wanted = allowed.kind if isinstance(allowed, Range) else allowed
-    fits = isinstance(value, (int, float)) if wanted is float else isinstance(value, wanted)
-    if not fits or isinstance(value, bool):
-        raise RegistryError(f"{where}: {name} must be of type {wanted.__name__}, not {value!r}")
-    if isinstance(allowed, Range) and value not in allowed:
-        raise RegistryError(f"{where}: {name} is {value!r}", f"give {allowed}")
-
-
-def read_file(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
     """Read and check one registry file.
+
+    Returns:
+        The content as it stands there, and its derived backbones by id.
 
     Raises:
         RegistryError: it cannot be read or understood; says file, line and key.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RegistryError(f"cannot read {path}: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise RegistryError(f"{path}: not valid TOML: {error}") from error
-    for key, value in content.items():
-        _check(path, text, "", key, value, TABLES)
+    file = TomlFile(path)
+    content = file.content
+    file.check((), content, TABLES)
     if content.get("schema") != SCHEMA:
-        line = _line_of(text, "", "schema")
-        raise RegistryError(
-            f"{path}, line {line}: schema must be {SCHEMA}", f"add schema = {SCHEMA}"
-        )
-    for key, value in content.get("defaults", {}).items():
-        _check(path, text, "defaults", key, value, DEFAULTS)
-    for key, value in content.get("aliases", {}).items():
-        _check(path, text, "aliases", key, value, {key: str})
-    return content
+        raise file.error(("schema",), f"must be {SCHEMA}", f"add schema = {SCHEMA}")
+    _check_defaults(file)
+    aliases = content.get("aliases", {})
+    file.check(("aliases",), aliases, dict.fromkeys(aliases, (str,)))
+    return content, read_entries(file, content.get("backbones", {}))
 
 
 @cache
-def load_config() -> Config:
-    """Return the shipped registry file with the user's laid over it.
+def load_config(file: Path | None = None) -> Config:
+    """Return the shipped registry file with the user's, and then the given one, laid over it.
+
+    Args:
+        file: what `--registry` names.
 
     Raises:
         RegistryError: one of them cannot be used.
     """
     merged: dict[str, dict[str, Any]] = {"defaults": {}, "aliases": {}}
+    backbones: dict[str, Entry] = {}
     origins: dict[str, str] = {}
     user = config_dir() / "registry.toml"
-    for path in [shipped_file(), *([user] if user.exists() else [])]:
-        content = read_file(path)
+    layers = [shipped_file(), *([user] if user.exists() else []), *([file] if file else [])]
+    for path in layers:
+        content, entries = read_file(path)
+        backbones.update(entries)
         for table, values in merged.items():
             values.update(content.get(table, {}))
             origins.update({f"{table}.{key}": str(path) for key in content.get(table, {})})
-    return Config(merged["defaults"], merged["aliases"], origins)
+    return Config(merged["defaults"], merged["aliases"], origins, backbones)

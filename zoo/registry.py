@@ -1,7 +1,8 @@
 """One merged view of every backbone: lookup, filter, suggestions, aliases.
 
-A bare name means torchvision's, then timm's, then a third party's; where two third parties have
-it, the id must be given. A family's catalogue is read only when a look-up needs it.
+A bare name means torchvision's, then timm's, then a third party's, then a derived one's; where two
+third parties have it, the id must be given. A family's catalogue is read only when a look-up needs
+it, and a derived backbone's base is looked up when the derived one is asked for.
 """
 
 from __future__ import annotations
@@ -10,12 +11,23 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property, partial
+from pathlib import Path
+from threading import RLock
 from typing import Any
 
 from zoo.catalogue import load_catalogue
 from zoo.config import Config, load_config
-from zoo.errors import BrokenPlugin, UnknownBackbone, UsageError, did_you_mean, nearest, one_line
-from zoo.plugins import BUILTIN, FAILED, OK, PluginHost, PluginRecord, Switches
+from zoo.derived import Entry
+from zoo.errors import (
+    BrokenPlugin,
+    RegistryError,
+    UnknownBackbone,
+    UsageError,
+    did_you_mean,
+    nearest,
+    one_line,
+)
+from zoo.plugins import BUILTIN, FAILED, OFF, OK, PluginHost, PluginRecord, Switches
 from zoo.spec import Backbone, Family, backbone_from_dict
 
 log = logging.getLogger("zoo")
@@ -97,12 +109,73 @@ class Source:
             return []
 
 
+class DerivedSource:
+    """The backbones that registry files derive under one source name.
+
+    Args:
+        name: the part of their ids before the slash.
+        derive: lays an entry over its base; raises BrokenPlugin where the base's plugin is away.
+        strict: let that error through when many are asked for.
+    """
+
+    def __init__(self, name: str, derive: Callable[[Entry], Backbone], strict: bool) -> None:
+        self.name = name
+        self.entries: dict[str, Entry] = {}
+        self._derive = derive
+        self._strict = strict
+        self._derived: dict[str, Backbone] = {}
+        self._left_out: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.entries
+
+    def __len__(self) -> int:
+        return len(self.entries) - len(self._left_out)
+
+    def names(self) -> Iterable[str]:
+        """Return every name, without looking for a base."""
+        return self.entries.keys()
+
+    def get(self, name: str) -> Backbone:
+        """Return one backbone in full.
+
+        Raises:
+            BrokenPlugin: the plugin of its base is off or failed.
+            RegistryError: there is no such base, or the two do not go together.
+        """
+        if name not in self._derived:
+            self._derived[name] = self._derive(self.entries[name])
+        return self._derived[name]
+
+    def select(self, keep: Callable[[str], bool]) -> list[Backbone]:
+        """Return the backbones whose names are to be kept, without those whose base is away.
+
+        Raises:
+            RegistryError: as `get`.
+        """
+        return [found for name in self.entries if keep(name) and (found := self._try(name))]
+
+    def _try(self, name: str) -> Backbone | None:
+        try:
+            return self.get(name)
+        except BrokenPlugin as error:
+            if self._strict:
+                raise
+            if name not in self._left_out:
+                self._left_out.add(name)
+                log.warning("a backbone is left out: %s", error.message)
+            return None
+
+
 class Registry:
-    """Every backbone of every plugin that works.
+    """Every backbone of every plugin that works, and those derived from them.
 
     Args:
         host: the loaded plugins.
-        config: aliases and defaults.
+        config: aliases, defaults and derived backbones.
+
+    Raises:
+        RegistryError: a derived backbone would stand among a plugin's.
     """
 
     def __init__(self, host: PluginHost, config: Config) -> None:
@@ -111,13 +184,27 @@ class Registry:
         self.sources = {
             record.name: Source(record, host) for record in host.records if record.status == OK
         }
+        self.derived: dict[str, DerivedSource] = {}
+        self._deriving: list[str] = []
+        self._lock = RLock()
+        plugins = {record.name for record in host.records}
+        for entry in config.backbones.values():
+            if entry.source in plugins:
+                hint = "put another name before the slash"
+                raise entry.error(None, f"would stand among those of plugin {entry.source}", hint)
+            home = DerivedSource(entry.source, self._derive, host.switches.strict)
+            self.derived.setdefault(entry.source, home).entries[entry.name] = entry
+
+    @property
+    def _homes(self) -> dict[str, Source | DerivedSource]:
+        return {**self.sources, **self.derived}
 
     def __len__(self) -> int:
-        return sum(len(source) for source in self.sources.values())
+        return sum(len(home) for home in self._homes.values())
 
     def __iter__(self) -> Iterator[Backbone]:
-        for source in self.sources.values():
-            yield from source.select(lambda name: True)
+        for home in self._homes.values():
+            yield from home.select(lambda name: True)
 
     def records(self) -> list[tuple[PluginRecord, int]]:
         """Return each plugin's record with its number of backbones, catalogues read."""
@@ -129,24 +216,68 @@ class Registry:
 
         Raises:
             UnknownBackbone: there is none; carries suggestions.
-            BrokenPlugin: its plugin failed to load.
+            BrokenPlugin: its plugin failed to load, or its base's plugin is off or failed.
             UsageError: two third parties have the bare name.
+            RegistryError: it is derived from what is not there.
         """
         source, slash, name = query.partition("/")
         if slash:
-            if source in self.sources and name in self.sources[source]:
-                return self.sources[source].get(name)
-            return self.get(self._alias(query))
-        holders = []
+            home = self._homes.get(source)
+            return home.get(name) if home and name in home else self.get(self._alias(query))
+        third_parties = []
         for source_name, candidate in self.sources.items():
             if query in candidate:
                 if source_name in BUILTIN:
                     return candidate.get(query)
-                holders.append(candidate)
+                third_parties.append(candidate)
+        derived = [candidate for candidate in self.derived.values() if query in candidate]
+        holders: Sequence[Source | DerivedSource] = third_parties or derived
         if len(holders) > 1:
             ids = ", ".join(f"{holder.name}/{query}" for holder in holders)
             raise UsageError(f"the name {query!r} is ambiguous", f"choose one of {ids}")
         return holders[0].get(query) if holders else self.get(self._alias(query))
+
+    def _derive(self, entry: Entry) -> Backbone:
+        """Look the base of a derived backbone up, and lay the entry over it.
+
+        Raises:
+            BrokenPlugin: the plugin of its base is off or failed.
+            RegistryError: it cannot be derived; says file, line and key.
+        """
+        with self._lock:
+            if entry.id in self._deriving:
+                circle = [*self._deriving[self._deriving.index(entry.id) :], entry.id]
+                raise entry.error("extends", f"goes round in a circle: {' extends '.join(circle)}")
+            self._deriving.append(entry.id)
+            try:
+                return entry.derive(self._base(entry))
+            finally:
+                self._deriving.pop()
+
+    def _base(self, entry: Entry) -> Backbone:
+        try:
+            return self.get(entry.extends)
+        except RegistryError:
+            raise
+        except BrokenPlugin as error:
+            said = f"{entry.id} extends {entry.extends}: {error.message}"
+            raise BrokenPlugin(said, error.hint) from error
+        except UsageError as error:
+            away = self._away(entry.extends) if isinstance(error, UnknownBackbone) else None
+            if away is not None:
+                said = f"{entry.id} extends {entry.extends}, and plugin {away}"
+                raise BrokenPlugin(said, error.hint) from error
+            said = f"names no base: {error.message}"
+            raise entry.error("extends", said, error.hint) from error
+
+    def _away(self, query: str) -> str | None:
+        """Say of which plugin that is off or failed the name may be; None of none."""
+        source, slash, _ = self.config.aliases.get(query, query).partition("/")
+        for record in self.host.records:
+            if record.status in (OFF, FAILED) and (record.name == source or not slash):
+                what = "is switched off" if record.status == OFF else f"failed: {record.error}"
+                return f"{record.name} {what}"
+        return None
 
     def _alias(self, query: str) -> str:
         """Return what an alias stands for, or raise what is known about the name."""
@@ -165,15 +296,15 @@ class Registry:
     def suggest(self, query: str) -> tuple[str, ...]:
         """Return the nearest names to one that does not exist, best first."""
         bare = query.partition("/")[2] or query
-        names = {name: None for source in self.sources.values() for name in source.names()}
+        names = {name: None for home in self._homes.values() for name in home.names()}
         found = nearest(bare, [*names, *self.config.aliases])
         if "/" not in query:
             return found
         homes = {
-            name: f"{source.name}/{name}"
-            for source in reversed(self.sources.values())
+            name: f"{home.name}/{name}"
+            for home in reversed(self._homes.values())
             for name in found
-            if name in source
+            if name in home
         }
         return tuple(homes.get(name, name) for name in found)
 
@@ -189,18 +320,20 @@ class Registry:
 
         Args:
             patterns: shell-style wildcards on id or name; any of them; none for all.
-            source: of this plugin.
+            source: of this plugin, or derived under this name.
             task: for this task.
             pretrained: with or without published weights.
 
         Raises:
             UsageError: no plugin has the name of the source.
+            RegistryError: one that is wanted is derived from what is not there.
         """
-        if source is not None and source not in self.sources:
-            known = list(self.sources)
+        homes = self._homes
+        if source is not None and source not in homes:
+            known = list(homes)
             hint = did_you_mean(source, known, f"one of {', '.join(known)}")
             raise UsageError(f"no source is named {source!r}", hint)
-        chosen = [self.sources[source]] if source else self.sources.values()
+        chosen = [homes[source]] if source else homes.values()
         return [
             backbone
             for candidate in chosen
@@ -215,14 +348,15 @@ def _matches(patterns: Sequence[str], source: str, name: str) -> bool:
     return not patterns or any(fnmatchcase(n, p) for n in both for p in patterns)
 
 
-_registries: dict[Switches, Registry] = {}
+_registries: dict[tuple[Switches, Path | None], Registry] = {}
 
 
-def load_registry(without: Sequence[str] = ()) -> Registry:
+def load_registry(without: Sequence[str] = (), file: str | Path | None = None) -> Registry:
     """Return this process's registry, loading the plugins at the first call.
 
     Args:
         without: plugins to leave out, as `--no-plugin` does.
+        file: a registry file to lay over the shipped one and the user's, as `--registry` does.
 
     Raises:
         UsageError: a switch names a plugin that is not there.
@@ -230,6 +364,8 @@ def load_registry(without: Sequence[str] = ()) -> Registry:
         BrokenPlugin: a plugin failed and `ZOO_STRICT=1` is set.
     """
     switches = Switches.from_environment(without)
-    if switches not in _registries:
-        _registries[switches] = Registry(PluginHost(switches, log.warning), load_config())
-    return _registries[switches]
+    key = switches, Path(file).absolute() if file is not None else None
+    if key not in _registries:
+        config = load_config(key[1])
+        _registries[key] = Registry(PluginHost(switches, log.warning), config)
+    return _registries[key]
