@@ -61,9 +61,8 @@ def command(
     model said.
     """
     from zoo.engine.model import load_model
-    from zoo.registry import load_registry
 
-    loaded = load_model(model, load_registry(settings.without), device)
+    loaded = load_model(model, settings.registry(), device)
     metrics = loaded.evaluate(data, split, batch_size, workers, bad_images)
     if as_json:
         print_json(metrics)

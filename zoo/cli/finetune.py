@@ -101,10 +101,9 @@ def command(
     from zoo.engine.progress import Progress
     from zoo.engine.resolve import Options
     from zoo.engine.train import fit, load
-    from zoo.registry import load_registry
 
     progress = Progress(quiet)
-    job = load(name, Options(**options), load_registry(settings.without), progress, dry_run)
+    job = load(name, Options(**options), settings.registry(), progress, dry_run)
     if dry_run:
         print_json(job.plan.to_dict()) if as_json else print_plan(job.plan)
         return

@@ -12,12 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from zoo import __version__
 from zoo.errors import EnvironmentProblem, ExitCode, did_you_mean
+
+if TYPE_CHECKING:
+    from zoo.registry import Registry
 
 
 @dataclass
@@ -26,13 +30,21 @@ class Settings:
 
     Args:
         without: plugins switched off by `--no-plugin`.
+        registry_file: what `--registry` names.
         debug: let errors end in their traceback.
         terminated: whether SIGTERM has arrived.
     """
 
     without: list[str] = field(default_factory=list)
+    registry_file: Path | None = None
     debug: bool = False
     terminated: bool = False
+
+    def registry(self) -> Registry:
+        """Return the registry with all that the options say of it."""
+        from zoo.registry import load_registry
+
+        return load_registry(self.without, self.registry_file)
 
 
 class Entry(NamedTuple):
@@ -57,6 +69,14 @@ def _note_without(context: click.Context, _: click.Parameter, names: tuple[str, 
     context.ensure_object(Settings).without.extend(names)
 
 
+def _note_registry(context: click.Context, _: click.Parameter, files: tuple[Path, ...]) -> None:
+    settings = context.ensure_object(Settings)
+    for file in files:
+        if settings.registry_file not in (None, file):
+            raise click.UsageError("--registry is given twice", context)
+        settings.registry_file = file
+
+
 def _note_debug(context: click.Context, _: click.Parameter, debug: bool) -> None:
     settings = context.ensure_object(Settings)
     settings.debug = settings.debug or debug
@@ -73,6 +93,16 @@ def common_options() -> list[click.Option]:
             is_eager=True,
             callback=_note_without,
             help="Leave a plugin out; may be repeated.",
+        ),
+        click.Option(
+            ["--registry"],
+            multiple=True,  # so that a second one is noticed
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            expose_value=False,
+            is_eager=True,
+            callback=_note_registry,
+            help="A registry.toml to lay over your own.",
         ),
         click.Option(
             ["--debug"],

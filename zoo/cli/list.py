@@ -9,7 +9,6 @@ import click
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.output import natural_key, print_json, print_table, short_count
 from zoo.engine.progress import say
-from zoo.registry import load_registry
 from zoo.spec import Backbone
 
 SORTS = ("id", "name", "params", "license")
@@ -63,7 +62,7 @@ def command(
     A PATTERN has shell-style wildcards and matches the id (timm/resnet18) or the name (resnet18);
     with several, any of them.
     """
-    registry = load_registry(settings.without)
+    registry = settings.registry()
     found = registry.find(patterns, source=source, task=task, pretrained=pretrained)
     found = _sort(found, sort)
     if as_json:

@@ -6,7 +6,6 @@ import click
 
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.output import print_json, print_table
-from zoo.registry import load_registry
 
 
 @click.command(cls=ZooCommand, name="plugins")
@@ -14,7 +13,7 @@ from zoo.registry import load_registry
 @click.pass_obj
 def command(settings: Settings, as_json: bool) -> None:
     """List plugins, built-in and installed, and what happened to each."""
-    registry = load_registry(settings.without)
+    registry = settings.registry()
     # Counting reads the catalogues, which can itself change a plugin's status.
     registry.records()
     described = [

@@ -32,9 +32,8 @@ def command(
     it is, with its own classes.
     """
     from zoo.engine.model import load_model, load_pretrained, model_file_at
-    from zoo.registry import load_registry
 
-    registry = load_registry(settings.without)
+    registry = settings.registry()
     if not model_file_at(model):
         loaded = load_pretrained(model, registry, "auto" if weights is None else weights, device)
     elif weights is None:

@@ -9,7 +9,6 @@ import click
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.list import describe
 from zoo.cli.output import percent, print_json, print_line, print_table, short_count
-from zoo.registry import load_registry
 from zoo.spec import Backbone, Preprocess, Weights, to_dict
 
 
@@ -76,7 +75,7 @@ def _head_text(backbone: Backbone) -> str:
 @click.pass_obj
 def command(settings: Settings, name: str, as_json: bool) -> None:
     """Show all that is known about the backbone NAME: an id, a bare name or an alias."""
-    backbone = load_registry(settings.without).get(name)
+    backbone = settings.registry().get(name)
     if as_json:
         print_json(describe_whole(backbone))
         return
