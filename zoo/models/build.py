@@ -10,10 +10,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.errors import BrokenBackbone, UsageError, WeightsError
 from zoo.modelfile import KEY, ModelCard, read_model, read_tensors
@@ -25,9 +25,6 @@ from zoo.models.newhead import NewHead, parse_head
 from zoo.models.state import load_state
 from zoo.models.weights import fetch
 from zoo.spec import Backbone, Preprocess, Weights, resolve_target
-
-if TYPE_CHECKING:
-    pass
 
 
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
