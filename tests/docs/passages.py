@@ -1,4 +1,4 @@
-"""The pages of docs/ as what they are made of: passages of code under headings, and how to run them.
+"""The pages of docs/: passages of code under headings, and how to run them.
 
 A `python` block runs in the page's one namespace. Of an `sh` block each line that starts with `zoo`
 runs as a command. A `console` block shows a command after `$` and what it answers, to the letter,

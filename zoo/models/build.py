@@ -26,7 +26,6 @@ from zoo.models.state import load_state
 from zoo.models.weights import fetch
 from zoo.spec import Backbone, Preprocess, Weights, resolve_target
 
-
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 
 
