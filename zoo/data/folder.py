@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from zoo.data.parts import (
+    Place,
+    check_drawn,
+    check_held,
+    choose_split,
+    file_split,
+    fingerprint,
+    hold_out,
+    listed,
+    why_drawn,
+)
 from zoo.data.scan import (
     Images,
     Scan,
@@ -19,8 +29,8 @@ from zoo.data.scan import (
     scan_classes,
     shorten,
 )
-from zoo.data.split import SPLITS, FileSplit, ImageData, check_known, draw_held
-from zoo.errors import DataError, did_you_mean
+from zoo.data.split import SPLITS, FileSplit, ImageData, check_known
+from zoo.errors import DataError
 
 EXPECTED = "give a folder of class folders, or one with train/ and val/ of class folders"
 
@@ -49,21 +59,23 @@ def open_folder(root: Path, *, seed: int, val_fraction: float, name: str = "") -
     parts: dict[str, Images] = {"train": scans["train"].images}
     for split in [split for split in ("val", "test") if split in scans]:
         parts[split] = {label: found for label, found in scans[split].images.items() if found}
-        notices += _check_held(parts, split, layout)
+        notices += check_held(
+            parts["train"], parts[split], layout.place(split), layout.place("train")
+        )
     reason = f"{layout.names} as found"
     if "val" not in parts:
-        parts["train"], parts["val"] = _hold_out(parts["train"], seed, val_fraction)
-        notices += _check_drawn(parts, layout)
-        inside = f" of {layout.short('train')}" if layout.short("train") else ""
-        reason = f"{100 * val_fraction:g} % of each class{inside} held out by seed {seed}"
+        parts["train"], parts["val"] = hold_out(parts["train"], seed, val_fraction)
+        lone = [label for label, found in parts["val"].items() if not found]
+        notices += check_drawn(lone, len(parts["val"]), str(layout.path("train")))
+        reason = why_drawn(layout.short("train"), seed, val_fraction)
     classes = tuple(parts["train"])
     _check_names(classes, root)
     order = [split for split in ("train", "val", "test") if split in parts]
     return ImageData(
         name=name or root.absolute().name or str(root),
         classes=classes,
-        splits={part: _split(part, layout.path(part), parts[part], classes) for part in order},
-        fingerprint=_fingerprint({part: parts[part] for part in order}),
+        splits={part: file_split(part, layout.path(part), parts[part], classes) for part in order},
+        fingerprint=fingerprint({part: parts[part] for part in order}),
         notices=tuple(notices),
         reason=reason,
     )
@@ -99,7 +111,7 @@ def open_folder_split(root: Path, classes: Sequence[str], split: str | None = No
     if not images:
         raise _nothing(scan, where)
     check_known(list(images), classes, where)
-    return _split("all" if layout.plain else name, where, images, classes)
+    return file_split("all" if layout.plain else name, where, images, classes)
 
 
 @dataclass(frozen=True)
@@ -117,12 +129,15 @@ class _Layout:
     @property
     def names(self) -> str:
         """The split folders, as a person lists them."""
-        *some, last = [f"{folder}/" for folder in self.folders.values()]
-        return f"{', '.join(some)} and {last}" if some else last
+        return listed(f"{folder}/" for folder in self.folders.values())
 
     def short(self, name: str) -> str:
         """What a person calls a split's folder; empty for a folder of class folders."""
         return f"{self.folders[name]}/" if self.folders[name] else ""
+
+    def place(self, name: str) -> Place:
+        """What messages call a split."""
+        return Place(str(self.path(name)), self.short(name))
 
     def path(self, name: str) -> Path:
         """Where a split's class folders lie; what is held out stays in `train`."""
@@ -172,16 +187,8 @@ def _choose(layout: _Layout, split: str | None) -> str:
             return "train"
         message = f"{layout.root} has no split {split!r}: it is a folder of class folders"
         raise DataError(message, "leave the split out to evaluate on all images")
-    if split is None:
-        for name in ("test", "val"):
-            if name in layout.folders:
-                return name
-        message = f"{layout.root} has {layout.names}, but no test/ or val/"
-        raise DataError(message, "name the split train to evaluate on what a model was trained on")
-    name = SPLITS.get(split.lower(), split)
-    if name not in layout.folders:
-        raise DataError(f"{layout.root} has no split {split!r}", f"it has {layout.names}")
-    return name
+    names = {name: layout.short(name) for name in layout.folders}
+    return choose_split(layout.root, names, split)
 
 
 def _nothing(scan: Scan, where: Path) -> DataError:
@@ -207,67 +214,3 @@ def _check_train(scan: Scan, where: Path) -> None:
         inner = _holds_folders(where / only)
         hint = f"are the class folders in {where / only}?" if inner else EXPECTED
         raise DataError(f"{where} holds only one class, {only}; two are the least", hint)
-
-
-def _check_held(parts: Mapping[str, Images], name: str, layout: _Layout) -> list[str]:
-    """Hold a split that came with the folder against the train split."""
-    train, held = parts["train"], parts[name]
-    here, there = layout.path(name), layout.path("train")
-    if not held:
-        raise DataError(f"{here} holds no images", f"without it, some of {there} is held out")
-    unknown = [label for label in held if label not in train]
-    if unknown:
-        hint = did_you_mean(unknown[0], list(train), f"{there} has {shorten(train)}")
-        message = f"{here} holds classes that {there} does not: {shorten(unknown)}"
-        raise DataError(message, hint)
-    notices = []
-    missing = [label for label in train if label not in held]
-    if missing:
-        lacks = f"{len(missing)} of {len(train)} classes"
-        notices.append(f"{layout.short(name)} has no images of {lacks}: {shorten(missing)}")
-    twice = sum(len(set(found).intersection(train[label])) for label, found in held.items())
-    if twice:
-        both = f"{layout.short('train')} and {layout.short(name)}"
-        notices.append(f"{both} share {counted(twice, 'image')} of the same name and size")
-    return notices
-
-
-def _hold_out(images: Images, seed: int, fraction: float) -> tuple[Images, Images]:
-    """Draw a share of every class, at least one image and never all."""
-    kept: Images = {}
-    held: Images = {}
-    for label, found in images.items():
-        drawn = draw_held([path for path, _ in found], seed, fraction)
-        kept[label] = [image for place, image in enumerate(found) if place not in drawn]
-        held[label] = [image for place, image in enumerate(found) if place in drawn]
-    return kept, held
-
-
-def _check_drawn(parts: Mapping[str, Images], layout: _Layout) -> list[str]:
-    lone = [label for label, found in parts["val"].items() if not found]
-    if len(lone) == len(parts["val"]):
-        hint = "two are the least, one to train and one to validate"
-        raise DataError(f"every class of {layout.path('train')} has a single image", hint)
-    if not lone:
-        return []
-    single = counted(len(lone), "class has", "classes have")
-    return [f"{single} a single image, which trains and is not validated: {shorten(lone)}"]
-
-
-def _split(name: str, root: Path, images: Images, classes: Sequence[str]) -> FileSplit:
-    label_of = {label: index for index, label in enumerate(classes)}
-    return FileSplit(
-        name=name,
-        root=root,
-        paths=tuple(path for found in images.values() for path, _ in found),
-        labels=tuple(label_of[label] for label, found in images.items() for _ in found),
-    )
-
-
-def _fingerprint(parts: Mapping[str, Images]) -> str:
-    digest = hashlib.sha256()
-    for name, images in parts.items():
-        for label, found in images.items():
-            for path, size in found:
-                digest.update(os.fsencode(f"{name}\0{path}\0{label}\0{size}\0"))
-    return digest.hexdigest()

@@ -8,6 +8,7 @@ from typing import Any
 
 from zoo.data.folder import open_folder, open_folder_split
 from zoo.data.split import ImageData, Split
+from zoo.data.table import is_table, open_table, open_table_split
 from zoo.errors import UsageError
 
 EMBEDDED = Path(__file__).with_name("clipart10")
@@ -21,7 +22,8 @@ def open_data(
 
     Args:
         source: a folder of class folders; or one with `train/`, maybe `val/` (or `valid/`, or
-            `validation/`) and maybe `test/`, each of class folders; a `Dataset`, or a mapping of
+            `validation/`) and maybe `test/`, each of class folders; or a CSV or TSV file of path,
+            label and maybe split; or a `Dataset`, or a mapping of
             splits to `Dataset`s or `DataLoader`s; None for the embedded images.
         seed: decides which images are held out where there is no validation split.
         val_fraction: the share of each class that is held out there.
@@ -39,7 +41,10 @@ def open_data(
         return open_own(source, seed=seed, val_fraction=val_fraction, classes=classes)
     if source is None:
         return open_folder(EMBEDDED, seed=seed, val_fraction=val_fraction, name=EMBEDDED_NAME)
-    return open_folder(Path(source), seed=seed, val_fraction=val_fraction)
+    path = Path(source)
+    if is_table(path):
+        return open_table(path, seed=seed, val_fraction=val_fraction)
+    return open_folder(path, seed=seed, val_fraction=val_fraction)
 
 
 def _is_own(source: object) -> bool:
@@ -63,4 +68,7 @@ def open_split(source: Any, classes: Sequence[str], split: str | None = None) ->
         from zoo.data.own import open_own_split
 
         return open_own_split(source, classes, split)
-    return open_folder_split(EMBEDDED if source is None else Path(source), classes, split)
+    path = EMBEDDED if source is None else Path(source)
+    if is_table(path):
+        return open_table_split(path, classes, split)
+    return open_folder_split(path, classes, split)

@@ -1,0 +1,275 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from zoo.data.sources import EMBEDDED, open_data, open_split
+from zoo.data.split import ImageData
+from zoo.errors import DataError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder with twenty images, `0.png` to `19.png`."""
+    for number in range(20):
+        Image.new("L", (2, 2), number).save(tmp_path / f"{number}.png")
+    return tmp_path
+
+
+def table(root: Path, text: str | bytes, name: str = "labels.csv") -> Path:
+    path = root / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def rows(*groups: tuple[str, range], split: str = "") -> str:
+    tail = f",{split}" if split else ""
+    return "".join(f"{i}.png,{label}{tail}\n" for label, numbers in groups for i in numbers)
+
+
+PLAIN = rows(("dog", range(10)), ("cat", range(10, 20)))
+SWAPPED = "".join(",".join(reversed(line.split(","))) + "\n" for line in PLAIN.split())
+SPLIT = (
+    rows(("dog", range(4)), ("cat", range(4, 8)), split="train")
+    + rows(("dog", range(8, 10)), ("cat", range(10, 12)), split="valid")
+    + rows(("dog", range(12, 15)), split="TEST")
+)
+
+
+def everything(data: ImageData) -> dict[str, str]:
+    """Each image's class, by path, over all splits."""
+    return {
+        path: data.classes[label]
+        for split in data.splits.values()
+        for path, label in zip(split.paths, split.labels, strict=True)
+    }
+
+
+def refusal(path: Path) -> DataError:
+    with pytest.raises(DataError) as caught:
+        open_data(path)
+    assert str(path) in caught.value.message
+    assert caught.value.hint
+    assert caught.value.exit_code == 3
+    return caught.value
+
+
+def test_path_and_label_are_split_by_class(root: Path) -> None:
+    data = open_data(table(root, PLAIN))
+    assert (data.name, data.classes, data.notices) == ("labels.csv", ("cat", "dog"), ())
+    assert [split.counts(2) for split in data.splits.values()] == [(8, 8), (2, 2)]
+    assert data.reason == "20 % of each class held out by seed 0"
+    assert everything(data) == {f"{i}.png": "dog" if i < 10 else "cat" for i in range(20)}
+    assert data.splits["val"].picture(0).mode == "RGB"
+    other = open_data(root / "labels.csv", seed=1)
+    assert other.splits["val"].paths != data.splits["val"].paths
+
+
+def test_a_split_column_is_taken_as_listed(root: Path) -> None:
+    data = open_data(table(root, SPLIT))
+    counts = {name: split.counts(2) for name, split in data.splits.items()}
+    assert counts == {"train": (4, 4), "val": (2, 2), "test": (0, 3)}
+    assert data.reason == "train, val and test as listed"
+    assert data.notices == ("test has no images of 1 of 2 classes: cat",)
+
+
+def test_val_is_held_out_of_train_where_it_is_missing(root: Path) -> None:
+    text = "".join(line for line in SPLIT.splitlines(True) if "valid" not in line)
+    data = open_data(table(root, text))
+    assert {name: len(split) for name, split in data.splits.items()} == {
+        **{"train": 6, "val": 2, "test": 3}
+    }
+    assert data.reason == "20 % of each class of train held out by seed 0"
+
+
+def test_a_table_of_a_folder_is_what_the_folder_is(tmp_path: Path) -> None:
+    folder = open_data(EMBEDDED)
+    lines = [
+        f"{split.root / path},{folder.classes[label]},{name}\n"
+        for name, split in folder.splits.items()
+        for path, label in zip(split.paths, split.labels, strict=True)
+    ]
+    data = open_data(table(tmp_path, "".join(lines)))
+    assert data.classes == folder.classes
+    for name, split in folder.splits.items():
+        assert data.splits[name].labels == split.labels
+        assert [data.splits[name].path(i) for i in range(3)] == [split.path(i) for i in range(3)]
+        assert data.splits[name].picture(5).tobytes() == split.picture(5).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", "path,label\n" + PLAIN),
+        ("t.CSV", "\n\nLabel, Filename\n" + SWAPPED),
+        ("t.csv", b"\xef\xbb\xbf" + b"Image,Class\n" + PLAIN.encode()),
+        ("t.csv", b"\xef\xbb\xbf" + PLAIN.encode()),
+        ("t.csv", PLAIN.replace("\n", "\r\n")),
+        ("t.csv", PLAIN.replace("\n", "\r")),
+        ("t.csv", "\n" + PLAIN.replace("\n", "\n\n,,\n  \n") + "\n"),
+        ("t.csv", PLAIN.replace("dog", '"dog"').replace("\n5.png", '\n"5.png"').replace(",", ", ")),
+        ("t.tsv", PLAIN.replace(",", "\t")),
+        ("t.TSV", "label\tFILE\n" + SWAPPED.replace(",", "\t")),
+        ("t.csv", "./" + PLAIN.replace("\n1", "\n.//./1")),
+    ],
+)  # fmt: skip
+def test_the_many_ways_to_write_one_table(root: Path, name: str, text: str | bytes) -> None:
+    expected = open_data(table(root, PLAIN))
+    data = open_data(table(root, text, name))
+    assert (data.fingerprint, data.notices) == (expected.fingerprint, ())
+    assert everything(data) == everything(expected)
+
+
+def test_order_of_lines_and_place_change_nothing(root: Path, tmp_path: Path) -> None:
+    first = open_data(table(root, PLAIN))
+    moved = shutil.copytree(root, tmp_path / "elsewhere")
+    absolute = "".join(f"{moved}/{line}" for line in reversed(PLAIN.splitlines(True)))
+    second = open_data(table(moved, absolute))
+    assert first.fingerprint == second.fingerprint
+    assert [split.paths for split in first.splits.values()] == [
+        split.paths for split in second.splits.values()
+    ]
+
+
+def test_the_fingerprint_follows_content(root: Path) -> None:
+    seen = {open_data(table(root, text)).fingerprint for text in (PLAIN, SPLIT)}
+    seen.add(open_data(table(root, PLAIN.replace("0.png,dog", "0.png,cat", 1))).fingerprint)
+    with (root / "3.png").open("ab") as file:
+        file.write(b"\0")
+    seen.add(open_data(table(root, PLAIN)).fingerprint)
+    assert len(seen) == 4
+
+
+def test_numbers_as_labels_are_in_order_of_value(root: Path) -> None:
+    text = "".join(f"{i}.png,{i % 12}\n" for i in range(20))
+    assert open_data(table(root, text)).classes == tuple(str(i) for i in range(12))
+    mixed = text.replace(",3\n", ",x\n")
+    assert open_data(table(root, mixed)).classes[:3] == ("0", "1", "10")
+
+
+def test_odd_tables_are_noticed(root: Path) -> None:
+    text = "id,path,label,,width\n" + "".join(f"9,{line},,2\n" for line in PLAIN.splitlines())
+    (notice,) = open_data(table(root, text)).notices
+    assert notice == "left out: 3 further columns: id, (no name), width"
+    (notice,) = open_data(table(root, PLAIN + "3.png,dog\n./4.png,dog\n")).notices
+    again = "3.png (line 21), 4.png (line 22)"
+    assert notice == f"left out: 2 lines with an image listed before: {again}"
+    alike = PLAIN.replace("1.png,dog", "1.png,Dog").replace("2.png,dog", "2.png,Dog")
+    assert "classes differ in case alone: Dog, dog" in open_data(table(root, alike)).notices
+    both = open_data(table(root, SPLIT + "0.png,dog,val\n0.png,dog,val\n")).notices
+    assert any("train and val share 1 image" in line for line in both)
+    assert any("1 line with an image listed before: 0.png (line 17)" in line for line in both)
+    single = PLAIN.replace("19.png,cat", "19.png,cow")
+    assert "1 class has a single image" in open_data(table(root, single)).notices[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("", "is empty", "path,label"),
+        ("path,label\n", "lists no images", "path,label"),
+        ("0.png;dog\n1.png;cat\n", "line 1 has no label, only '0.png;dog'", "separated by ';'"),
+        ("0.png\n1.png\n", "line 1 has no label", "path,label"),
+        ("0.png,a,b,c,d\n", "line 1 has 5 fields", "name them"),
+        ("path,species\n0.png,a\n", "names no column label or class", "it has path, species"),
+        ("name,label,split\n0.png,a\n", "names no column path or file or", "it has name"),
+        ("path,label,class\n0.png,a,b\n", "2 columns for the label: label, class", "rename"),
+        (PLAIN + "5.png,\n,cat\n6.png\n", "3 lines are wrong; 2 lines have no label: line 2", ""),
+        (PLAIN + "5,0.png,cat\n", "1 line has more fields than the first: line 21", "quote"),
+        (PLAIN + 'x.png,"cat\n1.png,dog\n', "line 21: unexpected end of data", "quote"),
+        (PLAIN + "3.png,cat\n", "1 image has two labels: 3.png: dog, then cat (line 21)", ""),
+        (SPLIT + "3.png,cat,test\n", "3.png: dog, then cat (line 16)", ""),
+        (SPLIT + "15.png,cat,vall\n", "1 split is not known: vall (line 16)", "did you mean val"),
+        (SPLIT + "15.png,cat,7\n", "1 split is not known: 7 (line 16)", "train, val and test"),
+        (SPLIT + "15.png,cat,\n16.png,cat\n", "2 lines have no split: line 16, line 17", "remove"),
+        (SPLIT + "15.png,cta,val\n", "does not: cta", "did you mean cat"),
+        (rows(("a", range(3)), split="val"), "lists images of val, but none of train", "train"),
+        ("".join(f"{i}.png,a\n" for i in range(9)), "only one class, a", "path,label"),
+        ("0.png,a\n1.png,b\n", "every class of", "two are the least"),
+        (PLAIN + "a.jpg,cat\nb/c.jpg,cat\n", "2 images do not exist: a.jpg (line 21), b", "rel"),
+        ("img,kind\n" + PLAIN, "1 image does not exist: img (line 1)", "names the columns"),
+        (PLAIN + "a\\b.jpg,cat\n", "a\\b.jpg (line 21)", "write / between"),
+        (PLAIN + "0.png/x,cat\n", "1 image does not exist: 0.png/x (line 21)", "relative to"),
+        (PLAIN + ".,cat\n", "1 path is a folder: . (line 21)", ""),
+        (PLAIN + "a\0b,cat\n", "1 image cannot be read", ""),
+        (PLAIN + "n" * 300 + ",cat\n", "File name too long", ""),
+        (PLAIN + "n" * 200_000 + ",cat\n", "line 21: field larger than field limit", ""),
+        (PLAIN.encode() + b"\xe9.png,cat\n", "is not UTF-8 text", "UTF-8"),
+        (PLAIN.encode("utf-16"), "is not UTF-8 text", "UTF-8"),
+    ],
+)  # fmt: skip
+def test_wrong_tables_are_refused_by_line(
+    root: Path, text: str | bytes, message: str, hint: str
+) -> None:
+    error = refusal(table(root, text))
+    assert message in error.message
+    assert hint in str(error.hint)
+    assert "\n" not in str(error)
+
+
+def test_many_wrong_lines_are_counted_and_the_first_shown(root: Path) -> None:
+    text = PLAIN + "".join(f"no{i}.jpg,cat\n" for i in range(1200))
+    error = refusal(table(root, text))
+    assert ": 1,200 images do not exist: no0.jpg (line 21), no1.jpg" in error.message
+    assert error.message.endswith("no4.jpg (line 25) and 1,195 more")
+
+
+def test_a_line_of_several_counts_from_its_first(root: Path) -> None:
+    text = '"0.png","dog\nshepherd"\n' + PLAIN.replace("0.png,dog\n", "", 1) + "x.png,dog\n"
+    assert "x.png (line 22)" in refusal(table(root, text)).message
+
+
+def test_what_is_no_table_is_refused(root: Path) -> None:
+    assert "does not exist" in refusal(root / "absent.csv").message
+    os.mkfifo(root / "pipe.csv")
+    assert "not a regular file" in refusal(root / "pipe.csv").message
+    os.mkfifo(root / "pipe.png")
+    error = refusal(table(root, PLAIN + "pipe.png,cat\n"))
+    assert "1 path is no regular file: pipe.png (line 21)" in error.message
+
+
+def test_a_folder_may_be_called_like_a_table(root: Path) -> None:
+    folder = root / "photos.csv"
+    for label in ("a", "b"):
+        (folder / label).mkdir(parents=True)
+        for number in range(3):
+            shutil.copyfile(root / "0.png", folder / label / f"{number}.png")
+    assert open_data(folder).classes == ("a", "b")
+
+
+def test_evaluation_takes_test_then_val_then_all(root: Path) -> None:
+    classes = ("dog", "fish", "cat")
+    path = table(root, SPLIT)
+    assert (open_split(path, classes).name, open_split(path, classes).labels) == ("test", (0,) * 3)
+    assert open_split(path, classes, "Validation").labels == (2, 2, 0, 0)
+    path = table(root, SPLIT.replace("TEST", "valid"))
+    assert open_split(path, classes).name == "val"
+    with pytest.raises(DataError, match="no split 'test'; it has train and val"):
+        open_split(path, classes, "test")
+    path = table(root, rows(("dog", range(3)), ("cat", range(3, 6)), split="train"))
+    with pytest.raises(DataError, match="has train, but no test or val; name the split train"):
+        open_split(path, classes)
+    path = table(root, PLAIN)
+    assert (open_split(path, classes).name, len(open_split(path, classes, "all"))) == ("all", 20)
+    with pytest.raises(DataError, match="no split 'val': it has no column"):
+        open_split(path, classes, "val")
+    with pytest.raises(DataError, match=r"does not know: dog; did you mean dogs\?"):
+        open_split(path, ("cat", "dogs"))
+
+
+def test_evaluation_needs_the_images_of_its_split_alone(root: Path) -> None:
+    path = table(root, SPLIT)
+    (root / "0.png").unlink()
+    assert len(open_split(path, ("cat", "dog"))) == 3
+    with pytest.raises(DataError, match=r"1 image does not exist: 0\.png"):
+        open_split(path, ("cat", "dog"), "train")
+
+
+def test_opening_data_imports_no_torch() -> None:
+    program = "import sys, zoo.data.sources; print('torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert said.stdout.strip() == "False"
