@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from zoo.data.decode import decode
@@ -96,6 +98,45 @@ class FileSplit(Split):
             UnreadableImage: it cannot be read.
         """
         return decode(self.path(index))
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySplit(Split):
+    """Pictures in memory; splits that share an array hold different rows of it.
+
+    Args:
+        name: of the split.
+        images: `[n, height, width, 3]` or `[n, height, width, 1]`, uint8, in any memory order.
+        rows: `[pictures]`, where in `images` each picture is.
+        labels: of each picture, a position in the classes.
+        names: of each picture, for people.
+    """
+
+    name: str
+    images: NDArray[np.uint8]
+    rows: NDArray[np.intp]
+    labels: tuple[int, ...]
+    names: tuple[str, ...]
+
+    def where(self, index: int) -> str:
+        """Return the picture's name."""
+        return self.names[index]
+
+    def picture(self, index: int) -> Image.Image:
+        """Copy a picture out of the array; grey becomes RGB."""
+        pixels = self.images[self.rows[index]]
+        if pixels.shape[2] == 1:
+            pixels = pixels[:, :, 0]
+        return Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
+
+    def pixels(self, first: int, last: int) -> bytes:
+        """Return the bytes of the pictures from one position up to another, row by row."""
+        return self.images[self.rows[first:last]].tobytes()
+
+    def __reduce__(self) -> tuple[type[ArraySplit], tuple[object, ...]]:
+        # What a process that is not forked gets: its own rows, without those of other splits.
+        own = np.ascontiguousarray(self.images[self.rows])
+        return ArraySplit, (self.name, own, np.arange(len(own)), self.labels, self.names)
 
 
 @dataclass(frozen=True)

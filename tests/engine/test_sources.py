@@ -1,0 +1,74 @@
+"""Training on tables and on published sets, and evaluating on them what training held out."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+import zoo
+from zoo.data.decode import decode
+
+QUICK = {"weights": "none", "device": "cpu", "epochs": 1, "batch_size": 8}
+
+
+@pytest.fixture
+def cifar(pictures, tmp_path):
+    """The three classes of `pictures` as CIFAR-10 is laid out."""
+    folder = tmp_path / "data" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    names = sorted(path.name for path in (pictures / "train").iterdir())
+
+    def write(file, split, first, last):
+        chosen = [sorted((pictures / split / name).iterdir())[first:last] for name in names]
+        images = [np.asarray(decode(path).resize((32, 32))) for paths in chosen for path in paths]
+        labels = [label for label, paths in enumerate(chosen) for _ in paths]
+        data = np.stack(images).transpose(0, 3, 1, 2).reshape(len(images), -1)
+        (folder / file).write_bytes(pickle.dumps({b"data": data, b"labels": labels}, 2))
+
+    for number, (first, last) in enumerate([(0, 2), (2, 4), (4, 6), (6, 7), (7, 8)], start=1):
+        write(f"data_batch_{number}", "train", first, last)
+    write("test_batch", "test", 0, 4)
+    (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": names}, 2))
+    return f"cifar10:{folder.parent}"
+
+
+@pytest.fixture
+def table(pictures, tmp_path):
+    """The pictures of `pictures` to train on, listed."""
+    lines = [f"{path},{path.parent.name}\n" for path in sorted(pictures.glob("train/*/*"))]
+    (tmp_path / "labels.csv").write_text("".join(["path,label\n", *lines]))
+    return str(tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize("kind", ["cifar", "table"])
+@pytest.mark.parametrize("train", ["all", "head"])
+def test_evaluating_agrees_with_training(kind, train, tinynet, request, tmp_path, monkeypatch):
+    source = request.getfixturevalue(kind)
+    monkeypatch.chdir(tmp_path)
+    run = zoo.finetune(tinynet, data=source, train=train, seed=3, **QUICK)
+    model = run.model(device="cpu")
+    assert model.classes == ("flag", "mammal", "playing_card")
+    for split in ("val", "test") if kind == "cifar" else ("val",):
+        said = model.evaluate(source, split)
+        assert (said["split"], said["bad_images"]) == (split, {})
+        assert said["confusion"] == run.metrics[split]["confusion"]
+        assert said["loss"] == pytest.approx(run.metrics[split]["loss"])
+    assert model.evaluate(source)["split"] == ("test" if kind == "cifar" else "val")
+
+
+def test_a_table_trains_as_its_folder_does(table, pictures, tinynet, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = [
+        f"{path},{path.parent.name},{path.parent.parent.name}"
+        for path in sorted(pictures.glob("*/*/*"), reverse=True)
+    ]
+    (tmp_path / "all.csv").write_text("\n".join(lines))
+    runs = [zoo.finetune(tinynet, data=data, **QUICK) for data in (pictures, tmp_path / "all.csv")]
+    assert runs[0].metrics == runs[1].metrics
+
+
+def test_what_is_no_source_is_refused(tinynet):
+    with pytest.raises(zoo.UsageError, match="did you mean cifar10"):
+        zoo.finetune(tinynet, data="cifra10:x", **QUICK)
+    with pytest.raises(zoo.DataError, match="x does not exist"):
+        zoo.finetune(tinynet, data="cifar10:x", **QUICK)
