@@ -34,7 +34,11 @@ def print_metrics(metrics: dict[str, Any]) -> None:
 
 @click.command(cls=ZooCommand, name="evaluate")
 @click.argument("model")
-@click.option("--data", metavar="DIR", help="Images; by default the embedded set.")
+@click.option(
+    "--data",
+    metavar="DIR",
+    help="A folder, a CSV or TSV of path and label, cifar10:DIR or mnist:DIR.",
+)
 @click.option("--split", metavar="NAME", help="By default test where there is one, else val.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True)

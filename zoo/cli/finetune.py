@@ -56,7 +56,11 @@ def print_run(folder: Path, run: dict[str, Any]) -> None:
 
 @click.command(cls=ZooCommand, name="finetune")
 @click.argument("name")
-@click.option("--data", metavar="DIR", help="Images; by default a demonstration on a small set.")
+@click.option(
+    "--data",
+    metavar="DIR",
+    help="A folder, a CSV or TSV of path and label, cifar10:DIR or mnist:DIR.",
+)
 @click.option("--classes", type=int, metavar="N", help="Number of classes, checked against data.")
 @click.option("--out", metavar="DIR", help="The run folder; by default runs/NAME-1, -2, ...")
 @click.option("--train", metavar="POLICY", help="What trains: head, all, stages:N, or patterns.")
