@@ -1,8 +1,8 @@
 import gzip
 import os
 import pickle
-import random
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,7 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from zoo.data.decode import decode
 from zoo.data.loader import load_batches
-from zoo.data.pickled import MAX_OPCODES, NotPlain, read_pickle
 from zoo.data.sources import EMBEDDED, open_data, open_split
 from zoo.data.split import ArraySplit
 from zoo.errors import DataError, UsageError
@@ -22,85 +20,6 @@ from zoo.spec import Preprocess
 
 NAMES = sorted(folder.name for folder in (EMBEDDED / "train").iterdir())
 TRAIN = [f"data_batch_{number}" for number in range(1, 6)]
-
-
-@pytest.fixture(scope="module")
-def pixels() -> np.ndarray:
-    """Seven pictures of each of ten classes, `[7, 10, 32, 32, 3]`; the last two to test on."""
-    found = [sorted((EMBEDDED / "train" / name).iterdir())[:7] for name in NAMES]
-    rows = [[np.asarray(decode(path).resize((32, 32))) for path in paths] for paths in found]
-    return np.array(rows).swapaxes(0, 1)
-
-
-def planes(images: np.ndarray) -> np.ndarray:
-    """Pictures as CIFAR has them: `[n, 3072]`, red, then green, then blue."""
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2).reshape(len(images), -1))
-
-
-def python2(data: np.ndarray, labels: list[int]) -> bytes:
-    """The pickle that Python 2 writes: texts are strings of bytes, as in the published files."""
-    texts = iter(range(10, 250))
-
-    def string(value: str) -> bytes:
-        return b"U" + bytes([len(value)]) + value.encode() + b"q" + bytes([next(texts)])
-
-    short = struct.pack("<H", len(data))
-    return b"".join([
-        b"\x80\x02}q\x01(",
-        string("batch_label"), string("training batch 1 of 5"),
-        string("labels"), b"]q\x02(", b"".join(b"K" + bytes([label]) for label in labels), b"e",
-        string("data"), b"cnumpy.core.multiarray\n_reconstruct\nq\x03cnumpy\nndarray\nq\x04",
-        b"K\x00\x85q\x05", string("b"), b"\x87q\x06Rq\x07(K\x01M", short, b"M\x00\x0c\x86q\x08",
-        b"cnumpy\ndtype\nq\x09", string("u1"), b"K\x00K\x01\x87Rq\xfa(K\x03", string("|"),
-        b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T", struct.pack("<i", data.nbytes),
-        data.tobytes(), b"tb",
-        string("filenames"), b"](", b"".join(string(f"{i}.png") for i in range(len(data))), b"eu.",
-    ])  # fmt: skip
-
-
-def write_cifar(root: Path, pixels: np.ndarray) -> Path:
-    """Write what torchvision unpacks: five batches, one of them as Python 2 writes it."""
-    folder = root / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
-    batches = [*TRAIN, "test_batch"]
-    for number, name in enumerate(batches):
-        images = pixels[5:].reshape(20, 32, 32, 3) if number == 5 else pixels[number]
-        labels = list(range(10)) * (2 if number == 5 else 1)
-        content = {"data": planes(images), "labels": labels, "filenames": ["x"] * len(labels)}
-        data = (
-            python2(planes(images), labels)
-            if number == 2
-            else pickle.dumps(content, number % 4 + 2)
-        )
-        (folder / name).write_bytes(data)
-    meta = {"label_names": NAMES, "num_vis": 3072}
-    (folder / "batches.meta").write_bytes(pickle.dumps(meta, 2))
-    return root
-
-
-def write_mnist(root: Path, pixels: np.ndarray, packed: bool = False, name: str = "MNIST") -> Path:
-    """Write what torchvision unpacks, or what it fetches."""
-    folder = root / name / "raw"
-    folder.mkdir(parents=True)
-    grey = pixels[..., 2:30, 2:30, 1]
-    for prefix, part in (("train", grey[:5]), ("t10k", grey[5:])):
-        images = part.reshape(-1, 28, 28)
-        head = struct.pack(">4I", 2051, len(images), 28, 28)
-        labels = struct.pack(">2I", 2049, len(images)) + bytes(list(range(10)) * len(part))
-        for kind, data in (("images-idx3", head + images.tobytes()), ("labels-idx1", labels)):
-            file = folder / f"{prefix}-{kind}-ubyte{'.gz' if packed else ''}"
-            file.write_bytes(gzip.compress(data) if packed else data)
-    return root
-
-
-@pytest.fixture
-def cifar(tmp_path: Path, pixels: np.ndarray) -> Path:
-    return write_cifar(tmp_path / "root", pixels)
-
-
-@pytest.fixture
-def mnist(tmp_path: Path, pixels: np.ndarray) -> Path:
-    return write_mnist(tmp_path / "root", pixels)
 
 
 class Cifar10(datasets.CIFAR10):
@@ -159,12 +78,14 @@ def test_mnist_is_what_torchvision_reads(mnist: Path) -> None:
     assert data.splits["test"].picture(0).mode == "RGB"
 
 
-def test_cifar100_and_fashion_mnist_too(tmp_path: Path, pixels: np.ndarray) -> None:
+def test_cifar100_and_fashion_mnist_too(
+    tmp_path: Path, pixels: np.ndarray, write_mnist: Callable[..., Path]
+) -> None:
     folder = tmp_path / "cifar-100-python"
     folder.mkdir()
     for name, part in (("train", pixels[:5]), ("test", pixels[5:])):
         labels = list(range(10)) * len(part)
-        data = planes(part.reshape(-1, 32, 32, 3))
+        data = part.reshape(-1, 3072)
         content = {"data": data, "fine_labels": labels, "coarse_labels": [0] * len(labels)}
         (folder / name).write_bytes(pickle.dumps(content))
     (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": NAMES, "coarse": ["x"]}))
@@ -175,7 +96,12 @@ def test_cifar100_and_fashion_mnist_too(tmp_path: Path, pixels: np.ndarray) -> N
 
 
 def test_the_folder_itself_and_packing_change_nothing(
-    tmp_path: Path, cifar: Path, mnist: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    cifar: Path,
+    mnist: Path,
+    pixels: np.ndarray,
+    write_mnist: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fingerprint = open_data(f"cifar10:{cifar}").fingerprint
     assert open_data(f"cifar10:{cifar}/cifar-10-batches-py").fingerprint == fingerprint
@@ -187,7 +113,9 @@ def test_the_folder_itself_and_packing_change_nothing(
     assert open_data(f"mnist:{packed}").fingerprint == fingerprint
 
 
-def test_seed_and_pixels_decide(cifar: Path, pixels: np.ndarray, tmp_path: Path) -> None:
+def test_seed_and_pixels_decide(
+    cifar: Path, pixels: np.ndarray, tmp_path: Path, write_cifar: Callable[..., Path]
+) -> None:
     first, again = open_data(f"cifar10:{cifar}"), open_data(f"cifar10:{cifar}")
     assert first.splits["val"].names == again.splits["val"].names
     other = open_data(f"cifar10:{cifar}", seed=1)
@@ -279,150 +207,6 @@ def test_a_path_that_exists_is_that_path(
     # As a drive would be, and as a missing file of a folder.
     for source in (r"C:\photos", "D:/photos", "./a:b", "/no/photos:2024"):
         assert "does not exist" in refusal(source).message
-
-
-class Runs:
-    """Whatever unpickles this writes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {self.path}",)
-
-
-def shaped(shape: str) -> bytes:
-    """Pickle an array of one byte that states another shape."""
-    whole = pickle.dumps({"data": np.zeros(1, "u1"), "labels": [0]}, 4)
-    assert whole.count(b"K\x01\x85") == 1
-    return whole.replace(b"K\x01\x85", shape.encode("latin-1"))
-
-
-RECONSTRUCT = b"cnumpy.core.multiarray\n_reconstruct\n"
-EVIL = {
-    "no pickle": b"not a pickle",
-    "nothing": b"",
-    "a name": b"\x80\x02cos\nsystem\n.",
-    "a call": b"\x80\x02cos\nsystem\nU\x02id\x85R.",
-    "a name of the stack": b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x02id\x85R.",
-    "eval": b"\x80\x02cbuiltins\neval\nU\x011\x85R.",
-    "an instance": b"\x80\x02(U\x02idios\nsystem\n.",
-    "an object": b"\x80\x02(cos\nsystem\nU\x02ido.",
-    "newobj": b"\x80\x02cnumpy\nndarray\nK\x01\x85\x81.",
-    "ndarray called": b"\x80\x02cnumpy\nndarray\n\x8a\x06\0\0\0\0\0\x01\x85\x85R.",
-    "dtype of a name": b"\x80\x02cnumpy\ndtype\ncnumpy\nndarray\nK\0K\x01\x87R.",
-    "encode to rot13": b"\x80\x02c_codecs\nencode\nX\x01\0\0\0aX\x05\0\0\0rot13\x86R.",
-    "reconstruct a dtype": b"\x80\x02" + RECONSTRUCT + b"cnumpy\ndtype\nK\0\x85U\x01b\x87R.",
-    "a call of a text": b"\x80\x02U\x06encodeU\x01aU\x06latin1\x86R.",
-    "persistent": b"\x80\x02U\x01aQ.",
-    "extension": b"\x80\x02\x82\x01.",
-    "protocol 0": b"(dp0\nS'data'\np1\nI1\ns.",
-    "no dict": pickle.dumps([1, 2]),
-    "floats": pickle.dumps({"data": np.zeros((2, 3072)), "labels": [0, 1]}),
-    "objects": pickle.dumps({"data": np.array([{}, {}]), "labels": [0, 1]}),
-    "a structure": pickle.dumps({"data": np.zeros(2, "u1,u1"), "labels": [0, 1]}),
-    "one dimension": pickle.dumps({"data": np.zeros(3072, "u1"), "labels": [0]}),
-    "narrow": pickle.dumps({"data": np.zeros((2, 3071), "u1"), "labels": [0, 1]}),
-    "a list": pickle.dumps({"data": [0] * 3072, "labels": [0]}),
-    "too few labels": pickle.dumps({"data": np.zeros((2, 3072), "u1"), "labels": [0]}),
-    "no labels": pickle.dumps({"data": np.zeros((2, 3072), "u1")}),
-    "a label too high": pickle.dumps({"data": np.zeros((1, 3072), "u1"), "labels": [10]}),
-    "a label below": pickle.dumps({"data": np.zeros((1, 3072), "u1"), "labels": [-1]}),
-    "true": pickle.dumps({"data": np.zeros((1, 3072), "u1"), "labels": [True]}),
-    "a text as label": pickle.dumps({"data": np.zeros((1, 3072), "u1"), "labels": ["0"]}),
-    "huge": shaped("\x8a\x06\0\0\0\0\0\x01M\0\x0c\x86"),
-    "negative": shaped("J\xff\xff\xff\xffJ\xff\xff\xff\xff\x86"),
-    "text as shape": shaped("\x8c\x01a\x94"),
-    "never filled": b"\x80\x02}U\x04data" + RECONSTRUCT + b"cnumpy\nndarray\nK\0\x85U\x01b\x87Rs.",
-    "twice": b"\x80\x02}(U\x04dataK\x01U\x04dataK\x02u.",
-    "a key of lists": b"\x80\x02}(]K\x01u.",
-    "appends to a dict": b"\x80\x02}K\x01a.",
-    "marks below": b"\x80\x02(((tttttt.",
-    "unknown memo": b"\x80\x02h\x07.",
-    "a length beyond": b"\x80\x02T\xff\xff\xff\x7fabc.",
-    "a length below zero": b"\x80\x02T\xff\xff\xff\xffabc.",
-    "an enormous length": b"\x80\x04\x8e" + b"\xff" * 8 + b"abc.",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", EVIL)
-def test_pickles_of_anything_else_are_refused(cifar: Path, kind: str) -> None:
-    file = cifar / "cifar-10-batches-py" / "data_batch_2"
-    file.write_bytes(EVIL[kind])
-    error = refusal(f"cifar10:{cifar}")
-    assert str(file) in error.message
-    assert error.hint
-
-
-def test_nothing_of_a_pickle_runs(cifar: Path, tmp_path: Path) -> None:
-    mark = tmp_path / "ran"
-    for protocol in range(6):
-        evil = pickle.dumps({b"data": Runs(mark), b"labels": [0]}, protocol)
-        for name in ("data_batch_1", "test_batch", "batches.meta"):
-            file = cifar / "cifar-10-batches-py" / name
-            whole = file.read_bytes()
-            file.write_bytes(evil)
-            assert str(file) in refusal(f"cifar10:{cifar}").message
-            file.write_bytes(whole)
-        assert not mark.exists()
-        pickle.loads(evil)
-        assert mark.exists()
-        mark.unlink()
-
-
-def test_a_file_cut_off_anywhere_is_refused(cifar: Path) -> None:
-    for name in ("data_batch_1", "data_batch_3"):
-        whole = (cifar / "cifar-10-batches-py" / name).read_bytes()
-        read_pickle(whole)
-        for length in [*range(0, 200), *range(200, len(whole), 997), len(whole) - 1]:
-            with pytest.raises(NotPlain):
-                read_pickle(whole[:length])
-
-
-@pytest.mark.filterwarnings("ignore:invalid escape:DeprecationWarning")
-def test_damaged_bytes_raise_one_kind_of_error() -> None:
-    generator = random.Random(0)
-    data = np.zeros((2, 8), "u1")
-    content = {b"data": data, b"labels": [1, 2], b"filenames": [b"a", b"b"]}
-    wholes = [pickle.dumps(content, protocol) for protocol in (2, 3, 4, 5)]
-    refused = 0
-    for whole in wholes * 500:
-        damaged = bytearray(whole)
-        for _ in range(generator.randint(1, 4)):
-            damaged[generator.randrange(len(damaged))] = generator.randrange(256)
-        try:
-            read_pickle(bytes(damaged))
-        except NotPlain:
-            refused += 1
-    assert refused > 500
-
-
-def test_a_pickle_that_grows_is_refused() -> None:
-    with pytest.raises(NotPlain, match="more than 1,000,000 opcodes"):
-        read_pickle(b"\x80\x02" + b"]" * (MAX_OPCODES + 1) + b".")
-
-
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_every_way_to_write_a_batch_is_read(pixels: np.ndarray, protocol: int, order: Any) -> None:
-    data = planes(pixels[0])
-    names = [b"a.png", b"\xc3\xa9.png"]
-    content = {b"data": np.array(data, order=order), b"labels": [1, 300], b"filenames": names}
-    texts = {key.decode(): value for key, value in content.items()}
-    for written in (content, texts):
-        read = read_pickle(pickle.dumps(written, protocol))
-        assert np.array_equal(read["data"].values, data)
-        assert (read["labels"], read["filenames"]) == ([1, 300], names)
-
-
-def test_the_pickle_of_python_2_is_one(pixels: np.ndarray) -> None:
-    data = planes(pixels[0])
-    written = python2(data, list(range(10)))
-    loaded, read = pickle.loads(written, encoding="bytes"), read_pickle(written)
-    assert np.array_equal(loaded[b"data"], data)
-    assert np.array_equal(read["data"].values, data)
-    assert loaded[b"filenames"][9] == read["filenames"][9] == b"9.png"
-    assert loaded[b"labels"] == read["labels"] == list(range(10))
 
 
 @pytest.mark.parametrize(
