@@ -36,8 +36,9 @@ def print_metrics(metrics: dict[str, Any]) -> None:
 @click.argument("model")
 @click.option(
     "--data",
-    metavar="DIR",
-    help="A folder, a CSV or TSV of path and label, cifar10:DIR or mnist:DIR.",
+    metavar="DATA",
+    help="A folder, a CSV or TSV of path and label, cifar10:DIR or mnist:DIR; by default the "
+    "embedded set.",
 )
 @click.option("--split", metavar="NAME", help="By default test where there is one, else val.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
@@ -59,7 +60,7 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Measure MODEL, a model file or a run folder, on a folder of images.
+    """Measure MODEL, a model file or a run folder, on images, given as to `zoo finetune`.
 
     Classes are matched by name. In the confusion matrix a row is a true class, a column what the
     model said.

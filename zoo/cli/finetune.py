@@ -58,8 +58,9 @@ def print_run(folder: Path, run: dict[str, Any]) -> None:
 @click.argument("name")
 @click.option(
     "--data",
-    metavar="DIR",
-    help="A folder, a CSV or TSV of path and label, cifar10:DIR or mnist:DIR.",
+    metavar="DATA",
+    help="A folder, a CSV or TSV of path and label, cifar10:DIR or mnist:DIR; by default a "
+    "demonstration on a small set.",
 )
 @click.option("--classes", type=int, metavar="N", help="Number of classes, checked against data.")
 @click.option("--out", metavar="DIR", help="The run folder; by default runs/NAME-1, -2, ...")
@@ -99,8 +100,9 @@ def command(
 ) -> None:
     """Fine-tune the backbone NAME: load pretrained weights, replace its head, train.
 
-    --data is a folder of class folders, of which a part is held out to validate, or a folder with
-    train/, val/ and maybe test/. Plain `zoo finetune` trains the head on frozen features.
+    --data is a folder of class folders, of which a part is held out to validate; a folder with
+    train/, val/ and maybe test/; a CSV or TSV file with path, label and maybe split; or cifar10:DIR
+    or mnist:DIR as torchvision keeps them. Plain `zoo finetune` trains the head on frozen features.
     """
     from zoo.engine.progress import Progress
     from zoo.engine.resolve import Options

@@ -12,7 +12,7 @@ from torch import nn
 
 from zoo.data.pictures import as_many, name_of, prepare_one
 from zoo.data.sources import open_data, open_split
-from zoo.data.split import Split
+from zoo.data.split import SPLITS, Split
 from zoo.engine.device import memory_errors, resolve_device, resolve_precision
 from zoo.engine.features import read_features
 from zoo.engine.learners import Pictures, count
@@ -172,7 +172,8 @@ class Model:
             return None
         if found.fingerprint != self.card.data.get("fingerprint") or found.classes != self.classes:
             return None
-        return found.splits.get(split or ("test" if "test" in found.splits else "val"))
+        wanted = split or ("test" if "test" in found.splits else "val")
+        return found.splits.get(SPLITS.get(wanted.lower(), wanted))
 
 
 def model_file_at(path: str | Path) -> Path | None:

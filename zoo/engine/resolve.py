@@ -101,9 +101,11 @@ def _phase(
             f"{kind}_epochs",
         ),
         optimizer=optimizer,
-        lr=lr,
-        momentum=values.default(f"{where}momentum", options.momentum, "momentum"),
-        weight_decay=values.default(f"{where}weight_decay", options.weight_decay, "weight_decay"),
+        lr=float(lr),
+        momentum=float(values.default(f"{where}momentum", options.momentum, "momentum")),
+        weight_decay=float(
+            values.default(f"{where}weight_decay", options.weight_decay, "weight_decay")
+        ),
         schedule=values.take(
             f"{where}schedule", options.schedule, "cosine:0.1", "no length to choose"
         ),
