@@ -2,23 +2,19 @@
 
 import csv
 import json
-import pickle
 import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torchvision
-from PIL import Image
 from torch import nn
 
 import zoo
-from tests.docs.conftest import copy_pictures
 from tests.docs.passages import check_console, commands, read_page, run_command
+from tests.docs.workplace import copy_pictures, write_cifar
 from zoo.data.loader import epoch_order
-from zoo.data.sources import EMBEDDED
 from zoo.engine.loop import epoch_seed
 from zoo.modelfile import read_model
 
@@ -181,23 +177,8 @@ def test_4_frozen_with_a_schedule(page, downloaded, capsys):
 
 @pytest.fixture
 def cifar(workplace, monkeypatch):
-    """A tiny CIFAR-10 in torchvision's layout, of embedded pictures at 32 pixels."""
-    folder = workplace / "cifar" / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
-    classes = sorted(path.name for path in (EMBEDDED / "train").iterdir())
-    parts = [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]
-    for number, part in enumerate(parts):
-        rows, labels = [], []
-        for label, name in enumerate(classes):
-            path = sorted((EMBEDDED / "train" / name).iterdir())[number]
-            pixels = np.asarray(Image.open(path).convert("RGB").resize((32, 32)))
-            rows.append(pixels.transpose(2, 0, 1).reshape(-1))
-            labels.append(label)
-        held = {"data": np.stack(rows), "labels": labels, "filenames": [part] * len(labels)}
-        (folder / part).write_bytes(pickle.dumps(held, protocol=2))
-    meta = {"label_names": classes, "num_cases_per_batch": 10, "num_vis": 3072}
-    (folder / "batches.meta").write_bytes(pickle.dumps(meta, protocol=2))
-    # torchvision takes the whole set only, by its digest, which sixty pictures cannot have.
+    """A tiny CIFAR-10, which torchvision is made to take: it wants the whole set's digests."""
+    write_cifar(workplace / "cifar")
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "_check_integrity", lambda self: True)
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "_load_meta", lambda self: None)
 

