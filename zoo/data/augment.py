@@ -106,12 +106,12 @@ class Draw:
     """The augmentation of one epoch.
 
     Args:
-        augment: what is done.
+        augment: what is done; None for nothing beside what a dataset does by itself.
         seed: of the training.
         epoch: counted through all phases.
     """
 
-    augment: Augment
+    augment: Augment | None
     seed: int
     epoch: int
 
@@ -129,23 +129,27 @@ class Draw:
         Raises:
             DataError: the picture is too narrow to resize.
         """
-        steps = dict(self.augment.steps)
+        steps = dict(self.augment.steps) if self.augment else {}
         with _drawing_from(self.seed, self.epoch, index):
             pixels: Tensor
             if "crop" in steps:
                 pixels = prepare(_crop(image, preprocess, steps["crop"]), _as_it_is(preprocess))
             else:
                 pixels = prepare(image, preprocess)
-            for name, strength in self.augment.steps:
+            for name, strength in steps.items():
                 if name != "crop":
                     pixels = _change(name, strength, preprocess)(pixels)
         return pixels
 
+    def while_reading(self, index: int) -> contextlib.AbstractContextManager[None]:
+        """Let torch draw what follows from seed, epoch and index while a dataset makes an item."""
+        return _drawing_from(self.seed, self.epoch, index, 1)
+
 
 @contextlib.contextmanager
-def _drawing_from(seed: int, epoch: int, index: int) -> Iterator[None]:
-    """Let torch draw what follows from seed, epoch and index, and then go on as if it had not."""
-    sequence = np.random.SeedSequence(seed, spawn_key=(epoch, index))
+def _drawing_from(seed: int, *key: int) -> Iterator[None]:
+    """Let torch draw what follows from seed and key, and then go on as if it had not."""
+    sequence = np.random.SeedSequence(seed, spawn_key=key)
     generator = torch.default_generator
     before = generator.get_state()
     generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))

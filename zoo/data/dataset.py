@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch.utils.data import Dataset
 
 from zoo.data.augment import Draw
 from zoo.data.decode import UnreadableImage
+from zoo.data.pictures import check_channels
 from zoo.data.split import Split
 from zoo.data.transforms import prepare
 from zoo.errors import DataError
@@ -57,10 +59,13 @@ def read_sample(
         draw: changes it at random; None leaves it as it is.
     """
     try:
-        picture, label = split.sample(index)
+        with draw.while_reading(index) if draw else contextlib.nullcontext():
+            picture, label = split.sample(index)
         if isinstance(picture, Tensor):
-            return Sample(_as_it_is(picture, preprocess), label, index)
+            check_shape(picture, preprocess)
+            return Sample(picture.float(), label, index)
         image = draw(picture, preprocess, index) if draw else prepare(picture, preprocess)
+        check_channels(image, preprocess)
     except UnreadableImage as error:
         return BadImage(split.where(index), error.reason)
     except DataError as error:
@@ -68,17 +73,16 @@ def read_sample(
     return Sample(image, label, index)
 
 
-def _as_it_is(tensor: Tensor, preprocess: Preprocess) -> Tensor:
-    """Check a tensor that somebody else has prepared.
+def check_shape(image: Tensor, preprocess: Preprocess) -> None:
+    """Refuse a tensor that somebody else has prepared, and for something else.
 
     Raises:
         DataError: it is not what the network sees.
     """
     wanted = (preprocess.channels, preprocess.height, preprocess.width)
-    if tuple(tensor.shape) != wanted:
-        message = f"it is {list(tensor.shape)}, and the network sees {list(wanted)}"
+    if tuple(image.shape) != wanted:
+        message = f"it is {list(image.shape)}, and the network sees {list(wanted)}"
         raise DataError(f"{message}; zoo.transform gives what it sees")
-    return tensor.float()
 
 
 class SplitDataset(Dataset[Sample | BadImage]):

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
 
 from zoo.data.decode import decode
+from zoo.data.scan import shorten
 from zoo.data.split import SPLITS, ImageData, Split, draw_held
 from zoo.errors import DataError, UsageError, one_line
 
@@ -45,7 +46,7 @@ class OwnSplit(Split):
 
     def where(self, index: int) -> str:
         """Return the item's position in its dataset."""
-        return f"item {self.places[index]} of the {type(self.dataset).__name__}"
+        return _where(self.dataset, self.places[index])
 
     def picture(self, index: int) -> Image.Image:
         """Read an item as a picture.
@@ -126,12 +127,28 @@ class LoaderSplit(Split):
 def _item(dataset: Any, place: int) -> tuple[Any, int]:
     try:
         picture, label = dataset[place]
-        return picture, int(label)
+        number = int(label)
+        if number != label:
+            raise DataError(f"its label {label!r} is no whole number")
+        return picture, number
     except DataError:
         raise
     except Exception as error:  # their code can raise anything
         message = f"the dataset gives no picture and label: {one_line(error)[:160]}"
         raise DataError(message) from error
+
+
+def _label(dataset: Any, place: int) -> int:
+    try:
+        return _item(dataset, place)[1]
+    except DataError as error:
+        hint = "labels that the dataset states in its attribute `targets` need no reading"
+        message = f"cannot read the label of {_where(dataset, place)}: {error.message}"
+        raise DataError(message, hint) from error
+
+
+def _where(dataset: Any, place: int) -> str:
+    return f"item {place} of the {type(dataset).__name__}"
 
 
 def _picture(picture: Any) -> Image.Image | Tensor:
@@ -162,27 +179,78 @@ def _labels(dataset: Any) -> tuple[int, ...]:
         return tuple(inner[place] for place in dataset.indices)
     if isinstance(dataset, ConcatDataset):
         return tuple(label for part in dataset.datasets for label in _labels(part))
-    stated = getattr(dataset, "targets", getattr(dataset, "labels", None))
     # A transform of the labels makes others of them than the dataset states.
-    if stated is not None and getattr(dataset, "target_transform", None) is None:
-        values = torch.as_tensor(stated)
-        if values.ndim == 1 and len(values) == len(dataset):
-            return tuple(values.tolist())
-    return tuple(_item(dataset, place)[1] for place in range(len(dataset)))
+    if getattr(dataset, "target_transform", None) is None:
+        for stated in (getattr(dataset, name, None) for name in ("targets", "labels")):
+            if (found := _whole_numbers(stated)) is not None and len(found) == len(dataset):
+                return found
+    return tuple(_label(dataset, place) for place in range(len(dataset)))
+
+
+def _whole_numbers(stated: Any) -> tuple[int, ...] | None:
+    """Return what a dataset states as labels; None where it is something else, such as names."""
+    if not isinstance(stated, (list, tuple, np.ndarray, Tensor)):
+        return None
+    values = np.asarray(stated)
+    if values.ndim != 1 or values.dtype.kind not in "iu":
+        return None
+    return tuple(values.tolist())
+
+
+def _stated_names(dataset: Any) -> tuple[str, ...] | None:
+    """Return the names of classes that a dataset states; None where it states none."""
+    if isinstance(dataset, (Subset, DataLoader)):
+        return _stated_names(dataset.dataset)
+    if isinstance(dataset, ConcatDataset):
+        stated = {_stated_names(part) for part in dataset.datasets}
+        return stated.pop() if len(stated) == 1 else None
+    names = getattr(dataset, "classes", None)
+    return tuple(map(str, names)) if isinstance(names, (list, tuple)) and names else None
 
 
 def _class_names(
-    datasets: Sequence[Any], labels: Sequence[int], classes: int | None
+    parts: Mapping[str, Any], labels: Mapping[str, Sequence[int]], classes: int | None
 ) -> tuple[str, ...]:
-    """Return the names that the dataset states, or else numbers."""
-    inner = datasets[0]
-    while isinstance(inner, (Subset, DataLoader)):
-        inner = inner.dataset
-    stated = getattr(inner, "classes", None)
-    if isinstance(stated, (list, tuple)) and len(stated) > max(labels, default=-1):
-        return tuple(map(str, stated))
-    count = classes if classes is not None else max(labels, default=-1) + 1
-    return tuple(map(str, range(count)))
+    """Return the names that the datasets state, or else numbers.
+
+    Raises:
+        DataError: two of them state other names, or a label is none of them.
+    """
+    found = {name: _stated_names(part) for name, part in parts.items()}
+    stated = {names for names in found.values() if names is not None}
+    if len(stated) > 1:
+        said = "; ".join(f"{name}: {shorten(names)}" for name, names in found.items() if names)
+        raise DataError(f"the splits have other classes, or in another order: {said}")
+    most = max((label for part in labels.values() for label in part), default=-1)
+    names = stated.pop() if stated else None
+    # Some datasets state fewer names than they have labels, or other things under that name.
+    if names is None or len(names) <= most:
+        names = tuple(map(str, range(classes if classes is not None else most + 1)))
+    for name, part in labels.items():
+        for row, label in enumerate(part):
+            if not 0 <= label < len(names):
+                message = f"the label of item {row} of data[{name!r}] is {label}"
+                raise DataError(message, f"{len(names)} classes are 0 to {len(names) - 1}")
+    return names
+
+
+def _check_part(part: Any, name: str) -> None:
+    """Refuse what cannot be read item by item.
+
+    Raises:
+        UsageError: it is no Dataset or DataLoader, or has no length.
+        DataError: it is empty.
+    """
+    inner = part.dataset if isinstance(part, DataLoader) else part
+    if not isinstance(inner, Dataset) or isinstance(inner, IterableDataset):
+        kind = type(inner).__name__
+        raise UsageError(f"{name} is a {kind}, not a Dataset with a length", FORMS)
+    try:
+        empty = len(inner) == 0  # type: ignore[arg-type]
+    except (TypeError, NotImplementedError) as error:
+        raise UsageError(f"{name} is a {type(inner).__name__} that states no length") from error
+    if empty:
+        raise DataError(f"{name} is empty", FORMS)
 
 
 def _parts(source: Any) -> dict[str, Any]:
@@ -197,17 +265,7 @@ def _parts(source: Any) -> dict[str, Any]:
         raise UsageError(f"data has the splits {', '.join(map(str, parts)) or 'none'}", FORMS)
     parts = {SPLITS[name]: part for name, part in parts.items()}
     for name, part in parts.items():
-        inner = part.dataset if isinstance(part, DataLoader) else part
-        if not isinstance(inner, Dataset) or isinstance(inner, IterableDataset):
-            raise UsageError(
-                f"data[{name!r}] is a {type(inner).__name__}, not a Dataset with a length", FORMS
-            )
-        try:
-            empty = len(inner) == 0  # type: ignore[arg-type]
-        except TypeError as error:
-            raise UsageError(f"data[{name!r}] states no length", FORMS) from error
-        if empty:
-            raise DataError(f"data[{name!r}] is empty", FORMS)
+        _check_part(part, f"data[{name!r}]" if isinstance(source, Mapping) else "data")
     if isinstance(parts["train"], DataLoader) and "val" not in parts:
         raise UsageError("a DataLoader cannot be split", "give {'train': loader, 'val': loader}")
     return parts
@@ -235,9 +293,7 @@ def open_own(
         else _labels(part.dataset if isinstance(part, DataLoader) else part)
         for name, part in parts.items()
     }
-    names = _class_names(
-        [*parts.values()], [label for part in labels.values() for label in part], classes
-    )
+    names = _class_names(parts, labels, classes)
     if len(names) < 2:
         raise DataError(f"the dataset has {len(names)} class", "two are the least")
     splits = {
@@ -310,14 +366,14 @@ def open_own_split(source: Any, classes: Sequence[str], split: str | None) -> Sp
             raise DataError(f"data has no split {split!r}", f"it has {', '.join(parts)}")
         name = found[0]
         part = parts[name]
-    _parts({"train": part, "val": part})
-    inner = part.dataset if isinstance(part, DataLoader) else part
-    labels = () if isinstance(part, DataLoader) else _labels(inner)
-    stated = _class_names([inner], labels, None) if hasattr(inner, "classes") else None
+    _check_part(part, "data" if part is source else f"data[{name!r}]")
+    stated = _stated_names(part)
     if stated is not None and stated != tuple(classes):
-        message = "the dataset's classes are not the model's, in the model's order"
-        raise DataError(message, f"the model has {', '.join(classes[:5])}, ...")
-    return _own_split(name, part, labels, len(classes))
+        message = f"the dataset's classes are not the model's, in its order: {shorten(stated)}"
+        raise DataError(message, f"the model has {shorten(classes)}")
+    labels = {name: () if isinstance(part, DataLoader) else _labels(part)}
+    _class_names({}, labels, len(classes))
+    return _own_split(name, part, labels[name], len(classes))
 
 
 def _fingerprint(splits: Mapping[str, Split], classes: Sequence[str]) -> str:

@@ -44,7 +44,20 @@ def prepare_one(image: Any, preprocess: Preprocess) -> Tensor:
             image = Image.fromarray(image)
         except (TypeError, ValueError) as error:
             raise DataError(f"an array {image.shape} {image.dtype} is no picture") from error
-    return prepare(decode(image), preprocess)
+    return check_channels(prepare(decode(image), preprocess), preprocess)
+
+
+def check_channels(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+    """Return a prepared picture that has the channels that the network sees.
+
+    Raises:
+        DataError: it has others; pictures have three, or one where they are made grey.
+    """
+    if len(pixels) != preprocess.channels:
+        hint = "give tensors of floats"
+        message = f"a picture has {len(pixels)} channels, and the network sees"
+        raise DataError(f"{message} {preprocess.channels}", hint)
+    return pixels
 
 
 def prepare_each(images: Any, preprocess: Preprocess, batch_size: int) -> Iterator[Tensor]:

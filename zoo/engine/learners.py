@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.augment import Augment, Draw
+from zoo.data.dataset import check_shape
 from zoo.data.loader import Batch, batch_bounds, epoch_order, load_batches
-from zoo.data.own import LoaderSplit
+from zoo.data.own import LoaderSplit, OwnSplit
 from zoo.data.split import Split
 from zoo.engine.device import autocast
 from zoo.engine.metrics import Meter, Metrics
@@ -66,6 +67,8 @@ class Pictures:
         """
         if isinstance(split, LoaderSplit):
             for images, labels in split.batches():
+                if len(images):
+                    _check_first(images, network)
                 yield Batch(images, labels, torch.arange(len(labels)))
             return
         pinned = network.device.type == "cuda"
@@ -80,6 +83,18 @@ class Pictures:
                 self.bad[bad.path] = bad.reason
             if len(batch.labels):
                 yield batch
+
+
+def _check_first(images: Tensor, network: Network) -> None:
+    """Refuse batches of a `DataLoader` that another network than this one sees.
+
+    Raises:
+        DataError: says what it sees.
+    """
+    try:
+        check_shape(images[0], network.preprocess)
+    except DataError as error:
+        raise DataError(f"an image of the DataLoader is not for this network: {error}") from error
 
 
 def count(
@@ -132,7 +147,9 @@ class PictureLearner:
         """Yield the images of an epoch, `[images, channels, height, width]`, and their labels."""
         task = self.task
         order = epoch_order(len(task.train), task.seed, epoch)
-        draw = Draw(task.augment, task.seed, epoch) if task.augment else None
+        # A dataset of the user's own may draw too, and its draws follow from the seed alike.
+        drawing = task.augment or isinstance(task.train, OwnSplit)
+        draw = Draw(task.augment, task.seed, epoch) if drawing else None
         for batch in self.pictures.read(task.train, order, self.network, draw):
             if len(batch.labels) == 1 and batch.bad:
                 continue  # what unreadable images left over; batch norm cannot train on one

@@ -135,7 +135,8 @@ class Model:
         """Measure it on images, classes matched by name.
 
         Args:
-            data: as `zoo.finetune` takes it; None for the embedded set.
+            data: as `zoo.finetune` takes it; None for the embedded set. A `Dataset` or a
+                `DataLoader` is measured whole, its labels being positions in `classes`.
             split: which split; by default `test` where there is one, else `val`. Of the very
                 folder that it was trained on, `val` is what training held out.
             batch_size: images per forward pass.
@@ -165,6 +166,8 @@ class Model:
         """Return the split that training itself made of these images; None of any others."""
         if self.card is None or not {"seed", "val_fraction"} <= self.card.settings.keys():
             return None
+        if not isinstance(data, str | Path | None):
+            return None  # a Dataset's fingerprint does not tell its pictures from another's
         settings = self.card.settings
         try:
             found = open_data(data, seed=settings["seed"], val_fraction=settings["val_fraction"])
