@@ -93,6 +93,9 @@ def list_backbones(
 def get(name: str) -> Backbone:
     """Return the backbone of an id, a bare name or an alias.
 
+    Args:
+        name: as `list_backbones` or registry.toml has it.
+
     Raises:
         UnknownBackbone: there is none; carries suggestions.
     """
@@ -160,7 +163,7 @@ def features(
     if isinstance(model, Model):
         return model.features(images, batch_size)
     if not isinstance(model, nn.Module):
-        raise UsageError(f"a {type(model).__name__} has no features", "give a network or a name")
+        raise UsageError(f"no features in a {type(model).__name__}", "give a network or a name")
     described = get(backbone) if isinstance(backbone, str) else backbone
     return read_features(model, how_made(model, described), images, batch_size)
 
@@ -175,6 +178,9 @@ def transform(of: Model | nn.Module | Backbone | Preprocess | str) -> Transform:
     Returns:
         Called with a path, bytes, an open file or a PIL image, it gives
         `[channels, height, width]` float32.
+
+    Raises:
+        UsageError: it is none of these, or a network that zoo did not build.
     """
     from torch import nn
 
@@ -185,9 +191,12 @@ def transform(of: Model | nn.Module | Backbone | Preprocess | str) -> Transform:
         of = get(of)
     if isinstance(of, Backbone):
         return Transform(of.preprocess_for(of.weights[0] if of.weights else None))
-    if isinstance(of, Preprocess):
-        return Transform(of)
-    return Transform(how_made(of).preprocess if isinstance(of, nn.Module) else of.preprocess)
+    if isinstance(of, nn.Module):
+        of = how_made(of).preprocess
+    preprocess = getattr(of, "preprocess", of)
+    if not isinstance(preprocess, Preprocess):
+        raise UsageError(f"no preprocess in a {type(of).__name__}", "give a network or a name")
+    return Transform(preprocess)
 
 
 def save(
@@ -301,7 +310,21 @@ def load(path: str | Path, device: str = "auto", precision: str | None = None) -
 
 
 def evaluate(path: str | Path, data: Any = None, **options: Any) -> dict[str, Any]:
-    """Measure a model file on images; see `Model.evaluate`."""
+    """Measure a model file on images.
+
+    Args:
+        path: a model file or a run folder.
+        data: images, as `finetune` takes them; None for the embedded set.
+        options: `device`, and what `Model.evaluate` takes: `split`, `batch_size`, `workers`,
+            `bad_images`, `metrics`.
+
+    Returns:
+        As `Model.evaluate` does: `loss`, `top1` and `top5` in 0..1, and more.
+
+    Raises:
+        WeightsError: the model cannot be loaded.
+        DataError: the images cannot be used, or are of classes that the model has not.
+    """
     device = options.pop("device", "auto")
     return load(path, device).evaluate(data, **options)
 

@@ -66,3 +66,57 @@ def pictures(tmp_path_factory) -> Path:
             for path in chosen:
                 shutil.copyfile(path, folder / path.name)
     return root
+
+
+ODD = """
+    import zoo
+
+    @zoo.hookimpl
+    def zoo_register_backbones():
+        small = zoo.Preprocess(size=32, resize=36)
+        for name, heads in (
+            ("softnet", (zoo.Head("fc"),)),
+            ("left_behind", (zoo.Head("fc"),)),
+        ):
+            yield zoo.Backbone(name, f"plugin_odd:{name}", heads, small)
+        yield zoo.Backbone(
+            "anynet", "plugin_odd:anynet", (zoo.Head("fc"),), small, in_chans="channels"
+        )
+
+    def make(after=None, channels=3, aux=False):
+        from torch import nn
+
+        class Odd(nn.Module):
+            def __init__(self):
+                super().__init__()
+                first = nn.Conv2d(channels, 8, 3, 2)
+                self.body = nn.Sequential(first, nn.BatchNorm2d(8), nn.ReLU())
+                self.fc = nn.Linear(8, 7)
+                self.aux = nn.Linear(8, 1000) if aux else None
+
+            def forward(self, x):
+                x = self.body(x).mean((2, 3))
+                logits = self.fc(x) if after is None else after(self.fc(x))
+                return (logits, self.aux(x)) if aux and self.training else logits
+
+        return Odd()
+
+    def softnet(weights=None):
+        return make(after=lambda logits: logits.softmax(1))
+
+    def left_behind(weights=None):
+        return make(aux=True)
+
+    def anynet(weights=None, channels=3):
+        return make(channels=channels)
+"""
+
+
+@pytest.fixture
+def odd(install) -> None:
+    """Install three networks that tinynet is not.
+
+    `softnet` ends in a softmax, `left_behind` has an auxiliary head that its adapter forgets, and
+    `anynet` takes any number of channels.
+    """
+    install("odd", ODD)

@@ -52,8 +52,8 @@ def read_features(
         with torch.no_grad(), Tap(module, paths) as tap, memory_errors("reading features"):
             for batch in _batches(images, made.preprocess, batch_size):
                 inputs = batch.to(device)
-                if inputs.dtype == torch.uint8:
-                    inputs = normalize(inputs, made.preprocess)
+                raw = inputs.dtype == torch.uint8
+                inputs = normalize(inputs, made.preprocess) if raw else inputs.float()
                 tap.seen.clear()
                 with guard("the network fails"), autocast(device, precision):
                     module(inputs)
@@ -77,4 +77,8 @@ def _batches(images: Any, preprocess: Preprocess, batch_size: int) -> Iterable[T
         shape = f"[images, {preprocess.channels}, height, width]"
         message = f"a tensor {list(images.shape)} is no batch {shape}"
         raise UsageError(message, "one image needs a first dimension too: image[None]")
-    yield from images.split(batch_size)
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        message = f"a tensor of {str(images.dtype).removeprefix('torch.')} is no batch of images"
+        raise UsageError(message, "give uint8, or floats as zoo.transform makes them")
+    if len(images):
+        yield from images.split(batch_size)

@@ -20,7 +20,7 @@ from zoo.engine.plan import Phase
 from zoo.engine.schedule import make_optimizer, parse_schedule
 from zoo.errors import DataError, Diverged
 from zoo.hookspecs import EpochEnded
-from zoo.models.outputs import Logits, Loss, check_logits, check_loss, classification_loss
+from zoo.models.outputs import Logits, Loss, check_logits, classification_loss
 
 Batches = Iterator[tuple[Any, Tensor]]
 
@@ -97,6 +97,7 @@ def run_phase(phase: Phase, learner: Learner, best: Best, course: Course) -> Non
     Raises:
         Diverged: the loss, in training or validation, stopped being a number.
         BrokenBackbone: the network gives probabilities and not logits.
+        UsageError: a loss or a metric that the user gave fails.
         DataError: not one image of a split can be read.
     """
     factor = parse_schedule(phase.schedule)
@@ -123,7 +124,6 @@ def run_phase(phase: Phase, learner: Learner, best: Best, course: Course) -> Non
             loss = classification_loss(said, labels, course.loss)
             if epoch == 1 and step == 0:
                 check_logits(said.main)
-                check_loss(loss)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,27 +137,37 @@ def _check_numbers(options: Options) -> None:
         ("momentum", options.momentum, 0, 1),
     )
     for name, value, least, most in checks:
-        if value is not None and not least <= value <= most:
-            raise UsageError(f"--{name} is {value}", f"give a number from {least} to {most}")
+        if value is not None and not (_is_number(value) and least <= value <= most):
+            raise UsageError(f"--{name} is {value!r}", f"give a number from {least} to {most}")
     for name, values, least in (("epochs", options.epochs, 1), ("lr", options.lr, 0)):
         given = several(values)
         if given is not None and not given:
             raise UsageError(f"--{name} is empty", "give one value, or one for each phase")
         for value in given or ():
-            if not least <= value < float("inf") or value == 0:
-                raise UsageError(f"--{name} has {value}", "give positive numbers")
+            if not (_is_number(value) and least <= value < float("inf")) or value == 0:
+                raise UsageError(f"--{name} has {value!r}", "give positive numbers")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _check_functions(options: Options) -> None:
     """Refuse a loss and metrics that cannot be called, or take a name that is taken."""
+    if not isinstance(options.metrics, Mapping | None):
+        kind = type(options.metrics).__name__
+        raise UsageError(f"metrics is a {kind}", "give a dict of names and functions")
     functions = {"loss": options.loss} if options.loss is not None else {}
     functions |= {f"metric {name!r}": made for name, made in (options.metrics or {}).items()}
     for what, function in functions.items():
+        if isinstance(function, type):
+            name = function.__name__
+            raise UsageError(f"the {what} is the class {name}", f"give {name}(...), made of it")
         if not callable(function):
             message = f"the {what} is a {type(function).__name__}"
             raise UsageError(message, "give a function of logits and labels")
     for name in options.metrics or {}:
-        if name in COUNTED or not name.isidentifier():
+        if name in COUNTED or not str(name).isidentifier():
             hint = f"give another, of letters and digits; zoo has {', '.join(COUNTED)}"
             raise UsageError(f"a metric cannot be named {name!r}", hint)
 
@@ -187,9 +198,9 @@ def name_of(function: Any) -> str:
         return "cross-entropy"
     named = getattr(function, "__qualname__", None)
     if named is not None:
-        return str(named)
+        return str(named).rpartition("<locals>.")[2]
     inner = getattr(function, "func", None)  # of functools.partial
-    shown = dict(function.keywords) if inner is not None else vars(function)
+    shown = function.keywords if inner is not None else getattr(function, "__dict__", {})
     settings = ", ".join(
         f"{name}={value}"
         for name, value in shown.items()

@@ -36,7 +36,7 @@ def _versions() -> dict[str, str]:
 def _card(job: Job, metrics: dict[str, Any]) -> ModelCard:
     plan = job.plan
     kept = ("loss", "top1", "top5", *(job.options.metrics or ()))
-    short = {name: {k: m[k] for k in kept} for name, m in metrics.items()}
+    short = {name: {k: m[k] for k in kept if k in m} for name, m in metrics.items()}
     return ModelCard(
         backbone=plan.backbone,
         kwargs=plan.kwargs,
@@ -109,9 +109,17 @@ def save_module(
         precision: that predictions are to use.
 
     Raises:
-        UsageError: there are not as many names as the head has classes.
+        UsageError: there are not as many names as the head has classes, or the file's name does
+            not say what it is.
         EnvironmentProblem: the system refuses; what was there stays.
     """
+    if path.suffix != ".safetensors":
+        hint = f"write {path.with_suffix('.safetensors').name}"
+        raise UsageError(f"a model file cannot be named {path.name}", hint)
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise UsageError("the classes are not names", "give a list of text")
+    if not made.backbone.heads:
+        raise UsageError(f"{made.backbone.id} has no head, and so no classes to predict")
     head = made.backbone.heads[0]
     wide = head_classes(module.get_submodule(resolve_head(module, head.path)))
     if wide != len(classes) or len(set(classes)) != len(classes):

@@ -301,7 +301,7 @@ def _classes_of(model: nn.Module, backbone: Backbone) -> Sequence[int | None]:
 def build_backbone(
     backbone: Backbone,
     classes: int | None,
-    weights: str | None,
+    weights: str | Path | None,
     *,
     head: str | None,
     head_at: str | None,
@@ -315,6 +315,9 @@ def build_backbone(
     """
     if (head or head_at) and classes is None:
         raise UsageError("a new head needs classes", "give classes=N")
+    if classes is not None and classes < 1:
+        raise UsageError(f"a head cannot end in {classes} classes", "1 is the least")
     changes = Changes(input_size, in_chans, parse_head(head, head_at))
-    model, _ = build_with_base(backbone, classes, weights, changes=changes)
+    choice = None if weights is None else str(weights)
+    model, _ = build_with_base(backbone, classes, choice, changes=changes)
     return model

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.errors import BrokenBackbone, UsageError
+from zoo.errors import BrokenBackbone, UsageError, one_line
+from zoo.models.guard import is_out_of_memory
 from zoo.spec import Head
 
 
@@ -122,11 +123,27 @@ def classification_loss(
         logits: what the network said.
         labels: `[images]`, int64.
         loss: called with logits `[images, classes]` in float32 and labels, gives a scalar.
+
+    Raises:
+        UsageError: a loss that the user gave fails, or gives something else.
     """
-    total = loss(logits.main.float(), labels)
+    total = _loss_of(loss, logits.main, labels)
     for extra, weight in logits.extra:
-        total = total + weight * loss(extra.float(), labels)
+        total = total + weight * _loss_of(loss, extra, labels)
     return total
+
+
+def _loss_of(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+    try:
+        value = loss(logits.float(), labels)
+    except Exception as error:  # their code can raise anything
+        if loss is torch.nn.functional.cross_entropy or is_out_of_memory(error):
+            raise
+        hint = "it is called with logits [images, classes] and labels [images], int64"
+        raise UsageError(f"the loss fails: {one_line(error)}", hint) from error
+    if loss is not torch.nn.functional.cross_entropy:
+        check_loss(value)
+    return value
 
 
 def check_loss(total: object) -> None:
@@ -136,7 +153,9 @@ def check_loss(total: object) -> None:
         UsageError: it is not a scalar that gradients come from.
     """
     if not isinstance(total, Tensor) or total.ndim or not total.requires_grad:
-        what = f"shape {tuple(total.shape)}" if isinstance(total, Tensor) else type(total).__name__
+        what = f"a {type(total).__name__}"
+        if isinstance(total, Tensor):
+            what = f"shape {list(total.shape)}" if total.ndim else "a number without gradients"
         hint = "it must return one number that depends on the logits, such as a mean over images"
         raise UsageError(f"the loss returned {what}", hint)
 

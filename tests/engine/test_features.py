@@ -1,0 +1,149 @@
+"""Features: what a library gives before its head, of any network, which is left as it was."""
+
+import copy
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+
+import zoo
+
+IMAGES = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def close(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050", "edgenext_xx_small"])
+def test_they_are_what_timm_gives_before_its_head(name):
+    torch.manual_seed(0)
+    network = timm.create_model(name).eval()
+    with torch.no_grad():
+        expected = network.forward_head(network.forward_features(IMAGES), pre_logits=True)
+    found = zoo.features(network, IMAGES, f"timm/{name}")
+    assert found.dtype == torch.float32
+    close(found, expected)
+
+
+def test_they_are_what_torchvision_gives_before_its_head():
+    network = torchvision.models.resnet18().eval()
+    with torch.no_grad():
+        expected = nn.Sequential(*list(network.children())[:-1])(IMAGES).flatten(1)
+    close(zoo.features(network, IMAGES, "resnet18"), expected)
+    squeeze = torchvision.models.squeezenet1_1().eval()
+    with torch.no_grad():
+        maps = squeeze.features(IMAGES)
+    close(zoo.features(squeeze, IMAGES, zoo.get("squeezenet1_1")), maps)  # read by a convolution
+
+
+def test_a_new_head_reads_what_the_old_one_did():
+    backbone = zoo.get("lite0")
+    published = zoo.features("lite0", IMAGES)
+    for head in ("linear", "mlp:8,dropout=0.5"):
+        model = backbone.build(classes=2, weights="auto", head=head)
+        close(zoo.features(model, IMAGES), published)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_modes_and_values_are_put_back(tinynet, frozen):
+    model = zoo.get(tinynet).build(classes=3)
+    if frozen:
+        zoo.freeze(model)
+    model.train()
+    model.drop.eval()
+    modes = [part.training for part in model.modules()]
+    before = copy.deepcopy(model.state_dict())
+    zoo.features(model, IMAGES[..., :32, :32])
+    assert [part.training for part in model.modules()] == modes
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not model.head.fc._forward_hooks
+    with pytest.raises(zoo.BrokenBackbone):
+        zoo.features(model, IMAGES[..., :2, :2])
+    assert [part.training for part in model.modules()] == modes
+    assert not model.head.fc._forward_hooks
+
+
+def test_a_copy_of_a_network_knows_how_it_was_made(tinynet):
+    model = zoo.get(tinynet).build(classes=3)
+    close(zoo.features(copy.deepcopy(model), IMAGES), zoo.features(model, IMAGES))
+
+
+def test_every_form_of_a_picture_gives_the_same(tinynet, pictures):
+    model = zoo.get(tinynet).build(classes=3)
+    path = sorted((pictures / "val" / "flag").iterdir())[0]
+    expected = zoo.features(model, path)
+    picture = Image.open(path).convert("RGB")
+    pixels = zoo.transform(model)(path)
+    for form in (str(path), path.read_bytes(), picture, np.asarray(picture), pixels[None]):
+        close(zoo.features(model, form), expected)
+    close(zoo.features(model, pixels[None].double()), expected)
+    many = zoo.features(model, [path] * 5, batch_size=2)
+    assert many.shape == (5, 16)
+    close(many, expected.expand(5, -1))
+
+
+def test_uint8_tensors_are_normalized(tinynet):
+    model = zoo.get(tinynet).build(classes=3)
+    pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    from zoo.data.transforms import normalize
+
+    by_hand = normalize(pixels, zoo.get(tinynet).preprocess)
+    close(zoo.features(model, pixels), zoo.features(model, by_hand))
+
+
+def test_a_run_is_read_by_its_folder(tinynet, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = zoo.finetune(tinynet, data=pictures, weights="none", epochs=1, device="cpu")
+    path = sorted((pictures / "val" / "flag").iterdir())[0]
+    by_folder = zoo.features(run.path, path, device="cpu")
+    close(zoo.features(run.path / "model.safetensors", path, device="cpu"), by_folder)
+    close(run.model("cpu").features(path), by_folder)
+    close(zoo.features(run.model("cpu").module, path), by_folder)
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        ([], "no images"),
+        (IMAGES[:0], "no images"),
+        (IMAGES[0], "image[None]"),
+        (IMAGES[:, :2], "[images, 3, height, width]"),
+        (IMAGES.long(), "a tensor of int64"),
+    ],
+)
+def test_what_is_no_batch_of_images_is_refused(tinynet, images, said):
+    model = zoo.get(tinynet).build(classes=3)
+    with pytest.raises(zoo.UsageError) as caught:
+        zoo.features(model, images)
+    assert said in str(caught.value)
+
+
+def test_what_has_no_features_is_refused(tinynet):
+    with pytest.raises(zoo.UsageError, match="name its backbone"):
+        zoo.features(nn.Linear(2, 2), IMAGES)
+    with pytest.raises(zoo.UsageError, match="no features in a int"):
+        zoo.features(3, IMAGES)
+    with pytest.raises(zoo.UsageError, match=r"no published weights.*build\(\)"):
+        zoo.features(tinynet, IMAGES)
+    with pytest.raises(zoo.UsageError, match=r"is a tiny/tinynet, not a torchvision/resnet18"):
+        zoo.features(zoo.get(tinynet).build(), IMAGES, "resnet18")
+    with pytest.raises(zoo.DataError, match=r"nowhere\.jpg"):
+        zoo.features(zoo.get(tinynet).build(), "nowhere.jpg")
+
+
+def test_a_head_that_is_passed_by_is_said():
+    class Bypass(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 5)
+
+        def forward(self, x):
+            return x.mean((2, 3))
+
+    with pytest.raises(zoo.BrokenBackbone, match="nothing arrives at the head 'fc'"):
+        zoo.features(Bypass(), IMAGES, "resnet18")
