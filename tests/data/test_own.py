@@ -315,6 +315,10 @@ def loader(images, labels, **options):
     return DataLoader(TensorDataset(images, labels), batch_size=4, **options)
 
 
+def test_a_dataset_decides_no_batches():
+    assert open_own(Pictures(batch_size=5), **HELD).batch_size is None
+
+
 def test_loaders_give_their_own_batches():
     images, labels = torch.rand(10, 3, 16, 16), torch.arange(10) % 2
     data = open_own({"train": loader(images, labels), "val": loader(images, labels)}, **HELD)

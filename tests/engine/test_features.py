@@ -11,6 +11,9 @@ from PIL import Image
 from torch import nn
 
 import zoo
+from zoo.data.transforms import normalize
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 IMAGES = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -90,8 +93,6 @@ def test_every_form_of_a_picture_gives_the_same(tinynet, pictures):
 def test_uint8_tensors_are_normalized(tinynet):
     model = zoo.get(tinynet).build(classes=3)
     pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    from zoo.data.transforms import normalize
-
     by_hand = normalize(pixels, zoo.get(tinynet).preprocess)
     close(zoo.features(model, pixels), zoo.features(model, by_hand))
 

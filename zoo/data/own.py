@@ -313,7 +313,7 @@ def open_own(
         notices=(),
         reason=reason,
         still=False,
-        batch_size=getattr(parts["train"], "batch_size", None),
+        batch_size=parts["train"].batch_size if isinstance(parts["train"], DataLoader) else None,
     )
 
 

@@ -71,6 +71,9 @@ class Pictures:
                     _check_first(images, network)
                 yield Batch(images, labels, torch.arange(len(labels)))
             return
+        if draw is None and isinstance(split, OwnSplit):
+            # What a Dataset draws is then the same each time, whoever reads it.
+            draw = Draw(None, seed=0, epoch=0)
         pinned = network.device.type == "cuda"
         batches = load_batches(
             split, network.preprocess, order, self.batch_size, self.workers, pinned, draw
@@ -147,7 +150,7 @@ class PictureLearner:
         """Yield the images of an epoch, `[images, channels, height, width]`, and their labels."""
         task = self.task
         order = epoch_order(len(task.train), task.seed, epoch)
-        # A dataset of the user's own may draw too, and its draws follow from the seed alike.
+        # A Dataset of the user's own may draw too.
         drawing = task.augment or isinstance(task.train, OwnSplit)
         draw = Draw(task.augment, task.seed, epoch) if drawing else None
         for batch in self.pictures.read(task.train, order, self.network, draw):
