@@ -101,25 +101,22 @@ def run_phase(phase: Phase, learner: Learner, best: Best, course: Course) -> Non
         DataError: not one image of a split can be read.
     """
     factor = parse_schedule(phase.schedule)
-    parameters = [p for p in learner.module.parameters() if p.requires_grad]
+    trained = [p for p in learner.module.parameters() if p.requires_grad]
     optimizer = make_optimizer(
-        phase.optimizer, parameters, phase.lr, phase.momentum, phase.weight_decay
+        phase.optimizer, trained, phase.lr, phase.momentum, phase.weight_decay
     )
     for epoch in range(1, phase.epochs + 1):
         began = time.perf_counter()
         number = course.done + epoch
         torch.manual_seed(epoch_seed(course.seed, number))
         learner.module.train()
-        loss_sum, images, lr = torch.zeros((), device=parameters[0].device), 0, phase.lr
-        batches = course.progress(
-            learner.train_batches(number), learner.steps, f"{phase.name} {epoch}/{phase.epochs}"
-        )
+        loss_sum, images, lr = torch.zeros((), device=trained[0].device), 0, phase.lr
+        shown = f"{phase.name} {epoch}/{phase.epochs}"
+        batches = course.progress(learner.train_batches(number), learner.steps, shown)
         for step, (inputs, labels) in enumerate(batches):
             # The middle of the step, so that warm-up does not begin at nought.
             share = (epoch - 1 + (step + 0.5) / learner.steps) / phase.epochs
-            lr = phase.lr * factor(share, epoch - 1)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
+            lr = _set_rate(optimizer, phase.lr * factor(share, epoch - 1))
             said = learner.logits(inputs, training=True)
             loss = classification_loss(said, labels, course.loss)
             if epoch == 1 and step == 0:
@@ -144,6 +141,12 @@ def run_phase(phase: Phase, learner: Learner, best: Best, course: Course) -> Non
                 seconds=time.perf_counter() - began,
             )
         )
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, lr: float) -> float:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    return lr
 
 
 def _check(
