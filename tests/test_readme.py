@@ -1,5 +1,6 @@
 """The README's own code runs, and its commands exist."""
 
+import hashlib
 import re
 import shlex
 import shutil
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import zoo
 from zoo.cli.group import zoo_group
 from zoo.data.sources import EMBEDDED
 
@@ -47,12 +49,29 @@ def test_the_python_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_the_plugin_works(install, tmp_path):
-    import zoo
 
     install("leafnet", python_block("leafnet.model:build"))
     backbone = zoo.get("leafnet")
     assert backbone.heads[0].module_path == "classifier.6"
     assert 'leafnet = "leafnet.plugin"' in README
+
+
+def test_the_derived_backbone_works(tmp_path):
+    from zoo.engine.model import load_pretrained
+    from zoo.registry import load_registry
+
+    weights = tmp_path / "leaf.safetensors"
+    zoo.save(zoo.get("resnet18").build(classes=2), weights, ["oak", "ash"])
+    block = next(text for kind, text in BLOCKS if kind == "toml" and "house/leaf" in text)
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    file = tmp_path / "registry.toml"
+    file.write_text(block.replace("0" * 64, digest))
+    registry = load_registry(file=file)
+    assert f"{file}, line 3" in registry.get("house/leaf").origin
+    (answer,) = load_pretrained("house/leaf", registry).predict(
+        next((EMBEDDED / "val/flag").iterdir())
+    )
+    assert {said["class"] for said in answer["predictions"]} == {"oak", "ash"}
 
 
 def test_the_counts_are_true():

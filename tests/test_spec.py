@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import zoo
-from zoo import spec
+from zoo import plain, spec
 
 
 def leafnet(**changes):
@@ -73,8 +73,8 @@ def test_digest_is_read_from_the_name():
 
 def test_backbone_goes_through_json_unchanged():
     backbone = leafnet(min_size=32, fixed_size=True, kwargs={"depth": 3})
-    text = json.dumps(spec.to_dict(backbone))
-    assert spec.backbone_from_dict(json.loads(text)) == backbone
+    text = json.dumps(plain.to_dict(backbone))
+    assert plain.backbone_from_dict(json.loads(text)) == backbone
 
 
 def test_backbone_refuses_what_makes_no_sense():
@@ -220,7 +220,7 @@ def test_descriptions_are_hashed_copied_pickled_and_replaced():
         copy.deepcopy(backbone),
         pickle.loads(pickle.dumps(backbone)),
         dataclasses.replace(backbone),
-        spec.backbone_from_dict(json.loads(json.dumps(spec.to_dict(backbone)))),
+        plain.backbone_from_dict(json.loads(json.dumps(plain.to_dict(backbone)))),
     ):
         assert (twin, hash(twin)) == (backbone, hash(backbone))
         with pytest.raises(TypeError, match="cannot be changed"):

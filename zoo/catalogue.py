@@ -18,10 +18,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from zoo import spec
+from zoo import plain, spec
 from zoo.errors import BrokenPlugin, EnvironmentProblem
 from zoo.files import cache_dir, canonical_json, write_bytes
-from zoo.spec import Backbone, Family, resolve_target, to_dict
+from zoo.plain import to_dict
+from zoo.spec import Backbone, Family, resolve_target
 
 MARK = "zoo-catalogue:"
 
@@ -45,7 +46,8 @@ def catalogue_file(family: Family) -> Path:
         installed = version(family.distribution)
     except (PackageNotFoundError, ValueError) as error:
         raise BrokenPlugin(f"{family.distribution} is not installed") from error
-    code = _source_of(family.catalogue.partition(":")[0]) + Path(spec.__file__).read_bytes()
+    code = _source_of(family.catalogue.partition(":")[0])
+    code += Path(spec.__file__).read_bytes() + Path(plain.__file__).read_bytes()
     digest = hashlib.sha256(code + family.catalogue.encode()).hexdigest()[:12]
     name = re.sub(r"[^\w.\-]", "_", family.distribution)
     return cache_dir() / "catalogues" / f"{name}-{installed}-{digest}.catalogue"

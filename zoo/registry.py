@@ -27,8 +27,9 @@ from zoo.errors import (
     nearest,
     one_line,
 )
+from zoo.plain import backbone_from_dict
 from zoo.plugins import BUILTIN, FAILED, OFF, OK, PluginHost, PluginRecord, Switches
-from zoo.spec import Backbone, Family, backbone_from_dict
+from zoo.spec import Backbone, Family
 
 log = logging.getLogger("zoo")
 

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from zoo.errors import BrokenPlugin, UsageError, did_you_mean, one_line
 from zoo.frozen import FrozenDict, settle
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
 
 IMAGE_CLASSIFICATION = "image-classification"
@@ -300,7 +302,7 @@ class Backbone:
     def build(
         self,
         classes: int | None = None,
-        weights: str | None = None,
+        weights: str | Path | None = None,
         *,
         head: str | None = None,
         head_at: str | None = None,
@@ -354,48 +356,3 @@ class Family:
 
     def __post_init__(self) -> None:
         settle(self)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (Head, Preprocess, Weights, Backbone)):
-        return to_dict(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    return value
-
-
-def to_dict(spec: Head | Preprocess | Weights | Backbone) -> dict[str, Any]:
-    """Return a description as plain data for JSON, fields at their default left out."""
-    plain = {}
-    for item in fields(spec):
-        value = getattr(spec, item.name)
-        if value != item.default and not (isinstance(value, Mapping) and not value):
-            plain[item.name] = _plain(value)
-    return plain
-
-
-def preprocess_from_dict(plain: Mapping[str, Any]) -> Preprocess:
-    """Read back what `to_dict` gave for a `Preprocess`."""
-    values: dict[str, Any] = {
-        key: tuple(item) if isinstance(item, list) else item for key, item in plain.items()
-    }
-    return Preprocess(**values)
-
-
-def weights_from_dict(plain: Mapping[str, Any]) -> Weights:
-    """Read back what `to_dict` gave for `Weights`."""
-    values = dict(plain)
-    if values.get("preprocess"):
-        values["preprocess"] = preprocess_from_dict(values["preprocess"])
-    return Weights(**values)
-
-
-def backbone_from_dict(plain: Mapping[str, Any]) -> Backbone:
-    """Read back what `to_dict` gave for a `Backbone`."""
-    values = dict(plain)
-    values["heads"] = tuple(Head(**head) for head in plain["heads"])
-    values["preprocess"] = preprocess_from_dict(plain["preprocess"])
-    values["weights"] = tuple(weights_from_dict(item) for item in plain.get("weights", ()))
-    return Backbone(**values)

@@ -17,7 +17,8 @@ from torch import nn
 from zoo.builtin import timm_build
 from zoo.builtin.timm_catalogue import enumerate_backbones
 from zoo.errors import WeightsError
-from zoo.spec import Backbone, backbone_from_dict, resolve_target, to_dict
+from zoo.plain import backbone_from_dict, to_dict
+from zoo.spec import Backbone, resolve_target
 
 REFUSED = {
     "deepseek_vit_412m_enc",

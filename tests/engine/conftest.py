@@ -93,7 +93,7 @@ ODD = """
                 first = nn.Conv2d(channels, 8, 3, 2)
                 self.body = nn.Sequential(first, nn.BatchNorm2d(8), nn.ReLU())
                 self.fc = nn.Linear(8, 7)
-                self.aux = nn.Linear(8, 1000) if aux else None
+                self.aux = nn.Linear(8, 7) if aux else None
 
             def forward(self, x):
                 x = self.body(x).mean((2, 3))

@@ -63,3 +63,14 @@ def test_an_auxiliary_head_of_the_wrong_width_is_an_error():
 def test_what_is_no_logits_is_refused(output):
     with pytest.raises(zoo.BrokenBackbone, match="not logits"):
         read_output(output, HEADS, training=False)
+
+
+def test_a_head_that_was_left_behind_is_told_from_an_embedding():
+    nine = torch.randn(4, 9)
+    assert read_output((MAIN, nine), HEADS, training=True, before=7).extra == ()
+    assert read_output((MAIN, nine), HEADS, training=False, before=9).main is MAIN
+    with pytest.raises(zoo.BrokenBackbone, match="output 1 still has 9 classes, the main one 3"):
+        read_output((MAIN, nine), HEADS, training=True, before=9)
+    named = namedtuple("Output", "logits aux")(MAIN, nine)
+    with pytest.raises(zoo.BrokenBackbone, match="output 'aux' still"):
+        read_output(named, HEADS, training=True, before=9)

@@ -9,7 +9,8 @@ import click
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.list import describe
 from zoo.cli.output import percent, print_json, print_line, print_table, short_count
-from zoo.spec import Backbone, Preprocess, Weights, to_dict
+from zoo.plain import to_dict
+from zoo.spec import Backbone, Preprocess, Weights
 
 
 def _describe_weights(backbone: Backbone, weights: Weights) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from zoo.data.transforms import normalize
 from zoo.engine.device import autocast, environment_error
 from zoo.errors import BrokenBackbone
 from zoo.models.guard import guard
+from zoo.models.made import MADE, Made
 from zoo.models.outputs import Logits, read_output
 from zoo.spec import Head, Preprocess
 
@@ -43,6 +44,8 @@ class Network:
         self.preprocess = preprocess
         self.device = device
         self.precision = precision
+        made = module.__dict__.get(MADE)
+        self.classes_before = made.before if isinstance(made, Made) else None
         self.forwards = 0
 
     def logits(self, images: Tensor, training: bool = False) -> Logits:
@@ -65,7 +68,7 @@ class Network:
         inputs = on_device.contiguous(memory_format=torch.channels_last)
         with self._guarded(inputs), autocast(self.device, self.precision):
             output = self.module(inputs)
-        return read_output(output, self.heads, training)
+        return read_output(output, self.heads, training, self.classes_before)
 
     @contextlib.contextmanager
     def _guarded(self, inputs: Tensor) -> Iterator[None]:

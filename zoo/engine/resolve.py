@@ -195,10 +195,7 @@ def resolve(
     precision, values.reasons["precision"] = resolve_precision(options.precision, device)
     recipe, policies = _policies(values, options, start)
     images = {name: len(split) for name, split in data.splits.items()}
-    augment = parse_augment(options.augment)
-    changing = None if data.still else "your data may give other pictures each time"
-    changing = "augmented images change" if augment else changing
-    changes = options.changes
+    new, leaves = options.changes.head, ", ".join(head.module_path for head in backbone.heads)
     values.reasons |= {
         "backbone": backbone.origin,
         "weights": start.reason,
@@ -212,25 +209,14 @@ def resolve(
         kwargs=dict(start.kwargs),
         preprocess=start.preprocess,
         classes=data.classes,
-        data={
-            "name": data.name,
-            "fingerprint": data.fingerprint,
-            "images": images,
-        },
+        data={"name": data.name, "fingerprint": data.fingerprint, "images": images},
         demonstration=options.data is None,
         recipe=recipe,
-        head=values.take("head", options.head and str(changes.head), "linear", "one new layer"),
-        head_at=values.take(
-            "head_at",
-            changes.head.at,
-            ", ".join(head.module_path for head in backbone.heads),
-            "where the classes come from",
-        ),
-        augment=values.take(
-            "augment", options.augment and str(augment or "none"), "none", "not asked for"
-        ),
+        head=values.take("head", options.head and str(new), "linear", "one new layer"),
+        head_at=values.take("head_at", new.at, leaves, "where the classes come from"),
+        augment=_augment(values, options),
         loss=values.take("loss", options.loss and name_of(options.loss), name_of(None), "usual"),
-        phases=_phases(values, options, recipe, policies, start, changing),
+        phases=_phases(values, options, recipe, policies, start, _changing(options, data)),
         batch_size=_batch_size(values, options, data),
         device=str(device),
         precision=precision,
@@ -242,3 +228,16 @@ def resolve(
         val_fraction=config.defaults["val_fraction"],
     )
     return replace(plan, reasons=values.reasons)
+
+
+def _augment(values: _Values, options: Options) -> str:
+    given = options.augment and str(parse_augment(options.augment) or "none")
+    said: str = values.take("augment", given, "none", "not asked for")
+    return said
+
+
+def _changing(options: Options, data: ImageData) -> str | None:
+    """Say why pictures change from one epoch to the next; None where they do not."""
+    if parse_augment(options.augment):
+        return "augmented images change"
+    return None if data.still else "your data may give other pictures each time"

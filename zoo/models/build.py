@@ -277,13 +277,15 @@ def build_with_base(
     # Again, since converting weights for the first time may have drawn numbers in between.
     _seed(seed)
     kept = own and changes.head.plain and _classes_of(model, changed) == [classes]
+    before = None
     if classes is not None and not kept:
+        before = _classes_of(model, changed)[-1]
         replace_heads(model, placed.heads, classes, setting.preprocess, changes.head)
     else:
         placed = changed
     if own:
         base = _load_chosen(model, placed, choice, None)
-    made = Made(placed, setting.kwargs, setting.preprocess, base, changes.head)
+    made = Made(placed, setting.kwargs, setting.preprocess, base, changes.head, before)
     model.__dict__[MADE] = made
     return model, base
 

@@ -46,13 +46,16 @@ class Made:
         preprocess: from image to input.
         base: the weights that it started from.
         new_head: what replaced the main head.
+        before: how many classes the main head ended in before it was replaced; None where it was
+            not.
     """
 
     backbone: Backbone
     kwargs: Mapping[str, Any]
     preprocess: Preprocess
     base: Base
-    new_head: NewHead
+    new_head: NewHead = PLAIN
+    before: int | None = None
 
 
 def how_made(model: nn.Module, backbone: Backbone | None = None) -> Made:
@@ -73,4 +76,4 @@ def how_made(model: nn.Module, backbone: Backbone | None = None) -> Made:
     if backbone is None:
         hint = "name its backbone, or build it with zoo.get(NAME).build()"
         raise UsageError(f"zoo did not build this {type(model).__name__}", hint)
-    return Made(backbone, backbone.kwargs, backbone.preprocess, Base("none"), PLAIN)
+    return Made(backbone, backbone.kwargs, backbone.preprocess, Base("none"))

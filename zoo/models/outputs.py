@@ -51,7 +51,9 @@ def _first(output: Any) -> Any:
     return output[0] if len(output) else None
 
 
-def read_output(output: Any, heads: Sequence[Head], training: bool) -> Logits:
+def read_output(
+    output: Any, heads: Sequence[Head], training: bool, before: int | None = None
+) -> Logits:
     """Normalise a network's output into main and further logits.
 
     Args:
@@ -59,9 +61,11 @@ def read_output(output: Any, heads: Sequence[Head], training: bool) -> Logits:
         heads: of its backbone.
         training: in training a distilled head has a loss of its own; otherwise its logits are
             averaged with the main ones (DeiT, arXiv 2012.12877).
+        before: how many classes the network had before its heads were replaced; what still has as
+            many in training is a head that was left behind. None where nothing was replaced.
 
     Raises:
-        BrokenBackbone: no logits `[images, classes]` are found in it.
+        BrokenBackbone: no logits `[images, classes]` are found in it, or a head was left behind.
     """
     extra: list[tuple[Tensor, float]] = []
     if isinstance(output, Tensor):
@@ -77,8 +81,8 @@ def read_output(output: Any, heads: Sequence[Head], training: bool) -> Logits:
                 main = (main + logits) / 2
             elif training:
                 extra.append((logits, head.loss_weight))
-        if training and isinstance(main, Tensor):
-            _check_named(output, main, [logits for logits, _ in extra])
+        if training and before is not None and isinstance(main, Tensor):
+            _check_left_behind(output, main, [logits for logits, _ in extra], before)
     else:
         raise BrokenBackbone(f"the network returned a {type(output).__name__}, not logits")
     if not isinstance(main, Tensor) or main.ndim != 2:
@@ -92,21 +96,20 @@ def read_output(output: Any, heads: Sequence[Head], training: bool) -> Logits:
     return Logits(main, tuple(extra))
 
 
-def _check_named(output: Any, main: Tensor, extra: Sequence[Tensor]) -> None:
-    """Refuse logits of another width that no head accounts for: a head that was left behind.
+def _check_left_behind(output: Any, main: Tensor, extra: Sequence[Tensor], before: int) -> None:
+    """Refuse logits of the old number of classes that no head accounts for.
 
     Raises:
         BrokenBackbone: names where they stand.
     """
+    fields = getattr(output, "_fields", ())
     items = output.items() if isinstance(output, Mapping) else enumerate(output)
     for place, logits in items:
-        known = any(logits is said for said in (main, *extra))
-        if known or not isinstance(logits, Tensor) or logits.ndim != 2 or main.ndim != 2:
+        if not isinstance(logits, Tensor) or any(logits is said for said in (main, *extra)):
             continue
-        if len(logits) == len(main) and logits.shape[1] != main.shape[1]:
-            fields = getattr(output, "_fields", ())
+        if logits.shape == (len(main), before) and before != main.shape[-1]:
             name = fields[place] if fields else place
-            message = f"output {name!r} has {logits.shape[1]} values beside {main.shape[1]} classes"
+            message = f"output {name!r} still has {before} classes, the main one {main.shape[-1]}"
             hint = "if it is an auxiliary head, name it in the adapter, so that it is replaced too"
             raise BrokenBackbone(message, hint)
 
