@@ -13,6 +13,9 @@ import pytest
 
 from zoo import config, registry
 
+# Two processes of tests share two cores; the threads of each would wait for the other's.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory) -> Path:

@@ -29,6 +29,9 @@ __all__ = [
 ]
 
 
+FEWER_WORKERS = "free some memory, or use fewer workers, or 0"
+
+
 @dataclass(frozen=True)
 class Batch:
     """Images that go through the network together.
@@ -123,6 +126,11 @@ def load_batches(
         if problem is None:
             raise
         raise problem from error
+    except (ConnectionError, EOFError, FileNotFoundError) as error:
+        # A batch was on its way when the process that held it was killed.
+        if not workers:
+            raise
+        raise _dead_worker("exited") from error
 
 
 def worker_problem(error: RuntimeError) -> EnvironmentProblem | None:
@@ -133,12 +141,15 @@ def worker_problem(error: RuntimeError) -> EnvironmentProblem | None:
     """
     text = str(error)
     if found := re.search(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) ([^.\n]*)", text):
-        message = f"a process that reads images died: it {found.group(1).strip()}"
-    elif "shared memory" in text or "file </torch_" in text:
+        return _dead_worker(found.group(1).strip())
+    if "shared memory" in text or "file </torch_" in text:
         message = "there is no shared memory left for the processes that read images"
-    else:
-        return None
-    return EnvironmentProblem(message, "free some memory, or use fewer workers, or 0")
+        return EnvironmentProblem(message, FEWER_WORKERS)
+    return None
+
+
+def _dead_worker(fate: str) -> EnvironmentProblem:
+    return EnvironmentProblem(f"a process that reads images died: it {fate}", FEWER_WORKERS)
 
 
 def _start_worker(_: int) -> None:
