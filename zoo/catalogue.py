@@ -1,16 +1,15 @@
 """Catalogues of families: enumerated once per installed version, kept in the cache.
 
 Enumerating imports the library, torch included, so it happens in a process of its own; whoever
-lists afterwards reads one file: a digest, and the JSON that it belongs to.
+lists afterwards reads one file: a checksum, and the JSON that it belongs to.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
@@ -25,6 +24,14 @@ from zoo.plain import to_dict
 from zoo.spec import Backbone, Family, resolve_target
 
 MARK = "zoo-catalogue:"
+
+
+def _checksum(data: bytes) -> str:
+    """Return digits that tell damage, not malice: the cache is the user's own.
+
+    Every `zoo list` comes by here, and a cryptographic digest would have it load OpenSSL.
+    """
+    return f"{zlib.crc32(data):08x}{zlib.adler32(data):08x}"
 
 
 def _source_of(module: str) -> bytes:
@@ -48,7 +55,7 @@ def catalogue_file(family: Family) -> Path:
         raise BrokenPlugin(f"{family.distribution} is not installed") from error
     code = _source_of(family.catalogue.partition(":")[0])
     code += Path(spec.__file__).read_bytes() + Path(plain.__file__).read_bytes()
-    digest = hashlib.sha256(code + family.catalogue.encode()).hexdigest()[:12]
+    digest = _checksum(code + family.catalogue.encode())
     name = re.sub(r"[^\w.\-]", "_", family.distribution)
     return cache_dir() / "catalogues" / f"{name}-{installed}-{digest}.catalogue"
 
@@ -56,6 +63,8 @@ def catalogue_file(family: Family) -> Path:
 def _enumerate_elsewhere(family: Family) -> str:
     """Run the family's enumeration in a process of its own, and return its JSON."""
     # -P: the current folder is no place to import from, whatever is called timm.py there.
+    import subprocess
+
     command = [sys.executable, "-P", "-X", "utf8", "-m", "zoo.catalogue", family.catalogue]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     for line in done.stdout.splitlines():
@@ -69,7 +78,7 @@ def _enumerate_elsewhere(family: Family) -> str:
 def _pack(text: str) -> bytes:
     """Return a catalogue as it is kept: what it must hash to, then what it says."""
     body = text.encode()
-    return hashlib.sha256(body).hexdigest().encode() + b"\n" + body
+    return _checksum(body).encode() + b"\n" + body
 
 
 def _unpack(data: bytes) -> dict[str, dict[str, Any]]:
@@ -79,7 +88,7 @@ def _unpack(data: bytes) -> dict[str, dict[str, Any]]:
         ValueError: it is not as it was written.
     """
     digest, _, body = data.partition(b"\n")
-    if hashlib.sha256(body).hexdigest().encode() != digest:
+    if _checksum(body).encode() != digest:
         raise ValueError("the catalogue is damaged")
     return json.loads(body)  # type: ignore[no-any-return]
 

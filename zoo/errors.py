@@ -7,7 +7,6 @@ where, and a hint that says what to do next. Anything else that reaches the comm
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from enum import IntEnum
 
 
@@ -123,6 +122,8 @@ class Diverged(ZooError):
 
 def nearest(word: str, known: Sequence[str], count: int = 3) -> tuple[str, ...]:
     """Return the known words most like `word`, best first; empty where none is near."""
+    from difflib import get_close_matches
+
     by_folded = {name.lower(): name for name in known}
     found = get_close_matches(word.lower(), list(by_folded), n=count, cutoff=0.6)
     return tuple(by_folded[name] for name in found)

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -67,6 +66,8 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         EnvironmentProblem: the disk is full, read-only or closed to us; `path` is as it was.
     """
+    import tempfile
+
     make_dir(path.parent)
     staged: Path | None = None
     try:
