@@ -3,6 +3,7 @@
 import ast
 import logging
 import os
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 import zoo
 from zoo.catalogue import catalogue_file, load_catalogue
+from zoo.plain import backbone_from_dict, recall_backbone, to_dict
 from zoo.registry import load_registry
 from zoo.spec import Family
 
@@ -268,3 +270,17 @@ def test_public_names_are_all_there_and_each_is_listed_once_for_typing():
         assert home in zoo._HOMES
         assert getattr(zoo, name) is getattr(import_module(home), name), name
     assert {"Busy", "plan"} <= set(zoo.__all__) <= set(dir(zoo))
+
+
+def test_what_a_catalogue_recalls_is_what_was_described():
+    source = load_registry().sources["timm"]
+    entries = source._entries
+    assert len(entries) > 1000
+    for name, plain in entries.items():
+        recalled, checked = recall_backbone(plain), backbone_from_dict(plain)
+        assert recalled == checked, name
+        assert to_dict(recalled) == plain
+        kinds = [type(getattr(recalled, item.name)) for item in fields(recalled)]
+        assert kinds == [type(getattr(checked, item.name)) for item in fields(checked)]
+    with pytest.raises(TypeError, match="cannot be changed"):
+        recalled.kwargs["name"] = "other"

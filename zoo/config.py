@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from zoo.derived import Entry, read_entries
 from zoo.files import config_dir
 from zoo.tomlfile import Kinds, TomlFile
+
+if TYPE_CHECKING:
+    from zoo.derived import Entry
 
 SCHEMA = 1
 TABLES: Kinds = {"schema": (int,), "defaults": (dict,), "aliases": (dict,), "backbones": (dict,)}
@@ -117,7 +119,11 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
     _check_defaults(file)
     aliases = content.get("aliases", {})
     file.check(("aliases",), aliases, dict.fromkeys(aliases, (str,)))
-    return content, read_entries(file, content.get("backbones", {}))
+    if "backbones" not in content:
+        return content, {}
+    from zoo.derived import read_entries  # of use to those who have some
+
+    return content, read_entries(file, content["backbones"])
 
 
 @cache

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from functools import cache
 from types import UnionType
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from zoo.errors import UsageError
+
+Described = TypeVar("Described")
 
 
 def _refuse_change(self: Any, *_: Any, **__: Any) -> Any:
@@ -155,3 +157,38 @@ def settle(spec: Any) -> None:
             raise UsageError(message[:240]) from error
         if settled is not given:
             object.__setattr__(spec, rule.name, settled)
+
+
+@cache
+def _defaults(cls: type) -> Mapping[str, Any]:
+    return {
+        item.name: FrozenDict() if item.default_factory is FrozenDict else item.default
+        for item in fields(cls)
+    }
+
+
+def recall(cls: type[Described], values: Mapping[str, Any]) -> Described:
+    """Make a description of values that one had, without checking them again.
+
+    Args:
+        cls: whose fields they are.
+        values: by field, of JSON's types; those at their default may be missing.
+
+    Raises:
+        KeyError: a field without a default is missing.
+    """
+    filled = {**_defaults(cls), **values}  # type: ignore[arg-type]  # as in `settle`
+    for name, value in values.items():
+        if type(value) is dict:
+            filled[name] = _frozen(value)
+        elif type(value) is list:
+            filled[name] = tuple(value)
+    if MISSING in filled.values():
+        raise KeyError(next(name for name, value in filled.items() if value is MISSING))
+    made = object.__new__(cls)
+    if hasattr(made, "__dict__"):
+        made.__dict__.update(filled)
+    else:
+        for name, value in filled.items():
+            object.__setattr__(made, name, value)
+    return made

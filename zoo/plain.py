@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from functools import lru_cache
 from typing import Any
 
+from zoo.frozen import recall
 from zoo.spec import Backbone, Head, Preprocess, Weights
 
 
@@ -30,41 +30,52 @@ def to_dict(spec: Head | Preprocess | Weights | Backbone) -> dict[str, Any]:
     return plain
 
 
-def _hashable(plain: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple(
-        (key, tuple(item) if isinstance(item, list) else item) for key, item in plain.items()
-    )
-
-
 def preprocess_from_dict(plain: Mapping[str, Any]) -> Preprocess:
     """Read back what `to_dict` gave for a `Preprocess`."""
-    return Preprocess(**dict(_hashable(plain)))
-
-
-# A library describes its thousands of weights with a few dozen of these, and checking one costs
-# more than finding it again.
-@lru_cache(maxsize=4096)
-def _known_preprocess(items: tuple[tuple[str, Any], ...]) -> Preprocess:
-    return Preprocess(**dict(items))
-
-
-@lru_cache(maxsize=4096)
-def _known_head(items: tuple[tuple[str, Any], ...]) -> Head:
-    return Head(**dict(items))
+    values: dict[str, Any] = {
+        key: tuple(item) if isinstance(item, list) else item for key, item in plain.items()
+    }
+    return Preprocess(**values)
 
 
 def weights_from_dict(plain: Mapping[str, Any]) -> Weights:
     """Read back what `to_dict` gave for `Weights`."""
     values = dict(plain)
     if values.get("preprocess"):
-        values["preprocess"] = _known_preprocess(_hashable(values["preprocess"]))
+        values["preprocess"] = preprocess_from_dict(values["preprocess"])
     return Weights(**values)
 
 
 def backbone_from_dict(plain: Mapping[str, Any]) -> Backbone:
     """Read back what `to_dict` gave for a `Backbone`."""
     values = dict(plain)
-    values["heads"] = tuple(_known_head(_hashable(head)) for head in plain["heads"])
-    values["preprocess"] = _known_preprocess(_hashable(plain["preprocess"]))
+    values["heads"] = tuple(Head(**head) for head in plain["heads"])
+    values["preprocess"] = preprocess_from_dict(plain["preprocess"])
     values["weights"] = tuple(weights_from_dict(item) for item in plain.get("weights", ()))
     return Backbone(**values)
+
+
+def recall_backbone(plain: Mapping[str, Any], **owner: str) -> Backbone:
+    """Read back a `Backbone` that was checked when it was written, as a catalogue's are.
+
+    Every `zoo list` reads thousands of them, and checking takes longer than all the rest of it.
+
+    Args:
+        plain: what `to_dict` gave.
+        owner: `source`, `plugin` and `origin`.
+
+    Raises:
+        KeyError: it is no such description.
+    """
+    values = {**plain, **owner}
+    values["heads"] = tuple(recall(Head, head) for head in plain["heads"])
+    values["preprocess"] = recall(Preprocess, plain["preprocess"])
+    values["weights"] = tuple(map(_recall_weights, plain.get("weights", ())))
+    return recall(Backbone, values)
+
+
+def _recall_weights(plain: Mapping[str, Any]) -> Weights:
+    values = dict(plain)
+    if values.get("preprocess"):
+        values["preprocess"] = recall(Preprocess, values["preprocess"])
+    return recall(Weights, values)

@@ -13,11 +13,10 @@ from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.catalogue import load_catalogue
 from zoo.config import Config, load_config
-from zoo.derived import Entry
 from zoo.errors import (
     BrokenPlugin,
     RegistryError,
@@ -27,9 +26,12 @@ from zoo.errors import (
     nearest,
     one_line,
 )
-from zoo.plain import backbone_from_dict
+from zoo.plain import recall_backbone
 from zoo.plugins import BUILTIN, FAILED, OFF, OK, PluginHost, PluginRecord, Switches
 from zoo.spec import Backbone, Family
+
+if TYPE_CHECKING:
+    from zoo.derived import Entry
 
 log = logging.getLogger("zoo")
 
@@ -42,7 +44,7 @@ class Source:
         self._record = record
         self._host = host
 
-    @property
+    @cached_property
     def origin(self) -> str:
         """What brought these backbones, in words."""
         return f"plugin {self.name} ({self._record.distribution} {self._record.version})"
@@ -78,11 +80,13 @@ class Source:
     def _describe(self, name: str) -> Backbone:
         entry = self._entries[name]
         try:
-            backbone = entry if isinstance(entry, Backbone) else backbone_from_dict(entry)
+            if not isinstance(entry, Backbone):
+                owner = {"source": self.name, "plugin": self.name, "origin": self.origin}
+                return recall_backbone(entry, **owner)
         except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
             reason = f"its catalogue describes {name!r} in a way zoo cannot read"
             raise BrokenPlugin(f"{reason}: {one_line(error)}") from error
-        return backbone.with_source(self.name, self.origin)
+        return entry.with_source(self.name, self.origin)
 
     def _fail(self, error: BrokenPlugin) -> None:
         """Leave the source out from here on, with a note in its plugin's record."""

@@ -14,14 +14,22 @@ from zoo.engine.progress import printable
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON on stdout, every text exactly as it is."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    """Print a value as JSON on stdout, every text exactly as it is; a list line by line."""
+    text = _to_json(value, ensure_ascii=False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         # Such as the name of a file that is not UTF-8; JSON has escapes for all there is.
-        text = json.dumps(value, indent=2, allow_nan=False)
+        text = _to_json(value, ensure_ascii=True)
     click.echo(text)
+
+
+def _to_json(value: Any, ensure_ascii: bool) -> str:
+    if not isinstance(value, list) or not value:
+        return json.dumps(value, indent=2, ensure_ascii=ensure_ascii, allow_nan=False)
+    # Indented all through, a list of every backbone would take Python's own slow encoder.
+    dump = json.JSONEncoder(ensure_ascii=ensure_ascii, allow_nan=False).encode
+    return "[\n" + ",\n".join(f"  {dump(item)}" for item in value) + "\n]"
 
 
 def print_line(text: str = "") -> None:
