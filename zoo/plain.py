@@ -38,23 +38,6 @@ def preprocess_from_dict(plain: Mapping[str, Any]) -> Preprocess:
     return Preprocess(**values)
 
 
-def weights_from_dict(plain: Mapping[str, Any]) -> Weights:
-    """Read back what `to_dict` gave for `Weights`."""
-    values = dict(plain)
-    if values.get("preprocess"):
-        values["preprocess"] = preprocess_from_dict(values["preprocess"])
-    return Weights(**values)
-
-
-def backbone_from_dict(plain: Mapping[str, Any]) -> Backbone:
-    """Read back what `to_dict` gave for a `Backbone`."""
-    values = dict(plain)
-    values["heads"] = tuple(Head(**head) for head in plain["heads"])
-    values["preprocess"] = preprocess_from_dict(plain["preprocess"])
-    values["weights"] = tuple(weights_from_dict(item) for item in plain.get("weights", ()))
-    return Backbone(**values)
-
-
 def recall_backbone(plain: Mapping[str, Any], **owner: str) -> Backbone:
     """Read back a `Backbone` that was checked when it was written, as a catalogue's are.
 

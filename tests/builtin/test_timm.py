@@ -17,7 +17,8 @@ from torch import nn
 from zoo.builtin import timm_build
 from zoo.builtin.timm_catalogue import enumerate_backbones
 from zoo.errors import WeightsError
-from zoo.plain import backbone_from_dict, to_dict
+from zoo.models.changes import Changes
+from zoo.plain import recall_backbone, to_dict
 from zoo.spec import Backbone, resolve_target
 
 REFUSED = {
@@ -89,7 +90,7 @@ def test_the_default_weights_come_first(backbones: dict[str, Backbone]) -> None:
 
 def test_descriptions_survive_json(backbones: dict[str, Backbone]) -> None:
     text = json.dumps({name: to_dict(backbone) for name, backbone in backbones.items()})
-    read = {name: backbone_from_dict(plain) for name, plain in json.loads(text).items()}
+    read = {name: recall_backbone(plain) for name, plain in json.loads(text).items()}
     assert read == backbones
 
 
@@ -269,6 +270,30 @@ class TestConvert:
         backbone = backbones["test_vit"]
         converted = timm_build.convert(tmp_path / "theirs.pth", backbone, backbone.weights[0])
         assert all(torch.equal(converted[key], state[key]) for key in state)
+
+    def test_a_published_file_for_grey_pictures(self, backbones, tmp_path) -> None:
+        state = self.saved("resnet10t", tag="c3_in1k")
+        save_file(state, tmp_path / "published.safetensors")
+        changed = Changes(in_chans=1).apply(backbones["resnet10t"])
+        weights = changed.find_weights("c3_in1k")
+        converted = timm_build.convert(tmp_path / "published.safetensors", changed, weights)
+        (first,) = [name for name in state if converted[name].shape != state[name].shape]
+        # A grey picture is one whose colours are equal, so their weights add up.
+        torch.testing.assert_close(converted[first], state[first].sum(dim=1, keepdim=True))
+        others = state.keys() - {first}
+        assert all(torch.equal(converted[name], state[name]) for name in others)
+
+    def test_a_published_file_for_another_size(self, backbones, tmp_path) -> None:
+        state = self.saved("test_vit", tag="r160_in1k")
+        save_file(state, tmp_path / "published.safetensors")
+        changed = Changes(input_size=96).apply(backbones["test_vit"])
+        weights = changed.find_weights("r160_in1k")
+        converted = timm_build.convert(tmp_path / "published.safetensors", changed, weights)
+        other = [name for name in state if converted[name].shape != state[name].shape]
+        assert other == ["pos_embed"]
+        model = timm_build.build(**{**changed.kwargs, **weights.kwargs})
+        model.load_state_dict(converted)
+        assert model.eval()(torch.zeros(1, 3, 96, 96)).shape == (1, 1000)
 
     def test_ties_are_kept(self, backbones, tmp_path) -> None:
         state = self.saved("coat_tiny")

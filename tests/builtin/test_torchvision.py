@@ -2,6 +2,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,12 @@ import torchvision
 from torch import nn
 from torchvision import models
 from torchvision.models import regnet
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 from zoo.builtin.torchvision import DATA, HEADS, zoo_register_backbones
 from zoo.builtin.torchvision_build import build, convert, describe, imagenet_classes
 from zoo.errors import WeightsError
+from zoo.models.changes import Changes
 from zoo.spec import Backbone, Weights, resolve_target
 
 BACKBONES: dict[str, Backbone] = {backbone.name: backbone for backbone in zoo_register_backbones()}
@@ -298,6 +301,24 @@ def test_published_weights_make_the_network_that_torchvision_makes(
     image = torch.randn(1, 3, *weights.preprocess.size)  # type: ignore[union-attr, misc]
     with torch.no_grad():
         assert torch.equal(ours(image), theirs(image))
+
+
+def test_positions_are_resampled_for_another_size(tmp_path: Path) -> None:
+    backbone = BACKBONES["vit_b_32"]
+    state = build(**backbone.kwargs).state_dict()
+    path = tmp_path / "published.pth"
+    torch.save(state, path)
+    changed = Changes(input_size=96).apply(backbone)
+    converted = convert(path, changed, changed.weights[0])
+    ours = build(**{**changed.kwargs, **changed.weights[0].kwargs})
+    ours.load_state_dict(converted)
+    positions = "encoder.pos_embedding"
+    theirs = interpolate_embeddings(96, 32, OrderedDict(state))
+    assert converted[positions].shape == (1, 1 + 3 * 3, 768)
+    assert torch.equal(converted[positions], theirs[positions])
+    others = converted.keys() - {positions}
+    assert all(torch.equal(converted[name], state[name]) for name in others)
+    assert ours.eval()(torch.zeros(1, 3, 96, 96)).shape == (1, 1000)
 
 
 def test_weights_that_are_features_only_are_read_without_their_classifier(tmp_path: Path) -> None:

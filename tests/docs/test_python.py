@@ -47,15 +47,6 @@ SOFTNET = """
 """
 
 
-@pytest.fixture
-def one_thread():
-    """Threads of small networks wait for each other more than they work where cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 CHECKS = {}
 
 
@@ -69,7 +60,7 @@ def says(heading):
     return register
 
 
-def test_every_passage_runs_and_does_what_is_said(workplace, install, one_thread, capsys):
+def test_every_passage_runs_and_does_what_is_said(workplace, install, capsys):
     install("soft", SOFTNET)
     names = {"__name__": "page"}
     for heading, blocks in PAGE.sections.items():

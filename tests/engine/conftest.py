@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 import zoo.data
 
@@ -121,12 +120,3 @@ def odd(install) -> None:
     `anynet` takes any number of channels.
     """
     install("odd", ODD)
-
-
-@pytest.fixture
-def one_thread():
-    """Threads of small networks wait for each other more than they work where cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -13,8 +13,6 @@ from torch import nn
 import zoo
 from zoo.data.transforms import normalize
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 IMAGES = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 

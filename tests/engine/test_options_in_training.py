@@ -22,7 +22,7 @@ QUICK = {"weights": "none", "device": "cpu", "lr": 0.01, "batch_size": 8, "epoch
 
 
 @pytest.fixture(autouse=True)
-def in_tmp(tmp_path, monkeypatch, one_thread):
+def in_tmp(tmp_path, monkeypatch):
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)

@@ -58,8 +58,8 @@ class Entry(NamedTuple):
 COMMANDS = (
     Entry("list", "zoo.cli.list", "List backbones, filtered and sorted."),
     Entry("show", "zoo.cli.show", "Show all that is known about a backbone."),
-    Entry("finetune", "zoo.cli.finetune", "Fine-tune a backbone on a folder of images."),
-    Entry("evaluate", "zoo.cli.evaluate", "Measure a model file on a folder of images."),
+    Entry("finetune", "zoo.cli.finetune", "Fine-tune a backbone on images."),
+    Entry("evaluate", "zoo.cli.evaluate", "Measure a model file on images."),
     Entry("predict", "zoo.cli.predict", "Classify images with a model file or a backbone."),
     Entry("plugins", "zoo.cli.plugins", "List plugins, and what happened to each."),
 )
