@@ -81,14 +81,34 @@ def test_weights_stand_in_place_of_the_bases(registry, tmp_path):
     assert first.file == str(tmp_path / "leaf.safetensors")
     assert first.classes == ("oak", "ash")
     assert [w.num_classes for w in leaf.weights] == [2, 37, 1000]
-    assert leaf.license == "MIT"
-    assert first.license == "BSD"
+    # What weights state themselves stands above what is said of all.
+    assert (leaf.license, first.license) == ("BSD", "BSD")
+    assert third.license is None
     assert first.digest == SHA
     assert first.convert is None
     # A width alone does not say which class is which.
     assert third.classes is None
     assert first.preprocess == leaf.preprocess
     assert leaf.params is None
+
+
+@pytest.mark.parametrize(
+    ("base", "body", "said"),
+    [
+        # Its own weights, whose publisher says nothing: nothing is known, whatever the base says.
+        ("efficientnet_lite/lite0", f"weights = [{{ {WEIGHTS} }}]", None),
+        ("vit_h_14", f"weights = [{{ {WEIGHTS} }}]", None),
+        ("efficientnet_lite/lite0", f'license = "MIT"\nweights = [{{ {WEIGHTS} }}]', "MIT"),
+        # The base's weights: theirs, unless the file knows more.
+        ("efficientnet_lite/lite0", "preprocess = { size = 192 }", "Apache-2.0"),
+        ("resnet18", "preprocess = { size = 192 }", None),
+        ("resnet18", 'license = "BSD-3-Clause"', "BSD-3-Clause"),
+        ("efficientnet_lite/lite0", 'license = "mit"', "mit"),
+    ],
+)
+def test_a_licence_is_that_of_the_weights_and_never_guessed(registry, base, body, said):
+    leaf = registry(entry(body, base=base)).get("leaf")
+    assert (leaf.license, leaf.weights[0].license) == (said, said)
 
 
 def test_files_lie_beside_the_registry_file_at_home_or_where_is_said(

@@ -96,6 +96,22 @@ def test_licence_comes_from_the_default_weights():
     assert leafnet().license == "MIT"
 
 
+@pytest.mark.parametrize(
+    ("of_all", "of_the_first", "said"),
+    [("MIT", None, "MIT"), ("MIT", "GPL-3.0", "GPL-3.0"), (None, None, None), (None, "MIT", "MIT")],
+)
+def test_backbone_and_default_weights_say_the_same_licence(of_all, of_the_first, said):
+    weights = (
+        zoo.Weights("a", url="https://a.b/c", license=of_the_first),
+        zoo.Weights("b", url="https://a.b/d"),
+    )
+    found = zoo.Backbone(
+        "net", "a:b", (zoo.Head("fc"),), zoo.Preprocess(8), weights=weights, license=of_all
+    )
+    assert (found.license, found.weights[0].license) == (said, said)
+    assert found.weights[1].license is None
+
+
 def test_targets_that_cannot_be_imported_say_so():
     with pytest.raises(zoo.BrokenPlugin, match="cannot be imported"):
         spec.resolve_target("zoo.nowhere:build")

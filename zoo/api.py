@@ -74,6 +74,7 @@ def list_backbones(
     source: str | None = None,
     task: str | None = None,
     pretrained: bool | None = None,
+    license: str | None = None,
 ) -> builtins.list[Backbone]:
     """Return the backbones that match.
 
@@ -82,12 +83,15 @@ def list_backbones(
         source: only of this plugin.
         task: only for this task.
         pretrained: only with, or only without, published weights.
+        license: only those whose default weights have a licence of this kind (`permissive`,
+            `copyleft`, `non-commercial`, `custom`, `unknown`) or text (`apache-2.0`, `cc-by-*`).
 
     Raises:
-        UsageError: no plugin has the name of the source.
+        UsageError: no plugin has the name of the source, or the licence is a misspelt kind.
     """
     patterns = (pattern,) if pattern else ()
-    return load_registry().find(patterns, source=source, task=task, pretrained=pretrained)
+    registry = load_registry()
+    return registry.find(patterns, source=source, task=task, pretrained=pretrained, license=license)
 
 
 def get(name: str) -> Backbone:

@@ -86,7 +86,8 @@ class Entry:
         heads: in place of the base's, by path or in full; None for the base's.
         weights: in place of the base's; None for the base's.
         preprocess: laid over the base's.
-        license: of its default weights.
+        license: of its default weights, where they state none themselves; for the base's weights
+            it stands above what the base says.
     """
 
     id: str
@@ -177,14 +178,17 @@ class Entry:
     def _weights(self, base: Backbone) -> tuple[Weights, ...]:
         if self.weights is not None:
             return tuple(self._completed(base, stated) for stated in self.weights)
-        if self.preprocess is None:
-            return base.weights
-        return tuple(
-            replace(weights, preprocess=self._preprocess(base, weights.preprocess))
-            if weights.preprocess
-            else weights
-            for weights in base.weights
-        )
+        kept = base.weights
+        if self.preprocess is not None:
+            kept = tuple(
+                replace(weights, preprocess=self._preprocess(base, weights.preprocess))
+                if weights.preprocess
+                else weights
+                for weights in kept
+            )
+        if self.license is not None and kept:
+            kept = (replace(kept[0], license=self.license), *kept[1:])
+        return kept
 
     def _completed(self, base: Backbone, stated: Stated) -> Weights:
         """Return weights with what a file of tensors does not say, as the base's have it."""

@@ -320,6 +320,7 @@ class Registry:
         source: str | None = None,
         task: str | None = None,
         pretrained: bool | None = None,
+        license: str | None = None,
     ) -> list[Backbone]:
         """Return the backbones that match every filter, in the registry's order.
 
@@ -328,9 +329,12 @@ class Registry:
             source: of this plugin, or derived under this name.
             task: for this task.
             pretrained: with or without published weights.
+            license: whose default weights have a licence of this kind (`zoo.licenses.KINDS`) or
+                text, wildcards allowed. Where no weights are published there is nothing to license,
+                so that no licence matches.
 
         Raises:
-            UsageError: no plugin has the name of the source.
+            UsageError: no plugin has the name of the source, or the licence is a misspelt kind.
             RegistryError: one that is wanted is derived from what is not there.
         """
         homes = self._homes
@@ -339,13 +343,27 @@ class Registry:
             hint = did_you_mean(source, known, f"one of {', '.join(known)}")
             raise UsageError(f"no source is named {source!r}", hint)
         chosen = [homes[source]] if source else homes.values()
-        return [
+        found = [
             backbone
             for candidate in chosen
             for backbone in candidate.select(partial(_matches, patterns, candidate.name))
             if (task is None or backbone.task == task)
             and (pretrained is None or backbone.pretrained == pretrained)
         ]
+        return found if license is None else self._licensed(found, license)
+
+    def _licensed(self, found: Sequence[Backbone], wanted: str) -> list[Backbone]:
+        from zoo.licenses import KINDS, matches
+
+        def held(backbones: Iterable[Backbone]) -> list[Backbone]:
+            return [b for b in backbones if b.weights and matches(b.license, wanted)]
+
+        kept = held(found)
+        near = () if kept or wanted.strip().lower() in KINDS else nearest(wanted, KINDS)
+        if near and not held(self):
+            message = f"no licence and no kind of licence is named {wanted!r}"
+            raise UsageError(message, f"did you mean {', '.join(near)}?")
+        return kept
 
 
 def _matches(patterns: Sequence[str], source: str, name: str) -> bool:

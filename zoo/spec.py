@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -218,7 +218,8 @@ class Backbone:
         kwargs: builder arguments.
         task: `image-classification` is the one that zoo trains.
         params: how many parameters the published network has; None where not known.
-        license: licence of the default weights; by default read from them.
+        license: licence of the default weights, for those that state none themselves; by default
+            read from them.
         min_size: the smallest side in pixels that the network takes, where that is known.
         fixed_size: the network, once built, takes no size but that of its preprocess.
         image_size: the builder argument that builds a network of fixed size for another; None
@@ -260,8 +261,16 @@ class Backbone:
         tags = [weights.tag for weights in self.weights]
         if len(set(tags)) != len(tags):
             raise UsageError(f"backbone {self.name!r} publishes two weights of one tag")
-        if self.license is None and self.weights:
-            object.__setattr__(self, "license", self.weights[0].license)
+        if self.weights and self.license != self.weights[0].license:
+            self._settle_license()
+
+    def _settle_license(self) -> None:
+        """Make backbone and default weights say the same; what weights say themselves stands."""
+        first, *others = self.weights
+        if first.license is None:
+            first = replace(first, license=self.license)
+            object.__setattr__(self, "weights", (first, *others))
+        object.__setattr__(self, "license", first.license)
 
     def __hash__(self) -> int:
         return hash((self.source, self.name))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.output import natural_key, print_json, print_table, short_count
 from zoo.engine.progress import say
+from zoo.errors import nearest
 from zoo.spec import Backbone
+
+if TYPE_CHECKING:
+    from zoo.registry import Registry
 
 SORTS = ("id", "name", "params", "license")
 
@@ -40,11 +46,32 @@ def _sort(found: list[Backbone], key: str | None) -> list[Backbone]:
     return sorted(found, key=lambda b: natural_key(b.id if key == "id" else b.name))
 
 
+def _hint(
+    registry: Registry, patterns: tuple[str, ...], others: list[Backbone], license: str
+) -> str:
+    """Name what there is instead: licences where only the licence is in the way, else names."""
+    held = Counter(b.license or "unknown" for b in others if b.weights)
+    if held:
+        near = nearest(license, list(held))
+        most = ", ".join(text for text, _ in held.most_common(4))
+        return f"; did you mean {', '.join(near)}?" if near else f"; licences there: {most}"
+    if others:
+        return "; no weights are published for them, so there is nothing to license"
+    near = tuple(name for pattern in patterns for name in registry.suggest(pattern.strip("*")))
+    return f"; did you mean {', '.join(near)}?" if near else ""
+
+
 @click.command(cls=ZooCommand, name="list")
 @click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
 @click.option("--source", metavar="NAME", help="Only those of this plugin.")
 @click.option("--task", metavar="TASK", help="Only those for this task.")
 @click.option("--pretrained/--no-pretrained", default=None, help="With, or without, weights.")
+@click.option(
+    "--license",
+    metavar="KIND",
+    help="Only those whose default weights are permissive, copyleft, non-commercial, custom or "
+    "unknown, or have this licence: apache-2.0, cc-by-*. Without weights, none matches.",
+)
 @click.option("--sort", type=click.Choice(SORTS), help="By default plugin by plugin.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
@@ -54,6 +81,7 @@ def command(
     source: str | None,
     task: str | None,
     pretrained: bool | None,
+    license: str | None,
     sort: str | None,
     as_json: bool,
 ) -> None:
@@ -63,15 +91,14 @@ def command(
     with several, any of them.
     """
     registry = settings.registry()
-    found = registry.find(patterns, source=source, task=task, pretrained=pretrained)
-    found = _sort(found, sort)
+    find = partial(registry.find, patterns, source=source, task=task, pretrained=pretrained)
+    found = _sort(find(license=license), sort)
     if as_json:
         print_json([describe(backbone) for backbone in found])
         return
     if not found:
-        near = [name for pattern in patterns for name in registry.suggest(pattern.strip("*"))]
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
-        say(f"zoo: nothing matches{hint}")
+        others = find() if license else []
+        say(f"zoo: nothing matches{_hint(registry, patterns, others, license or '')}")
         return
     rows = [
         [
