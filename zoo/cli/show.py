@@ -9,6 +9,7 @@ import click
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.list import describe
 from zoo.cli.output import percent, print_json, print_line, print_table, short_count
+from zoo.licenses import classify, in_words
 from zoo.plain import to_dict
 from zoo.spec import Backbone, Preprocess, Weights
 
@@ -21,6 +22,7 @@ def _describe_weights(backbone: Backbone, weights: Weights) -> dict[str, Any]:
         "from": weights.file or weights.url or f"hub:{weights.hub}",
         "sha256": weights.digest,
         "license": weights.license,
+        "license_kind": classify(weights.license),
         "num_classes": weights.num_classes,
         "metrics": dict(weights.metrics),
         "preprocess": to_dict(preprocess),
@@ -88,7 +90,7 @@ def command(settings: Settings, name: str, as_json: bool) -> None:
         "heads": _head_text(backbone),
         "parameters": f"{size} ({short_count(backbone.params)})" if backbone.params else "?",
         "preprocess": _preprocess_text(backbone.preprocess),
-        "license": backbone.license or "unknown",
+        "license": in_words(backbone.license),
     }
     if backbone.refuse:
         facts["fine-tuning"] = f"refused: {backbone.refuse}"
@@ -104,7 +106,7 @@ def command(settings: Settings, name: str, as_json: bool) -> None:
             str(weights.num_classes or "-"),
             percent(next((v for k, v in weights.metrics.items() if "top1" in k), None)),
             _preprocess_text(backbone.preprocess_for(weights)),
-            weights.license or "?",
+            in_words(weights.license),
         ]
         for weights in backbone.weights
     ]
