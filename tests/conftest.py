@@ -32,6 +32,9 @@ def surroundings(monkeypatch, shared_cache, tmp_path_factory) -> None:
         monkeypatch.delenv(variable, raising=False)
     registry._registries.clear()
     config.load_config.cache_clear()
+    # Heavy, so not imported for it; where it is, each test is told anew.
+    if terms := sys.modules.get("zoo.models.terms"):
+        terms._told.clear()
 
 
 @pytest.fixture

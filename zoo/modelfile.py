@@ -205,6 +205,12 @@ class ModelCard:
         plain["preprocess"] = to_dict(self.preprocess)
         return canonical_json(plain)
 
+    @property
+    def base_license(self) -> str | None:
+        """The licence of the weights that training started from; None where it is not stated."""
+        license = self.base.get("license")
+        return license if isinstance(license, str) else None
+
     def check(self, path: Path) -> None:
         """Refuse a description that makes no sense, whoever wrote it.
 

@@ -85,6 +85,7 @@ def _start(backbone: Backbone, options: Options, choice: str, reason: str) -> St
         kwargs=setting.kwargs,
         preprocess=setting.preprocess,
         preprocess_reason=", ".join([setting.reason, *asked]),
+        license=setting.license,
     )
 
 
@@ -199,8 +200,7 @@ def _get_weights(job: Job, start: Start) -> None:
             preprocess=replace(start.preprocess, size=size, resize=None),
             preprocess_reason=f"auto: {size} px suffice for a demonstration from random weights",
         )
-    if job.base.untrained:
-        start = replace(start, untrained=job.base.untrained)
+    start = replace(start, license=job.base.license, untrained=job.base.untrained)
     if job.base.left_out:
         some = ", ".join(job.base.left_out)
         job.progress.notice(f"{start.choice}: left out, of another width than the heads: {some}")

@@ -26,6 +26,7 @@ from zoo.models.heads import replace_heads
 from zoo.models.made import MADE, Base, Made, how_made
 from zoo.models.newhead import NewHead, check_widths
 from zoo.models.state import load_state
+from zoo.models.terms import tell_terms
 from zoo.registry import Registry
 from zoo.spec import Backbone, Head, Preprocess, Weights, resolve_target
 
@@ -225,12 +226,14 @@ def load_model(
         said = " ".join(str(error).split())[:200]
         raise WeightsError(f"{file} does not fit {card.backbone}: {said}") from error
     network = _on_device(module, card.heads, card.preprocess, device, precision or card.precision)
+    tell_terms(card.base_license, f"{file} is trained from weights")
     return Model(network, card.classes, card.backbone, card)
 
 
 def _base_of(card: ModelCard) -> Base:
-    known = {item.name for item in fields(Base)} - {"untrained", "left_out"}
-    return Base(**{"kind": "none"} | {k: v for k, v in card.base.items() if k in known})
+    known = {item.name for item in fields(Base)} - {"untrained", "left_out", "license"}
+    said = {"kind": "none"} | {k: v for k, v in card.base.items() if k in known}
+    return Base(**said, license=card.base_license)
 
 
 def load_features(name: str | Path, registry: Registry, device: str = "auto") -> Model:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from zoo.licenses import in_words
 from zoo.spec import Preprocess
 
 
@@ -47,6 +48,8 @@ class Plan:
     Args:
         backbone: id.
         weights: `none`, a published tag, or a file's name.
+        license: of the weights; None where it is not stated.
+        license_kind: one of `zoo.licenses.KINDS`; None for random weights, which have none.
         kwargs: builder arguments.
         preprocess: from image to input.
         classes: names in the order of the logits.
@@ -70,6 +73,8 @@ class Plan:
 
     backbone: str
     weights: str
+    license: str | None
+    license_kind: str | None
     kwargs: Mapping[str, Any]
     preprocess: Preprocess
     classes: tuple[str, ...]
@@ -108,6 +113,7 @@ class Plan:
         values: dict[str, Any] = {
             "backbone": self.backbone,
             "weights": self.weights,
+            "license": in_words(self.license) if self.license_kind else "none",
             "data": f"{self.data['name']}: {counts}",
             "classes": f"{len(self.classes)}: {_shorten(', '.join(self.classes))}",
             "preprocess": f"{size} {self.preprocess.crop} {self.preprocess.interpolation}",

@@ -15,6 +15,7 @@ from zoo.engine.device import resolve_device, resolve_precision
 from zoo.engine.options import OPTIMIZER, RECIPES, Options, name_of, several
 from zoo.engine.plan import Phase, Plan
 from zoo.errors import UsageError
+from zoo.licenses import classify
 from zoo.spec import Backbone, Preprocess
 
 SGD_FACTOR = 10.0
@@ -34,6 +35,7 @@ class Start:
         preprocess: of these weights.
         preprocess_reason: why this one.
         untrained: layers below the head that the weights have no values for.
+        license: of the weights; None where it is not stated.
     """
 
     choice: str
@@ -43,6 +45,7 @@ class Start:
     preprocess: Preprocess
     preprocess_reason: str = "of these weights"
     untrained: tuple[str, ...] = ()
+    license: str | None = None
 
 
 class _Values:
@@ -199,6 +202,7 @@ def resolve(
     values.reasons |= {
         "backbone": backbone.origin,
         "weights": start.reason,
+        "license": _why_license(start),
         "preprocess": start.preprocess_reason,
         "data": data.reason,
         "classes": "as found in the data, by name" if data.still else "as your data has them",
@@ -206,6 +210,8 @@ def resolve(
     plan = Plan(
         backbone=backbone.id,
         weights=Path(start.choice).name,
+        license=start.license,
+        license_kind=None if start.random else classify(start.license),
         kwargs=dict(start.kwargs),
         preprocess=start.preprocess,
         classes=data.classes,
@@ -228,6 +234,12 @@ def resolve(
         val_fraction=config.defaults["val_fraction"],
     )
     return replace(plan, reasons=values.reasons)
+
+
+def _why_license(start: Start) -> str:
+    if start.random:
+        return "random weights are nobody's"
+    return "of these weights" if start.license else "none is stated; ask their publisher"
 
 
 def _augment(values: _Values, options: Options) -> str:

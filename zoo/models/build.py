@@ -23,6 +23,7 @@ from zoo.models.heads import head_classes, replace_heads, resolve_head
 from zoo.models.made import MADE, Base, Made
 from zoo.models.newhead import NewHead, parse_head
 from zoo.models.state import load_state
+from zoo.models.terms import tell_terms
 from zoo.models.weights import fetch
 from zoo.spec import Backbone, Preprocess, Weights, resolve_target
 
@@ -91,12 +92,14 @@ class Setting:
         kwargs: builder arguments.
         preprocess: from image to input.
         reason: where the preprocess is from.
+        license: of the weights; None where it is not stated.
     """
 
     published: Weights | None
     kwargs: Mapping[str, Any]
     preprocess: Preprocess
     reason: str
+    license: str | None = None
 
 
 def setting_of(backbone: Backbone, choice: str | None, changes: Changes = UNCHANGED) -> Setting:
@@ -118,7 +121,8 @@ def setting_of(backbone: Backbone, choice: str | None, changes: Changes = UNCHAN
     if choice is None or not is_file_choice(choice):
         kwargs = {**backbone.kwargs, **(published.kwargs if published else {})}
         reason = "of these weights" if published else "the backbone's own"
-        return Setting(published, kwargs, backbone.preprocess_for(published), reason)
+        license = published.license if published else None
+        return Setting(published, kwargs, backbone.preprocess_for(published), reason, license)
     if KEY in read_tensors(Path(choice)).metadata:
         card, _ = read_model(Path(choice))
         if card.backbone != backbone.id:
@@ -126,7 +130,8 @@ def setting_of(backbone: Backbone, choice: str | None, changes: Changes = UNCHAN
             raise WeightsError(f"{choice} is a model of {card.backbone}, not {backbone.id}", hint)
         check_card(card, backbone, choice)
         kwargs = {**card.kwargs, **changes.kwargs(backbone)}
-        return Setting(None, kwargs, changes.preprocess(card.preprocess), "of the model file")
+        preprocess = changes.preprocess(card.preprocess)
+        return Setting(None, kwargs, preprocess, "of the model file", card.base_license)
     like = backbone.weights[0] if backbone.weights else None
     kwargs = {**backbone.kwargs, **(like.kwargs if like else {})}
     reason = f"of {like.tag}, which the file is taken to be like" if like else "the backbone's own"
@@ -181,7 +186,8 @@ def _load_published(model: nn.Module, backbone: Backbone, weights: Weights) -> B
     if missing or found.unexpected_keys:
         odd = ", ".join([*missing, *found.unexpected_keys][:4])
         raise WeightsError(f"weights {weights.tag!r} do not fit {backbone.id}: {odd}")
-    return Base("published", weights.tag, published.sha256, weights.license, untrained=untrained)
+    license = weights.license or published.license
+    return Base("published", weights.tag, published.sha256, license, untrained=untrained)
 
 
 def _widen(
@@ -223,7 +229,7 @@ def load_own_file(model: nn.Module, backbone: Backbone, path: Path) -> Base:
         raise WeightsError(f"{path} does not fit {backbone.id}, {len(wrong)} entries: {some}", hint)
     kept = {name: tensor for name, tensor in file.tensors.items() if head_of(name) not in unfit}
     load_state(model, kept, strict=False)
-    license = read_model(path)[0].base.get("license") if KEY in file.metadata else None
+    license = read_model(path)[0].base_license if KEY in file.metadata else None
     left_out = tuple(sorted(file.tensors.keys() - kept.keys()))
     return Base("file", None, file.sha256, license, left_out)
 
@@ -287,6 +293,12 @@ def build_with_base(
         base = _load_chosen(model, placed, choice, None)
     made = Made(placed, setting.kwargs, setting.preprocess, base, changes.head, before)
     model.__dict__[MADE] = made
+    told = (
+        f"weights {base.tag} of {backbone.id} are"
+        if base.tag
+        else f"{choice} is trained from weights"
+    )
+    tell_terms(base.license, told)
     return model, base
 
 

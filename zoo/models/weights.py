@@ -58,11 +58,13 @@ class Published:
         tensors: the backbone's own state dict, on the CPU.
         sha256: digest of the published file.
         tag: of the weights.
+        license: of what a model file of zoo's was trained from; None for other files.
     """
 
     tensors: dict[str, Tensor]
     sha256: str
     tag: str
+    license: str | None = None
 
 
 def _installed_file(weights: Weights) -> Path:
@@ -95,7 +97,8 @@ def _read_note(record: Path) -> dict[str, str]:
     """Return the digests that were noted of a conversion; empty where there are none."""
     try:
         noted = json.loads(record.read_bytes())
-        return {name: str(noted[name]) for name in ("source", "converted")}
+        wanted = ("source", "converted", *(name for name in ("license",) if name in noted))
+        return {name: str(noted[name]) for name in wanted}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
@@ -115,7 +118,7 @@ def _cached(backbone: Backbone, weights: Weights) -> Published | None:
         file = read_tensors(kept, noted["converted"])
     except WeightsError:
         return None
-    return Published(file.tensors, noted["source"], weights.tag)
+    return Published(file.tensors, noted["source"], weights.tag, noted.get("license"))
 
 
 def where(backbone: Backbone, weights: Weights) -> str:
@@ -249,15 +252,19 @@ def _check_digest(path: Path, expected: str | None, weights: Weights) -> str:
         raise WeightsError(error.message, hint) from error
 
 
-def _check_model_file(path: Path, text: str, backbone: Backbone, weights: Weights) -> None:
+def _check_model_file(path: Path, text: str, backbone: Backbone, weights: Weights) -> str | None:
     """Refuse a model file of zoo's that is registered as something else than what it is.
 
     Its tensors would load all the same, and its predictions be wrong without a word.
+
+    Returns:
+        The licence of the weights that it was trained from.
     """
     try:
         card = ModelCard.from_json(text)
     except (ValueError, KeyError, TypeError, AttributeError, ZooError) as error:
         raise WeightsError(f"{path} has a damaged description: {error}") from error
+    card.check(path)
     built = {**backbone.kwargs, **weights.kwargs}
     if len(card.classes) != weights.num_classes:
         message = f"{path} has {len(card.classes)} classes, and is registered with "
@@ -271,6 +278,7 @@ def _check_model_file(path: Path, text: str, backbone: Backbone, weights: Weight
         raise WeightsError(said, hint)
     if card.preprocess != backbone.preprocess_for(weights):
         log.warning("%s was trained with another preprocess than it is registered with", path)
+    return card.base_license
 
 
 def fetch(backbone: Backbone, weights: Weights) -> Published:
@@ -283,14 +291,15 @@ def fetch(backbone: Backbone, weights: Weights) -> Published:
     """
     if kept := _cached(backbone, weights):
         return kept
+    license = None
     with _source_file(weights) as (path, expected):
         digest = _check_digest(path, expected, weights)
         if path.suffix == ".safetensors" and weights.convert is None:
             file = read_tensors(path, digest)
             if KEY in file.metadata:
-                _check_model_file(path, file.metadata[KEY], backbone, weights)
+                license = _check_model_file(path, file.metadata[KEY], backbone, weights)
             if weights.file is not None:
-                return Published(file.tensors, digest, weights.tag)
+                return Published(file.tensors, digest, weights.tag, license)
             tensors, data = file.tensors, tensor_bytes(file.tensors)
         else:
             tensors, data = _convert(path, digest, backbone, weights)
@@ -298,7 +307,9 @@ def fetch(backbone: Backbone, weights: Weights) -> Published:
     record = _record_file(backbone, weights)
     try:
         write_bytes(record.parent / f"{converted}.safetensors", data)
-        write_bytes(record, canonical_json({"source": digest, "converted": converted}).encode())
+        note = {"source": digest, "converted": converted}
+        note |= {"license": license} if license else {}
+        write_bytes(record, canonical_json(note).encode())
     except EnvironmentProblem as error:
         log.warning("weights are not kept, so the next command gets them again: %s", error)
-    return Published(tensors, digest, weights.tag)
+    return Published(tensors, digest, weights.tag, license)

@@ -1,0 +1,158 @@
+"""Licences on the command line: listed by kind, shown in words, and warned of once."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from zoo.cli import _run
+from zoo.cli.group import Settings
+from zoo.data.sources import EMBEDDED
+
+LEAFY = """
+    import zoo
+
+    @zoo.hookimpl
+    def zoo_register_backbones():
+        weights = tuple(
+            zoo.Weights(tag, file="{file}", license=license, num_classes=2, classes=("a", "b"))
+            for tag, license in (("nc", "CC-BY-NC-4.0"), ("free", "MIT"), ("unstated", None))
+        )
+        yield zoo.Backbone("leafnet", "plugin_leafy:build", (zoo.Head("fc"),),
+                           zoo.Preprocess(size=16), weights=weights)
+
+    def build(weights=None):
+        from torch import nn
+
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.fc = nn.Linear(3, 2)
+
+            def forward(self, x):
+                return self.fc(x.mean((2, 3)))
+
+        return Net()
+"""
+LIGHT = ("--no-plugin", "timm")
+
+
+@pytest.fixture
+def cli(capsys, tmp_path, monkeypatch):
+    """Run a command in this process, in an empty folder; return code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        code = _run([str(argument) for argument in arguments], Settings())
+        out, err = capsys.readouterr()
+        return int(code), out, err
+
+    return run
+
+
+@pytest.fixture
+def leafnet(install, tmp_path):
+    """Install a backbone with three weights under three licences."""
+    save_file(
+        {"fc.weight": torch.ones(2, 3), "fc.bias": torch.zeros(2)}, tmp_path / "w.safetensors"
+    )
+    install("leafy", LEAFY.format(file=tmp_path / "w.safetensors"))
+
+
+def ids(out):
+    return [item["id"] for item in json.loads(out)]
+
+
+def test_listing_by_kind_and_by_text(cli):
+    code, out, err = cli("list", "--license", "permissive", "--json")
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert len(found) > 1000
+    # Nothing whose licence is not known, torchvision's included, counts as permissive.
+    assert all(item["license"] and item["pretrained"] for item in found)
+    assert "torchvision" not in {item["source"] for item in found}
+    code, out, _ = cli("list", "vit_h_14", "lite0", "--license", "non-commercial", "--json")
+    assert ids(out) == ["torchvision/vit_h_14"]
+    code, out, err = cli("list", "--license", "APACHE-2.0", "--source", "efficientnet_lite")
+    assert out.count("Apache-2.0") == 3
+    assert "3 of" in err
+    code, out, _ = cli("list", "*seer*", "regnety_*", "--license", "seer-*", "--json")
+    assert {item["license"] for item in json.loads(out)} == {"seer-license"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--license", "permisive"), 2, "did you mean permissive?"),
+        (("lite0", "--license", "noncommercial"), 2, "did you mean non-commercial?"),
+        (("--license", "apache-3.0"), 0, "nothing matches; did you mean Apache-2.0?"),
+        (("lite0", "--license", "mit"), 0, "nothing matches; licences there: Apache-2.0"),
+        (("resnet18", "--license", "copyleft", *LIGHT), 0, "licences there: unknown"),
+        (("resnet18x", "--license", "mit"), 0, "did you mean resnet18"),
+        (("--no-pretrained", "--license", "mit"), 0, "there is nothing to license"),
+    ],
+)
+def test_what_is_not_there(cli, arguments, code, said):
+    got, out, err = cli("list", *arguments)
+    assert (got, out) == (code, "")
+    assert err.count("\n") == 1
+    assert said in err
+
+
+def test_the_help_says_what_becomes_of_those_without_weights(cli):
+    _, out, _ = cli("list", "--help")
+    assert "Without weights, none matches" in " ".join(out.split())
+
+
+def test_show_says_the_kind(cli, leafnet):
+    code, out, _ = cli("show", "leafnet", *LIGHT)
+    assert code == 0
+    facts = dict(line.split(maxsplit=1) for line in out.splitlines() if line.startswith("license"))
+    assert facts == {"license": "CC-BY-NC-4.0 (non-commercial)"}
+    rows = {
+        line.split()[0]: line for line in out.splitlines() if "16x16" in line and "%" not in line
+    }
+    assert rows["nc"].endswith("CC-BY-NC-4.0 (non-commercial)")
+    assert rows["free"].endswith("MIT (permissive)")
+    assert rows["unstated"].endswith("unknown")
+    code, out, _ = cli("show", "leafnet", "--json", *LIGHT)
+    said = [(item["license"], item["license_kind"]) for item in json.loads(out)["weights"]]
+    assert said == [("CC-BY-NC-4.0", "non-commercial"), ("MIT", "permissive"), (None, "unknown")]
+    assert "license     unknown" in cli("show", "resnet18", *LIGHT)[1]
+
+
+def test_a_dry_run_shows_it(cli, leafnet):
+    code, out, _ = cli("finetune", "leafnet", "--dry-run", *LIGHT)
+    assert code == 0
+    (row,) = [line for line in out.splitlines() if line.startswith("license")]
+    assert "CC-BY-NC-4.0 (non-commercial)" in row
+    code, out, _ = cli("finetune", "resnet18", "--dry-run", "--json", *LIGHT)
+    plan = json.loads(out)
+    assert (plan["license"], plan["license_kind"]) == (None, "unknown")
+
+
+def test_each_command_warns_once(zoo_process, leafnet, tmp_path):
+    for name in ("flag", "mammal"):
+        (tmp_path / "few" / name).mkdir(parents=True)
+        for path in sorted((EMBEDDED / "train" / name).iterdir())[:4]:
+            shutil.copyfile(path, tmp_path / "few" / name / path.name)
+    image = next((tmp_path / "few" / "flag").iterdir())
+    training = ("finetune", "leafnet", "--data", "few", "--epochs", "1", "--device", "cpu")
+    terms = "licensed CC-BY-NC-4.0 (non-commercial): not for commercial use"
+    for arguments, said in (
+        (training, f"zoo: warning: weights nc of leafy/leafnet are {terms}"),
+        (("predict", "leafnet", image), f"zoo: warning: weights nc of leafy/leafnet are {terms}"),
+        (
+            ("evaluate", "runs/leafnet-1", "--data", "few", "--json"),
+            f"zoo: warning: runs/leafnet-1/model.safetensors is trained from weights {terms}",
+        ),
+        ((*training, "--weights", "free"), None),
+        (("predict", "runs/leafnet-2", image), None),
+    ):
+        done = zoo_process(*map(str, arguments), *LIGHT)
+        assert done.returncode == 0, done.stderr
+        assert [line for line in done.stderr.splitlines() if "licensed" in line] == [said][
+            : bool(said)
+        ]
