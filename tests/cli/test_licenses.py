@@ -139,7 +139,7 @@ def test_each_command_warns_once(zoo_process, leafnet, tmp_path):
         for path in sorted((EMBEDDED / "train" / name).iterdir())[:4]:
             shutil.copyfile(path, tmp_path / "few" / name / path.name)
     image = next((tmp_path / "few" / "flag").iterdir())
-    training = ("finetune", "leafnet", "--data", "few", "--epochs", "1", "--device", "cpu")
+    training = ("finetune", "leafnet", "--data", "few", "--epochs", "1", "--quiet")
     terms = "licensed CC-BY-NC-4.0 (non-commercial): not for commercial use"
     for arguments, said in (
         (training, f"zoo: warning: weights nc of leafy/leafnet are {terms}"),
