@@ -12,19 +12,19 @@ from zoo.licenses import ADVICE, KINDS, classify, in_words, matches
 SWAG = "https://github.com/facebookresearch/SWAG/blob/main/LICENSE"
 
 # Every licence of torchvision's, timm's and the Lite plugin's weights that is not plainly
-# permissive, with what its publisher says. One that is new here is to be read, and then added.
+# permissive; quoted where its publisher's words decide. One that is new is to be read, then added.
 RESTRICTED = {
     "cc-by-nc-4.0": "non-commercial",  # "NonCommercial purposes only"
     SWAG: "non-commercial",  # "released under the CC-BY-NC 4.0 license"
     "seer-license": "non-commercial",  # "solely for your non-commercial research purposes"
     "apple-amlr": "non-commercial",  # "exclusively for Research Purposes"
     "fair-noncommercial-research-license": "non-commercial",  # its name
-    # Apple's sample code terms and their like: copyright only, no patents, no right to sublicense.
+    # Apple's sample code terms: of copyright only, with "no other rights or licenses".
     "apple-ascl": "custom",
     "cvnets-license": "custom",
     "fastvit-license": "custom",
     "mobileone-license": "custom",
-    # Commercial use with conditions of their own.
+    # Agreements of one publisher, for a person to read.
     "dinov3-license": "custom",
     "gemma": "custom",
     "nvidia-open-model-license": "custom",
@@ -34,7 +34,7 @@ RESTRICTED = {
 PERMISSIVE = {"apache-2.0", "Apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0"}
 
 
-def test_every_licence_in_the_registry_has_been_read():
+def test_every_licence_in_the_registry_is_one_of_these():
     held = {weights.license for found in zoo.list_backbones() for weights in found.weights}
     kinds = {text: classify(text) for text in held}
     assert kinds == {**RESTRICTED, **dict.fromkeys(PERMISSIVE, "permissive"), None: "unknown"}
