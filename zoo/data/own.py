@@ -103,9 +103,22 @@ class LoaderSplit(Split):
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield its batches: images `[n, channels, height, width]` and labels `[n]`, int64.
 
+        Batch norm cannot train on one image, so a single one left over joins the batch before.
+
         Raises:
             DataError: what it yields is something else.
         """
+        held: list[tuple[Tensor, Tensor]] = []
+        for batch in self._checked():
+            held.append(batch)
+            if len(held) > 2:
+                yield held.pop(0)
+        if len(held) == 2 and len(held[1][1]) == 1 < len(held[0][1]):
+            (images, labels), (last, label) = held
+            held = [(torch.cat([images, last]), torch.cat([labels, label]))]
+        yield from held
+
+    def _checked(self) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in self.loader:
             if not isinstance(batch, (tuple, list)) or len(batch) != 2:
                 raise DataError(f"the DataLoader yields a {type(batch).__name__}, not a pair")
