@@ -227,6 +227,7 @@ class Backbone:
         in_chans: the builder argument that sets how many channels the network sees; None where its
             library builds it for three only.
         refuse: why zoo will not fine-tune it; None where it will.
+        exceptions: promises of `zoo.testing` that it cannot keep, by name, each with the reason.
         source: the plugin's entry-point name; set by the registry.
         plugin: name of the plugin that it works through; set by the registry.
         origin: what registered it, in words; set by the registry.
@@ -247,6 +248,7 @@ class Backbone:
     image_size: str | None = None
     in_chans: str | None = None
     refuse: str | None = None
+    exceptions: Mapping[str, str] = field(default_factory=FrozenDict)
     source: str = ""
     plugin: str = ""
     origin: str = ""

@@ -98,7 +98,8 @@ def test_default_weights_come_first() -> None:
         backbone = BACKBONES[name]
         assert backbone.weights[0].tag == default.name
         assert backbone.preprocess == backbone.weights[0].preprocess
-        assert backbone.params == default.meta["num_params"]
+        if name not in COUNTED_WITHOUT:
+            assert backbone.params == default.meta["num_params"]
 
 
 def test_no_beginning_of_a_name_hides_another() -> None:

@@ -1,4 +1,7 @@
-"""What timm publishes, as descriptions: read from its registry, without building a network."""
+"""What timm publishes, as descriptions: read from its registry, without building a network.
+
+Parameters and the widths of heads, which timm does not say, are as they were measured.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from timm.models import (
     split_model_name_tag,
 )
 
+from zoo.builtin.measured import read_measured, with_widths
 from zoo.spec import Backbone, Head, Preprocess, Weights
 
 HOME = "zoo.builtin.timm_build"
@@ -50,10 +54,12 @@ CLASS_NAMES: Mapping[str, tuple[tuple[str, ...], str]] = {
 
 def enumerate_backbones() -> Iterator[Backbone]:
     """Yield every architecture that timm lists, with all the weights it publishes."""
+    measured = read_measured("timm")
     for name in list_models():
+        known = measured.get(name, {})
         default = get_pretrained_cfg(name) or PretrainedCfg()
         preprocess = _preprocess(default)
-        heads = _heads(name, default)
+        heads = with_widths(_heads(name, default), known)
         yield Backbone(
             name=name,
             builder=f"{HOME}:build",
@@ -61,6 +67,7 @@ def enumerate_backbones() -> Iterator[Backbone]:
             preprocess=preprocess,
             weights=_weights(name, preprocess),
             kwargs={"name": name},
+            params=known.get("params"),
             min_size=min(default.min_input_size[1:]) if default.min_input_size else None,
             fixed_size=default.fixed_input_size,
             image_size="img_size" if default.fixed_input_size else None,

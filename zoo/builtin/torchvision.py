@@ -10,13 +10,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from zoo.builtin.measured import read_measured, with_widths
 from zoo.hookspecs import hookimpl
 from zoo.spec import Backbone, Head, Preprocess, Weights
 
 HOME = "zoo.builtin.torchvision_build"
 DATA = Path(__file__).with_suffix(".json")
+
+Stated = TypeVar("Stated")
 
 # By the beginning of the name; no beginning is another's.
 HEADS: Mapping[str, tuple[Head, ...]] = {
@@ -59,6 +62,12 @@ HEADS: Mapping[str, tuple[Head, ...]] = {
 AUXILIARY: Mapping[str, Any] = {"aux_logits": True, "init_weights": False}
 KWARGS: Mapping[str, Mapping[str, Any]] = {"googlenet": AUXILIARY, "inception_v3": AUXILIARY}
 
+EXCEPTIONS: Mapping[str, Mapping[str, str]] = {
+    "mnasnet": {
+        "library_loads_it": "torchvision's MNASNet wants a version that tensor files do not carry"
+    }
+}
+
 FIXED_SIZE = ("maxvit_", "vit_")
 IMAGE_SIZE = "image_size"
 
@@ -67,11 +76,12 @@ IMAGE_SIZE = "image_size"
 def zoo_register_backbones() -> Iterator[Backbone]:
     """Register torchvision's classification networks."""
     published = json.loads(DATA.read_text(encoding="utf-8"))
+    measured = read_measured("torchvision")
     for name, rows in published["backbones"].items():
-        yield _backbone(name, rows)
+        yield _backbone(name, rows, measured.get(name, {}))
 
 
-def _backbone(name: str, rows: list[dict[str, Any]]) -> Backbone:
+def _backbone(name: str, rows: list[dict[str, Any]], measured: Mapping[str, Any]) -> Backbone:
     weights = tuple(_weights(row) for row in rows)
     preprocess = Preprocess(**rows[0]["preprocess"])
     kwargs = {"name": name, **KWARGS.get(name, {})}
@@ -85,22 +95,21 @@ def _backbone(name: str, rows: list[dict[str, Any]]) -> Backbone:
     return Backbone(
         name=name,
         builder=f"{HOME}:build",
-        heads=_heads(name),
+        heads=with_widths(_of(HEADS, name, ()), measured),
         preprocess=preprocess,
         weights=weights,
         kwargs=kwargs,
-        params=rows[0]["num_params"],
+        params=measured.get("params"),
         min_size=min_size,
         fixed_size=name.startswith(FIXED_SIZE),
         image_size=image_size,
+        exceptions=_of(EXCEPTIONS, name, {}),
     )
 
 
-def _heads(name: str) -> tuple[Head, ...]:
-    for beginning, heads in HEADS.items():
-        if name.startswith(beginning):
-            return heads
-    raise LookupError(f"no heads are stated for torchvision's {name}")
+def _of(stated: Mapping[str, Stated], name: str, otherwise: Stated) -> Stated:
+    """Return what is stated for a beginning of the name."""
+    return next((said for start, said in stated.items() if name.startswith(start)), otherwise)
 
 
 def _weights(row: Mapping[str, Any]) -> Weights:

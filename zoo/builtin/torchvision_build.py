@@ -115,7 +115,6 @@ def _describe(name: str, entry: models.WeightsEnum) -> dict[str, Any]:
         "tag": entry.name,
         "url": entry.url,
         "license": entry.meta.get("license"),
-        "num_params": entry.meta["num_params"],
         "min_size": max(entry.meta["min_size"]),
         "preprocess": _preprocess(entry),
         "metrics": _metrics(entry.meta["_metrics"]),

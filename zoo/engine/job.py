@@ -26,11 +26,11 @@ from zoo.models.build import (
     is_file_choice,
     setting_of,
 )
-from zoo.models.changes import size_refused
+from zoo.models.changes import changes_refused
 from zoo.models.freeze import parse_policy, select
 from zoo.models.heads import resolve_head
 from zoo.models.made import Base, how_made
-from zoo.models.sizes import nearest_size, smallest_size, why_not_size
+from zoo.models.sizes import check_size, smallest_size
 from zoo.models.weights import where
 from zoo.plugins import BUILTIN
 from zoo.registry import Registry
@@ -172,14 +172,7 @@ def _get_weights(job: Job, start: Start) -> None:
     try:
         job.model, job.base = build_with_base(backbone, classes, start.choice, seed, changes)
     except BrokenBackbone as error:
-        wanted = changes.kwargs(backbone)
-        if not wanted:
-            raise
-        arguments = ", ".join(f"{name}={value}" for name, value in wanted.items())
-        hint = "leave --input-size and --in-chans out"
-        reason = error.message.partition(": ")[2] or error.message
-        message = f"{backbone.id} cannot be built with {arguments}: {reason}"
-        raise UsageError(message, hint) from error
+        raise changes_refused(backbone, changes, error) from error
     except WeightsError as error:
         if options.weights != "auto" and is_file_choice(options.weights):
             raise
@@ -192,7 +185,7 @@ def _get_weights(job: Job, start: Start) -> None:
         )
         job.model, job.base = build_with_base(backbone, classes, "none", seed, changes)
     if options.input_size is not None:
-        _check_size(job.model, backbone, options.input_size)
+        check_size(job.model, backbone, options.input_size)
     elif start.random and options.data is None and not backbone.fixed_size:
         size = smallest_size(job.model, start.preprocess, DEMONSTRATION_SIZES)
         start = replace(
@@ -206,18 +199,6 @@ def _get_weights(job: Job, start: Start) -> None:
         job.progress.notice(f"{start.choice}: left out, of another width than the heads: {some}")
     job.plan = resolve(backbone, options, job.data, start, job.registry.config)
     job.backbone = how_made(job.model).backbone
-
-
-def _check_size(model: nn.Module, backbone: Backbone, size: int) -> None:
-    """Refuse a size that the network cannot be trained at, and name one that it can.
-
-    Raises:
-        UsageError: the network fails on it.
-    """
-    preprocess = how_made(model).preprocess
-    if reason := why_not_size(model, preprocess):
-        near = None if backbone.fixed_size else nearest_size(model, preprocess, size)
-        raise size_refused(backbone, size, reason, near)
 
 
 def check_pictures(options: Options, data: ImageData) -> None:

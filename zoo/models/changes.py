@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from zoo.errors import UsageError
+from zoo.errors import BrokenBackbone, UsageError
 from zoo.models.newhead import PLAIN, NewHead, place_head
 from zoo.spec import Backbone, Preprocess
 
@@ -130,3 +130,21 @@ def size_refused(
     )
     refused = only or f"{backbone.id} cannot take {size}x{size} images"
     return UsageError(f"--input-size {size}: {refused}{said}", hint)
+
+
+def changes_refused(backbone: Backbone, changes: Changes, error: BrokenBackbone) -> Exception:
+    """Return why a backbone does not build: its own fault, or that of what was asked for.
+
+    Args:
+        backbone: as it is described.
+        changes: that it was to be built with.
+        error: what became of it.
+    """
+    wanted = changes.kwargs(backbone)
+    if not wanted:
+        return error
+    arguments = ", ".join(f"{name}={value}" for name, value in wanted.items())
+    reason = error.message.partition(": ")[2] or error.message
+    own = backbone.preprocess
+    hint = f"it takes {own.height}x{own.width} images of {own.channels} channels"
+    return UsageError(f"{backbone.id} cannot be built with {arguments}: {reason}", hint)

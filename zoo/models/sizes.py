@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from zoo.errors import one_line
+from zoo.models.changes import size_refused
+from zoo.models.made import how_made
 from zoo.models.state import load_state
-from zoo.spec import Preprocess
+from zoo.spec import Backbone, Preprocess
 
 STEP = 32
 
@@ -63,3 +65,20 @@ def nearest_size(model: nn.Module, preprocess: Preprocess, size: int) -> int | N
         if near and why_not_size(model, replace(preprocess, size=near, resize=None)) is None:
             return near
     return None
+
+
+def check_size(model: nn.Module, backbone: Backbone, size: int) -> None:
+    """Refuse a size that a network cannot be trained at, and name one that it can.
+
+    Args:
+        model: built for that size, as far as its library can.
+        backbone: as it is described.
+        size: height and width in pixels that were asked for.
+
+    Raises:
+        UsageError: the network fails on it.
+    """
+    preprocess = how_made(model).preprocess
+    if reason := why_not_size(model, preprocess):
+        near = None if backbone.fixed_size else nearest_size(model, preprocess, size)
+        raise size_refused(backbone, size, reason, near)

@@ -24,7 +24,7 @@ def zoo_register_backbones() -> Iterator[zoo.Backbone]:
         yield zoo.Backbone(
             name=f"lite{number}",
             builder="zoo_efficientnet_lite.model:build",
-            heads=(zoo.Head("classifier"),),
+            heads=(zoo.Head("classifier", in_features=1280),),
             preprocess=zoo.Preprocess(
                 size=size, resize=size + 32, interpolation="bicubic", mean=MEAN, std=STD
             ),
