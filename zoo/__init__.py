@@ -36,7 +36,14 @@ if TYPE_CHECKING:
         WeightsError,
         ZooError,
     )
-    from zoo.hookspecs import EpochEnded, FitEnded, FitFailed, FitStarted, hookimpl
+    from zoo.hookspecs import (
+        EpochEnded,
+        FirstBatchRead,
+        FitEnded,
+        FitFailed,
+        FitStarted,
+        hookimpl,
+    )
     from zoo.spec import Backbone, Family, Head, Preprocess, Weights
 
 __version__ = "0.1.0"
@@ -55,6 +62,7 @@ __all__ = [
     "EpochEnded",
     "ExitCode",
     "Family",
+    "FirstBatchRead",
     "FitEnded",
     "FitFailed",
     "FitStarted",

@@ -137,5 +137,8 @@ def did_you_mean(word: str, known: Sequence[str], fallback: str | None = None) -
 
 def one_line(error: BaseException) -> str:
     """Return an error as one line: its kind and what it said."""
-    said = " ".join(str(error).split())
+    try:
+        said = " ".join(str(error).split())
+    except Exception:  # an error of a plugin's may fail at this too
+        said = ""
     return f"{type(error).__name__}: {said}" if said else type(error).__name__

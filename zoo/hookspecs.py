@@ -6,6 +6,10 @@ must import nothing heavy: no torch, no timm.
 
     [project.entry-points.zoo]
     leafnet = "leafnet.plugin"
+
+A training tells the observing hooks what happens, in its own thread. What they return is of no
+account, and they cannot change it: events are copies, random generators and torch's modes are put
+back after each call, and an observer that raises is a warning.
 """
 
 from __future__ import annotations
@@ -13,11 +17,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from zoo.spec import Backbone, Family
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 hookspec = pluggy.HookspecMarker("zoo")
 hookimpl = pluggy.HookimplMarker("zoo")
@@ -28,12 +36,16 @@ def _freeze(value: Any) -> Any:
         return MappingProxyType({key: _freeze(item) for key, item in value.items()})
     if isinstance(value, (list, tuple)):
         return tuple(_freeze(item) for item in value)
+    if isinstance(value, (set, frozenset)):
+        return frozenset(value)
+    if isinstance(value, bytearray):
+        return bytes(value)
     return value
 
 
 @dataclass(frozen=True)
 class Event:
-    """What an observer is told. Mappings and sequences inside are frozen too."""
+    """What an observer is told: copies, with mappings, sequences and sets inside frozen too."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -46,11 +58,30 @@ class FitStarted(Event):
 
     Args:
         backbone: id of the backbone.
-        plan: the resolved plan, as in `run.json`.
+        plan: the resolved plan, as in `run.json`; `plan["classes"]` has the names of the classes.
+        folder: absolute path of the run folder, in which an observer may make a folder of its own.
+            Where nothing was trained, a run folder that holds nothing is taken away again.
     """
 
     backbone: str
     plan: Mapping[str, Any]
+    folder: str
+
+
+@dataclass(frozen=True)
+class FirstBatchRead(Event):
+    """The first training batch is about to go through the network.
+
+    Args:
+        images: `[images, height, width, channels]`, uint8, over memory that cannot be written:
+            what the network gets, resized, cropped and augmented, its normalization undone.
+        labels: of each image, a position in the classes.
+        classes: names in the order of the logits.
+    """
+
+    images: NDArray[np.uint8]
+    labels: tuple[int, ...]
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -84,13 +115,16 @@ class FitEnded(Event):
 
     Args:
         backbone: id of the backbone.
-        metrics: per split, as in `run.json`.
+        metrics: per split, as in `run.json`: a summary, accuracy per class, and `confusion`, whose
+            rows are true classes; None where there are too many.
         seconds: wall time of the training.
+        folder: absolute path of the run folder, in which the model file and `run.json` now are.
     """
 
     backbone: str
     metrics: Mapping[str, Any]
     seconds: float
+    folder: str
 
 
 @dataclass(frozen=True)
@@ -99,13 +133,15 @@ class FitFailed(Event):
 
     Args:
         backbone: id of the backbone.
-        kind: the error's class name.
+        kind: the error's class name; `KeyboardInterrupt` for Ctrl-C.
         message: what it said.
+        folder: absolute path of the run folder, which is taken away if it then holds nothing.
     """
 
     backbone: str
     kind: str
     message: str
+    folder: str
 
 
 @hookspec
@@ -134,6 +170,17 @@ def zoo_before_fit(event: FitStarted) -> None:
         @zoo.hookimpl
         def zoo_before_fit(event):
             print(event.backbone, event.plan["seed"])
+    """
+
+
+@hookspec
+def zoo_on_first_batch(event: FirstBatchRead) -> None:
+    """Observe the first batch that a training reads, once, whatever it then trains on.
+
+    Example:
+        @zoo.hookimpl
+        def zoo_on_first_batch(event):
+            print(event.images.shape, [event.classes[label] for label in event.labels])
     """
 
 

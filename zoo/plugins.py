@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -226,12 +227,20 @@ class PluginHost:
             if record.name == name and record.status == OK:
                 self.records[position] = self._failed(record, error)
 
-    def observe(self, hook: str, event: hookspecs.Event) -> None:
-        """Tell every observer of an event; one that raises is named and does no harm."""
-        for implementation in getattr(self.manager.hook, hook).get_hookimpls():
-            try:
-                with redirect_stdout(sys.stderr):
-                    implementation.function(event)
-            except (Exception, SystemExit) as error:
-                name = implementation.plugin_name
-                self._warn(f"plugin {name!r} failed in {hook}: {one_line(error)}")
+    def observers(self, hook: str) -> list[tuple[str, Callable[[hookspecs.Event], Any]]]:
+        """Return the plugins that implement an observing hook, each with what it is called by."""
+        return [
+            (implementation.plugin_name, partial(_call, implementation))
+            for implementation in getattr(self.manager.hook, hook).get_hookimpls()
+        ]
+
+    def warn(self, sentence: str) -> None:
+        """Say what is wrong with a plugin."""
+        self._warn(sentence)
+
+
+def _call(implementation: pluggy.HookImpl, event: hookspecs.Event) -> Any:
+    """Call an observer; one that does not name the event does without."""
+    # What a plugin prints must not stand in front of what a command prints as JSON.
+    with redirect_stdout(sys.stderr):
+        return implementation.function(*[event for _ in implementation.argnames])

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.models import ConvNeXt_Tiny_Weights, EfficientNet_B0_Weights, ResNet18_Weights
 
 from zoo.data.sources import open_data
-from zoo.data.transforms import normalize, prepare
+from zoo.data.transforms import denormalize, normalize, prepare
 from zoo.errors import DataError
 from zoo.spec import Preprocess
 
@@ -129,3 +129,12 @@ def test_normalize_returns_what_may_be_changed() -> None:
     expected = first.clone()
     first.zero_()
     assert torch.equal(normalize(batch, preprocess), expected)
+
+
+def test_denormalize_gives_every_byte_back():
+    preprocess = Preprocess(size=16)
+    pixels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).repeat(2, 3, 1, 1)
+    assert torch.equal(denormalize(normalize(pixels, preprocess), preprocess), pixels)
+    assert denormalize(pixels, preprocess) is pixels
+    odd = torch.tensor([-1e9, 1e9, math.inf, math.nan]).repeat(1, 3, 1, 1)
+    assert denormalize(odd, preprocess)[0, :, 0].tolist() == [[0, 255, 255, 0]] * 3

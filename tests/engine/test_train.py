@@ -281,50 +281,6 @@ def test_a_model_file_starts_another_training(tinynet, pictures):
     assert run.record["base"]["kind"] == "file"
 
 
-def test_observers_see_a_run_and_cannot_change_it(tinynet, pictures, install):
-    install(
-        "watcher",
-        """
-        import zoo
-        seen = []
-
-        @zoo.hookimpl
-        def zoo_before_fit(event):
-            seen.append(event)
-
-        @zoo.hookimpl
-        def zoo_after_epoch(event):
-            seen.append(event)
-            raise RuntimeError("an observer that fails")
-
-        @zoo.hookimpl
-        def zoo_after_fit(event):
-            seen.append(event)
-
-        @zoo.hookimpl
-        def zoo_on_error(event):
-            seen.append(event)
-        """,
-    )
-    alone = zoo.finetune(tinynet, data=pictures, epochs=2, **QUICK)
-    import plugin_watcher
-
-    kinds = [type(event).__name__ for event in plugin_watcher.seen]
-    assert kinds == ["FitStarted", "EpochEnded", "EpochEnded", "FitEnded"]
-    assert plugin_watcher.seen[0].plan["seed"] == 0
-    with pytest.raises(TypeError):
-        plugin_watcher.seen[0].plan["seed"] = 1
-    assert alone.record["metrics"]["val"]["images"] == 12
-    with pytest.raises(zoo.Diverged):
-        zoo.finetune(
-            tinynet,
-            data=pictures,
-            epochs=3,
-            **{**QUICK, "lr": 1e18, "optimizer": "sgd", "schedule": "constant"},
-        )
-    assert plugin_watcher.seen[-1].kind == "Diverged"
-
-
 def test_an_interrupted_training_leaves_nothing_half_written(tinynet, pictures, tmp_path):
     endless = ["--weights", "none", "--epochs", "100000"]
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):

@@ -102,6 +102,23 @@ def normalize(batch: Tensor, preprocess: Preprocess, dtype: torch.dtype = torch.
     return batch.to(torch.float32).div_(255).sub_(mean).div_(std).to(dtype)
 
 
+def denormalize(batch: Tensor, preprocess: Preprocess) -> Tensor:
+    """Turn what `normalize` gave into bytes again, for people to look at.
+
+    Args:
+        batch: `[images, channels, height, width]`: floats, or bytes, which stay as they are.
+        preprocess: whose mean and std.
+
+    Returns:
+        uint8; what is out of range is black or white.
+    """
+    if batch.dtype == torch.uint8:
+        return batch
+    mean, std = _constants(preprocess.mean, preprocess.std, batch.device)
+    pixels = batch.to(torch.float32).mul(std).add_(mean).mul_(255).nan_to_num_(0.0)
+    return pixels.round_().clamp_(0, 255).to(torch.uint8)
+
+
 @dataclass(frozen=True)
 class Transform:
     """From a picture to what a network sees, for a `Dataset` of one's own.

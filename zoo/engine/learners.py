@@ -16,6 +16,7 @@ from zoo.data.split import Split
 from zoo.engine.device import autocast
 from zoo.engine.metrics import Meter, Metrics
 from zoo.engine.network import Network
+from zoo.engine.observe import FirstBatch
 from zoo.errors import DataError
 from zoo.models.heads import resolve_head
 from zoo.models.outputs import Logits
@@ -123,6 +124,7 @@ class Task:
         classes: how many there are.
         seed: of all randomness.
         batch_size: images per step.
+        first: shows observers the first batch of training pictures.
         augment: what is done to training pictures; None for nothing.
         metrics: of the user's own, by name.
     """
@@ -132,6 +134,7 @@ class Task:
     classes: int
     seed: int
     batch_size: int
+    first: FirstBatch
     augment: Augment | None = None
     metrics: Metrics | None = None
 
@@ -156,6 +159,7 @@ class PictureLearner:
         for batch in self.pictures.read(task.train, order, self.network, draw):
             if len(batch.labels) == 1 and batch.bad:
                 continue  # what unreadable images left over; batch norm cannot train on one
+            task.first.show(batch.images, batch.labels)
             yield batch.images, batch.labels.to(self.network.device, non_blocking=True)
 
     def logits(self, inputs: Tensor, training: bool) -> Logits:
@@ -268,7 +272,11 @@ def why_not_keep(network: Network, batch: Batch, images: int) -> str | None:
 
 
 def keep_features(
-    network: Network, split: Split, pictures: Pictures, training: bool, wrap: Wrap
+    network: Network,
+    split: Split,
+    pictures: Pictures,
+    wrap: Wrap,
+    training: FirstBatch | None = None,
 ) -> Kept:
     """Run a split through the frozen network once, and keep what arrives at its heads.
 
@@ -276,14 +284,15 @@ def keep_features(
         network: frozen by the policy `head`.
         split: whose images.
         pictures: how they are read.
-        training: whether auxiliary heads are wanted too.
         wrap: shows progress.
+        training: of the training split, where auxiliary heads are wanted too, shows observers the
+            first batch; None for another split.
 
     Raises:
         DataError: an image cannot be read, and that is not to be skipped.
     """
     paths = [resolve_head(network.module, head.path) for head in network.heads]
-    network.module.train(training)
+    network.module.train(training is not None)
     kept: dict[str, Tensor] = {}
     labels: list[Tensor] = []
     row = torch.full((len(split),), -1, dtype=torch.int64)
@@ -291,8 +300,10 @@ def keep_features(
     batches = pictures.read(split, range(len(split)), network)
     with torch.no_grad(), Tap(network.module, paths) as tap:
         for batch in wrap(batches, pictures.steps(split), f"features of {split.name}"):
+            if training is not None:
+                training.show(batch.images, batch.labels)
             tap.seen.clear()
-            network.logits(batch.images, training)
+            network.logits(batch.images, training is not None)
             rows = slice(done, done + len(batch.labels))
             for path in paths:
                 if path in tap.seen:

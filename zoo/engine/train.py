@@ -28,6 +28,7 @@ from zoo.engine.learners import (
 from zoo.engine.loop import Best, Course, run_phase
 from zoo.engine.metrics import Meter
 from zoo.engine.network import Network
+from zoo.engine.observe import FirstBatch, Observers
 from zoo.engine.options import Options
 from zoo.engine.plan import Phase
 from zoo.engine.record import HISTORY, MODEL, save
@@ -114,7 +115,12 @@ def claim_folder(options: Options, name: str) -> Folder:
 
 
 def _learner(
-    job: Job, network: Network, phase: Phase, number: int, pictures: Pictures
+    job: Job,
+    network: Network,
+    phase: Phase,
+    number: int,
+    pictures: Pictures,
+    first_batch: FirstBatch,
 ) -> PictureLearner | FeatureLearner:
     """Return what a phase trains on; kept features where that is proven to be the same."""
     plan, train, val = job.plan, job.data.splits["train"], job.data.splits["val"]
@@ -124,6 +130,7 @@ def _learner(
         classes=len(plan.classes),
         seed=plan.seed,
         batch_size=plan.batch_size,
+        first=first_batch,
         augment=parse_augment(plan.augment),
         metrics=job.options.metrics,
     )
@@ -135,8 +142,8 @@ def _learner(
         reason = why_not_keep(network, first, len(train) + len(val))
         if reason is None:
             wrap = job.progress.wrap
-            kept = keep_features(network, train, pictures, True, wrap)
-            held = keep_features(network, val, pictures, False, wrap)
+            kept = keep_features(network, train, pictures, wrap, first_batch)
+            held = keep_features(network, val, pictures, wrap)
             return FeatureLearner(network, task, kept, held)
         job.plan = plan.with_phase(number, f"auto: {reason}", keep_features=False)
     return PictureLearner(network, task, pictures)
@@ -150,20 +157,20 @@ def _loss(job: Job, device: torch.device) -> Loss:
     return given or torch.nn.functional.cross_entropy
 
 
-def train(job: Job, network: Network, pictures: Pictures) -> Meter:
+def train(job: Job, network: Network, pictures: Pictures, observers: Observers) -> Meter:
     """Run every phase, restore the best epoch, and return its validation.
 
     Raises:
         Diverged: the loss stopped being a number.
         DataError: an image cannot be read, and that is not to be skipped.
     """
-    observe = job.registry.host.observe
+    first_batch = FirstBatch(observers, network.preprocess, job.plan.classes)
     best = Best()
 
     def report(event: EpochEnded) -> None:
         job.history.append(event)
         job.progress.epoch(event)
-        observe("zoo_after_epoch", event)
+        observers.tell("zoo_after_epoch", event)
 
     done = 0
     loss = _loss(job, network.device)
@@ -174,7 +181,7 @@ def train(job: Job, network: Network, pictures: Pictures) -> Meter:
         freeze(network.module, job.backbone, policy)
         trained = select(network.module, job.backbone.heads, policy)
         names = [name for name in network.module.state_dict() if trained.trains(name)]
-        learner = _learner(job, network, phase, number, pictures)
+        learner = _learner(job, network, phase, number, pictures, first_batch)
         if best.state is not None:
             # A later phase can change more: what the best epoch so far had there is kept too.
             tensors = network.module.state_dict()
@@ -190,7 +197,7 @@ def train(job: Job, network: Network, pictures: Pictures) -> Meter:
     return best.meter
 
 
-def _run(job: Job, folder: Path) -> dict[str, Any]:
+def _run(job: Job, folder: Path, observers: Observers) -> dict[str, Any]:
     plan = job.plan
     assert job.model is not None
     network = Network(
@@ -198,9 +205,9 @@ def _run(job: Job, folder: Path) -> dict[str, Any]:
     )
     job.model = None
     pictures = Pictures(plan.batch_size, plan.workers, plan.bad_images)
-    observe = job.registry.host.observe
-    observe("zoo_before_fit", FitStarted(backbone=plan.backbone, plan=plan.to_dict()))
-    meters = {"val": train(job, network, pictures)}
+    place = str(folder.absolute())
+    observers.tell("zoo_before_fit", FitStarted(plan.backbone, plan.to_dict(), place))
+    meters = {"val": train(job, network, pictures, observers)}
     if "test" in job.data.splits:
         split = job.data.splits["test"]
         batches = pictures.read(split, range(len(split)), network)
@@ -212,7 +219,7 @@ def _run(job: Job, folder: Path) -> dict[str, Any]:
         job.progress.notice(f"{len(job.bad)} images cannot be read and were left out: {some}")
     seconds = time.perf_counter() - job.began
     run = save(job, network, folder, metrics, seconds)
-    observe("zoo_after_fit", FitEnded(backbone=plan.backbone, metrics=metrics, seconds=seconds))
+    observers.tell("zoo_after_fit", FitEnded(plan.backbone, metrics, seconds, place))
     return run
 
 
@@ -229,19 +236,26 @@ def fit(job: Job, announce: Callable[[Path], None] | None = None) -> tuple[Path,
         ZooError: training cannot go on.
     """
     folder = claim_folder(job.options, job.backbone.name)
+    observers = Observers(job.registry.host, torch.device(job.plan.device))
     try:
         if announce:
             announce(folder.path)
         with memory_errors(f"training {job.backbone.id}"):
-            run = _run(job, folder.path)
+            run = _run(job, folder.path, observers)
     except BaseException as error:
-        event = FitFailed(backbone=job.backbone.id, kind=type(error).__name__, message=str(error))
-        job.registry.host.observe("zoo_on_error", event)
-        if not (folder.path / MODEL).exists():
-            (folder.path / HISTORY).unlink(missing_ok=True)
-        folder.give_back(failed=True)
+        place = str(folder.path.absolute())
+        event = FitFailed(job.backbone.id, type(error).__name__, str(error), place)
+        try:
+            observers.tell("zoo_on_error", event)
+            observers.close()
+        finally:
+            # An interrupt may arrive while observers are told of another.
+            if not (folder.path / MODEL).exists():
+                (folder.path / HISTORY).unlink(missing_ok=True)
+            folder.give_back(failed=True)
         if isinstance(error, OSError):
             raise EnvironmentProblem(f"the system refuses: {error}") from error
         raise
+    observers.close()
     folder.give_back(failed=False)
     return folder.path, run
