@@ -28,8 +28,9 @@ def surroundings(monkeypatch, shared_cache, tmp_path_factory) -> None:
     """Keep tests away from the user's own cache, configuration and switches."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(shared_cache))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
-    for variable in ("ZOO_PLUGINS", "ZOO_STRICT"):
-        monkeypatch.delenv(variable, raising=False)
+    # It would write into every run folder; its own tests have it on.
+    monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard")
+    monkeypatch.delenv("ZOO_STRICT", raising=False)
     registry._registries.clear()
     config.load_config.cache_clear()
     # Heavy, so not imported for it; where it is, each test is told anew.

@@ -155,11 +155,22 @@ def test_switching_off(install, monkeypatch):
     assert off["torchvision"] == off["timm"] == "ok"
     monkeypatch.setenv("ZOO_PLUGINS", "leaf")
     assert zoo.get("leafnet").id == "leaf/leafnet"
+    monkeypatch.setenv("ZOO_PLUGINS", "-leaf, - timm")
+    but = {r.name: r.status for r in load_registry(["bad"]).host.records}
+    assert but["leaf"] == but["timm"] == but["bad"] == "off"
+    assert but["efficientnet_lite"] == but["torchvision"] == but["tensorboard"] == "ok"
+    monkeypatch.setenv("ZOO_PLUGINS", "leaf,-timm")
+    both = {r.name: r.status for r in load_registry().host.records}
+    assert both["leaf"] == both["torchvision"] == "ok"
+    assert both["timm"] == both["efficientnet_lite"] == both["bad"] == "off"
 
 
-def test_switching_off_what_is_not_there_names_the_nearest():
+def test_switching_off_what_is_not_there_names_the_nearest(monkeypatch):
     with pytest.raises(zoo.UsageError, match="did you mean timm"):
         load_registry(["tim"])
+    monkeypatch.setenv("ZOO_PLUGINS", "-tim")
+    with pytest.raises(zoo.UsageError, match="ZOO_PLUGINS: no plugin is named 'tim'"):
+        load_registry()
 
 
 def test_a_broken_plugin_changes_no_other_command(install, zoo_process):

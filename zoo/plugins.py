@@ -64,19 +64,29 @@ class Switches:
     Args:
         only: names of installed plugins that may load; None for all. Built-ins always may.
         without: names, built-ins included, that may not.
+        dropped: names, built-ins included, that the environment leaves out.
         strict: raise at the first plugin that fails.
     """
 
     only: tuple[str, ...] | None = None
     without: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
     strict: bool = False
 
     @classmethod
     def from_environment(cls, without: Sequence[str] = ()) -> Switches:
-        """Read `ZOO_PLUGINS` (unset: all, empty: none) and `ZOO_STRICT`."""
-        named = os.environ.get("ZOO_PLUGINS")
-        only = None if named is None else tuple(n.strip() for n in named.split(",") if n.strip())
-        return cls(only, tuple(without), os.environ.get("ZOO_STRICT", "") not in ("", "0"))
+        """Read `ZOO_PLUGINS` and `ZOO_STRICT`.
+
+        `ZOO_PLUGINS` names what may load (unset: all, empty: none), or with a minus before each
+        what may not.
+        """
+        said = os.environ.get("ZOO_PLUGINS")
+        named = [name.strip() for name in (said or "").split(",") if name.strip()]
+        dropped = tuple(name[1:].strip() for name in named if name.startswith("-"))
+        only = tuple(name for name in named if not name.startswith("-"))
+        anything = said is None or (dropped and not only)
+        strict = os.environ.get("ZOO_STRICT", "") not in ("", "0")
+        return cls(None if anything else only, tuple(without), dropped, strict)
 
     def check(self, known: Sequence[str]) -> None:
         """Refuse a name that no plugin has.
@@ -84,7 +94,8 @@ class Switches:
         Raises:
             UsageError: names the nearest plugin.
         """
-        for where, names in (("--no-plugin", self.without), ("ZOO_PLUGINS", self.only or ())):
+        named = (*(self.only or ()), *self.dropped)
+        for where, names in (("--no-plugin", self.without), ("ZOO_PLUGINS", named)):
             for name in names:
                 if name not in known:
                     hint = did_you_mean(name, known, f"installed: {', '.join(known)}")
@@ -92,7 +103,7 @@ class Switches:
 
     def off(self, name: str) -> bool:
         """Whether this plugin is switched off."""
-        if name in self.without:
+        if name in self.without or name in self.dropped:
             return True
         return self.only is not None and name not in BUILTIN and name not in self.only
 

@@ -1,0 +1,391 @@
+"""Logs of real trainings, with the plugin really installed, read back by TensorBoard itself."""
+
+import csv
+import io
+import json
+import logging
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from zoo_tensorboard import plugin
+from zoo_tensorboard.board import plan_table
+from zoo_tensorboard.pictures import (
+    CAPTION,
+    GAP,
+    LEAST_WIDE,
+    MOST_SHOWN,
+    Layout,
+    draw_batch,
+    draw_confusion,
+    shade,
+)
+
+import zoo
+from zoo.data.decode import decode
+from zoo.data.sources import EMBEDDED
+from zoo.data.transforms import prepare
+from zoo.engine.options import Options
+from zoo.engine.progress import Progress
+from zoo.engine.train import fit, load
+from zoo.registry import load_registry
+
+SMALL = {"weights": "none", "device": "cpu", "batch_size": 8, "input_size": 32, "workers": 0}
+NAME = "timm/test_resnet"  # timm's own, of half a million parameters
+CLASSES = ("flag", "mammal", "playing_card")
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pictures")
+    for name in CLASSES:
+        found = sorted((EMBEDDED / "train" / name).iterdir())
+        for split, chosen in (("train", found[:6]), ("val", found[6:9]), ("test", found[9:11])):
+            (root / split / name).mkdir(parents=True)
+            for path in chosen:
+                shutil.copyfile(path, root / split / name / path.name)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def surroundings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "config"))
+    monkeypatch.delenv("ZOO_PLUGINS", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def read(run: Path) -> EventAccumulator:
+    (file,) = (run / "tensorboard").iterdir()
+    log = EventAccumulator(str(file))
+    log.Reload()
+    return log
+
+
+def image(log: EventAccumulator, tag: str) -> tuple[int, np.ndarray]:
+    (event,) = log.Images(tag)
+    shown = Image.open(io.BytesIO(event.encoded_image_string))
+    assert (shown.mode, shown.width, shown.height) == ("RGB", event.width, event.height)
+    return event.step, np.asarray(shown)
+
+
+def test_the_entry_point_names_the_plugin() -> None:
+    [point] = entry_points(group="zoo", name="tensorboard")
+    assert point.load() is plugin
+
+
+def test_the_plugin_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, zoo_tensorboard.plugin; "
+        "print({'torch', 'numpy', 'PIL', 'tensorboard', 'google'} & set(sys.modules))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "set()"
+
+
+@pytest.fixture(scope="module")
+def two_phases(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> zoo.Run:
+    """A training in two phases, with a metric of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("ZOO_PLUGINS", raising=False)
+        return zoo.finetune(
+            NAME,
+            data=pictures,
+            recipe="head-then-all",
+            epochs=(3, 2),
+            metrics={"missed": lambda logits, labels: (logits.argmax(1) != labels).sum()},
+            out=tmp_path_factory.mktemp("runs") / "run",
+            **SMALL,
+        )
+
+
+def test_scalars_are_those_of_the_history_over_both_phases(two_phases: zoo.Run) -> None:
+    log = read(two_phases.path)
+    rows = list(csv.DictReader((two_phases.path / "history.csv").open()))
+    assert [row["phase"] for row in rows] == ["head"] * 3 + ["all"] * 2
+    columns = {"train/loss": "train_loss", "train/lr": "lr"}
+    columns |= {f"val/{name}": f"val_{name}" for name in ("loss", "top1", "top5", "missed")}
+    final = {
+        f"final_{split}/{name}": two_phases.metrics[split][name]
+        for split in ("val", "test")
+        for name in ("loss", "top1", "top5", "missed")
+    }
+    assert set(log.Tags()["scalars"]) == {*columns, *final}
+    for tag, column in columns.items():
+        written = log.Scalars(tag)
+        assert [event.step for event in written] == [1, 2, 3, 4, 5]
+        # Event files hold numbers as float32.
+        assert [event.value for event in written] == [
+            float(np.float32(row[column])) for row in rows
+        ]
+    for tag, value in final.items():
+        (event,) = log.Scalars(tag)
+        assert (event.step, event.value) == (5, float(np.float32(value)))
+
+
+def test_confusion_matrices_are_those_of_the_run(two_phases: zoo.Run) -> None:
+    log = read(two_phases.path)
+    for split in ("val", "test"):
+        table = two_phases.metrics[split]["confusion"]
+        step, shown = image(log, f"confusion/{split}")
+        layout = Layout(table, CLASSES)
+        assert step == 5
+        assert shown.shape == (*layout.size[::-1], 3)
+        for row, counts in enumerate(table):
+            for column, count in enumerate(counts):
+                left, top, right, bottom = layout.box(row, column)
+                cell = shown[top : bottom + 1, left : right + 1]
+                share = count / sum(counts)
+                assert tuple(cell[0, 0]) == shade(share)
+                # The count, drawn by itself on the same colour.
+                alone = Image.new("RGB", (layout.cell, layout.cell), shade(share))
+                ImageDraw.Draw(alone).text(
+                    ((layout.cell - 1) / 2, (layout.cell - 1) / 2),
+                    str(count),
+                    "white" if share > 0.5 else "black",
+                    layout.font,
+                    anchor="mm",
+                )
+                assert np.array_equal(cell, np.asarray(alone))
+
+
+def shown_pictures(shown: np.ndarray, count: int) -> list[bytes]:
+    """Take the pictures of a grid apart again, at the size that the network gets."""
+    columns = int(np.ceil(np.sqrt(count)))
+    found = []
+    for place in range(count):
+        left = GAP + place % columns * (LEAST_WIDE + GAP)
+        top = GAP + place // columns * (LEAST_WIDE + CAPTION + GAP)
+        tile = shown[top : top + LEAST_WIDE, left : left + LEAST_WIDE]
+        found.append(tile[::3, ::3].tobytes())
+        assert np.array_equal(tile, tile[::3, ::3].repeat(3, 0).repeat(3, 1))
+    return found
+
+
+@pytest.mark.parametrize("recipe", ["head", "all"])
+def test_the_first_batch_shows_the_real_pictures(pictures: Path, recipe: str) -> None:
+    run = zoo.finetune(NAME, data=pictures, recipe=recipe, epochs=1, **SMALL)
+    step, shown = image(read(run.path), "train/first_batch")
+    assert step == 0
+    plan = run.record["plan"]["preprocess"]
+    preprocess = zoo.Preprocess(**{**plan, "size": tuple(plan["size"])})
+    known = {
+        prepare(decode(path), preprocess).permute(1, 2, 0).numpy().tobytes(): path
+        for path in (pictures / "train").rglob("*.jpg")
+    }
+    found = [known[data] for data in shown_pictures(shown, 8)]
+    assert len(set(found)) == 8
+    # And the names beneath are theirs.
+    again = draw_batch(
+        np.stack([prepare(decode(p), preprocess).permute(1, 2, 0).numpy() for p in found]),
+        [path.parent.name for path in found],
+    )
+    assert np.array_equal(np.asarray(again), shown)
+
+
+def test_the_plan_is_there_to_read(two_phases: zoo.Run) -> None:
+    (event,) = read(two_phases.path).Tensors("plan")
+    table = event.tensor_proto.string_val[0].decode()
+    assert event.step == 0
+    assert "| backbone | timm/test\\_resnet |" in table
+    assert "| phases.1.epochs | 2 | as given |" in table
+    assert len({line.replace("\\|", "").count("|") for line in table.splitlines()}) == 1
+
+
+def test_the_plan_breaks_no_table() -> None:
+    plan = {"classes": ("a|b", "<b>", "*c*\n"), "phases": (), "reasons": {"classes": "x | y"}}
+    last = plan_table(plan).splitlines()[-1]
+    assert last == r'| classes | \["a\|b", "&lt;b&gt;", "\*c\*\\n"\] | x \| y |'
+
+
+def test_two_trainings_have_two_logs_and_the_models_they_would_have(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [
+        zoo.finetune(NAME, data=pictures, epochs=epochs, augment="crop,flip", **SMALL)
+        for epochs in (1, 2)
+    ]
+    for run, epochs in zip(runs, (1, 2), strict=True):
+        assert [event.step for event in read(run.path).Scalars("train/loss")] == [1, 2][:epochs]
+    monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard")
+    alone = zoo.finetune(NAME, data=pictures, epochs=2, augment="crop,flip", **SMALL)
+    assert not (alone.path / "tensorboard").exists()
+    models = [(run.path / "model.safetensors").read_bytes() for run in (runs[1], alone)]
+    assert models[0] == models[1]
+
+
+def test_trainings_in_two_threads_have_a_log_each(tmp_path: Path) -> None:
+    turn = threading.Barrier(2, timeout=60)
+
+    def train(name: str, loss: float) -> None:
+        (tmp_path / name).mkdir()
+        plugin.zoo_before_fit(zoo.FitStarted("a/b", {"classes": ["x", "y"]}, str(tmp_path / name)))
+        turn.wait()
+        plugin.zoo_after_epoch(zoo.EpochEnded("all", 1, 1, 0.1, loss, {"loss": loss}, True, 1.0))
+        turn.wait()
+        plugin.zoo_after_fit(zoo.FitEnded("a/b", {}, 1.0, str(tmp_path / name)))
+
+    threads = [threading.Thread(target=train, args=it) for it in (("one", 1.0), ("two", 2.0))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name, loss in (("one", 1.0), ("two", 2.0)):
+        assert [event.value for event in read(tmp_path / name).Scalars("train/loss")] == [loss]
+
+
+def failing_in(epoch: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a loss that fails in the last step of an epoch, of which each has three."""
+    steps = []
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        steps.append(len(labels))
+        if len(steps) == 3 * epoch:
+            raise RuntimeError("enough")
+        return cross_entropy(logits, labels)
+
+    return loss
+
+
+def test_a_training_that_fails_leaves_what_was_written(pictures: Path) -> None:
+    with pytest.raises(zoo.UsageError, match="enough"):
+        zoo.finetune(NAME, data=pictures, epochs=5, loss=failing_in(3), **SMALL)
+    run = Path("runs/test_resnet-1")
+    assert [path.name for path in run.iterdir()] == ["tensorboard"]
+    log = read(run)
+    assert [event.step for event in log.Scalars("val/top1")] == [1, 2]
+    assert log.Tags()["images"] == ["train/first_batch"]
+    assert open_files(run) == []
+
+
+def open_files(folder: Path) -> list[Path]:
+    """Return the files in a folder that this process has open."""
+    held = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.exists()]
+    return [path for path in held if path.is_relative_to(folder.resolve())]
+
+
+def test_a_training_without_an_epoch_leaves_no_run_folder(pictures: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for out in (None, mine):
+        with pytest.raises(zoo.UsageError, match="enough"):
+            zoo.finetune(NAME, data=pictures, epochs=5, loss=failing_in(1), out=out, **SMALL)
+    assert not Path("runs").exists()
+    assert list(mine.iterdir()) == []
+
+
+def test_an_interrupted_training_leaves_what_was_written(pictures: Path, tmp_path: Path) -> None:
+    options = ["--weights", "none", "--input-size", "32", "--epochs", "100000", "--workers", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "zoo", "finetune", NAME, "--data", str(pictures), *options],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("all ") and " 2/" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    rest = process.stderr.read()
+    assert process.wait(60) == 130, rest
+    steps = [event.step for event in read(tmp_path / "runs/test_resnet-1").Scalars("train/loss")]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) >= 1
+    assert "warning" not in rest
+
+
+def test_a_log_that_cannot_be_written_is_one_warning(
+    pictures: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = Options(data=pictures, epochs=3, **SMALL)
+    job = load(NAME, options, load_registry(), Progress(quiet=True))
+    with caplog.at_level(logging.WARNING, "zoo"):
+        folder, run = fit(job, announce=lambda path: (path / "tensorboard").write_text("taken"))
+    assert run["metrics"]["val"]["images"] == 9
+    assert (folder / "tensorboard").read_text() == "taken"
+    said = [
+        record.getMessage() for record in caplog.records if "tensorboard" in record.getMessage()
+    ]
+    assert len(said) == 1
+    assert "failed in zoo_on_first_batch: FileExistsError" in said[0]
+
+
+def test_a_full_disk_is_noticed_where_it_happens_and_once(tmp_path: Path) -> None:
+    # A limit on the size of files stands in for the disk; it holds for this process alone.
+    code = """
+import resource, signal, sys, zoo
+from zoo_tensorboard import plugin
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+plugin.zoo_before_fit(zoo.FitStarted("a/b", {"classes": ["x"]}, sys.argv[1]))
+failed = []
+for number in range(1, 101):
+    try:
+        plugin.zoo_after_epoch(zoo.EpochEnded("all", number, 100, 0.1, 1.0, {}, True, 1.0))
+    except OSError:
+        failed.append(number)
+plugin.zoo_after_fit(zoo.FitEnded("a/b", {}, 1.0, sys.argv[1]))
+print(failed)
+"""
+    given = [sys.executable, "-c", code, str(tmp_path)]
+    said = subprocess.run(given, capture_output=True, text=True, check=True)
+    assert said.stderr == ""
+    (failed,) = json.loads(said.stdout)
+    assert 10 < failed < 100
+    steps = [event.step for event in read(tmp_path).Scalars("train/loss")]
+    assert steps == list(range(1, failed))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_a_batch_of_any_channels_can_be_drawn(channels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 96, 96, channels), dtype=np.uint8)
+    shown = np.asarray(draw_batch(pixels, ["a", "b", "c", "d"]))
+    assert shown.shape == (2 * (96 + CAPTION + GAP) + GAP, 2 * (96 + GAP) + GAP, 3)
+    wanted = pixels[0, :, :, :3] if channels >= 3 else pixels[0, :, :, :1].repeat(3, axis=2)
+    assert np.array_equal(shown[GAP : GAP + 96, GAP : GAP + 96], wanted)
+
+
+def test_large_pictures_and_many_are_drawn_smaller_and_fewer() -> None:
+    pixels = np.full((50, 600, 600, 3), 7, dtype=np.uint8)
+    shown = draw_batch(pixels, ["a name that is far too long to stand beneath a picture"] * 50)
+    assert shown.size == (6 * (200 + GAP) + GAP, 6 * (200 + CAPTION + GAP) + GAP)
+    last = np.asarray(shown)[-200 - CAPTION - GAP :]
+    edges = [GAP + column * (200 + GAP) for column in range(6)]
+    assert [bool((last[:200, edge : edge + 200] == 7).all()) for edge in edges] == [
+        place < MOST_SHOWN for place in range(30, 36)
+    ]
+
+
+def test_many_classes_are_colours_alone() -> None:
+    table = np.eye(100, dtype=int) * 3
+    table[0, 1] = 1
+    shown = np.asarray(draw_confusion(table.tolist(), list(map(str, range(100)))))
+    assert shown.shape == (800, 800, 3)
+    assert tuple(shown[0, 0]) == shade(0.75)
+    assert tuple(shown[4, 12]) == shade(0.25)
+    assert tuple(shown[799, 799]) == shade(1.0)
+    assert tuple(shown[799, 0]) == shade(0.0)
+
+
+def test_names_of_any_kind_and_classes_without_images_can_be_drawn() -> None:
+    names = ["one\nline", "x" * 500, "Ünïcode 猫", ""]
+    table = [[0] * 4, [1, 0, 0, 123456], [0] * 4, [0] * 4]
+    layout = Layout(table, names)
+    shown = np.asarray(draw_confusion(table, names))
+    assert shown.shape == (*layout.size[::-1], 3)
+    assert layout.size[0] < 800
+    left, top, _, _ = layout.box(0, 0)
+    assert tuple(shown[top, left]) == (255, 255, 255)

@@ -1,0 +1,1 @@
+"""Writes what zoo trains for TensorBoard."""
