@@ -44,6 +44,7 @@ class PluginRecord:
         trace: the traceback behind the error, where there is one.
         seconds: wall time that importing it and calling its hooks took.
         found: what it registered.
+        hooks: names of the hooks it implements, as far as it could be imported.
     """
 
     name: str
@@ -55,6 +56,7 @@ class PluginRecord:
     trace: str | None = None
     seconds: float = 0.0
     found: tuple[Backbone | Family, ...] = field(default=(), repr=False)
+    hooks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,8 @@ class PluginHost:
             with redirect_stdout(sys.stderr):
                 module = import_module(record.module.partition(":")[0])
                 self.manager.register(module, record.name)
+                callers = self.manager.get_hookcallers(module) or ()
+                record = replace(record, hooks=tuple(caller.name for caller in callers))
                 _check_hooks(self.manager, record.name, module)
                 found = self._collect(record.name, module)
         except (Exception, SystemExit) as error:

@@ -1,4 +1,4 @@
-"""The static table of commands, and the group that reads it.
+"""Static tables of commands, and the group that reads one.
 
 Help and completion need names and summaries only, so a command's module is imported when the
 command runs.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -61,7 +61,7 @@ COMMANDS = (
     Entry("finetune", "zoo.cli.finetune", "Fine-tune a backbone on images."),
     Entry("evaluate", "zoo.cli.evaluate", "Measure a model file on images."),
     Entry("predict", "zoo.cli.predict", "Classify images with a model file or a backbone."),
-    Entry("plugins", "zoo.cli.plugins", "List plugins, and what happened to each."),
+    Entry("plugins", "zoo.cli.plugins", "List plugins, or show one and what happened to it."),
 )
 
 
@@ -148,8 +148,16 @@ def noticing_a_gone_reader() -> Iterator[None]:
         raise EnvironmentProblem(f"a process that zoo talks to has gone: {error}") from error
 
 
-class ZooGroup(click.Group):
-    """A group that knows its commands by name, and imports the one that runs."""
+class ZooGroup(ZooCommand, click.Group):
+    """A group that knows its commands by name, and imports the one that runs.
+
+    Args:
+        table: the commands, in the order of the help.
+    """
+
+    def __init__(self, *args: Any, table: Sequence[Entry], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.table = tuple(table)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Read the command line."""
@@ -163,18 +171,18 @@ class ZooGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the options; without any argument, show the help as what is missing."""
-        if not args and not ctx.resilient_parsing:
+        if not args and not self.invoke_without_command and not ctx.resilient_parsing:
             click.echo(ctx.get_help(), err=True)
             ctx.exit(ExitCode.USAGE)
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the table."""
-        return [entry.name for entry in COMMANDS]
+        return [entry.name for entry in self.table]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
-        for entry in COMMANDS:
+        for entry in self.table:
             if entry.name == cmd_name:
                 command: click.Command = import_module(entry.module).command
                 return command
@@ -186,14 +194,15 @@ class ZooGroup(click.Group):
         """Find the command of a command line, or name the nearest."""
         name = args[0] if args else ""
         if name not in self.list_commands(ctx) and not name.startswith("-"):
-            hint = did_you_mean(name, self.list_commands(ctx), "see `zoo --help`")
-            raise click.UsageError(f"no command is named {name!r}; {hint}")
+            hint = did_you_mean(name, self.list_commands(ctx), f"see `{ctx.command_path} --help`")
+            within = f"{self.name} " if ctx.parent else ""
+            raise click.UsageError(f"no {within}command is named {name!r}; {hint}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table, importing nothing."""
         with formatter.section("Commands"):
-            formatter.write_dl([(entry.name, entry.summary) for entry in COMMANDS])
+            formatter.write_dl([(entry.name, entry.summary) for entry in self.table])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         """Complete a command's name from the table."""
@@ -201,7 +210,7 @@ class ZooGroup(click.Group):
 
         found = [
             CompletionItem(entry.name, help=entry.summary)
-            for entry in COMMANDS
+            for entry in self.table
             if entry.name.startswith(incomplete)
         ]
         return found or click.Command.shell_complete(self, ctx, incomplete)
@@ -215,10 +224,10 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
 
 zoo_group = ZooGroup(
     name="zoo",
+    table=COMMANDS,
     help="A model zoo for transfer learning: every backbone frozen, cut and trained the same way.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     params=[
-        *common_options(),
         click.Option(
             ["--version"],
             is_flag=True,
