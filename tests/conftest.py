@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo import config, registry
+from zoo import config, pluginfile, scope
 
 # Two processes of tests share two cores; the threads of each would wait for the other's.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -30,8 +30,9 @@ def surroundings(monkeypatch, shared_cache, tmp_path_factory) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
     # It would write into every run folder; its own tests have it on.
     monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard")
-    monkeypatch.delenv("ZOO_STRICT", raising=False)
-    registry._registries.clear()
+    for variable in ("ZOO_STRICT", "ZOO_TRACE_HOOKS"):
+        monkeypatch.delenv(variable, raising=False)
+    scope.current().registries.clear()
     config.load_config.cache_clear()
     # Heavy, so not imported for it; where it is, each test is told anew.
     if terms := sys.modules.get("zoo.models.terms"):
@@ -67,6 +68,26 @@ def install(tmp_path, monkeypatch):
     for module in set(sys.modules) - before:
         if module.startswith("plugin_"):
             del sys.modules[module]
+
+
+@pytest.fixture
+def plugin_file(tmp_path):
+    """Write a python file for `--plugin`; what is imported of it is forgotten afterwards.
+
+    Returns a function of its stem and its source.
+    """
+    folder = tmp_path / "plugin_files"
+
+    def write(stem: str, source: str) -> Path:
+        file = folder / f"{stem}.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(textwrap.dedent(source))
+        return file
+
+    yield write
+    for stem, file in list(pluginfile._loaded.items()):
+        if file.is_relative_to(tmp_path):
+            del pluginfile._loaded[stem], sys.modules[stem]
 
 
 @pytest.fixture

@@ -65,7 +65,11 @@ def _enumerate_elsewhere(family: Family) -> str:
     # -P: the current folder is no place to import from, whatever is called timm.py there.
     import subprocess
 
+    from zoo.pluginfile import file_of
+
     command = [sys.executable, "-P", "-X", "utf8", "-m", "zoo.catalogue", family.catalogue]
+    if file := file_of(family.catalogue.partition(":")[0]):
+        command.append(str(file))
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     for line in done.stdout.splitlines():
         if line.startswith(MARK):
@@ -128,12 +132,21 @@ def _enumerate(target: str) -> dict[str, Any]:
     return entries
 
 
-def main(target: str) -> None:
-    """Enumerate a family and print its backbones as one marked line of JSON."""
+def main(target: str, file: str | None = None) -> None:
+    """Enumerate a family and print its backbones as one marked line of JSON.
+
+    Args:
+        target: what enumerates it.
+        file: the python file that the target's module is, where it is not installed.
+    """
     with redirect_stdout(sys.stderr):  # what the library prints is no part of the answer
+        if file is not None:
+            from zoo.pluginfile import import_file
+
+            import_file(Path(file))
         entries = _enumerate(target)
     print(f"\n{MARK}{canonical_json(entries)}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

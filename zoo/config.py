@@ -127,11 +127,12 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
 
 
 @cache
-def load_config(file: Path | None = None) -> Config:
+def load_config(file: Path | None = None, user: Path | None = None) -> Config:
     """Return the shipped registry file with the user's, and then the given one, laid over it.
 
     Args:
         file: what `--registry` names.
+        user: the user's own; by default that of `config_dir`, as it is at the first call.
 
     Raises:
         RegistryError: one of them cannot be used.
@@ -139,7 +140,7 @@ def load_config(file: Path | None = None) -> Config:
     merged: dict[str, dict[str, Any]] = {"defaults": {}, "aliases": {}}
     backbones: dict[str, Entry] = {}
     origins: dict[str, str] = {}
-    user = config_dir() / "registry.toml"
+    user = user or config_dir() / "registry.toml"
     layers = [shipped_file(), *([user] if user.exists() else []), *([file] if file else [])]
     for path in layers:
         content, entries = read_file(path)

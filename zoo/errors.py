@@ -63,18 +63,24 @@ class UnknownBackbone(UsageError):
         query: the name that was asked for.
         suggestions: the nearest names that do exist, best first.
         note: more that is known about why, such as a plugin that failed to load.
+        hint: what to do next, where that is not to choose among the nearest names.
     """
 
     def __init__(
-        self, query: str, suggestions: Sequence[str] = (), note: str | None = None
+        self,
+        query: str,
+        suggestions: Sequence[str] = (),
+        note: str | None = None,
+        hint: str | None = None,
     ) -> None:
         message = f"no backbone is named {query!r}"
         if note:
             message += f" ({note})"
         near = ", ".join(suggestions)
-        hint = f"did you mean {near}?" if near else "`zoo list` shows all names"
-        super().__init__(message, hint)
+        usual = f"did you mean {near}?" if near else "`zoo list` shows all names"
+        super().__init__(message, hint or usual)
         self.query = query
+        self.note = note
         self.suggestions = tuple(suggestions)
 
 

@@ -11,13 +11,14 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import pluggy
 
@@ -28,6 +29,39 @@ from zoo.spec import Backbone, Family
 GROUP = "zoo"
 BUILTIN = {"torchvision": "zoo.builtin.torchvision", "timm": "zoo.builtin.timm"}
 OK, OFF, FAILED, CONFLICT = "ok", "off", "failed", "conflict"
+NO_VERSION = "-"
+
+Answer = TypeVar("Answer")
+
+
+class Plugin(NamedTuple):
+    """A plugin that there is, before anything of it is imported.
+
+    Args:
+        name: the source in its backbones' ids.
+        module: the module that implements the hooks.
+        distribution: the installed package that brought it; `file` or `given` where none did.
+        version: that package's version.
+        file: the python file that `--plugin` named.
+        given: what implements the hooks, where there is nothing to import.
+    """
+
+    name: str
+    module: str
+    distribution: str
+    version: str
+    file: Path | None = None
+    given: object = None
+
+    def load(self) -> Any:
+        """Import what implements the hooks."""
+        if self.given is not None:
+            return self.given
+        if self.file is not None:
+            from zoo.pluginfile import import_file
+
+            return import_file(self.file)
+        return import_module(self.module.partition(":")[0])
 
 
 @dataclass(frozen=True)
@@ -45,6 +79,7 @@ class PluginRecord:
         seconds: wall time that importing it and calling its hooks took.
         found: what it registered.
         hooks: names of the hooks it implements, as far as it could be imported.
+        file: the python file that `--plugin` named; None for an installed one.
     """
 
     name: str
@@ -57,6 +92,18 @@ class PluginRecord:
     seconds: float = 0.0
     found: tuple[Backbone | Family, ...] = field(default=(), repr=False)
     hooks: tuple[str, ...] = ()
+    file: Path | None = None
+
+    @property
+    def home(self) -> str:
+        """What brought it, in words: a package with its version, or a file."""
+        if self.file is not None:
+            return f"file {self.file}"
+        return " ".join(said for said in (self.distribution, self.version) if said != NO_VERSION)
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "") not in ("", "0")
 
 
 @dataclass(frozen=True)
@@ -68,16 +115,18 @@ class Switches:
         without: names, built-ins included, that may not.
         dropped: names, built-ins included, that the environment leaves out.
         strict: raise at the first plugin that fails.
+        trace: say each call of a hook on stderr.
     """
 
     only: tuple[str, ...] | None = None
     without: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     strict: bool = False
+    trace: bool = False
 
     @classmethod
     def from_environment(cls, without: Sequence[str] = ()) -> Switches:
-        """Read `ZOO_PLUGINS` and `ZOO_STRICT`.
+        """Read `ZOO_PLUGINS`, `ZOO_STRICT` and `ZOO_TRACE_HOOKS`.
 
         `ZOO_PLUGINS` names what may load (unset: all, empty: none), or with a minus before each
         what may not.
@@ -87,8 +136,8 @@ class Switches:
         dropped = tuple(name[1:].strip() for name in named if name.startswith("-"))
         only = tuple(name for name in named if not name.startswith("-"))
         anything = said is None or (dropped and not only)
-        strict = os.environ.get("ZOO_STRICT", "") not in ("", "0")
-        return cls(None if anything else only, tuple(without), dropped, strict)
+        strict, trace = _is_set("ZOO_STRICT"), _is_set("ZOO_TRACE_HOOKS")
+        return cls(None if anything else only, tuple(without), dropped, strict, trace)
 
     def check(self, known: Sequence[str]) -> None:
         """Refuse a name that no plugin has.
@@ -103,36 +152,61 @@ class Switches:
                     hint = did_you_mean(name, known, f"installed: {', '.join(known)}")
                     raise UsageError(f"{where}: no plugin is named {name!r}", hint)
 
-    def off(self, name: str) -> bool:
-        """Whether this plugin is switched off."""
-        if name in self.without or name in self.dropped:
+    def off(self, plugin: Plugin) -> bool:
+        """Whether this plugin is switched off; one that was named by itself is not by others."""
+        if plugin.name in self.without or plugin.name in self.dropped:
             return True
-        return self.only is not None and name not in BUILTIN and name not in self.only
+        if self.only is None or plugin.file is not None or plugin.given is not None:
+            return False
+        return plugin.name not in BUILTIN and plugin.name not in self.only
 
 
-def _discover() -> list[PluginRecord]:
-    """Return a record for each plugin there is, in loading order; nothing is imported."""
-    records = [
-        PluginRecord(name, module, "zoo-registry", __version__) for name, module in BUILTIN.items()
-    ]
+def builtin_plugins() -> list[Plugin]:
+    """Return those that come with zoo, in loading order."""
+    return [Plugin(name, module, "zoo-registry", __version__) for name, module in BUILTIN.items()]
+
+
+def discover() -> list[Plugin]:
+    """Return each plugin there is, built-in or installed, in loading order."""
 
     def order(point: EntryPoint) -> tuple[str, str]:
         return point.name, point.dist.name if point.dist else ""
 
-    seen: dict[str, PluginRecord] = {record.name: record for record in records}
+    found = builtin_plugins()
     for point in sorted(entry_points(group=GROUP), key=order):
         distribution = point.dist.name if point.dist else "unknown"
         version = point.dist.version if point.dist else "unknown"
-        record = PluginRecord(point.name, point.value, distribution, version)
-        holder = seen.get(point.name)
-        if holder and (holder.distribution, holder.module) == (distribution, point.value):
-            continue  # an editable install can be listed twice
-        if holder:
-            error = f"the name {point.name!r} is already taken by {holder.distribution}"
+        found.append(Plugin(point.name, point.value, distribution, version))
+    return found
+
+
+def file_plugins(files: Sequence[Path]) -> list[Plugin]:
+    """Return the plugins in python files, none of them imported.
+
+    Raises:
+        UsageError: a file is not there, or cannot be imported under its own name.
+    """
+    if not files:
+        return []
+    from zoo.pluginfile import check_file
+
+    return [Plugin(check_file(file), file.stem, "file", NO_VERSION, file) for file in files]
+
+
+def _settle(plugins: Iterable[Plugin]) -> Iterator[tuple[Plugin, PluginRecord]]:
+    """Yield each plugin with its record: the first of a name has it, another is in conflict."""
+    seen: dict[str, PluginRecord] = {}
+    for plugin in plugins:
+        name, module, distribution, version, file, _ = plugin
+        record = PluginRecord(name, module, distribution, version, file=file)
+        holder = seen.setdefault(name, record)
+        if holder is not record:
+            if file is None and (holder.distribution, holder.module) == (distribution, module):
+                continue  # an editable install can be listed twice
+            taken_by = holder.home if holder.file else holder.distribution
+            error = f"the name {name!r} is already taken by {taken_by}"
             record = replace(record, status=CONFLICT, error=error)
-        seen.setdefault(point.name, record)
-        records.append(record)
-    return records
+        yield plugin, record
 
 
 def _check_hooks(manager: pluggy.PluginManager, name: str, module: Any) -> None:
@@ -161,48 +235,62 @@ def _check_found(name: str, found: Iterable[object]) -> tuple[Backbone | Family,
     return tuple(checked)
 
 
+def _registered(name: str, register: Callable[[], Any]) -> tuple[Backbone | Family, ...]:
+    """Call a plugin's hook, and check all that it yields."""
+    found = register()
+    if found is None or isinstance(found, (str, bytes, Backbone, Family)):
+        raise BrokenPlugin(f"plugin {name!r} returned {found!r}, not an iterable")
+    return _check_found(name, found)
+
+
 class PluginHost:
     """The plugins of this process.
 
     Args:
         switches: which may load.
         warn: called with one sentence for each plugin that does not work.
+        plugins: what there is to load, in this order; None for what is built in and installed.
 
     Raises:
         UsageError: a switch names a plugin that is not there.
         BrokenPlugin: a plugin failed and the switches are strict.
     """
 
-    def __init__(self, switches: Switches, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        switches: Switches,
+        warn: Callable[[str], None],
+        plugins: Sequence[Plugin] | None = None,
+    ) -> None:
         self.switches = switches
         self._warn = warn
         self.manager = pluggy.PluginManager("zoo")
         self.manager.add_hookspecs(hookspecs)
-        records = _discover()
-        switches.check([record.name for record in records])
+        settled = list(_settle(discover() if plugins is None else plugins))
+        switches.check(list(dict.fromkeys(record.name for _, record in settled)))
         self.records: list[PluginRecord] = []
-        for record in records:
+        for plugin, record in settled:
             if record.status == CONFLICT:
                 self._report(record)
-            elif switches.off(record.name):
+            elif switches.off(plugin):
                 record = replace(record, status=OFF)
             else:
-                record = self._load(record)
+                record = self._load(plugin, record)
             self.records.append(record)
 
     def _report(self, record: PluginRecord) -> None:
-        message = f"plugin {record.name!r} ({record.distribution} {record.version}) is left out"
+        message = f"plugin {record.name!r} ({record.home}) is left out"
         if self.switches.strict:
             raise BrokenPlugin(f"{message}: {record.error}")
         self._warn(f"{message}: {record.error}")
 
-    def _load(self, record: PluginRecord) -> PluginRecord:
+    def _load(self, plugin: Plugin, record: PluginRecord) -> PluginRecord:
         began = time.perf_counter()
         module = None
         try:
             # What a plugin prints must not stand in front of what a command prints as JSON.
             with redirect_stdout(sys.stderr):
-                module = import_module(record.module.partition(":")[0])
+                module = plugin.load()
                 self.manager.register(module, record.name)
                 callers = self.manager.get_hookcallers(module) or ()
                 record = replace(record, hooks=tuple(caller.name for caller in callers))
@@ -224,13 +312,19 @@ class PluginHost:
         return record
 
     def _collect(self, name: str, module: Any) -> tuple[Backbone | Family, ...]:
-        for implementation in self.manager.hook.zoo_register_backbones.get_hookimpls():
+        hook = self.manager.hook.zoo_register_backbones
+        for implementation in hook.get_hookimpls():
             if implementation.plugin is module:
-                found: Any = implementation.function()
-                if found is None or isinstance(found, (str, bytes, Backbone, Family)):
-                    raise BrokenPlugin(f"plugin {name!r} returned {found!r}, not an iterable")
-                return _check_found(name, found)
+                register = partial(_registered, name, implementation.function)
+                return self._call(hook.name, name, register)
         return ()
+
+    def _call(self, hook: str, plugin: str, call: Callable[..., Answer], *arguments: Any) -> Answer:
+        if not self.switches.trace:
+            return call(*arguments)
+        from zoo.hooktrace import traced
+
+        return traced(hook, plugin, call, arguments)
 
     def fail(self, name: str, error: BaseException) -> None:
         """Record that a plugin turned out not to work after it was loaded.
@@ -245,17 +339,17 @@ class PluginHost:
     def observers(self, hook: str) -> list[tuple[str, Callable[[hookspecs.Event], Any]]]:
         """Return the plugins that implement an observing hook, each with what it is called by."""
         return [
-            (implementation.plugin_name, partial(_call, implementation))
+            (implementation.plugin_name, partial(self._observe, hook, implementation))
             for implementation in getattr(self.manager.hook, hook).get_hookimpls()
         ]
+
+    def _observe(self, hook: str, implementation: pluggy.HookImpl, event: hookspecs.Event) -> Any:
+        """Call an observer; one that does not name the event does without."""
+        given = [event for _ in implementation.argnames]
+        # What a plugin prints must not stand in front of what a command prints as JSON.
+        with redirect_stdout(sys.stderr):
+            return self._call(hook, implementation.plugin_name, implementation.function, *given)
 
     def warn(self, sentence: str) -> None:
         """Say what is wrong with a plugin."""
         self._warn(sentence)
-
-
-def _call(implementation: pluggy.HookImpl, event: hookspecs.Event) -> Any:
-    """Call an observer; one that does not name the event does without."""
-    # What a plugin prints must not stand in front of what a command prints as JSON.
-    with redirect_stdout(sys.stderr):
-        return implementation.function(*[event for _ in implementation.argnames])

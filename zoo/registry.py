@@ -26,8 +26,10 @@ from zoo.errors import (
     nearest,
     one_line,
 )
+from zoo.files import config_dir
 from zoo.plain import recall_backbone
-from zoo.plugins import BUILTIN, FAILED, OFF, OK, PluginHost, PluginRecord, Switches
+from zoo.plugins import BUILTIN, FAILED, OFF, OK, PluginHost, PluginRecord, Switches, file_plugins
+from zoo.scope import current
 from zoo.spec import Backbone, Family
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class Source:
     @cached_property
     def origin(self) -> str:
         """What brought these backbones, in words."""
-        return f"plugin {self.name} ({self._record.distribution} {self._record.version})"
+        return f"plugin {self.name} ({self._record.home})"
 
     @cached_property
     def _entries(self) -> Mapping[str, Backbone | dict[str, Any]]:
@@ -296,6 +298,8 @@ class Registry:
                 raise BrokenPlugin(f"{query} comes from a plugin that failed: {record.error}", hint)
         failed = [record.name for record in self.host.records if record.status == FAILED]
         note = f"plugins that failed to load: {', '.join(failed)}" if failed else None
+        if any(record.name == source and record.status == OFF for record in self.host.records):
+            note = f"plugin {source} is switched off"
         raise UnknownBackbone(query, self.suggest(query), note)
 
     def suggest(self, query: str) -> tuple[str, ...]:
@@ -371,24 +375,31 @@ def _matches(patterns: Sequence[str], source: str, name: str) -> bool:
     return not patterns or any(fnmatchcase(n, p) for n in both for p in patterns)
 
 
-_registries: dict[tuple[Switches, Path | None], Registry] = {}
-
-
-def load_registry(without: Sequence[str] = (), file: str | Path | None = None) -> Registry:
+def load_registry(
+    without: Sequence[str] = (),
+    file: str | Path | None = None,
+    plugins: Sequence[str | Path] = (),
+) -> Registry:
     """Return this process's registry, loading the plugins at the first call.
 
     Args:
         without: plugins to leave out, as `--no-plugin` does.
         file: a registry file to lay over the shipped one and the user's, as `--registry` does.
+        plugins: python files that are plugins, as `--plugin` does.
 
     Raises:
-        UsageError: a switch names a plugin that is not there.
+        UsageError: a switch names a plugin that is not there, or a file cannot be a plugin.
         RegistryError: a `registry.toml` cannot be used.
         BrokenPlugin: a plugin failed and `ZOO_STRICT=1` is set.
     """
-    switches = Switches.from_environment(without)
-    key = switches, Path(file).absolute() if file is not None else None
-    if key not in _registries:
-        config = load_config(key[1])
-        _registries[key] = Registry(PluginHost(switches, log.warning), config)
-    return _registries[key]
+    scope, switches = current(), Switches.from_environment(without)
+    laid = Path(file).absolute() if file is not None else None
+    files = tuple(dict.fromkeys(Path(plugin).absolute() for plugin in plugins))
+    key = switches, laid, files
+    if key not in scope.registries:
+        # Read and checked before any plugin runs, so that a slip is told by itself.
+        config = load_config(laid, config_dir() / "registry.toml")
+        named = file_plugins(files)
+        host = PluginHost(switches, log.warning, [*scope.plugins(), *named])
+        scope.registries[key] = Registry(host, config)
+    return scope.registries[key]

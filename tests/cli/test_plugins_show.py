@@ -34,6 +34,7 @@ def test_one_that_works(cli, install):
         "error": None,
         "distribution": "plugin-leaf",
         "module": "plugin_leaf",
+        "file": None,
         "hooks": ["zoo_after_fit", "zoo_register_backbones"],
         "names": ["leafnet", "oaknet"],
         "traceback": None,

@@ -30,12 +30,14 @@ class Settings:
 
     Args:
         without: plugins switched off by `--no-plugin`.
+        plugin_files: what `--plugin` names.
         registry_file: what `--registry` names.
         debug: let errors end in their traceback.
         terminated: whether SIGTERM has arrived.
     """
 
     without: list[str] = field(default_factory=list)
+    plugin_files: list[Path] = field(default_factory=list)
     registry_file: Path | None = None
     debug: bool = False
     terminated: bool = False
@@ -44,7 +46,7 @@ class Settings:
         """Return the registry with all that the options say of it."""
         from zoo.registry import load_registry
 
-        return load_registry(self.without, self.registry_file)
+        return load_registry(self.without, self.registry_file, self.plugin_files)
 
 
 class Entry(NamedTuple):
@@ -67,6 +69,10 @@ COMMANDS = (
 
 def _note_without(context: click.Context, _: click.Parameter, names: tuple[str, ...]) -> None:
     context.ensure_object(Settings).without.extend(names)
+
+
+def _note_plugins(context: click.Context, _: click.Parameter, files: tuple[Path, ...]) -> None:
+    context.ensure_object(Settings).plugin_files.extend(files)
 
 
 def _note_registry(context: click.Context, _: click.Parameter, files: tuple[Path, ...]) -> None:
@@ -93,6 +99,16 @@ def common_options() -> list[click.Option]:
             is_eager=True,
             callback=_note_without,
             help="Leave a plugin out; may be repeated.",
+        ),
+        click.Option(
+            ["--plugin"],
+            multiple=True,
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            expose_value=False,
+            is_eager=True,
+            callback=_note_plugins,
+            help="Load a python file as a plugin; may be repeated.",
         ),
         click.Option(
             ["--registry"],

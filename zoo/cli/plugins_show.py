@@ -40,6 +40,7 @@ def describe_whole(registry: Registry, record: PluginRecord) -> dict[str, Any]:
     return {
         **describe(record, len(names)),
         "module": record.module,
+        "file": str(record.file) if record.file else None,
         "hooks": list(record.hooks),
         "names": names,
         "traceback": record.trace,
@@ -58,6 +59,7 @@ def _print(said: dict[str, Any]) -> None:
         "name": said["name"],
         "package": f"{said['distribution']} {said['version']}",
         "module": said["module"],
+        "file": said["file"],
         "status": said["status"],
         "error": said["error"],
         "hooks": ", ".join(said["hooks"]) or "none known",

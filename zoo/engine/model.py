@@ -18,7 +18,7 @@ from zoo.engine.features import read_features
 from zoo.engine.learners import Pictures, count
 from zoo.engine.metrics import Metrics
 from zoo.engine.network import Network
-from zoo.errors import DataError, UsageError, WeightsError, ZooError
+from zoo.errors import DataError, UnknownBackbone, UsageError, WeightsError, ZooError
 from zoo.modelfile import ModelCard, read_model
 from zoo.models.build import build_network, build_with_base, check_card, find_published
 from zoo.models.guard import guard
@@ -27,6 +27,7 @@ from zoo.models.made import MADE, Base, Made, how_made
 from zoo.models.newhead import NewHead, check_widths
 from zoo.models.state import load_state
 from zoo.models.terms import tell_terms
+from zoo.plugins import OFF
 from zoo.registry import Registry
 from zoo.spec import Backbone, Head, Preprocess, Weights, resolve_target
 
@@ -208,7 +209,7 @@ def load_model(
     """
     file = model_file_at(path) or Path(path)
     card, held = read_model(file)
-    backbone = registry.get(card.backbone)
+    backbone = _backbone_of(card, file, registry)
     check_card(card, backbone, file)
     module = build_network(backbone, card.kwargs)
     new = NewHead.from_dict(card.new_head)
@@ -228,6 +229,24 @@ def load_model(
     network = _on_device(module, card.heads, card.preprocess, device, precision or card.precision)
     tell_terms(card.base_license, f"{file} is trained from weights")
     return Model(network, card.classes, card.backbone, card)
+
+
+def _backbone_of(card: ModelCard, file: Path, registry: Registry) -> Backbone:
+    """Look the backbone of a model file up, or say where such a one may come from."""
+    try:
+        return registry.get(card.backbone)
+    except UnknownBackbone as error:
+        source = card.backbone.partition("/")[0]
+        note = "; ".join(said for said in (f"{file} is made of it", error.note) if said)
+        known = {record.status for record in registry.host.records if record.name == source}
+        hint = f"install plugin {source}, or name its file with --plugin FILE"
+        if OFF in known:
+            hint = "switch it on again: look at --no-plugin and ZOO_PLUGINS"
+        elif known:
+            hint = f"another version of plugin {source} may have it"
+        else:
+            hint += ", or the registry.toml that derives it with --registry FILE"
+        raise UnknownBackbone(card.backbone, (), note, hint) from error
 
 
 def _base_of(card: ModelCard) -> Base:
