@@ -53,6 +53,11 @@ class Plugin(NamedTuple):
     file: Path | None = None
     given: object = None
 
+    @property
+    def packaged(self) -> bool:
+        """Whether a package brought it, rather than somebody who named it by itself."""
+        return self.version != NO_VERSION
+
     def load(self) -> Any:
         """Import what implements the hooks."""
         if self.given is not None:
@@ -156,7 +161,7 @@ class Switches:
         """Whether this plugin is switched off; one that was named by itself is not by others."""
         if plugin.name in self.without or plugin.name in self.dropped:
             return True
-        if self.only is None or plugin.file is not None or plugin.given is not None:
+        if self.only is None or not plugin.packaged:
             return False
         return plugin.name not in BUILTIN and plugin.name not in self.only
 
@@ -201,7 +206,7 @@ def _settle(plugins: Iterable[Plugin]) -> Iterator[tuple[Plugin, PluginRecord]]:
         record = PluginRecord(name, module, distribution, version, file=file)
         holder = seen.setdefault(name, record)
         if holder is not record:
-            if file is None and (holder.distribution, holder.module) == (distribution, module):
+            if plugin.packaged and (holder.distribution, holder.module) == (distribution, module):
                 continue  # an editable install can be listed twice
             taken_by = holder.home if holder.file else holder.distribution
             error = f"the name {name!r} is already taken by {taken_by}"

@@ -1,0 +1,191 @@
+"""`zoo_isolated`: what a test registers is there, and nothing else is."""
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import types
+from importlib.metadata import entry_points
+
+import pytest
+from torch import nn
+
+import zoo
+from zoo.cli import _run
+from zoo.cli.group import Settings
+from zoo.data.sources import EMBEDDED
+from zoo.registry import load_registry
+from zoo.scope import current
+
+
+class Leaves:
+    """A plugin that is an object: its methods are the hooks."""
+
+    def __init__(self, *names):
+        self.names = names
+        self.told = []
+
+    @zoo.hookimpl
+    def zoo_register_backbones(self):
+        for name in self.names:
+            yield zoo.Backbone(name, f"{__name__}:build", (zoo.Head("4"),), zoo.Preprocess(size=32))
+
+    @zoo.hookimpl
+    def zoo_after_epoch(self, event):
+        self.told.append(event.epoch)
+
+
+def build(weights=None):
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+    )
+
+
+def test_nothing_installed_is_there(install, zoo_isolated, monkeypatch, capsys):
+    install("bad", "open('was-run', 'w'); raise RuntimeError")
+    monkeypatch.chdir(zoo_isolated.cache.parent.parent)
+    assert [point.name for point in entry_points(group="zoo", name="bad")] == ["bad"]
+    assert zoo_isolated.records == []
+    assert zoo.list_backbones() == []
+    assert load_registry(plugins=[]).host.records == []
+    for name in ("resnet18", "timm/resnet18", "lite0", "efficientnet-lite0"):
+        with pytest.raises(zoo.UnknownBackbone):
+            zoo.get(name)
+    assert _run(["plugins", "--json"], Settings()) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert not list(zoo_isolated.cache.parent.parent.glob("was-run"))
+
+
+def test_its_folders_are_its_own(zoo_isolated, shared_cache):
+    from zoo.files import cache_dir, config_dir
+
+    assert cache_dir() == zoo_isolated.cache != shared_cache / "zoo"
+    zoo_isolated.config.mkdir(parents=True)
+    file = zoo_isolated.config / "registry.toml"
+    file.write_text('schema = 1\n[aliases]\nleaf = "leaves/leafnet"\n')
+    assert config_dir() == zoo_isolated.config
+    zoo_isolated.register(Leaves("leafnet"), "leaves")
+    assert zoo.get("leaf").id == "leaves/leafnet"
+
+
+def test_what_is_registered_is_what_zoo_uses(zoo_isolated, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[Leaves.__module__])
+    leaves = Leaves("leafnet", "oaknet")
+    record = zoo_isolated.register(leaves, "leaves")
+    assert (record.name, record.status, record.distribution) == ("leaves", "ok", "given")
+    assert record.hooks == ("zoo_after_epoch", "zoo_register_backbones")
+    assert zoo_isolated.get("leafnet") == zoo.get("leaves/leafnet")
+    assert zoo.get("leafnet").origin == "plugin leaves (given)"
+    assert [b.id for b in zoo.list_backbones()] == ["leaves/leafnet", "leaves/oaknet"]
+    for name in ("flag", "mammal"):
+        target = tmp_path / "photos" / name
+        target.mkdir(parents=True)
+        for path in sorted((EMBEDDED / "train" / name).iterdir())[:6]:
+            shutil.copyfile(path, target / path.name)
+    options = {"data": tmp_path / "photos", "out": tmp_path / "run", "weights": "none"}
+    run = zoo.finetune("leafnet", epochs=2, device="cpu", **options)
+    assert leaves.told == [1, 2]
+    assert zoo.load(run.path, "cpu").backbone == "leaves/leafnet"
+
+
+def test_it_is_checked_as_a_real_one_is(zoo_isolated, caplog):
+    class Junk:
+        @zoo.hookimpl
+        def zoo_register_backbone(self):
+            return []
+
+    with caplog.at_level(logging.WARNING, "zoo"):
+        record = zoo_isolated.register(Junk(), "junk")
+    assert record.status == "failed"
+    assert "did you mean zoo_register_backbones" in record.error
+    assert caplog.text.count("plugin 'junk' (given) is left out") == 1
+    assert zoo_isolated.register("no_such_module.plugin").error.startswith("ModuleNotFoundError")
+    assert zoo_isolated.register(Leaves("leafnet"), "leaves").status == "ok"
+    again = zoo_isolated.register(Leaves("oaknet"), "leaves")
+    assert (again.status, [r.status for r in zoo_isolated.records].count("ok")) == ("conflict", 1)
+    with pytest.raises(zoo.BrokenPlugin, match="did you mean"):
+        zoo.get("junk/leafnet")
+    with pytest.raises(TypeError, match="needs a name"):
+        zoo_isolated.register(Leaves("leafnet"))
+
+
+def test_a_module_may_be_given_or_named(zoo_isolated, install):
+    module = install("leaf", "import zoo\n\n@zoo.hookimpl\ndef zoo_after_fit(event): ...\n")
+    record = zoo_isolated.register(module, "named")
+    assert (record.name, record.module, record.hooks) == ("named", module, ("zoo_after_fit",))
+    own = types.ModuleType("leafnet.plugin")
+    own.zoo_register_backbones = zoo.hookimpl(lambda: Leaves("leafnet").zoo_register_backbones())
+    own.zoo_register_backbones.__name__ = "zoo_register_backbones"
+    assert zoo_isolated.register(own).name == "leafnet"
+    assert zoo.get("leafnet").id == "leafnet/leafnet"
+
+
+def test_strict_and_switches_are_as_ever(zoo_isolated, monkeypatch):
+    zoo_isolated.register(Leaves("leafnet"), "leaves")
+    assert load_registry(["leaves"]).host.records[0].status == "off"
+    monkeypatch.setenv("ZOO_PLUGINS", "")
+    assert zoo.get("leafnet").source == "leaves"
+    monkeypatch.setenv("ZOO_STRICT", "1")
+    with pytest.raises(zoo.BrokenPlugin, match="no_such_module"):
+        zoo_isolated.register("no_such_module")
+
+
+def test_builtins_where_asked(zoo_isolated):
+    zoo_isolated.register(Leaves("resnet18"), "leaves")
+    zoo_isolated.register_builtins("torchvision")
+    assert [r.name for r in zoo_isolated.records] == ["leaves", "torchvision"]
+    assert zoo.get("resnet18").id == "torchvision/resnet18"
+    with pytest.raises(zoo.UsageError, match="'tim' is not built in"):
+        zoo_isolated.register_builtins("tim")
+
+
+def test_outside_of_it_all_is_as_it_was(request):
+    before = load_registry()
+    outer = current()
+    isolated = request.getfixturevalue("zoo_isolated")
+    assert current() is not outer
+    assert isolated.registry is load_registry() is not before
+    assert outer.registries
+
+
+def test_an_author_gets_it_by_installing_zoo(tmp_path):
+    (tmp_path / "leafplugin.py").write_text(
+        "import zoo\n"
+        "@zoo.hookimpl\n"
+        "def zoo_register_backbones():\n"
+        "    yield zoo.Backbone('leafnet', 'torch.nn:Identity', (zoo.Head('fc'),),\n"
+        "                       zoo.Preprocess(size=32))\n"
+    )
+    (tmp_path / "test_leaf.py").write_text(
+        "import sys\n"
+        "import zoo\n"
+        "def test_it_registers(zoo_isolated):\n"
+        "    assert zoo_isolated.register('leafplugin', 'leaf').status == 'ok'\n"
+        "    assert zoo.get('leafnet').id == 'leaf/leafnet'\n"
+        "    assert [b.id for b in zoo.list_backbones()] == ['leaf/leafnet']\n"
+        "def test_others_see_what_is_installed():\n"
+        "    assert zoo.get('lite0').id == 'efficientnet_lite/lite0'\n"
+        "    assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", "."],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
+
+
+def test_every_run_of_pytest_pays_little():
+    heavy = "{'torch', 'numpy', 'click', 'pluggy', 'zoo.plugins', 'zoo.registry', 'zoo.spec'}"
+    probe = (
+        "import sys, pytest; before = set(sys.modules); import zoo.testing.fixtures\n"
+        f"assert not {heavy} & (set(sys.modules) - before), set(sys.modules) - before\n"
+    )
+    subprocess.run([sys.executable, "-c", probe], check=True)
