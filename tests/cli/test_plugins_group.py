@@ -19,7 +19,7 @@ def here():
 
 
 def test_the_table_is_true():
-    assert {"show", "check"} <= {entry.name for entry in COMMANDS}
+    assert {"show", "new", "check"} <= {entry.name for entry in COMMANDS}
     assert here()
     for entry in here():
         found = importlib.import_module(entry.module).command

@@ -13,6 +13,7 @@ from zoo.plugins import PluginRecord
 
 COMMANDS = (
     Entry("show", "zoo.cli.plugins_show", "Show all that is known about a plugin."),
+    Entry("new", "zoo.cli.plugins_new", "Write a plugin package that works at once."),
     Entry("check", "zoo.cli.plugins_check", "Hold a plugin's backbones against zoo's promises."),
 )
 
