@@ -45,6 +45,9 @@ class IsolatedZoo:
     def register(self, plugin: object, name: str | None = None) -> PluginRecord:
         """Load a plugin as zoo loads an installed one, with the same checks.
 
+        Where it brings a family, another process imports what enumerates it, so that has to stand
+        in an installed module.
+
         Args:
             plugin: a module, its name (`"leafnet.plugin"`), or any object whose methods are hooks.
             name: the source in its backbones' ids; by default the module's first name.
