@@ -12,15 +12,11 @@ from pathlib import Path
 import pytest
 
 import zoo
-import zoo.testing
 from zoo.cli.plugins_new import FILES, TEMPLATE, names_of, write_all
 
 SURROUNDINGS = dict(os.environ)  # as they were before any fixture; uv's cache is found by them
 UV = os.environ.get("UV") or shutil.which("uv")
 NEEDS_UV = pytest.mark.skipif(UV is None, reason="uv builds and installs what is written")
-NEEDS_KIT = pytest.mark.skipif(
-    not hasattr(zoo.testing, "BackboneContract"), reason="zoo.testing has no BackboneContract yet"
-)
 
 
 def install_really(package: Path, target: Path) -> None:
@@ -108,7 +104,6 @@ def test_it_works_once_installed(installed, zoo_process):
     assert "'leaf_nets' is the name of a plugin of zoo-leaf-nets 0.1.0" in again.stderr
 
 
-@NEEDS_KIT
 @NEEDS_UV
 def test_its_own_tests_pass(installed):
     done = subprocess.run(

@@ -54,6 +54,7 @@ def describe_whole(backbone: Backbone) -> dict[str, Any]:
         "min_size": backbone.min_size,
         "fixed_size": backbone.fixed_size,
         "origin": backbone.origin,
+        "exceptions": dict(backbone.exceptions),
     }
 
 
@@ -96,6 +97,8 @@ def command(settings: Settings, name: str, as_json: bool) -> None:
         facts["fine-tuning"] = f"refused: {backbone.refuse}"
     for key, value in facts.items():
         print_line(f"{key:<12}{value}")
+    for promise, reason in backbone.exceptions.items():
+        print_line(f"{'exception':<12}{promise}: {reason}")
     if not backbone.weights:
         print_line(f"{'weights':<12}none are published")
         return

@@ -124,9 +124,9 @@ class Task:
         classes: how many there are.
         seed: of all randomness.
         batch_size: images per step.
-        first: shows observers the first batch of training pictures.
         augment: what is done to training pictures; None for nothing.
         metrics: of the user's own, by name.
+        first: shows observers the first batch of training pictures; None where there are none.
     """
 
     train: Split
@@ -134,9 +134,9 @@ class Task:
     classes: int
     seed: int
     batch_size: int
-    first: FirstBatch
     augment: Augment | None = None
     metrics: Metrics | None = None
+    first: FirstBatch | None = None
 
 
 class PictureLearner:
@@ -159,7 +159,8 @@ class PictureLearner:
         for batch in self.pictures.read(task.train, order, self.network, draw):
             if len(batch.labels) == 1 and batch.bad:
                 continue  # what unreadable images left over; batch norm cannot train on one
-            task.first.show(batch.images, batch.labels)
+            if task.first is not None:
+                task.first.show(batch.images, batch.labels)
             yield batch.images, batch.labels.to(self.network.device, non_blocking=True)
 
     def logits(self, inputs: Tensor, training: bool) -> Logits:

@@ -1,0 +1,115 @@
+"""Tiny networks in a really installed plugin: one that keeps every promise, others that do not."""
+
+ADAPTER = """
+    import zoo
+
+    FAULTS = {faults}
+
+    @zoo.hookimpl
+    def zoo_register_backbones():
+        heads = (zoo.Head("head.fc", output=0), zoo.Head("aux", role="aux", output=1))
+        known = dict(
+            builder="faulty_model:build", heads=heads, preprocess=zoo.Preprocess(size=32, resize=36)
+        )
+        yield zoo.Backbone("sound", **known, params=1622)
+        for fault in FAULTS:
+            yield zoo.Backbone(fault, **known, kwargs={{"fault": fault}})
+        yield zoo.Backbone("wide", **known | {{"heads": (zoo.Head("head.fc", in_features=17),)}},
+                           kwargs={{"aux": False}})
+        yield zoo.Backbone("container", **known | {{"heads": (zoo.Head("head"),)}},
+                           kwargs={{"aux": False}})
+        yield zoo.Backbone("counted", **known, params=5)
+        yield zoo.Backbone("excepted", **known, kwargs={{"fault": "unused"}},
+                           exceptions={{"everything_has_a_gradient": "one layer is a spare"}})
+        yield zoo.Backbone("too_modest", **known,
+                           exceptions={{"everything_has_a_gradient": "one layer is a spare"}})
+        yield zoo.Backbone("misnamed", **known, exceptions={{"everything_has_gradients": "so"}})
+        yield zoo.Backbone("widths", **known, weights=(
+            zoo.Weights("five", url="https://example.org/w-12345678.pth", num_classes=5),))
+        yield zoo.Backbone("licence", **known, weights=(
+            zoo.Weights("w", url="https://example.org/w.pth", license="Unknown", num_classes=7),))
+        yield zoo.Backbone("digest", **known, weights=(
+            zoo.Weights("w", url="https://example.org/w.pth", sha256="sha", num_classes=7),))
+        yield zoo.Backbone("encoder", **known | {{"heads": ()}}, refuse="it has no head")
+"""
+
+MODEL = """
+import socket
+
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes, fault, aux):
+        super().__init__()
+        self.fault = fault
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU())
+        self.body = nn.Sequential(nn.Conv2d(8, 16, 3, 2), nn.BatchNorm2d(16), nn.ReLU())
+        self.drop = nn.Dropout(0.2)
+        self.head = nn.Module()
+        self.head.fc = nn.Linear(16, num_classes)
+        self.aux = nn.Linear(8, num_classes) if aux else None
+        self.num_classes = 99 if fault == "stale" else num_classes
+        if fault == "unused":
+            self.spare = nn.Linear(3, 3)
+        if fault == "counting":
+            self.register_buffer("calls", torch.zeros(()), persistent=False)
+        if fault == "other_names":
+            self.bottom = nn.Linear(2, 2) if num_classes == 7 else None
+
+    def forward(self, x):
+        if self.fault == "counting":
+            self.calls += 1
+        x = self.stem(x)
+        middle = x.mean((2, 3))
+        x = self.drop(self.body(x).mean((2, 3)))
+        if self.fault == "restless":
+            x = nn.functional.dropout(x, 0.5, training=True)
+        if self.fault == "awake":
+            x = nn.functional.dropout(x, 0.5, training=self.training)
+        if self.fault == "other_names" and self.bottom is not None:
+            x = x + self.bottom.weight.sum()
+        logits = self.head.fc(x)
+        if self.fault == "three":
+            logits = logits[:, :, None]
+        if not self.training or self.aux is None:
+            return logits
+        extra = self.aux(middle)
+        return logits, extra.detach() if self.fault == "detached" else extra
+
+
+def build(weights=None, num_classes=7, fault=None, aux=True):
+    if fault == "online":
+        try:
+            socket.create_connection(("127.0.0.1", 9), timeout=1)
+        except OSError:
+            pass
+    if fault == "crashing":
+        raise RuntimeError("no such layer")
+    return Net(num_classes, fault, aux)
+"""
+
+# What is wrong with each network, by name: the promise that breaks, and what is said of it.
+FAULTS = {
+    "online": ("builds_offline", "asks the network: socket.connect"),
+    "crashing": ("builds_offline", "no such layer"),
+    "stale": ("replaced_like_for_like", "num_classes says 99"),
+    "three": ("outputs_have_the_classes", "not logits"),
+    "counting": ("frozen_stays_frozen", "calls by up to"),
+    "restless": ("frozen_answers_the_same", "differs by"),
+    "awake": ("frozen_answers_the_same", "in training and in use"),
+    "detached": ("new_heads_learn", "no gradient reaches the new aux"),
+    "unused": ("everything_has_a_gradient", "2 of 14 parameters get no gradient"),
+    "other_names": ("library_loads_it", "does not load the file"),
+}
+OTHERS = {
+    "wide": ("width_is_the_declared_one", "reads 16 features, and 17 are declared"),
+    "container": ("heads_resolve", "head.fc in it is"),
+    "counted": ("builds_offline", "and 5 are stated"),
+    "too_modest": ("everything_has_a_gradient", "excepts it (one layer is a spare), and it holds"),
+    "widths": ("weights_fit", "five state 5 classes, not 7"),
+    "licence": ("licences_and_digests", "'Unknown'"),
+    "digest": ("licences_and_digests", "'sha'"),
+}
+BROKEN = FAULTS | OTHERS

@@ -1,0 +1,34 @@
+"""The contract as a plugin author uses it: three lines, in a pytest of their own."""
+
+import os
+import subprocess
+import sys
+
+
+def run_contract(tmp_path, *names):
+    tests = tmp_path / "tests"
+    tests.mkdir()
+    lines = ["import zoo.testing", ""]
+    for number, name in enumerate(names):
+        lines += [f"class Test{number}(zoo.testing.BackboneContract):", f"    backbone = {name!r}"]
+    (tests / "test_contract.py").write_text("\n".join(lines))
+    command = [sys.executable, "-m", "pytest", "-rsfx", "-p", "no:xdist", "-p", "no:cacheprovider"]
+    return subprocess.run(
+        [*command, str(tests)], capture_output=True, text=True, cwd=tests, env=os.environ
+    )
+
+
+def test_three_lines_are_enough(faulty, tmp_path):
+    done = run_contract(tmp_path, "sound", "faulty/excepted")
+    assert done.returncode == 0, done.stdout
+    assert "29 passed, 6 skipped, 1 xfailed" in done.stdout
+    assert "one layer is a spare" in done.stdout
+
+
+def test_a_failure_says_which_promise_broke_where_and_what_was_seen(faulty, tmp_path):
+    done = run_contract(tmp_path, "faulty/counting")
+    assert done.returncode == 1
+    assert "test_frozen_stays_frozen" in done.stdout
+    said = "faulty/counting breaks 'frozen_stays_frozen' (training the heads changes no other"
+    assert said in done.stdout
+    assert "1 of 15 tensors outside the heads changed: calls by up to" in done.stdout

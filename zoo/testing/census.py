@@ -1,0 +1,265 @@
+"""The suite over every backbone there is, in a way that can be stopped and gone on with.
+
+`python -m zoo.testing.census ROWS` holds the suite against all that the registry has: what it says
+and how it is made for every backbone, what it computes for the smallest of each group of like ones
+and for all up to a number of parameters. Each backbone's row is appended to ROWS when it is done,
+so the same command goes on where it was stopped; rows of other versions of the libraries, and rows
+with a broken promise, are tried again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zoo.files import library_versions
+from zoo.registry import load_registry
+from zoo.spec import Backbone
+from zoo.testing.findings import BROKEN
+
+LIBRARIES = ("torch", "torchvision", "timm")
+LIGHT, HEAVY = "structure", "values"
+JOBS_OF_A_WORKER = 40
+PATIENCE = 1800.0
+
+Row = dict[str, Any]
+
+
+def read_rows(path: Path) -> dict[tuple[str, str], Row]:
+    """Return the last row of each backbone and kind of check, of the installed versions.
+
+    A line that was cut off when the census was stopped is left out.
+    """
+    rows: dict[tuple[str, str], Row] = {}
+    versions = library_versions(*LIBRARIES)
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with suppress(ValueError):
+            row = json.loads(line)
+            if row["versions"] == versions:
+                rows[row["id"], row["kind"]] = row
+    return rows
+
+
+def is_broken(row: Row) -> bool:
+    """Whether a promise broke."""
+    return any(status == BROKEN for status, _ in row["findings"].values())
+
+
+def try_backbone(identity: str, kind: str, fresh: bool) -> Row:
+    """Hold the suite, or half of it, against one backbone.
+
+    Args:
+        identity: its id.
+        kind: `structure`, with what it says, or `values`.
+        fresh: load its model file in a process of its own too.
+    """
+    from zoo.testing import suite
+    from zoo.testing.fresh import in_fresh_process
+    from zoo.testing.subject import Subject
+
+    began = time.perf_counter()
+    registry = load_registry()
+    subject = Subject(registry.get(identity), registry, in_fresh_process() if fresh else None)
+    kinds = (suite.VALUES,) if kind == HEAVY else (suite.DESCRIPTION, suite.STRUCTURE)
+    findings = list(suite.hold_all(subject, suite.select(kinds)))
+    row: Row = {
+        "id": identity,
+        "kind": kind,
+        "ran": subject.ran.get(kind),
+        "versions": library_versions(*LIBRARIES),
+        "findings": {found.check: [found.status, found.detail] for found in findings},
+    }
+    if kind == LIGHT:
+        row["params"] = sum(parameter.numel() for parameter in subject.published.parameters())
+        row["group"] = subject.group
+    else:
+        row["fresh"] = fresh
+    return {**row, "seconds": round(time.perf_counter() - began, 2)}
+
+
+def work() -> None:
+    """Read jobs from stdin, and answer each with a row on stdout, until there are no more."""
+    import torch
+
+    torch.set_num_threads(1)
+    # What a network prints must not stand among the rows.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    with redirect_stdout(sys.stderr):
+        for line in sys.stdin:
+            job = json.loads(line)
+            answers.write(json.dumps(try_backbone(**job)) + "\n")
+            answers.flush()
+
+
+class Worker:
+    """A process that tries one backbone after the other, and is replaced when it dies."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._done = 0
+
+    def _start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", __spec__.name, "--worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def run(self, job: Row) -> Row:
+        """Try a backbone; a process that dies of it is a finding too."""
+        process = self._process = self._process or self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        watch = threading.Timer(PATIENCE, process.kill)
+        watch.start()
+        answer = ""
+        with suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        watch.cancel()
+        self._done += 1
+        if not answer or self._done % JOBS_OF_A_WORKER == 0:
+            self.stop()
+        if answer:
+            return json.loads(answer)  # type: ignore[no-any-return]
+        said = f"the process that tried it ended with {process.returncode}"
+        return {
+            "id": job["identity"],
+            "kind": job["kind"],
+            "ran": None,
+            "versions": library_versions(*LIBRARIES),
+            "findings": {"process": [BROKEN, said]},
+            "seconds": 0.0,
+        }
+
+    def stop(self) -> None:
+        """Let the process end."""
+        if self._process is not None:
+            self._process.communicate()
+            self._process = None
+
+
+def run_jobs(jobs: Iterable[Row], path: Path, workers: int, until: float) -> int:
+    """Try backbones in several processes, and append each row as it is done.
+
+    Args:
+        jobs: arguments of `try_backbone`.
+        path: of the rows.
+        workers: how many processes.
+        until: no job is begun after this time of `time.monotonic`.
+
+    Returns:
+        How many were tried.
+    """
+    waiting: queue.SimpleQueue[Row] = queue.SimpleQueue()
+    for job in jobs:
+        waiting.put(job)
+    total, done, lock = waiting.qsize(), 0, threading.Lock()
+
+    def serve() -> None:
+        nonlocal done
+        worker = Worker()
+        while time.monotonic() < until:
+            try:
+                job = waiting.get_nowait()
+            except queue.Empty:
+                break
+            row = worker.run(job)
+            with lock, path.open("a", encoding="utf-8") as rows:
+                rows.write(json.dumps(row) + "\n")
+                done += 1
+                state = "BROKEN" if is_broken(row) else "ok"
+                click.echo(
+                    f"{done}/{total} {row['kind']} {row['id']} {state} {row['seconds']:.1f} s",
+                    err=True,
+                )
+        worker.stop()
+
+    threads = [threading.Thread(target=serve) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return done
+
+
+def light_jobs(backbones: Sequence[Backbone], rows: dict[tuple[str, str], Row]) -> list[Row]:
+    """Return what is left to do of descriptions and structures, in the registry's order."""
+    return [
+        {"identity": backbone.id, "kind": LIGHT, "fresh": False}
+        for backbone in backbones
+        if (row := rows.get((backbone.id, LIGHT))) is None or is_broken(row)
+    ]
+
+
+def heavy_jobs(
+    backbones: Sequence[Backbone], rows: dict[tuple[str, str], Row], up_to: int
+) -> list[Row]:
+    """Return what is left to do of values: the smallest of each group first, then by size."""
+    wanted = {backbone.id for backbone in backbones if not backbone.refuse}
+    known = sorted(
+        (row for (name, kind), row in rows.items() if kind == LIGHT and name in wanted),
+        key=lambda row: row.get("params", 0),
+    )
+    first: dict[str, str] = {}
+    for row in known:
+        if "group" in row:
+            first.setdefault(row["group"], row["id"])
+    leaders = set(first.values())
+    chosen = [row for row in known if row["id"] in leaders]
+    chosen += [row for row in known if row["id"] not in leaders and row["params"] <= up_to]
+    return [
+        {"identity": row["id"], "kind": HEAVY, "fresh": row["id"] in leaders}
+        for row in chosen
+        if (tried := rows.get((row["id"], HEAVY))) is None or is_broken(tried)
+    ]
+
+
+@click.command(help=__doc__)
+@click.argument("path", metavar="ROWS", type=click.Path(path_type=Path), required=False)
+@click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
+@click.option("--up-to", default=15_000_000, help="Parameters up to which all values are tried.")
+@click.option("--workers", default=os.cpu_count() or 1, help="Processes, of one thread each.")
+@click.option("--minutes", default=1e6, help="Begin nothing after so many.")
+@click.option("--worker", is_flag=True, hidden=True)
+def main(
+    path: Path | None,
+    patterns: tuple[str, ...],
+    up_to: int,
+    workers: int,
+    minutes: float,
+    worker: bool,
+) -> None:
+    """Run the census."""
+    if worker or path is None:
+        work()
+        return
+    until = time.monotonic() + 60 * minutes
+    backbones = load_registry().find(patterns)
+    run_jobs(light_jobs(backbones, read_rows(path)), path, workers, until)
+    run_jobs(heavy_jobs(backbones, read_rows(path), up_to), path, workers, until)
+    names = {backbone.id for backbone in backbones}
+    broken = [row for (name, _), row in read_rows(path).items() if name in names and is_broken(row)]
+    for row in broken:
+        for check, (status, detail) in row["findings"].items():
+            if status == BROKEN:
+                click.echo(f"{row['id']} {check}: {detail}")
+    sys.exit(bool(broken))
+
+
+if __name__ == "__main__":
+    main()

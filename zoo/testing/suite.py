@@ -1,0 +1,191 @@
+"""The suite: every promise that zoo makes of a backbone, and how to hold one against it."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+
+from zoo.errors import UsageError, ZooError, did_you_mean, one_line
+from zoo.testing import description, structure, values
+from zoo.testing.findings import (
+    ABSENT,
+    BROKEN,
+    EXCEPTED,
+    KEPT,
+    Broken,
+    Check,
+    Finding,
+    NotApplicable,
+)
+from zoo.testing.subject import Subject
+
+DESCRIPTION, STRUCTURE, VALUES = KINDS = ("description", "structure", "values")
+
+SUITE = (
+    Check(
+        "imports_nothing_heavy",
+        "importing its plugin imports no torch",
+        DESCRIPTION,
+        description.imports_nothing_heavy,
+        encoders=True,
+    ),
+    Check(
+        "name_is_unique",
+        "its id names it alone",
+        DESCRIPTION,
+        description.name_is_unique,
+        encoders=True,
+    ),
+    Check(
+        "licences_and_digests",
+        "licences and digests of its weights are stated, or shown as unknown",
+        DESCRIPTION,
+        description.licences_and_digests,
+        encoders=True,
+    ),
+    Check(
+        "builds_offline",
+        "it builds without a network",
+        STRUCTURE,
+        structure.builds_offline,
+        encoders=True,
+    ),
+    Check(
+        "refuses_without_head",
+        "without a head it is refused for fine-tuning, with the reason",
+        STRUCTURE,
+        structure.refuses_without_head,
+        encoders=True,
+    ),
+    Check(
+        "heads_resolve",
+        "every head path leads to a layer that ends in the classes",
+        STRUCTURE,
+        structure.heads_resolve,
+    ),
+    Check(
+        "weights_fit",
+        "built for its published weights it has the same heads, and their classes",
+        STRUCTURE,
+        structure.weights_fit,
+    ),
+    Check(
+        "replaced_like_for_like",
+        "heads are replaced like for like, and nothing else is",
+        STRUCTURE,
+        structure.replaced_like_for_like,
+    ),
+    Check(
+        "outputs_have_the_classes",
+        "at its own size it gives as many logits as classes, from every head that counts",
+        STRUCTURE,
+        structure.outputs_have_the_classes,
+    ),
+    Check(
+        "wrong_auxiliary_width_is_an_error",
+        "an auxiliary head of another width is an error",
+        STRUCTURE,
+        structure.wrong_auxiliary_width_is_an_error,
+    ),
+    Check(
+        "width_is_the_declared_one",
+        "what arrives at each head is as wide as declared",
+        STRUCTURE,
+        structure.width_is_the_declared_one,
+    ),
+    Check(
+        "sizes_are_told",
+        "a wrong image size is refused with a sentence that names a right one",
+        STRUCTURE,
+        structure.sizes_are_told,
+    ),
+    Check(
+        "frozen_stays_frozen",
+        "training the heads changes no other tensor by a bit",
+        VALUES,
+        values.frozen_stays_frozen,
+    ),
+    Check(
+        "new_heads_learn",
+        "training the heads moves every parameter of theirs, and only those",
+        VALUES,
+        values.new_heads_learn,
+    ),
+    Check(
+        "frozen_answers_the_same",
+        "the frozen part gives the same features before and after, in training and in use",
+        VALUES,
+        values.frozen_answers_the_same,
+    ),
+    Check(
+        "everything_has_a_gradient",
+        "under all, every parameter gets a gradient, a last batch of one included",
+        VALUES,
+        values.everything_has_a_gradient,
+    ),
+    Check(
+        "saved_and_loaded",
+        "its model file gives equal logits",
+        VALUES,
+        values.saved_and_loaded,
+    ),
+    Check(
+        "library_loads_it",
+        "its own library loads the model file without zoo",
+        VALUES,
+        values.library_loads_it,
+    ),
+)
+
+
+def select(kinds: Sequence[str] = KINDS, names: Sequence[str] = ()) -> tuple[Check, ...]:
+    """Return the checks of some kinds, or of some names.
+
+    Raises:
+        UsageError: no check has the name.
+    """
+    known = [check.name for check in SUITE]
+    for name in names:
+        if name not in known:
+            raise UsageError(f"no check is named {name!r}", did_you_mean(name, known))
+    return tuple(
+        check for check in SUITE if check.kind in kinds and (not names or check.name in names)
+    )
+
+
+def hold(subject: Subject, check: Check) -> Finding:
+    """Hold one promise against a backbone; whatever goes wrong is a finding."""
+    began = time.perf_counter()
+    trace = None
+    try:
+        if subject.backbone.refuse and not check.encoders:
+            raise NotApplicable(f"it cannot be fine-tuned: {subject.backbone.refuse}")
+        status, detail = KEPT, check.hold(subject)
+    except NotApplicable as reason:
+        status, detail = ABSENT, str(reason)
+    except Broken as seen:
+        status, detail = BROKEN, str(seen)
+    except ZooError as error:
+        status, detail = BROKEN, str(error)
+        trace = traceback.format_exc() if error.__cause__ else None
+    except Exception as error:  # a network can raise anything
+        status, detail, trace = BROKEN, one_line(error), traceback.format_exc()
+    excepted = subject.backbone.exceptions.get(check.name)
+    if excepted is not None and status == BROKEN:
+        status, detail, trace = EXCEPTED, excepted, None
+    elif excepted is not None and status == KEPT:
+        status, detail = BROKEN, f"its description excepts it ({excepted}), and it holds: {detail}"
+    seconds = time.perf_counter() - began
+    return Finding(subject.backbone.id, check.name, check.promise, status, detail, seconds, trace)
+
+
+def hold_all(subject: Subject, checks: Sequence[Check] = SUITE) -> Iterator[Finding]:
+    """Hold promises against a backbone, one after the other.
+
+    Raises:
+        UsageError: its description excepts a promise that there is not.
+    """
+    select(names=list(subject.backbone.exceptions))
+    for check in checks:
+        yield hold(subject, check)
