@@ -24,8 +24,9 @@ ADAPTER = """
         yield zoo.Backbone("too_modest", **known,
                            exceptions={{"everything_has_a_gradient": "one layer is a spare"}})
         yield zoo.Backbone("misnamed", **known, exceptions={{"everything_has_gradients": "so"}})
-        yield zoo.Backbone("widths", **known, weights=(
-            zoo.Weights("five", url="https://example.org/w-12345678.pth", num_classes=5),))
+        yield zoo.Backbone("bare", **known | {{"heads": heads[:1]}}, kwargs={{"aux": False}},
+                           weights=(
+            zoo.Weights("w", url="https://example.org/w.pth", kwargs={{"fault": "soft"}}),))
         yield zoo.Backbone("licence", **known, weights=(
             zoo.Weights("w", url="https://example.org/w.pth", license="Unknown", num_classes=7),))
         yield zoo.Backbone("digest", **known, weights=(
@@ -50,6 +51,8 @@ class Net(nn.Module):
         self.head = nn.Module()
         self.head.fc = nn.Linear(16, num_classes)
         self.aux = nn.Linear(8, num_classes) if aux else None
+        if fault == "soft":
+            self.head.fc = nn.Softmax(1)
         self.num_classes = 99 if fault == "stale" else num_classes
         if fault == "unused":
             self.spare = nn.Linear(3, 3)
@@ -108,7 +111,7 @@ OTHERS = {
     "container": ("heads_resolve", "head.fc in it is"),
     "counted": ("builds_offline", "and 5 are stated"),
     "too_modest": ("everything_has_a_gradient", "excepts it (one layer is a spare), and it holds"),
-    "widths": ("weights_fit", "five state 5 classes, not 7"),
+    "bare": ("weights_fit", "built for w, head.fc is a Softmax"),
     "licence": ("licences_and_digests", "'Unknown'"),
     "digest": ("licences_and_digests", "'sha'"),
 }

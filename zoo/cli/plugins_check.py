@@ -85,10 +85,8 @@ def _chosen(registry: Registry, names: Sequence[str], pattern: str | None) -> li
         if record.name in names and record.status == FAILED:
             raise BrokenPlugin(f"plugin {record.name!r} does not load: {record.error}")
     if not found:
-        what = (
-            f"no backbone of {', '.join(names)} matches {pattern!r}" if pattern else "it has none"
-        )
-        raise UsageError(f"nothing to check: {what}")
+        which = f"that match {pattern!r}" if pattern else "to check"
+        raise UsageError(f"{', '.join(names)} has no backbones {which}")
     return found
 
 
@@ -137,17 +135,17 @@ def _print(backbone: Backbone, findings: Sequence[Finding], debug: bool) -> None
 
 
 @click.command(cls=ZooCommand, name="check")
-@click.argument("plugin", metavar="NAME|PATH")
+@click.argument("what", metavar="NAME|PATH")
 @click.option("--backbone", metavar="PATTERN", help="Only those that match, by id or name.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def command(settings: Settings, plugin: str, backbone: str | None, as_json: bool) -> int:
+def command(settings: Settings, what: str, backbone: str | None, as_json: bool) -> int:
     """Hold a plugin's backbones against every promise that zoo makes of one.
 
     NAME is a plugin, or the part before the slash of backbones that a registry file derives. PATH
     is a python file, or the folder of an installed package.
     """
-    registry, names = _find(settings, plugin)
+    registry, names = _find(settings, what)
     chosen = _chosen(registry, names, backbone)
     groups: set[str] = set()
     described, good = [], 0

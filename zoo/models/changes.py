@@ -141,10 +141,12 @@ def changes_refused(backbone: Backbone, changes: Changes, error: BrokenBackbone)
         error: what became of it.
     """
     wanted = changes.kwargs(backbone)
+    reason = error.message.partition(": ")[2] or error.message
+    if not wanted and changes.input_size is not None:
+        return size_refused(backbone, changes.input_size, reason)
     if not wanted:
         return error
     arguments = ", ".join(f"{name}={value}" for name, value in wanted.items())
-    reason = error.message.partition(": ")[2] or error.message
     own = backbone.preprocess
     hint = f"it takes {own.height}x{own.width} images of {own.channels} channels"
     return UsageError(f"{backbone.id} cannot be built with {arguments}: {reason}", hint)

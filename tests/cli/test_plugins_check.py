@@ -1,0 +1,133 @@
+"""`zoo plugins check`: of an installed plugin, a file, a package folder, and a registry file."""
+
+import hashlib
+import json
+
+import pytest
+
+import zoo
+from tests.testing.faults import ADAPTER, FAULTS, MODEL
+from zoo.testing.suite import SUITE
+
+SINGLE = """
+import zoo
+
+@zoo.hookimpl
+def zoo_register_backbones():
+    yield zoo.Backbone("leafnet", "leaf_alone:build", (zoo.Head("5", in_features=8),),
+                       zoo.Preprocess(size=32))
+
+def build(weights=None, num_classes=7):
+    from torch import nn
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
+"""
+
+
+@pytest.fixture
+def faulty(install, tmp_path):
+    install("faulty", ADAPTER.format(faults=list(FAULTS)))
+    (tmp_path / "site" / "faulty_model.py").write_text(MODEL)
+
+
+def test_an_installed_plugin(cli, faulty):
+    code, out, err = cli("plugins", "check", "faulty", "--backbone", "sound")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "faulty/sound: 15 kept, 3 not applicable",
+        "1 of 1 backbones conform",
+    ]
+
+
+def test_what_breaks_is_named_and_the_exit_code_says_so(cli, faulty):
+    code, out, _ = cli("plugins", "check", "faulty", "--backbone", "*un*")
+    assert code == 5
+    assert "faulty/counting: 14 kept, 3 not applicable, 1 broken" in out
+    assert "frozen_stays_frozen (training the heads changes no other tensor by a bit): 1 of" in out
+    assert "1 of 4 backbones conform" in out
+
+
+def test_json_has_every_check_of_every_backbone(cli, faulty):
+    code, out, _ = cli("plugins", "check", "faulty", "--backbone", "un*", "--json")
+    assert code == 5
+    (said,) = json.loads(out)
+    assert (said["backbone"], said["conforms"]) == ("faulty/unused", False)
+    assert [check["check"] for check in said["checks"]] == [check.name for check in SUITE]
+    assert {key for check in said["checks"] for key in check} == {
+        "check",
+        "promise",
+        "status",
+        "detail",
+        "seconds",
+    }
+    broken = [check for check in said["checks"] if check["status"] == "broken"]
+    assert [check["check"] for check in broken] == ["everything_has_a_gradient"]
+
+
+def test_debug_shows_where_a_network_fails(cli, faulty):
+    code, out, _ = cli("--debug", "plugins", "check", "faulty", "--backbone", "crashing")
+    assert code == 5
+    assert 'raise RuntimeError("no such layer")' in out
+
+
+def test_a_file_that_is_not_packaged(cli, plugin_file):
+    path = plugin_file("leaf_alone", SINGLE)
+    code, out, err = cli("plugins", "check", path)
+    assert (code, err) == (0, "")
+    assert "leaf_alone/leafnet: 14 kept, 4 not applicable" in out
+
+
+def test_a_derived_backbone(cli, tmp_path, faulty):
+    weights = tmp_path / "leaf.safetensors"
+    zoo.save(zoo.get("faulty/sound").build(classes=2), weights, ["ash", "elm"])
+    file = tmp_path / "registry.toml"
+    file.write_text(
+        f"""
+        schema = 1
+        [backbones."house/leaf"]
+        extends = "faulty/sound"
+        [[backbones."house/leaf".weights]]
+        tag = "leaf-v1"
+        file = "{weights}"
+        sha256 = "{hashlib.sha256(weights.read_bytes()).hexdigest()}"
+        num_classes = 2
+        classes = ["ash", "elm"]
+        """
+    )
+    code, out, err = cli("plugins", "check", "house", "--registry", file)
+    assert (code, err) == (0, ""), out + err
+    assert "1 of 1 backbones conform" in out
+
+
+def test_the_folder_of_a_package(cli, faulty, tmp_path):
+    folder = tmp_path / "package"
+    folder.mkdir()
+    project = folder / "pyproject.toml"
+    project.write_text('[project.entry-points.zoo]\nfaulty = "plugin_faulty"\n')
+    assert cli("plugins", "check", folder, "--backbone", "sound")[0] == 0
+    project.write_text('[project.entry-points.zoo]\nelsewhere = "elsewhere"\n')
+    code, out, err = cli("plugins", "check", folder)
+    assert (code, out) == (2, "")
+    assert err == f"zoo: error: elsewhere is not installed; `uv pip install -e {folder}`\n"
+    project.unlink()
+    code, out, err = cli("plugins", "check", folder)
+    assert code == 2
+    assert f"{folder} is no plugin package" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["efficientnet_light"], 2, "did you mean efficientnet_lite"),
+        (["faulty", "--backbone", "oak*"], 2, "faulty has no backbones that match 'oak*'"),
+        (["faulty", "--no-plugin", "faulty"], 2, "plugin 'faulty' is switched off"),
+        (["broken"], 5, "plugin 'broken' does not load: "),
+        (["nowhere.py"], 2, "does not exist"),
+    ],
+)
+def test_what_cannot_be_checked(cli, faulty, install, arguments, code, said):
+    info = install("broken", "raise RuntimeError('no leaf today')", package="plugin-broken")
+    assert info == "plugin_broken"
+    done = cli("plugins", "check", *arguments)
+    assert done[0] == code
+    assert said in done[2]
