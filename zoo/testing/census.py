@@ -32,6 +32,7 @@ LIBRARIES = ("torch", "torchvision", "timm")
 LIGHT, HEAVY = "structure", "values"
 JOBS_OF_A_WORKER = 40
 PATIENCE = 1800.0
+LARGE = 150_000_000
 
 Row = dict[str, Any]
 
@@ -251,7 +252,11 @@ def main(
     until = time.monotonic() + 60 * minutes
     backbones = load_registry().find(patterns)
     run_jobs(light_jobs(backbones, read_rows(path)), path, workers, until)
-    run_jobs(heavy_jobs(backbones, read_rows(path), up_to), path, workers, until)
+    jobs = heavy_jobs(backbones, read_rows(path), up_to)
+    large = {b.id for b in backbones if (b.params or 0) > LARGE}
+    run_jobs([job for job in jobs if job["identity"] not in large], path, workers, until)
+    # Several copies of the largest at once would take more memory than many a machine has.
+    run_jobs([job for job in jobs if job["identity"] in large], path, 1, until)
     names = {backbone.id for backbone in backbones}
     broken = [row for (name, _), row in read_rows(path).items() if name in names and is_broken(row)]
     for row in broken:
