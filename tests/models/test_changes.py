@@ -72,3 +72,12 @@ def test_the_nearest_size_is_named():
 
     assert why_not_size(Even(), zoo.Preprocess(size=70)) == "not a multiple of 64"
     assert nearest_size(Even(), zoo.Preprocess(size=224), 70) == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("timm/efficientvit_m0", 1), ("timm/vit_small_patch16_dinov3", 33)]
+)
+def test_a_network_that_stumbles_over_a_size_is_refused_like_any(name, size):
+    # One divides by nought; of the other the width at its head is measured with that size.
+    with pytest.raises(zoo.UsageError, match=rf"={size}: |--input-size {size}: "):
+        zoo.plan(name, input_size=size, weights="none")

@@ -31,6 +31,7 @@ ADAPTER = """
             zoo.Weights("w", url="https://example.org/w.pth", license="Unknown", num_classes=7),))
         yield zoo.Backbone("digest", **known, weights=(
             zoo.Weights("w", url="https://example.org/w.pth", sha256="sha", num_classes=7),))
+        yield zoo.Backbone("starving", **known, kwargs={{"fault": "starving"}})
         yield zoo.Backbone("encoder", **known | {{"heads": ()}}, refuse="it has no head")
 """
 
@@ -88,6 +89,8 @@ def build(weights=None, num_classes=7, fault=None, aux=True):
             socket.create_connection(("127.0.0.1", 9), timeout=1)
         except OSError:
             pass
+    if fault == "starving":
+        raise MemoryError
     if fault == "crashing":
         raise RuntimeError("no such layer")
     return Net(num_classes, fault, aux)

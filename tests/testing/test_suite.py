@@ -54,6 +54,11 @@ def test_an_exception_names_a_promise():
         list(hold_all(subject("faulty/misnamed")))
 
 
+def test_what_is_no_fault_of_the_backbone_s_is_no_finding():
+    with pytest.raises(MemoryError, match="faulty/starving, builds_offline: out of memory"):
+        hold(subject("faulty/starving"), check("builds_offline"))
+
+
 def test_an_encoder_must_be_refused():
     found = {f.check: f for f in hold_all(subject("faulty/encoder"))}
     assert "it has no head" in found["refuses_without_head"].detail

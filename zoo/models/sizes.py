@@ -8,8 +8,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from zoo.errors import one_line
+from zoo.errors import BrokenBackbone, one_line
 from zoo.models.changes import size_refused
+from zoo.models.guard import guard
 from zoo.models.made import how_made
 from zoo.models.state import load_state
 from zoo.spec import Backbone, Preprocess
@@ -32,10 +33,10 @@ def why_not_size(model: nn.Module, preprocess: Preprocess) -> str | None:
     shape = (2, preprocess.channels, preprocess.height, preprocess.width)
     model.train()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), guard("it fails"):
             model(torch.zeros(shape, device=example.device, dtype=example.dtype))
-    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
-        return one_line(error).partition(": ")[2][:160]
+    except BrokenBackbone as error:
+        return one_line(error.__cause__ or error).partition(": ")[2][:160]
     finally:
         load_state(model, before)
         for part, mode in modes.items():

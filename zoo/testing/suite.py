@@ -6,7 +6,8 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 
-from zoo.errors import UsageError, ZooError, did_you_mean, one_line
+from zoo.errors import EnvironmentProblem, UsageError, ZooError, did_you_mean, one_line
+from zoo.models.guard import is_out_of_memory
 from zoo.testing import description, structure, values
 from zoo.testing.findings import (
     ABSENT,
@@ -155,7 +156,12 @@ def select(kinds: Sequence[str] = KINDS, names: Sequence[str] = ()) -> tuple[Che
 
 
 def hold(subject: Subject, check: Check) -> Finding:
-    """Hold one promise against a backbone; whatever goes wrong is a finding."""
+    """Hold one promise against a backbone; whatever goes wrong with it is a finding.
+
+    Raises:
+        EnvironmentProblem: the system refuses, which is no fault of the backbone's.
+        MemoryError: there is not enough memory for it.
+    """
     began = time.perf_counter()
     trace = None
     try:
@@ -166,10 +172,14 @@ def hold(subject: Subject, check: Check) -> Finding:
         status, detail = ABSENT, str(reason)
     except Broken as seen:
         status, detail = BROKEN, str(seen)
+    except EnvironmentProblem:
+        raise
     except ZooError as error:
         status, detail = BROKEN, str(error)
         trace = traceback.format_exc() if error.__cause__ else None
     except Exception as error:  # a network can raise anything
+        if is_out_of_memory(error):
+            raise MemoryError(f"{subject.backbone.id}, {check.name}: out of memory") from error
         status, detail, trace = BROKEN, one_line(error), traceback.format_exc()
     excepted = subject.backbone.exceptions.get(check.name)
     if excepted is not None and status == BROKEN:
