@@ -86,7 +86,8 @@ def test_a_plugins_bare_name_stands_before_a_derived_one(install, tmp_path):
     assert laid.get("house/leafnet").plugin == "aaa"
 
 
-def test_an_unknown_base_comes_with_suggestions(tmp_path):
+def test_an_unknown_base_comes_with_suggestions(tmp_path, monkeypatch):
+    monkeypatch.delenv("ZOO_PLUGINS")  # else it may be of a plugin that is switched off
     path = tmp_path / "r.toml"
     path.write_text('schema = 1\n[backbones."house/leaf"]\nextends = "resnet-18"\n')
     with pytest.raises(zoo.RegistryError, match=r"r\.toml, line 3: .*did you mean resnet18"):
@@ -233,7 +234,7 @@ def test_a_description_that_cannot_be_read_fails_its_source_only(install, monkey
             return real(family, notify)
         return {"leafnet": {"name": "leafnet"}, "oaknet": {"name": "oaknet", "heads": 5}}
 
-    monkeypatch.setattr("zoo.registry.load_catalogue", load)
+    monkeypatch.setattr("zoo.sources.load_catalogue", load)
     with caplog.at_level(logging.WARNING, "zoo"):
         ids = [backbone.id for backbone in zoo.list_backbones()]
     assert "torchvision/resnet18" in ids

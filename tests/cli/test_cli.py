@@ -54,7 +54,7 @@ def test_list_json(cli):
     keys = {"id", "name", "source", "plugin", "task", "heads", "params", "pretrained", "license"}
     assert all(keys <= set(item) for item in found.values())
     assert found["torchvision/resnet18"]["params"] == 11_689_512
-    assert found["timm/resnet18"]["params"] is None
+    assert found["timm/resnet18"]["params"] == 11_689_512
     assert found["torchvision/resnet18"]["license"] is None
     assert found["timm/resnet18"]["license"] == "apache-2.0"
 
@@ -81,11 +81,14 @@ def test_show(cli):
     said = json.loads(out)
     assert code == 0
     assert said["heads"] == [
-        {"path": "fc", "role": "main", "loss_weight": 1.0, "in_features": None},
-        {"path": "AuxLogits.fc", "role": "aux", "loss_weight": 0.4, "in_features": None},
+        {"path": "fc", "role": "main", "loss_weight": 1.0, "in_features": 2048},
+        {"path": "AuxLogits.fc", "role": "aux", "loss_weight": 0.4, "in_features": 768},
     ]
     assert said["preprocess"]["size"] == [299, 299]
     assert said["weights"][0]["tag"] == "IMAGENET1K_V1"
+    assert said["exceptions"] == {}
+    code, out, _ = cli("show", "mnasnet0_5")
+    assert "exception   library_loads_it: torchvision's MNASNet wants a version" in out
     code, out, _ = cli("show", "vgg16")
     assert "classifier[6]" in out
     assert "IMAGENET1K_FEATURES" in out
