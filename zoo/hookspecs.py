@@ -92,9 +92,10 @@ class EpochEnded(Event):
         phase: name of the phase.
         epoch: counted from 1 within the phase.
         epochs: how many the phase has.
-        lr: learning rate of the last step.
+        lr: learning rate of its last step.
         train_loss: mean over the epoch's images, auxiliary losses included.
-        metrics: validation metrics: `loss`, `top1` and `top5` in 0..1.
+        metrics: of the validation images: `loss`, `top1` and `top5` in 0..1, `images`, and those
+            of your own.
         best: whether this is the best epoch so far.
         seconds: wall time of the epoch.
     """
@@ -115,8 +116,9 @@ class FitEnded(Event):
 
     Args:
         backbone: id of the backbone.
-        metrics: per split, as in `run.json`: a summary, accuracy per class, and `confusion`, whose
-            rows are true classes; None where there are too many.
+        metrics: per split, as in `run.json`: `loss`, `top1`, `top5`, `images` and metrics of your
+            own; `per_class`; and `confusion`, whose rows are true classes, or None where there are
+            too many of them.
         seconds: wall time of the training.
         folder: absolute path of the run folder, in which the model file and `run.json` now are.
     """
@@ -148,8 +150,11 @@ class FitFailed(Event):
 def zoo_register_backbones() -> Iterable[Backbone | Family]:
     """Yield the backbones that this plugin brings.
 
-    Called once per process, when the registry is first needed. Example:
+    Called once per process, when the registry is first needed; what it yields is `zoo.Backbone`,
+    or `zoo.Family` for many at once. Where anything about them is wrong, the plugin is left out
+    whole, with one line of warning.
 
+    Example:
         @zoo.hookimpl
         def zoo_register_backbones():
             yield zoo.Backbone(
@@ -164,7 +169,9 @@ def zoo_register_backbones() -> Iterable[Backbone | Family]:
 
 @hookspec
 def zoo_before_fit(event: FitStarted) -> None:
-    """Observe that training is about to begin.
+    """Observe that training is about to begin: the network is built, and its folder is there.
+
+    What is refused before, such as a folder without pictures, no observer is told of.
 
     Example:
         @zoo.hookimpl
@@ -176,6 +183,8 @@ def zoo_before_fit(event: FitStarted) -> None:
 @hookspec
 def zoo_on_first_batch(event: FirstBatchRead) -> None:
     """Observe the first batch that a training reads, once, whatever it then trains on.
+
+    Where the features of frozen layers are kept, it is the first that they are read from.
 
     Example:
         @zoo.hookimpl
@@ -197,7 +206,7 @@ def zoo_after_epoch(event: EpochEnded) -> None:
 
 @hookspec
 def zoo_after_fit(event: FitEnded) -> None:
-    """Observe that training is over.
+    """Observe that training is over and the run folder is written.
 
     Example:
         @zoo.hookimpl
@@ -208,7 +217,7 @@ def zoo_after_fit(event: FitEnded) -> None:
 
 @hookspec
 def zoo_on_error(event: FitFailed) -> None:
-    """Observe that training stopped on an error.
+    """Observe that training stopped on an error, or on Ctrl-C; the error goes on to whoever called.
 
     Example:
         @zoo.hookimpl

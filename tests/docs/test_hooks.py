@@ -1,0 +1,156 @@
+"""docs/hooks.md: it is what the hooks say of themselves, and every example in it runs."""
+
+import ast
+import inspect
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import zoo
+from tests.docs.hook_reference import meanings, read_hooks, render
+from tests.docs.passages import DOCS, read_page
+from zoo import hookspecs
+from zoo.data.loader import epoch_order
+
+HOOKS = read_hooks()
+OBSERVING = [hook for hook in HOOKS if hook.event]
+PAGE = read_page("hooks.md")
+QUICK = {"weights": "none", "device": "cpu", "batch_size": 8, "train": "all", "epochs": 2}
+
+NETWORK = """
+def build(weights=None):
+    from torch import nn
+
+    class Leafnet(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Sequential(nn.Conv2d(3, 8, 7, 8), nn.BatchNorm2d(8), nn.ReLU())
+            self.pool = nn.AdaptiveAvgPool2d(1)
+            layers = [nn.Flatten(), nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.1)]
+            self.classifier = nn.Sequential(*layers, nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 7))
+
+        def forward(self, images):
+            return self.classifier(self.pool(self.stem(images)))
+
+    return Leafnet()
+"""
+
+
+def test_the_page_is_made_of_the_hooks():
+    again = "`python -m tests.docs.hook_reference > docs/hooks.md` writes it again"
+    assert (DOCS / "hooks.md").read_text(encoding="utf-8") == render(), again
+
+
+def signatures() -> list[str]:
+    """Return the signature of every hook, read from the source and not from what it became."""
+    found = []
+    for node in ast.parse(inspect.getsource(hookspecs)).body:
+        marks = [ast.unparse(mark) for mark in getattr(node, "decorator_list", ())]
+        if isinstance(node, ast.FunctionDef) and "hookspec" in marks:
+            found.append(f"{node.name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns)}")
+    return found
+
+
+def test_every_hook_has_a_heading_with_its_signature():
+    headings = [line for line in (DOCS / "hooks.md").read_text().splitlines() if line[:3] == "## "]
+    assert headings == [f"## `{signature}`" for signature in signatures()]
+    assert len(headings) == len(HOOKS) > 1
+
+
+@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.name)
+def test_every_hook_says_what_it_is(hook):
+    assert hook.text
+    assert f"@zoo.hookimpl\ndef {hook.name}(" in hook.example
+    assert [block.text.strip() for block in PAGE.blocks(f"`{hook.signature}`")] == [hook.example]
+    if hook.event:
+        said = meanings(hook.event)
+        assert list(said) == [field.name for field in fields(hook.event)]
+        assert all(said.values())
+        assert hook.event.__name__ in zoo.__all__
+
+
+@pytest.fixture
+def leafnet(install, tmp_path) -> str:
+    """Install the network of the collecting example, described by that example to the letter."""
+    (example,) = (hook.example for hook in HOOKS if not hook.event)
+    install("leafnet", example)
+    package = tmp_path / "site" / "leafnet"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "model.py").write_text(NETWORK)
+    return "leafnet/leafnet"
+
+
+@pytest.fixture
+def told(install, leafnet, monkeypatch, capsys):
+    """Install each observing example as a plugin, and train; give what each hook's said.
+
+    Returns a function of a network and options: the run, or the error that it ended in, and by
+    hook what its example printed before zoo traced the call.
+    """
+    for hook in OBSERVING:
+        install(hook.name, hook.example)
+    monkeypatch.setenv("ZOO_TRACE_HOOKS", "1")
+
+    def train(**options):
+        capsys.readouterr()
+        try:
+            end = zoo.finetune(leafnet, **QUICK | options)
+        except zoo.ZooError as error:
+            end = error
+        said, printed = {hook.name: [] for hook in OBSERVING}, []
+        for line in capsys.readouterr().err.splitlines():
+            name = line.removeprefix("zoo: hook ").partition(":")[0]
+            if line.startswith("zoo: hook ") and name in said:
+                assert f"zoo: hook {name}: {name}({event_of(name)}(" in line
+                assert "raised" not in line
+                said[name] += printed
+            printed = [] if line.startswith("zoo: ") else [*printed, line]
+        return end, said
+
+    return train
+
+
+def event_of(name: str) -> str:
+    return next(hook.event.__name__ for hook in OBSERVING if hook.name == name)
+
+
+def wanted(run, failure) -> dict[str, list[str]]:
+    """Return what each example prints, of a training that ended well and of one that did not."""
+    rows = (run.path / "history.csv").read_text().splitlines()
+    place = rows[0].split(",").index("val_top1")
+    accuracies = [float(row.split(",")[place]) for row in rows[1:]]
+    return {
+        "zoo_before_fit": ["leafnet/leafnet 0"],
+        "zoo_on_first_batch": [f"(8, 224, 224, 3) {first_labels(run)}"],
+        "zoo_after_epoch": [f"{number} {top1}" for number, top1 in enumerate(accuracies, 1)],
+        "zoo_after_fit": [str(run.metrics["val"]["top1"])],
+        "zoo_on_error": [f"{type(failure).__name__} {failure}"],
+    }
+
+
+def first_labels(run) -> list[str]:
+    """Return the classes of the first batch: an epoch's order is drawn from the seed."""
+    pictures = sorted(Path("photos/train").rglob("*.jpg"))
+    order = epoch_order(len(pictures), run.record["plan"]["seed"], 1)
+    return [pictures[place].parent.name for place in list(order)[:8]]
+
+
+def test_every_example_runs(workplace, told):
+    run, said = told(data="photos")
+    broken, said_of_failure = told(
+        data="photos", lr=1e18, optimizer="sgd", schedule="constant", epochs=3
+    )
+    assert isinstance(broken, zoo.Diverged)
+    said["zoo_on_error"] += said_of_failure["zoo_on_error"]
+    shown = wanted(run, broken)
+    assert shown.keys() == {hook.name for hook in OBSERVING}  # a new hook needs its own line there
+    assert said == shown
+    assert said_of_failure["zoo_before_fit"] == shown["zoo_before_fit"]
+    assert said_of_failure["zoo_after_fit"] == []
+
+
+def test_the_collecting_example_describes_what_is_built(leafnet):
+    backbone = zoo.get(leafnet)
+    assert backbone.build(classes=3).classifier[6].out_features == 3
