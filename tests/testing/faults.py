@@ -18,6 +18,7 @@ ADAPTER = """
                            kwargs={{"aux": False}})
         yield zoo.Backbone("container", **known | {{"heads": (zoo.Head("head"),)}},
                            kwargs={{"aux": False}})
+        yield zoo.Backbone("ten", **known, kwargs={{"num_classes": 10}})
         yield zoo.Backbone("counted", **known, params=5)
         yield zoo.Backbone("excepted", **known, kwargs={{"fault": "unused"}},
                            exceptions={{"everything_has_a_gradient": "one layer is a spare"}})

@@ -35,6 +35,11 @@ def test_a_sound_network_keeps_every_promise():
     assert "(2, 7) beside (2, 10)" in found["wrong_auxiliary_width_is_an_error"].detail
 
 
+def test_as_many_classes_as_the_published_are_another_width():
+    found = hold(subject("faulty/ten"), check("wrong_auxiliary_width_is_an_error"))
+    assert (found.status, "(2, 10) beside (2, 11)" in found.detail) == (KEPT, True)
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_fault_is_found_by_the_check_for_it(name):
     broken, said = BROKEN[name]

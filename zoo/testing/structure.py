@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import count
 
 import torch
 from torch import nn
@@ -156,13 +157,18 @@ def wrong_auxiliary_width_is_an_error(subject: Subject) -> str:
     backbone = subject.backbone
     if not any(head.role == "aux" for head in backbone.heads):
         raise NotApplicable("it has no auxiliary head")
-    model = subject.cut(10, heads=1)
+    published = subject.published
+    leaves = [published.get_submodule(resolve_head(published, h.path)) for h in backbone.heads]
+    widths = {head_classes(leaf) for leaf in leaves}
+    classes = next(number for number in count(CLASSES[-1]) if number not in widths)
+    model = subject.cut(classes, heads=1)
     said = run(model, backbone.preprocess, training=True)
     try:
         read_output(said, backbone.heads, training=True)
     except BrokenBackbone as error:
         return error.message
-    raise Broken("the main head has 10 classes, the auxiliary ones have not, and nothing is said")
+    message = f"the main head has {classes} classes, the auxiliary ones have not"
+    raise Broken(f"{message}, and nothing is said")
 
 
 def _measured_width(subject: Subject, head: Head) -> int:

@@ -210,8 +210,10 @@ def _logits(network: Network, images: Tensor) -> Tensor:
 
 def _compare(what: str, expected: Tensor, found: Tensor) -> None:
     if not _same(expected, found):
-        apart = (expected - found).abs().max().item() if expected.shape == found.shape else "shape"
-        raise Broken(f"{what} gives other logits: {apart} apart of {expected.abs().max().item()}")
+        if expected.shape != found.shape:
+            raise Broken(f"{what} gives logits {list(found.shape)}, not {list(expected.shape)}")
+        apart, most = (expected - found).abs().max().item(), expected.abs().max().item()
+        raise Broken(f"{what} gives other logits: {apart:.3g} apart, the largest being {most:.3g}")
 
 
 def saved_and_loaded(subject: Subject) -> str:
