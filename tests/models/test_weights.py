@@ -191,7 +191,7 @@ def test_a_model_file_may_be_published(model_file, caplog):
     [
         ({"num_classes": 1000}, "has 3 classes, and is registered with 1000"),
         ({"classes": ("x", "z", "y")}, "in another order; its own are x, y, z"),
-        ({"kwargs": {}}, "like ="),
+        ({"kwargs": {}}, "kwargs of these weights, laid over those of the backbone, must"),
     ],
 )
 def test_a_model_file_registered_as_something_else_is_refused(model_file, said, why):

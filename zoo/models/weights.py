@@ -273,7 +273,11 @@ def _check_model_file(path: Path, text: str, backbone: Backbone, weights: Weight
         message = f"{path} is registered with other classes than its own, or in another order"
         raise WeightsError(message, f"its own are {', '.join(card.classes[:10])}")
     if canonical_json(dict(card.kwargs)) != canonical_json(built):
-        hint = 'say which weights of its base it was trained from: like = "TAG", or like = "none"'
+        hint = "kwargs of these weights, laid over those of the backbone, must come to the same"
+        if backbone.extends:
+            hint = (
+                'say which weights of its base it was trained from: like = "TAG", or like = "none"'
+            )
         said = f"{path} was built with {dict(card.kwargs)}, and is registered with {built}"
         raise WeightsError(said, hint)
     if card.preprocess != backbone.preprocess_for(weights):
