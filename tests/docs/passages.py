@@ -69,15 +69,14 @@ def read_page(name: str) -> Page:
     return Page(path, sections)
 
 
-def _joined(block: Block) -> str:
+def joined(block: Block) -> str:
     """Return a block's text with lines that end in a backslash joined to the next."""
     return re.sub(r"\s*\\\n\s*", " ", block.text)
 
 
 def commands(block: Block) -> list[list[str]]:
     """Return the zoo commands of a block, their arguments split as a shell does."""
-    joined = _joined(block)
-    lines = [line.removeprefix("$ ") for line in joined.splitlines()]
+    lines = [line.removeprefix("$ ") for line in joined(block).splitlines()]
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("zoo ")]
 
 
@@ -93,7 +92,7 @@ def run_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tup
 def check_console(block: Block, capsys: pytest.CaptureFixture[str]) -> int:
     """Run the command of a console block, and hold what it answers against what the page shows."""
     (arguments,) = commands(block)
-    shown = _joined(block).partition("\n")[2].strip()
+    shown = joined(block).partition("\n")[2].strip()
     code, out, err = run_command(arguments, capsys)
     answered = (out + err).strip()
     pattern = shown.replace("[", "[[]").replace("...", "*")
