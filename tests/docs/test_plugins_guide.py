@@ -93,6 +93,7 @@ def test_the_whole_page_runs(workshop, file_server):
     assert len(rows) == len(table("command"))
     assert workshop.done == len(BLOCKS) == TEXT.count("\n```") / 2
     assert [code for code in codes if code[1]] == [
+        ("Weights", zoo.ExitCode.USAGE),
         ("The contract", zoo.ExitCode.BROKEN),
         (TROUBLE, zoo.ExitCode.BROKEN),
         (TROUBLE, zoo.ExitCode.USAGE),
