@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import io
 import os
 import re
 import shlex
@@ -15,14 +16,16 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from contextlib import redirect_stderr, redirect_stdout
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.docs.passages import Block, joined, run_command
+from tests.docs.passages import Block, joined
 from zoo import pluginfile, scope
+from zoo.cli import main
 
 
 def file_named_by(block: Block) -> str | None:
@@ -98,16 +101,16 @@ class Workshop:
 
     def _do_sh(self, block: Block) -> None:
         for line in joined(block).splitlines():
-            code, _, err = self.run(line)
-            assert code == 0, f"{block.line}: {line}\n{err}"
+            code, said = self.run(line)
+            assert code == 0, f"{block.line}: {line}\n{said}"
 
     def _do_console(self, block: Block) -> None:
         line, _, shown = joined(block).removeprefix("$ ").partition("\n")
-        self.code, out, err = self.run(line)
-        assert matches(out + err, shown), f"{block.line}: {line} answers\n{out + err}"
+        self.code, said = self.run(line)
+        assert matches(said, shown), f"{block.line}: {line} answers\n{said}"
 
-    def run(self, line: str) -> tuple[int, str, str]:
-        """Run a line of shell; return its exit code, stdout and stderr."""
+    def run(self, line: str) -> tuple[int, str]:
+        """Run a line of shell; return its exit code, and what it says."""
         self.forget()
         *settings, command = re.split(r"(?<=^)([A-Z_]+=\S*) ", line)
         words = shlex.split(command)
@@ -116,24 +119,27 @@ class Workshop:
                 patch.setenv(*setting.split("="))
             return getattr(self, f"_run_{words[0]}")(words[1:])
 
-    def _run_zoo(self, words: list[str]) -> tuple[int, str, str]:
-        return run_command(words, self.capsys)
+    def _run_zoo(self, words: list[str]) -> tuple[int, str]:
+        said = io.StringIO()  # of stdout and stderr, so that their lines are in a terminal's order
+        with redirect_stdout(said), redirect_stderr(said), pytest.raises(SystemExit) as ending:
+            main(words)
+        return int(ending.value.code or 0), said.getvalue()
 
-    def _run_pytest(self, words: list[str]) -> tuple[int, str, str]:
+    def _run_pytest(self, words: list[str]) -> tuple[int, str]:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words]
         done = subprocess.run(command, capture_output=True, text=True)
-        return done.returncode, done.stdout, done.stdout + done.stderr
+        return done.returncode, done.stdout + done.stderr
 
-    def _run_cp(self, words: list[str]) -> tuple[int, str, str]:
+    def _run_cp(self, words: list[str]) -> tuple[int, str]:
         shutil.copyfile(*words)
-        return 0, "", ""
+        return 0, ""
 
-    def _run_sha256sum(self, words: list[str]) -> tuple[int, str, str]:
+    def _run_sha256sum(self, words: list[str]) -> tuple[int, str]:
         # The page cannot know the digest; whoever follows it copies this one into the adapter.
         self.instead["0" * 64] = hashlib.sha256(Path(words[0]).read_bytes()).hexdigest()
-        return 0, "", ""
+        return 0, ""
 
-    def _run_pip(self, words: list[str]) -> tuple[int, str, str]:
+    def _run_pip(self, words: list[str]) -> tuple[int, str]:
         """Install a package as an editable install does: by its metadata, and its folder a path."""
         install, editable, package, *others = words
         assert (install, editable, others) == ("install", "-e", ["pytest"])
@@ -149,4 +155,4 @@ class Workshop:
         for path in (site, folder):
             self.monkeypatch.syspath_prepend(str(path))
         self.monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(site)]))
-        return 0, "", ""
+        return 0, ""
