@@ -311,6 +311,8 @@ class PluginHost:
 
     def _failed(self, record: PluginRecord, error: BaseException) -> PluginRecord:
         said = error.message if isinstance(error, BrokenPlugin) else one_line(error)
+        named = f"plugin {record.name!r} "  # as it is already wherever this is said
+        said = f"it {said.removeprefix(named)}" if said.startswith(named) else said
         trace = "".join(traceback.format_exception(error))
         record = replace(record, status=FAILED, error=said, trace=trace, found=())
         self._report(record)

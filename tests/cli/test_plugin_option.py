@@ -89,6 +89,7 @@ def test_from_training_to_use(zoo_process, file, tmp_path):
         "--epochs", "1", "--workers", "2", "--out", "run",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert f"use   zoo predict run IMAGE... --plugin {file}\n" in done.stdout
     done = zoo_process(
         "evaluate", "run", "--data", "photos", "--workers", "2", "--json", *with_plugin
     )

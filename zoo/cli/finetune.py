@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,8 +43,14 @@ def print_plan(plan: Plan) -> None:
     print_table(["", "VALUE", "WHY"], plan.rows())
 
 
-def print_run(folder: Path, run: dict[str, Any]) -> None:
-    """Print what a run came to."""
+def print_run(folder: Path, run: dict[str, Any], options: str) -> None:
+    """Print what a run came to, and the command that uses it.
+
+    Args:
+        folder: of the run.
+        run: content of its `run.json`.
+        options: that every command on it needs.
+    """
     for name, metrics in run["metrics"].items():
         print_line(
             f"{name:<5} top-1 {percent(metrics['top1'])}, top-5 {percent(metrics['top5'])}, "
@@ -51,7 +58,7 @@ def print_run(folder: Path, run: dict[str, Any]) -> None:
             f"chance is {percent(run['chance'])}"
         )
     print_line(f"model {folder / run['model']}")
-    print_line(f"use   zoo predict {folder} IMAGE...")
+    print_line(f"use   zoo predict {quote(str(folder))} IMAGE...{options}")
 
 
 @click.command(cls=ZooCommand, name="finetune")
@@ -122,4 +129,4 @@ def command(
             f"train {first}, into {made}"
         ),
     )
-    print_json(run) if as_json else print_run(folder, run)
+    print_json(run) if as_json else print_run(folder, run, settings.naming_backbones())

@@ -48,6 +48,15 @@ class Settings:
 
         return load_registry(self.without, self.registry_file, self.plugin_files)
 
+    def naming_backbones(self) -> str:
+        """Return the options without which another command would not know the same backbones."""
+        from shlex import quote
+
+        named = [f" --plugin {quote(str(file))}" for file in self.plugin_files]
+        if self.registry_file is not None:
+            named.append(f" --registry {quote(str(self.registry_file))}")
+        return "".join(named)
+
 
 class Entry(NamedTuple):
     """A command: its name, the module that holds it, and what it does in a line."""
