@@ -3,10 +3,14 @@
 import re
 
 import pytest
+import torch
 
 import zoo
+from zoo.engine.observe import Observers
 from zoo.hooktrace import traced
 from zoo.registry import load_registry
+
+CPU = torch.device("cpu")
 
 LINE = r"zoo: hook (\S+): (zoo_\w+)\((.*)\) (->|raised) (.*), (\d+\.\d) ms"
 
@@ -54,12 +58,14 @@ def test_every_call_is_a_line(install, monkeypatch, lines):
     assert what.endswith("and 3 more")
     assert ("timm", "zoo_register_backbones") in said
     metrics = {"loss": 0.5, "top1": 0.25}
-    host.observe("zoo_after_epoch", zoo.EpochEnded("head", 1, 5, 0.1, 1 / 3, metrics, True, 2.0))
+    observers = Observers(host, CPU)
+    event = zoo.EpochEnded("head", 1, 5, 0.1, 1 / 3, metrics, True, 2.0)
+    observers.tell("zoo_after_epoch", event)
     given, way, what, _ = lines()["leaf", "zoo_after_epoch"]
     assert given.startswith("EpochEnded(phase='head', epoch=1, epochs=5, lr=0.1, train_loss=0.3333")
     assert "metrics={'loss': 0.5, 'top1': 0.25}" in given
     assert (way, what) == ("->", "'seen'")
-    host.observe("zoo_after_fit", zoo.FitEnded("a/b", {}, 1.0))
+    observers.tell("zoo_after_fit", zoo.FitEnded("a/b", {}, 1.0, "runs/a"))
     _, way, what, _ = lines()["leaf", "zoo_after_fit"]
     assert way == "raised"
     assert what == r"RuntimeError: no \x1bleaf"
@@ -87,7 +93,8 @@ def test_it_says_nothing_unasked(install, monkeypatch, lines):
     for value in (None, "", "0"):
         if value is not None:
             monkeypatch.setenv("ZOO_TRACE_HOOKS", value)
-        load_registry().host.observe("zoo_after_fit", zoo.FitEnded("a/b", {}, 1.0))
+        observers = Observers(load_registry().host, CPU)
+        observers.tell("zoo_after_fit", zoo.FitEnded("a/b", {}, 1.0, "runs/a"))
     assert lines() == {}
 
 

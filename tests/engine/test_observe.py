@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 import zoo
-from zoo import hookspecs
+from zoo import hookspecs, scope
 from zoo.data.decode import decode
 from zoo.data.transforms import prepare
 from zoo.engine.observe import Observers, undisturbed
@@ -199,7 +199,7 @@ CHANGES = [fields, mappings, images]
     exits = observer("import torch; torch.rand(5)\nraise SystemExit(9)")
     install("exits", exits)
     install("raises", observer("import numpy; numpy.random.rand()\nraise RuntimeError('no')"))
-    zoo.registry._registries.clear()
+    scope.current().registries.clear()
     folder = Path.cwd()
     with caplog.at_level(logging.WARNING, "zoo"):
         assert train() == alone
@@ -225,7 +225,7 @@ def test_an_error_stays_what_it_is_and_observers_are_told(tinynet, pictures, ins
     assert watcher()[-1].folder == str(Path("runs/tinynet-1").absolute())
     install("raises", observer("raise RuntimeError('an observer that fails')"))
     install("exits", observer("import sys; sys.exit(0)"))
-    zoo.registry._registries.clear()
+    scope.current().registries.clear()
     with pytest.raises(zoo.Diverged) as observed:
         zoo.finetune(tinynet, data=pictures, epochs=3, **DIVERGE)
     assert str(observed.value) == str(alone.value)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import zoo
-from zoo import config, registry
+from zoo import config, scope
 from zoo.data.sources import EMBEDDED
 from zoo.modelfile import KEY, read_model
 from zoo.models.weights import fetch
@@ -192,7 +192,7 @@ def derived(file, *, stated="", place=None):
         f'[[backbones."house/leaf".weights]]\ntag = "v1"\n{place}\n'
         f'sha256 = "{digest}"\nlike = "none"\nnum_classes = 3\n'
     )
-    registry._registries.clear()
+    scope.current().registries.clear()
     config.load_config.cache_clear()
     return zoo.get("house/leaf")
 
