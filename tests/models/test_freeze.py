@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 
 import zoo
-from zoo.models.freeze import parse_policy
+from zoo.models.freeze import in_use, parse_policy
 from zoo.models.heads import resolve_head
 from zoo.models.outputs import classification_loss, read_output
 from zoo.models.stages import find_stages
@@ -174,3 +175,18 @@ def test_stages_are_read_off_the_structure(name, count, last):
     inside = [path for stage in stages for path in stage]
     assert len(inside) == len(set(inside))
     assert not set(inside) & set(leaves)
+
+
+def test_in_use_a_network_says_the_same_whatever_wants_gradients():
+    # A Linear on a slice of tokens, for which torch chooses the kernel by `requires_grad`.
+    torch.manual_seed(0)
+    layer, tokens = nn.Linear(64, 128), torch.randn(2, 51, 64)[:, :2]
+    said = []
+    for trainable in (True, False):
+        layer.requires_grad_(trainable)
+        with in_use(layer.train()):
+            assert not layer.training
+            said.append(layer(tokens))
+        assert all(parameter.requires_grad == trainable for parameter in layer.parameters())
+    assert torch.equal(*said)
+    assert not said[0].requires_grad

@@ -13,6 +13,7 @@ from zoo.data.transforms import normalize
 from zoo.engine.device import autocast, memory_errors
 from zoo.engine.learners import Tap
 from zoo.errors import BrokenBackbone, UsageError
+from zoo.models.freeze import in_use
 from zoo.models.guard import guard
 from zoo.models.heads import resolve_head
 from zoo.models.made import Made
@@ -48,8 +49,7 @@ def read_features(
     modes = {part: part.training for part in module.modules()}
     rows: list[Tensor] = []
     try:
-        module.eval()
-        with torch.no_grad(), Tap(module, paths) as tap, memory_errors("reading features"):
+        with in_use(module), Tap(module, paths) as tap, memory_errors("reading features"):
             for batch in _batches(images, made.preprocess, batch_size):
                 inputs = batch.to(device)
                 raw = inputs.dtype == torch.uint8

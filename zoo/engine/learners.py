@@ -18,6 +18,7 @@ from zoo.engine.metrics import Meter, Metrics
 from zoo.engine.network import Network
 from zoo.engine.observe import FirstBatch
 from zoo.errors import DataError
+from zoo.models.freeze import in_use
 from zoo.models.heads import resolve_head
 from zoo.models.outputs import Logits
 
@@ -105,9 +106,8 @@ def count(
     network: Network, batches: Iterator[Batch], classes: int, metrics: Metrics | None = None
 ) -> Meter:
     """Run pictures through a network in eval mode, and count what it says."""
-    network.module.eval()
     meter = Meter(classes, network.device, metrics)
-    with torch.no_grad():
+    with in_use(network.module):
         for batch in batches:
             labels = batch.labels.to(network.device, non_blocking=True)
             meter.update(network.logits(batch.images).main, labels)
@@ -348,9 +348,8 @@ class FeatureLearner:
 
     def validate(self) -> Meter:
         """Count the validation split."""
-        self.module.eval()
         meter = Meter(self.task.classes, self.network.device, self.task.metrics)
-        with torch.no_grad():
+        with in_use(self.module):
             for first in range(0, len(self.val.labels), 1024):
                 rows = slice(first, first + 1024)
                 features = {path: kept[rows] for path, kept in self.val.features.items()}

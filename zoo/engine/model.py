@@ -21,6 +21,7 @@ from zoo.engine.network import Network
 from zoo.errors import DataError, UnknownBackbone, UsageError, WeightsError, ZooError
 from zoo.modelfile import ModelCard, read_model
 from zoo.models.build import build_network, build_with_base, check_card, find_published
+from zoo.models.freeze import in_use
 from zoo.models.guard import guard
 from zoo.models.heads import replace_heads
 from zoo.models.made import MADE, Base, Made, how_made
@@ -107,9 +108,8 @@ class Model:
     def _answer(self, waiting: list[tuple[dict[str, Any], torch.Tensor]], top: int) -> None:
         if not waiting:
             return
-        self.module.eval()
         pixels = torch.stack([image for _, image in waiting])
-        with torch.inference_mode(), memory_errors("predicting"):
+        with in_use(self.module), memory_errors("predicting"):
             logits = self._network.logits(pixels).main.float()
         best = logits.softmax(dim=1).topk(min(top, len(self.classes)), dim=1)
         for (answer, _), values, places in zip(

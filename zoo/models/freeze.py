@@ -9,10 +9,12 @@ where a training loop has called `model.train()`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
@@ -182,3 +184,26 @@ def freeze(
     if selection.trained != ("",):
         model.__dict__[HOOK] = model.register_forward_pre_hook(_KeepFrozen(selection))
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+@contextmanager
+def in_use(model: nn.Module) -> Iterator[None]:
+    """Have a network as it is used: in eval mode, without gradients, and nothing that wants any.
+
+    For some shapes torch takes another kernel where a weight wants a gradient, even while none is
+    computed, and rounds otherwise. Without this a network gives other digits after it was loaded
+    than while it was validated in its training.
+
+    Args:
+        model: stays in eval mode; what wanted gradients wants them again afterwards.
+    """
+    wanting = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.eval()
+    for parameter in wanting:
+        parameter.requires_grad_(False)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for parameter in wanting:
+            parameter.requires_grad_(True)

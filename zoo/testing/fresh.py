@@ -34,13 +34,13 @@ def logits_of(model: Model, images: Tensor) -> Tensor:
     import torch
 
     from zoo.engine.network import Network
+    from zoo.models.freeze import in_use
 
     assert model.card is not None
     network = Network(
         model.module, model.card.heads, model.preprocess, torch.device("cpu"), model.card.precision
     )
-    model.module.eval()
-    with torch.no_grad():
+    with in_use(model.module):
         return network.logits(images).main
 
 

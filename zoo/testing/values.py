@@ -23,7 +23,7 @@ from zoo.engine.network import Network
 from zoo.engine.plan import Phase
 from zoo.engine.record import save_module
 from zoo.models.build import build_with_base
-from zoo.models.freeze import freeze
+from zoo.models.freeze import freeze, in_use
 from zoo.models.heads import resolve_head
 from zoo.models.made import how_made
 from zoo.spec import resolve_target
@@ -203,8 +203,7 @@ def _model_file(subject: Subject) -> tuple[Path, Trial]:
 
 
 def _logits(network: Network, images: Tensor) -> Tensor:
-    network.module.eval()
-    with torch.no_grad():
+    with in_use(network.module):
         return network.logits(images).main
 
 
