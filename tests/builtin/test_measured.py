@@ -35,3 +35,5 @@ def test_every_backbone_was_measured(source):
 def test_a_backbone_that_was_not_measured_is_described_without():
     heads = (zoo.Head("fc"),)
     assert with_widths(heads, {}) == heads
+    other_version = {"params": 5, "in_features": [16, 16]}
+    assert with_widths(heads, other_version) == heads

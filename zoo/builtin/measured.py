@@ -19,8 +19,14 @@ def read_measured(source: str) -> Mapping[str, Mapping[str, Any]]:
 
 
 def with_widths(heads: Sequence[Head], measured: Mapping[str, Any]) -> tuple[Head, ...]:
-    """Return heads with the widths that were measured; as they are where none were."""
-    widths = measured.get("in_features", [None] * len(heads))
+    """Return heads with the widths that were measured.
+
+    They stay as they are where none were, or where another version of the library, which has
+    other heads, was measured.
+    """
+    widths = measured.get("in_features", ())
+    if len(widths) != len(heads):
+        return tuple(heads)
     return tuple(
         replace(head, in_features=width) for head, width in zip(heads, widths, strict=True)
     )

@@ -156,11 +156,10 @@ class Subject:
             width, stated = head_width(leaf), getattr(model, "num_features", None)
             relation = "?" if stated is None else "=" if width == stated else "!"
             heads.append(f"{head.role}:{type(leaf).__name__}{relation}")
-        normed = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules())
         facts = [
             f"{type(model).__module__}.{type(model).__qualname__}",
             "+".join(heads) or "no head",
-            "batch norm" if normed else "no batch norm",
+            "batch norm" if batch_norms(model) else "no batch norm",
             "fixed size" if self.backbone.fixed_size else "any size",
         ]
         return ", ".join(facts)
@@ -188,6 +187,11 @@ def run(model: nn.Module, preprocess: Preprocess, training: bool = False, images
         return model.train(training)(torch.zeros(shape, device=example.device, dtype=example.dtype))
 
 
+def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Return every layer that keeps statistics of its batches."""
+    return [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+
+
 def settle_statistics(model: nn.Module, images: Tensor) -> None:
     """Set the running statistics of batch norm to those of one batch.
 
@@ -195,7 +199,7 @@ def settle_statistics(model: nn.Module, images: Tensor) -> None:
         model: changed in place.
         images: uint8, as `noise` makes them.
     """
-    normed = [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    normed = batch_norms(model)
     momenta = [part.momentum for part in normed]
     for part in normed:
         part.momentum = 1.0
