@@ -33,10 +33,12 @@ ADAPTER = """
         yield zoo.Backbone("digest", **known, weights=(
             zoo.Weights("w", url="https://example.org/w.pth", sha256="sha", num_classes=7),))
         yield zoo.Backbone("starving", **known, kwargs={{"fault": "starving"}})
+        yield zoo.Backbone("deadly", **known, kwargs={{"fault": "deadly"}})
         yield zoo.Backbone("encoder", **known | {{"heads": ()}}, refuse="it has no head")
 """
 
 MODEL = """
+import os
 import socket
 
 import torch
@@ -90,6 +92,8 @@ def build(weights=None, num_classes=7, fault=None, aux=True):
             socket.create_connection(("127.0.0.1", 9), timeout=1)
         except OSError:
             pass
+    if fault == "deadly":
+        os._exit(3)
     if fault == "starving":
         raise MemoryError
     if fault == "crashing":

@@ -33,6 +33,7 @@ LIGHT, HEAVY = "structure", "values"
 JOBS_OF_A_WORKER = 40
 PATIENCE = 1800.0
 LARGE = 150_000_000
+PROCESS = "process"
 
 Row = dict[str, Any]
 
@@ -81,11 +82,11 @@ def try_backbone(identity: str, kind: str, fresh: bool) -> Row:
         "versions": library_versions(*LIBRARIES),
         "findings": {found.check: [found.status, found.detail] for found in findings},
     }
-    if kind == LIGHT:
+    if kind == HEAVY:
+        row["fresh"] = fresh
+    elif not is_broken(row):  # one that does not build has neither
         row["params"] = sum(parameter.numel() for parameter in subject.published.parameters())
         row["group"] = subject.group
-    else:
-        row["fresh"] = fresh
     return {**row, "seconds": round(time.perf_counter() - began, 2)}
 
 
@@ -143,7 +144,7 @@ class Worker:
             "kind": job["kind"],
             "ran": None,
             "versions": library_versions(*LIBRARIES),
-            "findings": {"process": [BROKEN, said]},
+            "findings": {PROCESS: [BROKEN, said]},
             "seconds": 0.0,
         }
 
@@ -212,14 +213,11 @@ def heavy_jobs(
 ) -> list[Row]:
     """Return what is left to do of values: the smallest of each group first, then by size."""
     wanted = {backbone.id for backbone in backbones if not backbone.refuse}
-    known = sorted(
-        (row for (name, kind), row in rows.items() if kind == LIGHT and name in wanted),
-        key=lambda row: row.get("params", 0),
-    )
+    light = (row for (name, kind), row in rows.items() if kind == LIGHT and name in wanted)
+    known = sorted((row for row in light if "group" in row), key=lambda row: row["params"])
     first: dict[str, str] = {}
     for row in known:
-        if "group" in row:
-            first.setdefault(row["group"], row["id"])
+        first.setdefault(row["group"], row["id"])
     leaders = set(first.values())
     chosen = [row for row in known if row["id"] in leaders]
     chosen += [row for row in known if row["id"] not in leaders and row["params"] <= up_to]

@@ -10,18 +10,19 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import click
 
 from zoo.files import write_bytes
 from zoo.registry import load_registry
-from zoo.testing.census import HEAVY, LIGHT, read_rows
+from zoo.testing.census import HEAVY, LIGHT, PROCESS, read_rows
 from zoo.testing.findings import ABSENT, BROKEN, EXCEPTED, KEPT
 from zoo.testing.suite import SUITE
 
 LETTERS = {KEPT: "+", ABSENT: ".", EXCEPTED: "x", BROKEN: "!"}
-NOT_TRIED = " "
+NOT_TRIED = "-"
 REMARKABLE = (EXCEPTED, BROKEN)
 Row = dict[str, Any]
 
@@ -30,7 +31,7 @@ def merge(rows: Mapping[tuple[str, str], Row]) -> list[Row]:
     """Return one row for each backbone of the registry, in its order.
 
     `checks` has a letter for each promise of the suite, in its order: `+` kept, `.` not applicable,
-    `x` excepted by the description, `!` broken, and a space where it was not tried.
+    `x` excepted by the description, `!` broken, and `-` where it was not tried.
     """
     merged = []
     for backbone in load_registry():
@@ -62,9 +63,9 @@ def merge(rows: Mapping[tuple[str, str], Row]) -> list[Row]:
 
 def verdict(row: Row) -> str:
     """Say what a row comes to: `conforms`, `refused`, `broken` or `not tried`."""
-    if LETTERS[BROKEN] in row["checks"]:
+    if LETTERS[BROKEN] in row["checks"] or PROCESS in row.get("notes", {}):
         return "broken"
-    if not row["checks"].strip():
+    if not row["checks"].strip(NOT_TRIED):
         return "not tried"
     return "refused" if "refused" in row else "conforms"
 
@@ -123,7 +124,7 @@ def render(rows: Sequence[Row], versions: Mapping[str, str]) -> str:
         "",
         f"{good:,} of {len(rows):,} backbones keep every promise that has something to be about on "
         "them, or cannot be fine-tuned and are refused with the reason. Tried with "
-        f"{said}, on CPUs; {hours:.1f} hours of one core.",
+        f"{said}, on CPUs; {hours:.1f} hours of processes of one thread.",
         "",
         "This page follows from [conformance.jsonl](conformance.jsonl), and that from a census "
         "that can be stopped and goes on where it was, a row at a time:",
@@ -148,7 +149,7 @@ def render(rows: Sequence[Row], versions: Mapping[str, str]) -> str:
         "## Checks",
         "",
         "In this order each backbone has a mark below: `+` kept, `.` not applicable, `x` excepted "
-        "by its description with the reason, `!` broken, and nothing where it was not tried.",
+        "by its description with the reason, `!` broken, `-` not tried.",
         "",
         *_checks(rows),
         "",
@@ -157,7 +158,8 @@ def render(rows: Sequence[Row], versions: Mapping[str, str]) -> str:
         *_table(header, body, "parameters"),
         "",
     ]
-    return "\n".join(lines)
+    # A table's row is one line, however long; a paragraph is not.
+    return "\n".join(line if line.startswith("|") else fill(line, 100) for line in lines)
 
 
 def read_data(path: Path) -> tuple[list[Row], dict[str, str]]:
