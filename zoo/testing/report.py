@@ -110,6 +110,7 @@ def render(rows: Sequence[Row], versions: Mapping[str, str]) -> str:
     hours = sum(row["seconds"] for row in rows) / 3600
     said = ", ".join(f"{name} {version}" for name, version in versions.items())
     good = sum(verdict(row) in ("conforms", "refused") for row in rows)
+    excepted = sum(LETTERS[EXCEPTED] in row["checks"] for row in rows)
     body = []
     for row in rows:
         notes = [*row.get("notes", {}).items()]
@@ -123,7 +124,8 @@ def render(rows: Sequence[Row], versions: Mapping[str, str]) -> str:
         "# Conformance",
         "",
         f"{good:,} of {len(rows):,} backbones keep every promise that has something to be about on "
-        "them, or cannot be fine-tuned and are refused with the reason. Tried with "
+        "them, or cannot be fine-tuned and are refused with the reason; the descriptions of "
+        f"{excepted} of them except a promise, and say why. Tried with "
         f"{said}, on CPUs; {hours:.1f} hours of processes of one thread.",
         "",
         "This page follows from [conformance.jsonl](conformance.jsonl), and that from a census "
