@@ -98,31 +98,15 @@ def _checks(rows: Sequence[Row]) -> list[str]:
     return _table(header, body, "kept excepted broken")
 
 
-def render(rows: Sequence[Row], versions: Mapping[str, str]) -> str:
-    """Return the page for people.
-
-    Args:
-        rows: as `merge` gives them.
-        versions: of the libraries that were tried.
-    """
+def _lead(rows: Sequence[Row], versions: Mapping[str, str]) -> list[str]:
+    """Say what was tried, how, with what, and what came of it."""
     groups = {row["group"] for row in rows if row["group"] and "refused" not in row}
     tried = {row["group"] for row in rows if row["values"]}
     hours = sum(row["seconds"] for row in rows) / 3600
     said = ", ".join(f"{name} {version}" for name, version in versions.items())
     good = sum(verdict(row) in ("conforms", "refused") for row in rows)
     excepted = sum(LETTERS[EXCEPTED] in row["checks"] for row in rows)
-    body = []
-    for row in rows:
-        notes = [*row.get("notes", {}).items()]
-        note = "; ".join(f"`{name}`: {detail}" for name, detail in notes)
-        params = f"{row['params']:,}" if row["params"] is not None else "?"
-        values = (row["values"] or "") + (", fresh" if row["fresh"] else "")
-        cells = [row["id"], params, row["structure"] or "", values, f"`{row['checks']}`"]
-        body.append([*cells, row.get("refused") or note])
-    header = ["backbone", "parameters", "structure", "values", "checks", "note"]
-    lines = [
-        "# Conformance",
-        "",
+    return [
         f"{good:,} of {len(rows):,} backbones keep every promise that has something to be about on "
         "them, or cannot be fine-tuned and are refused with the reason; the descriptions of "
         f"{excepted} of them except a promise, and say why. Tried with "
@@ -143,23 +127,35 @@ def render(rows: Sequence[Row], versions: Mapping[str, str]) -> str:
         "groups: same class, kinds of heads, relation of widths, batch norm or not, fixed size or "
         "not), whose model file was loaded in a fresh process too, and of every one up to 15 "
         "million parameters, on pictures as small as it takes.",
-        "",
-        "## Totals",
-        "",
-        *_totals(rows),
-        "",
-        "## Checks",
-        "",
-        "In this order each backbone has a mark below: `+` kept, `.` not applicable, `x` excepted "
-        "by its description with the reason, `!` broken, `-` not tried.",
-        "",
-        *_checks(rows),
-        "",
-        "## Backbones",
-        "",
-        *_table(header, body, "parameters"),
-        "",
     ]
+
+
+def _backbones(rows: Sequence[Row]) -> list[str]:
+    body = []
+    for row in rows:
+        notes = "; ".join(f"`{name}`: {detail}" for name, detail in row.get("notes", {}).items())
+        params = f"{row['params']:,}" if row["params"] is not None else "?"
+        values = (row["values"] or "") + (", fresh" if row["fresh"] else "")
+        cells = [row["id"], params, row["structure"] or "", values, f"`{row['checks']}`"]
+        body.append([*cells, row.get("refused") or notes])
+    header = ["backbone", "parameters", "structure", "values", "checks", "note"]
+    return _table(header, body, "parameters")
+
+
+def render(rows: Sequence[Row], versions: Mapping[str, str]) -> str:
+    """Return the page for people.
+
+    Args:
+        rows: as `merge` gives them.
+        versions: of the libraries that were tried.
+    """
+    legend = (
+        "In this order each backbone has a mark below: `+` kept, `.` not applicable, `x` excepted "
+        "by its description with the reason, `!` broken, `-` not tried."
+    )
+    lines = ["# Conformance", "", *_lead(rows, versions), "", "## Totals", "", *_totals(rows), ""]
+    lines += ["## Checks", "", legend, "", *_checks(rows), ""]
+    lines += ["## Backbones", "", *_backbones(rows), ""]
     # A table's row is one line, however long; a paragraph is not.
     return "\n".join(line if line.startswith("|") else fill(line, 100) for line in lines)
 
