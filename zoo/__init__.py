@@ -36,20 +36,20 @@ if TYPE_CHECKING:
         WeightsError,
         ZooError,
     )
-    from zoo.hookspecs import (
+    from zoo.events import (
         EpochEnded,
         FirstBatchRead,
         FitEnded,
         FitFailed,
         FitStarted,
-        hookimpl,
     )
+    from zoo.hookspecs import hookimpl
     from zoo.spec import Backbone, Family, Head, Preprocess, Weights
 
 __version__ = "0.1.0"
 
 # Where the public names live, the lowest room first, so that none is imported in vain.
-_HOMES = ("zoo.errors", "zoo.spec", "zoo.hookspecs", "zoo.api")
+_HOMES = ("zoo.errors", "zoo.spec", "zoo.hookspecs", "zoo.events", "zoo.api")
 
 __all__ = [
     "Backbone",

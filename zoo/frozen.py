@@ -23,6 +23,7 @@ def _refuse_change(self: Any, *_: Any, **__: Any) -> Any:
 
 
 _REFUSE: Any = _refuse_change
+_set = object.__setattr__
 
 
 class FrozenDict(dict[str, Any]):
@@ -160,11 +161,14 @@ def settle(spec: Any) -> None:
 
 
 @cache
-def _defaults(cls: type) -> Mapping[str, Any]:
-    return {
+def _blank(cls: type) -> tuple[Mapping[str, Any], frozenset[str]]:
+    """Return the fields of a class at their defaults, and the names of those that have none."""
+    defaults = {
         item.name: FrozenDict() if item.default_factory is FrozenDict else item.default
         for item in fields(cls)
     }
+    required = frozenset(name for name, value in defaults.items() if value is MISSING)
+    return defaults, required
 
 
 def recall(cls: type[Described], values: Mapping[str, Any]) -> Described:
@@ -177,18 +181,20 @@ def recall(cls: type[Described], values: Mapping[str, Any]) -> Described:
     Raises:
         KeyError: a field without a default is missing.
     """
-    filled = {**_defaults(cls), **values}  # type: ignore[arg-type]  # as in `settle`
+    defaults, required = _blank(cls)  # type: ignore[arg-type]  # as in `settle`
+    if not required <= values.keys():
+        raise KeyError(min(required - values.keys()))
+    filled = {**defaults, **values}
     for name, value in values.items():
-        if type(value) is dict:
+        kind = type(value)
+        if kind is dict:
             filled[name] = _frozen(value)
-        elif type(value) is list:
+        elif kind is list:
             filled[name] = tuple(value)
-    if MISSING in filled.values():
-        raise KeyError(next(name for name, value in filled.items() if value is MISSING))
     made = object.__new__(cls)
-    if hasattr(made, "__dict__"):
-        made.__dict__.update(filled)
-    else:
+    if "__slots__" in cls.__dict__:
         for name, value in filled.items():
-            object.__setattr__(made, name, value)
+            _set(made, name, value)
+    else:
+        made.__dict__.update(filled)
     return made

@@ -18,13 +18,16 @@ from functools import partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import pluggy
 
 from zoo import __version__, hookspecs
 from zoo.errors import BrokenPlugin, UsageError, did_you_mean, nearest, one_line
 from zoo.spec import Backbone, Family
+
+if TYPE_CHECKING:
+    from zoo.events import Event
 
 GROUP = "zoo"
 BUILTIN = {"torchvision": "zoo.builtin.torchvision", "timm": "zoo.builtin.timm"}
@@ -343,14 +346,14 @@ class PluginHost:
             if record.name == name and record.status == OK:
                 self.records[position] = self._failed(record, error)
 
-    def observers(self, hook: str) -> list[tuple[str, Callable[[hookspecs.Event], Any]]]:
+    def observers(self, hook: str) -> list[tuple[str, Callable[[Event], Any]]]:
         """Return the plugins that implement an observing hook, each with what it is called by."""
         return [
             (implementation.plugin_name, partial(self._observe, hook, implementation))
             for implementation in getattr(self.manager.hook, hook).get_hookimpls()
         ]
 
-    def _observe(self, hook: str, implementation: pluggy.HookImpl, event: hookspecs.Event) -> Any:
+    def _observe(self, hook: str, implementation: pluggy.HookImpl, event: Event) -> Any:
         """Call an observer; one that does not name the event does without."""
         given = [event for _ in implementation.argnames]
         # What a plugin prints must not stand in front of what a command prints as JSON.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from zoo import hookspecs
+from zoo import events, hookspecs
 
 HEAD = """\
 # Hooks
@@ -57,7 +57,7 @@ def read_hook(name: str, function: Callable[..., Any]) -> Hook:
     text, example = _split(function.__doc__ or "")
     signature = f"{name}{inspect.signature(function)}".replace("'", "")
     kinds = [
-        getattr(hookspecs, str(parameter.annotation), None)
+        getattr(events, str(parameter.annotation), None)
         for parameter in inspect.signature(function).parameters.values()
     ]
     event = next((kind for kind in kinds if is_dataclass(kind)), None)

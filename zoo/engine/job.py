@@ -17,8 +17,8 @@ from zoo.engine.plan import Plan
 from zoo.engine.progress import Progress
 from zoo.engine.resolve import Start, resolve
 from zoo.errors import BrokenBackbone, UsageError, WeightsError
+from zoo.events import EpochEnded
 from zoo.files import environment_problem
-from zoo.hookspecs import EpochEnded
 from zoo.models.build import (
     build_network,
     build_with_base,

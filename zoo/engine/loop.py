@@ -19,7 +19,7 @@ from zoo.engine.metrics import Meter
 from zoo.engine.plan import Phase
 from zoo.engine.schedule import make_optimizer, parse_schedule
 from zoo.errors import DataError, Diverged
-from zoo.hookspecs import EpochEnded
+from zoo.events import EpochEnded
 from zoo.models.outputs import Logits, Loss, check_logits, classification_loss
 
 Batches = Iterator[tuple[Any, Tensor]]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zoo.data.transforms import denormalize
 from zoo.errors import one_line
-from zoo.hookspecs import Event, FirstBatchRead
+from zoo.events import Event, FirstBatchRead
 from zoo.plugins import PluginHost
 from zoo.spec import Preprocess
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from zoo.hookspecs import EpochEnded
+    from zoo.events import EpochEnded
 
 Item = TypeVar("Item")
 

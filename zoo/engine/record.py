@@ -20,8 +20,8 @@ from zoo.engine.job import Job
 from zoo.engine.network import Network
 from zoo.engine.plan import Plan
 from zoo.errors import UsageError
+from zoo.events import EpochEnded
 from zoo.files import library_versions, write_bytes
-from zoo.hookspecs import EpochEnded
 from zoo.modelfile import ModelCard, write_model
 from zoo.models.heads import head_classes, resolve_head
 from zoo.models.made import Base, Made

@@ -33,8 +33,8 @@ from zoo.engine.options import Options
 from zoo.engine.plan import Phase
 from zoo.engine.record import HISTORY, MODEL, save
 from zoo.errors import Busy, DataError, EnvironmentProblem, UsageError
+from zoo.events import EpochEnded, FitEnded, FitFailed, FitStarted
 from zoo.files import environment_problem
-from zoo.hookspecs import EpochEnded, FitEnded, FitFailed, FitStarted
 from zoo.models.freeze import freeze, parse_policy, select
 from zoo.models.outputs import Loss
 from zoo.models.state import load_state
