@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,18 +17,6 @@ if TYPE_CHECKING:
     from zoo.derived import Entry
 
 log = logging.getLogger("zoo")
-
-
-@contextmanager
-def _keeping_all() -> Iterator[None]:
-    """Look for no garbage meanwhile; of thousands of descriptions that all stay, none is."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
 
 
 class Source:
@@ -105,8 +91,7 @@ class Source:
     def select(self, keep: Callable[[str], bool]) -> list[Backbone]:
         """Return the backbones whose names are to be kept; none where one cannot be read."""
         try:
-            with _keeping_all():
-                return [self._describe(name) for name in self._entries if keep(name)]
+            return [self._describe(name) for name in self._entries if keep(name)]
         except BrokenPlugin as error:
             self._fail(error)
             return []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.cli.group import Settings, ZooCommand
-from zoo.cli.output import natural_key, print_json, print_table, short_count
+from zoo.cli.output import natural_key, print_json, print_table, short_count, without_collecting
 from zoo.engine.progress import say
 from zoo.errors import nearest
 from zoo.spec import Backbone
@@ -75,6 +75,7 @@ def _hint(
 @click.option("--sort", type=click.Choice(SORTS), help="By default plugin by plugin.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
+@without_collecting()
 def command(
     settings: Settings,
     patterns: tuple[str, ...],

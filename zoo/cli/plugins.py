@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from zoo.cli.group import Entry, Settings, ZooGroup
-from zoo.cli.output import print_json, print_table
+from zoo.cli.output import print_json, print_table, without_collecting
 from zoo.errors import UsageError
 from zoo.plugins import PluginRecord
 
@@ -45,6 +45,7 @@ def describe(record: PluginRecord, count: int) -> dict[str, Any]:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
+@without_collecting()
 def command(context: click.Context, as_json: bool) -> None:
     """List plugins, built-in and installed, and what happened to each."""
     if context.invoked_subcommand is not None:

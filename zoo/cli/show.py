@@ -8,7 +8,14 @@ import click
 
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.list import describe
-from zoo.cli.output import percent, print_json, print_line, print_table, short_count
+from zoo.cli.output import (
+    percent,
+    print_json,
+    print_line,
+    print_table,
+    short_count,
+    without_collecting,
+)
 from zoo.licenses import classify, in_words
 from zoo.plain import to_dict
 from zoo.spec import Backbone, Preprocess, Weights
@@ -77,6 +84,7 @@ def _head_text(backbone: Backbone) -> str:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
+@without_collecting()
 def command(settings: Settings, name: str, as_json: bool) -> None:
     """Show all that is known about the backbone NAME: an id, a bare name or an alias."""
     backbone = settings.registry().get(name)
