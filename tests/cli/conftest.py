@@ -7,8 +7,9 @@ from zoo.cli.group import Settings
 
 
 @pytest.fixture
-def cli(capsys):
-    """Run a command in this process; return code, stdout, stderr."""
+def cli(capsys, tmp_path, monkeypatch):
+    """Run a command in this process, in an empty folder; return code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
         code = _run([str(argument) for argument in arguments], Settings())

@@ -14,19 +14,6 @@ from zoo.cli.group import COMMANDS, Settings
 EMBEDDED = Path(next(iter(zoo.data.__path__))) / "clipart10"
 
 
-@pytest.fixture
-def cli(capsys, tmp_path, monkeypatch):
-    """Run a command in this process, which has torch already; return code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        code = _run([str(argument) for argument in arguments], Settings())
-        out, err = capsys.readouterr()
-        return int(code), out, err
-
-    return run
-
-
 def folder(root, **classes):
     """A folder of class folders: so many pictures of the embedded set in each."""
     source = sorted((EMBEDDED / "train" / "flag").iterdir())

@@ -7,8 +7,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from zoo.cli import _run
-from zoo.cli.group import Settings
 from zoo.data.sources import EMBEDDED
 
 LEAFY = """
@@ -37,19 +35,6 @@ LEAFY = """
         return Net()
 """
 LIGHT = ("--no-plugin", "timm")
-
-
-@pytest.fixture
-def cli(capsys, tmp_path, monkeypatch):
-    """Run a command in this process, in an empty folder; return code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        code = _run([str(argument) for argument in arguments], Settings())
-        out, err = capsys.readouterr()
-        return int(code), out, err
-
-    return run
 
 
 @pytest.fixture

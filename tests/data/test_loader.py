@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader, TensorDataset
 
 from zoo.data.decode import decode
 from zoo.data.loader import (
@@ -21,6 +22,7 @@ from zoo.data.loader import (
     load_batches,
     worker_problem,
 )
+from zoo.data.own import LoaderSplit
 from zoo.data.sources import open_data
 from zoo.data.split import FileSplit
 from zoo.data.transforms import prepare
@@ -209,3 +211,21 @@ def test_pinned_batches_are_the_same(split: FileSplit) -> None:
     pinned = list(load_batches(split, SMALL, range(11), 4, workers=1, pin_memory=True))
     assert all(batch.images.is_pinned() and batch.labels.is_pinned() for batch in pinned)
     assert all(same(one, other) for one, other in zip(plain, pinned, strict=True))
+
+
+def test_a_single_image_left_over_joins_the_batch_before():
+    images, labels = torch.zeros(9, 3, 8, 8), torch.arange(9) % 2
+
+    def sizes(batch_size, **options):
+        loader = DataLoader(TensorDataset(images, labels), batch_size=batch_size, **options)
+        batches = list(LoaderSplit("train", loader, (), 2).batches())
+        assert torch.cat([said for _, said in batches]).tolist() == labels.tolist()
+        assert all(len(some) == len(said) for some, said in batches)
+        return [len(said) for _, said in batches]
+
+    assert sizes(4) == [4, 5]
+    assert sizes(2) == [2, 2, 2, 3]
+    assert sizes(3) == [3, 3, 3]
+    assert sizes(8) == [9]
+    assert sizes(1) == [1] * 9  # as was asked for
+    assert sizes(9) == [9]

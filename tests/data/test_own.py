@@ -384,21 +384,3 @@ def test_floats_and_bytes_come_out_alike():
     theirs = read_sample(split, SMALL, 0)
     assert isinstance(theirs, Sample)
     assert torch.equal(normalize(theirs.image[None], SMALL)[0], mine)
-
-
-def test_a_single_image_left_over_joins_the_batch_before():
-    images, labels = torch.zeros(9, 3, 8, 8), torch.arange(9) % 2
-
-    def sizes(batch_size, **options):
-        loader = DataLoader(TensorDataset(images, labels), batch_size=batch_size, **options)
-        batches = list(LoaderSplit("train", loader, (), 2).batches())
-        assert torch.cat([said for _, said in batches]).tolist() == labels.tolist()
-        assert all(len(some) == len(said) for some, said in batches)
-        return [len(said) for _, said in batches]
-
-    assert sizes(4) == [4, 5]
-    assert sizes(2) == [2, 2, 2, 3]
-    assert sizes(3) == [3, 3, 3]
-    assert sizes(8) == [9]
-    assert sizes(1) == [1] * 9  # as was asked for
-    assert sizes(9) == [9]

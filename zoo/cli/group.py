@@ -72,7 +72,7 @@ COMMANDS = (
     Entry("finetune", "zoo.cli.finetune", "Fine-tune a backbone on images."),
     Entry("evaluate", "zoo.cli.evaluate", "Measure a model file on images."),
     Entry("predict", "zoo.cli.predict", "Classify images with a model file or a backbone."),
-    Entry("plugins", "zoo.cli.plugins", "List plugins, show one, or begin one of your own."),
+    Entry("plugins", "zoo.cli.plugins", "List plugins; show, check or begin one."),
 )
 
 
