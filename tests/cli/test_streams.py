@@ -170,6 +170,38 @@ main()
     assert done.stderr == "zoo: terminated: nothing half-written is left\n"
 
 
+@pytest.mark.parametrize("terminated", [True, False])
+def test_what_is_half_made_at_termination_is_not_complained_of(tmp_path, terminated):
+    program = f"""
+import os, signal
+from zoo.cli import main
+from zoo.cli.group import zoo_group
+
+class Half:
+    def __init__(self):
+        if {terminated}:
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.whole = 1 / 0
+
+    def __del__(self):
+        self.whole += 1
+
+def work(*args, **kwargs):
+    try:
+        Half()
+    except ZeroDivisionError:
+        raise KeyboardInterrupt from None
+
+zoo_group.main = work
+main()
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=50)
+    assert done.returncode == (143 if terminated else 130)
+    assert ("has no attribute 'whole'" in done.stderr) is not terminated
+    assert not terminated or done.stderr == "zoo: terminated: nothing half-written is left\n"
+
+
 def test_an_error_after_termination_is_its_consequence(capsys, monkeypatch):
     def fail(value):
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated.")

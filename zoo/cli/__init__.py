@@ -61,7 +61,9 @@ def _set_up_termination(settings: Settings) -> None:
     def again(unraisable: Any) -> None:
         # Raised in a `__del__` it would be printed and forgotten, so it comes once more.
         if not isinstance(unraisable.exc_value, Terminated):
-            report(unraisable)
+            # What was half made when it arrived can only be a consequence of it.
+            if not settings.terminated:
+                report(unraisable)
             return
         timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
         timer.daemon = True
