@@ -355,6 +355,7 @@ def settings(model: nn.Module) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
+@pytest.mark.timeout(0)
 @pytest.mark.census
 def test_every_network_is_built_as_timm_builds_it_for_its_weights(
     backbones: dict[str, Backbone], monkeypatch: pytest.MonkeyPatch

@@ -146,19 +146,31 @@ def test_terminating_the_whole_group_is_one_line(tmp_path, install):
     assert (running.returncode, rest) == (143, ["zoo: terminated: nothing half-written is left"])
 
 
-def test_termination_lost_in_a_destructor_comes_again(tmp_path):
-    program = """
+@pytest.mark.parametrize("where", ["destructor", "fork"])
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [("SIGTERM", 143, "terminated"), ("SIGINT", 130, "interrupted")]
+)
+def test_a_signal_that_python_drops_comes_again(tmp_path, where, number, code, said):
+    program = f"""
 import os, signal, time
 from zoo.cli import main
 from zoo.cli.group import zoo_group
 
+def signalled():
+    os.kill(os.getpid(), signal.{number})
+    time.sleep(1)
+
 class Slow:
     def __del__(self):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(1)
+        signalled()
 
 def work(*args, **kwargs):
-    Slow()
+    if {where!r} == "destructor":
+        Slow()
+    else:
+        os.register_at_fork(after_in_parent=signalled)
+        if not os.fork():
+            os._exit(0)
     time.sleep(60)
 
 zoo_group.main = work
@@ -166,8 +178,8 @@ main()
 """
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=50)
-    assert done.returncode == 143
-    assert done.stderr == "zoo: terminated: nothing half-written is left\n"
+    assert done.returncode == code
+    assert done.stderr == f"zoo: {said}: nothing half-written is left\n"
 
 
 @pytest.mark.parametrize("terminated", [True, False])

@@ -54,20 +54,28 @@ def _terminator(settings: Settings) -> Callable[[int, FrameType | None], None]:
     return terminate
 
 
-def _set_up_termination(settings: Settings) -> None:
-    """Make SIGTERM end a command as Ctrl-C does, wherever it arrives."""
+def _set_up_endings(settings: Settings) -> None:
+    """Make SIGTERM end a command as Ctrl-C does, and let neither get lost, wherever it arrives."""
     report = sys.unraisablehook
+    owner = os.getpid()
 
     def again(unraisable: Any) -> None:
-        # Raised in a `__del__` it would be printed and forgotten, so it comes once more.
-        if not isinstance(unraisable.exc_value, Terminated):
-            # What was half made when it arrived can only be a consequence of it.
-            if not settings.terminated:
-                report(unraisable)
-            return
-        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
-        timer.daemon = True
-        timer.start()
+        # Raised in a `__del__`, or while a process is forked, either is printed and forgotten, so
+        # it comes once more.
+        match unraisable.exc_value:
+            case Terminated():
+                number = signal.SIGTERM
+            case KeyboardInterrupt():
+                number = signal.SIGINT
+            case _:
+                # What was half made when it arrived can only be a consequence of it.
+                if not settings.terminated:
+                    report(unraisable)
+                return
+        if os.getpid() == owner:
+            timer = threading.Timer(0.05, os.kill, (owner, number))
+            timer.daemon = True
+            timer.start()
 
     sys.unraisablehook = again
     signal.signal(signal.SIGTERM, _terminator(settings))
@@ -173,7 +181,7 @@ def main(arguments: list[str] | None = None) -> Any:
     settings = Settings()
     _set_up_streams()
     _set_up_notices()
-    _set_up_termination(settings)
+    _set_up_endings(settings)
     try:
         code = int(_run(arguments, settings))
     except Terminated:
