@@ -16,15 +16,8 @@ from filelock import FileLock, Timeout
 from zoo.data.augment import parse_augment
 from zoo.engine.device import memory_errors
 from zoo.engine.job import CLAIM, Job, load
-from zoo.engine.learners import (
-    FeatureLearner,
-    PictureLearner,
-    Pictures,
-    Task,
-    count,
-    keep_features,
-    why_not_keep,
-)
+from zoo.engine.kept import FeatureLearner, keep_features, why_not_keep
+from zoo.engine.learners import PictureLearner, Pictures, Task, count
 from zoo.engine.loop import Best, Course, run_phase
 from zoo.engine.metrics import Meter
 from zoo.engine.network import Network

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from zoo.data.sources import open_data
-from zoo.engine.learners import PictureLearner, Pictures, Tap, Task
+from zoo.engine.kept import Tap
+from zoo.engine.learners import PictureLearner, Pictures, Task
 from zoo.engine.loop import Best, Course, run_phase
 from zoo.engine.model import load_model
 from zoo.engine.network import Network
