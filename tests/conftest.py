@@ -40,6 +40,14 @@ def surroundings(monkeypatch, shared_cache, tmp_path_factory) -> None:
 
 
 @pytest.fixture
+def own_cache(monkeypatch, tmp_path_factory) -> Path:
+    """A cache that no other test has kept features in; returns its folder."""
+    folder = tmp_path_factory.mktemp("own_cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder / "zoo"
+
+
+@pytest.fixture
 def install(tmp_path, monkeypatch):
     """Install a plugin as an installer would: a module and a dist-info folder on the path.
 

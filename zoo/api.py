@@ -163,7 +163,7 @@ def features(
     from zoo.models.made import how_made
 
     if isinstance(model, (str, Path)):
-        model = load_features(model, load_registry(), device)
+        model = load_features(model, load_registry(), device, "fp32")
     if isinstance(model, Model):
         return model.features(images, batch_size)
     if not isinstance(model, nn.Module):

@@ -57,6 +57,7 @@ DEFAULTS: dict[str, Range] = {
     "seed": Range(int, 0, 2**63 - 1),
     "batch_size": Range(int, 2, 2**31),
     "val_fraction": Range(float, 0, 1, open=True),
+    "cache_gib": Range(float, 0, 10**6),
     "head_epochs": EPOCHS,
     "head_lr": RATE,
     "all_epochs": EPOCHS,

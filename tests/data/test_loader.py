@@ -93,7 +93,7 @@ def test_loading_draws_no_random_numbers_of_others(split: FileSplit) -> None:
 
 def test_real_images_come_back_by_their_index() -> None:
     val = open_data(None).splits["val"]
-    batches = list(load_batches(val, Preprocess(32), range(len(val)), 19, workers=2))
+    batches = list(load_batches(val, Preprocess(32), range(len(val)), 19, 2, training=True))
     labels = torch.cat([batch.labels for batch in batches])
     indices = torch.cat([batch.indices for batch in batches])
     assert tuple(labels.tolist()) == val.labels

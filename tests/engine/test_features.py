@@ -97,7 +97,9 @@ def test_uint8_tensors_are_normalized(tinynet):
 
 def test_a_run_is_read_by_its_folder(tinynet, pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = zoo.finetune(tinynet, data=pictures, weights="none", epochs=1, device="cpu")
+    run = zoo.finetune(
+        tinynet, data=pictures, weights="none", epochs=1, precision="fp32", device="cpu"
+    )
     path = sorted((pictures / "val" / "flag").iterdir())[0]
     by_folder = zoo.features(run.path, path, device="cpu")
     close(zoo.features(run.path / "model.safetensors", path, device="cpu"), by_folder)

@@ -66,7 +66,7 @@ def test_data_with_other_classes_is_refused(trained, pictures, tmp_path):
 )
 def test_plain_libraries_load_the_model_file(name, plain, pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = zoo.finetune(name, data=pictures, **QUICK)
+    run = zoo.finetune(name, data=pictures, precision="fp32", **QUICK)
     network = zoo.spec.resolve_target(plain)(num_classes=3)
     network.load_state_dict(load_file(run.path / "model.safetensors"))
     network.eval()

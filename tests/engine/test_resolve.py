@@ -10,7 +10,8 @@ def test_every_value_has_a_reason(pictures):
     resolved = plan("lite0", data=pictures)
     rows = {name: (value, reason) for name, value, reason in resolved.rows()}
     assert all(reason for _, reason in rows.values()), rows
-    assert rows["recipe"][0] == "head"
+    assert rows["recipe"][0] == "probe"
+    assert "head: lr" not in rows
     assert "installed" in rows["weights"][1]
     assert rows["head: keep_features"][0] == "yes"
     assert resolved.weights == "imagenet"
@@ -61,7 +62,7 @@ def test_two_phases_and_their_rates(pictures):
 
 
 def test_sgd_takes_a_rate_of_its_own(pictures):
-    adamw = plan("lite0", data=pictures).phases[0]
+    adamw = plan("lite0", data=pictures, recipe="head").phases[0]
     sgd = plan("lite0", data=pictures, optimizer="sgd").phases[0]
     assert sgd.lr == pytest.approx(10 * adamw.lr)
 

@@ -72,7 +72,7 @@ def print_run(folder: Path, run: dict[str, Any], options: str) -> None:
 @click.option("--classes", type=int, metavar="N", help="Number of classes, checked against data.")
 @click.option("--out", metavar="DIR", help="The run folder; by default runs/NAME-1, -2, ...")
 @click.option("--train", metavar="POLICY", help="What trains: head, all, stages:N, or patterns.")
-@click.option("--recipe", metavar="NAME", help="head, all, or head-then-all.")
+@click.option("--recipe", metavar="NAME", help="probe, head, all, or head-then-all.")
 @click.option("--head", metavar="HEAD", help="linear, or mlp:4096,dropout=0.5.")
 @click.option("--head-at", metavar="PATH", help="Replace this module, and not its last layer only.")
 @click.option("--epochs", type=Several(int, "a whole number"), metavar="N", help="Per phase: 5,3.")
@@ -90,6 +90,7 @@ def print_run(folder: Path, run: dict[str, Any], options: str) -> None:
     help=f"Change training images at random: {USUAL_AUGMENTATION}, or what is named of crop, flip, "
     "vflip, rotate, color, trivial, erase.",
 )
+@click.option("--views", type=int, metavar="K", help="Keep K augmented views of each image.")
 @click.option("--input-size", type=int, metavar="N", help="Pixels that the network sees.")
 @click.option("--in-chans", type=int, metavar="N", help="Channels that it sees; 1 for grey.")
 @click.option("--weights", default="auto", show_default=True, help="auto, none, a tag, or a file.")
@@ -111,6 +112,7 @@ def command(
     train/, val/ and maybe test/; a CSV or TSV file with path, label and maybe split; or cifar10:DIR
     or mnist:DIR as torchvision keeps them. Plain `zoo finetune` trains the head on frozen features.
     """
+    from zoo.engine.plan import LBFGS
     from zoo.engine.progress import Progress
     from zoo.engine.resolve import Options
     from zoo.engine.train import fit, load
@@ -121,7 +123,12 @@ def command(
         print_json(job.plan.to_dict()) if as_json else print_plan(job.plan)
         return
     plan = job.plan
-    first = ", then ".join(f"{p.policy} for {p.epochs} epochs" for p in plan.phases)
+    first = ", then ".join(
+        f"{p.policy} to its optimum"
+        if p.optimizer == LBFGS
+        else f"{p.policy} for {p.epochs} epochs"
+        for p in plan.phases
+    )
     folder, run = fit(
         job,
         lambda made: progress.notice(

@@ -72,6 +72,9 @@ COMMANDS = (
     Entry("finetune", "zoo.cli.finetune", "Fine-tune a backbone on images."),
     Entry("evaluate", "zoo.cli.evaluate", "Measure a model file on images."),
     Entry("predict", "zoo.cli.predict", "Classify images with a model file or a backbone."),
+    Entry("embed", "zoo.cli.embed", "Write the features of images."),
+    Entry("rank", "zoo.cli.rank", "Rank backbones by how well they suit images."),
+    Entry("cache", "zoo.cli.cache", "Show what zoo keeps; clear it."),
     Entry("plugins", "zoo.cli.plugins", "List plugins; show, check or begin one."),
 )
 

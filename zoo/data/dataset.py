@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from hashlib import sha256
 
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -38,15 +39,21 @@ class Sample:
         image: `[channels, height, width]`: uint8, or floats that are normalized already.
         label: a position in the classes.
         index: its position in the split.
+        digest: sha256 of the content that was read; empty where it was not asked for.
     """
 
     image: Tensor
     label: int
     index: int
+    digest: bytes = b""
 
 
 def read_sample(
-    split: Split, preprocess: Preprocess, index: int, draw: Draw | None = None
+    split: Split,
+    preprocess: Preprocess,
+    index: int,
+    draw: Draw | None = None,
+    digest: bool = False,
 ) -> Sample | BadImage:
     """Read one image of a split.
 
@@ -57,10 +64,17 @@ def read_sample(
         preprocess: how it is resized and cropped.
         index: its position in the split.
         draw: changes it at random; None leaves it as it is.
+        digest: whether to digest its content too, the same bytes that are decoded.
     """
+    found = b""
     try:
-        with draw.while_reading(index) if draw else contextlib.nullcontext():
-            picture, label = split.sample(index)
+        if digest:
+            content = split.content(index)
+            found = sha256(content).digest()
+            picture, label = split.picture_of(index, content), split.labels[index]
+        else:
+            with draw.while_reading(index) if draw else contextlib.nullcontext():
+                picture, label = split.sample(index)
         if isinstance(picture, Tensor):
             check_shape(picture, preprocess)
             return Sample(picture.float(), label, index)
@@ -70,7 +84,7 @@ def read_sample(
         return BadImage(split.where(index), error.reason)
     except DataError as error:
         return BadImage(split.where(index), error.message)
-    return Sample(image, label, index)
+    return Sample(image, label, index, found)
 
 
 def check_shape(image: Tensor, preprocess: Preprocess) -> None:
@@ -88,13 +102,16 @@ def check_shape(image: Tensor, preprocess: Preprocess) -> None:
 class SplitDataset(Dataset[Sample | BadImage]):
     """A split as torch's loader wants it."""
 
-    def __init__(self, split: Split, preprocess: Preprocess, draw: Draw | None = None) -> None:
+    def __init__(
+        self, split: Split, preprocess: Preprocess, draw: Draw | None = None, digest: bool = False
+    ) -> None:
         self.split = split
         self.preprocess = preprocess
         self.draw = draw
+        self.digest = digest
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getitem__(self, index: int) -> Sample | BadImage:
-        return read_sample(self.split, self.preprocess, index, self.draw)
+        return read_sample(self.split, self.preprocess, index, self.draw, self.digest)

@@ -86,6 +86,19 @@ def decode(source: str | Path | bytes | BinaryIO | Image.Image) -> Image.Image:
     return _decode_file(io.BytesIO(source) if isinstance(source, bytes) else source, name)
 
 
+def read_bytes(path: Path) -> bytes:
+    """Read a picture's file whole.
+
+    Raises:
+        UnreadableImage: it is missing, not a regular file, or the system refuses.
+    """
+    with _open_file(path, str(path)) as file:
+        try:
+            return file.read()
+        except (OSError, MemoryError) as error:
+            _refuse(str(path), error)
+
+
 def _name(source: str | Path | bytes | BinaryIO | Image.Image) -> str:
     if isinstance(source, (str, Path)):
         return str(source)

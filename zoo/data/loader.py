@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -42,27 +42,33 @@ class Batch:
         labels: `[n]`, int64.
         indices: `[n]`, int64: each image's position in the split.
         bad: those that could not be read, and are not in the tensors; `n` is 0 where all are.
+        digests: sha256 of each image's content; empty where they were not asked for.
     """
 
     images: Tensor
     labels: Tensor
     indices: Tensor
     bad: tuple[BadImage, ...] = ()
+    digests: tuple[bytes, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory; torch's loader calls this."""
-        return Batch(
-            self.images.pin_memory(), self.labels.pin_memory(), self.indices.pin_memory(), self.bad
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            labels=self.labels.pin_memory(),
+            indices=self.indices.pin_memory(),
         )
 
 
-def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
+def batch_bounds(count: int, batch_size: int, training: bool = True) -> list[tuple[int, int]]:
     """Cut `count` images into batches, each given as its first position and the one past its last.
 
-    Batch norm cannot train on one image, so a single one left over joins the batch before.
+    Batch norm cannot train on one image, so in training a single one left over joins the batch
+    before.
 
     Raises:
         UsageError: the batch size is below 1.
@@ -70,7 +76,7 @@ def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
     if batch_size < 1:
         raise UsageError(f"a batch of {batch_size} images is not possible", "1 is the least")
     starts = list(range(0, count, batch_size))
-    if len(starts) > 1 and batch_size > 1 and count - starts[-1] == 1:
+    if training and len(starts) > 1 and batch_size > 1 and count - starts[-1] == 1:
         starts.pop()
     return list(zip(starts, [*starts[1:], count], strict=True)) if starts else []
 
@@ -90,6 +96,8 @@ def load_batches(
     workers: int = 0,
     pin_memory: bool = False,
     draw: Draw | None = None,
+    digest: bool = False,
+    training: bool = False,
 ) -> Iterator[Batch]:
     """Read images of a split, batch by batch.
 
@@ -101,6 +109,8 @@ def load_batches(
         workers: processes that read; 0 reads in this one.
         pin_memory: whether the batches are in page-locked memory, for copying to a device.
         draw: changes the pictures at random; None leaves them as they are.
+        digest: whether to digest their content too.
+        training: whether a single image left over joins the batch before.
 
     Yields:
         Every position of the order once, as an image or as a bad one.
@@ -108,9 +118,9 @@ def load_batches(
     Raises:
         EnvironmentProblem: a worker was killed, or there is no memory to share with it.
     """
-    bounds = batch_bounds(len(order), batch_size)
+    bounds = batch_bounds(len(order), batch_size, training)
     loader = DataLoader(
-        SplitDataset(split, preprocess, draw),
+        SplitDataset(split, preprocess, draw, digest),
         batch_sampler=[list(order[first:last]) for first, last in bounds],
         collate_fn=partial(_collate, preprocess=preprocess),
         num_workers=workers,
@@ -169,4 +179,5 @@ def _collate(items: Sequence[Sample | BadImage], preprocess: Preprocess) -> Batc
         labels=torch.tensor([sample.label for sample in samples], dtype=torch.int64),
         indices=torch.tensor([sample.index for sample in samples], dtype=torch.int64),
         bad=tuple(item for item in items if isinstance(item, BadImage)),
+        digests=tuple(sample.digest for sample in samples if sample.digest),
     )

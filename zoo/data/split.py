@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zoo.data.decode import decode
+from zoo.data.decode import decode, read_bytes
 from zoo.data.scan import shorten
 from zoo.errors import DataError, did_you_mean
 
@@ -59,6 +59,23 @@ class Split(ABC):
         """
         return self.picture(index), self.labels[index]
 
+    def content(self, index: int) -> bytes:
+        """Return what a picture is made of: the bytes of its file, or its pixels and their shape.
+
+        Raises:
+            UnreadableImage: it cannot be read.
+            DataError: a picture of this split may be another one each time.
+        """
+        raise DataError(f"{self.where(index)} may be another picture each time")
+
+    def picture_of(self, index: int, content: bytes) -> Image.Image:
+        """Read a picture of the content that it was found to have.
+
+        Raises:
+            UnreadableImage: it cannot be read.
+        """
+        return self.picture(index)
+
     def counts(self, n_classes: int) -> tuple[int, ...]:
         """How many pictures each class has."""
         counts = [0] * n_classes
@@ -99,6 +116,22 @@ class FileSplit(Split):
         """
         return decode(self.path(index))
 
+    def content(self, index: int) -> bytes:
+        """Return the bytes of an image's file.
+
+        Raises:
+            UnreadableImage: it cannot be read.
+        """
+        return read_bytes(self.path(index))
+
+    def picture_of(self, index: int, content: bytes) -> Image.Image:
+        """Decode an image of these bytes.
+
+        Raises:
+            UnreadableImage: it cannot be read.
+        """
+        return decode(content)
+
 
 @dataclass(frozen=True, eq=False)
 class ArraySplit(Split):
@@ -128,6 +161,12 @@ class ArraySplit(Split):
         if pixels.shape[2] == 1:
             pixels = pixels[:, :, 0]
         return Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
+
+    def content(self, index: int) -> bytes:
+        """Return the picture's shape and its bytes."""
+        pixels = self.images[self.rows[index]]
+        shape, values = f"{pixels.shape}".encode(), pixels.tobytes()
+        return bytes(shape + values)
 
     def pixels(self, first: int, last: int) -> bytes:
         """Return the bytes of the pictures from one position up to another, row by row."""

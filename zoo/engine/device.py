@@ -58,12 +58,24 @@ def resolve_precision(choice: str, device: torch.device) -> tuple[str, str]:
     if choice == "auto":
         if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16", "auto: native on this GPU"
+        if device.type == "cpu" and cpu_has_bf16():
+            return "bf16", "auto: native on this CPU"
         return "fp32", "auto: what every device computes exactly"
     if choice not in PRECISIONS:
         known = ["auto", *PRECISIONS]
         hint = did_you_mean(choice, known, f"one of {', '.join(known)}")
         raise UsageError(f"no precision is named {choice!r}", hint)
     return choice, "as given"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 by itself (AVX512-BF16 or AMX).
+
+    Where it does not, torch imitates it and is slower than in float32.
+    """
+    # Named with an underscore in every torch so far; another one may name them otherwise.
+    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, test, bool)() for test in tests)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

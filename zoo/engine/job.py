@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -13,9 +14,10 @@ from zoo.data.own import LoaderSplit
 from zoo.data.sources import open_data
 from zoo.data.split import ImageData
 from zoo.engine.options import Options, check_classes, check_options
+from zoo.engine.phases import Start
 from zoo.engine.plan import Plan
 from zoo.engine.progress import Progress
-from zoo.engine.resolve import Start, resolve
+from zoo.engine.resolve import resolve
 from zoo.errors import BrokenBackbone, UsageError, WeightsError
 from zoo.events import EpochEnded
 from zoo.files import environment_problem
@@ -54,6 +56,7 @@ class Job:
     base: Base = field(default_factory=lambda: Base("none"))
     history: list[EpochEnded] = field(default_factory=list)
     bad: dict[str, str] = field(default_factory=dict)
+    probe: dict[str, Any] | None = None
     began: float = field(default_factory=time.perf_counter)
 
 

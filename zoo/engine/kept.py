@@ -2,42 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from zoo.data.augment import Draw
+from zoo.data.decode import UnreadableImage
 from zoo.data.loader import Batch, batch_bounds, epoch_order
 from zoo.data.split import Split
-from zoo.engine.device import autocast
 from zoo.engine.learners import Pictures, Task
 from zoo.engine.metrics import Meter
 from zoo.engine.network import Network
-from zoo.engine.observe import FirstBatch
+from zoo.engine.store import DTYPES, Shelf
 from zoo.errors import DataError
+from zoo.files import canonical_json
 from zoo.models.freeze import in_use
-from zoo.models.heads import resolve_head
+from zoo.models.made import how_made
 from zoo.models.outputs import Logits
 
-KEEP_LIMIT = 4 << 30
+# Images in a forward pass that computes features, always as many: on the CPU what a kernel rounds
+# to depends on the shape of its batch. More would not be faster there; a GPU wants more.
+CPU_BATCH, GPU_BATCH = 32, 256
+# Without room on the disk, as much may be kept in memory.
+MEMORY_LIMIT = 4 << 30
+# As much is copied into the device's memory; what is larger is read where it lies.
+LOAD_LIMIT = 256 << 20
+DIGESTED_AT_ONCE = 256
 
 Wrap = Callable[[Iterator[Batch], int, str], Iterator[Batch]]
 
 
-@dataclass
-class Kept:
-    """Features of a split: what arrived at each head, once for each image.
-
-    Args:
-        features: by head path, `[images, ...]`, on the network's device.
-        labels: `[images]`.
-        row: of each position in the split; -1 for an image that could not be read.
-    """
-
-    features: dict[str, Tensor]
-    labels: Tensor
-    row: Tensor
+def feature_batch(device: torch.device) -> int:
+    """Return how many images a forward pass for features takes on a device."""
+    return CPU_BATCH if device.type == "cpu" else GPU_BATCH
 
 
 class Tap:
@@ -46,13 +51,24 @@ class Tap:
     def __init__(self, module: nn.Module, paths: Sequence[str]) -> None:
         self.seen: dict[str, Tensor] = {}
         self.said: dict[str, Tensor] = {}
+        heads = [(path, module.get_submodule(path)) for path in paths]
         self.handles = [
-            module.get_submodule(path).register_forward_hook(self._hook(path)) for path in paths
+            handle
+            for path, head in heads
+            for handle in (
+                head.register_forward_pre_hook(self._entering(path)),
+                head.register_forward_hook(self._leaving(path)),
+            )
         ]
 
-    def _hook(self, path: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def take(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def _entering(self, path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def take(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             self.seen[path] = inputs[0].detach()
+
+        return take
+
+    def _leaving(self, path: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def take(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             self.said[path] = output.detach()
 
         return take
@@ -67,7 +83,7 @@ class Tap:
 
 def _heads_alone(network: Network, features: dict[str, Tensor], training: bool) -> Logits:
     """Run the heads on features."""
-    with autocast(network.device, network.precision):
+    with network.computing():
         said = {
             path: network.module.get_submodule(path)(inputs) for path, inputs in features.items()
         }
@@ -76,29 +92,28 @@ def _heads_alone(network: Network, features: dict[str, Tensor], training: bool) 
 
 def _logits_of(network: Network, said: dict[str, Tensor], training: bool) -> Logits:
     """Return what the heads said, by path in any order, as what the network says."""
-    paths = {resolve_head(network.module, head.path): head for head in network.heads}
+    paths = dict(zip(network.paths, network.heads, strict=True))
     (_, main), *others = [(head, said[path]) for path, head in paths.items() if path in said]
     extra = tuple((logits, head.loss_weight) for head, logits in others) if training else ()
     return Logits(main, extra)
 
 
-def why_not_keep(network: Network, batch: Batch, images: int) -> str | None:
+def why_not_keep(network: Network, images: Tensor) -> str | None:
     """Say why features cannot be kept; None where heads on them give what the network gives.
 
     It is proven on a batch, in eval mode and as in training, and not assumed from a structure.
 
     Args:
         network: frozen by the policy `head`.
-        batch: some images.
-        images: how many features would be kept.
+        images: some, as the network takes them.
     """
     if any(head.role == "distill" for head in network.heads):
         return "the network combines its heads in evaluation"
-    paths = [resolve_head(network.module, head.path) for head in network.heads]
+    paths = network.paths
     for training in (False, True):
         network.module.train(training)
         with torch.no_grad(), Tap(network.module, paths) as tap:
-            whole = network.logits(batch.images, training)
+            whole = network.logits(images, training)
             seen = {path: tap.seen[path] for path in paths if path in tap.seen}
             if paths[0] not in seen:
                 return "nothing arrives at the head"
@@ -117,59 +132,203 @@ def why_not_keep(network: Network, batch: Batch, images: int) -> str | None:
                 expected.float(), found.float(), rtol=1e-4, atol=1e-4
             ):
                 return "the network does more after its head"
-    size = sum(features[0].numel() * features.element_size() for features in seen.values())
-    if size * images > KEEP_LIMIT:
-        return f"features of {images:,} images take more than {KEEP_LIMIT >> 30} GiB"
     return None
 
 
-def keep_features(
-    network: Network,
-    split: Split,
-    pictures: Pictures,
-    wrap: Wrap,
-    training: FirstBatch | None = None,
-) -> Kept:
-    """Run a split through the frozen network once, and keep what arrives at its heads.
+@dataclass
+class Kept:
+    """Features of a split: what arrived at each head, once for each image or each view of it.
+
+    Args:
+        shelf: where they are.
+        rows: `[images, views]`, on the shelf, of those that could be read.
+        labels: `[images]`, on the device.
+        row: of each position in the split, among these images; -1 for one that cannot be read.
+        device: that trains.
+    """
+
+    shelf: Shelf
+    rows: NDArray[np.int64]
+    labels: Tensor
+    row: Tensor
+    device: torch.device
+    loaded: dict[str, Tensor] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.rows.size * self.shelf.row_bytes <= LOAD_LIMIT:
+            found = self.shelf.gather(self.rows.ravel())
+            self.loaded = {path: tensor.to(self.device) for path, tensor in found.items()}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def views(self) -> int:
+        """How many views of each image there are."""
+        return int(self.rows.shape[1])
+
+    def read(self, images: Tensor, view: int = 0) -> dict[str, Tensor]:
+        """Return features by head path of some images, on the device.
+
+        Args:
+            images: places among those that could be read, `[n]`, on the CPU.
+            view: which view of them.
+        """
+        places = images * self.views + view
+        if self.loaded is not None:
+            there = places.to(self.device)
+            return {path: tensor[there] for path, tensor in self.loaded.items()}
+        found = self.shelf.gather(self.rows.ravel()[places.numpy()])
+        return {path: tensor.to(self.device) for path, tensor in found.items()}
+
+    def column(self, path: str, places: slice | NDArray[np.int64]) -> Tensor:
+        """Return the features of one head, `[rows, width]`, all views of an image in turn.
+
+        Args:
+            path: of the head.
+            places: which rows.
+        """
+        if self.loaded is not None:
+            index = places if isinstance(places, slice) else torch.from_numpy(places)
+            return self.loaded[path][index].flatten(1)
+        return self.shelf.gather(self.rows.ravel()[places])[path].flatten(1)
+
+
+class Keeper:
+    """Runs pictures through the frozen part of a network, each of them once for all trainings.
 
     Args:
         network: frozen by the policy `head`.
-        split: whose images.
         pictures: how they are read.
+        shelf: where features are kept; open.
         wrap: shows progress.
-        training: of the training split, where auxiliary heads are wanted too, shows observers the
-            first batch; None for another split.
-
-    Raises:
-        DataError: an image cannot be read, and that is not to be skipped.
     """
-    paths = [resolve_head(network.module, head.path) for head in network.heads]
-    network.module.train(training is not None)
-    kept: dict[str, Tensor] = {}
-    labels: list[Tensor] = []
-    row = torch.full((len(split),), -1, dtype=torch.int64)
-    done = 0
-    batches = pictures.read(split, range(len(split)), network)
-    with torch.no_grad(), Tap(network.module, paths) as tap:
-        for batch in wrap(batches, pictures.steps(split), f"features of {split.name}"):
-            if training is not None:
-                training.show(batch.images, batch.labels)
-            tap.seen.clear()
-            network.logits(batch.images, training is not None)
-            rows = slice(done, done + len(batch.labels))
-            for path in paths:
-                if path in tap.seen:
-                    new = tap.seen[path]
-                    if path not in kept:
-                        kept[path] = new.new_empty((len(split), *new.shape[1:]))
-                    kept[path][rows] = new
-            row[batch.indices] = torch.arange(rows.start, rows.stop)
-            labels.append(batch.labels)
-            done = rows.stop
-    if not done:
-        raise DataError(f"no image of the {split.name} split can be read")
-    features = {path: tensor[:done] for path, tensor in kept.items()}
-    return Kept(features, torch.cat(labels).to(network.device), row)
+
+    def __init__(self, network: Network, pictures: Pictures, shelf: Shelf, wrap: Wrap) -> None:
+        self.network = network
+        self.batch = feature_batch(network.device)
+        self.pictures = replace(pictures, batch_size=self.batch)
+        self.shelf = shelf
+        self.wrap = wrap
+        # What arrives at an auxiliary head arrives there in training mode only.
+        self.training = any(head.role == "aux" for head in network.heads)
+
+    def why_not(self, split: Split) -> str | None:
+        """Say why features cannot be kept; tried on a batch once for each network and kind of head.
+
+        Args:
+            split: whose pictures it is tried on.
+
+        Raises:
+            DataError: no image of it can be read.
+        """
+        heads = [type(self.network.module.get_submodule(p)).__name__ for p in self.network.paths]
+        kind = canonical_json([heads, how_made(self.network.module).new_head.to_dict()])
+        if kind not in self.shelf.proofs:
+            first = next(
+                self.pictures.read(split, range(min(len(split), self.batch)), self.network), None
+            )
+            if first is None:
+                raise DataError(f"no image of the {split.name} split can be read")
+            self.shelf.prove(kind, why_not_keep(self.network, first.images))
+        return self.shelf.proofs[kind]
+
+    def no_room(self, images: int) -> str | None:
+        """Say why so many more images cannot be kept; None where there is room for them.
+
+        Where there is not enough on the disk, they are kept in memory if there is room there.
+        """
+        size = images * self.shelf.row_bytes
+        if self.shelf.path is not None:
+            free = shutil.disk_usage(self.shelf.path).free
+            if size < free:
+                return None
+            self.shelf.leave_disk(f"{free >> 20:,} MiB are free in {self.shelf.path.parent}")
+        if size <= MEMORY_LIMIT:
+            return None
+        return f"features of {images:,} images take {size >> 30:,} GiB, more than there is room for"
+
+    def keep(self, split: Split, draws: Sequence[Draw | None] = (None,)) -> Kept:
+        """Keep what arrives at the heads, of pictures that the shelf does not have yet.
+
+        Args:
+            split: whose pictures.
+            draws: how each view of them is changed at random; None leaves them as they are.
+
+        Raises:
+            DataError: an image cannot be read, and that is not to be skipped; or not one can.
+        """
+        rows = np.full((len(split), len(draws)), -1, dtype=np.int64)
+        contents = _digest_contents(split) if len(self.shelf) else None
+        for view, draw in enumerate(draws):
+            if contents is not None:
+                keys = [_key(each, draw, index) for index, each in enumerate(contents)]
+                rows[:, view] = self.shelf.find(keys)
+            shown = f"features of {split.name}" + (f" {view + 1}" if len(draws) > 1 else "")
+            self._compute(split, rows[:, view], draw, shown)
+        self.shelf.flush()
+        readable = (rows >= 0).all(axis=1)
+        if not readable.any():
+            raise DataError(f"no image of the {split.name} split can be read")
+        row = np.where(readable, np.cumsum(readable) - 1, -1)
+        labels = torch.tensor(split.labels)[torch.from_numpy(readable)]
+        device = self.network.device
+        return Kept(self.shelf, rows[readable], labels.to(device), torch.from_numpy(row), device)
+
+    def _compute(
+        self, split: Split, rows: NDArray[np.int64], draw: Draw | None, shown: str
+    ) -> None:
+        """Run those pictures that have no row yet, and note their rows."""
+        missing = np.flatnonzero(rows < 0).tolist()
+        if not missing:
+            return
+        network = self.network
+        network.module.train(self.training)
+        batches = self.pictures.read(split, missing, network, draw, digest=True)
+        steps = len(batch_bounds(len(missing), self.batch, training=False))
+        with torch.no_grad(), Tap(network.module, network.paths) as tap:
+            for batch in self.wrap(batches, steps, shown):
+                tap.seen.clear()
+                network.logits(batch.images, self.training, pad_to=self.batch)
+                count = len(batch.labels)
+                features = {
+                    path: tap.seen[path][:count].to("cpu", _kept_dtype(tap.seen[path]))
+                    for path in network.paths
+                    if path in tap.seen
+                }
+                places = batch.indices.tolist()
+                keys = [_key(d, draw, i) for d, i in zip(batch.digests, places, strict=True)]
+                rows[places] = self.shelf.add(keys, features)
+
+
+def _kept_dtype(features: Tensor) -> torch.dtype:
+    return features.dtype if features.dtype in DTYPES else torch.float32
+
+
+def _key(content: bytes, draw: Draw | None, index: int) -> bytes:
+    """Return what a picture's features are found by: its content, and how that was changed."""
+    if draw is None or not content:
+        return content
+    changed = f"{draw.augment} {draw.seed} {draw.epoch} {index}"
+    return hashlib.sha256(content + changed.encode()).digest()
+
+
+def _digest_contents(split: Split) -> list[bytes]:
+    """Digest the contents of pictures; empty for those that cannot be read."""
+
+    def digest(first: int) -> list[bytes]:
+        found = []
+        for index in range(first, min(first + DIGESTED_AT_ONCE, len(split))):
+            try:
+                found.append(hashlib.sha256(split.content(index)).digest())
+            except UnreadableImage:
+                found.append(bytes(32))
+        return found
+
+    # Reading and hashing both let other threads go on.
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        parts = pool.map(digest, range(0, len(split), DIGESTED_AT_ONCE))
+        return [each for part in parts for each in part]
 
 
 class FeatureLearner:
@@ -187,11 +346,12 @@ class FeatureLearner:
         """Yield features by head and labels, batched and ordered as the images would be."""
         order = torch.tensor(epoch_order(len(self.train.row), self.task.seed, epoch))
         for first, last in self.bounds:
-            rows = self.train.row[order[first:last]]
-            rows = rows[rows >= 0].to(self.network.device)
-            if len(rows):
-                features = {path: kept[rows] for path, kept in self.train.features.items()}
-                yield features, self.train.labels[rows]
+            images = self.train.row[order[first:last]]
+            images = images[images >= 0]
+            if len(images):
+                view = (epoch - 1) % self.train.views
+                labels = self.train.labels[images.to(self.network.device)]
+                yield self.train.read(images, view), labels
 
     def logits(self, inputs: dict[str, Tensor], training: bool) -> Logits:
         """Run the heads on features."""
@@ -199,10 +359,14 @@ class FeatureLearner:
 
     def validate(self) -> Meter:
         """Count the validation split."""
+        return self.measure(self.val)
+
+    def measure(self, kept: Kept) -> Meter:
+        """Count a split of which features are kept."""
         meter = Meter(self.task.classes, self.network.device, self.task.metrics)
         with in_use(self.module):
-            for first in range(0, len(self.val.labels), 1024):
-                rows = slice(first, first + 1024)
-                features = {path: kept[rows] for path, kept in self.val.features.items()}
-                meter.update(self.logits(features, training=False).main, self.val.labels[rows])
+            for first in range(0, len(kept), 1024):
+                images = torch.arange(first, min(first + 1024, len(kept)))
+                labels = kept.labels[first : first + 1024]
+                meter.update(self.logits(kept.read(images), training=False).main, labels)
         return meter

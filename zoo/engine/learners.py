@@ -38,7 +38,7 @@ class Pictures:
     bad: dict[str, str] = field(default_factory=dict)
 
     def steps(self, split: Split) -> int:
-        """How many batches a split makes."""
+        """How many batches a split makes in training."""
         if isinstance(split, LoaderSplit):
             return len(split.loader)
         return len(batch_bounds(len(split), self.batch_size))
@@ -49,6 +49,8 @@ class Pictures:
         order: Sequence[int],
         network: Network,
         draw: Draw | None = None,
+        digest: bool = False,
+        training: bool = False,
     ) -> Iterator[Batch]:
         """Yield the images of a split in an order, which a `DataLoader` decides by itself.
 
@@ -57,6 +59,8 @@ class Pictures:
             order: positions in it.
             network: for which they are prepared.
             draw: changes them at random; None leaves them as they are.
+            digest: whether to digest their content too.
+            training: whether a single image left over joins the batch before.
 
         Raises:
             DataError: an image cannot be read and `bad_images` is `error`.
@@ -72,7 +76,15 @@ class Pictures:
             draw = Draw(None, seed=0, epoch=0)
         pinned = network.device.type == "cuda"
         batches = load_batches(
-            split, network.preprocess, order, self.batch_size, self.workers, pinned, draw
+            split,
+            network.preprocess,
+            order,
+            self.batch_size,
+            self.workers,
+            pin_memory=pinned,
+            draw=draw,
+            digest=digest,
+            training=training,
         )
         for batch in batches:
             for bad in batch.bad:
@@ -97,14 +109,19 @@ def _check_first(images: Tensor, network: Network) -> None:
 
 
 def count(
-    network: Network, batches: Iterator[Batch], classes: int, metrics: Metrics | None = None
+    network: Network,
+    split: Split,
+    pictures: Pictures,
+    classes: int,
+    metrics: Metrics | None = None,
 ) -> Meter:
-    """Run pictures through a network in eval mode, and count what it says."""
+    """Run the pictures of a split through a network in eval mode, and count what it says."""
     meter = Meter(classes, network.device, metrics)
     with in_use(network.module):
-        for batch in batches:
+        for batch in pictures.read(split, range(len(split)), network):
             labels = batch.labels.to(network.device, non_blocking=True)
-            meter.update(network.logits(batch.images).main, labels)
+            said = network.logits(batch.images, pad_to=pictures.batch_size)
+            meter.update(said.main, labels)
     return meter
 
 
@@ -150,7 +167,7 @@ class PictureLearner:
         # A Dataset of the user's own may draw too.
         drawing = task.augment or isinstance(task.train, OwnSplit)
         draw = Draw(task.augment, task.seed, epoch) if drawing else None
-        for batch in self.pictures.read(task.train, order, self.network, draw):
+        for batch in self.pictures.read(task.train, order, self.network, draw, training=True):
             if len(batch.labels) == 1 and batch.bad:
                 continue  # what unreadable images left over; batch norm cannot train on one
             if task.first is not None:
@@ -163,6 +180,5 @@ class PictureLearner:
 
     def validate(self) -> Meter:
         """Count the validation split."""
-        val = self.task.val
-        batches = self.pictures.read(val, range(len(val)), self.network)
-        return count(self.network, batches, self.task.classes, self.task.metrics)
+        task = self.task
+        return count(self.network, task.val, self.pictures, task.classes, task.metrics)

@@ -52,7 +52,7 @@ class Model:
         backbone: str,
         card: ModelCard | None = None,
     ) -> None:
-        self._network = network
+        self.network = network
         self.card = card
         self.classes = tuple(classes)
         self.backbone = backbone
@@ -61,13 +61,13 @@ class Model:
     @property
     def module(self) -> nn.Module:
         """The network itself, a plain torch module on the model's device."""
-        module: nn.Module = self._network.module
+        module: nn.Module = self.network.module
         return module
 
     @property
     def preprocess(self) -> Preprocess:
         """How an image becomes the network's input."""
-        return self._network.preprocess
+        return self.network.preprocess
 
     def predict(
         self, images: Any | Iterable[Any], top: int = 5, batch_size: int = BATCH
@@ -110,7 +110,7 @@ class Model:
             return
         pixels = torch.stack([image for _, image in waiting])
         with in_use(self.module), memory_errors("predicting"):
-            logits = self._network.logits(pixels).main.float()
+            logits = self.network.logits(pixels).main.float()
         best = logits.softmax(dim=1).topk(min(top, len(self.classes)), dim=1)
         for (answer, _), values, places in zip(
             waiting, best.values.tolist(), best.indices.tolist(), strict=True
@@ -122,7 +122,7 @@ class Model:
 
     def features(self, images: Any, batch_size: int = BATCH) -> torch.Tensor:
         """Return what the main head reads of images; see `zoo.features`."""
-        module, precision = self.module, self._network.precision
+        module, precision = self.module, self.network.precision
         return read_features(module, how_made(module), images, batch_size, precision)
 
     def evaluate(
@@ -157,8 +157,7 @@ class Model:
         chosen = self._trained_split(data, split) or open_split(data, self.classes, split)
         pictures = Pictures(batch_size, workers, bad_images)
         with memory_errors("evaluating"):
-            batches = pictures.read(chosen, range(len(chosen)), self._network)
-            meter = count(self._network, batches, len(self.classes), metrics)
+            meter = count(self.network, chosen, pictures, len(self.classes), metrics)
         if not meter.summary()["images"]:
             raise DataError(f"no image of the {chosen.name} split can be read")
         said = meter.details(self.classes)
@@ -255,8 +254,16 @@ def _base_of(card: ModelCard) -> Base:
     return Base(**said, license=card.base_license)
 
 
-def load_features(name: str | Path, registry: Registry, device: str = "auto") -> Model:
+def load_features(
+    name: str | Path, registry: Registry, device: str = "auto", precision: str = "auto"
+) -> Model:
     """Load a model file, a run folder, or a pretrained backbone, whatever its head is worth.
+
+    Args:
+        name: of any of them.
+        registry: where backbones are looked up.
+        device: where to compute.
+        precision: of a backbone; a model file has its own.
 
     Raises:
         UsageError: the backbone has no published weights.
@@ -271,7 +278,7 @@ def load_features(name: str | Path, registry: Registry, device: str = "auto") ->
     module, _ = build_with_base(backbone, None, "auto")
     made = how_made(module)
     return Model(
-        _on_device(module, backbone.heads, made.preprocess, device, "auto"), (), backbone.id
+        _on_device(module, backbone.heads, made.preprocess, device, precision), (), backbone.id
     )
 
 

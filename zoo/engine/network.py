@@ -12,6 +12,7 @@ from zoo.data.transforms import normalize
 from zoo.engine.device import autocast, environment_error
 from zoo.errors import BrokenBackbone
 from zoo.models.guard import guard
+from zoo.models.heads import resolve_head
 from zoo.models.made import MADE, Made
 from zoo.models.outputs import Logits, read_output
 from zoo.spec import Head, Preprocess
@@ -25,7 +26,7 @@ class Network:
         heads: of its backbone.
         preprocess: whose mean and std are applied.
         device: where it computes.
-        precision: `fp32`, or `bf16` for autocast.
+        precision: `fp32`, or `bf16` for autocast; the heads compute in float32 in either.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Network:
             if tensor.ndim == 4:  # only pictures have channels to put last
                 tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
         self.heads = tuple(heads)
+        self.paths = tuple(resolve_head(module, head.path) for head in heads)
         self.preprocess = preprocess
         self.device = device
         self.precision = precision
@@ -48,12 +50,14 @@ class Network:
         self.classes_before = made.before if isinstance(made, Made) else None
         self.forwards = 0
 
-    def logits(self, images: Tensor, training: bool = False) -> Logits:
+    def logits(self, images: Tensor, training: bool = False, pad_to: int = 0) -> Logits:
         """Run a batch through the network.
 
         Args:
             images: `[images, channels, height, width]`: uint8, or floats that are normalized.
             training: whether further heads count to the loss; the modules' modes are the caller's.
+            pad_to: put blank images after fewer than so many, and leave what is said of them away:
+                to what digits a kernel rounds depends on the shape of its batch.
 
         Returns:
             Logits on the network's device, differentiable where gradients are on.
@@ -61,14 +65,35 @@ class Network:
         Raises:
             BrokenBackbone: the network fails, or gives something else than logits.
         """
-        self.forwards += len(images)
+        count = len(images)
+        self.forwards += count
+        if count < pad_to:
+            images = torch.cat([images, images.new_zeros(pad_to - count, *images.shape[1:])])
         on_device = images.to(self.device, non_blocking=True)
         if on_device.dtype == torch.uint8:
             on_device = normalize(on_device, self.preprocess)
         inputs = on_device.contiguous(memory_format=torch.channels_last)
-        with self._guarded(inputs), autocast(self.device, self.precision):
+        with self._guarded(inputs), self.computing():
             output = self.module(inputs)
-        return read_output(output, self.heads, training, self.classes_before)
+        said = read_output(output, self.heads, training, self.classes_before)
+        if count >= pad_to:
+            return said
+        return Logits(said.main[:count], tuple((extra[:count], w) for extra, w in said.extra))
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """Have the module compute in the network's precision, its heads in float32.
+
+        In eight bits, logits of many classes tie, and what a head learned is rounded away.
+        """
+        if self.precision == "fp32":
+            yield
+            return
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(autocast(self.device, self.precision))
+            for path in self.paths:
+                stack.enter_context(_in_float32(self.module.get_submodule(path), self.device))
+            yield
 
     @contextlib.contextmanager
     def _guarded(self, inputs: Tensor) -> Iterator[None]:
@@ -80,3 +105,29 @@ class Network:
             if error.__cause__ and (problem := environment_error(error.__cause__, "the network")):
                 raise problem from error
             raise
+
+
+@contextlib.contextmanager
+def _in_float32(head: nn.Module, device: torch.device) -> Iterator[None]:
+    """Have a head compute in float32, whatever autocast does around it."""
+    entered: list[torch.autocast] = []
+
+    def enter(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        entered.append(torch.autocast(device.type, enabled=False))
+        entered[-1].__enter__()
+        return tuple(each.float() if each.is_floating_point() else each for each in inputs)
+
+    def leave(*_: object) -> None:
+        # Where an input could not be made float32, it was not entered.
+        if entered:
+            entered.pop().__exit__(None, None, None)
+
+    handles = [
+        head.register_forward_pre_hook(enter),
+        head.register_forward_hook(leave, always_call=True),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -16,7 +16,23 @@ from zoo.models.changes import Changes
 from zoo.models.freeze import parse_policy
 from zoo.models.newhead import parse_head
 
-RECIPES = {"head": ("head",), "all": ("all",), "head-then-all": ("head", "all")}
+RECIPES = {
+    "probe": ("head",),
+    "head": ("head",),
+    "all": ("all",),
+    "head-then-all": ("head", "all"),
+}
+# What the epoch loop alone understands, so that naming one of them asks for it.
+OF_THE_LOOP = (
+    "epochs",
+    "optimizer",
+    "lr",
+    "momentum",
+    "weight_decay",
+    "schedule",
+    "batch_size",
+)
+MOST_VIEWS = 1000
 BAD_IMAGES = ("error", "skip")
 OPTIMIZER = "adamw"
 COUNTED = ("loss", "top1", "top5", "images", "per_class", "confusion")
@@ -43,6 +59,7 @@ class Options:
         weight_decay: as torch applies it.
         schedule: `constant`, `step:SIZE,GAMMA` or `cosine:WARMUP`.
         augment: what is done to training pictures, such as `crop,flip`; `none` for nothing.
+        views: so many augmented views of each training picture are kept, where only heads train.
         input_size: height and width in pixels of what the network sees.
         in_chans: channels that it sees; 1 for grey.
         loss: called with logits `[images, classes]` in float32 and labels `[images]`, gives a
@@ -73,6 +90,7 @@ class Options:
     weight_decay: float | None = None
     schedule: str | None = None
     augment: str | None = None
+    views: int | None = None
     input_size: int | None = None
     in_chans: int | None = None
     loss: Callable[[Any, Any], Any] | None = None
@@ -132,6 +150,7 @@ def _check_numbers(options: Options) -> None:
         ("input-size", options.input_size, 1, 2**14),
         ("in-chans", options.in_chans, 1, 2**10),
         ("workers", options.workers, 0, 2**10),
+        ("views", options.views, 1, MOST_VIEWS),
         ("seed", options.seed, 0, 2**63 - 1),
         ("weight-decay", options.weight_decay, 0, 1e9),
         ("momentum", options.momentum, 0, 1),

@@ -13,6 +13,9 @@ from typing import Any
 from zoo.licenses import in_words
 from zoo.spec import Preprocess
 
+LBFGS = "lbfgs"
+OF_EPOCHS = ("epochs", "lr", "momentum", "weight_decay", "schedule")
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -22,7 +25,8 @@ class Phase:
         name: for people: `head`, `all`.
         policy: which parameters train.
         epochs: passes over the training images.
-        optimizer: `sgd`, `adam` or `adamw`.
+        optimizer: `sgd`, `adam` or `adamw`; or `lbfgs`, which runs to the optimum of a head and
+            makes nothing of the settings below.
         lr: learning rate before the schedule's factor.
         momentum: for `sgd`.
         weight_decay: as torch applies it.
@@ -56,6 +60,7 @@ class Plan:
         head: what replaces the main head: `linear`, or `mlp:...`.
         head_at: paths of what is replaced.
         augment: what is done to training pictures; `none` for nothing.
+        views: how many augmented views of each training picture are kept; 1 where none are.
         loss: what is minimised.
         data: name, fingerprint, and images per split.
         demonstration: whether the embedded set stands in for the user's own.
@@ -84,6 +89,7 @@ class Plan:
     head: str
     head_at: str
     augment: str
+    views: int
     loss: str
     phases: tuple[Phase, ...]
     batch_size: int
@@ -118,6 +124,7 @@ class Plan:
             "classes": f"{len(self.classes)}: {_shorten(', '.join(self.classes))}",
             "preprocess": f"{size} {self.preprocess.crop} {self.preprocess.interpolation}",
             "augment": self.augment,
+            "views": self.views,
             "head": self.head,
             "head_at": self.head_at,
             "loss": self.loss,
@@ -131,6 +138,8 @@ class Plan:
         for number, phase in enumerate(self.phases):
             for name, value in asdict(phase).items():
                 if name == "name" or (name == "momentum" and phase.optimizer != "sgd"):
+                    continue
+                if phase.optimizer == LBFGS and name in OF_EPOCHS:
                     continue
                 shown = "yes" if value is True else "no" if value is False else str(value)
                 rows.append((f"{phase.name}: {name}", shown, reason(f"phases.{number}.{name}")))

@@ -47,6 +47,7 @@ def _card(job: Job, metrics: dict[str, Any]) -> ModelCard:
         settings={
             "recipe": plan.recipe,
             "augment": plan.augment,
+            "views": plan.views,
             "loss": plan.loss,
             "phases": [asdict(phase) for phase in plan.phases],
             "batch_size": plan.batch_size,
@@ -164,6 +165,7 @@ def save(
         "seconds": seconds,
         "images_per_second": network.forwards / seconds,
         "backbone_forwards": network.forwards,
+        "probe": job.probe,
         "plan": job.plan.to_dict(),
         "bad_images": job.bad,
         "base": asdict(job.base),

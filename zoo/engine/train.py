@@ -13,19 +13,21 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from zoo.data.augment import parse_augment
+from zoo.engine.choose import Learners
 from zoo.engine.device import memory_errors
 from zoo.engine.job import CLAIM, Job, load
-from zoo.engine.kept import FeatureLearner, keep_features, why_not_keep
-from zoo.engine.learners import PictureLearner, Pictures, Task, count
+from zoo.engine.kept import FeatureLearner
+from zoo.engine.learners import Pictures
 from zoo.engine.loop import Best, Course, run_phase
 from zoo.engine.metrics import Meter
 from zoo.engine.network import Network
 from zoo.engine.observe import FirstBatch, Observers
 from zoo.engine.options import Options
-from zoo.engine.plan import Phase
+from zoo.engine.phases import class_weight
+from zoo.engine.plan import LBFGS
+from zoo.engine.probing import run_probe
 from zoo.engine.record import HISTORY, MODEL, save
-from zoo.errors import Busy, DataError, EnvironmentProblem, UsageError
+from zoo.errors import Busy, EnvironmentProblem, UsageError
 from zoo.events import EpochEnded, FitEnded, FitFailed, FitStarted
 from zoo.files import environment_problem
 from zoo.models.freeze import freeze, parse_policy, select
@@ -107,41 +109,6 @@ def claim_folder(options: Options, name: str) -> Folder:
     raise AssertionError("there is always a next number")
 
 
-def _learner(
-    job: Job,
-    network: Network,
-    phase: Phase,
-    number: int,
-    pictures: Pictures,
-    first_batch: FirstBatch,
-) -> PictureLearner | FeatureLearner:
-    """Return what a phase trains on; kept features where that is proven to be the same."""
-    plan, train, val = job.plan, job.data.splits["train"], job.data.splits["val"]
-    task = Task(
-        train=train,
-        val=val,
-        classes=len(plan.classes),
-        seed=plan.seed,
-        batch_size=plan.batch_size,
-        first=first_batch,
-        augment=parse_augment(plan.augment),
-        metrics=job.options.metrics,
-    )
-    if phase.keep_features:
-        few = range(min(len(val), plan.batch_size))
-        first = next(pictures.read(val, few, network), None)
-        if first is None:
-            raise DataError("no image of the val split can be read")
-        reason = why_not_keep(network, first, len(train) + len(val))
-        if reason is None:
-            wrap = job.progress.wrap
-            kept = keep_features(network, train, pictures, wrap, first_batch)
-            held = keep_features(network, val, pictures, wrap)
-            return FeatureLearner(network, task, kept, held)
-        job.plan = plan.with_phase(number, f"auto: {reason}", keep_features=False)
-    return PictureLearner(network, task, pictures)
-
-
 def _loss(job: Job, device: torch.device) -> Loss:
     """Return what is minimised, on the device where it has weights of its own."""
     given = job.options.loss
@@ -150,14 +117,19 @@ def _loss(job: Job, device: torch.device) -> Loss:
     return given or torch.nn.functional.cross_entropy
 
 
-def train(job: Job, network: Network, pictures: Pictures, observers: Observers) -> Meter:
+def train(job: Job, network: Network, learners: Learners, observers: Observers) -> Meter:
     """Run every phase, restore the best epoch, and return its validation.
+
+    Args:
+        job: loaded.
+        network: on its device.
+        learners: make what each phase trains on.
+        observers: told of each epoch.
 
     Raises:
         Diverged: the loss stopped being a number.
         DataError: an image cannot be read, and that is not to be skipped.
     """
-    first_batch = FirstBatch(observers, network.preprocess, job.plan.classes)
     best = Best()
 
     def report(event: EpochEnded) -> None:
@@ -174,15 +146,20 @@ def train(job: Job, network: Network, pictures: Pictures, observers: Observers) 
         freeze(network.module, job.backbone, policy)
         trained = select(network.module, job.backbone.heads, policy)
         names = [name for name in network.module.state_dict() if trained.trains(name)]
-        learner = _learner(job, network, phase, number, pictures, first_batch)
+        learner = learners.make(phase, number)
+        phase = job.plan.phases[number]
         if best.state is not None:
             # A later phase can change more: what the best epoch so far had there is kept too.
             tensors = network.module.state_dict()
             best.state |= {
                 name: tensors[name].detach().clone() for name in names if name not in best.state
             }
-        course = Course(job.plan.seed, done, names, job.progress.wrap, loss, report)
-        run_phase(phase, learner, best, course)
+        if phase.optimizer == LBFGS and isinstance(learner, FeatureLearner):
+            weights = class_weight(job.options.loss)
+            job.probe = run_probe(phase, learner, best, names, weights, report)
+        else:
+            course = Course(job.plan.seed, done, names, job.progress.wrap, loss, report)
+            run_phase(phase, learner, best, course)
         done += phase.epochs
     assert best.state is not None
     assert best.meter is not None
@@ -200,11 +177,11 @@ def _run(job: Job, folder: Path, observers: Observers) -> dict[str, Any]:
     pictures = Pictures(plan.batch_size, plan.workers, plan.bad_images)
     place = str(folder.absolute())
     observers.tell("zoo_before_fit", FitStarted(plan.backbone, plan.to_dict(), place))
-    meters = {"val": train(job, network, pictures, observers)}
-    if "test" in job.data.splits:
-        split = job.data.splits["test"]
-        batches = pictures.read(split, range(len(split)), network)
-        meters["test"] = count(network, batches, len(plan.classes), job.options.metrics)
+    first_batch = FirstBatch(observers, network.preprocess, plan.classes)
+    with Learners(job, network, pictures, first_batch) as learners:
+        meters = {"val": train(job, network, learners, observers)}
+        if "test" in job.data.splits:
+            meters["test"] = learners.test()
     metrics = {name: meter.details(plan.classes) for name, meter in meters.items()}
     job.bad = dict(sorted(pictures.bad.items()))
     if job.bad:

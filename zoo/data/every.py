@@ -1,0 +1,69 @@
+"""Every image of a source, whatever split it is in, and whether it has a class or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.data.folder import EXPECTED
+from zoo.data.scan import counted, is_folder, is_image, list_folder
+from zoo.data.sources import open_data
+from zoo.data.split import FileSplit, Split
+from zoo.errors import DataError, UsageError
+
+UNKNOWN = 0
+
+
+@dataclass(frozen=True)
+class Every:
+    """All images of a source.
+
+    Args:
+        name: how a person would call them.
+        splits: that it has; what zoo itself would hold out is none of them.
+        classes: names in the order of the labels; empty where the images have none.
+        notices: what was left out or looks odd, one line each.
+    """
+
+    name: str
+    splits: tuple[Split, ...]
+    classes: tuple[str, ...]
+    notices: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return sum(map(len, self.splits))
+
+
+def open_every(source: Any) -> Every:
+    """Find all images of a source.
+
+    Args:
+        source: as `open_data` takes it, or a folder of images without classes.
+
+    Raises:
+        DataError: there are none.
+        UsageError: it is a dataset of the user's own, which may give another picture each time.
+    """
+    if source is not None and not isinstance(source, (str, Path)):
+        raise UsageError(f"features of a {type(source).__name__} are not kept", "give a folder")
+    if source is not None and (flat := _flat(Path(source))):
+        return flat
+    data = open_data(source)
+    return Every(data.name, tuple(data.splits.values()), data.classes, data.notices)
+
+
+def _flat(root: Path) -> Every | None:
+    """Return the images of a folder that has no folders in it; None of any other."""
+    if not root.is_dir():
+        return None
+    entries = list_folder(root)
+    if any(is_folder(entry) for entry in entries):
+        return None
+    names = sorted(entry.name for entry in entries if is_image(entry.name))
+    if not names:
+        raise DataError(f"{root} holds no images", EXPECTED)
+    others = len(entries) - len(names)
+    notices = (f"left out: {counted(others, 'file')} that are no images",) if others else ()
+    split = FileSplit("all", root, tuple(names), (UNKNOWN,) * len(names))
+    return Every(root.absolute().name, (split,), (), notices)

@@ -1,0 +1,137 @@
+"""What each phase of a training trains on: pictures, or features that are kept for good."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from types import TracebackType
+
+from zoo.cache import trim
+from zoo.data.augment import Draw, parse_augment
+from zoo.engine.identity import identify
+from zoo.engine.job import Job
+from zoo.engine.kept import FeatureLearner, Keeper, feature_batch
+from zoo.engine.learners import PictureLearner, Pictures, Task, count
+from zoo.engine.metrics import Meter
+from zoo.engine.network import Network
+from zoo.engine.observe import FirstBatch
+from zoo.engine.phases import loop_instead
+from zoo.engine.plan import LBFGS, Phase
+from zoo.engine.probing import why_no_optimum
+from zoo.engine.store import Shelf
+
+Learner = PictureLearner | FeatureLearner
+
+
+class Learners:
+    """Makes the learner of each phase; a context, in which kept features can be read.
+
+    Args:
+        job: whose plan says what is to be kept, and is changed where that cannot be.
+        network: on its device.
+        pictures: how they are read.
+        first_batch: shows it to observers.
+    """
+
+    def __init__(
+        self, job: Job, network: Network, pictures: Pictures, first_batch: FirstBatch
+    ) -> None:
+        self.job = job
+        self.network = network
+        self.pictures = pictures
+        self.first_batch = first_batch
+        self.keeper: Keeper | None = None
+        self.last: Learner | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Learners:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+        shelf = self.keeper.shelf if self.keeper else None
+        if shelf is not None and shelf.path is not None:
+            limit = self.job.registry.config.defaults["cache_gib"]
+            for gone in trim(int(limit * (1 << 30)), keep=shelf.path):
+                said = f"{gone.images:,} images of {gone.name} were unused the longest"
+                self.job.progress.notice(f"features of {said} and made room; see `zoo cache`")
+
+    def make(self, phase: Phase, number: int) -> Learner:
+        """Return what a phase trains on; kept features where that is proven to be the same.
+
+        Args:
+            phase: of the plan.
+            number: of the phase, from 0.
+
+        Raises:
+            DataError: an image cannot be read, and that is not to be skipped; or not one can.
+        """
+        splits, plan = self.job.data.splits, self.job.plan
+        task = Task(
+            train=splits["train"],
+            val=splits["val"],
+            classes=len(plan.classes),
+            seed=plan.seed,
+            batch_size=plan.batch_size,
+            first=self.first_batch,
+            augment=parse_augment(plan.augment),
+            metrics=self.job.options.metrics,
+        )
+        self.last = self._on_features(task, phase, number) if phase.keep_features else None
+        if self.last is None:
+            self.last = PictureLearner(self.network, task, self.pictures)
+        return self.last
+
+    def _on_features(self, task: Task, phase: Phase, number: int) -> FeatureLearner | None:
+        """Return a learner on kept features; None where the plan now says why not."""
+        plan = self.job.plan
+        keeper = self.keeper = self.keeper or self._open()
+        views = plan.views if task.augment else 1
+        images = sum(map(len, self.job.data.splits.values())) + (views - 1) * len(task.train)
+        reason = keeper.why_not(task.val) or keeper.no_room(images)
+        if phase.optimizer == LBFGS:
+            no_optimum = reason or why_no_optimum(self.network)
+            if no_optimum is not None:
+                defaults = self.job.registry.config.defaults
+                self.job.plan = loop_instead(plan, number, no_optimum, defaults)
+        if reason is not None:
+            why = f"auto: {reason}"
+            self.job.plan = self.job.plan.with_phase(number, why, keep_features=False)
+            return None
+        self._show_first(task)
+        draws: list[Draw | None] = [None]
+        if task.augment:
+            draws = [Draw(task.augment, plan.seed, epoch) for epoch in range(1, views + 1)]
+        return FeatureLearner(
+            self.network, task, keeper.keep(task.train, draws), keeper.keep(task.val)
+        )
+
+    def _open(self) -> Keeper:
+        name, about = identify(self.network, feature_batch(self.network.device))
+        shelf = self._stack.enter_context(Shelf(name, about))
+        notice = self.job.progress.notice
+        if shelf.problem:
+            notice(f"features are kept for this run only: {shelf.problem}")
+        if shelf.damaged:
+            notice(f"{len(shelf.damaged)} damaged parts of kept features are computed again")
+        return Keeper(self.network, self.pictures, shelf, self.job.progress.wrap)
+
+    def _show_first(self, task: Task) -> None:
+        """Show observers the first batch, which kept features would leave unread."""
+        if self.first_batch.wanted:
+            few = range(min(len(task.train), task.batch_size))
+            for batch in self.pictures.read(task.train, few, self.network):
+                self.first_batch.show(batch.images, batch.labels)
+
+    def test(self) -> Meter:
+        """Count the test split, as the last phase counted its own validation."""
+        split, plan = self.job.data.splits["test"], self.job.plan
+        if isinstance(self.last, FeatureLearner):
+            assert self.keeper is not None
+            return self.last.measure(self.keeper.keep(split))
+        metrics = self.job.options.metrics
+        return count(self.network, split, self.pictures, len(plan.classes), metrics)
