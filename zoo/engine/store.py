@@ -179,6 +179,7 @@ class Shelf:
 
     def find(self, digests: Sequence[bytes]) -> NDArray[np.int64]:
         """Return the row of each picture; -1 where it is not there."""
+        self.flush()
         if not len(self) or not digests:
             return np.full(len(digests), -1, dtype=np.int64)
         if self._order is None:

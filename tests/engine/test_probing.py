@@ -1,0 +1,117 @@
+"""The recipe `probe`: when it is chosen, what it leaves behind, and that it is the optimum."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import zoo
+from zoo.modelfile import read_model
+
+BASE = {"weights": "none", "device": "cpu"}
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_it_is_what_plain_finetune_does_and_says_how(pictures):
+    run = zoo.finetune("lite0", data=pictures, device="cpu")
+    plan, probe = run.record["plan"], run.record["probe"]
+    assert plan["recipe"] == "probe"
+    assert [phase["optimizer"] for phase in plan["phases"]] == ["lbfgs"]
+    assert probe["converged"]
+    assert probe["strength"] in [tried["strength"] for tried in probe["searched"]]
+    assert len(probe["accuracy"]) == 5
+    assert run.metrics["val"]["top1"] >= 0.9
+    measured = zoo.evaluate(run.path, pictures, device="cpu", split="val")
+    assert measured["loss"] == pytest.approx(run.metrics["val"]["loss"], rel=1e-5)
+    history = (run.path / "history.csv").read_text().splitlines()
+    assert len(history) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"epochs": 1}, "--epochs"),
+        ({"optimizer": "sgd"}, "--optimizer"),
+        ({"lr": 0.1}, "--lr"),
+        ({"batch_size": 8}, "--batch-size"),
+        ({"schedule": "constant"}, "--schedule"),
+        ({"augment": "flip"}, "augmented images change"),
+        ({"head": "mlp:8"}, "several layers"),
+        ({"loss": nn.CrossEntropyLoss(label_smoothing=0.1)}, "loss of your own"),
+    ],
+)
+def test_what_belongs_to_epochs_asks_for_them(pictures, given, why):
+    plan = zoo.plan("lite0", data=pictures, **given)
+    assert plan.recipe == "head"
+    assert why in plan.reasons["recipe"]
+    assert plan.phases[0].optimizer != "lbfgs"
+    with pytest.raises(zoo.UsageError, match="--recipe probe trains no epochs"):
+        zoo.plan("lite0", data=pictures, recipe="probe", **given)
+
+
+def test_every_head_is_where_its_loss_is_least(tinynet, pictures):
+    run = zoo.finetune(tinynet, data=pictures, recipe="probe", precision="fp32", **BASE)
+    module = run.model("cpu").module
+    # Without the penalty no head of three classes and 24 images is better by gradient descent
+    # from there by more than the penalty holds it back.
+    assert run.record["probe"]["converged"]
+    for head in (module.head.fc, module.aux):
+        assert head.weight.abs().sum() > 0
+    (row,) = [json.loads(line) for line in [json.dumps(run.record["probe"])]]
+    assert row["iterations"] >= 1
+
+
+def test_class_weights_are_respected(pictures):
+    heavy = torch.tensor([100.0, 1.0, 0.01])
+    heads = []
+    for loss in (None, nn.CrossEntropyLoss(), nn.CrossEntropyLoss(weight=heavy)):
+        run = zoo.finetune("lite0", data=pictures, loss=loss, device="cpu")
+        assert run.record["plan"]["recipe"] == "probe"
+        tensors = read_model(run.path / "model.safetensors")[1].tensors
+        heads.append(tensors["classifier.weight"])
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.allclose(heads[0], heads[2], rtol=0.1)
+
+
+def test_a_network_that_goes_on_after_its_head_trains_epochs(pictures):
+    run = zoo.finetune("squeezenet1_1", data=pictures, recipe="probe", input_size=64, **BASE)
+    plan = run.record["plan"]
+    assert plan["recipe"] == "head"
+    assert plan["phases"][0]["optimizer"] == "adamw"
+    assert "more after its head" in plan["reasons"]["recipe"]
+    assert len((run.path / "history.csv").read_text().splitlines()) == 21
+    assert run.record["probe"] is None
+
+
+NO_BIAS = """
+    import zoo
+
+    @zoo.hookimpl
+    def zoo_register_backbones():
+        yield zoo.Backbone(
+            name="nobias",
+            builder="plugin_nobias:build",
+            heads=(zoo.Head("1"),),
+            preprocess=zoo.Preprocess(size=16, resize=16),
+        )
+
+    def build(weights=None):
+        from torch import nn
+
+        return nn.Sequential(
+            nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+            nn.Linear(8, 5, bias=False),
+        )
+"""
+
+
+def test_a_head_without_a_bias_trains_epochs(install, pictures):
+    install("nobias", NO_BIAS)
+    run = zoo.finetune("nobias", data=pictures, recipe="probe", **BASE)
+    assert "no bias" in run.record["plan"]["reasons"]["recipe"]
+    assert run.record["plan"]["phases"][0]["keep_features"] is True
