@@ -1,7 +1,9 @@
+import io
 import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import skimage.data
 import timm
@@ -10,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.models import ConvNeXt_Tiny_Weights, EfficientNet_B0_Weights, ResNet18_Weights
 
+from zoo.data.decode import decode, decode_reduced
 from zoo.data.sources import open_data
-from zoo.data.transforms import denormalize, normalize, prepare
+from zoo.data.transforms import at_least, denormalize, normalize, prepare, prepare_source
 from zoo.errors import DataError
 from zoo.spec import Preprocess
 
@@ -138,3 +141,37 @@ def test_denormalize_gives_every_byte_back():
     assert denormalize(pixels, preprocess) is pixels
     odd = torch.tensor([-1e9, 1e9, math.inf, math.nan]).repeat(1, 3, 1, 1)
     assert denormalize(odd, preprocess)[0, :, 0].tolist() == [[0, 255, 255, 0]] * 3
+
+
+@pytest.mark.parametrize("crop", ["center", "squash", "border"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("size", [(1411, 1411), (1395, 1001)])
+def test_a_reduced_jpeg_looks_as_it_does_in_full(
+    crop: str, interpolation: str, size: tuple[int, int]
+) -> None:
+    jpeg = io.BytesIO()
+    Image.fromarray(skimage.data.retina()).resize(size).save(jpeg, "JPEG", quality=90)
+    preprocess = Preprocess((96, 128), resize=110, crop=crop, interpolation=interpolation)
+    whole = prepare(decode(jpeg), preprocess).int()
+    assert decode_reduced(jpeg, at_least(preprocess)).reduced
+    reduced = prepare_source(jpeg, preprocess).int()
+    assert 0 < (whole - reduced).abs().float().mean() < 0.5
+    assert (whole - reduced).abs().max() <= 16
+
+
+def test_the_crop_of_a_reduced_picture_is_rounded_as_in_full() -> None:
+    # At 341 of 342 columns and more, a column too far shows at once.
+    stripes = np.zeros((1537, 2049, 3), np.uint8)
+    stripes[:, ::2], stripes[:, 1020:1030] = 40, 255
+    jpeg = io.BytesIO()
+    Image.fromarray(stripes).save(jpeg, "JPEG", quality=95)
+    preprocess = Preprocess(224, resize=256)
+    pair = prepare(decode(jpeg), preprocess), prepare_source(jpeg, preprocess)
+    brightest = [pixels.float().mean(dim=(0, 1)).argmax().item() for pixels in pair]
+    assert brightest[0] == brightest[1]
+
+
+def test_nearest_takes_its_pixels_from_the_whole_picture() -> None:
+    assert at_least(Preprocess(32, interpolation="nearest")) is None
+    assert at_least(Preprocess(32, resize=40)) == (120, 120)
+    assert at_least(Preprocess((32, 64), resize=40)) == (240, 120)

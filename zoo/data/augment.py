@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from zoo.data.transforms import prepare
+from zoo.data.decode import Picture
+from zoo.data.transforms import at_least, prepare
 from zoo.errors import UsageError, did_you_mean
 from zoo.spec import Preprocess
 
@@ -115,7 +116,15 @@ class Draw:
     seed: int
     epoch: int
 
-    def __call__(self, image: Image.Image, preprocess: Preprocess, index: int) -> Tensor:
+    def at_least(self, preprocess: Preprocess) -> tuple[int, int] | None:
+        """Return the width and height that decoding must leave; None for every pixel.
+
+        Of a random crop nobody knows before it is drawn how few pixels it takes.
+        """
+        crops = self.augment is not None and "crop" in dict(self.augment.steps)
+        return None if crops else at_least(preprocess)
+
+    def __call__(self, image: Image.Image | Picture, preprocess: Preprocess, index: int) -> Tensor:
         """Change and prepare a picture.
 
         Args:
@@ -133,6 +142,7 @@ class Draw:
         with _drawing_from(self.seed, self.epoch, index):
             pixels: Tensor
             if "crop" in steps:
+                image = image.pixels if isinstance(image, Picture) else image
                 pixels = prepare(_crop(image, preprocess, steps["crop"]), _as_it_is(preprocess))
             else:
                 pixels = prepare(image, preprocess)

@@ -13,7 +13,7 @@ from zoo.data.augment import Draw
 from zoo.data.decode import UnreadableImage
 from zoo.data.pictures import check_channels
 from zoo.data.split import Split
-from zoo.data.transforms import prepare
+from zoo.data.transforms import at_least, prepare
 from zoo.errors import DataError
 from zoo.spec import Preprocess
 
@@ -68,13 +68,14 @@ def read_sample(
     """
     found = b""
     try:
+        enough = draw.at_least(preprocess) if draw else at_least(preprocess)
         if digest:
             content = split.content(index)
             found = sha256(content).digest()
-            picture, label = split.picture_of(index, content), split.labels[index]
+            picture, label = split.sample(index, enough, content)
         else:
             with draw.while_reading(index) if draw else contextlib.nullcontext():
-                picture, label = split.sample(index)
+                picture, label = split.sample(index, enough)
         if isinstance(picture, Tensor):
             check_shape(picture, preprocess)
             return Sample(picture.float(), label, index)

@@ -2,6 +2,9 @@
 
 Pillow reads the file. What it leaves open is decided here: orientation, alpha, depth, and what is
 refused. Colour profiles are left unread, as they were when published weights were trained.
+
+Where a picture is to become much smaller, a JPEG of many pixels can be decoded at a half, a quarter
+or an eighth of its size, which its coding gives almost for nothing: see `decode_reduced`.
 """
 
 from __future__ import annotations
@@ -10,12 +13,14 @@ import io
 import os
 import stat
 import warnings
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from zoo.errors import DataError
 
@@ -38,6 +43,10 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# Whether what an orientation puts at the left and at the top lay at the right or the bottom.
+_REVERSED = {2: (1, 0), 3: (1, 1), 4: (0, 1), 6: (1, 0), 7: (1, 1), 8: (0, 1)}
+_SWAPPED = (5, 6, 7, 8)
+
 # Pillow warns at half of MAX_PIXELS, and of metadata that is broken, which is not used then.
 # Appended, so that any filter of the application comes first.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, append=True)
@@ -56,6 +65,27 @@ class UnreadableImage(DataError):
         super().__init__(f"cannot read {source}: {reason}")
         self.source = source
         self.reason = reason
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as it was decoded, perhaps at a reduced scale.
+
+    Args:
+        pixels: of mode RGB.
+        size: width and height that it has in full.
+        box: left, upper, right and lower edge of what of `pixels` it fills. Where a side is no
+            multiple of the scale, the picture ends inside the last pixel.
+    """
+
+    pixels: Image.Image
+    size: tuple[int, int]
+    box: tuple[float, float, float, float]
+
+    @property
+    def reduced(self) -> bool:
+        """Whether it has fewer pixels than in full."""
+        return self.pixels.size != self.size
 
 
 def decode(source: str | Path | bytes | BinaryIO | Image.Image) -> Image.Image:
@@ -77,13 +107,31 @@ def decode(source: str | Path | bytes | BinaryIO | Image.Image) -> Image.Image:
         UnreadableImage: the file is missing, empty, truncated, damaged, larger than `MAX_PIXELS`,
             not a picture, or not a regular file.
     """
+    return decode_reduced(source, None).pixels
+
+
+def decode_reduced(
+    source: str | Path | bytes | BinaryIO | Image.Image, at_least: tuple[int, int] | None
+) -> Picture:
+    """Read a picture as `decode` does, but of a JPEG no more than is needed.
+
+    Args:
+        source: as for `decode`. What Pillow opened already is read in full.
+        at_least: width and height, upright, below which no side may fall. A JPEG is read at the
+            smallest of its scales, 1/1 to 1/8, that holds to that; all others in full. None for
+            in full.
+
+    Raises:
+        UnreadableImage: as `decode` does; `MAX_PIXELS` counts in full.
+    """
     name = _name(source)
     if isinstance(source, Image.Image):
-        return _convert(source, name, borrowed=True)
+        return _convert(source, name, None, borrowed=True)
     if isinstance(source, (str, Path)):
         with _open_file(Path(source), name) as file:
-            return _decode_file(file, name)
-    return _decode_file(io.BytesIO(source) if isinstance(source, bytes) else source, name)
+            return _decode_file(file, name, at_least)
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    return _decode_file(file, name, at_least)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -121,10 +169,10 @@ def _open_file(path: Path, name: str) -> BinaryIO:
         raise UnreadableImage(name, _shorten(error)) from error
 
 
-def _decode_file(file: BinaryIO, name: str) -> Image.Image:
+def _decode_file(file: BinaryIO, name: str, at_least: tuple[int, int] | None) -> Picture:
     try:
         with Image.open(file, formats=_formats()) as image:
-            return _convert(image, name, borrowed=False)
+            return _convert(image, name, at_least, borrowed=False)
     except UnreadableImage:
         raise
     except UnidentifiedImageError as error:
@@ -162,10 +210,14 @@ def _shorten(error: Exception) -> str:
     return line if len(line) <= 80 else line[:77] + "..."
 
 
-def _convert(image: Image.Image, name: str, *, borrowed: bool) -> Image.Image:
-    if image.width * image.height > MAX_PIXELS:
-        raise UnreadableImage(name, f"{image.width} x {image.height} are more than {MAX_PIXELS:,}")
+def _convert(
+    image: Image.Image, name: str, at_least: tuple[int, int] | None, *, borrowed: bool
+) -> Picture:
+    size = image.size
+    if size[0] * size[1] > MAX_PIXELS:
+        raise UnreadableImage(name, f"{size[0]} x {size[1]} are more than {MAX_PIXELS:,}")
     try:
+        extent = _reduce(image, at_least) if at_least else size
         image.load()
         # After loading: some formats turn the pixels then, and drop the tag.
         orientation = _orientation(image)
@@ -178,7 +230,25 @@ def _convert(image: Image.Image, name: str, *, borrowed: bool) -> Image.Image:
         upright = image.copy()
     # Pillow hands metadata on; a second decoding must not turn the picture again.
     upright.info = {}
-    return upright
+    if extent == size:
+        # Not `size`: some formats have another one once they are loaded.
+        return Picture(upright, upright.size, (0, 0, *upright.size))
+    if orientation in _SWAPPED:
+        size, extent = (size[1], size[0]), (extent[1], extent[0])
+    right, down = _REVERSED.get(orientation, (0, 0))
+    left = upright.width - extent[0] if right else 0.0
+    upper = upright.height - extent[1] if down else 0.0
+    return Picture(upright, size, (left, upper, left + extent[0], upper + extent[1]))
+
+
+def _reduce(image: Image.Image, at_least: tuple[int, int]) -> tuple[float, float]:
+    """Have a JPEG decoded at a scale; return its width and height in pixels of that scale."""
+    if not isinstance(image, JpegImageFile) or min(image.size) < 2 * min(at_least):
+        return image.size
+    if _orientation(image) in _SWAPPED:
+        at_least = at_least[1], at_least[0]
+    drafted = image.draft(None, at_least)
+    return (drafted[1][2], drafted[1][3]) if drafted else image.size
 
 
 def _orientation(image: Image.Image) -> Any:

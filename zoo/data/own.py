@@ -60,8 +60,10 @@ class OwnSplit(Split):
             raise DataError(f"{self.where(index)} is a tensor that is prepared already")
         return picture
 
-    def sample(self, index: int) -> tuple[Image.Image | Tensor, int]:
-        """Read an item, as a picture or as a tensor that is prepared already.
+    def sample(
+        self, index: int, at_least: tuple[int, int] | None = None, content: bytes | None = None
+    ) -> tuple[Image.Image | Tensor, int]:
+        """Read an item, as a picture in full or as a tensor that is prepared already.
 
         Raises:
             UnreadableImage: its picture cannot be read.

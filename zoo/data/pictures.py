@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from zoo.data.decode import decode
-from zoo.data.transforms import prepare
+from zoo.data.transforms import prepare_source
 from zoo.errors import DataError
 from zoo.spec import Preprocess
 
@@ -44,7 +43,7 @@ def prepare_one(image: Any, preprocess: Preprocess) -> Tensor:
             image = Image.fromarray(image)
         except (TypeError, ValueError) as error:
             raise DataError(f"an array {image.shape} {image.dtype} is no picture") from error
-    return check_channels(prepare(decode(image), preprocess), preprocess)
+    return check_channels(prepare_source(image, preprocess), preprocess)
 
 
 def check_channels(pixels: Tensor, preprocess: Preprocess) -> Tensor:

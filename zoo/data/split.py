@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from zoo.data.decode import decode, read_bytes
+from zoo.data.decode import Picture, decode, decode_reduced, read_bytes
 from zoo.data.scan import shorten
 from zoo.errors import DataError, did_you_mean
 
@@ -48,8 +48,15 @@ class Split(ABC):
             UnreadableImage: it cannot be read.
         """
 
-    def sample(self, index: int) -> tuple[Image.Image | Any, int]:
+    def sample(
+        self, index: int, at_least: tuple[int, int] | None = None, content: bytes | None = None
+    ) -> tuple[Image.Image | Picture | Any, int]:
         """Read a picture with its label.
+
+        Args:
+            index: which.
+            at_least: the width and height that are enough, as for `decode_reduced`.
+            content: what `content` gave, to be read instead of what lies there now.
 
         Returns:
             The picture, or a tensor of floats that somebody has prepared already; and its label.
@@ -67,14 +74,6 @@ class Split(ABC):
             DataError: a picture of this split may be another one each time.
         """
         raise DataError(f"{self.where(index)} may be another picture each time")
-
-    def picture_of(self, index: int, content: bytes) -> Image.Image:
-        """Read a picture of the content that it was found to have.
-
-        Raises:
-            UnreadableImage: it cannot be read.
-        """
-        return self.picture(index)
 
     def counts(self, n_classes: int) -> tuple[int, ...]:
         """How many pictures each class has."""
@@ -124,13 +123,16 @@ class FileSplit(Split):
         """
         return read_bytes(self.path(index))
 
-    def picture_of(self, index: int, content: bytes) -> Image.Image:
-        """Decode an image of these bytes.
+    def sample(
+        self, index: int, at_least: tuple[int, int] | None = None, content: bytes | None = None
+    ) -> tuple[Image.Image | Picture, int]:
+        """Decode an image, no larger than needed, with its label.
 
         Raises:
             UnreadableImage: it cannot be read.
         """
-        return decode(content)
+        source = self.path(index) if content is None else content
+        return decode_reduced(source, at_least), self.labels[index]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,54 @@
+"""Reading one image: training, validation, evaluation and prediction see the same bytes."""
+
+from pathlib import Path
+
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+
+from zoo.data.augment import Draw, parse_augment
+from zoo.data.dataset import Sample, read_sample
+from zoo.data.decode import decode
+from zoo.data.pictures import prepare_one
+from zoo.data.split import FileSplit
+from zoo.data.transforms import Transform, normalize, prepare
+from zoo.spec import Preprocess
+
+SMALL = Preprocess(64)
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> FileSplit:
+    """A JPEG that is decoded at a quarter of its size."""
+    Image.fromarray(skimage.data.retina()).save(tmp_path / "retina.jpg")
+    return FileSplit("all", tmp_path, ("retina.jpg",), (0,))
+
+
+def pixels(split: FileSplit, augment: str | None = None) -> torch.Tensor:
+    draw = Draw(parse_augment(augment), seed=0, epoch=0) if augment else None
+    sample = read_sample(split, SMALL, 0, draw)
+    assert isinstance(sample, Sample)
+    return sample.image
+
+
+def test_a_large_jpeg_is_the_same_wherever_it_is_read(large: FileSplit) -> None:
+    path = large.path(0)
+    seen = pixels(large)
+    assert not torch.equal(seen, prepare(decode(path), SMALL))
+    for source in (path, str(path), path.read_bytes(), path.open("rb")):
+        assert torch.equal(seen, prepare_one(source, SMALL))
+    assert torch.equal(Transform(SMALL)(path), normalize(seen[None], SMALL)[0])
+    # A mirror changes nothing of how it is decoded; the probability of 1 leaves no choice.
+    assert torch.equal(seen, pixels(large, "flip:1").flip(-1))
+
+
+def test_a_random_crop_is_cut_from_the_whole_picture(large: FileSplit) -> None:
+    path = large.path(0)
+    draw = Draw(parse_augment("crop"), seed=0, epoch=0)
+    assert torch.equal(pixels(large, "crop"), draw(decode(path), SMALL, 0))
+
+
+def test_what_pil_opened_is_read_in_full(large: FileSplit) -> None:
+    path = large.path(0)
+    assert torch.equal(prepare_one(Image.open(path), SMALL), prepare(decode(path), SMALL))
