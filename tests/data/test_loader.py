@@ -5,6 +5,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +16,19 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
+from zoo.data.augment import Draw, parse_augment
 from zoo.data.decode import decode
 from zoo.data.loader import (
+    AHEAD,
     BadImage,
     Batch,
     batch_bounds,
+    can_use_threads,
     epoch_order,
     load_batches,
     worker_problem,
 )
-from zoo.data.own import LoaderSplit
+from zoo.data.own import LoaderSplit, OwnSplit
 from zoo.data.sources import open_data
 from zoo.data.split import FileSplit
 from zoo.data.transforms import prepare
@@ -79,15 +85,16 @@ def test_the_number_of_workers_changes_nothing(split: FileSplit) -> None:
     expected = list(load_batches(split, SMALL, order, 3))
     seen = [i for batch in expected for i in batch.indices.tolist()]
     assert seen == [i for i in order if i not in (2, 3, 8)]
-    for workers in (1, 2):
-        found = list(load_batches(split, SMALL, order, 3, workers))
+    for workers, threads in [(1, 0), (2, 0), (0, 1), (0, 2), (0, 7)]:
+        found = list(load_batches(split, SMALL, order, 3, workers, threads=threads))
         assert all(same(one, other) for one, other in zip(expected, found, strict=True))
+    assert list(load_batches(split, SMALL, [], 3, threads=2)) == []
 
 
 def test_loading_draws_no_random_numbers_of_others(split: FileSplit) -> None:
     before = torch.random.get_rng_state()
-    for workers in (0, 1):
-        list(load_batches(split, SMALL, range(4), 2, workers))
+    for workers, threads in [(0, 0), (1, 0), (0, 2)]:
+        list(load_batches(split, SMALL, range(4), 2, workers, threads=threads))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -150,6 +157,94 @@ def test_a_killed_worker_is_a_problem_of_the_environment(split: FileSplit, tmp_p
     assert "workers" in said.stdout
 
 
+def readers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("zoo-read")]
+
+
+@dataclass(frozen=True)
+class Counting(FileSplit):
+    """Notes which thread reads what."""
+
+    seen: list[str] = field(default_factory=list)
+
+    def sample(self, index, at_least=None):
+        self.seen.append(threading.current_thread().name)
+        return super().sample(index, at_least)
+
+
+def test_threads_read_a_few_batches_ahead_and_end_with_whoever_asks(split: FileSplit) -> None:
+    many = Counting(split.name, split.root, split.paths * 50, split.labels * 50)
+    batches = load_batches(many, SMALL, range(len(many)), 8, threads=2)
+    assert not readers()
+    for number in (1, 2, 3):
+        next(batches)
+        most, until = 8 * (number + AHEAD), time.monotonic() + 20
+        while len(many.seen) < most and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        assert len(many.seen) == most
+    assert len(readers()) == 2
+    batches.close()
+    assert readers() == []
+    assert {name.rpartition("_")[0] for name in many.seen} == {"zoo-read"}
+    list(load_batches(split, SMALL, range(5), 2, threads=2))
+    assert readers() == []
+
+
+def test_what_is_drawn_or_their_own_is_not_read_by_threads(split: FileSplit) -> None:
+    names: list[str] = []
+
+    class Theirs(TensorDataset):
+        def __getitem__(self, index):
+            names.append(threading.current_thread().name)
+            return super().__getitem__(index)
+
+    images = torch.zeros(6, 3, 40, 48)
+    own = OwnSplit("train", Theirs(images, torch.arange(6) % 2), (*range(6),), (0, 1) * 3, 2)
+    assert len(list(load_batches(own, SMALL, range(6), 2, threads=2))) == 3
+    counting = Counting(split.name, split.root, split.paths, split.labels)
+    draw = Draw(parse_augment("crop,flip"), seed=0, epoch=0)
+    drawn = list(load_batches(counting, SMALL, range(11), 4, draw=draw, threads=2))
+    assert {*names, *counting.seen} == {threading.current_thread().name}
+    expected = load_batches(split, SMALL, range(11), 4, workers=1, draw=draw)
+    assert all(same(one, other) for one, other in zip(drawn, expected, strict=True))
+    assert not can_use_threads(own, None)
+    assert not can_use_threads(split, draw)
+    assert can_use_threads(split, None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_reading_in_threads_at_once(
+    split: FileSplit, tmp_path: Path, number: signal.Signals
+) -> None:
+    program = """
+        import pickle, signal, sys
+        from zoo.data.loader import load_batches
+        from zoo.data.split import FileSplit
+        from zoo.spec import Preprocess
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        split = pickle.loads(open("split", "rb").read())
+        many = FileSplit("all", split.root, split.paths * 9000, split.labels * 9000)
+        try:
+            for batch in load_batches(many, Preprocess(224), range(len(many)), 4, threads=2):
+                print("read", flush=True)
+        except KeyboardInterrupt:
+            print("stopped")
+    """
+    (tmp_path / "split").write_bytes(pickle.dumps(split))
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "read\n"
+        reader.send_signal(number)
+        said, _ = reader.communicate(timeout=30)
+    assert (said.split()[-1], reader.returncode) == ("stopped", 0)
+
+
 @needs_proc
 def test_an_interrupt_is_the_main_process_to_act_on(split: FileSplit) -> None:
     assert len(read_and_signal(split, signal.SIGINT)) == 550
@@ -169,9 +264,10 @@ def test_only_a_dead_worker_is_explained() -> None:
 
 def test_a_bug_in_a_worker_is_not_hidden(split: FileSplit) -> None:
     short = FileSplit(split.name, split.root, split.paths, ())
-    for workers in (0, 1):
+    for workers, threads in [(0, 0), (1, 0), (0, 2)]:
         with pytest.raises(IndexError):
-            list(load_batches(short, SMALL, [0], 1, workers))
+            list(load_batches(short, SMALL, [0], 1, workers, threads=threads))
+    assert readers() == []
 
 
 @pytest.mark.parametrize("count", range(12))

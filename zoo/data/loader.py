@@ -1,10 +1,17 @@
-"""Batches of a split, the same bytes in the same order however many processes read them."""
+"""Batches of a split, the same bytes in the same order whoever reads them, and how many.
+
+Threads read as well as processes do: Pillow lets others run while it decodes and resizes. They
+start at once, and what they read need not travel. Processes are for code that is somebody else's,
+and for what draws at random, since torch has one generator for all threads.
+"""
 
 from __future__ import annotations
 
 import re
 import signal
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,8 +21,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from zoo.data.augment import Draw
-from zoo.data.dataset import BadImage, Sample, SplitDataset
-from zoo.data.split import Split
+from zoo.data.dataset import BadImage, Sample, SplitDataset, read_sample
+from zoo.data.split import ArraySplit, FileSplit, Split
 from zoo.errors import EnvironmentProblem, UsageError
 from zoo.spec import Preprocess
 
@@ -23,6 +30,7 @@ __all__ = [
     "BadImage",
     "Batch",
     "batch_bounds",
+    "can_use_threads",
     "epoch_order",
     "load_batches",
     "worker_problem",
@@ -30,6 +38,9 @@ __all__ = [
 
 
 FEWER_WORKERS = "free some memory, or use fewer workers, or 0"
+
+# How many batches threads read before they are asked for, as torch's processes do.
+AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -98,6 +109,7 @@ def load_batches(
     draw: Draw | None = None,
     digest: bool = False,
     training: bool = False,
+    threads: int = 0,
 ) -> Iterator[Batch]:
     """Read images of a split, batch by batch.
 
@@ -111,6 +123,8 @@ def load_batches(
         draw: changes the pictures at random; None leaves them as they are.
         digest: whether to digest their content too.
         training: whether a single image left over joins the batch before.
+        threads: of this process that read, in place of workers; where `can_use_threads` says no,
+            it reads without them.
 
     Yields:
         Every position of the order once, as an image or as a bad one.
@@ -119,9 +133,13 @@ def load_batches(
         EnvironmentProblem: a worker was killed, or there is no memory to share with it.
     """
     bounds = batch_bounds(len(order), batch_size, training)
+    batches = [list(order[first:last]) for first, last in bounds]
+    if threads and not workers and can_use_threads(split, draw):
+        yield from _read_in_threads(split, preprocess, batches, threads, pin_memory, digest)
+        return
     loader = DataLoader(
         SplitDataset(split, preprocess, draw, digest),
-        batch_sampler=[list(order[first:last]) for first, last in bounds],
+        batch_sampler=batches,
         collate_fn=partial(_collate, preprocess=preprocess),
         num_workers=workers,
         pin_memory=pin_memory,
@@ -141,6 +159,46 @@ def load_batches(
         if not workers:
             raise
         raise _dead_worker("exited") from error
+
+
+def can_use_threads(split: Split, draw: Draw | None) -> bool:
+    """Whether several threads of one process may read a split at once.
+
+    A `Dataset` of the user's own may not bear it, and what is drawn comes from torch's generator,
+    of which there is one.
+    """
+    return draw is None and isinstance(split, (FileSplit, ArraySplit))
+
+
+def _read_in_threads(
+    split: Split,
+    preprocess: Preprocess,
+    batches: Sequence[Sequence[int]],
+    threads: int,
+    pin_memory: bool,
+    digest: bool,
+) -> Iterator[Batch]:
+    """Read batches ahead of whoever asks for them, a few at most."""
+    waiting: deque[list[Future[Sample | BadImage]]] = deque()
+    rest = iter(batches)
+    read = partial(read_sample, split, preprocess, digest=digest)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="zoo-read")
+
+    def read_ahead() -> None:
+        for batch in rest:
+            waiting.append([pool.submit(read, index) for index in batch])
+            if len(waiting) >= AHEAD:
+                return
+
+    try:
+        read_ahead()
+        while waiting:
+            batch = _collate([future.result() for future in waiting.popleft()], preprocess)
+            read_ahead()
+            yield batch.pin_memory() if pin_memory else batch
+    finally:
+        # Whoever stops early waits for the images that are being read, and for no others.
+        pool.shutdown(cancel_futures=True)
 
 
 def worker_problem(error: RuntimeError) -> EnvironmentProblem | None:
