@@ -96,9 +96,13 @@ def test_what_a_killed_process_had_made_whole_stays(alone):
 
 
 def test_an_interrupted_one_keeps_all_it_made():
-    with pytest.raises(KeyboardInterrupt), Shelf("a") as shelf:
-        shelf.add(digests(1), {"fc": torch.ones(1, 2)})
-        raise KeyboardInterrupt
+    def interrupted():
+        with Shelf("a") as shelf:
+            shelf.add(digests(1), {"fc": torch.ones(1, 2)})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     with Shelf("a") as again:
         assert again.find(digests(1)).tolist() == [0]
 
