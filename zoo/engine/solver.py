@@ -18,7 +18,7 @@ from zoo.engine.standard import Standard
 MEMORY, MEMORY_BYTES = 10, 256 << 20
 # Of the decrease that the slope promises, what a step must keep.
 ENOUGH = 1e-4
-SHORTEST = 1e-8
+SHORTEST = 1e-4
 # After so many steps that gain nothing, no further one will.
 IDLE = 3
 
@@ -178,8 +178,10 @@ def minimise(
             factor = -slope * length / (2 * (new - loss - slope * length))
             factor = factor.nan_to_num(0.1, 0.1, 0.1).clamp(0.1, 0.5)
             length = torch.where(short, length * factor, length)
-            # No step at all is short enough to decrease what rounding alone moves.
-            length = torch.where(length < SHORTEST, torch.zeros_like(length), length)
+            # No step is short enough to decrease what rounding alone moves.
+            lost = length < SHORTEST
+            length = torch.where(lost, torch.zeros_like(length), length)
+            idle = torch.where(lost, torch.full_like(idle, IDLE), idle)
         slow = loss - new <= max(stall, noise) * loss
         idle = torch.where(slow, idle + 1, torch.zeros_like(idle))
         steps.remember(there - weights, new_gradient - gradient)
