@@ -354,3 +354,16 @@ def test_arguments_that_do_not_fit(digits):
         fit_probe(features, labels, 10, folds=1)
     with pytest.raises(UsageError, match="no images"):
         fit_probe(features, labels, 10, rows=torch.empty(0, dtype=torch.long))
+
+
+def test_views_of_an_image_are_held_out_together():
+    # Every image is its own cluster, its label drawn at random: nothing can be learned but by
+    # meeting another view of the very image.
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(40, 200, generator=generator)
+    labels = torch.randint(2, (40,), generator=generator).repeat_interleave(3)
+    views = images.repeat_interleave(3, dim=0) + 0.01 * torch.randn(120, 200, generator=generator)
+    together = fit_probe(views, labels, 2, views=3)
+    apart = fit_probe(views, labels, 2)
+    assert sum(apart.accuracy) / 5 > 0.9
+    assert sum(together.accuracy) / 5 < 0.75

@@ -105,21 +105,18 @@ def why_no_probe(options: Options, changing: str | None) -> str | None:
         return changing
     if options.changes.head.hidden:
         return "a head of several layers has no one optimum"
-    if class_weight(options.loss) is None and options.loss is not None:
+    if not is_cross_entropy(options.loss):
         return "a loss of your own is minimised epoch by epoch"
     return None
 
 
-def class_weight(loss: Any) -> torch.Tensor | None:
-    """Return the weights of classes in a plain cross-entropy; None of any other loss.
-
-    Ones where it has none.
-    """
-    if loss is None or type(loss) is not torch.nn.CrossEntropyLoss:
-        return None
-    if loss.label_smoothing or loss.reduction != "mean" or loss.ignore_index >= 0:
-        return None
-    return loss.weight if loss.weight is not None else torch.ones(1)
+def is_cross_entropy(loss: Any) -> bool:
+    """Whether a loss is plain cross-entropy, its classes weighted or not, which a probe finds."""
+    if loss is None:
+        return True
+    return type(loss) is torch.nn.CrossEntropyLoss and (
+        not loss.label_smoothing and loss.reduction == "mean" and loss.ignore_index < 0
+    )
 
 
 def probe_phase() -> Phase:

@@ -74,6 +74,7 @@ def fit_probe(
     strengths: Sequence[float] | None = None,
     strength: float | None = None,
     rows: Tensor | None = None,
+    views: int = 1,
     device: torch.device | str = "cpu",
 ) -> Probe:
     """Train a linear head to its optimum, its regularisation chosen by cross-validation.
@@ -100,6 +101,7 @@ def fit_probe(
             out once the log loss has turned.
         strength: takes this one, and chooses nothing.
         rows: numbers of the rows to train on, in any order; None for all.
+        views: so many rows in turn are of one image, and are held out together.
         device: where to compute.
 
     Returns:
@@ -120,7 +122,7 @@ def fit_probe(
     elif strength is not None:
         reason, search = "as given", None
     else:
-        strength, reason, search = _search(fit, labels, folds, seed, strengths or STRENGTHS)
+        strength, reason, search = _search(fit, labels, folds, seed, strengths or STRENGTHS, views)
     best, passes = fit.last(strength, search.start if search else None)
     weight, bias = standard.fold_back(best.weights[0, :, :-1], best.weights[0, :, -1])
     weight, bias = _spread(weight, bias, present, classes, len(labels))
@@ -269,10 +271,10 @@ class _Ended:
 
 
 def _search(
-    fit: _Fit, labels: Tensor, folds: int, seed: int, strengths: Sequence[float]
+    fit: _Fit, labels: Tensor, folds: int, seed: int, strengths: Sequence[float], views: int
 ) -> tuple[float, str, _Search | None]:
     """Return the strength to take, why, and what was searched."""
-    fold = deal_folds(labels, folds, seed)
+    fold = deal_folds(labels[::views], folds, seed).repeat_interleave(views)
     count = int(fold.max()) + 1
     if count < 2:
         return DEFAULT_STRENGTH, "too few images to hold any out", None

@@ -84,6 +84,7 @@ def run_probe(
             learner.task.classes,
             class_weight=class_weight,
             seed=learner.task.seed,
+            views=kept.views,
             device=network.device,
         )
         _set(network.module.get_submodule(path), probe)

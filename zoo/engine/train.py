@@ -23,7 +23,6 @@ from zoo.engine.metrics import Meter
 from zoo.engine.network import Network
 from zoo.engine.observe import FirstBatch, Observers
 from zoo.engine.options import Options
-from zoo.engine.phases import class_weight
 from zoo.engine.plan import LBFGS
 from zoo.engine.probing import run_probe
 from zoo.engine.record import HISTORY, MODEL, save
@@ -155,7 +154,7 @@ def train(job: Job, network: Network, learners: Learners, observers: Observers) 
                 name: tensors[name].detach().clone() for name in names if name not in best.state
             }
         if phase.optimizer == LBFGS and isinstance(learner, FeatureLearner):
-            weights = class_weight(job.options.loss)
+            weights = getattr(job.options.loss, "weight", None)
             job.probe = run_probe(phase, learner, best, names, weights, report)
         else:
             course = Course(job.plan.seed, done, names, job.progress.wrap, loss, report)
