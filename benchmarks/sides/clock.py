@@ -1,0 +1,23 @@
+"""A plugin that writes down when a training of zoo's begins, ends an epoch, and is done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import zoo
+from benchmarks.sides.marks import DONE, EPOCH, READY, mark
+
+
+@zoo.hookimpl
+def zoo_before_fit(event: Any) -> None:
+    mark(READY)
+
+
+@zoo.hookimpl
+def zoo_after_epoch(event: Any) -> None:
+    mark(EPOCH)
+
+
+@zoo.hookimpl
+def zoo_after_fit(event: Any) -> None:
+    mark(DONE)

@@ -1,0 +1,124 @@
+"""The networks that all sides train, as their libraries build them: zoo has no part in it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+CLASSES = 10
+BATCH = 32
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network, and what its library publishes of its preprocessing.
+
+    Args:
+        library: `torchvision` or `timm`.
+        name: in the library.
+        head: its last layer.
+        resize: the shorter side before the crop of 224.
+        interpolation: as torchvision names it.
+        mean: of each channel.
+        std: of each channel.
+        installed: whether zoo finds real weights for it without being told; else random ones are
+            given to all sides.
+    """
+
+    library: str
+    name: str
+    head: str
+    resize: int
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    installed: bool = False
+
+
+NETWORKS = {
+    "resnet18": Network("torchvision", "resnet18", "fc", 256, "bilinear", *IMAGENET),
+    "vit_tiny_patch16_224": Network(
+        "timm", "vit_tiny_patch16_224", "head", 248, "bicubic", (0.5,) * 3, (0.5,) * 3
+    ),
+    "lite0": Network(
+        "timm",
+        "tf_efficientnet_lite0",
+        "classifier",
+        256,
+        "bicubic",
+        (127 / 255,) * 3,
+        (128 / 255,) * 3,
+        installed=True,
+    ),
+}
+
+
+def build(network: Network, classes: int = 1000) -> nn.Module:
+    """Build a network on random weights."""
+    if network.library == "timm":
+        import timm
+
+        return timm.create_model(network.name, num_classes=classes)
+    from torchvision import models
+
+    return models.get_model(network.name, num_classes=classes)
+
+
+def build_on(network: Network, weights: Path) -> nn.Module:
+    """Build a network on weights for 1,000 classes, and give it a last layer for ours."""
+    from safetensors.torch import load_file
+    from torch import nn
+
+    model = build(network)
+    model.load_state_dict(load_file(weights))
+    head = model.get_submodule(network.head)
+    setattr(model, network.head, nn.Linear(head.in_features, CLASSES))
+    return model
+
+
+def evaluation(network: Network) -> Callable[[object], torch.Tensor]:
+    """Return how pictures are prepared for evaluation."""
+    from torchvision import transforms
+
+    return transforms.Compose(
+        [
+            transforms.Resize(network.resize, transforms.InterpolationMode(network.interpolation)),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize(network.mean, network.std),
+        ]
+    )
+
+
+def device() -> torch.device:
+    """Return where to compute: the GPU, if there is one."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def save(model: nn.Module, path: Path) -> None:
+    """Write the model file."""
+    from safetensors.torch import save_file
+
+    save_file({name: it.contiguous().cpu() for name, it in model.state_dict().items()}, path)
+
+
+def asked(about: str | None) -> argparse.Namespace:
+    """Read what a side is asked on its command line."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--network", choices=NETWORKS, required=True)
+    parser.add_argument("--data", type=Path, required=True, help="has train/ and val/")
+    parser.add_argument("--weights", type=Path, required=True, help="a .safetensors file")
+    parser.add_argument("--out", type=Path, required=True, help="the file to write")
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2)
+    return parser.parse_args()
