@@ -49,8 +49,12 @@ def fetch(work: Path, package: Path | None = None) -> Path:
         return unpacked / DRAWINGS
     for tool in ("dpkg",) if package else ("apt-get", "dpkg"):
         if shutil.which(tool) is None:
-            hint = "give the package with --package FILE" if tool == "apt-get" else "needs Debian"
-            raise NoPictures(f"the pictures are made of {PACKAGE}: no {tool} here; {hint}")
+            hint = "use Debian or one of its kin"
+            if tool == "apt-get":
+                hint = "fetch it elsewhere and give it with --package FILE"
+            raise NoPictures(
+                f"the pictures are made of Debian's {PACKAGE}, and there is no {tool}; {hint}"
+            )
     work.mkdir(parents=True, exist_ok=True)
     found = package or _download(work)
     partial = work / "clipart.partial"
