@@ -74,6 +74,10 @@ class _Poll(threading.Thread):
                 self.peak = max(self.peak or 0.0, now)
 
 
+def _terminated(*_: object) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
 def watch(command: list[str], folder: Path, environment: dict[str, str]) -> Watched:
     """Run a command to its end.
 
@@ -98,6 +102,8 @@ def watch(command: list[str], folder: Path, environment: dict[str, str]) -> Watc
             stderr=errors,
             start_new_session=True,
         )
+        # Else a measurement that is stopped would leave this to disturb the next one.
+        before = signal.signal(signal.SIGTERM, _terminated)
         poll = _Poll(process.pid)
         poll.start()
         try:
@@ -107,6 +113,7 @@ def watch(command: list[str], folder: Path, environment: dict[str, str]) -> Watc
             poll.done.set()
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            signal.signal(signal.SIGTERM, before)
         if code:
             errors.seek(0)
             raise Failed(f"{' '.join(command)} failed:\n{errors.read()[-4000:]}")

@@ -1,4 +1,5 @@
 import os
+import subprocess
 import sys
 import textwrap
 import time
@@ -15,6 +16,16 @@ CHILD = "import time; held = b'x' * (200 << 20); time.sleep(1.5)"
 def side(program, folder):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return watch([sys.executable, "-c", textwrap.dedent(program)], folder, environment)
+
+
+def ends(process):
+    """Whether a process ends; it may not be waited for at once by whoever inherits it."""
+    left = Path("/proc", process, "stat")
+    for _ in range(100):
+        if not left.exists() or left.read_text().rpartition(")")[2].split()[0] == "Z":
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def test_a_side_says_how_far_it_is(tmp_path):
@@ -58,10 +69,24 @@ def test_what_a_side_leaves_running_is_ended(tmp_path):
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
         print(child.pid)
     """
-    left = Path("/proc", side(program, tmp_path).output.strip(), "stat")
-    for _ in range(100):
-        # Ended, and maybe not yet waited for by whoever inherits it.
-        if not left.exists() or left.read_text().rpartition(")")[2].split()[0] == "Z":
-            return
-        time.sleep(0.05)
-    pytest.fail("it still runs")
+    assert ends(side(program, tmp_path).output.strip())
+
+
+def test_a_measurement_that_is_terminated_ends_its_side(tmp_path):
+    program = f"""
+        import os, sys
+        from pathlib import Path
+        from benchmarks.sides.watch import watch
+        told = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+        watch([sys.executable, "-c", told], Path({str(tmp_path)!r}), dict(os.environ))
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    with subprocess.Popen(command, env=environment) as measurement:
+        output = tmp_path / "output.txt"
+        while not output.exists() or not output.read_text().endswith("\n"):
+            assert measurement.poll() is None
+            time.sleep(0.05)
+        measurement.terminate()
+        assert measurement.wait() == 143
+    assert ends(output.read_text().strip())
