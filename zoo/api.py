@@ -281,9 +281,10 @@ def finetune(name: str | Backbone, *, quiet: bool = True, **options: Any) -> Run
         name: id, bare name or alias, or a backbone of the registry.
         quiet: say nothing on stderr.
         options: `data`, `classes`, `out`, `train`, `recipe`, `head`, `head_at`, `epochs`,
-            `batch_size`, `optimizer`, `lr`, `momentum`, `weight_decay`, `schedule`, `augment`,
-            `input_size`, `in_chans`, `loss`, `metrics`, `weights`, `device`, `precision`, `seed`,
-            `workers`, `bad_images`; see `zoo.engine.options.Options`.
+            `batch_size`, `micro_batch_size`, `optimizer`, `lr`, `momentum`, `weight_decay`,
+            `schedule`, `augment`, `input_size`, `in_chans`, `loss`, `metrics`, `weights`, `device`,
+            `precision`, `seed`, `workers`, `cache_images`, `bad_images`; see
+            `zoo.engine.options.Options`.
 
     Raises:
         ZooError: of the kind that says what was wrong; nothing half-written is left.

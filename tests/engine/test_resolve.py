@@ -23,6 +23,7 @@ def test_what_is_given_is_kept(tinynet, pictures):
     given = {
         "epochs": 3,
         "batch_size": 5,
+        "micro_batch_size": 3,
         "optimizer": "sgd",
         "lr": 0.5,
         "momentum": 0.1,
@@ -91,6 +92,8 @@ def test_a_plan_touches_nothing(pictures, tmp_path, monkeypatch):
         ({"epochs": (1, 2)}, "2 values"),
         ({"lr": -1.0}, "positive"),
         ({"batch_size": 1}, "from 2"),
+        ({"micro_batch_size": 0}, "from 1"),
+        ({"batch_size": 8, "micro_batch_size": 9}, "more than the batch size, 8"),
         ({"workers": -1}, "from 0"),
         ({"seed": 2**64}, "from 0"),
         ({"weight_decay": float("nan")}, "from 0"),

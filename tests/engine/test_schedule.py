@@ -52,3 +52,25 @@ def test_optimizers():
     assert type(make_optimizer("adam", parameters, 0.1, 0.9, 0.0)) is torch.optim.Adam
     with pytest.raises(zoo.UsageError, match="did you mean adam, adamw"):
         make_optimizer("adamm", parameters, 0.1, 0.9, 0.01)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_one_kernel_for_all_parameters_gives_what_one_for_each_gives(name):
+    given = {"sgd": 0.9, "adam": 0.0, "adamw": 0.0}[name]
+    found = {}
+    for fused in (True, False, True):
+        torch.manual_seed(0)
+        # No bias before batch norm: its gradient is noise, of which Adam makes whole steps.
+        first = nn.Conv2d(3, 8, 3, bias=False)
+        layers = nn.Sequential(first, nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 3))
+        optimizer = make_optimizer(name, list(layers.parameters()), 0.05, given, 0.01)
+        assert optimizer.param_groups[0]["fused"] is True
+        optimizer.param_groups[0]["fused"] = fused
+        for _ in range(5):
+            optimizer.zero_grad()
+            layers(torch.randn(4, 3, 9, 9)).square().mean().backward()
+            optimizer.step()
+        found.setdefault(fused, []).append(nn.utils.parameters_to_vector(layers.parameters()))
+    one, again = found[True]
+    assert torch.equal(one, again)
+    torch.testing.assert_close(one, found[False][0], rtol=1e-4, atol=1e-6)

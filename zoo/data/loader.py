@@ -110,6 +110,7 @@ def load_batches(
     digest: bool = False,
     training: bool = False,
     threads: int = 0,
+    bounds: Sequence[tuple[int, int]] | None = None,
 ) -> Iterator[Batch]:
     """Read images of a split, batch by batch.
 
@@ -125,6 +126,7 @@ def load_batches(
         training: whether a single image left over joins the batch before.
         threads: of this process that read, in place of workers; where `can_use_threads` says no,
             it reads without them.
+        bounds: where the order is cut into batches, which may be empty; None for `batch_bounds`.
 
     Yields:
         Every position of the order once, as an image or as a bad one.
@@ -132,7 +134,8 @@ def load_batches(
     Raises:
         EnvironmentProblem: a worker was killed, or there is no memory to share with it.
     """
-    bounds = batch_bounds(len(order), batch_size, training)
+    if bounds is None:
+        bounds = batch_bounds(len(order), batch_size, training)
     batches = [list(order[first:last]) for first, last in bounds]
     if threads and not workers and can_use_threads(split, draw):
         yield from _read_in_threads(split, preprocess, batches, threads, pin_memory, digest)

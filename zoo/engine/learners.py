@@ -10,6 +10,7 @@ from torch import Tensor
 
 from zoo.data.augment import Augment, Draw
 from zoo.data.dataset import check_shape
+from zoo.data.keep import Bounds, KeptPictures
 from zoo.data.loader import Batch, batch_bounds, epoch_order, load_batches
 from zoo.data.own import LoaderSplit, OwnSplit
 from zoo.data.split import Split
@@ -30,12 +31,14 @@ class Pictures:
         workers: processes that decode.
         bad_images: `error` stops at the first, `skip` leaves them out.
         bad: why, by path, for those met so far.
+        kept: those that need no decoding any more; None decodes each time.
     """
 
     batch_size: int
     workers: int
     bad_images: str
     bad: dict[str, str] = field(default_factory=dict)
+    kept: KeptPictures | None = None
 
     def steps(self, split: Split) -> int:
         """How many batches a split makes in training."""
@@ -74,19 +77,7 @@ class Pictures:
         if draw is None and isinstance(split, OwnSplit):
             # What a Dataset draws is then the same each time, whoever reads it.
             draw = Draw(None, seed=0, epoch=0)
-        pinned = network.device.type == "cuda"
-        batches = load_batches(
-            split,
-            network.preprocess,
-            order,
-            self.batch_size,
-            self.workers,
-            pin_memory=pinned,
-            draw=draw,
-            digest=digest,
-            training=training,
-        )
-        for batch in batches:
+        for batch in self._batches(split, order, network, draw, digest, training):
             for bad in batch.bad:
                 if self.bad_images == "error":
                     hint = "remove it, or give --bad-images skip"
@@ -94,6 +85,38 @@ class Pictures:
                 self.bad[bad.path] = bad.reason
             if len(batch.labels):
                 yield batch
+
+    def _batches(
+        self,
+        split: Split,
+        order: Sequence[int],
+        network: Network,
+        draw: Draw | None,
+        digest: bool,
+        training: bool,
+    ) -> Iterator[Batch]:
+        """Decode batches, or take them from where they are kept."""
+        pinned = network.device.type == "cuda"
+
+        def load(order: Sequence[int], bounds: Bounds) -> Iterator[Batch]:
+            return load_batches(
+                split,
+                network.preprocess,
+                order,
+                self.batch_size,
+                self.workers,
+                pin_memory=pinned,
+                draw=draw,
+                bounds=bounds,
+                digest=digest,
+            )
+
+        bounds = batch_bounds(len(order), self.batch_size, training)
+        still = draw is None and not digest
+        shelf = self.kept.shelf(split, network.preprocess) if self.kept and still else None
+        if shelf is None:
+            return load(order, bounds)
+        return shelf.read(order, bounds, load, pinned)
 
 
 def _check_first(images: Tensor, network: Network) -> None:

@@ -7,6 +7,7 @@ or kept features through the heads, is behind `Learner`.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ from torch import Tensor, nn
 from zoo.engine.metrics import Meter
 from zoo.engine.plan import Phase
 from zoo.engine.schedule import make_optimizer, parse_schedule
+from zoo.engine.step import Room, Step
 from zoo.errors import DataError, Diverged
 from zoo.events import EpochEnded
-from zoo.models.outputs import Logits, Loss, check_logits, classification_loss
+from zoo.models.outputs import Logits, Loss
 
 Batches = Iterator[tuple[Any, Tensor]]
 
@@ -81,6 +83,7 @@ class Course:
         progress: wraps an epoch's batches to show them.
         loss: what is minimised.
         report: told of each epoch.
+        room: how many images go through the network at once; None for a whole batch.
     """
 
     seed: int
@@ -89,6 +92,7 @@ class Course:
     progress: Callable[[Batches, int, str], Batches]
     loss: Loss
     report: Callable[[EpochEnded], None]
+    room: Room | None = None
 
 
 def run_phase(phase: Phase, learner: Learner, best: Best, course: Course) -> None:
@@ -99,12 +103,15 @@ def run_phase(phase: Phase, learner: Learner, best: Best, course: Course) -> Non
         BrokenBackbone: the network gives probabilities and not logits.
         UsageError: a loss or a metric that the user gave fails.
         DataError: not one image of a split can be read.
+        EnvironmentProblem: memory runs out, however few images go through the network at once.
     """
     factor = parse_schedule(phase.schedule)
     trained = [p for p in learner.module.parameters() if p.requires_grad]
     optimizer = make_optimizer(
         phase.optimizer, trained, phase.lr, phase.momentum, phase.weight_decay
     )
+    room = course.room or Room(sys.maxsize, lambda size: None)
+    take_step = Step(learner, optimizer, course.loss, course.names, room)
     for epoch in range(1, phase.epochs + 1):
         began = time.perf_counter()
         number = course.done + epoch
@@ -117,14 +124,7 @@ def run_phase(phase: Phase, learner: Learner, best: Best, course: Course) -> Non
             # The middle of the step, so that warm-up does not begin at nought.
             share = (epoch - 1 + (step + 0.5) / learner.steps) / phase.epochs
             lr = _set_rate(optimizer, phase.lr * factor(share, epoch - 1))
-            said = learner.logits(inputs, training=True)
-            loss = classification_loss(said, labels, course.loss)
-            if epoch == 1 and step == 0:
-                check_logits(said.main)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            loss_sum += loss.detach() * len(labels)
+            loss_sum += take_step(inputs, labels) * len(labels)
             images += len(labels)
         meter = learner.validate()
         metrics, train_loss = meter.summary(), loss_sum.item() / max(images, 1)

@@ -53,6 +53,8 @@ class Options:
         head_at: path of the module that it replaces; None for the leaf that ends in the classes.
         epochs: per phase; one value is for every phase.
         batch_size: images per step.
+        micro_batch_size: images that go through the network at once; the gradients of a step's
+            parts are summed.
         optimizer: `sgd`, `adam` or `adamw`.
         lr: per phase; after one value, later phases take a tenth of it.
         momentum: for `sgd`.
@@ -72,6 +74,7 @@ class Options:
         precision: `auto`, `fp32` or `bf16`.
         seed: of all randomness.
         workers: processes that decode.
+        cache_images: keep prepared pictures, so that each is decoded once.
         bad_images: `error` or `skip`.
     """
 
@@ -84,6 +87,7 @@ class Options:
     head_at: str | None = None
     epochs: int | Sequence[int] | None = None
     batch_size: int | None = None
+    micro_batch_size: int | None = None
     optimizer: str | None = None
     lr: float | Sequence[float] | None = None
     momentum: float | None = None
@@ -100,6 +104,7 @@ class Options:
     precision: str = "auto"
     seed: int | None = None
     workers: int | None = None
+    cache_images: bool | None = None
     bad_images: str | None = None
 
     @property
@@ -147,6 +152,7 @@ def _check_numbers(options: Options) -> None:
     checks = (
         ("classes", options.classes, 2, 2**31),
         ("batch-size", options.batch_size, 2, 2**31),
+        ("micro-batch-size", options.micro_batch_size, 1, 2**31),
         ("input-size", options.input_size, 1, 2**14),
         ("in-chans", options.in_chans, 1, 2**10),
         ("workers", options.workers, 0, 2**10),

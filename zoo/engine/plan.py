@@ -67,10 +67,12 @@ class Plan:
         recipe: name of the recipe, or of the policy.
         phases: in order.
         batch_size: images per step.
+        micro_batch_size: images that go through the network at once.
         device: as torch names it.
         precision: `fp32` or `bf16`.
         seed: of all randomness.
         workers: processes that decode.
+        cache_images: whether prepared pictures are kept, so that each is decoded once.
         bad_images: `error` or `skip`.
         val_fraction: how much of each class is held out where the data has no val split.
         reasons: why each value is what it is, by field; `phases.N.field` for a phase's.
@@ -93,10 +95,12 @@ class Plan:
     loss: str
     phases: tuple[Phase, ...]
     batch_size: int
+    micro_batch_size: int
     device: str
     precision: str
     seed: int
     workers: int
+    cache_images: bool
     bad_images: str
     val_fraction: float
     reasons: Mapping[str, str] = field(default_factory=dict)
@@ -104,6 +108,11 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain data for JSON."""
         return asdict(self)
+
+    def changed(self, reason: str, **changes: Any) -> Plan:
+        """Return the plan with values changed, and why."""
+        reasons = {**self.reasons, **dict.fromkeys(changes, reason)}
+        return replace(self, reasons=reasons, **changes)
 
     def with_phase(self, number: int, reason: str, **changes: Any) -> Plan:
         """Return the plan with a phase changed (counted from 0), and why."""
@@ -141,11 +150,24 @@ class Plan:
                     continue
                 if phase.optimizer == LBFGS and name in OF_EPOCHS:
                     continue
-                shown = "yes" if value is True else "no" if value is False else str(value)
-                rows.append((f"{phase.name}: {name}", shown, reason(f"phases.{number}.{name}")))
-        for name in ("batch_size", "device", "precision", "seed", "workers", "bad_images"):
-            rows.append((name, str(getattr(self, name)), reason(name)))
+                why = reason(f"phases.{number}.{name}")
+                rows.append((f"{phase.name}: {name}", _shown(value), why))
+        for name in (
+            "batch_size",
+            "micro_batch_size",
+            "device",
+            "precision",
+            "seed",
+            "workers",
+            "cache_images",
+            "bad_images",
+        ):
+            rows.append((name, _shown(getattr(self, name)), reason(name)))
         return rows
+
+
+def _shown(value: Any) -> str:
+    return "yes" if value is True else "no" if value is False else str(value)
 
 
 def _shorten(text: str, width: int = 60) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from zoo.config import Config
 from zoo.data.augment import parse_augment
-from zoo.data.split import ImageData
+from zoo.data.keep import bytes_needed, in_words, where_kept
+from zoo.data.split import ImageData, Split
 from zoo.engine.device import resolve_device, resolve_precision
 from zoo.engine.options import Options, name_of
 from zoo.engine.phases import Start, Values, choose_recipe, phases_of
@@ -45,6 +46,41 @@ def _batch_size(values: Values, options: Options, data: ImageData) -> int:
         return given
     size: int = values.default("batch_size", options.batch_size, "batch_size")
     return size
+
+
+def _micro_batch_size(values: Values, options: Options, batch_size: int) -> int:
+    given = options.micro_batch_size
+    if given is not None and given > batch_size:
+        message = f"--micro-batch-size {given} is more than the batch size, {batch_size}"
+        raise UsageError(message, "it is what a batch is cut into")
+    size: int = values.take("micro_batch_size", given, batch_size, "a whole batch at once")
+    return size
+
+
+def _cache_images(values: Values, options: Options, data: ImageData, start: Start) -> bool:
+    if not options.cache_images:
+        given: bool = values.take("cache_images", options.cache_images, False, "not asked for")
+        return given
+    if not data.still:
+        message = "--cache-images, but your data may give other pictures each time"
+        raise UsageError(message, "keep them in your Dataset, where they do not change")
+    splits = kept_splits(data, options.augment)
+    size = bytes_needed(sum(map(len, splits.values())), start.preprocess)
+    place = where_kept(size)
+    named = " and ".join(splits)
+    why = f"as given: {named}, {in_words(size)} {place}"
+    if "train" not in splits:
+        why += "; augmented images change"
+    if place is None:
+        why = f"there is no room for {in_words(size)} of prepared pictures"
+    values.reasons["cache_images"] = why
+    return place is not None
+
+
+def kept_splits(data: ImageData, augment: str | None) -> dict[str, Split]:
+    """Return the splits that are read more than once and give the same pictures each time."""
+    names = ("val",) if parse_augment(augment) else ("train", "val")
+    return {name: data.splits[name] for name in names}
 
 
 def _cores() -> int:
@@ -102,11 +138,13 @@ def resolve(
         loss=values.take("loss", options.loss and name_of(options.loss), name_of(None), "usual"),
         views=_views(values, options, policies),
         phases=phases_of(values, options, recipe, policies, start, changing),
-        batch_size=_batch_size(values, options, data),
+        batch_size=(batch_size := _batch_size(values, options, data)),
+        micro_batch_size=_micro_batch_size(values, options, batch_size),
         device=str(device),
         precision=precision,
         seed=values.default("seed", options.seed, "seed"),
         workers=_workers(values, options, sum(images.values())),
+        cache_images=_cache_images(values, options, data, start),
         bad_images=values.take(
             "bad_images", options.bad_images, "error", "nothing is left out unasked"
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from zoo.errors import UsageError, did_you_mean
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "step", "cosine")
 WARMUP = 0.1
+FUSED = ("cpu", "cuda")
 
 Factor = Callable[[float, int], float]
 
@@ -83,11 +85,14 @@ def make_optimizer(
     Raises:
         UsageError: no optimizer has the name.
     """
+    # One kernel for all parameters, where the device has one.
+    fused = all(p.device.type in FUSED and p.is_floating_point() for p in parameters)
+    shared: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "fused": fused or None}
     if name == "sgd":
-        return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        return torch.optim.SGD(parameters, momentum=momentum, **shared)
     if name == "adam":
-        return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
+        return torch.optim.Adam(parameters, **shared)
     if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
+        return torch.optim.AdamW(parameters, **shared)
     hint = did_you_mean(name, OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
     raise UsageError(f"no optimizer is named {name!r}", hint)

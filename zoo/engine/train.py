@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from zoo.data.keep import KeptPictures
 from zoo.engine.choose import Learners
 from zoo.engine.device import memory_errors
 from zoo.engine.job import CLAIM, Job, load
@@ -26,6 +27,8 @@ from zoo.engine.options import Options
 from zoo.engine.plan import LBFGS
 from zoo.engine.probing import run_probe
 from zoo.engine.record import HISTORY, MODEL, save
+from zoo.engine.resolve import kept_splits
+from zoo.engine.step import Room
 from zoo.errors import Busy, EnvironmentProblem, UsageError
 from zoo.events import EpochEnded, FitEnded, FitFailed, FitStarted
 from zoo.files import environment_problem
@@ -116,6 +119,32 @@ def _loss(job: Job, device: torch.device) -> Loss:
     return given or torch.nn.functional.cross_entropy
 
 
+def _shrink(job: Job, size: int) -> None:
+    """Say and record that memory asks for smaller parts of a batch."""
+    before = job.plan.micro_batch_size
+    reason = f"auto: memory ran out with {before} images at once"
+    job.plan = job.plan.changed(reason, micro_batch_size=size)
+    job.progress.notice(
+        f"memory ran out with {before} images at once; each batch of {job.plan.batch_size} now "
+        f"goes through the network in parts of {size}"
+    )
+
+
+def _keep_pictures(job: Job) -> KeptPictures | None:
+    """Return where prepared pictures are kept; without room they are decoded each time."""
+    plan = job.plan
+    if not plan.cache_images:
+        if job.options.cache_images:
+            job.progress.notice(f"--cache-images: {plan.reasons['cache_images']}")
+        return None
+    try:
+        return KeptPictures(kept_splits(job.data, plan.augment), plan.preprocess)
+    except EnvironmentProblem as error:
+        job.plan = plan.changed(error.message, cache_images=False)
+        job.progress.notice(f"--cache-images: {error.message}; images are decoded in every epoch")
+        return None
+
+
 def train(job: Job, network: Network, learners: Learners, observers: Observers) -> Meter:
     """Run every phase, restore the best epoch, and return its validation.
 
@@ -138,6 +167,7 @@ def train(job: Job, network: Network, learners: Learners, observers: Observers) 
 
     done = 0
     loss = _loss(job, network.device)
+    room = Room(job.plan.micro_batch_size, lambda size: _shrink(job, size))
     for number, phase in enumerate(job.plan.phases):
         if best.state is not None:
             load_state(network.module, best.state, strict=False)
@@ -157,7 +187,7 @@ def train(job: Job, network: Network, learners: Learners, observers: Observers) 
             weights = getattr(job.options.loss, "weight", None)
             job.probe = run_probe(phase, learner, best, names, weights, report)
         else:
-            course = Course(job.plan.seed, done, names, job.progress.wrap, loss, report)
+            course = Course(job.plan.seed, done, names, job.progress.wrap, loss, report, room)
             run_phase(phase, learner, best, course)
         done += phase.epochs
     assert best.state is not None
@@ -173,9 +203,9 @@ def _run(job: Job, folder: Path, observers: Observers) -> dict[str, Any]:
         job.model, job.backbone.heads, plan.preprocess, torch.device(plan.device), plan.precision
     )
     job.model = None
-    pictures = Pictures(plan.batch_size, plan.workers, plan.bad_images)
+    pictures = Pictures(plan.batch_size, plan.workers, plan.bad_images, kept=_keep_pictures(job))
     place = str(folder.absolute())
-    observers.tell("zoo_before_fit", FitStarted(plan.backbone, plan.to_dict(), place))
+    observers.tell("zoo_before_fit", FitStarted(plan.backbone, job.plan.to_dict(), place))
     first_batch = FirstBatch(observers, network.preprocess, plan.classes)
     with Learners(job, network, pictures, first_batch) as learners:
         meters = {"val": train(job, network, learners, observers)}

@@ -1,0 +1,177 @@
+"""Prepared pictures, kept from the first time that they are read, so that they are decoded once.
+
+What is kept are the bytes that `prepare` gives, in memory where they are few, and else in a
+temporary file without a name, which the system removes with the process however that ends.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from zoo.data.loader import BadImage, Batch
+from zoo.data.split import Split
+from zoo.errors import EnvironmentProblem
+from zoo.files import cache_dir, environment_problem, make_dir
+from zoo.spec import Preprocess
+
+IN_MEMORY = 256 << 20
+LEFT_FREE = 1 << 30
+
+UNREAD, KEPT, BAD = 0, 1, 2
+
+Bounds = Sequence[tuple[int, int]]
+Read = Callable[[Sequence[int], Bounds], Iterator[Batch]]
+
+
+def bytes_needed(images: int, preprocess: Preprocess) -> int:
+    """Return how many bytes so many prepared pictures take."""
+    return images * preprocess.height * preprocess.width * preprocess.channels
+
+
+class Shelf:
+    """The prepared pictures of one split.
+
+    Args:
+        split: whose pictures.
+        pixels: `[images, height, width, channels]` uint8, to write into.
+    """
+
+    def __init__(self, split: Split, pixels: Tensor) -> None:
+        self.split = split
+        self.pixels = pixels
+        self.state = torch.zeros(len(split), dtype=torch.uint8)
+        self.labels = torch.tensor(list(split.labels), dtype=torch.int64)
+        self.bad: dict[int, BadImage] = {}
+
+    def read(
+        self, order: Sequence[int], bounds: Bounds, load: Read, pinned: bool
+    ) -> Iterator[Batch]:
+        """Yield batches as a loader would, which reads only what is not here yet.
+
+        Args:
+            order: positions in the split.
+            bounds: where the order is cut into batches.
+            load: reads batches of what is missing.
+            pinned: whether the batches are in page-locked memory.
+        """
+        positions = torch.tensor(list(order), dtype=torch.int64)
+        missing = self.state[positions] == UNREAD
+        if missing.any():
+            yield from self._fill(positions, bounds, missing, load, pinned)
+            return
+        for first, last in bounds:
+            yield self._take(positions[first:last], pinned)
+
+    def _fill(
+        self, positions: Tensor, bounds: Bounds, missing: Tensor, load: Read, pinned: bool
+    ) -> Iterator[Batch]:
+        ends = torch.cat([torch.zeros(1, dtype=torch.int64), missing.cumsum(0)]).tolist()
+        parts = [(ends[first], ends[last]) for first, last in bounds]
+        batches = load(positions[missing].tolist(), parts)
+        for (first, last), batch in zip(bounds, batches, strict=True):
+            wanted = positions[first:last]
+            self._put(batch, wanted)
+            whole = len(batch.labels) + len(batch.bad) == last - first
+            yield batch if whole else self._take(wanted, pinned)
+
+    def _put(self, batch: Batch, wanted: Tensor) -> None:
+        """Keep what a loader gave of the wanted positions; those that it could not read, too."""
+        self.pixels[batch.indices] = batch.images.permute(0, 2, 3, 1)
+        self.state[batch.indices] = KEPT
+        unread = wanted[self.state[wanted] == UNREAD]
+        for index, bad in zip(unread.tolist(), batch.bad, strict=True):
+            self.bad[index] = bad
+            self.state[index] = BAD
+
+    def _take(self, wanted: Tensor, pinned: bool) -> Batch:
+        found = wanted[self.state[wanted] == KEPT]
+        shape = (len(found), *self.pixels.shape[1:])
+        images = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+        torch.index_select(self.pixels, 0, found, out=images)
+        labels = self.labels[found]
+        return Batch(
+            images.permute(0, 3, 1, 2),
+            labels.pin_memory() if pinned else labels,
+            found,
+            tuple(self.bad[index] for index in wanted.tolist() if index in self.bad),
+        )
+
+
+class KeptPictures:
+    """Shelves for the splits whose pictures do not change.
+
+    Args:
+        splits: by name.
+        preprocess: for which they are prepared.
+
+    Raises:
+        EnvironmentProblem: there is no room for them.
+    """
+
+    def __init__(self, splits: Mapping[str, Split], preprocess: Preprocess) -> None:
+        self.preprocess = preprocess
+        images = sum(map(len, splits.values()))
+        size = bytes_needed(images, preprocess)
+        kept = torch.empty(size, dtype=torch.uint8) if size <= IN_MEMORY else _in_file(size)
+        shape = (preprocess.height, preprocess.width, preprocess.channels)
+        rows = kept.view(images, *shape).split([len(split) for split in splits.values()])
+        self.shelves = [
+            Shelf(split, part) for split, part in zip(splits.values(), rows, strict=True)
+        ]
+
+    def shelf(self, split: Split, preprocess: Preprocess) -> Shelf | None:
+        """Return where a split's pictures are kept; None where they are not."""
+        if preprocess != self.preprocess:
+            return None
+        return next((shelf for shelf in self.shelves if shelf.split is split), None)
+
+
+def where_kept(size: int) -> str | None:
+    """Say where so many bytes would be kept, for people; None where there is no room."""
+    if size <= IN_MEMORY:
+        return "in memory"
+    place = _find_room(size)
+    return None if place is None else f"in a temporary file in {place}"
+
+
+def _find_room(size: int) -> Path | None:
+    for place in (cache_dir(), Path(tempfile.gettempdir())):
+        # A folder that is still to be made has the room of the nearest one that is there.
+        there = next(folder for folder in (place, *place.parents) if folder.exists())
+        if os.access(there, os.W_OK) and shutil.disk_usage(there).free >= size + LEFT_FREE:
+            return place
+    return None
+
+
+def _in_file(size: int) -> Tensor:
+    """Return bytes that lie in a file without a name.
+
+    Raises:
+        EnvironmentProblem: there is no room, or the system refuses.
+    """
+    place = _find_room(size)
+    if place is None:
+        raise EnvironmentProblem(f"there is no room for {in_words(size)} of prepared pictures")
+    try:
+        with tempfile.TemporaryFile(dir=make_dir(place)) as file:
+            # What is only promised to be there would end the process where the disk fills up.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+            return torch.frombuffer(mmap.mmap(file.fileno(), size), dtype=torch.uint8)
+    except OSError as error:
+        raise environment_problem(error, place) from error
+
+
+def in_words(size: int) -> str:
+    """Return a number of bytes for people."""
+    return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.1f} MiB"
