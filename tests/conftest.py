@@ -99,6 +99,22 @@ def plugin_file(tmp_path):
 
 
 @pytest.fixture
+def cli(capsys, tmp_path, monkeypatch):
+    """Run a command in this process, in an empty folder; return code, stdout, stderr."""
+    from zoo.cli import _run
+    from zoo.cli.group import Settings
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        code = _run([str(argument) for argument in arguments], Settings())
+        out, err = capsys.readouterr()
+        return int(code), out, err
+
+    return run
+
+
+@pytest.fixture
 def zoo_process(tmp_path):
     """Run the command line as a process of its own, in an empty folder."""
 

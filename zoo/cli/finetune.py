@@ -51,6 +51,10 @@ def print_run(folder: Path, run: dict[str, Any], options: str) -> None:
         run: content of its `run.json`.
         options: that every command on it needs.
     """
+    if run["probe"] and run["probe"]["accuracy"]:
+        folds = run["probe"]["accuracy"]
+        shown = f"{percent(min(folds))} to {percent(max(folds))}"
+        print_line(f"folds {shown} held out in training, at C = {run['probe']['strength']:.3g}")
     for name, metrics in run["metrics"].items():
         print_line(
             f"{name:<5} top-1 {percent(metrics['top1'])}, top-5 {percent(metrics['top5'])}, "

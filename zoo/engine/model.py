@@ -287,7 +287,10 @@ def _on_device(
 ) -> Network:
     place, _ = resolve_device(device)
     chosen, _ = resolve_precision(precision, place)
-    return Network(module, heads, preprocess, place, chosen)
+    network = Network(module, heads, preprocess, place, chosen)
+    if precision == "auto":
+        network.fall_back()
+    return network
 
 
 def published_classes(backbone: Backbone, weights: Weights) -> tuple[str, ...]:
@@ -317,9 +320,11 @@ def load_pretrained(
     registry: Registry,
     weights: str = "auto",
     device: str = "auto",
-    precision: str = "auto",
+    precision: str = "fp32",
 ) -> Model:
     """Load a pretrained backbone as it was published, with its own classes.
+
+    In float32, so that it says what its library's own network says.
 
     Raises:
         UnknownBackbone: there is none of that name.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from zoo.data.transforms import normalize
 from zoo.engine.device import autocast, environment_error
 from zoo.errors import BrokenBackbone
+from zoo.models.freeze import in_use
 from zoo.models.guard import guard
 from zoo.models.heads import resolve_head
 from zoo.models.made import MADE, Made
@@ -79,6 +80,24 @@ class Network:
         if count >= pad_to:
             return said
         return Logits(said.main[:count], tuple((extra[:count], w) for extra, w in said.extra))
+
+    def fall_back(self) -> str | None:
+        """Compute in fp32 from now on where the network fails in bf16; return why, or None.
+
+        Not every operation has a kernel for it on every device. Tried on two blank images.
+        """
+        if self.precision == "fp32":
+            return None
+        size = self.preprocess.channels, self.preprocess.height, self.preprocess.width
+        try:
+            with in_use(self.module):
+                self.logits(torch.zeros((2, *size), dtype=torch.uint8))
+        except BrokenBackbone as error:
+            self.precision = "fp32"
+            return f"the network fails in bf16: {error.message}"
+        finally:
+            self.forwards = 0
+        return None
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:

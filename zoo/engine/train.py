@@ -203,6 +203,8 @@ def _run(job: Job, folder: Path, observers: Observers) -> dict[str, Any]:
         job.model, job.backbone.heads, plan.preprocess, torch.device(plan.device), plan.precision
     )
     job.model = None
+    if job.options.precision == "auto" and (reason := network.fall_back()):
+        job.plan = plan = plan.changed(f"auto: {reason}", precision="fp32")
     pictures = Pictures(plan.batch_size, plan.workers, plan.bad_images, kept=_keep_pictures(job))
     place = str(folder.absolute())
     observers.tell("zoo_before_fit", FitStarted(plan.backbone, job.plan.to_dict(), place))

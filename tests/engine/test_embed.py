@@ -1,0 +1,93 @@
+"""Features of whole sources in files, with their paths and classes."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import zoo
+from zoo.cache import held
+
+
+@pytest.fixture(autouse=True)
+def alone(own_cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def trained(tinynet, pictures):
+    return zoo.finetune(
+        tinynet, data=pictures, weights="none", recipe="probe", precision="fp32", device="cpu"
+    )
+
+
+def embed(cli, *arguments):
+    return cli("embed", *arguments, "--device", "cpu", "--quiet")
+
+
+def test_features_come_with_paths_and_classes(cli, trained, pictures):
+    done = embed(cli, str(trained.path), "--data", str(pictures), "--out", "f.safetensors", "--json")
+    assert done[0] == 0, done[2]
+    said = json.loads(done[1])
+    assert (said["images"], said["width"]) == (48, 16)
+    assert said["backbone_forwards"] == 0  # training kept them
+    tensors = load_file("f.safetensors")
+    with safe_open("f.safetensors", "pt") as file:
+        about = json.loads(file.metadata()["zoo"])
+    assert about["classes"] == ["flag", "mammal", "playing_card"]
+    assert sorted(set(about["splits"])) == ["test", "train", "val"]
+    for row in (0, 17, 47):
+        path = about["paths"][row]
+        assert about["classes"][tensors["labels"][row]] in path
+        alone = zoo.features(trained.path, path, device="cpu")
+        assert torch.allclose(tensors["features"][row], alone[0], atol=1e-6)
+
+
+def test_an_array_has_the_rest_beside_it(cli, trained, pictures):
+    for name in ("f.safetensors", "f.npy"):
+        assert embed(cli, str(trained.path), "--data", str(pictures), "--out", name)[0] == 0
+    array, beside = np.load("f.npy"), json.loads(open("f.json").read())
+    tensors = load_file("f.safetensors")
+    assert np.array_equal(array, tensors["features"].numpy())
+    assert beside["labels"] == tensors["labels"].tolist()
+    assert len(beside["paths"]) == 48
+
+
+def test_a_folder_without_classes_will_do(cli, trained, pictures, tmp_path):
+    flat = tmp_path / "flat"
+    shutil.copytree(pictures / "train/flag", flat)
+    (flat / "notes.txt").write_text("no image")
+    (flat / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    asked = ["--data", str(flat), "--out", "f.safetensors"]
+    refused = embed(cli, str(trained.path), *asked)
+    assert refused[0] == 3
+    assert "broken.jpg" in refused[2]
+    assert not (tmp_path / "f.safetensors").exists()
+    done = embed(cli, str(trained.path), *asked, "--bad-images", "skip", "--json")
+    assert json.loads(done[1])["images"] == 8
+    assert list(json.loads(done[1])["bad_images"]) == [str(flat / "broken.jpg")]
+    assert set(load_file("f.safetensors")) == {"features"}
+    rank = cli("rank", "--data", str(flat), "lite0")
+    assert rank[0] == 3
+    assert "classes" in rank[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["lite0", "--out", "f.csv"], 2, "f.safetensors"),
+        (["lite9", "--out", "f.npy"], 2, "lite0"),
+        (["resnet18", "--out", "f.npy"], 4, "cannot"),
+        (["lite0", "--out", "missing.file/f.npy", "--data", "nowhere"], 3, "nowhere"),
+    ],
+)
+def test_what_cannot_be_is_said(cli, pictures, arguments, code, said):
+    data = [] if "--data" in arguments else ["--data", str(pictures)]
+    done = embed(cli, *arguments, *data)
+    assert done[0] == code
+    assert said in done[2]
+    assert held("features") == []
