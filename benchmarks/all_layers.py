@@ -1,86 +1,204 @@
-"""Train all layers: `zoo finetune --train all` beside a bare loop on tensors in memory.
+"""Train all layers with zoo, and with a bare loop on tensors in memory: images per second.
 
-    uv run python benchmarks/all_layers.py [--work DIR] [--networks resnet18] [--fresh]
+    uv run python benchmarks/all_layers.py [--fresh] [--rounds 5] [--device cpu] [--images 160]
 
-Both go through the training and the validation pictures in each epoch, with the same optimizer,
-batch and precision; what counts is each epoch but the first, in which zoo decodes. Results are kept
-in `all_layers.json` beside this file as they come, so that a run that was stopped goes on.
+Both train resnet18 from random weights on the embedded pictures at 224 pixels, with batches of 32,
+the same precision and memory format, and fused AdamW. zoo keeps what it decodes (`--cache-images`);
+the bare loop has its batches as normalized floats on the device, and does no more than forward,
+loss, backward and step. Each is a process of its own, and they take turns: an epoch of one, then an
+epoch of the other, from the second epoch on, so that what else the machine does meets both. An
+epoch validates on two pictures a class. Results are kept in `all_layers.json` beside this file as
+they come, so that a run that was stopped goes on; the table is printed at the end.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
+import statistics
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import tempfile
+import time
+from datetime import date
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
 
-from benchmarks import pictures
-from benchmarks.sides.bench import Bench, keep, start
-from benchmarks.sides.networks import NETWORKS
-from benchmarks.sides.watch import watch
+from tests.docs.workplace import copy_pictures  # noqa: E402
+from zoo.data.sources import EMBEDDED  # noqa: E402
 
 RESULTS = Path(__file__).with_suffix(".json")
+PRECISIONS = ("fp32", "bf16")
+BATCH = 32
 BAR = 0.95
+GATE = """
+import os
+import zoo
+
+@zoo.hookimpl
+def zoo_after_epoch(event):
+    with open(os.environ["DONE"], "w") as done:
+        done.write(str(event.seconds))
+    with open(os.environ["GO"]) as go:
+        go.read()
+"""
 
 
-def run_both(bench: Bench, network: str, epochs: int) -> dict[str, Any]:
-    """Run zoo, then the bare loop as zoo's plan has it; return both records."""
-    ours = bench.finetune(network, "zoo all", "--train", "all", "--epochs", str(epochs))
-    plan = ours["plan"]
-    folder = bench.folder(network, "bare")
-    command = [*bench.python("bare_step"), *bench.shared(network, folder / "model.safetensors")]
-    for name in ("optimizer", "precision", "batch_size"):
-        command += [f"--{name.replace('_', '-')}", str(plan[name])]
-    done = watch([*command, "--epochs", str(epochs)], folder, bench.environment)
-    bare = {"epochs": [round(seconds, 3) for seconds in done.epochs]}
-    return {"zoo": ours, "bare": {**bare, "format": done.output.strip()}}
+class Side:
+    """One of the two processes, which waits after each epoch.
+
+    Args:
+        folder: of its own.
+        command: what it runs.
+    """
+
+    def __init__(self, folder: Path, command: list[str]) -> None:
+        folder.mkdir()
+        self.go, self.done = folder / "go", folder / "done"
+        os.mkfifo(self.go)
+        os.mkfifo(self.done)
+        told = {"GO": str(self.go), "DONE": str(self.done), "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, **told}
+        self.process = subprocess.Popen(command, cwd=folder, env=environment)
+
+    def wait(self) -> float:
+        """Return the seconds of the epoch that is under way."""
+        return float(self.done.read_text())
+
+    def start(self) -> None:
+        """Let the next epoch begin."""
+        self.go.write_text("go")
 
 
-def speed(records: list[Mapping[str, Any]], side: str, images: int) -> float:
-    """Return the images per second of all epochs but the first of each run."""
-    return images / median(s for record in records for s in record[side]["epochs"][1:])
+def bare(data: Path, epochs: int, device_name: str, precision: str) -> None:
+    """Train without zoo, an epoch at a time."""
+    import torch
+    import torchvision
+    from torch.nn.functional import cross_entropy
+
+    torch.manual_seed(0)
+    device = torch.device(device_name)
+    model = torchvision.models.resnet18(num_classes=10).to(device)
+    model = model.to(memory_format=torch.channels_last)
+    train, val = (read(data / split, device) for split in ("train", "val"))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
+    cast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    for _ in range(epochs):
+        began = time.perf_counter()
+        model.train()
+        for images, labels in train:
+            with cast:
+                logits = model(images)
+            loss = cross_entropy(logits.float(), labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        model.eval()
+        right = 0
+        with torch.no_grad(), cast:
+            for images, labels in val:
+                right += (model(images).argmax(1) == labels).sum()
+        int(right)
+        Path(os.environ["DONE"]).write_text(str(time.perf_counter() - began))
+        Path(os.environ["GO"]).read_text()
 
 
-def table(results: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the table's lines."""
-    images = results["pictures"]["images"]
-    yield f"{images:,} images in an epoch, from the second on; {results['machine']}"
-    yield f"| network | zoo, images/s | bare, images/s | ratio (bar {BAR}) | zoo's first epoch |"
-    yield "|---|---|---|---|---|"
-    for network, records in results["networks"].items():
-        ours, bare = (speed(records, side, images) for side in ("zoo", "bare"))
-        first = images / median(record["zoo"]["epochs"][0] for record in records)
-        yield f"| {network} | {ours:.1f} | {bare:.1f} | {ours / bare:.2f} | {first:.1f} |"
+def read(folder: Path, device: Any) -> list[Any]:
+    """Return pictures as batches of normalized floats on the device."""
+    import torch
+
+    import zoo
+    from zoo.data.loader import batch_bounds, epoch_order
+
+    see = zoo.transform(zoo.Preprocess(size=224))
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    classes = sorted(path.name for path in folder.iterdir())
+    order = epoch_order(len(files), 0, 1)
+    batches = []
+    for first, last in batch_bounds(len(files), BATCH):
+        some = [files[place] for place in order[first:last]]
+        images = torch.stack([see(file) for file in some]).to(device)
+        labels = torch.tensor([classes.index(file.parent.name) for file in some], device=device)
+        batches.append((images.contiguous(memory_format=torch.channels_last), labels))
+    return batches
+
+
+def measure(options: argparse.Namespace, precision: str) -> dict[str, Any]:
+    """Let both take turns, and return their seconds and ratios."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        classes = sorted(path.name for path in (EMBEDDED / "train").iterdir())
+        parts = {"train": ("train", 0, options.images // len(classes)), "val": ("val", 0, 2)}
+        copy_pictures(folder / "photos", classes, parts)
+        (folder / "gate.py").write_text(GATE)
+        epochs = str(options.rounds + 1)
+        how = ["--device", options.device, "--precision", precision]
+        ours = [sys.executable, "-m", "zoo", "--plugin", str(folder / "gate.py"), "finetune"]
+        ours += ["torchvision/resnet18", "--weights", "none", "--train", "all", "--cache-images"]
+        ours += ["--data", str(folder / "photos"), "--epochs", epochs, "--batch-size", str(BATCH)]
+        theirs = [sys.executable, __file__, "--bare", str(folder / "photos"), "--rounds", epochs]
+        sides = {
+            "zoo": Side(folder / "zoo", [*ours, *how, "--input-size", "224", "--quiet"]),
+            "bare": Side(folder / "bare", [*theirs, *how]),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in sides}
+        for side in sides.values():
+            side.wait()  # the first epoch, which decodes
+        for _ in range(options.rounds):
+            for name, side in sides.items():
+                side.start()
+                seconds[name].append(round(side.wait(), 3))
+        for side in sides.values():
+            side.start()
+            side.process.wait()
+    return summarize(seconds, options.images)
+
+
+def summarize(seconds: dict[str, list[float]], images: int) -> dict[str, Any]:
+    """Return images per second, and zoo's against the bare loop's, turn by turn."""
+    pairs = zip(seconds["zoo"], seconds["bare"], strict=True)
+    ratios = [round(bare / ours, 3) for ours, bare in pairs]
+    rates = {
+        f"{name}_images_per_second": round(images / statistics.median(times), 2)
+        for name, times in seconds.items()
+    }
+    middle = round(statistics.median(ratios), 3)
+    return {**rates, "ratios": ratios, "median_ratio": middle, "seconds": seconds}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=pictures.WORK, help="for all that is made")
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
-    parser.add_argument("--runs", type=int, default=1, help="of each side")
-    parser.add_argument("--epochs", type=int, default=3, help="at least 2")
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--each", type=int, nargs=2, default=pictures.EACH, help="of a class")
-    parser.add_argument("--package", type=Path, help=f"the file of {pictures.PACKAGE}")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the results")
-    asked = parser.parse_args()
-    data = pictures.make(asked.work.resolve(), tuple(asked.each), asked.package)
-    made = json.loads((data / "made.json").read_text())
-    fixed = {"pictures": made, "epochs": asked.epochs}
-    results = start(asked.out, asked.fresh, {"networks": {}}, **fixed)
-    bench = Bench(asked.work.resolve(), data)
-    for number in range(1, asked.runs + 1):
-        for network in asked.networks:
-            records = results["networks"].setdefault(network, [])
-            if len(records) < number:
-                records.append(run_both(bench, network, asked.epochs))
-                keep(results, asked.out)
-    print("\n".join(table(results)))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=160, help="that train")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=PRECISIONS, help="one of them only")
+    parser.add_argument("--bare", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.bare:
+        bare(options.bare, options.rounds, options.device, options.precision)
+        return
+    results: dict[str, Any] = {}
+    if RESULTS.exists() and not options.fresh:
+        results = json.loads(RESULTS.read_text())
+    for precision in PRECISIONS:
+        key = f"{options.device} {precision}"
+        if key in results or options.precision not in (None, precision):
+            continue
+        about = {"date": str(date.today()), "machine": platform.processor() or platform.machine()}
+        about |= {"cores": os.cpu_count(), "images": options.images, "batch": BATCH}
+        results[key] = {**about, **measure(options, precision)}
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    print("| device, precision | zoo, images/s | bare, images/s | ratio (bar 0.95) | ratios |")
+    print("|---|---|---|---|---|")
+    for key, row in results.items():
+        rates = f"{row['zoo_images_per_second']} | {row['bare_images_per_second']}"
+        print(f"| {key} | {rates} | {row['median_ratio']} | {row['ratios']} |")
 
 
 if __name__ == "__main__":
