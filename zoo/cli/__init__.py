@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from zoo.cli.group import ReaderGone, Settings, noticing_a_gone_reader, zoo_group
-from zoo.engine.progress import printable, say
+from zoo.engine.progress import leading, printable, say
 from zoo.errors import ExitCode, ZooError
 
 # With these the machine says no, and not zoo that has lost its way among files.
@@ -94,7 +94,7 @@ def _set_up_notices() -> None:
     handler.setFormatter(_Lines())
     logger = logging.getLogger("zoo")
     logger.handlers[:] = [handler]
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO if leading() else logging.ERROR)
     logger.propagate = False
 
 
@@ -119,6 +119,9 @@ def _let_go_of_streams() -> None:
 
 
 def _say(kind: str, text: str) -> None:
+    # Where several processes train, all of them are interrupted, and one says so.
+    if kind in ("interrupted", "terminated") and not leading():
+        return
     say(f"zoo: {kind}: {' '.join(text.split())}")
 
 
@@ -162,7 +165,8 @@ def _report_failure(error: Exception) -> int:
     """Say in one line what failed, and return its exit code."""
     match error:
         case ZooError():
-            _say("error", str(error))
+            if not getattr(error, "told", False) or leading():
+                _say("error", str(error))
             return error.exit_code
         case MemoryError():
             _say("error", "out of memory")

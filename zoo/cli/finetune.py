@@ -119,14 +119,15 @@ def command(
     or mnist:DIR as torchvision keeps them. Plain `zoo finetune` trains the head on frozen features.
     """
     from zoo.engine.plan import LBFGS
-    from zoo.engine.progress import Progress
+    from zoo.engine.progress import Progress, leading
     from zoo.engine.resolve import Options
     from zoo.engine.train import fit, load
 
     progress = Progress(quiet)
     job = load(name, Options(**options), settings.registry(), progress, dry_run)
-    if dry_run:
+    if dry_run and leading():
         print_json(job.plan.to_dict()) if as_json else print_plan(job.plan)
+    if dry_run:
         return
     plan = job.plan
     first = ", then ".join(
@@ -142,4 +143,6 @@ def command(
             f"train {first}, into {made}"
         ),
     )
+    if not leading():
+        return
     print_json(run) if as_json else print_run(folder, run, settings.naming_backbones())

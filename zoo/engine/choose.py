@@ -7,10 +7,12 @@ from types import TracebackType
 
 from zoo.cache import trim
 from zoo.data.augment import Draw, parse_augment
+from zoo.engine.distributed import ALONE, Ranks
 from zoo.engine.identity import identify
 from zoo.engine.job import Job
 from zoo.engine.kept import FeatureLearner, Keeper, feature_batch
 from zoo.engine.learners import PictureLearner, Pictures, Task, count
+from zoo.engine.loop import Best
 from zoo.engine.metrics import Meter
 from zoo.engine.network import Network
 from zoo.engine.observe import FirstBatch
@@ -30,17 +32,26 @@ class Learners:
         network: on its device.
         pictures: how they are read.
         first_batch: shows it to observers.
+        ranks: this process among those that train together. What trains on kept features is so
+            quick that the first does it alone; the others help to compute the features.
     """
 
     def __init__(
-        self, job: Job, network: Network, pictures: Pictures, first_batch: FirstBatch
+        self,
+        job: Job,
+        network: Network,
+        pictures: Pictures,
+        first_batch: FirstBatch,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.job = job
         self.network = network
         self.pictures = pictures
         self.first_batch = first_batch
+        self.ranks = ranks
         self.keeper: Keeper | None = None
         self.last: Learner | None = None
+        self.on_features = False
         self._stack = ExitStack()
 
     def __enter__(self) -> Learners:
@@ -60,8 +71,10 @@ class Learners:
                 said = f"{gone.images:,} images of {gone.name} were unused the longest"
                 self.job.progress.notice(f"features of {said} and made room; see `zoo cache`")
 
-    def make(self, phase: Phase, number: int) -> Learner:
+    def make(self, phase: Phase, number: int) -> Learner | None:
         """Return what a phase trains on; kept features where that is proven to be the same.
+
+        None where another process trains it; `share` then has what came of it.
 
         Args:
             phase: of the plan.
@@ -80,19 +93,24 @@ class Learners:
             first=self.first_batch,
             augment=parse_augment(plan.augment),
             metrics=self.job.options.metrics,
+            ranks=self.ranks,
         )
-        self.last = self._on_features(task, phase, number) if phase.keep_features else None
-        if self.last is None:
+        self.on_features = phase.keep_features and self._can_keep(task, phase, number)
+        if self.on_features:
+            self.last = self._features(task)
+        else:
             self.last = PictureLearner(self.network, task, self.pictures)
         return self.last
 
-    def _on_features(self, task: Task, phase: Phase, number: int) -> FeatureLearner | None:
-        """Return a learner on kept features; None where the plan now says why not."""
+    def _can_keep(self, task: Task, phase: Phase, number: int) -> bool:
+        """Return whether features can be kept; where not, the plan says why."""
         plan = self.job.plan
         keeper = self.keeper = self.keeper or self._open()
-        views = plan.views if task.augment else 1
-        images = sum(map(len, self.job.data.splits.values())) + (views - 1) * len(task.train)
-        reason = keeper.why_not(task.val) or keeper.no_room(images)
+        images = sum(map(len, self.job.data.splits.values())) + (plan.views - 1) * len(task.train)
+        reason = None
+        if not self.ranks.rank:
+            reason = keeper.why_not(task.val) or keeper.no_room(images)
+        reason = self.ranks.from_first(reason)
         if phase.optimizer == LBFGS:
             no_optimum = reason or why_no_optimum(self.network)
             if no_optimum is not None:
@@ -101,24 +119,41 @@ class Learners:
         if reason is not None:
             why = f"auto: {reason}"
             self.job.plan = self.job.plan.with_phase(number, why, keep_features=False)
-            return None
+        return reason is None
+
+    def _features(self, task: Task) -> FeatureLearner | None:
+        """Return a learner on kept features; None in all processes but the first."""
+        assert self.keeper is not None
+        keeper, plan = self.keeper, self.job.plan
         self._show_first(task)
         draws: list[Draw | None] = [None]
         if task.augment:
-            draws = [Draw(task.augment, plan.seed, epoch) for epoch in range(1, views + 1)]
-        return FeatureLearner(
-            self.network, task, keeper.keep(task.train, draws), keeper.keep(task.val)
-        )
+            draws = [Draw(task.augment, plan.seed, epoch) for epoch in range(1, plan.views + 1)]
+        train, val = keeper.keep(task.train, draws), keeper.keep(task.val)
+        return FeatureLearner(self.network, task, train, val) if train and val else None
+
+    def share(self, best: Best) -> None:
+        """Have every process know what the first has trained."""
+        first = not self.ranks.rank
+        assert not first or best.state is not None
+        found = {name: tensor.cpu() for name, tensor in (best.state or {}).items()}
+        state, best.score = self.ranks.from_first((found, best.score) if first else None)
+        if not first:
+            best.state = state
+            best.meter = Meter(len(self.job.plan.classes), self.network.device)
 
     def _open(self) -> Keeper:
-        name, about = identify(self.network, feature_batch(self.network.device))
+        name, about = None, None
+        if not self.ranks.rank:
+            name, about = identify(self.network, feature_batch(self.network.device))
         shelf = self._stack.enter_context(Shelf(name, about))
         notice = self.job.progress.notice
         if shelf.problem:
             notice(f"features are kept for this run only: {shelf.problem}")
         if shelf.damaged:
             notice(f"{len(shelf.damaged)} damaged parts of kept features are computed again")
-        return Keeper(self.network, self.pictures, shelf, self.job.progress.wrap)
+        wrap = self.job.progress.wrap
+        return Keeper(self.network, self.pictures, shelf, wrap, self.ranks)
 
     def _show_first(self, task: Task) -> None:
         """Show observers the first batch, which kept features would leave unread."""
@@ -129,9 +164,13 @@ class Learners:
 
     def test(self) -> Meter:
         """Count the test split, as the last phase counted its own validation."""
-        split, plan = self.job.data.splits["test"], self.job.plan
-        if isinstance(self.last, FeatureLearner):
+        split, classes = self.job.data.splits["test"], len(self.job.plan.classes)
+        if self.on_features:
             assert self.keeper is not None
-            return self.last.measure(self.keeper.keep(split))
+            kept = self.keeper.keep(split)
+            if kept is None:
+                return Meter(classes, self.network.device)
+            assert isinstance(self.last, FeatureLearner)
+            return self.last.measure(kept)
         metrics = self.job.options.metrics
-        return count(self.network, split, self.pictures, len(plan.classes), metrics)
+        return count(self.network, split, self.pictures, classes, metrics, self.ranks)

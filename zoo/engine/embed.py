@@ -106,7 +106,7 @@ def embedding(
         if shelf.problem:
             progress.notice(f"features are kept for this run only: {shelf.problem}")
         keeper = Keeper(network, pictures, shelf, progress.wrap)
-        kept = tuple(keeper.keep(split) for split in every.splits)
+        kept = tuple(kept for split in every.splits if (kept := keeper.keep(split)))
         yield Embedded(kept, main[0], every, pictures.bad, network.forwards)
         path = shelf.path
     if path is not None:

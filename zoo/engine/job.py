@@ -13,12 +13,13 @@ from zoo.data.augment import parse_augment
 from zoo.data.own import LoaderSplit
 from zoo.data.sources import open_data
 from zoo.data.split import ImageData
+from zoo.engine.distributed import Ranks, join, together
 from zoo.engine.options import Options, check_classes, check_options
 from zoo.engine.phases import Start
 from zoo.engine.plan import Plan
 from zoo.engine.progress import Progress
 from zoo.engine.resolve import resolve
-from zoo.errors import BrokenBackbone, UsageError, WeightsError
+from zoo.errors import BrokenBackbone, DataError, UsageError, WeightsError
 from zoo.events import EpochEnded
 from zoo.files import environment_problem
 from zoo.models.build import (
@@ -121,6 +122,25 @@ def load(
     Raises:
         ZooError: something named in the options cannot be used.
     """
+    ranks = join()
+    with together(ranks):
+        job = _load(name, options, registry, progress, dry_run)
+    with together(ranks):
+        _check_alike(job, ranks)
+    return job
+
+
+def _check_alike(job: Job, ranks: Ranks) -> None:
+    """Refuse images that are others than those of the first process."""
+    found = ranks.gather(job.plan.data["fingerprint"])
+    if found[ranks.rank] != found[0]:
+        message = f"process {ranks.rank + 1} finds other images than process 1"
+        raise DataError(message, "copy the same images to each machine")
+
+
+def _load(
+    name: str, options: Options, registry: Registry, progress: Progress, dry_run: bool
+) -> Job:
     began = time.perf_counter()
     check_options(options)
     backbone = registry.get(name)
@@ -215,6 +235,9 @@ def check_pictures(options: Options, data: ImageData) -> None:
         message = f"--in-chans {options.in_chans}: image files are read as colour (3) or grey (1)"
         raise UsageError(message, "give other channels as tensors of a Dataset of your own")
     loads = [name for name, split in data.splits.items() if isinstance(split, LoaderSplit)]
+    if loads and join().several:
+        message = f"a DataLoader (data[{loads[0]!r}]) cannot be shared out to several processes"
+        raise UsageError(message, "give its Dataset")
     if loads and parse_augment(options.augment) is not None:
         message = f"--augment cannot change what a DataLoader gives (data[{loads[0]!r}])"
         raise UsageError(message, "change the pictures in its Dataset, or give the Dataset itself")

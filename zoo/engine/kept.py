@@ -18,6 +18,7 @@ from zoo.data.augment import Draw
 from zoo.data.decode import UnreadableImage
 from zoo.data.loader import Batch, batch_bounds, epoch_order
 from zoo.data.split import Split
+from zoo.engine.distributed import ALONE, Ranks, shard
 from zoo.engine.learners import Pictures, Task
 from zoo.engine.metrics import Meter
 from zoo.engine.network import Network
@@ -37,7 +38,8 @@ MEMORY_LIMIT = 4 << 30
 LOAD_LIMIT = 256 << 20
 DIGESTED_AT_ONCE = 256
 
-Wrap = Callable[[Iterator[Batch], int, str], Iterator[Batch]]
+Rounds = Iterator[Batch | None]
+Wrap = Callable[[Rounds, int, str], Rounds]
 
 
 def feature_batch(device: torch.device) -> int:
@@ -202,14 +204,23 @@ class Keeper:
         pictures: how they are read.
         shelf: where features are kept; open.
         wrap: shows progress.
+        ranks: this process among those that compute together; the first alone keeps.
     """
 
-    def __init__(self, network: Network, pictures: Pictures, shelf: Shelf, wrap: Wrap) -> None:
+    def __init__(
+        self,
+        network: Network,
+        pictures: Pictures,
+        shelf: Shelf,
+        wrap: Wrap,
+        ranks: Ranks = ALONE,
+    ) -> None:
         self.network = network
         self.batch = feature_batch(network.device)
-        self.pictures = replace(pictures, batch_size=self.batch)
+        self.pictures = replace(pictures, batch_size=self.batch, kept=None)
         self.shelf = shelf
         self.wrap = wrap
+        self.ranks = ranks
         # What arrives at an auxiliary head arrives there in training mode only.
         self.training = any(head.role == "aux" for head in network.heads)
 
@@ -248,8 +259,11 @@ class Keeper:
             return None
         return f"features of {images:,} images take {size >> 30:,} GiB, more than there is room for"
 
-    def keep(self, split: Split, draws: Sequence[Draw | None] = (None,)) -> Kept:
+    def keep(self, split: Split, draws: Sequence[Draw | None] = (None,)) -> Kept | None:
         """Keep what arrives at the heads, of pictures that the shelf does not have yet.
+
+        Returns:
+            None in all processes but the first.
 
         Args:
             split: whose pictures.
@@ -259,6 +273,7 @@ class Keeper:
             DataError: an image cannot be read, and that is not to be skipped; or not one can.
         """
         rows = np.full((len(split), len(draws)), -1, dtype=np.int64)
+        first = not self.ranks.rank
         contents = _digest_contents(split) if len(self.shelf) else None
         for view, draw in enumerate(draws):
             if contents is not None:
@@ -266,6 +281,8 @@ class Keeper:
                 rows[:, view] = self.shelf.find(keys)
             shown = f"features of {split.name}" + (f" {view + 1}" if len(draws) > 1 else "")
             self._compute(split, rows[:, view], draw, shown)
+        if not first:
+            return None
         self.shelf.flush()
         readable = (rows >= 0).all(axis=1)
         if not readable.any():
@@ -279,26 +296,47 @@ class Keeper:
         self, split: Split, rows: NDArray[np.int64], draw: Draw | None, shown: str
     ) -> None:
         """Run those pictures that have no row yet, and note their rows."""
-        missing = np.flatnonzero(rows < 0).tolist()
+        ranks = self.ranks
+        missing = ranks.from_first(None if ranks.rank else np.flatnonzero(rows < 0).tolist())
         if not missing:
             return
         network = self.network
         network.module.train(self.training)
-        batches = self.pictures.read(split, missing, network, draw, digest=True)
-        steps = len(batch_bounds(len(missing), self.batch, training=False))
+        most = max(len(shard(missing, rank, ranks.world)) for rank in range(ranks.world))
+        rounds = len(batch_bounds(most, self.batch, training=False))
+        batches = self.pictures.read(split, ranks.share(missing), network, draw, digest=True)
         with torch.no_grad(), Tap(network.module, network.paths) as tap:
-            for batch in self.wrap(batches, steps, shown):
-                tap.seen.clear()
-                network.logits(batch.images, self.training, pad_to=self.batch)
-                count = len(batch.labels)
-                features = {
-                    path: tap.seen[path][:count].to("cpu", _kept_dtype(tap.seen[path]))
-                    for path in network.paths
-                    if path in tap.seen
-                }
-                places = batch.indices.tolist()
-                keys = [_key(d, draw, i) for d, i in zip(batch.digests, places, strict=True)]
-                rows[places] = self.shelf.add(keys, features)
+            for batch in self.wrap(_as_many(batches, rounds), rounds, shown):
+                mine = None if batch is None else self._features(batch, draw, tap)
+                for found in ranks.gather(mine):
+                    if found is not None and not ranks.rank:
+                        places, keys, features = found
+                        rows[places] = self.shelf.add(keys, features)
+
+    def _features(
+        self, batch: Batch, draw: Draw | None, tap: Tap
+    ) -> tuple[list[int], list[bytes], dict[str, Tensor]]:
+        """Return a batch's places in its split, what it is found by, and its features."""
+        tap.seen.clear()
+        self.network.logits(batch.images, self.training, pad_to=self.batch)
+        count = len(batch.labels)
+        features = {
+            path: tap.seen[path][:count].to("cpu", _kept_dtype(tap.seen[path]), copy=True)
+            for path in self.network.paths
+            if path in tap.seen
+        }
+        places = batch.indices.tolist()
+        keys = [_key(d, draw, i) for d, i in zip(batch.digests, places, strict=True)]
+        return places, keys, features
+
+
+def _as_many(batches: Iterator[Batch], rounds: int) -> Iterator[Batch | None]:
+    """Yield batches, and None after the last, so that all processes have as many rounds."""
+    for _ in range(rounds):
+        yield next(batches, None)
+    # So that what reads them comes to its end.
+    for _ in batches:
+        raise AssertionError("more batches than rounds")
 
 
 def _kept_dtype(features: Tensor) -> torch.dtype:

@@ -14,6 +14,7 @@ from zoo.data.keep import Bounds, KeptPictures
 from zoo.data.loader import Batch, batch_bounds, epoch_order, load_batches
 from zoo.data.own import LoaderSplit, OwnSplit
 from zoo.data.split import Split
+from zoo.engine.distributed import ALONE, Ranks
 from zoo.engine.metrics import Meter, Metrics
 from zoo.engine.network import Network
 from zoo.engine.observe import FirstBatch
@@ -54,6 +55,7 @@ class Pictures:
         draw: Draw | None = None,
         digest: bool = False,
         training: bool = False,
+        bounds: Bounds | None = None,
     ) -> Iterator[Batch]:
         """Yield the images of a split in an order, which a `DataLoader` decides by itself.
 
@@ -64,6 +66,7 @@ class Pictures:
             draw: changes them at random; None leaves them as they are.
             digest: whether to digest their content too.
             training: whether a single image left over joins the batch before.
+            bounds: where the order is cut; each cut then gives a batch, though it be empty.
 
         Raises:
             DataError: an image cannot be read and `bad_images` is `error`.
@@ -77,13 +80,13 @@ class Pictures:
         if draw is None and isinstance(split, OwnSplit):
             # What a Dataset draws is then the same each time, whoever reads it.
             draw = Draw(None, seed=0, epoch=0)
-        for batch in self._batches(split, order, network, draw, digest, training):
+        for batch in self._batches(split, order, network, draw, digest, training, bounds):
             for bad in batch.bad:
                 if self.bad_images == "error":
                     hint = "remove it, or give --bad-images skip"
                     raise DataError(f"cannot read {bad.path}: {bad.reason}", hint)
                 self.bad[bad.path] = bad.reason
-            if len(batch.labels):
+            if len(batch.labels) or bounds is not None:
                 yield batch
 
     def _batches(
@@ -94,6 +97,7 @@ class Pictures:
         draw: Draw | None,
         digest: bool,
         training: bool,
+        bounds: Bounds | None,
     ) -> Iterator[Batch]:
         """Decode batches, or take them from where they are kept."""
         pinned = network.device.type == "cuda"
@@ -111,7 +115,8 @@ class Pictures:
                 digest=digest,
             )
 
-        bounds = batch_bounds(len(order), self.batch_size, training)
+        if bounds is None:
+            bounds = batch_bounds(len(order), self.batch_size, training)
         still = draw is None and not digest
         shelf = self.kept.shelf(split, network.preprocess) if self.kept and still else None
         if shelf is None:
@@ -137,15 +142,19 @@ def count(
     pictures: Pictures,
     classes: int,
     metrics: Metrics | None = None,
+    ranks: Ranks = ALONE,
 ) -> Meter:
-    """Run the pictures of a split through a network in eval mode, and count what it says."""
+    """Run a split through a network in eval mode, and count what it says.
+
+    Where there are several processes, each runs its part of the split, and all are counted.
+    """
     meter = Meter(classes, network.device, metrics)
     with in_use(network.module):
-        for batch in pictures.read(split, range(len(split)), network):
+        for batch in pictures.read(split, ranks.share(range(len(split))), network):
             labels = batch.labels.to(network.device, non_blocking=True)
             said = network.logits(batch.images, pad_to=pictures.batch_size)
             meter.update(said.main, labels)
-    return meter
+    return ranks.total(meter)
 
 
 @dataclass(frozen=True)
@@ -161,6 +170,7 @@ class Task:
         augment: what is done to training pictures; None for nothing.
         metrics: of the user's own, by name.
         first: shows observers the first batch of training pictures; None where there are none.
+        ranks: this process among those that share each batch.
     """
 
     train: Split
@@ -171,6 +181,7 @@ class Task:
     augment: Augment | None = None
     metrics: Metrics | None = None
     first: FirstBatch | None = None
+    ranks: Ranks = ALONE
 
 
 class PictureLearner:
@@ -190,12 +201,22 @@ class PictureLearner:
         # A Dataset of the user's own may draw too.
         drawing = task.augment or isinstance(task.train, OwnSplit)
         draw = Draw(task.augment, task.seed, epoch) if drawing else None
-        for batch in self.pictures.read(task.train, order, self.network, draw, training=True):
-            if len(batch.labels) == 1 and batch.bad:
-                continue  # what unreadable images left over; batch norm cannot train on one
-            if task.first is not None:
-                task.first.show(batch.images, batch.labels)
-            yield batch.images, batch.labels.to(self.network.device, non_blocking=True)
+        bounds = None
+        if task.ranks.several:
+            whole = batch_bounds(len(order), task.batch_size)
+            order, bounds = task.ranks.share_batches(order, whole)
+        for batch in self.pictures.read(
+            task.train, order, self.network, draw, training=True, bounds=bounds
+        ):
+            images, labels = batch.images, batch.labels
+            if len(labels) == 1 and batch.bad:
+                # What unreadable images left over; batch norm cannot train on one.
+                if bounds is None:
+                    continue
+                images, labels = images[:0], labels[:0]
+            if task.first is not None and len(labels):
+                task.first.show(images, labels)
+            yield images, labels.to(self.network.device, non_blocking=True)
 
     def logits(self, inputs: Tensor, training: bool) -> Logits:
         """Run a batch through the network."""
@@ -204,4 +225,4 @@ class PictureLearner:
     def validate(self) -> Meter:
         """Count the validation split."""
         task = self.task
-        return count(self.network, task.val, self.pictures, task.classes, task.metrics)
+        return count(self.network, task.val, self.pictures, task.classes, task.metrics, task.ranks)

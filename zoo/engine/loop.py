@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from zoo.engine.distributed import ALONE, Ranks
+from zoo.engine.learners import PictureLearner
 from zoo.engine.metrics import Meter
 from zoo.engine.plan import Phase
 from zoo.engine.schedule import make_optimizer, parse_schedule
@@ -84,6 +86,7 @@ class Course:
         loss: what is minimised.
         report: told of each epoch.
         room: how many images go through the network at once; None for a whole batch.
+        ranks: this process among those that share each batch.
     """
 
     seed: int
@@ -93,6 +96,7 @@ class Course:
     loss: Loss
     report: Callable[[EpochEnded], None]
     room: Room | None = None
+    ranks: Ranks = ALONE
 
 
 def run_phase(phase: Phase, learner: Learner, best: Best, course: Course) -> None:
@@ -111,11 +115,11 @@ def run_phase(phase: Phase, learner: Learner, best: Best, course: Course) -> Non
         phase.optimizer, trained, phase.lr, phase.momentum, phase.weight_decay
     )
     room = course.room or Room(sys.maxsize, lambda size: None)
-    take_step = Step(learner, optimizer, course.loss, course.names, room)
+    take_step = _step(learner, optimizer, course, room)
     for epoch in range(1, phase.epochs + 1):
         began = time.perf_counter()
         number = course.done + epoch
-        torch.manual_seed(epoch_seed(course.seed, number))
+        torch.manual_seed(epoch_seed(course.seed, number, course.ranks.rank))
         learner.module.train()
         loss_sum, images, lr = torch.zeros((), device=trained[0].device), 0, phase.lr
         shown = f"{phase.name} {epoch}/{phase.epochs}"
@@ -124,10 +128,12 @@ def run_phase(phase: Phase, learner: Learner, best: Best, course: Course) -> Non
             # The middle of the step, so that warm-up does not begin at nought.
             share = (epoch - 1 + (step + 0.5) / learner.steps) / phase.epochs
             lr = _set_rate(optimizer, phase.lr * factor(share, epoch - 1))
-            loss_sum += take_step(inputs, labels) * len(labels)
+            loss_sum += take_step(inputs, labels)
             images += len(labels)
-        meter = learner.validate()
-        metrics, train_loss = meter.summary(), loss_sum.item() / max(images, 1)
+        course.ranks.average(take_step.buffers)
+        meter, images = learner.validate(), course.ranks.sum(images)
+        losses = course.ranks.gather(loss_sum.item())
+        metrics, train_loss = meter.summary(), sum(losses) / max(images, 1)
         _check(phase, epoch, images, train_loss, metrics)
         course.report(
             EpochEnded(
@@ -141,6 +147,16 @@ def run_phase(phase: Phase, learner: Learner, best: Best, course: Course) -> Non
                 seconds=time.perf_counter() - began,
             )
         )
+
+
+def _step(learner: Learner, optimizer: torch.optim.Optimizer, course: Course, room: Room) -> Step:
+    """Return what takes a phase's steps, alone or with other processes."""
+    if not course.ranks.several:
+        return Step(learner, optimizer, course.loss, course.names, room)
+    from zoo.engine.shared import SharedStep
+
+    assert isinstance(learner, PictureLearner)
+    return SharedStep(learner, optimizer, course.loss, course.names, room, course.ranks)
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, lr: float) -> float:
@@ -161,6 +177,6 @@ def _check(
             raise Diverged(message, f"give a lower --lr (it was {phase.lr:g})")
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """Return the seed of an epoch's own draws (dropout, stochastic depth)."""
-    return (seed * 1_000_003 + epoch) % 2**63
+def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
+    """Return the seed of an epoch's own draws (dropout, stochastic depth), other for each rank."""
+    return (seed * 1_000_003 + epoch + rank * 0x9E3779B97F4A7C15) % 2**63

@@ -50,6 +50,8 @@ class Network:
         made = module.__dict__.get(MADE)
         self.classes_before = made.before if isinstance(made, Made) else None
         self.forwards = 0
+        # What a forward pass is called by; several processes call the module through a wrapper.
+        self.through = module
 
     def logits(self, images: Tensor, training: bool = False, pad_to: int = 0) -> Logits:
         """Run a batch through the network.
@@ -75,7 +77,7 @@ class Network:
             on_device = normalize(on_device, self.preprocess)
         inputs = on_device.contiguous(memory_format=torch.channels_last)
         with self._guarded(inputs), self.computing():
-            output = self.module(inputs)
+            output = self.through(inputs)
         said = read_output(output, self.heads, training, self.classes_before)
         if count >= pad_to:
             return said

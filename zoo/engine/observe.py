@@ -30,20 +30,22 @@ class Observers:
     Args:
         host: the loaded plugins.
         device: that the training computes on.
+        telling: whether they are told; of several processes, only the first one's are.
     """
 
-    def __init__(self, host: PluginHost, device: torch.device) -> None:
+    def __init__(self, host: PluginHost, device: torch.device, telling: bool = True) -> None:
         self.host = host
+        self.telling = telling
         self.device = device
         self.failures: Counter[tuple[str, str]] = Counter()
 
     def listen(self, hook: str) -> bool:
         """Whether any plugin implements a hook."""
-        return bool(self.host.observers(hook))
+        return self.telling and bool(self.host.observers(hook))
 
     def tell(self, hook: str, event: Event) -> None:
         """Tell every observer of an event; what one raises is a warning, but for interrupts."""
-        for name, call in self.host.observers(hook):
+        for name, call in self.host.observers(hook) if self.telling else ():
             try:
                 with undisturbed(self.device):
                     call(event)

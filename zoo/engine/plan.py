@@ -69,6 +69,7 @@ class Plan:
         batch_size: images per step.
         micro_batch_size: images that go through the network at once.
         device: as torch names it.
+        processes: how many share each batch.
         precision: `fp32` or `bf16`.
         seed: of all randomness.
         workers: processes that decode.
@@ -97,6 +98,7 @@ class Plan:
     batch_size: int
     micro_batch_size: int
     device: str
+    processes: int
     precision: str
     seed: int
     workers: int
@@ -156,6 +158,7 @@ class Plan:
             "batch_size",
             "micro_batch_size",
             "device",
+            "processes",
             "precision",
             "seed",
             "workers",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from zoo.events import EpochEnded
 
 Item = TypeVar("Item")
+
+# What `torchrun` tells each process that it starts.
+TOLD = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 # What ends a line, moves a terminal's cursor or turns the direction of writing, and the halves of
 # characters that stand for the bytes of a file name that is not UTF-8.
@@ -36,15 +40,25 @@ def say(text: str) -> None:
             print(printable(text), file=sys.stderr, flush=True)
 
 
+def told_by_torchrun() -> bool:
+    """Whether `torchrun` started this process, and others with it."""
+    return all(name in os.environ for name in TOLD) and os.environ["WORLD_SIZE"] != "1"
+
+
+def leading() -> bool:
+    """Whether this process speaks for a training: alone, or the first that `torchrun` started."""
+    return not told_by_torchrun() or os.environ["RANK"] == "0"
+
+
 class Progress:
     """Tells a person how a run goes.
 
     Args:
-        quiet: say nothing.
+        quiet: say nothing, as all but the first of several processes do.
     """
 
     def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
+        self.quiet = quiet or not leading()
 
     def notice(self, text: str) -> None:
         """Say one line."""

@@ -52,6 +52,7 @@ def _card(job: Job, metrics: dict[str, Any]) -> ModelCard:
             "phases": [asdict(phase) for phase in plan.phases],
             "batch_size": plan.batch_size,
             "micro_batch_size": plan.micro_batch_size,
+            "processes": plan.processes,
             "seed": plan.seed,
             "bad_images": plan.bad_images,
             "val_fraction": plan.val_fraction,

@@ -12,6 +12,7 @@ from zoo.data.augment import parse_augment
 from zoo.data.keep import bytes_needed, in_words, where_kept
 from zoo.data.split import ImageData, Split
 from zoo.engine.device import resolve_device, resolve_precision
+from zoo.engine.distributed import join, own_device
 from zoo.engine.options import Options, name_of
 from zoo.engine.phases import Start, Values, choose_recipe, phases_of
 from zoo.engine.plan import Plan
@@ -108,6 +109,9 @@ def resolve(
     """
     values = Values(config)
     device, values.reasons["device"] = resolve_device(options.device)
+    ranks = join()
+    device = own_device(device, ranks)
+    values.reasons["processes"] = "as torchrun says" if ranks.several else "auto: no torchrun"
     precision, values.reasons["precision"] = resolve_precision(options.precision, device)
     changing = _changing(options, data)
     recipe, policies = choose_recipe(values, options, start, changing)
@@ -141,6 +145,7 @@ def resolve(
         batch_size=(batch_size := _batch_size(values, options, data)),
         micro_batch_size=_micro_batch_size(values, options, batch_size),
         device=str(device),
+        processes=ranks.world,
         precision=precision,
         seed=values.default("seed", options.seed, "seed"),
         workers=_workers(values, options, sum(images.values())),

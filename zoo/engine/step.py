@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zoo.data.loader import batch_bounds
 from zoo.errors import EnvironmentProblem
 from zoo.models.guard import is_out_of_memory
-from zoo.models.outputs import Loss, check_logits, classification_loss
+from zoo.models.outputs import Logits, Loss, check_logits, classification_loss
 
 if TYPE_CHECKING:
     from zoo.engine.loop import Learner
@@ -67,9 +67,10 @@ class Step:
         norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self.least = 2 if norms else 1
         self.checked = False
+        self.weight = 1.0
 
     def __call__(self, inputs: Any, labels: Tensor) -> Tensor:
-        """Take a step, and return the loss of its batch.
+        """Take a step, and return the loss of its images, summed.
 
         Where memory runs out, it begins anew in parts of half the size, from the same state of the
         generators and of batch norm.
@@ -77,11 +78,15 @@ class Step:
         Raises:
             EnvironmentProblem: memory runs out however small the parts are.
         """
-        rng = self._remember()
+        mean = self._fit(inputs, labels, self._remember())
+        self.optimizer.step()
+        return mean * len(labels)
+
+    def _fit(self, inputs: Any, labels: Tensor, rng: list[Tensor]) -> Tensor:
+        """Return the loss, its gradients in place, in parts that there is memory for."""
         while not isinstance(done := self._try(inputs, labels), Tensor):
             self._halve(len(labels), done)
             self._restore(rng)
-        self.optimizer.step()
         return done
 
     def _try(self, inputs: Any, labels: Tensor) -> Tensor | str:
@@ -100,18 +105,23 @@ class Step:
         for first, last in batch_bounds(len(labels), self.room.size):
             whole = last - first == len(labels)
             part = inputs if whole else _rows(inputs, first, last)
-            said = self.learner.logits(part, training=True)
+            said = self._said(part, last == len(labels))
             if not self.checked:
                 check_logits(said.main)
                 self.checked = True
             loss = classification_loss(said, labels[first:last], self.loss)
-            if not whole:
-                loss = loss * ((last - first) / len(labels))
+            share = self.weight * (last - first) / len(labels)
+            if share != 1:
+                loss = loss * share
             loss.backward()
             done = loss.detach()
             total = done if total is None else total + done
         assert total is not None
         return total
+
+    def _said(self, part: Any, last: bool) -> Logits:
+        """Run a part of a batch, which may be its last."""
+        return self.learner.logits(part, training=True)
 
     def _remember(self) -> list[Tensor]:
         if self.buffers:

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from filelock import FileLock, Timeout
 from zoo.data.keep import KeptPictures
 from zoo.engine.choose import Learners
 from zoo.engine.device import memory_errors
+from zoo.engine.distributed import Ranks, join, others_ending
 from zoo.engine.job import CLAIM, Job, load
 from zoo.engine.kept import FeatureLearner
-from zoo.engine.learners import Pictures
+from zoo.engine.learners import PictureLearner, Pictures
 from zoo.engine.loop import Best, Course, run_phase
 from zoo.engine.metrics import Meter
 from zoo.engine.network import Network
@@ -165,7 +166,7 @@ def train(job: Job, network: Network, learners: Learners, observers: Observers) 
         job.progress.epoch(event)
         observers.tell("zoo_after_epoch", event)
 
-    done = 0
+    done, ranks = 0, learners.ranks
     loss = _loss(job, network.device)
     room = Room(job.plan.micro_batch_size, lambda size: _shrink(job, size))
     for number, phase in enumerate(job.plan.phases):
@@ -183,12 +184,17 @@ def train(job: Job, network: Network, learners: Learners, observers: Observers) 
             best.state |= {
                 name: tensors[name].detach().clone() for name in names if name not in best.state
             }
-        if phase.optimizer == LBFGS and isinstance(learner, FeatureLearner):
-            weights = getattr(job.options.loss, "weight", None)
-            job.probe = run_probe(phase, learner, best, names, weights, report)
-        else:
+        if learner is not None:
             course = Course(job.plan.seed, done, names, job.progress.wrap, loss, report, room)
-            run_phase(phase, learner, best, course)
+            if isinstance(learner, PictureLearner):
+                course = replace(course, ranks=ranks)
+            if phase.optimizer == LBFGS and isinstance(learner, FeatureLearner):
+                weights = getattr(job.options.loss, "weight", None)
+                job.probe = run_probe(phase, learner, best, names, weights, report)
+            else:
+                run_phase(phase, learner, best, course)
+        if not isinstance(learner, PictureLearner):
+            learners.share(best)
         done += phase.epochs
     assert best.state is not None
     assert best.meter is not None
@@ -197,7 +203,7 @@ def train(job: Job, network: Network, learners: Learners, observers: Observers) 
 
 
 def _run(job: Job, folder: Path, observers: Observers) -> dict[str, Any]:
-    plan = job.plan
+    plan, ranks = job.plan, join()
     assert job.model is not None
     network = Network(
         job.model, job.backbone.heads, plan.preprocess, torch.device(plan.device), plan.precision
@@ -209,19 +215,23 @@ def _run(job: Job, folder: Path, observers: Observers) -> dict[str, Any]:
     place = str(folder.absolute())
     observers.tell("zoo_before_fit", FitStarted(plan.backbone, job.plan.to_dict(), place))
     first_batch = FirstBatch(observers, network.preprocess, plan.classes)
-    with Learners(job, network, pictures, first_batch) as learners:
+    with Learners(job, network, pictures, first_batch, ranks) as learners:
         meters = {"val": train(job, network, learners, observers)}
         if "test" in job.data.splits:
             meters["test"] = learners.test()
     metrics = {name: meter.details(plan.classes) for name, meter in meters.items()}
-    job.bad = dict(sorted(pictures.bad.items()))
+    bad = [item for found in ranks.gather(pictures.bad) for item in found.items()]
+    job.bad = dict(sorted(bad))
+    network.forwards = ranks.sum(network.forwards)
     if job.bad:
         some = ", ".join(list(job.bad)[:3]) + (", ..." if len(job.bad) > 3 else "")
         job.progress.notice(f"{len(job.bad)} images cannot be read and were left out: {some}")
     seconds = time.perf_counter() - job.began
+    if ranks.rank:
+        return ranks.from_first(None)
     run = save(job, network, folder, metrics, seconds)
     observers.tell("zoo_after_fit", FitEnded(plan.backbone, metrics, seconds, place))
-    return run
+    return ranks.from_first(run)
 
 
 def fit(job: Job, announce: Callable[[Path], None] | None = None) -> tuple[Path, dict[str, Any]]:
@@ -236,11 +246,25 @@ def fit(job: Job, announce: Callable[[Path], None] | None = None) -> tuple[Path,
     Raises:
         ZooError: training cannot go on.
     """
+    ranks = join()
+    with others_ending():
+        if ranks.rank:
+            path: Path = ranks.from_first(None)
+            observers = Observers(job.registry.host, torch.device(job.plan.device), telling=False)
+            with memory_errors(f"training {job.backbone.id}"):
+                return path, _run(job, path, observers)
+        return _fit_and_write(job, ranks, announce)
+
+
+def _fit_and_write(
+    job: Job, ranks: Ranks, announce: Callable[[Path], None] | None
+) -> tuple[Path, dict[str, Any]]:
     folder = claim_folder(job.options, job.backbone.name)
     observers = Observers(job.registry.host, torch.device(job.plan.device))
     try:
         if announce:
             announce(folder.path)
+        ranks.from_first(folder.path)
         with memory_errors(f"training {job.backbone.id}"):
             run = _run(job, folder.path, observers)
     except BaseException as error:
