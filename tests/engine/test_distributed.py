@@ -19,7 +19,8 @@ from zoo.engine.distributed import ALONE, Ranks, own_device, shard
 from zoo.modelfile import read_model
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-QUICK = {"weights": "none", "device": "cpu", "lr": 0.05, "epochs": 2, "optimizer": "sgd"}
+BASE = {"weights": "none", "device": "cpu", "precision": "fp32"}
+QUICK = {**BASE, "lr": 0.05, "epochs": 2, "optimizer": "sgd"}
 
 PLAIN = """
     import zoo
@@ -129,11 +130,14 @@ def test_two_processes_train_as_one(plainnet, tinynet, pictures, tmp_path):
         (tinynet, {"train": "head", "batch_size": 8, "data": str(pictures), "workers": 1}),
     ]
     cases = [(name, {"data": str(pictures), **QUICK, **options}) for name, options in cases]
+    found = {**BASE, "recipe": "probe", "data": str(broken), "bad_images": "skip"}
+    then = {**QUICK, "recipe": "head-then-all", "data": str(pictures)}
+    cases += [(tinynet, found), (plainnet, then)]
     Path("runs.json").write_text(
         json.dumps([(n, {**o, "out": f"two-{i}"}) for i, (n, o) in enumerate(cases)])
     )
     Path("script.py").write_text(textwrap.dedent(SCRIPT))
-    process = started(["script.py", "runs.json"])
+    process = started(["script.py", "runs.json"], XDG_CACHE_HOME=str(tmp_path / "cache"))
     alone = [
         zoo.finetune(name, **options, out=f"one-{i}") for i, (name, options) in enumerate(cases)
     ]

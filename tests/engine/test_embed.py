@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,7 +31,9 @@ def embed(cli, *arguments):
 
 
 def test_features_come_with_paths_and_classes(cli, trained, pictures):
-    done = embed(cli, str(trained.path), "--data", str(pictures), "--out", "f.safetensors", "--json")
+    done = embed(
+        cli, str(trained.path), "--data", str(pictures), "--out", "f.safetensors", "--json"
+    )
     assert done[0] == 0, done[2]
     said = json.loads(done[1])
     assert (said["images"], said["width"]) == (48, 16)
@@ -50,7 +53,7 @@ def test_features_come_with_paths_and_classes(cli, trained, pictures):
 def test_an_array_has_the_rest_beside_it(cli, trained, pictures):
     for name in ("f.safetensors", "f.npy"):
         assert embed(cli, str(trained.path), "--data", str(pictures), "--out", name)[0] == 0
-    array, beside = np.load("f.npy"), json.loads(open("f.json").read())
+    array, beside = np.load("f.npy"), json.loads(Path("f.json").read_text())
     tensors = load_file("f.safetensors")
     assert np.array_equal(array, tensors["features"].numpy())
     assert beside["labels"] == tensors["labels"].tolist()

@@ -12,7 +12,14 @@ from zoo.engine.step import Room, Step
 from zoo.modelfile import read_model
 from zoo.models.outputs import Logits
 
-QUICK = {"weights": "none", "device": "cpu", "lr": 0.05, "batch_size": 8, "epochs": 2}
+QUICK = {
+    "weights": "none",
+    "device": "cpu",
+    "precision": "fp32",
+    "lr": 0.05,
+    "batch_size": 8,
+    "epochs": 2,
+}
 
 PLAIN = """
     import zoo

@@ -9,7 +9,7 @@ import click
 
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.output import percent, print_json, print_table, short_count
-from zoo.errors import UsageError
+from zoo.errors import DataError
 
 if TYPE_CHECKING:
     from zoo.engine.rank import Rank
@@ -75,7 +75,7 @@ def command(
     progress, registry = Progress(quiet), settings.registry()
     every = open_every(data)
     if not every.classes:
-        raise UsageError(f"{every.name} has no classes", "give a folder of class folders")
+        raise DataError(f"{every.name} has no classes", "give a folder of class folders")
     for notice in every.notices:
         progress.notice(f"{every.name}: {notice}")
     chosen = candidates(registry, patterns, max_params, limit)

@@ -22,7 +22,7 @@ from zoo.engine.learners import Pictures
 from zoo.engine.model import load_features
 from zoo.engine.probe import fit_probe
 from zoo.engine.progress import Progress
-from zoo.errors import UsageError, ZooError
+from zoo.errors import DataError, UsageError, ZooError
 from zoo.models.weights import where
 from zoo.registry import Registry
 from zoo.spec import Backbone
@@ -130,10 +130,10 @@ def rank(
         seed: of the folds.
 
     Raises:
-        UsageError: the images have no classes.
+        DataError: the images have no classes.
     """
     if not every.classes:
-        raise UsageError(f"{every.name} has no classes", "give a folder of class folders")
+        raise DataError(f"{every.name} has no classes", "give a folder of class folders")
     for backbone in chosen:
         began = time.perf_counter()
         tried = Rank(backbone.id, backbone.weights[0].tag, backbone.params)
