@@ -14,7 +14,7 @@ from zoo.cli.output import print_json, print_line
 @click.argument("name")
 @click.option("--data", required=True, metavar="DATA", help="Images, as for `zoo finetune`.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE")
-@click.option("--workers", type=click.IntRange(min=0), help="Processes that decode images.")
+@click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
     "--bad-images", type=click.Choice(["error", "skip"]), default="error", show_default=True
 )
@@ -27,7 +27,7 @@ def command(
     name: str,
     data: str,
     out: Path,
-    workers: int | None,
+    workers: int,
     bad_images: str,
     device: str,
     as_json: bool,
@@ -44,7 +44,6 @@ def command(
     from zoo.engine.learners import Pictures
     from zoo.engine.model import load_features
     from zoo.engine.progress import Progress
-    from zoo.engine.resolve import automatic_workers
 
     check_format(out)
     progress, registry = Progress(quiet), settings.registry()
@@ -52,8 +51,7 @@ def command(
     for notice in every.notices:
         progress.notice(f"{every.name}: {notice}")
     model = load_features(name, registry, device)
-    reading = automatic_workers(len(every)) if workers is None else workers
-    pictures = Pictures(1, reading, bad_images)
+    pictures = Pictures(1, workers, bad_images)
     limit = int(registry.config.defaults["cache_gib"] * (1 << 30))
     with embedding(model, every, pictures, progress, limit) as embedded:
         said = write_features(embedded, model, out)

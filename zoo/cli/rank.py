@@ -37,7 +37,7 @@ class Count(click.ParamType):
 @click.option("--data", required=True, metavar="DATA", help="As `zoo finetune` takes it.")
 @click.option("--max-params", type=Count(), metavar="N", help="Such as 30M, the default.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
-@click.option("--workers", type=click.IntRange(min=0), help="Processes that decode images.")
+@click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
     "--bad-images", type=click.Choice(["error", "skip"]), default="error", show_default=True
 )
@@ -52,7 +52,7 @@ def command(
     data: str,
     max_params: int | None,
     limit: int,
-    workers: int | None,
+    workers: int,
     bad_images: str,
     device: str,
     seed: int,
@@ -70,7 +70,6 @@ def command(
     from zoo.engine.learners import Pictures
     from zoo.engine.progress import Progress
     from zoo.engine.rank import candidates, rank
-    from zoo.engine.resolve import automatic_workers
 
     progress, registry = Progress(quiet), settings.registry()
     every = open_every(data)
@@ -79,9 +78,7 @@ def command(
     for notice in every.notices:
         progress.notice(f"{every.name}: {notice}")
     chosen = candidates(registry, patterns, max_params, limit)
-    pictures = Pictures(
-        1, automatic_workers(len(every)) if workers is None else workers, bad_images
-    )
+    pictures = Pictures(1, workers, bad_images)
     found: list[Rank] = []
     ranks = rank(chosen, every, registry, pictures, progress, device, seed)
     for number, each in enumerate(ranks, start=1):

@@ -14,6 +14,7 @@ from zoo.data.keep import Bounds, KeptPictures
 from zoo.data.loader import Batch, batch_bounds, epoch_order, load_batches
 from zoo.data.own import LoaderSplit, OwnSplit
 from zoo.data.split import Split
+from zoo.engine.device import reading_threads
 from zoo.engine.distributed import ALONE, Ranks
 from zoo.engine.metrics import Meter, Metrics
 from zoo.engine.network import Network
@@ -29,7 +30,7 @@ class Pictures:
 
     Args:
         batch_size: images per batch.
-        workers: processes that decode.
+        workers: processes that decode; with none, threads of this one do where they can.
         bad_images: `error` stops at the first, `skip` leaves them out.
         bad: why, by path, for those met so far.
         kept: those that need no decoding any more; None decodes each time.
@@ -113,6 +114,7 @@ class Pictures:
                 draw=draw,
                 bounds=bounds,
                 digest=digest,
+                threads=0 if self.workers else reading_threads(network.device),
             )
 
         if bounds is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from zoo.config import Config
 from zoo.data.augment import parse_augment
 from zoo.data.keep import bytes_needed, in_words, where_kept
 from zoo.data.split import ImageData, Split
-from zoo.engine.device import resolve_device, resolve_precision
+from zoo.engine.device import available_cores, resolve_device, resolve_precision
 from zoo.engine.distributed import join, own_device
 from zoo.engine.options import Options, name_of
 from zoo.engine.phases import Start, Values, choose_recipe, phases_of
@@ -23,15 +22,14 @@ from zoo.spec import Backbone
 WORTH_WORKERS = 1000
 
 
-def automatic_workers(images: int) -> int:
-    """Return how many processes decode, where nobody said: none for a few images."""
-    return 0 if images < WORTH_WORKERS else min(_cores(), 8)
-
-
-def _workers(values: Values, options: Options, images: int) -> int:
-    automatic = automatic_workers(images)
-    how = ", one per core" if automatic else " are read in-process"
-    workers: int = values.take("workers", options.workers, automatic, f"{images:,} images{how}")
+def _workers(values: Values, options: Options, data: ImageData) -> int:
+    images = sum(map(len, data.splits.values()))
+    automatic, why = 0, "a thread of this process reads ahead"
+    # Threads cannot draw what an augmentation draws, nor read what may not bear it.
+    if parse_augment(options.augment) or not data.still:
+        automatic = 0 if images < WORTH_WORKERS else min(available_cores(), 8)
+        why = f"{images:,} images" + (", one per core" if automatic else " are read in-process")
+    workers: int = values.take("workers", options.workers, automatic, why)
     return workers
 
 
@@ -82,13 +80,6 @@ def kept_splits(data: ImageData, augment: str | None) -> dict[str, Split]:
     """Return the splits that are read more than once and give the same pictures each time."""
     names = ("val",) if parse_augment(augment) else ("train", "val")
     return {name: data.splits[name] for name in names}
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
 
 
 def resolve(
@@ -148,7 +139,7 @@ def resolve(
         processes=ranks.world,
         precision=precision,
         seed=values.default("seed", options.seed, "seed"),
-        workers=_workers(values, options, sum(images.values())),
+        workers=_workers(values, options, data),
         cache_images=_cache_images(values, options, data, start),
         bad_images=values.take(
             "bad_images", options.bad_images, "error", "nothing is left out unasked"
