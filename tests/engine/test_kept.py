@@ -94,6 +94,22 @@ def test_features_do_not_depend_on_their_company(tinynet):
             assert torch.equal(found[0][path][3:4], found[2][path])
 
 
+def test_where_there_is_no_room_it_is_said_before_anything_is_computed(tinynet, pictures):
+    module = zoo.get(tinynet).build(classes=3)
+    freeze(module)
+    made = zoo.models.made.how_made(module)
+    place = torch.device("cpu")
+    network = Network(module, made.backbone.heads, made.preprocess, place, "fp32")
+    val = zoo.data.sources.open_data(pictures).splits["val"]
+    with Shelf("a") as shelf:
+        keeper = Keeper(network, Pictures(1, 0, "error"), shelf, lambda it, *_: it)
+        assert keeper.why_not(val) is None
+        assert shelf.row_bytes == 4 * (16 + 8) + 32
+        assert keeper.no_room(48) is None
+        assert shelf.problem is None
+        assert "more than there is room for" in keeper.no_room(10**15)
+
+
 def test_the_name_changes_with_all_that_decides_features(tinynet):
     def name(change=lambda module: None, precision="fp32", batch=32) -> str:
         torch.manual_seed(0)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.folder import EXPECTED
-from zoo.data.scan import counted, is_folder, is_image, list_folder
+from zoo.data.scan import counted, is_folder, is_hidden, is_image, list_folder
 from zoo.data.sources import open_data
 from zoo.data.split import FileSplit, Split
 from zoo.errors import DataError, UsageError
@@ -60,10 +60,11 @@ def _flat(root: Path) -> Every | None:
     entries = list_folder(root)
     if any(is_folder(entry) for entry in entries):
         return None
-    names = sorted(entry.name for entry in entries if is_image(entry.name))
+    seen = [entry.name for entry in entries if not is_hidden(entry.name)]
+    names = sorted(name for name in seen if is_image(name))
     if not names:
         raise DataError(f"{root} holds no images", EXPECTED)
-    others = len(entries) - len(names)
+    others = len(seen) - len(names)
     notices = (f"left out: {counted(others, 'file')} that are no images",) if others else ()
     split = FileSplit("all", root, tuple(names), (UNKNOWN,) * len(names))
     return Every(root.absolute().name, (split,), (), notices)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from zoo.data.pictures import prepare_each
 from zoo.data.transforms import normalize
 from zoo.engine.device import autocast, memory_errors
-from zoo.engine.kept import Tap
+from zoo.engine.tap import Tap
 from zoo.errors import BrokenBackbone, UsageError
 from zoo.models.freeze import in_use
 from zoo.models.guard import guard

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.data.augment import Draw
 from zoo.data.decode import UnreadableImage
@@ -22,7 +22,8 @@ from zoo.engine.distributed import ALONE, Ranks, shard
 from zoo.engine.learners import Pictures, Task
 from zoo.engine.metrics import Meter
 from zoo.engine.network import Network
-from zoo.engine.store import DTYPES, Shelf
+from zoo.engine.store import DTYPES, Shelf, columns_of
+from zoo.engine.tap import Tap, heads_alone, try_heads
 from zoo.errors import DataError
 from zoo.files import canonical_json
 from zoo.models.freeze import in_use
@@ -45,96 +46,6 @@ Wrap = Callable[[Rounds, int, str], Rounds]
 def feature_batch(device: torch.device) -> int:
     """Return how many images a forward pass for features takes on a device."""
     return CPU_BATCH if device.type == "cpu" else GPU_BATCH
-
-
-class Tap:
-    """Takes what enters and what leaves each head as the network runs."""
-
-    def __init__(self, module: nn.Module, paths: Sequence[str]) -> None:
-        self.seen: dict[str, Tensor] = {}
-        self.said: dict[str, Tensor] = {}
-        heads = [(path, module.get_submodule(path)) for path in paths]
-        self.handles = [
-            handle
-            for path, head in heads
-            for handle in (
-                head.register_forward_pre_hook(self._entering(path)),
-                head.register_forward_hook(self._leaving(path)),
-            )
-        ]
-
-    def _entering(self, path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def take(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self.seen[path] = inputs[0].detach()
-
-        return take
-
-    def _leaving(self, path: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def take(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            self.said[path] = output.detach()
-
-        return take
-
-    def __enter__(self) -> Tap:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for handle in self.handles:
-            handle.remove()
-
-
-def _heads_alone(network: Network, features: dict[str, Tensor], training: bool) -> Logits:
-    """Run the heads on features."""
-    with network.computing():
-        said = {
-            path: network.module.get_submodule(path)(inputs) for path, inputs in features.items()
-        }
-    return _logits_of(network, said, training)
-
-
-def _logits_of(network: Network, said: dict[str, Tensor], training: bool) -> Logits:
-    """Return what the heads said, by path in any order, as what the network says."""
-    paths = dict(zip(network.paths, network.heads, strict=True))
-    (_, main), *others = [(head, said[path]) for path, head in paths.items() if path in said]
-    extra = tuple((logits, head.loss_weight) for head, logits in others) if training else ()
-    return Logits(main, extra)
-
-
-def why_not_keep(network: Network, images: Tensor) -> str | None:
-    """Say why features cannot be kept; None where heads on them give what the network gives.
-
-    It is proven on a batch, in eval mode and as in training, and not assumed from a structure.
-
-    Args:
-        network: frozen by the policy `head`.
-        images: some, as the network takes them.
-    """
-    if any(head.role == "distill" for head in network.heads):
-        return "the network combines its heads in evaluation"
-    paths = network.paths
-    for training in (False, True):
-        network.module.train(training)
-        with torch.no_grad(), Tap(network.module, paths) as tap:
-            whole = network.logits(images, training)
-            seen = {path: tap.seen[path] for path in paths if path in tap.seen}
-            if paths[0] not in seen:
-                return "nothing arrives at the head"
-            # In training a head may drop some of its features, never the same twice.
-            alone = (
-                _logits_of(network, tap.said, training)
-                if training
-                else _heads_alone(network, seen, training)
-            )
-        pairs = [(whole.main, alone.main)]
-        pairs += [(a, b) for (a, _), (b, _) in zip(whole.extra, alone.extra, strict=False)]
-        if len(whole.extra) != len(alone.extra):
-            return "the heads alone give other outputs than the network"
-        for expected, found in pairs:
-            if expected.shape != found.shape or not torch.allclose(
-                expected.float(), found.float(), rtol=1e-4, atol=1e-4
-            ):
-                return "the network does more after its head"
-    return None
 
 
 @dataclass
@@ -241,7 +152,10 @@ class Keeper:
             )
             if first is None:
                 raise DataError(f"no image of the {split.name} split can be read")
-            self.shelf.prove(kind, why_not_keep(self.network, first.images))
+            reason, seen = try_heads(self.network, first.images)
+            if reason is None:
+                self.shelf.columns = columns_of(self._kept(seen, len(first)))
+            self.shelf.prove(kind, reason)
         return self.shelf.proofs[kind]
 
     def no_room(self, images: int) -> str | None:
@@ -319,15 +233,17 @@ class Keeper:
         """Return a batch's places in its split, what it is found by, and its features."""
         tap.seen.clear()
         self.network.logits(batch.images, self.training, pad_to=self.batch)
-        count = len(batch.labels)
-        features = {
-            path: tap.seen[path][:count].to("cpu", _kept_dtype(tap.seen[path]), copy=True)
-            for path in self.network.paths
-            if path in tap.seen
-        }
         places = batch.indices.tolist()
         keys = [_key(d, draw, i) for d, i in zip(batch.digests, places, strict=True)]
-        return places, keys, features
+        return places, keys, self._kept(tap.seen, len(places))
+
+    def _kept(self, seen: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+        """Return what is kept of what arrived at the heads: of so many images, on the CPU."""
+        return {
+            path: seen[path][:count].to("cpu", _kept_dtype(seen[path]), copy=True)
+            for path in self.network.paths
+            if path in seen
+        }
 
 
 def _as_many(batches: Iterator[Batch], rounds: int) -> Iterator[Batch | None]:
@@ -393,7 +309,7 @@ class FeatureLearner:
 
     def logits(self, inputs: dict[str, Tensor], training: bool) -> Logits:
         """Run the heads on features."""
-        return _heads_alone(self.network, inputs, training)
+        return heads_alone(self.network, inputs, training)
 
     def validate(self) -> Meter:
         """Count the validation split."""

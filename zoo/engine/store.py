@@ -214,6 +214,7 @@ class Shelf:
         if not self.columns:
             self.columns = columns_of(features)
             self._describe()
+        assert columns_of(features) == self.columns
         records = np.empty(len(digests), dtype=_record(self.columns))
         for number, column in enumerate(self.columns):
             tensor = features[column.path].contiguous()

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from zoo.data.sources import open_data
-from zoo.engine.kept import Tap
 from zoo.engine.learners import PictureLearner, Pictures, Task
 from zoo.engine.loop import Best, Course, run_phase
 from zoo.engine.model import load_model
 from zoo.engine.network import Network
 from zoo.engine.plan import Phase
 from zoo.engine.record import save_module
+from zoo.engine.tap import Tap
 from zoo.models.build import build_with_base
 from zoo.models.freeze import freeze, in_use
 from zoo.models.heads import resolve_head
