@@ -192,6 +192,32 @@ TIGHT = """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
+def test_features_are_computed_in_smaller_batches_where_memory_runs_out(
+    pictures, plugin_file, zoo_process, own_cache
+):
+    # Of a network in use, too; and a limit for twelve images, where batches are of 32.
+    greedy = (
+        TIGHT.replace("64 << 20", "32 << 20")
+        .replace("self.training and not", "not")
+        .replace("if self.training:", "if True:")
+    )
+    file = plugin_file("tight", greedy.replace("PARTS", "12.5"))
+    options = ["--data", str(pictures), "--weights", "none", "--recipe", "probe", "--json"]
+    options += ["--device", "cpu", "--precision", "fp32"]
+    done = zoo_process("--plugin", str(file), "finetune", "tight/tightnet", *options)
+    assert done.returncode == 0, done.stderr
+    said = [line.partition(" (")[0] for line in done.stderr.splitlines() if "ran out" in line]
+    assert said == [
+        "memory ran out with 32 images at once; features are computed in batches of 16",
+        "memory ran out with 16 images at once; features are computed in batches of 8",
+    ]
+    record = json.loads(done.stdout)
+    assert record["plan"]["phases"][0]["keep_features"] is True
+    again = zoo_process("--plugin", str(file), "finetune", "tight/tightnet", *options)
+    assert json.loads(again.stdout)["sha256"] == record["sha256"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
 def test_a_process_without_memory_for_a_whole_batch_trains_in_parts(
     pictures, plugin_file, zoo_process
 ):

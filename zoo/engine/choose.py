@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import ExitStack
 from types import TracebackType
+
+import torch
 
 from zoo.cache import trim
 from zoo.data.augment import Draw, parse_augment
@@ -20,6 +23,7 @@ from zoo.engine.phases import loop_instead
 from zoo.engine.plan import LBFGS, Phase
 from zoo.engine.probing import why_no_optimum
 from zoo.engine.store import Shelf
+from zoo.models.guard import is_out_of_memory
 
 Learner = PictureLearner | FeatureLearner
 
@@ -52,6 +56,7 @@ class Learners:
         self.keeper: Keeper | None = None
         self.last: Learner | None = None
         self.on_features = False
+        self.batch = feature_batch(network.device)
         self._stack = ExitStack()
 
     def __enter__(self) -> Learners:
@@ -95,12 +100,36 @@ class Learners:
             metrics=self.job.options.metrics,
             ranks=self.ranks,
         )
-        self.on_features = phase.keep_features and self._can_keep(task, phase, number)
-        if self.on_features:
-            self.last = self._features(task)
-        else:
+        self.on_features, self.last = False, None
+        if phase.keep_features:
+            while (short := self._try_features(task, phase, number)) is not None:
+                self._halve(short)
+        if not self.on_features:
             self.last = PictureLearner(self.network, task, self.pictures)
         return self.last
+
+    def _try_features(self, task: Task, phase: Phase, number: int) -> str | None:
+        """Have the features of a phase where they can be kept; say so where memory ran out."""
+        try:
+            self.on_features = self._can_keep(task, phase, number)
+            self.last = self._features(task) if self.on_features else None
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or self.ranks.several or self.batch == 1:
+                raise
+            # Not the error itself, whose frames hold the memory.
+            return str(error)
+        return None
+
+    def _halve(self, said: str) -> None:
+        """Compute features in batches half as large, which are other features to the last bit."""
+        self._stack.close()
+        self.keeper = None
+        gc.collect()
+        if self.network.device.type == "cuda":
+            torch.cuda.empty_cache()
+        before, self.batch = self.batch, self.batch // 2
+        message = f"memory ran out with {before} images at once; features are computed in batches"
+        self.job.progress.notice(f"{message} of {self.batch} ({said.splitlines()[0][:80]})")
 
     def _can_keep(self, task: Task, phase: Phase, number: int) -> bool:
         """Return whether features can be kept; where not, the plan says why."""
@@ -145,7 +174,7 @@ class Learners:
     def _open(self) -> Keeper:
         name, about = None, None
         if not self.ranks.rank:
-            name, about = identify(self.network, feature_batch(self.network.device))
+            name, about = identify(self.network, self.batch)
         shelf = self._stack.enter_context(Shelf(name, about))
         notice = self.job.progress.notice
         if shelf.problem:
@@ -153,7 +182,7 @@ class Learners:
         if shelf.damaged:
             notice(f"{len(shelf.damaged)} damaged parts of kept features are computed again")
         wrap = self.job.progress.wrap
-        return Keeper(self.network, self.pictures, shelf, wrap, self.ranks)
+        return Keeper(self.network, self.pictures, shelf, wrap, self.ranks, self.batch)
 
     def _show_first(self, task: Task) -> None:
         """Show observers the first batch, which kept features would leave unread."""

@@ -116,6 +116,7 @@ class Keeper:
         shelf: where features are kept; open.
         wrap: shows progress.
         ranks: this process among those that compute together; the first alone keeps.
+        batch: images in a forward pass; None for as many as suit the device.
     """
 
     def __init__(
@@ -125,9 +126,10 @@ class Keeper:
         shelf: Shelf,
         wrap: Wrap,
         ranks: Ranks = ALONE,
+        batch: int | None = None,
     ) -> None:
         self.network = network
-        self.batch = feature_batch(network.device)
+        self.batch = batch or feature_batch(network.device)
         self.pictures = replace(pictures, batch_size=self.batch, kept=None)
         self.shelf = shelf
         self.wrap = wrap
