@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 import zoo
 from zoo import modelfile
@@ -116,6 +116,19 @@ def test_damaged_files_are_refused(tmp_path, tensors, card, kind):
     damage(path, kind)
     with pytest.raises(zoo.WeightsError, match=str(path)):
         modelfile.read_model(path)
+
+
+@pytest.mark.parametrize("start", [b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"])
+def test_a_header_as_long_as_a_pickle_begins_is_none(tmp_path, start):
+    length = int.from_bytes(start, "little")
+    path = tmp_path / "odd.safetensors"
+    for padding in range(length):
+        data = save({"a": torch.ones(2)}, {"padding": "x" * padding})
+        if data.startswith(start):
+            break
+    path.write_bytes(data)
+    assert path.read_bytes().startswith(start)
+    assert modelfile.read_tensors(path).tensors["a"].tolist() == [1.0, 1.0]
 
 
 def test_a_pickle_is_refused_and_not_run(tmp_path):

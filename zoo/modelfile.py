@@ -78,7 +78,8 @@ def read_file(path: Path, sha256: str | None = None) -> tuple[bytes, str]:
 
 def _header(path: Path, data: bytes) -> dict[str, Any]:
     """Parse the header strictly: the library itself lets a name appear twice."""
-    if data.startswith(PICKLES):
+    # The length of a header, which a safetensors file begins with, can look like either of them.
+    if data.startswith(PICKLES) and data[8:9] != b"{":
         hint = "zoo opens safetensors only; convert it with safetensors.torch.save_file"
         raise WeightsError(f"{path} is a pickle, which can run code when it is opened", hint)
 

@@ -1,14 +1,4 @@
-from benchmarks import all_layers, memory
-
-
-def test_all_layers_are_compared_from_the_second_epoch_on():
-    def both(ours, bare):
-        return {"zoo": {"epochs": ours}, "bare": {"epochs": bare}}
-
-    records = [both([40.0, 10.0, 10.0], [9.0, 8.0, 8.0]), both([90.0, 10.0, 10.0], [9.0, 8.0, 8.0])]
-    results = {"pictures": {"images": 80}, "machine": "here", "networks": {"resnet18": records}}
-    *_, last = all_layers.table(results)
-    assert last == "| resnet18 | 8.0 | 10.0 | 0.80 | 1.2 |"
+from benchmarks import memory
 
 
 def test_memory_is_said_for_each_further_image():

@@ -76,6 +76,7 @@ def register(root, file, **changes):
 def test_from_a_model_file_to_a_backbone_and_on(cli, install, colours, tmp_path):
     install("tiny", TINY)
     training = ("--data", colours, "--epochs", 2, "--device", "cpu", "--quiet")
+    training += ("--precision", "fp32")
     code, _, err = cli("finetune", "tinynet", "--weights", "none", "--lr", "0.1", *training)
     assert code == 0, err
     registry = register(tmp_path, "runs/tinynet-1/model.safetensors")

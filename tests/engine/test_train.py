@@ -17,7 +17,7 @@ from filelock import FileLock
 import zoo
 from zoo.engine.progress import Progress
 from zoo.engine.resolve import Options
-from zoo.engine.train import fit, load
+from zoo.engine.train import fit, load, signals_waiting
 from zoo.modelfile import read_model
 from zoo.registry import load_registry
 
@@ -303,3 +303,19 @@ def test_an_interrupted_training_leaves_nothing_half_written(tinynet, pictures, 
         assert process.wait(60) == code, rest
         assert "Traceback" not in rest
         assert not (tmp_path / "runs").exists()
+
+
+def test_what_ends_the_process_waits_while_a_folder_is_given_back():
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupt_twice(done)
+    assert done == ["first", "second"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def interrupt_twice(done):
+    with signals_waiting():
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("first")
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("second")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import signal
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,25 @@ class Folder:
         for path in reversed(self.created) if failed else ():
             with suppress(OSError):
                 path.rmdir()
+
+
+@contextmanager
+def signals_waiting() -> Iterator[None]:
+    """Have what would end the process wait until a block is through."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no handler runs here
+        return
+    arrived: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    # A mask would not do: where another thread takes the signal, the handler still runs here.
+    before = {number: signal.signal(number, lambda n, _: arrived.append(n)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for one in arrived:
+            signal.raise_signal(one)
 
 
 def _create(path: Path) -> list[Path]:
@@ -274,10 +295,11 @@ def _fit_and_write(
             observers.tell("zoo_on_error", event)
             observers.close()
         finally:
-            # An interrupt may arrive while observers are told of another.
-            if not (folder.path / MODEL).exists():
-                (folder.path / HISTORY).unlink(missing_ok=True)
-            folder.give_back(failed=True)
+            # An interrupt may arrive while observers are told of another, and while this is done.
+            with signals_waiting():
+                if not (folder.path / MODEL).exists():
+                    (folder.path / HISTORY).unlink(missing_ok=True)
+                folder.give_back(failed=True)
         if isinstance(error, OSError):
             raise EnvironmentProblem(f"the system refuses: {error}") from error
         raise
