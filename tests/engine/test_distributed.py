@@ -117,6 +117,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(plainnet, tinynet, pictures, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(pictures, broken)
@@ -169,6 +170,7 @@ def lines_of_ours(said: str) -> list[str]:
     return [line for line in said.splitlines() if line.startswith(endings)]
 
 
+@pytest.mark.slow
 def test_what_all_find_wrong_one_says(pictures):
     command = ["-m", "zoo", "finetune", "no_such_net", "--data", str(pictures)]
     process = started(command)
@@ -182,6 +184,7 @@ def test_what_all_find_wrong_one_says(pictures):
     assert "exitcode  : 2" in said
 
 
+@pytest.mark.slow
 def test_an_image_that_one_cannot_read_ends_all(plainnet, pictures, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(pictures, broken)
@@ -202,6 +205,7 @@ def test_an_image_that_one_cannot_read_ends_all(plainnet, pictures, tmp_path):
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_process_that_is_ended_ends_the_others(plainnet, pictures, number):
     options = ["--data", str(pictures), "--weights", "none", "--device", "cpu", "--train", "all"]

@@ -191,6 +191,7 @@ TIGHT = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
 def test_features_are_computed_in_smaller_batches_where_memory_runs_out(
     pictures, plugin_file, zoo_process, own_cache
@@ -217,6 +218,7 @@ def test_features_are_computed_in_smaller_batches_where_memory_runs_out(
     assert json.loads(again.stdout)["sha256"] == record["sha256"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
 def test_a_process_without_memory_for_a_whole_batch_trains_in_parts(
     pictures, plugin_file, zoo_process

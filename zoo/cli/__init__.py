@@ -193,4 +193,8 @@ def main(arguments: list[str] | None = None) -> Any:
         code = int(ExitCode.TERMINATED)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _let_go_of_streams()
+    distributed = sys.modules.get("zoo.engine.distributed")
+    if distributed is not None and distributed.ended_badly():
+        # Threads of torch's that wait for processes that have gone would abort this one.
+        os._exit(code)
     sys.exit(code)

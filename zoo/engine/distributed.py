@@ -172,6 +172,11 @@ def join() -> Ranks:
 _ended_badly: list[bool] = []
 
 
+def ended_badly() -> bool:
+    """Whether this process, one of several, met an error or the end of another."""
+    return bool(_ended_badly) and torch.distributed.is_initialized()
+
+
 def _leave() -> None:
     # After an error the others may be gone, and torch would wait for them.
     if not _ended_badly and torch.distributed.is_initialized():
