@@ -22,37 +22,6 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 BASE = {"weights": "none", "device": "cpu", "precision": "fp32"}
 QUICK = {**BASE, "lr": 0.05, "epochs": 2, "optimizer": "sgd"}
 
-PLAIN = """
-    import zoo
-
-    @zoo.hookimpl
-    def zoo_register_backbones():
-        small = zoo.Preprocess(size=32, resize=36)
-        yield zoo.Backbone("plainnet", "plugin_plain:build", (zoo.Head("fc"),), small)
-
-    def build(weights=None):
-        from torch import nn
-
-        class Plain(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.GroupNorm(2, 8), nn.ReLU())
-                self.never = nn.Linear(8, 8)
-                self.fc = nn.Linear(8, 7)
-
-            def forward(self, x):
-                return self.fc(self.body(x).mean((2, 3)))
-
-        return Plain()
-"""
-
-
-@pytest.fixture
-def plainnet(install) -> str:
-    """A network without batch norm, in which a layer is never used."""
-    install("plain", PLAIN)
-    return "plain/plainnet"
-
 
 @pytest.fixture(autouse=True)
 def in_tmp(tmp_path, monkeypatch):
