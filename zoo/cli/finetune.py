@@ -116,7 +116,8 @@ def command(
 
     --data is a folder of class folders, of which a part is held out to validate; a folder with
     train/, val/ and maybe test/; a CSV or TSV file with path, label and maybe split; or cifar10:DIR
-    or mnist:DIR as torchvision keeps them. Plain `zoo finetune` trains the head on frozen features.
+    or mnist:DIR as torchvision keeps them. Plain `zoo finetune` finds the best head for frozen
+    features at once; --epochs trains it epoch by epoch.
     """
     from zoo.engine.plan import LBFGS
     from zoo.engine.progress import Progress, leading
