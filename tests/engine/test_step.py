@@ -172,7 +172,7 @@ def test_features_are_computed_in_smaller_batches_where_memory_runs_out(
         .replace("self.training and not", "not")
         .replace("if self.training:", "if True:")
     )
-    file = plugin_file("tight", greedy.replace("PARTS", "12.5"))
+    file = plugin_file("tight", greedy.replace("PARTS", "13.9"))
     options = ["--data", str(pictures), "--weights", "none", "--recipe", "probe", "--json"]
     options += ["--device", "cpu", "--precision", "fp32"]
     done = zoo_process("--plugin", str(file), "finetune", "tight/tightnet", *options)
