@@ -118,6 +118,7 @@ def test_a_dry_run_shows_it(cli, leafnet):
     assert (plan["license"], plan["license_kind"]) == (None, "unknown")
 
 
+@pytest.mark.slow
 def test_each_command_warns_once(zoo_process, leafnet, tmp_path):
     for name in ("flag", "mammal"):
         (tmp_path / "few" / name).mkdir(parents=True)

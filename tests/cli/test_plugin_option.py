@@ -77,6 +77,7 @@ def test_a_broken_one_harms_only_who_asks_for_it(cli, plugin_file):
     assert f"{STEM}/leaf_tiny does not build" in err
 
 
+@pytest.mark.slow
 def test_from_training_to_use(zoo_process, file, tmp_path):
     for name in ("flag", "mammal"):
         target = tmp_path / "photos" / name

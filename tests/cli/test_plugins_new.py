@@ -104,6 +104,7 @@ def test_it_works_once_installed(installed, zoo_process):
     assert "'leaf_nets' is the name of a plugin of zoo-leaf-nets 0.1.0" in again.stderr
 
 
+@pytest.mark.slow
 @NEEDS_UV
 def test_its_own_tests_pass(installed):
     done = subprocess.run(

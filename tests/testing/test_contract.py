@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 
 def run_contract(tmp_path, *names):
     tests = tmp_path / "tests"
@@ -18,6 +20,7 @@ def run_contract(tmp_path, *names):
     )
 
 
+@pytest.mark.slow
 def test_three_lines_are_enough(faulty, tmp_path):
     done = run_contract(tmp_path, "sound", "faulty/excepted")
     assert done.returncode == 0, done.stdout
