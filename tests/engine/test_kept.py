@@ -167,7 +167,7 @@ def test_unreadable_images_are_left_out_each_time(tinynet, mine):
         zoo.finetune(tinynet, data=mine, **QUICK)
 
 
-def test_two_runs_at_once_and_a_clear_between(tinynet, mine, zoo_process, own_cache):
+def test_what_was_cleared_is_computed_again(tinynet, mine, zoo_process):
     zoo.finetune(tinynet, data=mine, **QUICK)
     assert held("features")[0].images == 48
     assert zoo_process("cache", "clear", "features").returncode == 0

@@ -1,7 +1,6 @@
 """Features on the disk: found by content, whole or not there, whoever writes and dies."""
 
 import hashlib
-import os
 import subprocess
 import sys
 
@@ -186,10 +185,3 @@ def test_what_was_proven_is_remembered():
         shelf.prove("another", "it does more")
     with Shelf("a") as again:
         assert again.proofs == {"a head": None, "another": "it does more"}
-
-
-def test_its_folder_is_not_for_others_to_be_read_by_pickle(alone):
-    assert write(0, 1).returncode == 0
-    for path in (alone / "features/shelf").iterdir():
-        assert not path.read_bytes().startswith((b"\x80", b"PK"))
-        assert os.access(path, os.R_OK)

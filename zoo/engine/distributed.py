@@ -103,21 +103,6 @@ class Ranks:
         torch.distributed.all_gather_object(things, thing)
         return things
 
-    def gather_rows(self, rows: Tensor) -> Tensor:
-        """Return the rows of all processes, in order of the ranks, on this one's device.
-
-        Args:
-            rows: `[rows, ...]`; each process may have another number of them, or none.
-        """
-        if not self.several:
-            return rows
-        counts = self.gather(len(rows))
-        padded = rows.new_zeros((max(counts), *rows.shape[1:]))
-        padded[: len(rows)] = rows
-        parts = [torch.empty_like(padded) for _ in counts]
-        torch.distributed.all_gather(parts, padded)
-        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
-
     def from_first(self, thing: Item | None) -> Item:
         """Return what the first process gave; the others give None."""
         things = [thing]
