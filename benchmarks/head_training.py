@@ -6,8 +6,9 @@ Each side is a process of its own, from command to model file, on 2,400 pictures
 `pictures.py` makes; they run in turn, on the same weights, and their model files are all measured
 in the same way. What is too long to run is reckoned, and labelled so. Results are kept in
 `head_training.json` beside this file as they come, so that a run that was stopped goes on; the
-tables are printed at the end. `--long` runs the textbook's 20 epochs too, for their accuracy;
-`--runs 3` takes every side three times, and the tables then show medians.
+tables are printed at the end, and written into `head_training.md`. `--long` runs the textbook's
+20 epochs too, for their accuracy; `--runs 3` takes every side three times, and the tables then
+show medians.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import pictures
 from benchmarks.sides.bench import Bench, keep, record, start, versions
 from benchmarks.sides.networks import NETWORKS
-from benchmarks.sides.report import FLOORS, LONG, table
+from benchmarks.sides.report import FLOORS, LONG, page, table
 from benchmarks.sides.watch import watch
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -143,6 +144,7 @@ def main() -> None:
     asked.sides = list(present([*asked.sides, *([LONG_TEXTBOOK] if asked.long else [])]))
     measure(Bench(work, data, asked.workers), results, asked)
     print("\n".join(table(results)))
+    asked.out.with_suffix(".md").write_text(page(results))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Show what memory a training takes over more and more images, and a plan over a million.
+"""Show what memory a training takes over more and more images, and its parts over a million.
 
     uv run python benchmarks/memory.py [--work DIR] [--fresh]
 
 `zoo finetune resnet18` trains the head on 1,000, 4,000 and 16,000 small pictures, seen at 64
 pixels; `--dry-run` plans over a million: names for few files, as hard links, in class folders and
-in a CSV. The peak is of all processes of the command. Prints a table
-and writes `memory.json` beside this file as results come, so that a run that was stopped goes on.
+in a CSV. The peak is of all processes of the command. Last, the head is solved for on a million
+kept features, made up; there the peak is of the process's own memory, as what is mapped can be
+dropped. Prints tables, with a reckoning of what a million and a hundred million images cost, and
+writes `memory.json` beside this file as results come, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -28,13 +30,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import pictures
 from benchmarks.sides.bench import Bench, keep, start
+from benchmarks.sides.reckoning import growth, table_of_costs
 from benchmarks.sides.watch import watch
 
 RESULTS = Path(__file__).with_suffix(".json")
+HEADS = RESULTS.with_name("head_training.json")
 NETWORK = "resnet18"
 SIDE = 64
 TRAININGS = (1_000, 4_000, 16_000)
 PLANS = (1_000, 1_000_000)
+SOLVES = (300_000, 1_000_000)  # both too many to be held
 LINKED = 1_000  # files that have a million names; a file system allows some 60,000 of each
 
 
@@ -111,6 +116,22 @@ def plan(work: Path, data: Path) -> dict[str, Any]:
     return {"memory_mb": peak, "seconds": round(done.seconds, 2), "images": images}
 
 
+def solve(work: Path, images: int) -> dict[str, Any]:
+    """Return what the head costs on so many kept features."""
+    bench = Bench(work, work)
+    folder = bench.folder(NETWORK, f"solve {images}")
+    shutil.rmtree(folder, ignore_errors=True)
+    environment = {**bench.environment, "XDG_CACHE_HOME": str(folder / "cache")}
+    found: dict[str, Any] = {"images": images}
+    for what in ("fill", "solve"):
+        out = folder / f"{what}.json"
+        command = [*bench.python("solving"), what, "--images", str(images), "--out", str(out)]
+        watch(command, folder, environment)
+        found |= json.loads(out.read_text())
+    shutil.rmtree(folder)
+    return found
+
+
 def table(results: Mapping[str, Any]) -> Iterator[str]:
     """Yield the table's lines."""
     yield f"peak memory of `zoo finetune {NETWORK}`; {results['machine']}"
@@ -118,12 +139,9 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for what, row in results["rows"].items():
         yield f"| {what} | {row['images']:,} | {row['memory_mb']:,} | {row['seconds']:.1f} |"
-    for kind in ("train", "plan folder", "plan table"):
-        rows = [row for what, row in results["rows"].items() if what.startswith(kind)]
-        if len(rows) > 1:
-            more = rows[-1]["images"] - rows[0]["images"]
-            bytes_each = (rows[-1]["memory_mb"] - rows[0]["memory_mb"]) * 2**20 / more
-            yield f"{kind}: {bytes_each:,.0f} bytes more for each further image"
+    for kind in ("train", "plan folder", "plan table", "solve"):
+        if (each := growth(results["rows"], kind)) is not None:
+            yield f"{kind}: {each:,.0f} bytes more for each further image"
 
 
 def measure(work: Path, results: dict[str, Any], asked: argparse.Namespace) -> None:
@@ -144,6 +162,9 @@ def measure(work: Path, results: dict[str, Any], asked: argparse.Namespace) -> N
             if (what := f"plan {kind} {count:,}") not in rows:
                 names = names or many_names(work, small_pictures(work, large, LINKED), count)
                 add(what, plan(work, names[place]))
+    for count in asked.solves:
+        if (what := f"solve {count:,}") not in rows:
+            add(what, solve(work, count))
 
 
 def main() -> None:
@@ -152,12 +173,15 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
     parser.add_argument("--trainings", type=int, nargs="*", default=TRAININGS, help="of images")
     parser.add_argument("--plans", type=int, nargs="*", default=PLANS, help="over images")
+    parser.add_argument("--solves", type=int, nargs="*", default=SOLVES, help="on images")
     parser.add_argument("--package", type=Path, help=f"the file of {pictures.PACKAGE}")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the results")
     asked = parser.parse_args()
     results = start(asked.out, asked.fresh, {"rows": {}}, pixels=SIDE)
     measure(asked.work.resolve(), results, asked)
     print("\n".join(table(results)))
+    if HEADS.exists():
+        print("\n".join(table_of_costs(results["rows"], json.loads(HEADS.read_text()))))
 
 
 if __name__ == "__main__":

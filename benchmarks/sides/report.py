@@ -13,6 +13,27 @@ ONE_PASS_BAR, TEXTBOOK_BAR = 1.25, 20.0
 
 Record = Mapping[str, Any]
 
+# What the README shows of each network: a line for each of these, and what it says of a side.
+SHOWN = {
+    "zoo": ("zoo", "seconds"),
+    "zoo, again on the same images": ("zoo again", "seconds"),
+    f"zoo, {LONG} epochs": (f"zoo {LONG} epochs", "seconds"),
+    "the textbook's loop, 1 epoch": ("textbook", "seconds"),
+    f"the textbook's loop, {LONG} epochs, reckoned": (
+        f"textbook {LONG} epochs, reckoned",
+        "seconds",
+    ),
+    "transformers' Trainer, 1 epoch": ("transformers", "seconds"),
+    "fastai, 1 epoch": ("fastai", "seconds"),
+    "start-up, zoo": ("zoo", "startup"),
+    "start-up, the textbook's loop": ("textbook", "startup"),
+    "decoding all images, then a bare forward": ("decode + forward", "after"),
+    "peak memory in MB, zoo": ("zoo", "memory_mb"),
+    "peak memory in MB, the textbook's loop": ("textbook", "memory_mb"),
+    "held-out pictures right, zoo": ("zoo", "top1"),
+    f"held-out pictures right, zoo, {LONG} epochs": (f"zoo {LONG} epochs", "top1"),
+    "held-out pictures right, the textbook's loop, 1 epoch": ("textbook", "top1"),
+}
 HEADINGS = ("side", "seconds", "start-up", "after it", "images/s", "memory MB", "top-1", "forwards")
 
 
@@ -87,6 +108,40 @@ def rows(sides: Mapping[str, list[Record]], images: int) -> dict[str, dict[str, 
             if label not in found:
                 found[f"{label}, reckoned"] = reckon(found[name], measured, LONG)
     return found
+
+
+def overview(results: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of one table that has all networks side by side, in fewer rows."""
+    images = results["pictures"]["images"]
+    found = {network: rows(sides, images) for network, sides in results["networks"].items()}
+    for sides in found.values():
+        one_pass = _sum(*(sides.get(floor, {}).get("after") for floor in ("decode", "forward")))
+        sides["decode + forward"] = {"after": one_pass}
+    yield f"| seconds | {' | '.join(found)} |"
+    yield "|---" * (len(found) + 1) + "|"
+    for label, (side, column) in SHOWN.items():
+        digits = 2 if column == "top1" else 0
+        cells = [_cell(sides.get(side, {}).get(column), digits) for sides in found.values()]
+        yield f"| {label} | {' | '.join(cells)} |"
+
+
+def page(results: Mapping[str, Any]) -> str:
+    """Return all tables as a page of their own."""
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    runs = [len(records) for sides in results["networks"].values() for records in sides.values()]
+    said = f"""# Training the heads of frozen networks
+
+{results["date"]}, {results["machine"]}, Python {results["python"]}, {versions}; {min(runs)} to
+{max(runs)} runs of each side, of which these are medians. Written by `head_training.py`, which says
+how; from `head_training.json`. Memory is the {results["memory"]}.
+"""
+    lines: list[str] = []
+    for line in table(results):
+        # A list where the report has lines, and a blank line around each table.
+        separate = bool(lines) and lines[-1].startswith("|") != line.startswith("|")
+        lines += [""] * separate
+        lines.append(f"- {line}" if line and not line.startswith("|") else line)
+    return said + "\n" + "\n".join(lines).strip() + "\n"
 
 
 def _cell(value: float | None, digits: int) -> str:

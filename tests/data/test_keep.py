@@ -30,7 +30,7 @@ def split(tmp_path) -> FileSplit:
     return FileSplit("train", tmp_path, tuple(names), tuple(n % 3 for n in range(COUNT)))
 
 
-def read(split, order, shelf=None, workers=0, size=4):
+def read(split, order, stored=None, workers=0, size=4):
     """Return all of the batches, and how many positions were asked of the files."""
     asked = []
 
@@ -39,7 +39,7 @@ def read(split, order, shelf=None, workers=0, size=4):
         return load_batches(split, SMALL, some, size, workers, bounds=bounds)
 
     bounds = batch_bounds(len(order), size)
-    source = load(order, bounds) if shelf is None else shelf.read(order, bounds, load, False)
+    source = load(order, bounds) if stored is None else stored.read(order, bounds, load, False)
     return list(source), len(asked)
 
 
@@ -59,33 +59,33 @@ def same(one, two) -> bool:
 def test_every_picture_is_read_once_in_whatever_order(split, monkeypatch, workers, in_memory):
     monkeypatch.setattr(keep, "IN_MEMORY", in_memory)
     monkeypatch.setattr(keep, "LEFT_FREE", 0)
-    shelf = KeptPictures({"train": split}, SMALL).shelf(split, SMALL)
+    stored = KeptPictures({"train": split}, SMALL).split(split, SMALL)
     orders = ([5, 3, 0, 1, 2], list(range(COUNT)), [10, 9, 3, 4, 5, 0, 2, 8, 7, 6, 1])
     asked = []
     for order in orders:
-        kept, count = read(split, order, shelf, workers)
+        kept, count = read(split, order, stored, workers)
         assert same(kept, read(split, order)[0]), order
         asked.append(count)
     assert asked == [5, 6, 0]
 
 
 def test_what_is_gone_from_the_disk_is_still_there(split):
-    shelf = KeptPictures({"train": split}, SMALL).shelf(split, SMALL)
-    first, _ = read(split, range(COUNT), shelf)
+    stored = KeptPictures({"train": split}, SMALL).split(split, SMALL)
+    first, _ = read(split, range(COUNT), stored)
     for path in Path(split.root).iterdir():
         path.unlink()
-    assert same(read(split, range(COUNT), shelf)[0], first)
+    assert same(read(split, range(COUNT), stored)[0], first)
     assert [bad.path for batch in first for bad in batch.bad] == [str(split.path(3))]
 
 
 def test_a_pass_that_stops_keeps_what_it_read(split):
-    shelf = KeptPictures({"train": split}, SMALL).shelf(split, SMALL)
+    stored = KeptPictures({"train": split}, SMALL).split(split, SMALL)
 
     def load(order, bounds):
         return load_batches(split, SMALL, order, 4, bounds=bounds)
 
-    next(shelf.read(range(COUNT), batch_bounds(COUNT, 4), load, False))
-    assert read(split, range(COUNT), shelf)[1] == COUNT - 4
+    next(stored.read(range(COUNT), batch_bounds(COUNT, 4), load, False))
+    assert read(split, range(COUNT), stored)[1] == COUNT - 4
 
 
 def test_a_file_of_kept_pictures_has_no_name(split, monkeypatch, tmp_path):
@@ -94,15 +94,15 @@ def test_a_file_of_kept_pictures_has_no_name(split, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert where_kept(1000) == f"in a temporary file in {tmp_path / 'cache' / 'zoo'}"
     kept = KeptPictures({"train": split}, SMALL)
-    read(split, range(COUNT), kept.shelf(split, SMALL))
+    read(split, range(COUNT), kept.split(split, SMALL))
     assert list((tmp_path / "cache" / "zoo").iterdir()) == []
 
 
 def test_pictures_for_another_network_are_not_these(split):
     kept = KeptPictures({"train": split}, SMALL)
-    assert kept.shelf(split, zoo.Preprocess(size=24)) is None
+    assert kept.split(split, zoo.Preprocess(size=24)) is None
     other = FileSplit("val", split.root, split.paths, split.labels)
-    assert kept.shelf(other, SMALL) is None
+    assert kept.split(other, SMALL) is None
 
 
 def test_without_room_nothing_is_kept(split):

@@ -36,7 +36,7 @@ def bytes_needed(images: int, preprocess: Preprocess) -> int:
     return images * preprocess.height * preprocess.width * preprocess.channels
 
 
-class Shelf:
+class KeptSplit:
     """The prepared pictures of one split.
 
     Args:
@@ -106,7 +106,7 @@ class Shelf:
 
 
 class KeptPictures:
-    """Shelves for the splits whose pictures do not change.
+    """The prepared pictures of those splits that do not change.
 
     Args:
         splits: by name.
@@ -123,15 +123,15 @@ class KeptPictures:
         kept = torch.empty(size, dtype=torch.uint8) if size <= IN_MEMORY else _in_file(size)
         shape = (preprocess.height, preprocess.width, preprocess.channels)
         rows = kept.view(images, *shape).split([len(split) for split in splits.values()])
-        self.shelves = [
-            Shelf(split, part) for split, part in zip(splits.values(), rows, strict=True)
+        self.kept = [
+            KeptSplit(split, part) for split, part in zip(splits.values(), rows, strict=True)
         ]
 
-    def shelf(self, split: Split, preprocess: Preprocess) -> Shelf | None:
-        """Return where a split's pictures are kept; None where they are not."""
+    def split(self, split: Split, preprocess: Preprocess) -> KeptSplit | None:
+        """Return the kept pictures of a split; None where they are not kept."""
         if preprocess != self.preprocess:
             return None
-        return next((shelf for shelf in self.shelves if shelf.split is split), None)
+        return next((each for each in self.kept if each.split is split), None)
 
 
 def where_kept(size: int) -> str | None:

@@ -21,6 +21,7 @@ from zoo.engine.kept import Keeper, Kept, feature_batch
 from zoo.engine.learners import Pictures
 from zoo.engine.model import Model
 from zoo.engine.progress import Progress
+from zoo.engine.reuse import reused_memory
 from zoo.engine.store import Shelf
 from zoo.errors import DataError, UsageError
 from zoo.files import canonical_json, write_bytes, writing
@@ -102,7 +103,7 @@ def embedding(
         raise UsageError(f"{model.backbone} has {what} to read features at", "choose another")
     freeze(network.module)
     name, about = identify(network, feature_batch(network.device))
-    with Shelf(name, about) as shelf:
+    with Shelf(name, about) as shelf, reused_memory():
         if shelf.problem:
             progress.notice(f"features are kept for this run only: {shelf.problem}")
         keeper = Keeper(network, pictures, shelf, progress.wrap)

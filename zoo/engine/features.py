@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from zoo.data.pictures import prepare_each
 from zoo.data.transforms import normalize
 from zoo.engine.device import autocast, memory_errors
+from zoo.engine.reuse import reused_memory
 from zoo.engine.tap import Tap
 from zoo.errors import BrokenBackbone, UsageError
 from zoo.models.freeze import in_use
@@ -49,7 +50,12 @@ def read_features(
     modes = {part: part.training for part in module.modules()}
     rows: list[Tensor] = []
     try:
-        with in_use(module), Tap(module, paths) as tap, memory_errors("reading features"):
+        with (
+            in_use(module),
+            Tap(module, paths) as tap,
+            reused_memory(),
+            memory_errors("reading features"),
+        ):
             for batch in _batches(images, made.preprocess, batch_size):
                 inputs = batch.to(device)
                 raw = inputs.dtype == torch.uint8

@@ -120,10 +120,10 @@ class Pictures:
         if bounds is None:
             bounds = batch_bounds(len(order), self.batch_size, training)
         still = draw is None and not digest
-        shelf = self.kept.shelf(split, network.preprocess) if self.kept and still else None
-        if shelf is None:
+        kept = self.kept.split(split, network.preprocess) if self.kept and still else None
+        if kept is None:
             return load(order, bounds)
-        return shelf.read(order, bounds, load, pinned)
+        return kept.read(order, bounds, load, pinned)
 
 
 def _check_first(images: Tensor, network: Network) -> None:

@@ -18,6 +18,7 @@ from zoo.engine.features import read_features
 from zoo.engine.learners import Pictures, count
 from zoo.engine.metrics import Metrics
 from zoo.engine.network import Network
+from zoo.engine.reuse import reused_memory
 from zoo.errors import DataError, UnknownBackbone, UsageError, WeightsError, ZooError
 from zoo.modelfile import ModelCard, read_model
 from zoo.models.build import build_network, build_with_base, check_card, find_published
@@ -156,7 +157,7 @@ class Model:
         """
         chosen = self._trained_split(data, split) or open_split(data, self.classes, split)
         pictures = Pictures(batch_size, workers, bad_images)
-        with memory_errors("evaluating"):
+        with reused_memory(), memory_errors("evaluating"):
             meter = count(self.network, chosen, pictures, len(self.classes), metrics)
         if not meter.summary()["images"]:
             raise DataError(f"no image of the {chosen.name} split can be read")

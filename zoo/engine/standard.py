@@ -105,7 +105,8 @@ class Standard:
                 wanted = wanted.to(self.matrix.device)
             return self.matrix[wanted].to(self.device, torch.float32)
         found = self.matrix[wanted if isinstance(wanted, slice) else wanted.numpy()]
-        return as_tensor(found).to(self.device, torch.float32)
+        read = found if isinstance(found, Tensor) else torch.tensor(found)
+        return read.to(self.device, torch.float32)
 
     def _scaled(self, place: slice, dtype: torch.dtype) -> Tensor:
         raw = self._raw(place).to(dtype)
@@ -148,15 +149,3 @@ class Standard:
             self.basis, corner = torch.linalg.qr(held.T.double())
             self._held[torch.float64] = corner.T.contiguous()
             self._held[torch.float32] = self._held[torch.float64].float()
-
-
-def as_tensor(array: Any) -> Tensor:
-    """Return rows of an array as a tensor of their own, bfloat16 arrays too."""
-    if isinstance(array, Tensor):
-        return array
-    import numpy as np
-
-    array = np.array(array)
-    if array.dtype.name == "bfloat16":  # which numpy knows only through ml_dtypes
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)

@@ -31,6 +31,7 @@ from zoo.engine.plan import LBFGS
 from zoo.engine.probing import run_probe
 from zoo.engine.record import HISTORY, MODEL, save
 from zoo.engine.resolve import kept_splits
+from zoo.engine.reuse import reused_memory
 from zoo.engine.step import Room
 from zoo.errors import Busy, EnvironmentProblem, UsageError
 from zoo.events import EpochEnded, FitEnded, FitFailed, FitStarted
@@ -272,7 +273,7 @@ def fit(job: Job, announce: Callable[[Path], None] | None = None) -> tuple[Path,
         if ranks.rank:
             path: Path = ranks.from_first(None)
             observers = Observers(job.registry.host, torch.device(job.plan.device), telling=False)
-            with memory_errors(f"training {job.backbone.id}"):
+            with reused_memory(), memory_errors(f"training {job.backbone.id}"):
                 return path, _run(job, path, observers)
         return _fit_and_write(job, ranks, announce)
 
@@ -286,7 +287,7 @@ def _fit_and_write(
         if announce:
             announce(folder.path)
         ranks.from_first(folder.path)
-        with memory_errors(f"training {job.backbone.id}"):
+        with reused_memory(), memory_errors(f"training {job.backbone.id}"):
             run = _run(job, folder.path, observers)
     except BaseException as error:
         place = str(folder.path.absolute())
