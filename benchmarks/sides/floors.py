@@ -3,7 +3,8 @@
     python -m benchmarks.sides.floors decode|forward|both ... --out FILE
 
 `decode` reads and prepares as zoo does, in as many processes as there are cores, and keeps nothing.
-`forward` takes pictures from memory, in that precision and memory format which is quickest here.
+`forward` takes pictures from memory, in that precision and memory format which is quickest here,
+and its own memory is kept from batch to batch, as zoo keeps it.
 `both` is one pass of the two, the one beside the other, on as many workers as is quickest.
 """
 
@@ -27,6 +28,7 @@ import zoo
 from benchmarks.sides.networks import BATCH, NETWORKS, build_on, device
 from zoo.data.pictures import prepare_one
 from zoo.data.transforms import normalize
+from zoo.engine.reuse import reused_memory
 from zoo.spec import Preprocess
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -131,6 +133,7 @@ def asked() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@reused_memory()
 def main() -> None:
     options = asked()
     network = NETWORKS[options.network]

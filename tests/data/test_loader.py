@@ -191,6 +191,18 @@ def test_threads_read_a_few_batches_ahead_and_end_with_whoever_asks(split: FileS
     assert readers() == []
 
 
+def test_threads_that_are_not_to_read_ahead_rest_between_batches(split: FileSplit) -> None:
+    many = Counting(split.name, split.root, split.paths * 5, split.labels * 5)
+    batches = load_batches(many, SMALL, range(len(many)), 8, threads=2, ahead=0)
+    for number in (1, 2, 3):
+        next(batches)
+        time.sleep(0.2)
+        assert len(many.seen) == 8 * number
+    found = [*load_batches(many, SMALL, range(len(many)), 8, threads=2, ahead=0)]
+    expected = [*load_batches(many, SMALL, range(len(many)), 8)]
+    assert all(same(one, other) for one, other in zip(found, expected, strict=True))
+
+
 def test_what_is_drawn_or_their_own_is_not_read_by_threads(split: FileSplit) -> None:
     names: list[str] = []
 

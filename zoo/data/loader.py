@@ -7,10 +7,11 @@ and for what draws at random, since torch has one generator for all threads.
 
 from __future__ import annotations
 
+import itertools
 import re
 import signal
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,7 +40,7 @@ __all__ = [
 
 FEWER_WORKERS = "free some memory, or use fewer workers, or 0"
 
-# How many batches threads read before they are asked for, as torch's processes do.
+# How many batches torch's processes read before they are asked for; threads may as well.
 AHEAD = 2
 
 
@@ -110,6 +111,7 @@ def load_batches(
     digest: bool = False,
     training: bool = False,
     threads: int = 0,
+    ahead: int = AHEAD,
     bounds: Sequence[tuple[int, int]] | None = None,
 ) -> Iterator[Batch]:
     """Read images of a split, batch by batch.
@@ -126,6 +128,7 @@ def load_batches(
         training: whether a single image left over joins the batch before.
         threads: of this process that read, in place of workers; where `can_use_threads` says no,
             it reads without them.
+        ahead: how many batches threads read before they are asked for.
         bounds: where the order is cut into batches, which may be empty; None for `batch_bounds`.
 
     Yields:
@@ -138,7 +141,10 @@ def load_batches(
         bounds = batch_bounds(len(order), batch_size, training)
     batches = [list(order[first:last]) for first, last in bounds]
     if threads and not workers and can_use_threads(split, draw):
-        yield from _read_in_threads(split, preprocess, batches, threads, pin_memory, digest)
+        read = partial(read_sample, split, preprocess, digest=digest)
+        for samples in _read_in_threads(read, batches, threads, ahead):
+            batch = _collate(samples, preprocess)
+            yield batch.pin_memory() if pin_memory else batch
         return
     loader = DataLoader(
         SplitDataset(split, preprocess, draw, digest),
@@ -174,31 +180,26 @@ def can_use_threads(split: Split, draw: Draw | None) -> bool:
 
 
 def _read_in_threads(
-    split: Split,
-    preprocess: Preprocess,
+    read: Callable[[int], Sample | BadImage],
     batches: Sequence[Sequence[int]],
     threads: int,
-    pin_memory: bool,
-    digest: bool,
-) -> Iterator[Batch]:
-    """Read batches ahead of whoever asks for them, a few at most."""
+    ahead: int,
+) -> Iterator[list[Sample | BadImage]]:
+    """Read batches, so many of them before they are asked for."""
     waiting: deque[list[Future[Sample | BadImage]]] = deque()
     rest = iter(batches)
-    read = partial(read_sample, split, preprocess, digest=digest)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="zoo-read")
 
-    def read_ahead() -> None:
-        for batch in rest:
+    def submit(most: int) -> None:
+        for batch in itertools.islice(rest, most - len(waiting)):
             waiting.append([pool.submit(read, index) for index in batch])
-            if len(waiting) >= AHEAD:
-                return
 
     try:
-        read_ahead()
-        while waiting:
-            batch = _collate([future.result() for future in waiting.popleft()], preprocess)
-            read_ahead()
-            yield batch.pin_memory() if pin_memory else batch
+        for _ in batches:
+            submit(max(ahead, 1))
+            found = [future.result() for future in waiting.popleft()]
+            submit(ahead)
+            yield found
     finally:
         # Whoever stops early waits for the images that are being read, and for no others.
         pool.shutdown(cancel_futures=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from zoo.data.augment import Draw
 from zoo.data.decode import UnreadableImage
 from zoo.data.loader import Batch, batch_bounds, epoch_order
 from zoo.data.split import Split
+from zoo.engine.device import available_cores
 from zoo.engine.distributed import ALONE, Ranks, shard
 from zoo.engine.learners import Pictures, Task
 from zoo.engine.metrics import Meter
@@ -282,7 +282,7 @@ def _digest_contents(split: Split) -> list[bytes]:
         return found
 
     # Reading and hashing both let other threads go on.
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+    with ThreadPoolExecutor(min(available_cores(), 8)) as pool:
         parts = pool.map(digest, range(0, len(split), DIGESTED_AT_ONCE))
         return [each for part in parts for each in part]
 

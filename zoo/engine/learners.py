@@ -14,7 +14,7 @@ from zoo.data.keep import Bounds, KeptPictures
 from zoo.data.loader import Batch, batch_bounds, epoch_order, load_batches
 from zoo.data.own import LoaderSplit, OwnSplit
 from zoo.data.split import Split
-from zoo.engine.device import reading_threads
+from zoo.engine.device import reading
 from zoo.engine.distributed import ALONE, Ranks
 from zoo.engine.metrics import Meter, Metrics
 from zoo.engine.network import Network
@@ -102,6 +102,7 @@ class Pictures:
     ) -> Iterator[Batch]:
         """Decode batches, or take them from where they are kept."""
         pinned = network.device.type == "cuda"
+        threads, ahead = reading(network.device)
 
         def load(order: Sequence[int], bounds: Bounds) -> Iterator[Batch]:
             return load_batches(
@@ -114,7 +115,8 @@ class Pictures:
                 draw=draw,
                 bounds=bounds,
                 digest=digest,
-                threads=0 if self.workers else reading_threads(network.device),
+                threads=0 if self.workers else threads,
+                ahead=ahead,
             )
 
         if bounds is None:

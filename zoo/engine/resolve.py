@@ -24,7 +24,7 @@ WORTH_WORKERS = 1000
 
 def _workers(values: Values, options: Options, data: ImageData) -> int:
     images = sum(map(len, data.splits.values()))
-    automatic, why = 0, "a thread of this process reads ahead"
+    automatic, why = 0, "threads of this process read"
     # Threads cannot draw what an augmentation draws, nor read what may not bear it.
     if parse_augment(options.augment) or not data.still:
         automatic = 0 if images < WORTH_WORKERS else min(available_cores(), 8)
