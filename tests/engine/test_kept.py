@@ -9,6 +9,7 @@ from PIL import Image
 
 import zoo
 from zoo.cache import held
+from zoo.data.sources import open_data
 from zoo.data.split import ArraySplit
 from zoo.engine.identity import identify
 from zoo.engine.kept import Keeper
@@ -16,6 +17,7 @@ from zoo.engine.learners import Pictures
 from zoo.engine.network import Network
 from zoo.engine.store import Shelf
 from zoo.models.freeze import freeze
+from zoo.models.made import how_made
 
 QUICK = {"weights": "none", "device": "cpu", "recipe": "probe"}
 PROOF = 2 * 12  # the val split, in eval mode and as in training
@@ -77,7 +79,7 @@ def test_features_do_not_depend_on_their_company(tinynet):
     images = generator.integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
     module = zoo.get(tinynet).build(classes=3)
     freeze(module)
-    made = zoo.models.made.how_made(module)
+    made = how_made(module)
     for precision in ("fp32", "bf16"):
         network = Network(
             module, made.backbone.heads, made.preprocess, torch.device("cpu"), precision
@@ -97,10 +99,10 @@ def test_features_do_not_depend_on_their_company(tinynet):
 def test_where_there_is_no_room_it_is_said_before_anything_is_computed(tinynet, pictures):
     module = zoo.get(tinynet).build(classes=3)
     freeze(module)
-    made = zoo.models.made.how_made(module)
+    made = how_made(module)
     place = torch.device("cpu")
     network = Network(module, made.backbone.heads, made.preprocess, place, "fp32")
-    val = zoo.data.sources.open_data(pictures).splits["val"]
+    val = open_data(pictures).splits["val"]
     with Shelf("a") as shelf:
         keeper = Keeper(network, Pictures(1, 0, "error"), shelf, lambda it, *_: it)
         assert keeper.why_not(val) is None
@@ -115,7 +117,7 @@ def test_the_name_changes_with_all_that_decides_features(tinynet):
         torch.manual_seed(0)
         module = zoo.get(tinynet).build(classes=3)
         change(module)
-        made = zoo.models.made.how_made(module)
+        made = how_made(module)
         place = torch.device("cpu")
         network = Network(module, made.backbone.heads, made.preprocess, place, precision)
         return identify(network, batch)[0]
