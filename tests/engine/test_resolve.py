@@ -44,6 +44,14 @@ def test_what_is_given_is_kept(tinynet, pictures):
         assert resolved.reasons[key] == "as given"
 
 
+def test_what_the_device_decides_is_in_the_plan(tinynet, pictures):
+    resolved = plan(tinynet, data=pictures, weights="none", device="cpu")
+    assert resolved.memory_format == "channels_last"
+    assert "quickest" in resolved.reasons["memory_format"]
+    assert ("memory_format", "channels_last") in [row[:2] for row in resolved.rows()]
+    assert resolved.reasons["precision"].startswith("auto: ")
+
+
 def test_random_weights_train_everything(tinynet, pictures):
     resolved = plan(tinynet, data=pictures, weights="none")
     assert [phase.policy for phase in resolved.phases] == ["all"]

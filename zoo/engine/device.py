@@ -69,6 +69,17 @@ def resolve_precision(choice: str, device: torch.device) -> tuple[str, str]:
     return choice, "as given"
 
 
+def resolve_memory_format(device: torch.device) -> tuple[str, str]:
+    """Return in what order a device has the numbers of a picture, and why: torch's name for it.
+
+    Convolutions in bfloat16 are quickest with channels last, on the CPU (oneDNN) as on a GPU
+    (cuDNN's tensor cores). Networks without them do not mind.
+    """
+    if device.type in ("cpu", "cuda"):
+        return "channels_last", "auto: convolutions are quickest in it"
+    return "contiguous_format", "auto: what every device has"
+
+
 def available_cores() -> int:
     """Return how many cores this process may use."""
     try:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.transforms import normalize
-from zoo.engine.device import autocast, environment_error
+from zoo.engine.device import autocast, environment_error, resolve_memory_format
 from zoo.errors import BrokenBackbone
 from zoo.models.freeze import in_use
 from zoo.models.guard import guard
@@ -39,9 +39,10 @@ class Network:
         precision: str,
     ) -> None:
         self.module = module.to(device)
+        self.memory_format: torch.memory_format = getattr(torch, resolve_memory_format(device)[0])
         for tensor in [*module.parameters(), *module.buffers()]:
             if tensor.ndim == 4:  # only pictures have channels to put last
-                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+                tensor.data = tensor.data.contiguous(memory_format=self.memory_format)
         self.heads = tuple(heads)
         self.paths = tuple(resolve_head(module, head.path) for head in heads)
         self.preprocess = preprocess
@@ -75,7 +76,7 @@ class Network:
         on_device = images.to(self.device, non_blocking=True)
         if on_device.dtype == torch.uint8:
             on_device = normalize(on_device, self.preprocess)
-        inputs = on_device.contiguous(memory_format=torch.channels_last)
+        inputs = on_device.contiguous(memory_format=self.memory_format)
         with self._guarded(inputs), self.computing():
             output = self.through(inputs)
         said = read_output(output, self.heads, training, self.classes_before)

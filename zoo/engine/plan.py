@@ -71,6 +71,7 @@ class Plan:
         device: as torch names it.
         processes: how many share each batch.
         precision: `fp32` or `bf16`.
+        memory_format: in which order the numbers of a picture lie, as torch names it.
         seed: of all randomness.
         workers: processes that decode.
         cache_images: whether prepared pictures are kept, so that each is decoded once.
@@ -100,6 +101,7 @@ class Plan:
     device: str
     processes: int
     precision: str
+    memory_format: str
     seed: int
     workers: int
     cache_images: bool
@@ -160,6 +162,7 @@ class Plan:
             "device",
             "processes",
             "precision",
+            "memory_format",
             "seed",
             "workers",
             "cache_images",

@@ -10,7 +10,12 @@ from zoo.config import Config
 from zoo.data.augment import parse_augment
 from zoo.data.keep import bytes_needed, in_words, where_kept
 from zoo.data.split import ImageData, Split
-from zoo.engine.device import available_cores, resolve_device, resolve_precision
+from zoo.engine.device import (
+    available_cores,
+    resolve_device,
+    resolve_memory_format,
+    resolve_precision,
+)
 from zoo.engine.distributed import join, own_device
 from zoo.engine.options import Options, name_of
 from zoo.engine.phases import Start, Values, choose_recipe, phases_of
@@ -104,6 +109,7 @@ def resolve(
     device = own_device(device, ranks)
     values.reasons["processes"] = "as torchrun says" if ranks.several else "auto: no torchrun"
     precision, values.reasons["precision"] = resolve_precision(options.precision, device)
+    memory_format, values.reasons["memory_format"] = resolve_memory_format(device)
     changing = _changing(options, data)
     recipe, policies = choose_recipe(values, options, start, changing)
     images = {name: len(split) for name, split in data.splits.items()}
@@ -138,6 +144,7 @@ def resolve(
         device=str(device),
         processes=ranks.world,
         precision=precision,
+        memory_format=memory_format,
         seed=values.default("seed", options.seed, "seed"),
         workers=_workers(values, options, data),
         cache_images=_cache_images(values, options, data, start),
