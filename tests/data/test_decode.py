@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from zoo.data.decode import MAX_PIXELS, UnreadableImage, decode, decode_reduced
+from tests.data.encoding import ORIENTATIONS, encoded
+from zoo.data.decode import MAX_PIXELS, UnreadableImage, decode
 from zoo.errors import DataError
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255,) * 3, (0,) * 3
@@ -27,12 +28,6 @@ def png(width: int, height: int, depth: int, color: int, rows: bytes, *extra: by
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     parts = [chunk(b"IHDR", header), *extra, chunk(b"IDAT", zlib.compress(rows))]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def with_broken_exif(image: Image.Image) -> bytes:
@@ -75,16 +70,6 @@ def test_every_kind_of_source_gives_the_same(
 
 
 # What each EXIF orientation does to a picture whose rows are "rg" and "bw".
-ORIENTATIONS = {
-    1: "rgbw",
-    2: "grwb",
-    3: "wbgr",
-    4: "bwrg",
-    5: "rbgw",
-    6: "brwg",
-    7: "wgbr",
-    8: "gwrb",
-}
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
@@ -108,87 +93,6 @@ def test_orientation_of_a_jpeg_swaps_the_sides(noise: Image.Image) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     assert decode(encoded(noise, "JPEG", exif=exif)).size == (64, 96)
-
-
-def waves(width: int, height: int) -> Image.Image:
-    """A smooth picture that looks alike nowhere, nor turned."""
-    x, y = np.arange(width) / 160, np.arange(height)[:, None] / 110
-    planes = [np.sin(6 * x + y), np.cos(5 * y - 2 * x), np.sin(x * x + 3 * y)]
-    return Image.fromarray((np.stack(planes, axis=-1) * 100 + 128).astype(np.uint8))
-
-
-@pytest.mark.parametrize(
-    ("at_least", "scale"), [(65, 8), (66, 4), (131, 4), (132, 2), (262, 2), (263, 1), (5000, 1)]
-)
-def test_a_jpeg_is_decoded_no_larger_than_needed(at_least: int, scale: int) -> None:
-    picture = decode_reduced(encoded(waves(803, 525), "JPEG"), (at_least, at_least))
-    assert picture.size == (803, 525)
-    assert picture.pixels.size == (-(-803 // scale), -(-525 // scale))
-    assert picture.box == (0, 0, 803 / scale, 525 / scale)
-    assert picture.reduced is (scale > 1)
-
-
-@pytest.mark.parametrize("orientation", ORIENTATIONS)
-@pytest.mark.parametrize("size", [(803, 525), (805, 527), (801, 528)])
-def test_a_reduced_picture_lies_where_the_whole_one_does(
-    orientation: int, size: tuple[int, int]
-) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    jpeg = encoded(waves(*size), "JPEG", exif=exif, quality=95, subsampling=0)
-    whole = decode(jpeg)
-    for scale in (2, 4, 8):
-        upright = whole.width // scale, whole.height // scale
-        picture = decode_reduced(jpeg, upright)
-        assert picture.size == whole.size
-        small = picture.pixels.resize((20, 15), Image.Resampling.BICUBIC, picture.box)
-        expected = whole.resize((20, 15), Image.Resampling.BICUBIC)
-        # One pixel off would be 4 and more; at the edges the kernel is cut off otherwise.
-        off = np.subtract(small, expected, dtype=np.int16)[2:-2, 2:-2]
-        assert np.abs(off).max() <= 2
-        # Whichever side is the longer one, neither falls below what was asked for.
-        assert decode_reduced(jpeg, (upright[0] + 1, 1)).pixels.width > upright[0]
-
-
-@pytest.mark.parametrize(
-    ("mode", "options"),
-    [("L", {}), ("CMYK", {}), ("RGB", {"progressive": True}), ("RGB", {"subsampling": 0})],
-)
-def test_every_kind_of_jpeg_can_be_reduced(mode: str, options: dict[str, object]) -> None:
-    jpeg = encoded(waves(800, 600).convert(mode), "JPEG", quality=95, **options)
-    picture = decode_reduced(jpeg, (200, 150))
-    assert (picture.pixels.mode, picture.pixels.size) == ("RGB", (200, 150))
-    expected = decode(jpeg).resize((200, 150), Image.Resampling.BOX)
-    assert np.abs(np.subtract(picture.pixels, expected, dtype=np.int16)).max() <= 6
-
-
-def test_a_jpeg_with_further_pictures_can_be_reduced() -> None:
-    frames = waves(800, 600), Image.new("RGB", (800, 600))
-    several = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
-    alone = encoded(frames[0], "JPEG")
-    reduced = [decode_reduced(jpeg, (100, 75)).pixels for jpeg in (several, alone)]
-    assert np.array_equal(*map(np.asarray, reduced))
-    assert reduced[0].size == (100, 75)
-
-
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "GIF"])
-def test_other_formats_are_decoded_in_full(kind: str) -> None:
-    picture = decode_reduced(encoded(waves(320, 200), kind), (10, 10))
-    assert picture.pixels.size == picture.size == (320, 200)
-    assert not picture.reduced
-
-
-def test_what_somebody_opened_is_not_reduced() -> None:
-    lazy = Image.open(io.BytesIO(encoded(waves(320, 200), "JPEG")))
-    assert decode_reduced(lazy, (10, 10)).pixels.size == lazy.size == (320, 200)
-
-
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.95])
-@pytest.mark.parametrize("progressive", [False, True])
-def test_a_reduced_jpeg_that_is_truncated_is_refused(share: float, progressive: bool) -> None:
-    whole = encoded(waves(800, 600), "JPEG", progressive=progressive)
-    with pytest.raises(UnreadableImage, match="truncated"):
-        decode_reduced(whole[: int(len(whole) * share)], (100, 75))
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
