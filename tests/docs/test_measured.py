@@ -4,11 +4,17 @@ import json
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
-from benchmarks.sides.report import rows
+from benchmarks.sides.report import overview, page, rows
+from benchmarks.the_pass import table as table_of_pass
 from tests.docs.passages import DOCS
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def load(name: str) -> Any:
+    return json.loads((BENCHMARKS / f"{name}.json").read_text())
 
 
 def test_the_cookbook_shows_the_last_measurement(monkeypatch):
@@ -16,7 +22,7 @@ def test_the_cookbook_shows_the_last_measurement(monkeypatch):
     textbook = module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, textbook)
     spec.loader.exec_module(textbook)
-    results = json.loads((BENCHMARKS / "textbook.json").read_text())
+    results = load("textbook")
     page = " ".join((DOCS / "cookbook.md").read_text().split())
     assert results["date"] in page
     assert {key[0] for key in results["exercises"]} == set("12345678")
@@ -27,26 +33,42 @@ def test_the_cookbook_shows_the_last_measurement(monkeypatch):
         assert " ".join(said.rpartition(": ")[2].split()) in page
 
 
+def in_words(numbers: list[str]) -> str:
+    return f"{', '.join(numbers[:-1])} and {numbers[-1]}"
+
+
 def test_the_readme_shows_the_last_measurement_of_heads():
-    results = json.loads((BENCHMARKS / "head_training.json").read_text())
-    found = rows(results["networks"]["resnet18"], results["pictures"]["images"])
+    results = load("head_training")
     readme = (BENCHMARKS.parent / "README.md").read_text()
-    shown = {
-        "zoo": "zoo",
-        "zoo, again on the same images": "zoo again",
-        "zoo, 20 epochs": "zoo 20 epochs",
-        "the textbook's loop, 1 epoch": "textbook",
-        "the textbook's loop, 20 epochs, reckoned": "textbook 20 epochs, reckoned",
-        "transformers' Trainer, 1 epoch": "transformers",
-        "fastai, 1 epoch": "fastai",
-    }
-    for label, side in shown.items():
-        row = found[side]
-        numbers = f"{row['seconds']:,.0f} | {row['after']:,.0f} | {row['forwards']:,.0f}"
-        assert f"| {label} | {numbers} |" in readme
-    right = [f"{found[side]['top1']:.2f}" for side in ("zoo", "zoo 20 epochs", "textbook")]
-    said = "has {} of 400 held-out pictures right, its 20 epochs {}, one epoch of the textbook's"
-    assert said.format(*right) in " ".join(readme.split())
-    layers = json.loads((BENCHMARKS / "all_layers.json").read_text())
+    assert "\n".join(overview(results)) in readme
+    found = [rows(sides, results["pictures"]["images"]) for sides in results["networks"].values()]
+    assert {sides["zoo"]["forwards"] for sides in found} == {2_464}
+    assert {sides["zoo again"]["forwards"] for sides in found} == {0}
+    floors = [sides["decode"]["after"] + sides["forward"]["after"] for sides in found]
+    ratios = [sides["zoo"]["after"] / floor for sides, floor in zip(found, floors, strict=True)]
+    gains = [
+        sides["textbook 20 epochs, reckoned"]["after"] / sides["zoo 20 epochs"]["after"]
+        for sides in found
+    ]
+    said = " ".join(readme.split())
+    ratios_in_words = in_words([f"{ratio:.2f}" for ratio in ratios])
+    assert f"it takes {ratios_in_words} times as long as decoding and a bare forward do" in said
+    assert f"20 epochs are {in_words([f'{gain:.0f}' for gain in gains])} times quicker" in said
+
+
+def test_the_page_of_heads_has_the_last_measurement():
+    assert (BENCHMARKS / "head_training.md").read_text() == page(load("head_training"))
+
+
+def test_the_readme_shows_the_last_measurement_of_all_layers():
+    layers = load("all_layers")
     ratio = min(layers[key]["clock"]["median_ratio"] for key in ("cpu fp32", "cpu bf16"))
+    readme = (BENCHMARKS.parent / "README.md").read_text()
     assert f"zoo makes {ratio:.2f} of the images" in readme
+
+
+def test_scaling_shows_the_last_measurement_of_a_pass():
+    said = (DOCS / "scaling.md").read_text()
+    table, shares = "\n".join(table_of_pass(load("the_pass"))).split("\n\n")
+    assert table in said
+    assert shares in said

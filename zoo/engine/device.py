@@ -93,7 +93,7 @@ def reading(device: torch.device) -> tuple[int, int]:
 
     The CPU takes turns: all its cores read a batch, then all compute on it. A thread that reads
     beside torch's holds one of them up, and the others wait for that one at the end of every
-    operation; on two cores that was slower by up to a fifth.
+    operation; on two cores that was slower by up to a tenth (`benchmarks/the_pass.py`).
     """
     if device.type == "cpu":
         return torch.get_num_threads(), 0
