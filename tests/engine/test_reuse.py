@@ -29,8 +29,9 @@ with reused_memory():
         faults()
     print(faults())
     held = resident()
+left = resident()
 print(faults())
-print(held - began, resident() - began)
+print(held - began, left - began)
 with reused_memory():
     try:
         with reused_memory():

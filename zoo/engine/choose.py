@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 from contextlib import ExitStack
 from types import TracebackType
-
-import torch
 
 from zoo.cache import trim
 from zoo.data.augment import Draw, parse_augment
@@ -22,6 +19,7 @@ from zoo.engine.observe import FirstBatch
 from zoo.engine.phases import loop_instead
 from zoo.engine.plan import LBFGS, Phase
 from zoo.engine.probing import why_no_optimum
+from zoo.engine.reuse import make_room
 from zoo.engine.store import Shelf
 from zoo.models.guard import is_out_of_memory
 
@@ -124,9 +122,7 @@ class Learners:
         """Compute features in batches half as large, which are other features to the last bit."""
         self._stack.close()
         self.keeper = None
-        gc.collect()
-        if self.network.device.type == "cuda":
-            torch.cuda.empty_cache()
+        make_room(self.network.device)
         before, self.batch = self.batch, self.batch // 2
         message = f"memory ran out with {before} images at once; features are computed in batches"
         self.job.progress.notice(f"{message} of {self.batch} ({said.splitlines()[0][:80]})")

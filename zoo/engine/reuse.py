@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import threading
 from collections.abc import Callable, Iterator
 from functools import cache
+
+import torch
 
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
@@ -54,6 +57,24 @@ def reused_memory() -> Iterator[None]:
         yield
     finally:
         _count(-1, lambda: _restore(libc))
+
+
+def make_room(device: torch.device) -> None:
+    """Give back all memory that nothing uses, now that it has run out.
+
+    From here on the process keeps none either, until the outermost block of `reused_memory` ends:
+    what is kept in pieces of one size is in the way of another.
+
+    Args:
+        device: whose memory ran out.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    libc = _libc()
+    if libc is not None:
+        with _lock:
+            _restore(libc)
 
 
 def _count(more: int, at_the_edge: Callable[[], None]) -> None:

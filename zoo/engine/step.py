@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.loader import batch_bounds
+from zoo.engine.reuse import make_room
 from zoo.errors import EnvironmentProblem
 from zoo.models.guard import is_out_of_memory
 from zoo.models.outputs import Logits, Loss, check_logits, classification_loss
@@ -156,9 +156,7 @@ class Step:
             message = f"out of memory in training, with {size} image{'s' * (size > 1)} at once"
             hint = "give a smaller --input-size, or a smaller backbone"
             raise EnvironmentProblem(message, hint)
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        make_room(self.device)
         self.room.size = smaller
         self.room.tell(smaller)
 
