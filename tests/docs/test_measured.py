@@ -6,6 +6,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+from benchmarks.sides.reckoning import growth
 from benchmarks.sides.report import overview, page, rows
 from benchmarks.the_pass import table as table_of_pass
 from tests.docs.passages import DOCS
@@ -72,3 +73,15 @@ def test_scaling_shows_the_last_measurement_of_a_pass():
     table, shares = "\n".join(table_of_pass(load("the_pass"))).split("\n\n")
     assert table in said
     assert shares in said
+
+
+def test_scaling_shows_the_last_measurement_of_memory():
+    measured = load("memory")["rows"]
+    said = " ".join((DOCS / "scaling.md").read_text().split())
+    counts = ("1,000", "4,000", "16,000")
+    peaks = [f"{measured[f'train {count}']['memory_mb']:,}" for count in counts]
+    assert f"took {in_words(peaks)} MB" in said
+    million = measured["plan folder 1,000,000"]
+    each = growth(measured, "plan folder")
+    assert f"took {million['memory_mb']} MB, {each:.0f} bytes for each" in said
+    assert f"and {million['seconds']:.0f} seconds" in said
