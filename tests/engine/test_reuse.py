@@ -9,7 +9,7 @@ import pytest
 WATCH = """
 import os, resource, threading
 import torch
-from zoo.engine.reuse import reused_memory
+from zoo.engine.reuse import make_room, reused_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -39,6 +39,10 @@ with reused_memory():
     except KeyboardInterrupt:
         faults()
         print(faults())
+with reused_memory():
+    faults()
+    make_room(torch.device("cpu"))
+    print(resident() - began, faults())
 """
 
 
@@ -64,7 +68,7 @@ def has_glibc():
 
 @pytest.mark.skipif(not has_glibc(), reason="the C library is another")
 def test_a_freed_block_is_used_again_and_given_back_at_the_end():
-    before, within, after, held, left, once_more = watched()
+    before, within, after, held, left, once_more, *ran_out = watched()
     # 20 times 64 MiB, in pages of 4 KiB, or fewer where the system gives larger ones.
     assert before > 1000
     assert within < before / 20
@@ -72,6 +76,8 @@ def test_a_freed_block_is_used_again_and_given_back_at_the_end():
     assert once_more < before / 20
     assert held > 60
     assert left < held / 2
+    assert ran_out[0] < held / 2
+    assert ran_out[1] > before / 10
 
 
 def test_whoever_arranged_it_otherwise_is_left_alone():

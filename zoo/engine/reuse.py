@@ -19,8 +19,8 @@ import torch
 
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
-# No block is mapped on its own, and no free memory is given back.
-KEEP = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1))
+# No block is mapped on its own, and no free memory is given back, which -1 stands for.
+KEEP = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1))
 # What glibc arrives at by itself in a process that frees large blocks, see mallopt(3).
 AS_BEFORE = ((M_MMAP_MAX, 65536), (M_MMAP_THRESHOLD, 32 << 20), (M_TRIM_THRESHOLD, 64 << 20))
 
