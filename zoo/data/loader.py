@@ -146,28 +146,9 @@ def load_batches(
             batch = _collate(samples, preprocess)
             yield batch.pin_memory() if pin_memory else batch
         return
-    loader = DataLoader(
-        SplitDataset(split, preprocess, draw, digest),
-        batch_sampler=batches,
-        collate_fn=partial(_collate, preprocess=preprocess),
-        num_workers=workers,
-        pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
-        # Or the loader would draw from the global generator, and dropout with it.
-        generator=torch.Generator(),
+    yield from _read_in_processes(
+        SplitDataset(split, preprocess, draw, digest), batches, workers, pin_memory
     )
-    try:
-        yield from loader
-    except RuntimeError as error:
-        problem = worker_problem(error)
-        if problem is None:
-            raise
-        raise problem from error
-    except (ConnectionError, EOFError, FileNotFoundError) as error:
-        # A batch was on its way when the process that held it was killed.
-        if not workers:
-            raise
-        raise _dead_worker("exited") from error
 
 
 def can_use_threads(split: Split, draw: Draw | None) -> bool:
@@ -203,6 +184,38 @@ def _read_in_threads(
     finally:
         # Whoever stops early waits for the images that are being read, and for no others.
         pool.shutdown(cancel_futures=True)
+
+
+def _read_in_processes(
+    dataset: SplitDataset, batches: Sequence[list[int]], workers: int, pin_memory: bool
+) -> Iterator[Batch]:
+    """Read batches in processes of their own, or in this one where there are none.
+
+    Raises:
+        EnvironmentProblem: a worker was killed, or there is no memory to share with it.
+    """
+    loader = DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=partial(_collate, preprocess=dataset.preprocess),
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=_start_worker,
+        # Or the loader would draw from the global generator, and dropout with it.
+        generator=torch.Generator(),
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        problem = worker_problem(error)
+        if problem is None:
+            raise
+        raise problem from error
+    except (ConnectionError, EOFError, FileNotFoundError) as error:
+        # A batch was on its way when the process that held it was killed.
+        if not workers:
+            raise
+        raise _dead_worker("exited") from error
 
 
 def worker_problem(error: RuntimeError) -> EnvironmentProblem | None:
