@@ -6,7 +6,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from benchmarks.sides.reckoning import growth
+from benchmarks.sides.reckoning import growth, table_of_costs
 from benchmarks.sides.report import overview, page, rows
 from benchmarks.the_pass import table as table_of_pass
 from tests.docs.passages import DOCS
@@ -85,3 +85,14 @@ def test_scaling_shows_the_last_measurement_of_memory():
     each = growth(measured, "plan folder")
     assert f"took {million['memory_mb']} MB, {each:.0f} bytes for each" in said
     assert f"and {million['seconds']:.0f} seconds" in said
+
+
+def test_scaling_shows_what_many_images_cost_by_the_last_measurements():
+    measured, heads = load("memory")["rows"], load("head_training")
+    lines = list(table_of_costs(measured, heads))
+    assert len(lines) == 8
+    said = (DOCS / "scaling.md").read_text()
+    assert "\n".join(lines) in said
+    assert f"on {heads['pictures']['images']:,} photographs" in " ".join(said.split())
+    passes = measured["solve 1,000,000"]["passes"]
+    assert f"some {round(passes, -1)} times" in " ".join(said.split())
