@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from zoo import config, pluginfile, scope
+from tests.networks import odd, pictures, plainnet, tinynet  # noqa: F401 - fixtures
+from zoo.registry import config, plugin_scope
+from zoo.registry.plugin_file import _loaded
 
 # Two processes of tests share two cores; the threads of each would wait for the other's.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -32,10 +34,10 @@ def surroundings(monkeypatch, shared_cache, tmp_path_factory) -> None:
     monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard")
     for variable in ("ZOO_STRICT", "ZOO_TRACE_HOOKS"):
         monkeypatch.delenv(variable, raising=False)
-    scope.current().registries.clear()
+    plugin_scope.current().registries.clear()
     config.load_config.cache_clear()
     # Heavy, so not imported for it; where it is, each test is told anew.
-    if terms := sys.modules.get("zoo.models.terms"):
+    if terms := sys.modules.get("zoo.models.license_notice"):
         terms._told.clear()
 
 
@@ -93,9 +95,9 @@ def plugin_file(tmp_path):
         return file
 
     yield write
-    for stem, file in list(pluginfile._loaded.items()):
+    for stem, file in list(_loaded.items()):
         if file.is_relative_to(tmp_path):
-            del pluginfile._loaded[stem], sys.modules[stem]
+            del _loaded[stem], sys.modules[stem]
 
 
 @pytest.fixture

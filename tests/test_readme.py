@@ -57,8 +57,8 @@ def test_the_plugin_works(install, tmp_path):
 
 
 def test_the_derived_backbone_works(tmp_path):
-    from zoo.engine.model import load_pretrained
-    from zoo.registry import load_registry
+    from zoo.inference.predictor import load_pretrained
+    from zoo.registry.registry import load_registry
 
     weights = tmp_path / "leaf.safetensors"
     zoo.save(zoo.get("resnet18").build(classes=2), weights, ["oak", "ash"])
@@ -75,7 +75,7 @@ def test_the_derived_backbone_works(tmp_path):
 
 
 def test_the_counts_are_true():
-    from zoo.registry import load_registry
+    from zoo.registry.registry import load_registry
 
     sources = load_registry().sources
     total = len(sources["torchvision"]) + len(sources["timm"])

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 import zoo
-from zoo import plain, spec
+from zoo import spec
+from zoo.registry import plain
 
 
 def leafnet(**changes):

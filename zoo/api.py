@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UsageError
-from zoo.registry import load_registry
+from zoo.registry.registry import load_registry
 from zoo.spec import Backbone, Preprocess
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from zoo.data.transforms import Transform
-    from zoo.engine.model import Model
-    from zoo.engine.options import Options
-    from zoo.engine.plan import Plan
+    from zoo.engine.plan.options import Options
+    from zoo.engine.plan.plan import Plan
+    from zoo.inference.predictor import Model
 
 __all__ = [
     "Model",
@@ -40,7 +40,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import `Model`, which needs torch, when it is first asked for."""
     if name == "Model":
-        from zoo.engine.model import Model
+        from zoo.inference.predictor import Model
 
         return Model
     raise AttributeError(f"module 'zoo.api' has no attribute {name!r}")
@@ -158,9 +158,9 @@ def features(
     """
     from torch import nn
 
-    from zoo.engine.features import read_features
-    from zoo.engine.model import Model, load_features
-    from zoo.models.made import how_made
+    from zoo.engine.features.extract import read_features
+    from zoo.inference.predictor import Model, load_features
+    from zoo.models.provenance import how_made
 
     if isinstance(model, (str, Path)):
         model = load_features(model, load_registry(), device, "fp32")
@@ -189,7 +189,7 @@ def transform(of: Model | nn.Module | Backbone | Preprocess | str) -> Transform:
     from torch import nn
 
     from zoo.data.transforms import Transform
-    from zoo.models.made import how_made
+    from zoo.models.provenance import how_made
 
     if isinstance(of, str):
         of = get(of)
@@ -226,8 +226,8 @@ def save(
         UsageError: the names are not as many as the head has classes.
         EnvironmentProblem: the system refuses; what was there stays.
     """
-    from zoo.engine.record import save_module
-    from zoo.models.made import how_made
+    from zoo.engine.run.artifacts import save_module
+    from zoo.models.provenance import how_made
 
     described = get(backbone) if isinstance(backbone, str) else backbone
     save_module(model, Path(path), classes, how_made(model, described))
@@ -249,7 +249,7 @@ def _name(backbone: str | Backbone) -> str:
 
 
 def _options(given: dict[str, Any]) -> Options:
-    from zoo.engine.options import Options
+    from zoo.engine.plan.options import Options
 
     if isinstance(given.get("weights"), Path):
         given = {**given, "weights": str(given["weights"])}
@@ -266,8 +266,8 @@ def plan(name: str | Backbone, **options: Any) -> Plan:
     Raises:
         ZooError: something named in the options cannot be used.
     """
-    from zoo.engine.progress import Progress
-    from zoo.engine.train import load as load_job
+    from zoo.engine.run.finetune import load as load_job
+    from zoo.terminal import Progress
 
     progress = Progress(quiet=True)
     asked = _options(options)
@@ -284,15 +284,15 @@ def finetune(name: str | Backbone, *, quiet: bool = True, **options: Any) -> Run
             `batch_size`, `micro_batch_size`, `optimizer`, `lr`, `momentum`, `weight_decay`,
             `schedule`, `augment`, `input_size`, `in_chans`, `loss`, `metrics`, `weights`, `device`,
             `precision`, `seed`, `workers`, `cache_images`, `bad_images`; see
-            `zoo.engine.options.Options`.
+            `zoo.engine.plan.options.Options`.
 
     Raises:
         ZooError: of the kind that says what was wrong; nothing half-written is left.
         TypeError: an option does not exist.
     """
-    from zoo.engine.progress import Progress
-    from zoo.engine.train import fit
-    from zoo.engine.train import load as load_job
+    from zoo.engine.run.finetune import fit
+    from zoo.engine.run.finetune import load as load_job
+    from zoo.terminal import Progress
 
     job = load_job(_name(name), _options(options), load_registry(), Progress(quiet))
     return Run(*fit(job))
@@ -309,7 +309,7 @@ def load(path: str | Path, device: str = "auto", precision: str | None = None) -
     Raises:
         WeightsError: it is missing, damaged, or does not fit its backbone.
     """
-    from zoo.engine.model import load_model
+    from zoo.inference.predictor import load_model
 
     return load_model(path, load_registry(), device, precision)
 
@@ -348,7 +348,7 @@ def predict(
     Returns:
         For each image `path` and `predictions: [{class, probability}]`, or `path` and `error`.
     """
-    from zoo.engine.model import load_pretrained, model_file_at
+    from zoo.inference.predictor import load_pretrained, model_file_at
 
     if model_file_at(name):
         return load(name, device).predict(images, top)

@@ -1,8 +1,8 @@
 """What zoo keeps in its cache folder: found, bounded and cleared.
 
 All of it can be had again, so all of it may be deleted at any time. Features of a network that a
-training reads just then are left alone; what a training reads is a shelf of `zoo.engine.store`, and
-it holds the shelf's lock for as long.
+training reads just then are left alone; what a training reads is a shelf of
+`zoo.engine.features.store`, and it holds the shelf's lock for as long.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import WeightsError, ZooError
 from zoo.files import canonical_json, write_bytes
-from zoo.plain import preprocess_from_dict, to_dict
+from zoo.registry.plain import preprocess_from_dict, to_dict
 from zoo.spec import Head, Preprocess
 
 if TYPE_CHECKING:

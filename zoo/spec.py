@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import BrokenPlugin, UsageError, did_you_mean, one_line
-from zoo.frozen import FrozenDict, settle
+from zoo.records import FrozenDict, settle
 
 if TYPE_CHECKING:
     from pathlib import Path

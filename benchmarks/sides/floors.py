@@ -26,9 +26,9 @@ from torch.utils.data import DataLoader, Dataset
 
 import zoo
 from benchmarks.sides.networks import BATCH, NETWORKS, build_on, device
-from zoo.data.pictures import prepare_one
+from zoo.data.images import prepare_one
 from zoo.data.transforms import normalize
-from zoo.engine.reuse import reused_memory
+from zoo.engine.runtime.allocator import reused_memory
 from zoo.spec import Preprocess
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}

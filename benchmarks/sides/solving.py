@@ -21,10 +21,10 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.sides.networks import CLASSES
-from zoo.engine.kept import Kept
-from zoo.engine.probe import fit_probe
-from zoo.engine.probing import Columns
-from zoo.engine.store import Shelf
+from zoo.engine.features.cache import Kept
+from zoo.engine.features.store import Shelf
+from zoo.engine.probe.logistic import fit_probe
+from zoo.engine.probe.phase import Columns
 
 WIDTH = 512  # of resnet18's features, which are kept in bfloat16
 APART = 0.12  # how far the classes' means are, for a deviation of 1; some images stay wrong

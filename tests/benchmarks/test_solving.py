@@ -1,5 +1,5 @@
 from benchmarks.sides.solving import fill, solve
-from zoo.engine.store import Shelf
+from zoo.engine.features.store import Shelf
 
 
 def test_what_was_filled_is_found_and_learned(tmp_path, monkeypatch):

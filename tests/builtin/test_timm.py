@@ -17,8 +17,8 @@ from torch import nn
 from zoo.builtin import timm_build
 from zoo.builtin.timm_catalogue import enumerate_backbones
 from zoo.errors import WeightsError
-from zoo.models.changes import Changes
-from zoo.plain import recall_backbone, to_dict
+from zoo.models.build_options import Changes
+from zoo.registry.plain import recall_backbone, to_dict
 from zoo.spec import Backbone, resolve_target
 
 REFUSED = {

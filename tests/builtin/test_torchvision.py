@@ -19,7 +19,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 from zoo.builtin.torchvision import DATA, HEADS, zoo_register_backbones
 from zoo.builtin.torchvision_build import build, convert, describe, imagenet_classes
 from zoo.errors import WeightsError
-from zoo.models.changes import Changes
+from zoo.models.build_options import Changes
 from zoo.spec import Backbone, Weights, resolve_target
 
 BACKBONES: dict[str, Backbone] = {backbone.name: backbone for backbone in zoo_register_backbones()}

@@ -13,7 +13,7 @@ from zoo.cli import _run
 from zoo.cli.group import Settings
 from zoo.cli.output import print_json, print_table
 from zoo.errors import ExitCode
-from zoo.registry import load_registry
+from zoo.registry.registry import load_registry
 
 ZOO = f"{shlex.quote(sys.executable)} -m zoo"
 ODD = "a\nb\x1b[31m.jpg"

@@ -10,7 +10,7 @@ from PIL import Image
 from zoo.data.augment import Draw, parse_augment
 from zoo.data.dataset import Sample, read_sample
 from zoo.data.decode import decode
-from zoo.data.pictures import prepare_one
+from zoo.data.images import prepare_one
 from zoo.data.split import FileSplit
 from zoo.data.transforms import Transform, normalize, prepare
 from zoo.spec import Preprocess

@@ -28,10 +28,10 @@ from zoo.data.loader import (
     load_batches,
     worker_problem,
 )
-from zoo.data.own import LoaderSplit, OwnSplit
 from zoo.data.sources import open_data
 from zoo.data.split import FileSplit
 from zoo.data.transforms import prepare
+from zoo.data.user_dataset import LoaderSplit, OwnSplit
 from zoo.errors import UsageError
 from zoo.spec import Preprocess
 

@@ -15,7 +15,7 @@ import zoo
 from tests.docs.passages import check_console, commands, read_page, run_command
 from tests.docs.workplace import copy_pictures, write_cifar
 from zoo.data.loader import epoch_order
-from zoo.engine.loop import epoch_seed
+from zoo.engine.training.loop import epoch_seed
 from zoo.modelfile import read_model
 
 pytestmark = pytest.mark.slow

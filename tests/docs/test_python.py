@@ -12,7 +12,7 @@ from torch import nn
 
 import zoo
 from tests.docs.passages import DOCS, read_page
-from zoo.engine.options import Options
+from zoo.engine.plan.options import Options
 
 PAGE = read_page("python.md")
 TEXT = PAGE.path.read_text(encoding="utf-8")

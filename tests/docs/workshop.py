@@ -24,8 +24,9 @@ from typing import Any
 import pytest
 
 from tests.docs.passages import Block, joined
-from zoo import pluginfile, scope
 from zoo.cli import main
+from zoo.registry import plugin_file as pluginfile
+from zoo.registry import plugin_scope
 
 
 def file_named_by(block: Block) -> str | None:
@@ -64,7 +65,7 @@ class Workshop:
         for name, module in list(sys.modules.items()):
             if (getattr(module, "__file__", None) or "").startswith(f"{self.folder}/"):
                 del sys.modules[name]
-        scope.current().registries.clear()
+        plugin_scope.current().registries.clear()
         importlib.invalidate_caches()
 
     def execute(self, block: Block) -> None:

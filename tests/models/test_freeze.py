@@ -7,8 +7,8 @@ from torch import nn
 import zoo
 from zoo.models.freeze import in_use, parse_policy
 from zoo.models.heads import resolve_head
-from zoo.models.outputs import classification_loss, read_output
 from zoo.models.stages import find_stages
+from zoo.tasks.classification.outputs import classification_loss, read_output
 
 # One of each torchvision family, the smallest; at the smallest size that it takes.
 FAMILIES = {

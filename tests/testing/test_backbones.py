@@ -5,7 +5,7 @@ Plugins hold it against themselves in tests of their own; all 1,451 are in docs/
 
 import pytest
 
-from zoo.registry import load_registry
+from zoo.registry.registry import load_registry
 from zoo.testing.fresh import in_fresh_process
 from zoo.testing.subject import Subject
 from zoo.testing.suite import hold_all

@@ -15,8 +15,8 @@ import zoo
 from zoo.cli import _run
 from zoo.cli.group import Settings
 from zoo.data.sources import EMBEDDED
-from zoo.registry import load_registry
-from zoo.scope import current
+from zoo.registry.plugin_scope import current
+from zoo.registry.registry import load_registry
 
 
 class Leaves:
@@ -182,7 +182,7 @@ def test_an_author_gets_it_by_installing_zoo(tmp_path):
 
 
 def test_every_run_of_pytest_pays_little():
-    heavy = "{'torch', 'numpy', 'click', 'pluggy', 'zoo.plugins', 'zoo.registry', 'zoo.spec'}"
+    heavy = "{'torch', 'numpy', 'click', 'pluggy', 'zoo.registry.registry', 'zoo.spec'}"
     probe = (
         "import sys, pytest; before = set(sys.modules); import zoo.testing.fixtures\n"
         f"assert not {heavy} & (set(sys.modules) - before), set(sys.modules) - before\n"

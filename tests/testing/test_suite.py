@@ -6,7 +6,7 @@ from torch import nn
 
 import zoo
 from tests.testing.faults import BROKEN
-from zoo.registry import load_registry
+from zoo.registry.registry import load_registry
 from zoo.testing.findings import ABSENT, EXCEPTED, KEPT
 from zoo.testing.fresh import in_fresh_process
 from zoo.testing.subject import Subject, noise, settle_statistics

@@ -16,7 +16,7 @@ from torch import nn
 
 from zoo.models.build import build_network
 from zoo.models.heads import find_module, head_width, running_width
-from zoo.registry import load_registry
+from zoo.registry.registry import load_registry
 from zoo.spec import Backbone
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import click
 
 from zoo.cli.group import ReaderGone, Settings, noticing_a_gone_reader, zoo_group
-from zoo.engine.progress import leading, printable, say
 from zoo.errors import ExitCode, ZooError
+from zoo.terminal import leading, printable, say
 
 # With these the machine says no, and not zoo that has lost its way among files.
 REFUSALS = {
@@ -193,7 +193,7 @@ def main(arguments: list[str] | None = None) -> Any:
         code = int(ExitCode.TERMINATED)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _let_go_of_streams()
-    distributed = sys.modules.get("zoo.engine.distributed")
+    distributed = sys.modules.get("zoo.engine.runtime.distributed")
     if distributed is not None and distributed.ended_badly():
         # Threads of torch's that wait for processes that have gone would abort this one.
         os._exit(code)

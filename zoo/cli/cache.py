@@ -11,9 +11,9 @@ import click
 from zoo.cache import KINDS, Held, held
 from zoo.cli.group import Entry, Settings, ZooGroup
 from zoo.cli.output import print_json, print_table
-from zoo.engine.progress import say
 from zoo.errors import UsageError, did_you_mean
 from zoo.files import cache_dir
+from zoo.terminal import say
 
 COMMANDS = (Entry("clear", "zoo.cli.cache_clear", "Delete kept features, weights or all of it."),)
 

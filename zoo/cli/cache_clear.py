@@ -8,7 +8,7 @@ from zoo.cache import remove
 from zoo.cli.cache import select, short_size
 from zoo.cli.group import ZooCommand
 from zoo.cli.output import print_line
-from zoo.engine.progress import say
+from zoo.terminal import say
 
 
 @click.command(cls=ZooCommand, name="clear")

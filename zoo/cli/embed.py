@@ -39,11 +39,11 @@ def command(
     paths in it, or in .npy, with those in a .json beside it. --data may be a folder without classes
     too.
     """
-    from zoo.data.every import open_every
-    from zoo.engine.embed import check_format, embedding, write_features
-    from zoo.engine.learners import Pictures
-    from zoo.engine.model import load_features
-    from zoo.engine.progress import Progress
+    from zoo.data.all_images import open_every
+    from zoo.engine.training.sources import Pictures
+    from zoo.inference.embed import check_format, embedding, write_features
+    from zoo.inference.predictor import load_features
+    from zoo.terminal import Progress
 
     check_format(out)
     progress, registry = Progress(quiet), settings.registry()

@@ -8,7 +8,7 @@ import click
 
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.output import percent, print_json, print_line, print_table
-from zoo.engine.progress import say
+from zoo.terminal import say
 
 FEW_CLASSES = 20
 
@@ -65,7 +65,7 @@ def command(
     Classes are matched by name. In the confusion matrix a row is a true class, a column what the
     model said.
     """
-    from zoo.engine.model import load_model
+    from zoo.inference.predictor import load_model
 
     loaded = load_model(model, settings.registry(), device)
     metrics = loaded.evaluate(data, split, batch_size, workers, bad_images)

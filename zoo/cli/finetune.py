@@ -13,7 +13,7 @@ from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.output import percent, print_json, print_line, print_table
 
 if TYPE_CHECKING:
-    from zoo.engine.plan import Plan
+    from zoo.engine.plan.plan import Plan
 
 
 USUAL_AUGMENTATION = "crop,flip"
@@ -119,10 +119,10 @@ def command(
     or mnist:DIR as torchvision keeps them. Plain `zoo finetune` finds the best head for frozen
     features at once; --epochs trains it epoch by epoch.
     """
-    from zoo.engine.plan import LBFGS
-    from zoo.engine.progress import Progress, leading
-    from zoo.engine.resolve import Options
-    from zoo.engine.train import fit, load
+    from zoo.engine.plan.plan import LBFGS
+    from zoo.engine.plan.resolve import Options
+    from zoo.engine.run.finetune import fit, load
+    from zoo.terminal import Progress, leading
 
     progress = Progress(quiet)
     job = load(name, Options(**options), settings.registry(), progress, dry_run)

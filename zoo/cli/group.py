@@ -21,7 +21,7 @@ from zoo import __version__
 from zoo.errors import EnvironmentProblem, ExitCode, did_you_mean
 
 if TYPE_CHECKING:
-    from zoo.registry import Registry
+    from zoo.registry.registry import Registry
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Settings:
 
     def registry(self) -> Registry:
         """Return the registry with all that the options say of it."""
-        from zoo.registry import load_registry
+        from zoo.registry.registry import load_registry
 
         return load_registry(self.without, self.registry_file, self.plugin_files)
 

@@ -10,12 +10,12 @@ import click
 
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.output import natural_key, print_json, print_table, short_count, without_collecting
-from zoo.engine.progress import say
 from zoo.errors import nearest
 from zoo.spec import Backbone
+from zoo.terminal import say
 
 if TYPE_CHECKING:
-    from zoo.registry import Registry
+    from zoo.registry.registry import Registry
 
 SORTS = ("id", "name", "params", "license")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from zoo.engine.progress import printable
+from zoo.terminal import printable
 
 
 @contextmanager

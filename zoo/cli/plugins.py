@@ -9,7 +9,7 @@ import click
 from zoo.cli.group import Entry, Settings, ZooGroup
 from zoo.cli.output import print_json, print_table, without_collecting
 from zoo.errors import UsageError
-from zoo.plugins import PluginRecord
+from zoo.registry.plugins import PluginRecord
 
 COMMANDS = (
     Entry("show", "zoo.cli.plugins_show", "Show all that is known about a plugin."),

@@ -14,8 +14,8 @@ import click
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.output import print_json, print_line
 from zoo.errors import BrokenPlugin, ExitCode, UsageError, did_you_mean, one_line
-from zoo.plugins import CONFLICT, FAILED, OK
-from zoo.registry import Registry
+from zoo.registry.plugins import CONFLICT, FAILED, OK
+from zoo.registry.registry import Registry
 from zoo.spec import Backbone
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import click
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.output import print_line
 from zoo.errors import UsageError
-from zoo.registry import Registry
+from zoo.registry.registry import Registry
 
 TEMPLATE = Path(__file__).parent / "template"
 FILES = {

@@ -11,8 +11,8 @@ from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.output import print_json, print_line
 from zoo.cli.plugins import describe
 from zoo.errors import UsageError, did_you_mean
-from zoo.plugins import CONFLICT, PluginRecord
-from zoo.registry import Registry
+from zoo.registry.plugins import CONFLICT, PluginRecord
+from zoo.registry.registry import Registry
 
 FEW = 6
 

@@ -31,7 +31,7 @@ def command(
     MODEL is a model file, a run folder, or the name of a pretrained backbone, which is then used as
     it is, with its own classes.
     """
-    from zoo.engine.model import load_model, load_pretrained, model_file_at
+    from zoo.inference.predictor import load_model, load_pretrained, model_file_at
 
     registry = settings.registry()
     if not model_file_at(model):

@@ -12,7 +12,7 @@ from zoo.cli.output import percent, print_json, print_table, short_count
 from zoo.errors import DataError
 
 if TYPE_CHECKING:
-    from zoo.engine.rank import Rank
+    from zoo.inference.rank import Rank
 
 FACTORS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
 
@@ -66,10 +66,10 @@ def command(
     that are at hand first. What was computed is kept: a ranking that was stopped goes on, and
     training the winner starts at its head.
     """
-    from zoo.data.every import open_every
-    from zoo.engine.learners import Pictures
-    from zoo.engine.progress import Progress
-    from zoo.engine.rank import candidates, rank
+    from zoo.data.all_images import open_every
+    from zoo.engine.training.sources import Pictures
+    from zoo.inference.rank import candidates, rank
+    from zoo.terminal import Progress
 
     progress, registry = Progress(quiet), settings.registry()
     every = open_every(data)

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from zoo.data.augment import Draw
 from zoo.data.decode import UnreadableImage
-from zoo.data.pictures import check_channels
+from zoo.data.images import check_channels
 from zoo.data.split import Split
 from zoo.data.transforms import at_least, prepare
 from zoo.errors import DataError

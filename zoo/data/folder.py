@@ -8,17 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.data.parts import (
-    Place,
-    check_drawn,
-    check_held,
-    choose_split,
-    file_split,
-    fingerprint,
-    hold_out,
-    listed,
-    why_drawn,
-)
 from zoo.data.scan import (
     Images,
     Scan,
@@ -30,6 +19,17 @@ from zoo.data.scan import (
     shorten,
 )
 from zoo.data.split import SPLITS, FileSplit, ImageData, check_known
+from zoo.data.splitting import (
+    Place,
+    check_drawn,
+    check_held,
+    choose_split,
+    file_split,
+    fingerprint,
+    hold_out,
+    listed,
+    why_drawn,
+)
 from zoo.errors import DataError
 
 EXPECTED = "give a folder of class folders, or one with train/ and val/ of class folders"

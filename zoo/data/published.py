@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from zoo.data.arrays import Part, PublishedSet
 from zoo.data.cifar import CIFAR10, CIFAR100
 from zoo.data.mnist import FASHION_MNIST, MNIST
-from zoo.data.parts import check_drawn, choose_split, why_drawn
 from zoo.data.scan import shorten
 from zoo.data.split import ArraySplit, ImageData, check_known, draw_held
+from zoo.data.splitting import check_drawn, choose_split, why_drawn
 from zoo.errors import DataError, UsageError, did_you_mean
 
 PUBLISHED: Mapping[str, PublishedSet] = {

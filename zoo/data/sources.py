@@ -39,7 +39,7 @@ def open_data(
     if not 0 < val_fraction < 1:
         raise UsageError(f"the validation share {val_fraction} is not between 0 and 1")
     if _is_own(source):
-        from zoo.data.own import open_own
+        from zoo.data.user_dataset import open_own
 
         return open_own(source, seed=seed, val_fraction=val_fraction, classes=classes)
     if source is None:
@@ -71,7 +71,7 @@ def open_split(source: Any, classes: Sequence[str], split: str | None = None) ->
         UsageError: no published set has that name.
     """
     if _is_own(source):
-        from zoo.data.own import open_own_split
+        from zoo.data.user_dataset import open_own_split
 
         return open_own_split(source, classes, split)
     if source is None:

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
-from zoo.data.parts import (
+from zoo.data.scan import Images, counted, shorten
+from zoo.data.split import SPLITS, FileSplit, ImageData, check_known
+from zoo.data.splitting import (
     Place,
     check_drawn,
     check_held,
@@ -22,8 +24,6 @@ from zoo.data.parts import (
     listed,
     why_drawn,
 )
-from zoo.data.scan import Images, counted, shorten
-from zoo.data.split import SPLITS, FileSplit, ImageData, check_known
 from zoo.errors import DataError, did_you_mean
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}

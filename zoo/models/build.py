@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from zoo.errors import BrokenBackbone, UsageError, WeightsError
 from zoo.modelfile import KEY, ModelCard, read_model, read_tensors
-from zoo.models.changes import UNCHANGED, Changes
-from zoo.models.guard import guard
+from zoo.models.build_options import UNCHANGED, Changes
+from zoo.models.head_factory import NewHead, parse_head
 from zoo.models.heads import head_classes, replace_heads, resolve_head
-from zoo.models.made import MADE, Base, Made
-from zoo.models.newhead import NewHead, parse_head
-from zoo.models.state import load_state
-from zoo.models.terms import tell_terms
+from zoo.models.license_notice import tell_terms
+from zoo.models.plugin_errors import guard
+from zoo.models.provenance import MADE, Base, Made
+from zoo.models.state_dict import load_state
 from zoo.models.weights import fetch
 from zoo.spec import Backbone, Preprocess, Weights, resolve_target
 

@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from zoo.errors import UsageError, did_you_mean
 from zoo.models.heads import resolve_head
-from zoo.models.made import how_made
+from zoo.models.provenance import how_made
 from zoo.models.stages import find_stages
 from zoo.spec import Backbone, Head
 

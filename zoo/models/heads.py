@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import BrokenBackbone, UsageError, did_you_mean
-from zoo.models.guard import guard
-from zoo.models.newhead import PLAIN, HeadStack, MeanPool, NewHead, new_layers
-from zoo.models.outputs import read_output
+from zoo.models.head_factory import PLAIN, HeadStack, MeanPool, NewHead, new_layers
+from zoo.models.plugin_errors import guard
 from zoo.spec import Head, Preprocess, path_steps
+from zoo.tasks.classification.outputs import read_output
 
 
 def find_module(model: nn.Module, path: str) -> nn.Module:

@@ -37,7 +37,7 @@ from zoo.files import (
     write_bytes,
 )
 from zoo.modelfile import KEY, ModelCard, read_checkpoint, read_file, read_tensors, tensor_bytes
-from zoo.models.guard import guard
+from zoo.models.plugin_errors import guard
 from zoo.spec import Backbone, Weights, resolve_target
 
 if TYPE_CHECKING:

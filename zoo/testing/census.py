@@ -24,7 +24,7 @@ from typing import Any
 import click
 
 from zoo.files import library_versions
-from zoo.registry import load_registry
+from zoo.registry.registry import load_registry
 from zoo.spec import Backbone
 from zoo.testing.findings import BROKEN
 

@@ -34,7 +34,7 @@ class BackboneContract:
         Raises:
             UnknownBackbone: the registry has none of that name.
         """
-        from zoo.registry import load_registry
+        from zoo.registry.registry import load_registry
         from zoo.testing.fresh import in_fresh_process
         from zoo.testing.subject import Subject
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from zoo.plugins import Plugin, PluginRecord
-    from zoo.registry import Registry
-    from zoo.scope import Scope
+    from zoo.registry.plugin_scope import Scope
+    from zoo.registry.plugins import Plugin, PluginRecord
+    from zoo.registry.registry import Registry
     from zoo.spec import Backbone
 
 SWITCHES = ("ZOO_PLUGINS", "ZOO_STRICT", "ZOO_TRACE_HOOKS")
@@ -59,7 +59,7 @@ class IsolatedZoo:
             TypeError: an object that is no module needs a name.
             BrokenPlugin: it failed, and the test has set `ZOO_STRICT=1`.
         """
-        from zoo.plugins import NO_VERSION, Plugin
+        from zoo.registry.plugins import NO_VERSION, Plugin
 
         given = None if isinstance(plugin, str) else plugin
         if isinstance(plugin, str):
@@ -81,7 +81,7 @@ class IsolatedZoo:
             UsageError: nothing of that name comes with zoo.
         """
         from zoo.errors import UsageError
-        from zoo.plugins import BUILTIN, builtin_plugins
+        from zoo.registry.plugins import BUILTIN, builtin_plugins
 
         if unknown := [name for name in names if name not in BUILTIN]:
             raise UsageError(f"{unknown[0]!r} is not built in", f"one of {', '.join(BUILTIN)}")
@@ -90,7 +90,7 @@ class IsolatedZoo:
     @property
     def registry(self) -> Registry:
         """The registry that `zoo.get`, `zoo.finetune` and the command line use meanwhile."""
-        from zoo.registry import load_registry
+        from zoo.registry.registry import load_registry
 
         return load_registry()
 
@@ -118,7 +118,7 @@ def zoo_isolated(
             assert zoo_isolated.register("leafnet.plugin", "leafnet").status == "ok"
             assert zoo.get("leafnet").heads[0].path == "classifier[6]"
     """
-    from zoo.scope import Scope, in_force
+    from zoo.registry.plugin_scope import Scope, in_force
 
     folder = tmp_path_factory.mktemp("zoo")
     cache, config = folder / "cache", folder / "config"

@@ -21,7 +21,7 @@ from zoo.testing.findings import Broken
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from zoo.engine.model import Model
+    from zoo.inference.predictor import Model
 
 
 def logits_of(model: Model, images: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def logits_of(model: Model, images: Tensor) -> Tensor:
     """
     import torch
 
-    from zoo.engine.network import Network
+    from zoo.engine.runtime.network import Network
     from zoo.models.freeze import in_use
 
     assert model.card is not None
@@ -84,8 +84,8 @@ def main(arguments: list[str]) -> None:
     """Load, run and write, as the module says."""
     from safetensors.torch import load_file, save_file
 
-    from zoo.engine.model import load_model
-    from zoo.registry import load_registry
+    from zoo.inference.predictor import load_model
+    from zoo.registry.registry import load_registry
 
     path, batch, out, asked = arguments
     without, file, plugins = json.loads(asked)

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from zoo.files import write_bytes
-from zoo.registry import load_registry
+from zoo.registry.registry import load_registry
 from zoo.testing.census import HEAVY, LIGHT, PROCESS, read_rows
 from zoo.testing.findings import ABSENT, BROKEN, EXCEPTED, KEPT
 from zoo.testing.suite import SUITE

@@ -11,7 +11,7 @@ from torch import nn
 
 from zoo.errors import BrokenBackbone, UsageError
 from zoo.models.build import build_with_base
-from zoo.models.changes import Changes, changes_refused
+from zoo.models.build_options import Changes, changes_refused
 from zoo.models.heads import (
     find_module,
     head_classes,
@@ -20,9 +20,9 @@ from zoo.models.heads import (
     resolve_head,
     shapes_at,
 )
-from zoo.models.outputs import read_output
-from zoo.models.sizes import check_size
+from zoo.models.input_size import check_size
 from zoo.spec import Head, Weights
+from zoo.tasks.classification.outputs import read_output
 from zoo.testing.findings import Broken, NotApplicable
 from zoo.testing.subject import Subject, run
 

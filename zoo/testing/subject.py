@@ -17,10 +17,10 @@ from zoo.errors import ZooError
 from zoo.files import write_bytes
 from zoo.modelfile import tensor_bytes
 from zoo.models.build import build_network, build_with_base
-from zoo.models.changes import UNCHANGED, Changes
+from zoo.models.build_options import UNCHANGED, Changes
 from zoo.models.heads import head_width, replace_heads, resolve_head
-from zoo.models.sizes import why_not_size
-from zoo.registry import Registry
+from zoo.models.input_size import why_not_size
+from zoo.registry.registry import Registry
 from zoo.spec import Backbone, Preprocess
 from zoo.testing.offline import forbid_network
 

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 from zoo.errors import EnvironmentProblem, UsageError, ZooError, did_you_mean, one_line
-from zoo.models.guard import is_out_of_memory
+from zoo.models.plugin_errors import is_out_of_memory
 from zoo.testing import description, structure, values
 from zoo.testing.findings import (
     ABSENT,

@@ -16,17 +16,17 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from zoo.data.sources import open_data
-from zoo.engine.learners import PictureLearner, Pictures, Task
-from zoo.engine.loop import Best, Course, run_phase
-from zoo.engine.model import load_model
-from zoo.engine.network import Network
-from zoo.engine.plan import Phase
-from zoo.engine.record import save_module
-from zoo.engine.tap import Tap
+from zoo.engine.features.hooks import Tap
+from zoo.engine.plan.plan import Phase
+from zoo.engine.run.artifacts import save_module
+from zoo.engine.runtime.network import Network
+from zoo.engine.training.loop import Best, Course, run_phase
+from zoo.engine.training.sources import PictureLearner, Pictures, Task
+from zoo.inference.predictor import load_model
 from zoo.models.build import build_with_base
 from zoo.models.freeze import freeze, in_use
 from zoo.models.heads import resolve_head
-from zoo.models.made import how_made
+from zoo.models.provenance import how_made
 from zoo.spec import resolve_target
 from zoo.testing.findings import Broken, NotApplicable
 from zoo.testing.fresh import logits_of

@@ -36,10 +36,10 @@ import zoo
 from zoo.data.decode import decode
 from zoo.data.sources import EMBEDDED
 from zoo.data.transforms import prepare
-from zoo.engine.options import Options
-from zoo.engine.progress import Progress
-from zoo.engine.train import fit, load
-from zoo.registry import load_registry
+from zoo.engine.plan.options import Options
+from zoo.engine.run.finetune import fit, load
+from zoo.registry.registry import load_registry
+from zoo.terminal import Progress
 
 SMALL = {"weights": "none", "device": "cpu", "batch_size": 8, "input_size": 32, "workers": 0}
 NAME = "timm/test_resnet"  # timm's own, of half a million parameters

@@ -1,0 +1,112 @@
+"""Prepared pictures kept: decoded once, and then the same batches as from the files."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import zoo
+from zoo.data import image_cache as keep
+from zoo.data.image_cache import KeptPictures, bytes_needed, where_kept
+from zoo.data.loader import batch_bounds, load_batches
+from zoo.data.split import FileSplit
+
+SMALL = zoo.Preprocess(size=16, resize=20)
+COUNT = 11
+
+
+@pytest.fixture
+def split(tmp_path) -> FileSplit:
+    names = []
+    for number in range(COUNT):
+        names.append(f"{number}.png")
+        color = (number * 20, 255 - number * 20, number)
+        Image.radial_gradient("L").convert("RGB").resize((30, 24)).save(tmp_path / names[-1])
+        picture = Image.open(tmp_path / names[-1])
+        picture.paste(color, (0, 0, number + 1, 12))
+        picture.save(tmp_path / names[-1])
+    (tmp_path / "3.png").write_bytes(b"nothing")
+    return FileSplit("train", tmp_path, tuple(names), tuple(n % 3 for n in range(COUNT)))
+
+
+def read(split, order, stored=None, workers=0, size=4):
+    """Return all of the batches, and how many positions were asked of the files."""
+    asked = []
+
+    def load(some, bounds):
+        asked.extend(some)
+        return load_batches(split, SMALL, some, size, workers, bounds=bounds)
+
+    bounds = batch_bounds(len(order), size)
+    source = load(order, bounds) if stored is None else stored.read(order, bounds, load, False)
+    return list(source), len(asked)
+
+
+def same(one, two) -> bool:
+    return len(one) == len(two) and all(
+        torch.equal(a.images, b.images)
+        and a.images.stride() == b.images.stride()
+        and torch.equal(a.labels, b.labels)
+        and torch.equal(a.indices, b.indices)
+        and a.bad == b.bad
+        for a, b in zip(one, two, strict=True)
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("in_memory", [keep.IN_MEMORY, 0])
+def test_every_picture_is_read_once_in_whatever_order(split, monkeypatch, workers, in_memory):
+    monkeypatch.setattr(keep, "IN_MEMORY", in_memory)
+    monkeypatch.setattr(keep, "LEFT_FREE", 0)
+    stored = KeptPictures({"train": split}, SMALL).split(split, SMALL)
+    orders = ([5, 3, 0, 1, 2], list(range(COUNT)), [10, 9, 3, 4, 5, 0, 2, 8, 7, 6, 1])
+    asked = []
+    for order in orders:
+        kept, count = read(split, order, stored, workers)
+        assert same(kept, read(split, order)[0]), order
+        asked.append(count)
+    assert asked == [5, 6, 0]
+
+
+def test_what_is_gone_from_the_disk_is_still_there(split):
+    stored = KeptPictures({"train": split}, SMALL).split(split, SMALL)
+    first, _ = read(split, range(COUNT), stored)
+    for path in Path(split.root).iterdir():
+        path.unlink()
+    assert same(read(split, range(COUNT), stored)[0], first)
+    assert [bad.path for batch in first for bad in batch.bad] == [str(split.path(3))]
+
+
+def test_a_pass_that_stops_keeps_what_it_read(split):
+    stored = KeptPictures({"train": split}, SMALL).split(split, SMALL)
+
+    def load(order, bounds):
+        return load_batches(split, SMALL, order, 4, bounds=bounds)
+
+    next(stored.read(range(COUNT), batch_bounds(COUNT, 4), load, False))
+    assert read(split, range(COUNT), stored)[1] == COUNT - 4
+
+
+def test_a_file_of_kept_pictures_has_no_name(split, monkeypatch, tmp_path):
+    monkeypatch.setattr(keep, "IN_MEMORY", 0)
+    monkeypatch.setattr(keep, "LEFT_FREE", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert where_kept(1000) == f"in a temporary file in {tmp_path / 'cache' / 'zoo'}"
+    kept = KeptPictures({"train": split}, SMALL)
+    read(split, range(COUNT), kept.split(split, SMALL))
+    assert list((tmp_path / "cache" / "zoo").iterdir()) == []
+
+
+def test_pictures_for_another_network_are_not_these(split):
+    kept = KeptPictures({"train": split}, SMALL)
+    assert kept.split(split, zoo.Preprocess(size=24)) is None
+    other = FileSplit("val", split.root, split.paths, split.labels)
+    assert kept.split(other, SMALL) is None
+
+
+def test_without_room_nothing_is_kept(split):
+    far = bytes_needed(10**12, SMALL)
+    assert where_kept(far) is None
+    with pytest.raises(zoo.EnvironmentProblem, match="no room for"):
+        keep._in_file(far)

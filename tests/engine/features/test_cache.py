@@ -1,0 +1,192 @@
+"""Frozen work is done once: over runs, splits and hyperparameters, and proven to be the same."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import zoo
+from zoo.cache import held
+from zoo.data.sources import open_data
+from zoo.data.split import ArraySplit
+from zoo.engine.features.cache import Keeper
+from zoo.engine.features.fingerprint import identify
+from zoo.engine.features.store import Shelf
+from zoo.engine.runtime.network import Network
+from zoo.engine.training.sources import Pictures
+from zoo.models.freeze import freeze
+from zoo.models.provenance import how_made
+
+QUICK = {"weights": "none", "device": "cpu", "recipe": "probe"}
+PROOF = 2 * 12  # the val split, in eval mode and as in training
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch, own_cache):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def mine(pictures, tmp_path):
+    """Pictures that a test may change."""
+    return shutil.copytree(pictures, tmp_path / "mine")
+
+
+def forwards(run) -> int:
+    return run.record["backbone_forwards"]
+
+
+def test_a_second_run_leaves_the_backbone_alone_whatever_else_it_changes(tinynet, mine):
+    first = zoo.finetune(tinynet, data=mine, **QUICK)
+    assert forwards(first) == 24 + 12 + 12 + PROOF
+    again = zoo.finetune(tinynet, data=mine, **QUICK)
+    assert forwards(again) == 0
+    assert again.record["sha256"] == first.record["sha256"]
+    loop = {"weights": "none", "device": "cpu", "train": "head"}
+    assert forwards(zoo.finetune(tinynet, data=mine, epochs=3, **loop)) == 0
+    other = zoo.finetune(tinynet, data=mine, epochs=7, optimizer="sgd", lr=0.1, **loop)
+    assert forwards(other) == 0
+    # Another split of the same images: all of val/ becomes training images.
+    for path in sorted((mine / "val").rglob("*.*")):
+        path.rename(mine / "train" / path.parent.name / path.name)
+    shutil.rmtree(mine / "val")
+    moved = zoo.finetune(tinynet, data=mine, **QUICK)
+    assert moved.record["plan"]["data"]["images"]["train"] != 24
+    assert forwards(moved) == 0
+
+
+def test_images_added_or_changed_cost_only_themselves(tinynet, mine):
+    zoo.finetune(tinynet, data=mine, **QUICK)
+    some = sorted((mine / "train/flag").iterdir())
+    Image.new("RGB", (40, 40), "red").save(mine / "train/flag/new.png")
+    Image.new("RGB", (40, 40), "blue").save(some[0].with_suffix(".png"))
+    assert forwards(zoo.finetune(tinynet, data=mine, **QUICK)) == 2
+    shutil.copyfile(some[1], mine / "train/flag/copy.jpg")
+    assert forwards(zoo.finetune(tinynet, data=mine, **QUICK)) == 0
+
+
+def test_other_weights_precision_or_size_are_another_shelf(tinynet, mine):
+    for options in ({}, {"seed": 1}, {"precision": "bf16"}, {"input_size": 24}):
+        asked = {"precision": "fp32", **QUICK, **options}
+        assert forwards(zoo.finetune(tinynet, data=mine, **asked)) == 48 + PROOF
+    assert len(held("features")) == 4
+
+
+def test_features_do_not_depend_on_their_company(tinynet):
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
+    module = zoo.get(tinynet).build(classes=3)
+    freeze(module)
+    made = how_made(module)
+    for precision in ("fp32", "bf16"):
+        network = Network(
+            module, made.backbone.heads, made.preprocess, torch.device("cpu"), precision
+        )
+        found = []
+        for rows in (np.arange(50), np.arange(50)[::-1], np.array([3])):
+            split = ArraySplit("all", images, rows, (0,) * len(rows), ("x",) * len(rows))
+            with Shelf(None) as shelf:
+                keeper = Keeper(network, Pictures(1, 0, "error"), shelf, lambda it, *_: it)
+                kept = keeper.keep(split)
+                found.append({path: kept.column(path, slice(None)) for path in network.paths})
+        for path in network.paths:
+            assert torch.equal(found[0][path], found[1][path].flip(0))
+            assert torch.equal(found[0][path][3:4], found[2][path])
+
+
+def test_where_there_is_no_room_it_is_said_before_anything_is_computed(tinynet, pictures):
+    module = zoo.get(tinynet).build(classes=3)
+    freeze(module)
+    made = how_made(module)
+    place = torch.device("cpu")
+    network = Network(module, made.backbone.heads, made.preprocess, place, "fp32")
+    val = open_data(pictures).splits["val"]
+    with Shelf("a") as shelf:
+        keeper = Keeper(network, Pictures(1, 0, "error"), shelf, lambda it, *_: it)
+        assert keeper.why_not(val) is None
+        assert shelf.row_bytes == 4 * (16 + 8) + 32
+        assert keeper.no_room(48) is None
+        assert shelf.problem is None
+        assert "more than there is room for" in keeper.no_room(10**15)
+
+
+def test_the_name_changes_with_all_that_decides_features(tinynet):
+    def name(change=lambda module: None, precision="fp32", batch=32) -> str:
+        torch.manual_seed(0)
+        module = zoo.get(tinynet).build(classes=3)
+        change(module)
+        made = how_made(module)
+        place = torch.device("cpu")
+        network = Network(module, made.backbone.heads, made.preprocess, place, precision)
+        return identify(network, batch)[0]
+
+    def touch(tensor):
+        tensor.data.view(-1)[0] += 1e-6
+
+    assert name() == name()
+    assert name(lambda module: touch(module.head.fc.weight)) == name()
+    others = [
+        name(lambda module: touch(module.stem[0].weight)),
+        name(lambda module: touch(module.stem[1].running_mean)),
+        name(lambda module: setattr(module.stem[1], "eps", 1e-4)),
+        name(lambda module: setattr(module.stem, "2", torch.nn.ReLU6())),
+        name(precision="bf16"),
+        name(batch=16),
+    ]
+    assert len({name(), *others}) == 7
+
+
+def test_views_of_augmented_images_are_kept(tinynet, mine):
+    asked = {**QUICK, "augment": "crop,flip", "views": 3}
+    first = zoo.finetune(tinynet, data=mine, **asked)
+    assert forwards(first) == 3 * 24 + 12 + 12 + PROOF
+    assert first.record["plan"]["views"] == 3
+    assert forwards(zoo.finetune(tinynet, data=mine, **asked)) == 0
+    more = zoo.finetune(tinynet, data=mine, **{**asked, "views": 4})
+    assert forwards(more) == 24
+    loop = {"weights": "none", "device": "cpu", "train": "head", "epochs": 8}
+    seen = zoo.finetune(tinynet, data=mine, augment="crop,flip", views=4, **loop)
+    assert forwards(seen) == 0
+    for wrong, said in (
+        ({"views": 3}, "augmented"),
+        ({"views": 3, "augment": "flip", "train": "all"}, "heads alone"),
+        ({"views": 0, "augment": "flip"}, "views"),
+    ):
+        with pytest.raises(zoo.UsageError, match=said):
+            zoo.plan(tinynet, data=mine, weights="none", **wrong)
+
+
+def test_unreadable_images_are_left_out_each_time(tinynet, mine):
+    broken = mine / "train/flag/broken.png"
+    broken.write_bytes(b"\x89PNG nothing")
+    for expected in (48 + PROOF, 0):
+        run = zoo.finetune(tinynet, data=mine, bad_images="skip", **QUICK)
+        assert forwards(run) == expected
+        assert list(run.record["bad_images"]) == [str(broken)]
+    with pytest.raises(zoo.DataError, match=r"broken\.png"):
+        zoo.finetune(tinynet, data=mine, **QUICK)
+
+
+def test_what_was_cleared_is_computed_again(tinynet, mine, zoo_process):
+    zoo.finetune(tinynet, data=mine, **QUICK)
+    assert held("features")[0].images == 48
+    assert zoo_process("cache", "clear", "features").returncode == 0
+    assert held("features") == []
+    assert forwards(zoo.finetune(tinynet, data=mine, **QUICK)) == 48 + PROOF
+
+
+def test_the_cache_is_kept_in_bounds(tinynet, mine, tmp_path, monkeypatch):
+    from zoo.registry import config
+
+    home = tmp_path / "config/zoo"
+    home.mkdir(parents=True)
+    (home / "registry.toml").write_text("schema = 1\n[defaults]\ncache_gib = 0\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    config.load_config.cache_clear()
+    zoo.registry.plugin_scope.current().registries.clear()
+    for seed in (0, 1):
+        zoo.finetune(tinynet, data=mine, seed=seed, **QUICK)
+        # What the last training used stays until the next needs room.
+        assert len(held("features")) == 1

@@ -1,0 +1,321 @@
+"""Fine-tuning end to end on real pictures: the run folder, frozenness, seeds, faults."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+
+import zoo
+from zoo.engine.plan.resolve import Options
+from zoo.engine.run.finetune import fit, load, signals_waiting
+from zoo.modelfile import read_model
+from zoo.registry.registry import load_registry
+from zoo.terminal import Progress
+
+QUICK = {"weights": "none", "device": "cpu", "lr": 0.01, "batch_size": 8}
+
+
+@pytest.fixture(autouse=True)
+def in_tmp(tmp_path, monkeypatch):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+
+def test_the_run_folder(tinynet, pictures):
+    run = zoo.finetune(tinynet, data=pictures, epochs=3, **QUICK)
+    assert run.path.as_posix() == "runs/tinynet-1"
+    assert sorted(p.name for p in run.path.iterdir()) == [
+        "history.csv",
+        "model.safetensors",
+        "run.json",
+    ]
+    said = json.loads((run.path / "run.json").read_text())
+    assert said == run.record
+    assert 0 <= said["metrics"]["val"]["top1"] <= 1
+    assert said["metrics"]["test"]["images"] == 12
+    assert said["plan"]["phases"][0]["epochs"] == 3
+    # Three epochs of 24 and 12, and the test split once.
+    assert said["backbone_forwards"] == 3 * (24 + 12) + 12
+    rows = list(csv.DictReader((run.path / "history.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    best = max(rows, key=lambda row: (float(row["val_top1"]), -float(row["val_loss"])))
+    assert float(best["val_loss"]) == said["metrics"]["val"]["loss"]
+    assert zoo.finetune(tinynet, data=pictures, epochs=1, **QUICK).path.name == "tinynet-2"
+
+
+def test_the_best_epoch_is_kept_and_evaluates_as_it_said(tinynet, pictures):
+    run = zoo.finetune(tinynet, data=pictures, epochs=4, schedule="constant", **QUICK)
+    again = run.model(device="cpu").evaluate(pictures, "val")
+    assert again["loss"] == pytest.approx(run.metrics["val"]["loss"], rel=1e-6)
+    assert again["confusion"] == run.metrics["val"]["confusion"]
+    tested = run.model(device="cpu").evaluate(pictures)
+    assert tested["split"] == "test"
+    assert tested["confusion"] == run.metrics["test"]["confusion"]
+
+
+@pytest.mark.parametrize("recipe", ["head", "all", "head-then-all"])
+def test_same_seed_same_bytes_whatever_the_workers(tinynet, pictures, recipe):
+    digests = set()
+    for workers in (0, 2):
+        run = zoo.finetune(
+            tinynet, data=pictures, recipe=recipe, epochs=2, workers=workers, **QUICK
+        )
+        digests.add(run.record["sha256"])
+    assert len(digests) == 1
+    other = zoo.finetune(tinynet, data=pictures, recipe=recipe, epochs=2, seed=1, **QUICK)
+    assert other.record["sha256"] not in digests
+
+
+def test_frozen_means_frozen_in_the_model_file(tinynet, pictures, own_cache):
+    run = zoo.finetune(tinynet, data=pictures, train="head", epochs=2, **QUICK)
+    # Each image once, and twice a batch that proves that features can be kept.
+    assert run.record["backbone_forwards"] == 24 + 12 + 12 + 2 * 12
+    _, file = read_model(run.path / "model.safetensors")
+    torch.manual_seed(0)
+    start = zoo.get(tinynet).build().state_dict()
+    heads = {"head.fc.weight", "head.fc.bias", "aux.weight", "aux.bias"}
+    for name, tensor in file.tensors.items():
+        if name not in heads:
+            assert torch.equal(tensor, start[name]), name
+    assert file.tensors["aux.weight"].shape == (3, 8)
+
+
+@pytest.mark.parametrize(("precision", "close"), [("fp32", 1e-4), ("bf16", 2e-2)])
+def test_kept_features_give_what_the_plain_loop_gives(
+    tinynet, pictures, own_cache, precision, close
+):
+    asked = {"train": "head", "epochs": 3, "optimizer": "sgd", "precision": precision}
+    options = Options(data=pictures, **asked, **QUICK)
+    heads = []
+    for keep in (True, False):
+        job = load(tinynet, options, load_registry(), Progress(quiet=True))
+        if not keep:
+            job.plan = job.plan.with_phase(0, "for comparison", keep_features=False)
+        folder, run = fit(job)
+        heads.append(read_model(folder / "model.safetensors")[1].tensors)
+        assert (run["backbone_forwards"] == 48 + 2 * 12) is keep
+    for name in heads[0]:
+        assert torch.allclose(heads[0][name], heads[1][name], rtol=close, atol=1e-6), name
+
+
+def test_a_network_that_goes_on_after_its_head_takes_the_plain_loop(pictures):
+    run = zoo.finetune(
+        "squeezenet1_1", data=pictures, weights="none", train="head", epochs=1, device="cpu"
+    )
+    (phase,) = run.record["plan"]["phases"]
+    assert phase["keep_features"] is False
+    reason = run.record["plan"]["reasons"]["phases.0.keep_features"]
+    assert "more after its head" in reason
+
+
+def test_the_first_phase_leaves_its_best_to_the_second(tinynet, pictures):
+    run = zoo.finetune(tinynet, data=pictures, recipe="head-then-all", epochs=(4, 1), **QUICK)
+    assert [phase["policy"] for phase in run.record["plan"]["phases"]] == ["head", "all"]
+    rows = list(csv.DictReader((run.path / "history.csv").open()))
+    assert [row["phase"] for row in rows] == ["head"] * 4 + ["all"]
+    assert float(rows[-1]["lr"]) < float(rows[0]["lr"])
+
+
+def test_test_images_never_choose(tinynet, pictures, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(pictures, other)
+    for path in (other / "test" / "flag").iterdir():
+        path.rename(other / "test" / "mammal" / path.name)
+    one = zoo.finetune(tinynet, data=pictures, epochs=2, **QUICK)
+    two = zoo.finetune(tinynet, data=other, epochs=2, **QUICK)
+    first = read_model(one.path / "model.safetensors")[1].tensors
+    second = read_model(two.path / "model.safetensors")[1].tensors
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert one.metrics["test"]["confusion"] != two.metrics["test"]["confusion"]
+
+
+def test_an_unreadable_image_stops_or_is_left_out(tinynet, pictures, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(pictures, broken)
+    victim = sorted((broken / "train" / "flag").iterdir())[0]
+    victim.write_bytes(victim.read_bytes()[:300])
+    with pytest.raises(zoo.DataError, match=victim.name):
+        zoo.finetune(tinynet, data=broken, epochs=1, **QUICK)
+    assert not Path("runs").exists()
+    for recipe in ("head", "all"):
+        run = zoo.finetune(
+            tinynet, data=broken, epochs=1, bad_images="skip", recipe=recipe, **QUICK
+        )
+        assert list(run.record["bad_images"]) == [str(victim)]
+
+
+def test_divergence_has_an_error_of_its_own(tinynet, pictures):
+    with pytest.raises(zoo.Diverged, match="lower --lr"):
+        zoo.finetune(
+            tinynet,
+            data=pictures,
+            epochs=3,
+            **{**QUICK, "lr": 1e18, "optimizer": "sgd", "schedule": "constant"},
+        )
+
+
+def test_a_validation_loss_that_is_no_number_is_divergence_too(tinynet, pictures):
+    with pytest.raises(zoo.Diverged, match="loss became"):
+        zoo.finetune(tinynet, data=pictures, epochs=1, **{**QUICK, "lr": 1e18, "optimizer": "sgd"})
+
+
+def test_a_split_that_cannot_be_read_at_all_is_no_success(tinynet, pictures, tmp_path):
+    for split in ("val", "train"):
+        broken = tmp_path / split
+        shutil.copytree(pictures, broken)
+        for path in (broken / split).rglob("*.jpg"):
+            path.write_text("no picture")
+        for recipe in ("all", "head"):
+            with pytest.raises(zoo.DataError, match=f"no image of the {split} split"):
+                zoo.finetune(
+                    tinynet, data=broken, epochs=1, bad_images="skip", recipe=recipe, **QUICK
+                )
+    assert not Path("runs").exists()
+
+
+def test_two_runs_never_share_a_folder(tinynet, pictures, tmp_path):
+    out = tmp_path / "shared"
+    out.mkdir()
+    with FileLock(out / ".claim"), pytest.raises(zoo.Busy, match="another run"):
+        zoo.finetune(tinynet, data=pictures, epochs=1, out=out, **QUICK)
+    run = zoo.finetune(tinynet, data=pictures, epochs=1, out=tmp_path / "deep" / "er", **QUICK)
+    assert not (run.path / ".claim").exists()
+
+
+def test_a_failure_takes_away_what_it_made_and_nothing_else(tinynet, pictures, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for out in (mine, tmp_path / "a" / "b"):
+        with pytest.raises(zoo.Diverged):
+            zoo.finetune(
+                tinynet,
+                data=pictures,
+                epochs=1,
+                out=out,
+                **{**QUICK, "lr": 1e18, "optimizer": "sgd"},
+            )
+    assert mine.is_dir()
+    assert list(mine.iterdir()) == []
+    assert not (tmp_path / "a").exists()
+
+
+def test_names_that_are_not_text(tinynet, pictures, tmp_path):
+    odd = tmp_path / "odd"
+    shutil.copytree(pictures, odd)
+    flags = os.fsencode(odd / "train" / "flag")
+    Path(os.fsdecode(flags + b"/\xe9.jpg")).write_bytes(b"no picture")
+    run = zoo.finetune(tinynet, data=odd, epochs=1, bad_images="skip", **QUICK)
+    (name,) = run.record["bad_images"]
+    assert name.endswith(".jpg")
+    assert json.loads((run.path / "run.json").read_bytes())["bad_images"]
+    cafe = Path(os.fsdecode(os.fsencode(odd / "train") + b"/caf\xe9"))
+    cafe.mkdir()
+    shutil.copyfile(sorted((pictures / "train" / "flag").iterdir())[0], cafe / "a.jpg")
+    with pytest.raises(zoo.DataError, match="not valid UTF-8"):
+        zoo.finetune(tinynet, data=odd, epochs=1, **QUICK)
+
+
+def test_parameters_of_five_dimensions_and_of_whole_numbers(install, pictures):
+    install(
+        "deep",
+        """
+        import zoo
+
+        @zoo.hookimpl
+        def zoo_register_backbones():
+            yield zoo.Backbone("deepnet", "plugin_deep:build", (zoo.Head("fc"),),
+                               zoo.Preprocess(size=16))
+
+        def build(weights=None):
+            import torch
+            from torch import nn
+
+            class Deep(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.conv = nn.Conv3d(1, 4, 3)
+                    self.fc = nn.Linear(4, 2)
+                    self.count = nn.Parameter(torch.tensor([3]), requires_grad=False)
+
+                def forward(self, x):
+                    return self.fc(self.conv(x[:, None]).mean((2, 3, 4)))
+
+            return Deep()
+        """,
+    )
+    for recipe in ("all", "head"):
+        run = zoo.finetune("deepnet", data=pictures, epochs=1, recipe=recipe, **QUICK)
+        assert run.metrics["val"]["images"] == 12
+
+
+def test_nothing_is_overwritten(tinynet, pictures, tmp_path):
+    out = tmp_path / "mine"
+    run = zoo.finetune(tinynet, data=pictures, epochs=1, out=out, **QUICK)
+    assert run.path == out
+    digest = (out / "model.safetensors").read_bytes()
+    with pytest.raises(zoo.UsageError, match="not empty"):
+        zoo.finetune(tinynet, data=pictures, epochs=1, out=out, **QUICK)
+    assert (out / "model.safetensors").read_bytes() == digest
+
+
+def test_weights_that_cannot_be_had_name_the_three_ways_out(pictures):
+    with pytest.raises(zoo.WeightsError) as caught:
+        zoo.finetune("resnet18", data=pictures)
+    for way in ("--weights FILE", "--weights none", "efficientnet_lite/lite0"):
+        assert way in str(caught.value)
+    with pytest.raises(zoo.WeightsError, match="no weights are published"):
+        zoo.finetune(zoo.list_backbones(source="timm", pretrained=False)[0].id, data=pictures)
+
+
+def test_a_model_file_starts_another_training(tinynet, pictures):
+    first = zoo.finetune(tinynet, data=pictures, epochs=1, **QUICK)
+    file = str(first.path / "model.safetensors")
+    run = zoo.finetune(tinynet, data=pictures, epochs=1, **{**QUICK, "weights": file})
+    assert run.record["plan"]["recipe"] == "head"
+    assert run.record["base"]["kind"] == "file"
+
+
+def test_an_interrupted_training_leaves_nothing_half_written(tinynet, pictures, tmp_path):
+    endless = ["--weights", "none", "--epochs", "100000"]
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "zoo", "finetune", tinynet, "--data", str(pictures), *endless],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for line in process.stderr:
+            if line.startswith("all "):
+                break
+        time.sleep(0.2)
+        process.send_signal(number)
+        rest = process.stderr.read()
+        assert process.wait(60) == code, rest
+        assert "Traceback" not in rest
+        assert not (tmp_path / "runs").exists()
+
+
+def test_what_ends_the_process_waits_while_a_folder_is_given_back():
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupt_twice(done)
+    assert done == ["first", "second"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def interrupt_twice(done):
+    with signals_waiting():
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("first")
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("second")

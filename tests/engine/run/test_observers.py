@@ -1,0 +1,378 @@
+"""Observers, really installed: what they are told, and that a training does not notice them."""
+
+import dataclasses
+import hashlib
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+import zoo
+from zoo import hookspecs
+from zoo.data.decode import decode
+from zoo.data.transforms import prepare
+from zoo.engine.run.observers import Observers, undisturbed
+from zoo.registry import plugin_scope
+from zoo.registry.registry import load_registry
+
+QUICK = {"weights": "none", "device": "cpu", "lr": 0.01, "batch_size": 8}
+DIVERGE = {**QUICK, "lr": 1e18, "optimizer": "sgd", "schedule": "constant"}
+CPU = torch.device("cpu")
+HOOKS = [
+    name for name in vars(hookspecs) if name.startswith("zoo_") and name != "zoo_register_backbones"
+]
+
+
+def observer(body: str, setup: str = "") -> str:
+    """Return the source of a plugin that does the same in every hook."""
+    lines = ["import zoo", *setup.splitlines()]
+    for hook in HOOKS:
+        lines += ["@zoo.hookimpl", f"def {hook}(event):"]
+        lines += [f"    {line}" for line in body.splitlines()]
+    return "\n".join(lines)
+
+
+@pytest.fixture(autouse=True)
+def in_tmp(tmp_path, monkeypatch):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+
+@pytest.fixture
+def watcher(install):
+    """Install a plugin that keeps every event; it is to be asked for once it has run."""
+    install("watcher", observer("seen.append(event)", "seen = []"))
+
+    def seen() -> list:
+        return sys.modules["plugin_watcher"].seen
+
+    return seen
+
+
+def digest(run) -> str:
+    return hashlib.sha256((run.path / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_what_observers_are_told(tinynet, pictures, watcher):
+    run = zoo.finetune(tinynet, data=pictures, recipe="head-then-all", epochs=(2, 1), **QUICK)
+    started, first, *epochs, ended = watcher()
+    assert isinstance(started, zoo.FitStarted)
+    assert isinstance(first, zoo.FirstBatchRead)
+    assert [type(event) for event in epochs] == [zoo.EpochEnded] * 3
+    assert isinstance(ended, zoo.FitEnded)
+    assert started.backbone == ended.backbone == tinynet
+    assert started.folder == ended.folder == str(run.path.absolute())
+    assert started.plan["seed"] == 0
+    assert started.plan["classes"] == first.classes == ("flag", "mammal", "playing_card")
+    assert [event.phase for event in epochs] == ["head", "head", "all"]
+    for split in ("val", "test"):
+        assert [list(row) for row in ended.metrics[split]["confusion"]] == run.metrics[split][
+            "confusion"
+        ]
+        assert tuple(ended.metrics[split]["per_class"]) == first.classes
+
+
+@pytest.mark.parametrize("recipe", ["head", "all"])
+def test_the_first_batch_is_what_the_network_gets(tinynet, pictures, watcher, recipe):
+    zoo.finetune(tinynet, data=pictures, recipe=recipe, epochs=2, **QUICK)
+    (first,) = (event for event in watcher() if isinstance(event, zoo.FirstBatchRead))
+    assert first.images.shape == (8, 32, 32, 3)
+    assert first.images.dtype == np.uint8
+    preprocess = zoo.get(tinynet).preprocess
+    known = {
+        prepare(decode(path), preprocess).permute(1, 2, 0).numpy().tobytes(): path.parent.name
+        for path in (pictures / "train").rglob("*.jpg")
+    }
+    shown = [known[image.tobytes()] for image in first.images]
+    assert shown == [first.classes[label] for label in first.labels]
+
+
+def test_the_first_batch_is_augmented(tinynet, pictures, watcher):
+    for augment in ("none", "erase:1"):
+        zoo.finetune(tinynet, data=pictures, recipe="all", epochs=1, augment=augment, **QUICK)
+    plain, erased = (e for e in watcher() if isinstance(e, zoo.FirstBatchRead))
+    assert plain.labels == erased.labels
+    same = (plain.images == erased.images).all(axis=3)
+    assert not same.all(axis=(1, 2)).any()
+    assert same.any(axis=(1, 2)).all()
+
+
+class Prepared(Dataset):
+    """Pictures as a user prepares them, normalized, and one that no picture gives."""
+
+    def __init__(self, root: Path) -> None:
+        self.paths = sorted(root.rglob("*.jpg"))
+        self.classes = sorted({path.parent.name for path in self.paths})
+        self.targets = [self.classes.index(path.parent.name) for path in self.paths]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int):
+        if index == 0:
+            return torch.linspace(-1e3, 1e3, 32).repeat(3, 32, 1), self.targets[0]
+        return zoo.transform("tiny/tinynet")(self.paths[index]), self.targets[index]
+
+
+@pytest.mark.parametrize("loads", [False, True])
+def test_the_first_batch_of_floats_is_pictures_again(tinynet, pictures, watcher, loads):
+    data = {split: Prepared(pictures / split) for split in ("train", "val")}
+    if loads:
+        data = {split: DataLoader(part, batch_size=24) for split, part in data.items()}
+    zoo.finetune(tinynet, data=data, recipe="all", epochs=1, **{**QUICK, "batch_size": 24})
+    (first,) = (event for event in watcher() if isinstance(event, zoo.FirstBatchRead))
+    preprocess = zoo.get(tinynet).preprocess
+    shown = {image.tobytes() for image in first.images}
+    paths = sorted((pictures / "train").rglob("*.jpg"))[1:]
+    known = {prepare(decode(p), preprocess).permute(1, 2, 0).numpy().tobytes() for p in paths}
+    assert known < shown
+    (odd,) = (np.frombuffer(data, np.uint8).reshape(32, 32, 3) for data in shown - known)
+    assert odd[0, :, 0].tolist()[:15] == [0] * 15
+    assert odd[0, :, 0].tolist()[-15:] == [255] * 15
+
+
+def test_nothing_is_made_for_a_batch_that_nobody_looks_at(tinynet, pictures, install, monkeypatch):
+    install("quiet", "import zoo\n\n@zoo.hookimpl\ndef zoo_after_fit(event): pass\n")
+    made = []
+    monkeypatch.setattr("zoo.engine.run.observers.denormalize", lambda *given: made.append(given))
+    zoo.finetune(tinynet, data=pictures, epochs=1, **QUICK)
+    assert not made
+
+
+@pytest.mark.parametrize("recipe", ["head", "all", "head-then-all"])
+def test_a_training_does_not_notice_observers(tinynet, pictures, install, recipe, caplog):
+    def train() -> str:
+        random.seed(1)
+        np.random.seed(1)
+        options = {"recipe": recipe, "augment": None if recipe == "head" else "crop,flip"}
+        return digest(zoo.finetune(tinynet, data=pictures, epochs=2, **options, **QUICK))
+
+    alone, drawn = train(), random.random()
+    install(
+        "meddler",
+        observer(
+            """
+random.random(); np.random.rand(); torch.rand(3); torch.manual_seed(7)
+torch.set_grad_enabled(False); torch.set_default_dtype(torch.float64); os.chdir("/")
+torch.set_num_threads(torch.get_num_threads() + 1)
+for change in CHANGES:
+    try:
+        change(event)
+    except (TypeError, ValueError, AttributeError):
+        refused.append(change)
+        """.strip(),
+            """
+import os, random
+import numpy as np
+import torch
+refused = []
+
+def each(event):
+    return vars(event).items()
+
+def fields(event):
+    for name, value in each(event):
+        setattr(event, name, None)
+
+def mappings(event):
+    for name, value in each(event):
+        if hasattr(value, "items"):
+            value["seed"] = value["loss"] = value["val"] = 5
+    raise TypeError
+
+def images(event):
+    getattr(event, "images", np.empty(0)).setflags(write=True)
+    getattr(event, "images", b"")[0] = 0
+
+CHANGES = [fields, mappings, images]
+            """,
+        ),
+    )
+    exits = observer("import torch; torch.rand(5)\nraise SystemExit(9)")
+    install("exits", exits)
+    install("raises", observer("import numpy; numpy.random.rand()\nraise RuntimeError('no')"))
+    plugin_scope.current().registries.clear()
+    folder = Path.cwd()
+    with caplog.at_level(logging.WARNING, "zoo"):
+        assert train() == alone
+    assert random.random() == drawn
+    assert Path.cwd() == folder
+    refused = sys.modules["plugin_meddler"].refused
+    epochs = 4 if recipe == "head-then-all" else 2
+    assert len(refused) == 3 * (3 + epochs)  # each change, in every hook but that of errors
+    # One line for each hook and plugin, and one where it failed again.
+    said = [record.getMessage() for record in caplog.records]
+    for name in ("exits", "raises"):
+        assert len([line for line in said if repr(name) in line]) == 5
+        assert f"plugin {name!r} failed {epochs} times in zoo_after_epoch" in said
+    assert "plugin 'exits' failed in zoo_on_first_batch: SystemExit: 9" in said
+    assert not [line for line in said if "meddler" in line]
+
+
+def test_an_error_stays_what_it_is_and_observers_are_told(tinynet, pictures, install, watcher):
+    with pytest.raises(zoo.Diverged) as alone:
+        zoo.finetune(tinynet, data=pictures, epochs=3, **DIVERGE)
+    assert isinstance(watcher()[-1], zoo.FitFailed)
+    assert (watcher()[-1].kind, watcher()[-1].message) == ("Diverged", str(alone.value))
+    assert watcher()[-1].folder == str(Path("runs/tinynet-1").absolute())
+    install("raises", observer("raise RuntimeError('an observer that fails')"))
+    install("exits", observer("import sys; sys.exit(0)"))
+    plugin_scope.current().registries.clear()
+    with pytest.raises(zoo.Diverged) as observed:
+        zoo.finetune(tinynet, data=pictures, epochs=3, **DIVERGE)
+    assert str(observed.value) == str(alone.value)
+    assert observed.value.__cause__ is alone.value.__cause__ is None
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_an_interrupt_while_observers_are_told_is_an_interrupt(
+    tinynet, pictures, install, zoo_process, hook, tmp_path
+):
+    install(
+        "slow",
+        f"""
+        import os, signal, time
+        import zoo
+
+        @zoo.hookimpl
+        def {hook}(event):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        """,
+    )
+    lr = "1e18" if hook == "zoo_on_error" else "0.01"
+    options = ["--weights", "none", "--epochs", "2", "--optimizer", "sgd", "--lr", lr]
+    done = zoo_process("finetune", tinynet, "--data", str(pictures), *options)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.splitlines()[-1] == "zoo: interrupted: nothing half-written is left"
+    run = tmp_path / "runs" / "tinynet-1"
+    assert not (run / ".claim").exists()
+    assert (run / "run.json").exists() is (hook == "zoo_after_fit")
+    assert run.exists() is (hook == "zoo_after_fit")
+
+
+def test_termination_while_observers_are_told_is_termination(tinynet, pictures, install, tmp_path):
+    install(
+        "slow",
+        """
+        import time
+        import zoo
+
+        @zoo.hookimpl
+        def zoo_after_epoch(event):
+            print("told", flush=True)
+            time.sleep(60)
+        """,
+    )
+    options = ["--weights", "none", "--epochs", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "zoo", "finetune", tinynet, "--data", str(pictures), *options],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stderr:
+        if line == "told\n":
+            break
+    os.kill(process.pid, signal.SIGTERM)
+    rest = process.stderr.read()
+    assert process.wait(60) == 143, rest
+    assert not (tmp_path / "runs").exists()
+
+
+def test_observers_may_leave_the_event_out_and_fail_at_saying_why(install, caplog, capsys):
+    install(
+        "brief",
+        """
+        import zoo
+        told = []
+
+        @zoo.hookimpl
+        def zoo_after_fit():
+            print("told")
+            told.append(1)
+
+        class Speechless(Exception):
+            def __str__(self):
+                raise ValueError
+
+        @zoo.hookimpl
+        def zoo_before_fit(event):
+            raise Speechless
+        """,
+    )
+    observers = Observers(load_registry().host, CPU)
+    with caplog.at_level(logging.WARNING, "zoo"):
+        observers.tell("zoo_after_fit", zoo.FitEnded("a/b", {}, 1.0, "/run"))
+        observers.tell("zoo_before_fit", zoo.FitStarted("a/b", {}, "/run"))
+        observers.close()
+    assert sys.modules["plugin_brief"].told == [1]
+    assert caplog.messages == ["plugin 'brief' failed in zoo_before_fit: Speechless"]
+    # What a command prints as JSON has stdout to itself.
+    assert capsys.readouterr() == ("", "told\n")
+
+
+def test_events_are_frozen_through_and_through():
+    inside = {("odd", 1): [1, {2: {"deep": [{3}]}}], None: bytearray(b"abc"), 5: {"a"}}
+    event = zoo.FitStarted("a/b", inside, "/run")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        event.folder = "/other"
+    with pytest.raises(TypeError):
+        event.plan["new"] = 1
+    one, two = event.plan[("odd", 1)]
+    with pytest.raises(TypeError):
+        two[2]["deep"] = ()
+    inside[("odd", 1)][1][2]["deep"][0].add(4)
+    inside[None][0] = 0
+    inside[5].add("b")
+    assert one == 1
+    assert two[2]["deep"] == (frozenset({3}),)
+    assert event.plan[None] == b"abc"
+    assert event.plan[5] == frozenset({"a"})
+
+
+def test_modes_are_put_back_whatever_happens():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    left = torch.inference_mode()
+
+    def interrupted() -> None:
+        with undisturbed(CPU):
+            torch.rand(1)
+            left.__enter__()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+    with torch.no_grad(), undisturbed(CPU):
+        assert not torch.is_grad_enabled()
+        torch.set_grad_enabled(True)
+    assert torch.is_grad_enabled()
+    with torch.no_grad():
+        with undisturbed(CPU):
+            torch.set_grad_enabled(True)
+        assert not torch.is_grad_enabled()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_generator_of_a_gpu_is_put_back():
+    device = torch.device("cuda")
+    torch.zeros(1, device=device)
+    before = torch.cuda.get_rng_state()
+    with undisturbed(device):
+        torch.rand(5, device=device)
+    assert torch.equal(torch.cuda.get_rng_state(), before)

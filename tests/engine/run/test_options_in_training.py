@@ -1,0 +1,359 @@
+"""What may be asked of a training does what it says: losses, metrics, heads, one's own data."""
+
+import csv
+import json
+import shutil
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torchvision.datasets import ImageFolder
+
+import zoo
+from zoo.engine.plan.resolve import Options
+from zoo.engine.run.finetune import fit, load
+from zoo.modelfile import read_model
+from zoo.registry.registry import load_registry
+from zoo.terminal import Progress
+
+QUICK = {"weights": "none", "device": "cpu", "lr": 0.01, "batch_size": 8, "epochs": 1}
+
+
+@pytest.fixture(autouse=True)
+def in_tmp(tmp_path, monkeypatch):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+
+def tensors(run):
+    return read_model(run.path / "model.safetensors")[1].tensors
+
+
+def rows(run):
+    return list(csv.DictReader((run.path / "history.csv").open()))
+
+
+def test_an_own_loss_trains_and_cross_entropy_is_reported(tinynet, pictures):
+    plain = zoo.finetune(tinynet, data=pictures, **QUICK)
+    named = zoo.finetune(tinynet, data=pictures, loss=cross_entropy, **QUICK)
+    smooth = nn.CrossEntropyLoss(label_smoothing=0.1)
+    other = zoo.finetune(tinynet, data=pictures, loss=smooth, **QUICK)
+    said = [run.record["plan"]["loss"] for run in (plain, named, other)]
+    assert said[:2] == ["cross-entropy", "cross_entropy"]
+    assert "label_smoothing=0.1" in said[2]
+    assert other.record["plan"]["reasons"]["loss"] == "as given"
+    for name, tensor in tensors(plain).items():
+        assert torch.equal(tensor, tensors(named)[name])
+    assert rows(plain)[0]["train_loss"] != rows(other)[0]["train_loss"]
+    # By hand: cross-entropy of what the smoothed network says, whatever trained it.
+    model = other.model("cpu")
+    folder = ImageFolder(pictures / "val", transform=zoo.transform(model))
+    images, labels = (torch.stack([i for i, _ in folder]), torch.tensor(folder.targets))
+    with torch.no_grad():
+        by_hand = cross_entropy(model.module(images), labels).item()
+    assert other.metrics["val"]["loss"] == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_an_own_loss_counts_for_auxiliary_heads(tinynet, pictures):
+    widths = []
+
+    def seen(logits, labels):
+        widths.append((logits.dtype, tuple(logits.shape), labels.dtype))
+        return cross_entropy(logits, labels)
+
+    zoo.finetune(tinynet, data=pictures, train="all", loss=seen, **QUICK)
+    # Three batches of eight, each through the main and the auxiliary head.
+    assert widths == [(torch.float32, (8, 3), torch.int64)] * 6
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (nn.CrossEntropyLoss(reduction="none"), "the loss returned shape [8]"),
+        (lambda logits, labels: 1.0, "the loss returned a float"),
+        (lambda logits, labels: logits.detach().mean(), "a number without gradients"),
+        (nn.BCEWithLogitsLoss(), "the loss fails: ValueError: Target size"),
+        (lambda logits: logits.mean(), "the loss fails: TypeError"),
+    ],
+    ids=["vector", "float", "detached", "bce", "arguments"],
+)
+def test_a_loss_that_cannot_be_minimised_is_refused(tinynet, pictures, tmp_path, loss, said):
+    with pytest.raises(zoo.UsageError) as caught:
+        zoo.finetune(tinynet, data=pictures, loss=loss, **QUICK)
+    assert said in str(caught.value)
+    assert not (tmp_path / "here" / "runs").exists()
+
+
+def recall(logits, labels):
+    flags = labels == 0
+    return (logits.argmax(1)[flags] == 0).float().mean()
+
+
+@pytest.mark.parametrize("train", ["head", "all"])
+def test_own_metrics_are_reported_everywhere(tinynet, pictures, train):
+    sizes = []
+
+    def size(logits, labels):
+        sizes.append(len(logits))
+        return len(labels)
+
+    metrics = {"flags": recall, "size": size}
+    run = zoo.finetune(tinynet, data=pictures, train=train, metrics=metrics, **QUICK)
+    said = json.loads((run.path / "run.json").read_text())["metrics"]
+    for split in ("val", "test"):
+        assert said[split]["flags"] == pytest.approx(said[split]["per_class"]["flag"]["top1"])
+        assert said[split]["size"] == 12
+    assert set(sizes) == {12}
+    assert [row["val_size"] for row in rows(run)] == ["12.0"]
+    card, _ = read_model(run.path / "model.safetensors")
+    assert card.metrics["val"]["flags"] == said["val"]["flags"]
+    again = zoo.evaluate(run.path, pictures, split="val", device="cpu", metrics={"flags": recall})
+    assert again["flags"] == said["val"]["flags"]
+    # Metrics report; they change nothing.
+    without = zoo.finetune(tinynet, data=pictures, train=train, **QUICK)
+    assert all(torch.equal(tensors(run)[name], tensor) for name, tensor in tensors(without).items())
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        (lambda logits, labels: float("nan"), "the metric mine is nan"),
+        (lambda logits, labels: logits, "the metric mine fails"),
+        (lambda logits: 1, "the metric mine fails: TypeError"),
+    ],
+)
+def test_a_metric_that_gives_no_number_is_refused(tinynet, pictures, metric, said):
+    with pytest.raises(zoo.UsageError, match=said):
+        zoo.finetune(tinynet, data=pictures, metrics={"mine": metric}, **QUICK)
+
+
+def test_metrics_of_a_test_split_that_cannot_be_read(tinynet, pictures, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(pictures, broken)
+    for path in (broken / "test").rglob("*.jpg"):
+        path.write_text("no picture")
+    run = zoo.finetune(tinynet, data=broken, bad_images="skip", metrics={"flags": recall}, **QUICK)
+    assert run.metrics["test"]["images"] == 0
+    assert "flags" in run.metrics["val"]
+
+
+def test_augmented_pictures_are_the_same_whatever_the_workers(tinynet, pictures):
+    digests = set()
+    for workers in (0, 2):
+        run = zoo.finetune(
+            tinynet, data=pictures, train="head", augment="crop,flip", workers=workers, **QUICK
+        )
+        digests.add(run.record["sha256"])
+    assert len(digests) == 1
+    plan = run.record["plan"]
+    assert plan["augment"] == "crop:0.08,flip:0.5"
+    assert plan["phases"][0]["keep_features"] is False
+    assert "augmented images change" in plan["reasons"]["phases.0.keep_features"]
+    # The plain loop: no batch is tried to prove that features can be kept.
+    assert run.record["backbone_forwards"] == 24 + 12 + 12
+    still = zoo.finetune(tinynet, data=pictures, train="head", **QUICK)
+    assert still.record["plan"]["phases"][0]["keep_features"] is True
+    assert still.record["sha256"] not in digests
+
+
+@pytest.mark.parametrize("head", ["mlp:8", "mlp:8,dropout=0.5"])
+def test_an_mlp_on_kept_features_gives_what_the_plain_loop_gives(tinynet, pictures, head):
+    options = Options(
+        data=pictures, train="head", head=head, optimizer="sgd", **{**QUICK, "epochs": 3}
+    )
+    found = []
+    for keep in (True, False):
+        job = load(tinynet, options, load_registry(), Progress(quiet=True))
+        if not keep:
+            job.plan = job.plan.with_phase(0, "for comparison", keep_features=False)
+        folder, run = fit(job)
+        history = csv.DictReader((folder / "history.csv").open())
+        losses = [(float(row["train_loss"]), float(row["val_loss"])) for row in history]
+        found.append((losses, run["backbone_forwards"]))
+    assert found[0][1] < found[1][1]
+    for kept, plain in zip(found[0][0], found[1][0], strict=True):
+        assert kept == pytest.approx(plain, rel=1e-4)
+    model = zoo.load(folder, "cpu")
+    assert len(model.module.head.fc) == (4 if "dropout" in head else 3)
+    assert model.evaluate(pictures, "val")["loss"] == pytest.approx(
+        run["metrics"]["val"]["loss"], rel=1e-4
+    )
+
+
+def test_grey_pictures_and_their_model_file(odd, tinynet, pictures):
+    run = zoo.finetune("odd/anynet", data=pictures, in_chans=1, **QUICK)
+    plan = run.record["plan"]
+    assert plan["kwargs"] == {"channels": 1}
+    assert len(plan["preprocess"]["mean"]) == 1
+    assert tensors(run)["body.0.weight"].shape[1] == 1
+    model = run.model("cpu")
+    assert model.evaluate(pictures, "val")["loss"] == pytest.approx(run.metrics["val"]["loss"])
+    assert zoo.transform(model)(next((pictures / "val" / "flag").iterdir())).shape == (1, 32, 32)
+    with pytest.raises(zoo.UsageError, match="takes 3 channels"):
+        zoo.finetune(tinynet, data=pictures, in_chans=1, **QUICK)
+
+
+def test_other_channels_come_as_tensors(odd, pictures):
+    images, labels = torch.randn(12, 4, 32, 32), torch.arange(12) % 3
+    run = zoo.finetune("odd/anynet", data=TensorDataset(images, labels), in_chans=4, **QUICK)
+    assert run.model("cpu").features(images).shape == (12, 8)
+    with pytest.raises(zoo.UsageError, match="image files are read as"):
+        zoo.finetune("odd/anynet", data=pictures, in_chans=4, **QUICK)
+    bytes_ = TensorDataset((images * 50 + 99).clamp(0, 255).byte(), labels)
+    with pytest.raises(zoo.DataError, match="3 channels, and the network sees 4"):
+        zoo.finetune("odd/anynet", data=bytes_, in_chans=4, **QUICK)
+
+
+class Noise(Dataset):
+    """Another picture each time that it is asked."""
+
+    classes = ("dark", "light", "mixed")
+
+    def __init__(self, count=24):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        label = index % 3
+        return torch.randint(60 * label, 60 * label + 60, (3, 40, 40), dtype=torch.uint8), label
+
+
+def test_a_dataset_of_ones_own_twice_gives_the_same_bytes(tinynet):
+    for data in (Noise(), {"train": Noise(), "val": Noise(6), "test": Noise(9)}):
+        runs = [zoo.finetune(tinynet, data=data, **QUICK) for _ in range(2)]
+        assert runs[0].record["sha256"] == runs[1].record["sha256"]
+        plan = runs[0].record["plan"]
+        assert plan["classes"] == ["dark", "light", "mixed"]
+        assert plan["data"]["name"] == "your Noise"
+        assert "augmented" not in plan["reasons"]["phases.0.keep_features"]
+
+
+def test_what_a_dataset_draws_trains_the_same_whatever_the_workers(tinynet):
+    data = {"train": Noise(), "val": Noise(6)}
+    runs = [zoo.finetune(tinynet, data=data, workers=workers, **QUICK) for workers in (0, 2)]
+    assert runs[0].record["sha256"] == runs[1].record["sha256"]
+    model = runs[0].model("cpu")
+    said = model.evaluate(Noise(6))
+    assert said["loss"] == runs[0].metrics["val"]["loss"]
+    assert model.evaluate(Noise(6), workers=2) == said
+
+
+def test_a_dataset_is_measured_as_the_folder_is(tinynet, pictures):
+    run = zoo.finetune(tinynet, data=pictures, **QUICK)
+    model = run.model("cpu")
+    folder = model.evaluate(pictures, "val")
+    items = ImageFolder(pictures / "val")
+    prepared = ImageFolder(pictures / "val", transform=zoo.transform(model))
+    for data in (items, prepared, {"val": items}, DataLoader(prepared, batch_size=5)):
+        said = model.evaluate(data)
+        assert said["loss"] == pytest.approx(folder["loss"], rel=1e-5)
+        assert said["confusion"] == folder["confusion"]
+    with pytest.raises(zoo.DataError, match=r"not the model's, in its order: .*train"):
+        model.evaluate(ImageFolder(pictures))
+
+
+def test_a_dataset_is_measured_whole_even_where_its_labels_are_those_of_training(tinynet):
+    run = zoo.finetune(tinynet, data=Noise(), **QUICK)
+    said = run.model("cpu").evaluate(Noise())
+    assert (said["split"], said["images"]) == ("all", 24)
+
+
+def test_training_on_loaders(tinynet, pictures):
+    transform = zoo.transform(tinynet)
+
+    def loaders(size=6):
+        return {
+            split: DataLoader(ImageFolder(pictures / split, transform), size, shuffle=True)
+            for split in ("train", "val", "test")
+        }
+
+    given = {name: value for name, value in QUICK.items() if name != "batch_size"}
+    one, two = (zoo.finetune(tinynet, data=loaders(), **given) for _ in range(2))
+    assert one.record["sha256"] == two.record["sha256"]
+    assert one.record["plan"]["batch_size"] == 6
+    assert one.metrics["test"]["images"] == 12
+    assert one.record["backbone_forwards"] == 24 + 12 + 12
+    with pytest.raises(zoo.UsageError, match="gives batches of 6"):
+        zoo.finetune(tinynet, data=loaders(), **QUICK)
+    with pytest.raises(zoo.UsageError, match="cannot change what a DataLoader gives"):
+        zoo.finetune(tinynet, data=loaders(), augment="flip", **given)
+    with pytest.raises(zoo.DataError, match=r"\[3, 32, 32\], and the network sees \[3, 64, 64\]"):
+        zoo.finetune(tinynet, data=loaders(), input_size=64, **given)
+
+
+def test_a_network_trained_by_hand_is_saved_and_loaded(tinynet, tmp_path):
+    model = zoo.get(tinynet).build(classes=3, head="mlp:8,dropout=0.5")
+    optimizer = torch.optim.SGD(zoo.freeze(model), lr=0.1)
+    images = torch.randn(8, 3, 32, 32)
+    for _ in range(2):
+        model.train()
+        main, _ = model(images)
+        optimizer.zero_grad()
+        cross_entropy(main, torch.arange(8) % 3).backward()
+        optimizer.step()
+    path = zoo.save(model, tmp_path / "new" / "mine.safetensors", ["a", "b", "c"])
+    loaded = zoo.load(path, "cpu")
+    saved = loaded.module.state_dict()
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.module(images), model.eval()(images))
+    assert loaded.classes == ("a", "b", "c")
+    again = zoo.save(model, tmp_path / "again.safetensors", ["a", "b", "c"])
+    assert path.read_bytes() == again.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("path", "classes", "said"),
+    [
+        ("m.safetensors", ["a", "b"], "2 classes are named, and the head head.fc ends in 3"),
+        ("m.safetensors", ["a", "b", "a"], "give each class one name"),
+        ("m.safetensors", [0, 1, 2], "not names"),
+        ("m.safetensors", "abc", "not names"),
+        ("m.pth", ["a", "b", "c"], "write m.safetensors"),
+    ],
+)
+def test_what_no_model_file_can_say_is_not_saved(tinynet, tmp_path, path, classes, said):
+    model = zoo.get(tinynet).build(classes=3)
+    with pytest.raises(zoo.UsageError) as caught:
+        zoo.save(model, tmp_path / path, classes)
+    assert said in str(caught.value)
+    assert not (tmp_path / path).exists()
+
+
+@pytest.mark.parametrize("train", ["head", "all"])
+def test_a_network_that_ends_in_a_softmax_is_refused(odd, pictures, train):
+    with pytest.raises(zoo.BrokenBackbone, match=r"probabilities.*remove the softmax"):
+        zoo.finetune("odd/softnet", data=pictures, train=train, **QUICK)
+
+
+def test_an_auxiliary_head_that_is_left_behind_is_refused(odd, pictures):
+    with pytest.raises(zoo.BrokenBackbone, match="output 1 still has 7 classes, the main one 3"):
+        zoo.finetune("odd/left_behind", data=pictures, train="all", **QUICK)
+
+
+def test_what_cannot_be_built_or_read_is_refused(tinynet):
+    backbone = zoo.get(tinynet)
+    for given, said in (
+        ({"classes": 0}, "0 classes"),
+        ({"classes": -1}, "-1 classes"),
+        ({"head": "mlp:8"}, "needs classes"),
+    ):
+        with pytest.raises(zoo.UsageError, match=said):
+            backbone.build(**given)
+    with pytest.raises(zoo.UsageError, match="no preprocess in a int"):
+        zoo.transform(3)
+    with pytest.raises(zoo.UsageError, match="did not build"):
+        zoo.transform(nn.Linear(2, 2))
+
+
+def test_weights_by_path(tinynet, tmp_path):
+    backbone = zoo.get(tinynet)
+    model = backbone.build(classes=3)
+    path = zoo.save(model, tmp_path / "mine.safetensors", ["a", "b", "c"])
+    again = backbone.build(classes=3, weights=path)
+    assert torch.equal(again.head.fc.weight, model.head.fc.weight)

@@ -1,0 +1,85 @@
+"""Freed memory is kept for the next batch, and given back at the end; watched in real processes."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+WATCH = """
+import os, resource, threading
+import torch
+from zoo.engine.runtime.allocator import make_room, reused_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        for part in [torch.ones(4 << 20) for _ in range(4)]:
+            part.add_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+
+torch.ones(1 << 20).add_(1)
+began = resident()
+print(faults())
+with reused_memory():
+    with reused_memory():
+        faults()
+    print(faults())
+    held = resident()
+left = resident()
+print(faults())
+print(held - began, left - began)
+with reused_memory():
+    try:
+        with reused_memory():
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        faults()
+        print(faults())
+with reused_memory():
+    faults()
+    make_room(torch.device("cpu"))
+    print(resident() - began, faults())
+"""
+
+
+def watched(**environment):
+    surroundings = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))
+    }
+    command = [sys.executable, "-c", WATCH]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**surroundings, **environment}
+    )
+    return [int(number) for number in done.stdout.split()]
+
+
+def has_glibc():
+    try:
+        return os.confstr("CS_GNU_LIBC_VERSION").startswith("glibc")
+    except (AttributeError, ValueError):
+        return False
+
+
+@pytest.mark.skipif(not has_glibc(), reason="the C library is another")
+def test_a_freed_block_is_used_again_and_given_back_at_the_end():
+    before, within, after, held, left, once_more, *ran_out = watched()
+    # 20 times 64 MiB, in pages of 4 KiB, or fewer where the system gives larger ones.
+    assert before > 1000
+    assert within < before / 20
+    assert after > before / 10
+    assert once_more < before / 20
+    assert held > 60
+    assert left < held / 2
+    assert ran_out[0] < held / 2
+    assert ran_out[1] > before / 10
+
+
+def test_whoever_arranged_it_otherwise_is_left_alone():
+    before, within, *_ = watched(MALLOC_ARENA_MAX="2")
+    assert within > before / 2

@@ -1,0 +1,22 @@
+"""A network on its device."""
+
+import torch
+
+import zoo
+from zoo.engine.runtime.network import Network
+from zoo.models.provenance import how_made
+
+
+def test_weights_and_pictures_lie_in_the_devices_memory_format(tinynet):
+    module = zoo.get(tinynet).build(classes=3).eval()
+    made = how_made(module)
+    cpu = torch.device("cpu")
+    network = Network(module, made.backbone.heads, made.preprocess, cpu, "fp32")
+    first = next(part for part in module.modules() if isinstance(part, torch.nn.Conv2d))
+    seen = []
+    first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    size = made.preprocess.height, made.preprocess.width
+    network.logits(torch.zeros(2, 3, *size, dtype=torch.uint8))
+    for tensor in (first.weight, seen[0]):
+        assert tensor.is_contiguous(memory_format=torch.channels_last)
+        assert not tensor.is_contiguous()

@@ -1,0 +1,216 @@
+"""Steps in parts: the same training as in whole batches, and what happens where memory runs out."""
+
+import json
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import zoo
+from zoo.engine.training.step import Room, Step
+from zoo.modelfile import read_model
+from zoo.tasks.classification.outputs import Logits
+
+QUICK = {
+    "weights": "none",
+    "device": "cpu",
+    "precision": "fp32",
+    "lr": 0.05,
+    "batch_size": 8,
+    "epochs": 2,
+}
+
+
+@pytest.fixture(autouse=True)
+def in_tmp(tmp_path, monkeypatch):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+
+def tensors(run):
+    return read_model(run.path / "model.safetensors")[1].tensors
+
+
+@pytest.mark.parametrize("train", ["all", "head"])
+@pytest.mark.parametrize("size", [1, 3])
+def test_parts_train_as_the_whole_does(plainnet, pictures, train, size):
+    options = {**QUICK, "data": pictures, "optimizer": "sgd", "train": train}
+    whole = zoo.finetune(plainnet, **options)
+    parts = zoo.finetune(plainnet, **options, micro_batch_size=size)
+    assert parts.record["plan"]["micro_batch_size"] == size
+    for name, tensor in tensors(whole).items():
+        torch.testing.assert_close(tensors(parts)[name], tensor, rtol=1e-4, atol=1e-6)
+    assert parts.metrics["val"]["loss"] == pytest.approx(whole.metrics["val"]["loss"], rel=1e-4)
+    losses = [
+        [line.split(",")[3] for line in (run.path / "history.csv").read_text().splitlines()[1:]]
+        for run in (whole, parts)
+    ]
+    assert [float(x) for x in losses[1]] == pytest.approx([float(x) for x in losses[0]], rel=1e-4)
+
+
+class Greedy(nn.Module):
+    """Runs out of memory with more rows than it can take; draws, and keeps statistics."""
+
+    def __init__(self, most: int, norm: bool = True) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4) if norm else nn.Identity()
+        self.drop = nn.Dropout(0.5)
+        self.fc = nn.Linear(4, 2)
+        self.most = most
+
+    def forward(self, x):
+        x = self.drop(self.norm(x))
+        if len(x) > self.most:
+            torch.empty(1 << 60, dtype=torch.uint8)
+        return self.fc(x)
+
+
+class Rows:
+    """A learner of rows of numbers."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def logits(self, inputs, training):
+        return Logits(self.module(inputs))
+
+
+def take(most: int, size: int, told: list[int], norm: bool = True, images: int = 16):
+    torch.manual_seed(1)
+    module = Greedy(most, norm)
+    inputs, labels = torch.randn(images, 4), torch.arange(images) % 2
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    names = list(module.state_dict())
+    room = Room(size, told.append)
+    step = Step(Rows(module), optimizer, nn.functional.cross_entropy, names, room)
+    losses = [step(inputs, labels) for _ in range(3)]
+    return torch.stack(losses), module.state_dict(), torch.get_rng_state()
+
+
+def test_a_step_that_ran_out_of_memory_leaves_no_trace():
+    told: list[int] = []
+    losses, state, rng = take(most=4, size=16, told=told)
+    assert told == [8, 4]
+    direct, wanted, after = take(most=4, size=4, told=told)
+    assert told == [8, 4]
+    assert torch.equal(losses, direct)
+    assert torch.equal(rng, after)
+    assert state["norm.num_batches_tracked"] == 3 * 4
+    assert all(torch.equal(state[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize(("norm", "least"), [(True, 2), (False, 1)])
+def test_it_ends_where_parts_cannot_be_smaller(norm, least):
+    told: list[int] = []
+    with pytest.raises(zoo.EnvironmentProblem, match=f"with {least} images? at once; give"):
+        take(most=0, size=16, told=told, norm=norm)
+    assert told == [8, 4, 2, 1][: 4 - least + 1]
+
+
+def test_other_errors_are_not_taken_for_it():
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 2)
+
+        def forward(self, x):
+            raise RuntimeError("something else")
+
+    module = Broken()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    room = Room(16, lambda size: pytest.fail("it halved"))
+    step = Step(Rows(module), optimizer, nn.functional.cross_entropy, [], room)
+    with pytest.raises(RuntimeError, match="something else"):
+        step(torch.randn(4, 4), torch.zeros(4, dtype=torch.int64))
+
+
+TIGHT = """
+    import resource
+    import torch
+    from torch import nn
+    import zoo
+
+    EACH = 64 << 20
+
+    @zoo.hookimpl
+    def zoo_register_backbones():
+        small = zoo.Preprocess(size=32, resize=36)
+        yield zoo.Backbone("tightnet", "tight:build", (zoo.Head("fc"),), small)
+
+    class Tight(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 7)
+            self.limited = False
+
+        def forward(self, x):
+            if self.training and not self.limited:
+                self.limited = True
+                pages = int(open("/proc/self/statm").read().split()[5])
+                now = pages * resource.getpagesize()
+                resource.setrlimit(resource.RLIMIT_DATA, (now + int(EACH * PARTS), -1))
+            if self.training:
+                room = torch.empty(len(x), EACH, dtype=torch.uint8).fill_(1)
+                x = x * room[0, 0]
+            return self.fc(x.mean((2, 3)))
+
+    def build(weights=None):
+        return Tight()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
+def test_features_are_computed_in_smaller_batches_where_memory_runs_out(
+    pictures, plugin_file, zoo_process, own_cache
+):
+    # Of a network in use, too; and a limit for twelve images, where batches are of 32.
+    greedy = (
+        TIGHT.replace("64 << 20", "32 << 20")
+        .replace("self.training and not", "not")
+        .replace("if self.training:", "if True:")
+    )
+    file = plugin_file("tight", greedy.replace("PARTS", "13.9"))
+    options = ["--data", str(pictures), "--weights", "none", "--recipe", "probe", "--json"]
+    options += ["--device", "cpu", "--precision", "fp32"]
+    done = zoo_process("--plugin", str(file), "finetune", "tight/tightnet", *options)
+    assert done.returncode == 0, done.stderr
+    said = [line.partition(" (")[0] for line in done.stderr.splitlines() if "ran out" in line]
+    assert said == [
+        "memory ran out with 32 images at once; features are computed in batches of 16",
+        "memory ran out with 16 images at once; features are computed in batches of 8",
+    ]
+    record = json.loads(done.stdout)
+    assert record["plan"]["phases"][0]["keep_features"] is True
+    again = zoo_process("--plugin", str(file), "finetune", "tight/tightnet", *options)
+    assert json.loads(again.stdout)["sha256"] == record["sha256"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
+def test_a_process_without_memory_for_a_whole_batch_trains_in_parts(
+    pictures, plugin_file, zoo_process
+):
+    def run(limit: str):
+        file = plugin_file("tight", TIGHT.replace("PARTS", limit))
+        options = ["--data", str(pictures), "--weights", "none", "--batch-size", "8", "--json"]
+        options += ["--epochs", "2", "--device", "cpu"]
+        return zoo_process("--plugin", str(file), "finetune", "tight/tightnet", *options)
+
+    done = run("6.5")
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stderr.splitlines() if "memory ran out" in line]
+    assert said == [
+        "memory ran out with 8 images at once; each batch of 8 now goes through the network in "
+        "parts of 4"
+    ]
+    record = json.loads(done.stdout)
+    assert (record["plan"]["batch_size"], record["plan"]["micro_batch_size"]) == (8, 4)
+    why = record["plan"]["reasons"]["micro_batch_size"]
+    assert why == "auto: memory ran out with 8 images at once"
+    failed = run("0.5")
+    assert failed.returncode == zoo.ExitCode.ENVIRONMENT
+    (line,) = [line for line in failed.stderr.splitlines() if line.startswith("zoo:")]
+    assert line.startswith("zoo: error: out of memory in training, with 1 image at once; give")

@@ -1,0 +1,118 @@
+"""`registry.toml`: layers, and errors with file, line and key."""
+
+import pytest
+
+import zoo
+from zoo.registry import config
+
+
+def user_file(text):
+    path = config.config_dir() / "registry.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    config.load_config.cache_clear()
+    return path
+
+
+def test_the_shipped_file_is_whole():
+    loaded = config.load_config()
+    assert set(loaded.defaults) == set(config.DEFAULTS)
+    assert loaded.aliases
+
+
+def test_the_users_file_is_laid_over_it():
+    user_file('schema = 1\n[defaults]\nbatch_size = 7\n[aliases]\nmine = "resnet18"\n')
+    loaded = config.load_config()
+    assert loaded.defaults["batch_size"] == 7
+    assert loaded.defaults["seed"] == 0
+    assert "registry.toml" in loaded.origins["defaults.batch_size"]
+    assert zoo.get("mine").id == "torchvision/resnet18"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("schema = 1\n[defaults]\nbatchsize = 7\n", 3, "did you mean batch_size"),
+        ("schema = 1\n\n[defaults]\nseed = 'x'\n", 4, "must be of type int"),
+        ("schema = 1\n[alias]\nx = 'y'\n", 2, "did you mean aliases"),
+        ("schema = 1\n[aliases]\nx = 3\n", 3, "must be of type str"),
+        ("schema = 9\n", 1, "schema must be 1"),
+        ("schema = \n", 1, "not valid TOML"),
+        ("schema = 1\n[aliases]\n\"x y\" = ''\n", 3, 'aliases."x y" is empty'),
+        ("schema = 1\naliases = 3\n", 2, "aliases must be of type table"),
+        ("defaults.seed = 1\ndefaults.sed = 1\nschema = 1", 2, "did you mean seed"),
+    ],
+)
+def test_errors_say_where(text, line, said):
+    path = user_file(text)
+    with pytest.raises(zoo.RegistryError) as caught:
+        config.load_config()
+    assert str(path) in str(caught.value)
+    assert said in str(caught.value)
+    assert f"line {line}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "random_epochs = 0",
+        "head_epochs = -3",
+        "seed = -1",
+        f"seed = {2**63}",
+        "batch_size = 0",
+        "random_lr = -1.0",
+        "head_lr = 0",
+        "all_lr = nan",
+        "tune_lr = inf",
+        "val_fraction = 2.0",
+        "val_fraction = 0",
+        "val_fraction = 1.0",
+        "weight_decay = -0.1",
+        "weight_decay = inf",
+        "momentum = 1.5",
+    ],
+)
+def test_a_default_out_of_range_says_where_and_what_to_give(wrong):
+    path = user_file(f"schema = 1\n[defaults]\n{wrong}\n")
+    key = wrong.partition(" ")[0]
+    with pytest.raises(zoo.RegistryError, match=rf"line 3: defaults.{key} is .*give a number") as e:
+        config.load_config()
+    assert str(path) in str(e.value)
+
+
+def test_the_layers_shipped_then_the_users_then_the_one_that_is_asked_for(tmp_path):
+    entry = '[backbones."house/{0}"]\nextends = "{1}"\n{2}\n'
+    user = user_file(
+        'schema = 1\n[defaults]\nseed = 3\nbatch_size = 7\n[aliases]\none = "a"\ntwo = "b"\n'
+        + entry.format("leaf", "resnet18", "license = 'MIT'")
+        + entry.format("oak", "resnet18", "")
+    )
+    asked = tmp_path / "asked.toml"
+    asked.write_text(
+        'schema = 1\n[defaults]\nseed = 5\n[aliases]\ntwo = "c"\n'
+        + entry.format("leaf", "resnet50", "")
+    )
+    plain, laid = config.load_config(), config.load_config(asked)
+    assert (plain.defaults["seed"], laid.defaults["seed"]) == (3, 5)
+    assert laid.defaults["batch_size"] == 7
+    assert (laid.aliases["one"], laid.aliases["two"]) == ("a", "c")
+    assert laid.origins["defaults.seed"] == str(asked)
+    assert laid.origins["defaults.batch_size"] == str(user)
+    # Entry by entry: what the earlier one said besides is gone.
+    assert list(laid.backbones) == ["house/leaf", "house/oak"]
+    assert laid.backbones["house/leaf"].extends == "resnet50"
+    assert laid.backbones["house/leaf"].license is None
+    assert plain.backbones["house/leaf"].license == "MIT"
+
+
+def test_a_file_that_is_asked_for_must_be_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(zoo.RegistryError, match=r"cannot read .*none\.toml"):
+        config.load_config(tmp_path / "none.toml")
+    (tmp_path / "registry.toml").write_text("not read unasked")
+    assert config.load_config().backbones == {}
+
+
+def test_whole_numbers_and_bounds_are_in_range():
+    user_file("schema = 1\n[defaults]\nmomentum = 0\nhead_epochs = 1\nhead_lr = 1\n")
+    assert config.load_config().defaults["head_lr"] == 1

@@ -1,0 +1,1 @@
+"""Inputs of the heads, computed once per image and cached."""

@@ -1,0 +1,1 @@
+"""From options to a plan: every automatic value resolved, with its reason."""

@@ -1,0 +1,180 @@
+"""The plan of a run: every automatic value replaced by a value and its reason.
+
+A plan is data. It is resolved before anything is touched, printed by `--dry-run`, read by the
+phases, and stored in `run.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from zoo.registry.licenses import in_words
+from zoo.spec import Preprocess
+
+LBFGS = "lbfgs"
+OF_EPOCHS = ("epochs", "lr", "momentum", "weight_decay", "schedule")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training under one policy.
+
+    Args:
+        name: for people: `head`, `all`.
+        policy: which parameters train.
+        epochs: passes over the training images.
+        optimizer: `sgd`, `adam` or `adamw`; or `lbfgs`, which runs to the optimum of a head and
+            makes nothing of the settings below.
+        lr: learning rate before the schedule's factor.
+        momentum: for `sgd`.
+        weight_decay: as torch applies it.
+        schedule: `constant`, `step:SIZE,GAMMA` or `cosine:WARMUP`.
+        keep_features: compute the heads' input once per image and train on what was kept.
+    """
+
+    name: str
+    policy: str
+    epochs: int
+    optimizer: str
+    lr: float
+    momentum: float
+    weight_decay: float
+    schedule: str
+    keep_features: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run, fully resolved.
+
+    Args:
+        backbone: id.
+        weights: `none`, a published tag, or a file's name.
+        license: of the weights; None where it is not stated.
+        license_kind: one of `zoo.registry.licenses.KINDS`; None for random weights.
+        kwargs: builder arguments.
+        preprocess: from image to input.
+        classes: names in the order of the logits.
+        head: what replaces the main head: `linear`, or `mlp:...`.
+        head_at: paths of what is replaced.
+        augment: what is done to training pictures; `none` for nothing.
+        views: how many augmented views of each training picture are kept; 1 where none are.
+        loss: what is minimised.
+        data: name, fingerprint, and images per split.
+        demonstration: whether the embedded set stands in for the user's own.
+        recipe: name of the recipe, or of the policy.
+        phases: in order.
+        batch_size: images per step.
+        micro_batch_size: images that go through the network at once.
+        device: as torch names it.
+        processes: how many share each batch.
+        precision: `fp32` or `bf16`.
+        memory_format: in which order the numbers of a picture lie, as torch names it.
+        seed: of all randomness.
+        workers: processes that decode.
+        cache_images: whether prepared pictures are kept, so that each is decoded once.
+        bad_images: `error` or `skip`.
+        val_fraction: how much of each class is held out where the data has no val split.
+        reasons: why each value is what it is, by field; `phases.N.field` for a phase's.
+    """
+
+    backbone: str
+    weights: str
+    license: str | None
+    license_kind: str | None
+    kwargs: Mapping[str, Any]
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+    data: Mapping[str, Any]
+    demonstration: bool
+    recipe: str
+    head: str
+    head_at: str
+    augment: str
+    views: int
+    loss: str
+    phases: tuple[Phase, ...]
+    batch_size: int
+    micro_batch_size: int
+    device: str
+    processes: int
+    precision: str
+    memory_format: str
+    seed: int
+    workers: int
+    cache_images: bool
+    bad_images: str
+    val_fraction: float
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain data for JSON."""
+        return asdict(self)
+
+    def changed(self, reason: str, **changes: Any) -> Plan:
+        """Return the plan with values changed, and why."""
+        reasons = {**self.reasons, **dict.fromkeys(changes, reason)}
+        return replace(self, reasons=reasons, **changes)
+
+    def with_phase(self, number: int, reason: str, **changes: Any) -> Plan:
+        """Return the plan with a phase changed (counted from 0), and why."""
+        phases = list(self.phases)
+        phases[number] = replace(phases[number], **changes)
+        reasons = {**self.reasons, **{f"phases.{number}.{name}": reason for name in changes}}
+        return replace(self, phases=tuple(phases), reasons=reasons)
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Return name, value and reason of everything, for people."""
+        counts = ", ".join(f"{count} {name}" for name, count in self.data["images"].items())
+        size = f"{self.preprocess.height}x{self.preprocess.width}"
+        values: dict[str, Any] = {
+            "backbone": self.backbone,
+            "weights": self.weights,
+            "license": in_words(self.license) if self.license_kind else "none",
+            "data": f"{self.data['name']}: {counts}",
+            "classes": f"{len(self.classes)}: {_shorten(', '.join(self.classes))}",
+            "preprocess": f"{size} {self.preprocess.crop} {self.preprocess.interpolation}",
+            "augment": self.augment,
+            "views": self.views,
+            "head": self.head,
+            "head_at": self.head_at,
+            "loss": self.loss,
+            "recipe": self.recipe,
+        }
+
+        def reason(name: str) -> str:
+            return self.reasons.get(name, "")
+
+        rows = [(name, str(value), reason(name)) for name, value in values.items()]
+        for number, phase in enumerate(self.phases):
+            for name, value in asdict(phase).items():
+                if name == "name" or (name == "momentum" and phase.optimizer != "sgd"):
+                    continue
+                if phase.optimizer == LBFGS and name in OF_EPOCHS:
+                    continue
+                why = reason(f"phases.{number}.{name}")
+                rows.append((f"{phase.name}: {name}", _shown(value), why))
+        for name in (
+            "batch_size",
+            "micro_batch_size",
+            "device",
+            "processes",
+            "precision",
+            "memory_format",
+            "seed",
+            "workers",
+            "cache_images",
+            "bad_images",
+        ):
+            rows.append((name, _shown(getattr(self, name)), reason(name)))
+        return rows
+
+
+def _shown(value: Any) -> str:
+    return "yes" if value is True else "no" if value is False else str(value)
+
+
+def _shorten(text: str, width: int = 60) -> str:
+    return text if len(text) <= width else text[: width - 4].rstrip(", ") + " ..."

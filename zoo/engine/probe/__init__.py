@@ -1,0 +1,1 @@
+"""A linear head solved to its optimum on cached features."""

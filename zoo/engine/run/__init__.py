@@ -1,0 +1,1 @@
+"""A whole fine-tuning: prepare, train, write the run folder."""

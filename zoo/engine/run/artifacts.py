@@ -1,0 +1,179 @@
+"""What a run leaves behind: the model file with its card, `history.csv`, `run.json`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from zoo import __version__
+from zoo.engine.plan.plan import Plan
+from zoo.engine.run.prepare import Job
+from zoo.engine.runtime.network import Network
+from zoo.errors import UsageError
+from zoo.events import EpochEnded
+from zoo.files import library_versions, write_bytes
+from zoo.modelfile import ModelCard, write_model
+from zoo.models.heads import head_classes, resolve_head
+from zoo.models.provenance import Base, Made
+
+MODEL, RECORD, HISTORY = "model.safetensors", "run.json", "history.csv"
+
+
+def _versions() -> dict[str, str]:
+    return {"zoo": __version__, **library_versions("torch", "torchvision", "timm")}
+
+
+def _card(job: Job, metrics: dict[str, Any]) -> ModelCard:
+    plan = job.plan
+    kept = ("loss", "top1", "top5", *(job.options.metrics or ()))
+    short = {name: {k: m[k] for k in kept if k in m} for name, m in metrics.items()}
+    return ModelCard(
+        backbone=plan.backbone,
+        kwargs=plan.kwargs,
+        heads=job.backbone.heads,
+        classes=plan.classes,
+        preprocess=plan.preprocess,
+        precision=plan.precision,
+        settings={
+            "recipe": plan.recipe,
+            "augment": plan.augment,
+            "views": plan.views,
+            "loss": plan.loss,
+            "phases": [asdict(phase) for phase in plan.phases],
+            "batch_size": plan.batch_size,
+            "micro_batch_size": plan.micro_batch_size,
+            "processes": plan.processes,
+            "seed": plan.seed,
+            "bad_images": plan.bad_images,
+            "val_fraction": plan.val_fraction,
+            "demonstration": plan.demonstration,
+        },
+        data={"fingerprint": plan.data["fingerprint"], "images": plan.data["images"]},
+        metrics=short,
+        base=_base(job.base),
+        versions=_versions(),
+        new_head=job.options.changes.head.to_dict(),
+    )
+
+
+def _history_csv(history: list[EpochEnded], further: Iterable[str]) -> bytes:
+    text = io.StringIO()
+    names = ("loss", "top1", "top5", *further)
+    columns = (
+        "phase",
+        "epoch",
+        "lr",
+        "train_loss",
+        *(f"val_{n}" for n in names),
+        "best",
+        "seconds",
+    )
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for event in history:
+        values = [event.metrics[name] for name in names]
+        head = [event.phase, event.epoch, event.lr, event.train_loss]
+        writer.writerow([*head, *values, int(event.best), round(event.seconds, 3)])
+    return text.getvalue().encode()
+
+
+def _environment(plan: Plan) -> dict[str, Any]:
+    gpu = torch.cuda.get_device_name(plan.device) if plan.device.startswith("cuda") else None
+    return {
+        "versions": _versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "gpu": gpu,
+    }
+
+
+def save_module(
+    module: nn.Module, path: Path, classes: Sequence[str], made: Made, precision: str = "fp32"
+) -> str:
+    """Write a network that was trained elsewhere as a model file, and return its sha256.
+
+    Args:
+        module: the network.
+        path: of the file.
+        classes: names in the order of the logits.
+        made: how it was made.
+        precision: that predictions are to use.
+
+    Raises:
+        UsageError: there are not as many names as the head has classes, or the file's name does
+            not say what it is.
+        EnvironmentProblem: the system refuses; what was there stays.
+    """
+    if path.suffix != ".safetensors":
+        hint = f"write {path.with_suffix('.safetensors').name}"
+        raise UsageError(f"a model file cannot be named {path.name}", hint)
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise UsageError("the classes are not names", "give a list of text")
+    if not made.backbone.heads:
+        raise UsageError(f"{made.backbone.id} has no head, and so no classes to predict")
+    head = made.backbone.heads[0]
+    wide = head_classes(module.get_submodule(resolve_head(module, head.path)))
+    if wide != len(classes) or len(set(classes)) != len(classes):
+        message = f"{len(classes)} classes are named, and the head {head.path} ends in {wide}"
+        raise UsageError(message, "give each class one name, in the order of the logits")
+    card = ModelCard(
+        backbone=made.backbone.id,
+        kwargs=made.kwargs,
+        heads=made.backbone.heads,
+        classes=tuple(classes),
+        preprocess=made.preprocess,
+        precision=precision,
+        base=_base(made.base),
+        versions=_versions(),
+        new_head=made.new_head.to_dict(),
+    )
+    return write_model(path, module.state_dict(), card)
+
+
+def _base(base: Base) -> dict[str, Any]:
+    return {name: value for name, value in asdict(base).items() if name != "left_out"}
+
+
+def save(
+    job: Job, network: Network, folder: Path, metrics: dict[str, Any], seconds: float
+) -> dict[str, Any]:
+    """Write the run folder, the model file last but one and `run.json` last; return the latter.
+
+    Raises:
+        EnvironmentProblem: the system refuses.
+    """
+    write_bytes(folder / HISTORY, _history_csv(job.history, job.options.metrics or ()))
+    card = _card(job, metrics)
+    digest = write_model(folder / MODEL, network.module.state_dict(), card)
+    run = {
+        "backbone": job.plan.backbone,
+        "demonstration": job.plan.demonstration,
+        "chance": 1 / len(job.plan.classes),
+        "model": MODEL,
+        "sha256": digest,
+        "metrics": metrics,
+        "seconds": seconds,
+        "images_per_second": network.forwards / seconds,
+        "backbone_forwards": network.forwards,
+        "probe": job.probe,
+        "plan": job.plan.to_dict(),
+        "bad_images": job.bad,
+        "base": asdict(job.base),
+        "environment": _environment(job.plan),
+    }
+    text = json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False)
+    # A path that is not valid text is shown with its bytes escaped.
+    write_bytes(folder / RECORD, f"{text}\n".encode(errors="backslashreplace"))
+    return json.loads(text)  # type: ignore[no-any-return]

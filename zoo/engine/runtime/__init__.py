@@ -1,0 +1,1 @@
+"""What every forward pass stands on: device, network, processes, allocator."""

@@ -1,0 +1,155 @@
+"""A network on its device: from pictures to logits, the same in training, evaluation and use."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from zoo.data.transforms import normalize
+from zoo.engine.runtime.device import autocast, environment_error, resolve_memory_format
+from zoo.errors import BrokenBackbone
+from zoo.models.freeze import in_use
+from zoo.models.heads import resolve_head
+from zoo.models.plugin_errors import guard
+from zoo.models.provenance import MADE, Made
+from zoo.spec import Head, Preprocess
+from zoo.tasks.classification.outputs import Logits, read_output
+
+
+class Network:
+    """A module with all that its forward pass needs.
+
+    Args:
+        module: the network; moved to the device.
+        heads: of its backbone.
+        preprocess: whose mean and std are applied.
+        device: where it computes.
+        precision: `fp32`, or `bf16` for autocast; the heads compute in float32 in either.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        heads: Sequence[Head],
+        preprocess: Preprocess,
+        device: torch.device,
+        precision: str,
+    ) -> None:
+        self.module = module.to(device)
+        self.memory_format: torch.memory_format = getattr(torch, resolve_memory_format(device)[0])
+        for tensor in [*module.parameters(), *module.buffers()]:
+            if tensor.ndim == 4:  # only pictures have channels to put last
+                tensor.data = tensor.data.contiguous(memory_format=self.memory_format)
+        self.heads = tuple(heads)
+        self.paths = tuple(resolve_head(module, head.path) for head in heads)
+        self.preprocess = preprocess
+        self.device = device
+        self.precision = precision
+        made = module.__dict__.get(MADE)
+        self.classes_before = made.before if isinstance(made, Made) else None
+        self.forwards = 0
+        # What a forward pass is called by; several processes call the module through a wrapper.
+        self.through = module
+
+    def logits(self, images: Tensor, training: bool = False, pad_to: int = 0) -> Logits:
+        """Run a batch through the network.
+
+        Args:
+            images: `[images, channels, height, width]`: uint8, or floats that are normalized.
+            training: whether further heads count to the loss; the modules' modes are the caller's.
+            pad_to: put blank images after fewer than so many, and leave what is said of them away:
+                to what digits a kernel rounds depends on the shape of its batch.
+
+        Returns:
+            Logits on the network's device, differentiable where gradients are on.
+
+        Raises:
+            BrokenBackbone: the network fails, or gives something else than logits.
+        """
+        count = len(images)
+        self.forwards += count
+        if count < pad_to:
+            images = torch.cat([images, images.new_zeros(pad_to - count, *images.shape[1:])])
+        on_device = images.to(self.device, non_blocking=True)
+        if on_device.dtype == torch.uint8:
+            on_device = normalize(on_device, self.preprocess)
+        inputs = on_device.contiguous(memory_format=self.memory_format)
+        with self._guarded(inputs), self.computing():
+            output = self.through(inputs)
+        said = read_output(output, self.heads, training, self.classes_before)
+        if count >= pad_to:
+            return said
+        return Logits(said.main[:count], tuple((extra[:count], w) for extra, w in said.extra))
+
+    def fall_back(self) -> str | None:
+        """Compute in fp32 from now on where the network fails in bf16; return why, or None.
+
+        Not every operation has a kernel for it on every device. Tried on two blank images.
+        """
+        if self.precision == "fp32":
+            return None
+        size = self.preprocess.channels, self.preprocess.height, self.preprocess.width
+        try:
+            with in_use(self.module):
+                self.logits(torch.zeros((2, *size), dtype=torch.uint8))
+        except BrokenBackbone as error:
+            self.precision = "fp32"
+            return f"the network fails in bf16: {error.message}"
+        finally:
+            self.forwards = 0
+        return None
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """Have the module compute in the network's precision, its heads in float32.
+
+        In eight bits, logits of many classes tie, and what a head learned is rounded away.
+        """
+        if self.precision == "fp32":
+            yield
+            return
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(autocast(self.device, self.precision))
+            for path in self.paths:
+                stack.enter_context(_in_float32(self.module.get_submodule(path), self.device))
+            yield
+
+    @contextlib.contextmanager
+    def _guarded(self, inputs: Tensor) -> Iterator[None]:
+        try:
+            with guard(f"the network fails on a batch of {tuple(inputs.shape)}"):
+                yield
+        except BrokenBackbone as error:
+            # torch raises the death of a worker in whatever the main process is doing.
+            if error.__cause__ and (problem := environment_error(error.__cause__, "the network")):
+                raise problem from error
+            raise
+
+
+@contextlib.contextmanager
+def _in_float32(head: nn.Module, device: torch.device) -> Iterator[None]:
+    """Have a head compute in float32, whatever autocast does around it."""
+    entered: list[torch.autocast] = []
+
+    def enter(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        entered.append(torch.autocast(device.type, enabled=False))
+        entered[-1].__enter__()
+        return tuple(each.float() if each.is_floating_point() else each for each in inputs)
+
+    def leave(*_: object) -> None:
+        # Where an input could not be made float32, it was not entered.
+        if entered:
+            entered.pop().__exit__(None, None, None)
+
+    handles = [
+        head.register_forward_pre_hook(enter),
+        head.register_forward_hook(leave, always_call=True),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

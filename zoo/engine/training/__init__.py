@@ -1,0 +1,1 @@
+"""Phases of training: batches, steps, the loop, the best checkpoint."""

@@ -1,0 +1,1 @@
+"""Networks in use: predict, evaluate, embed, rank."""

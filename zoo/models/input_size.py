@@ -1,0 +1,85 @@
+"""Which image sizes a network takes, found by running it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from zoo.errors import BrokenBackbone, one_line
+from zoo.models.build_options import size_refused
+from zoo.models.plugin_errors import guard
+from zoo.models.provenance import how_made
+from zoo.models.state_dict import load_state
+from zoo.spec import Backbone, Preprocess
+
+STEP = 32
+
+
+def why_not_size(model: nn.Module, preprocess: Preprocess) -> str | None:
+    """Say why a network cannot be trained on images of a size; None where it can.
+
+    It runs once on two blank images in training mode, where auxiliary heads run too.
+
+    Args:
+        model: its statistics are put back, and its modes.
+        preprocess: whose size and channels the images have.
+    """
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes = {part: part.training for part in model.modules()}
+    example = next(model.parameters())
+    shape = (2, preprocess.channels, preprocess.height, preprocess.width)
+    model.train()
+    try:
+        with torch.no_grad(), guard("it fails"):
+            model(torch.zeros(shape, device=example.device, dtype=example.dtype))
+    except BrokenBackbone as error:
+        return one_line(error.__cause__ or error).partition(": ")[2][:160]
+    finally:
+        load_state(model, before)
+        for part, mode in modes.items():
+            part.training = mode
+    return None
+
+
+def smallest_size(model: nn.Module, preprocess: Preprocess, sizes: Sequence[int]) -> int:
+    """Return the first of some sizes that a network takes, its own being the last resort.
+
+    Args:
+        model: put back as it was.
+        preprocess: whose own size is the last resort.
+        sizes: in pixels, smallest first.
+    """
+    own = min(preprocess.height, preprocess.width)
+    for size in (size for size in sizes if size < own):
+        if why_not_size(model, replace(preprocess, size=size, resize=None)) is None:
+            return size
+    return own
+
+
+def nearest_size(model: nn.Module, preprocess: Preprocess, size: int) -> int | None:
+    """Return a size near one that a network refuses, which it takes: a multiple of 32, or None."""
+    down = size // STEP * STEP
+    for near in (down + STEP, down, down + 2 * STEP, down + 3 * STEP):
+        if near and why_not_size(model, replace(preprocess, size=near, resize=None)) is None:
+            return near
+    return None
+
+
+def check_size(model: nn.Module, backbone: Backbone, size: int) -> None:
+    """Refuse a size that a network cannot be trained at, and name one that it can.
+
+    Args:
+        model: built for that size, as far as its library can.
+        backbone: as it is described.
+        size: height and width in pixels that were asked for.
+
+    Raises:
+        UsageError: the network fails on it.
+    """
+    preprocess = how_made(model).preprocess
+    if reason := why_not_size(model, preprocess):
+        near = None if backbone.fixed_size else nearest_size(model, preprocess, size)
+        raise size_refused(backbone, size, reason, near)

@@ -1,0 +1,155 @@
+"""Where backbones come from: a plugin, or registry files that derive them under one name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import BrokenPlugin, UsageError, one_line
+from zoo.registry.catalogue import load_catalogue
+from zoo.registry.plain import recall_backbone
+from zoo.registry.plugins import PluginHost, PluginRecord
+from zoo.spec import Backbone, Family
+
+if TYPE_CHECKING:
+    from zoo.registry.derived import Entry
+
+log = logging.getLogger("zoo")
+
+
+class Source:
+    """The backbones of one plugin, by name; described in full when they are asked for."""
+
+    def __init__(self, record: PluginRecord, host: PluginHost) -> None:
+        self.name = record.name
+        self._record = record
+        self._host = host
+
+    @cached_property
+    def origin(self) -> str:
+        """What brought these backbones, in words."""
+        return f"plugin {self.name} ({self._record.home})"
+
+    @cached_property
+    def _entries(self) -> Mapping[str, Backbone | dict[str, Any]]:
+        entries: dict[str, Backbone | dict[str, Any]] = {}
+        try:
+            for item in self._record.found:
+                new: dict[str, Any] = (
+                    load_catalogue(item, log.info)
+                    if isinstance(item, Family)
+                    else {item.name: item}
+                )
+                if twice := entries.keys() & new.keys():
+                    raise BrokenPlugin(f"plugin {self.name!r} registers {min(twice)!r} twice")
+                entries.update(new)
+        except BrokenPlugin as error:
+            self._host.fail(self.name, error)
+            return {}
+        return entries
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def names(self) -> Iterable[str]:
+        """Return every name, without describing anything."""
+        return self._entries.keys()
+
+    def _describe(self, name: str) -> Backbone:
+        entry = self._entries[name]
+        try:
+            if not isinstance(entry, Backbone):
+                owner = {"source": self.name, "plugin": self.name, "origin": self.origin}
+                return recall_backbone(entry, **owner)
+        except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+            reason = f"its catalogue describes {name!r} in a way zoo cannot read"
+            raise BrokenPlugin(f"{reason}: {one_line(error)}") from error
+        return entry.with_source(self.name, self.origin)
+
+    def _fail(self, error: BrokenPlugin) -> None:
+        """Leave the source out from here on, with a note in its plugin's record."""
+        self._host.fail(self.name, error)
+        self._entries = {}
+
+    def get(self, name: str) -> Backbone:
+        """Return one backbone in full.
+
+        Raises:
+            BrokenPlugin: what is known about it cannot be read.
+        """
+        try:
+            return self._describe(name)
+        except BrokenPlugin as error:
+            self._fail(error)
+            raise
+
+    def select(self, keep: Callable[[str], bool]) -> list[Backbone]:
+        """Return the backbones whose names are to be kept; none where one cannot be read."""
+        try:
+            return [self._describe(name) for name in self._entries if keep(name)]
+        except BrokenPlugin as error:
+            self._fail(error)
+            return []
+
+
+class DerivedSource:
+    """The backbones that registry files derive under one source name.
+
+    Args:
+        name: the part of their ids before the slash.
+        derive: lays an entry over its base; raises BrokenPlugin where the base's plugin is away.
+        strict: let that error through when many are asked for.
+    """
+
+    def __init__(self, name: str, derive: Callable[[Entry], Backbone], strict: bool) -> None:
+        self.name = name
+        self.entries: dict[str, Entry] = {}
+        self._derive = derive
+        self._strict = strict
+        self._derived: dict[str, Backbone] = {}
+        self._left_out: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.entries
+
+    def __len__(self) -> int:
+        return len(self.entries) - len(self._left_out)
+
+    def names(self) -> Iterable[str]:
+        """Return every name, without looking for a base."""
+        return self.entries.keys()
+
+    def get(self, name: str) -> Backbone:
+        """Return one backbone in full.
+
+        Raises:
+            BrokenPlugin: the plugin of its base is off or failed.
+            RegistryError: there is no such base, or the two do not go together.
+        """
+        if name not in self._derived:
+            self._derived[name] = self._derive(self.entries[name])
+        return self._derived[name]
+
+    def select(self, keep: Callable[[str], bool]) -> list[Backbone]:
+        """Return the backbones whose names are to be kept, without those whose base is away.
+
+        Raises:
+            RegistryError: as `get`.
+        """
+        return [found for name in self.entries if keep(name) and (found := self._try(name))]
+
+    def _try(self, name: str) -> Backbone | None:
+        try:
+            return self.get(name)
+        except BrokenPlugin as error:
+            if self._strict:
+                raise
+            if name not in self._left_out:
+                self._left_out.add(name)
+                log.warning("a backbone is left out: %s", error.message)
+            return None

@@ -1,0 +1,153 @@
+"""`registry.toml`: aliases, defaults and derived backbones, as data.
+
+The shipped file lies at the top of the source tree, and inside the package in a wheel. The user's
+own, `$XDG_CONFIG_HOME/zoo/registry.toml`, is laid over it key by key, and over that the file that
+`--registry` names. Of derived backbones a later layer replaces whole entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.files import config_dir
+from zoo.registry.tomlfile import Kinds, TomlFile
+
+if TYPE_CHECKING:
+    from zoo.registry.derived import Entry
+
+SCHEMA = 1
+TABLES: Kinds = {"schema": (int,), "defaults": (dict,), "aliases": (dict,), "backbones": (dict,)}
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a training default may be.
+
+    Args:
+        kind: int or float; where a float is wanted, a whole number does too.
+        least: the smallest value.
+        most: the largest.
+        open: neither bound itself is allowed.
+    """
+
+    kind: type
+    least: float
+    most: float
+    open: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        # What is not a number compares as false, so that nan is in no range.
+        if self.open:
+            return self.least < value < self.most
+        return self.least <= value <= self.most
+
+    def __str__(self) -> str:
+        words = "between {} and {}" if self.open else "from {} to {}"
+        return "a number " + words.format(self.least, self.most)
+
+
+EPOCHS = Range(int, 1, 2**31)
+RATE = Range(float, 0, 10**6, open=True)
+# The bounds are those of the options that stand above these defaults.
+DEFAULTS: dict[str, Range] = {
+    "seed": Range(int, 0, 2**63 - 1),
+    "batch_size": Range(int, 2, 2**31),
+    "val_fraction": Range(float, 0, 1, open=True),
+    "cache_gib": Range(float, 0, 10**6),
+    "head_epochs": EPOCHS,
+    "head_lr": RATE,
+    "all_epochs": EPOCHS,
+    "all_lr": RATE,
+    "tune_epochs": EPOCHS,
+    "tune_lr": RATE,
+    "random_epochs": EPOCHS,
+    "random_lr": RATE,
+    "weight_decay": Range(float, 0, 10**9),
+    "momentum": Range(float, 0, 1),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the registry files say together.
+
+    Args:
+        defaults: training defaults by key.
+        aliases: another name for a backbone, to its id or name.
+        origins: for each `table.key`, the file it was taken from.
+        backbones: derived ones by id, as their files describe them.
+    """
+
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+    backbones: Mapping[str, Entry] = field(default_factory=dict)
+
+
+def shipped_file() -> Path:
+    """Return the `registry.toml` that came with zoo."""
+    package = Path(__file__).parent.parent
+    inside = package / "registry.toml"
+    return inside if inside.exists() else package.parent / "registry.toml"
+
+
+def _check_defaults(file: TomlFile) -> None:
+    table = file.content.get("defaults", {})
+    kinds = {key: (int, float) if r.kind is float else (r.kind,) for key, r in DEFAULTS.items()}
+    file.check(("defaults",), table, kinds)
+    for key, value in table.items():
+        if value not in DEFAULTS[key]:
+            raise file.error(("defaults", key), f"is {value!r}", f"give {DEFAULTS[key]}")
+
+
+def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
+    """Read and check one registry file.
+
+    Returns:
+        The content as it stands there, and its derived backbones by id.
+
+    Raises:
+        RegistryError: it cannot be read or understood; says file, line and key.
+    """
+    file = TomlFile(path)
+    content = file.content
+    file.check((), content, TABLES)
+    if content.get("schema") != SCHEMA:
+        raise file.error(("schema",), f"must be {SCHEMA}", f"add schema = {SCHEMA}")
+    _check_defaults(file)
+    aliases = content.get("aliases", {})
+    file.check(("aliases",), aliases, dict.fromkeys(aliases, (str,)))
+    if "backbones" not in content:
+        return content, {}
+    from zoo.registry.derived import read_entries  # of use to those who have some
+
+    return content, read_entries(file, content["backbones"])
+
+
+@cache
+def load_config(file: Path | None = None, user: Path | None = None) -> Config:
+    """Return the shipped registry file with the user's, and then the given one, laid over it.
+
+    Args:
+        file: what `--registry` names.
+        user: the user's own; by default that of `config_dir`, as it is at the first call.
+
+    Raises:
+        RegistryError: one of them cannot be used.
+    """
+    merged: dict[str, dict[str, Any]] = {"defaults": {}, "aliases": {}}
+    backbones: dict[str, Entry] = {}
+    origins: dict[str, str] = {}
+    user = user or config_dir() / "registry.toml"
+    layers = [shipped_file(), *([user] if user.exists() else []), *([file] if file else [])]
+    for path in layers:
+        content, entries = read_file(path)
+        backbones.update(entries)
+        for table, values in merged.items():
+            values.update(content.get(table, {}))
+            origins.update({f"{table}.{key}": str(path) for key in content.get(table, {})})
+    return Config(merged["defaults"], merged["aliases"], origins, backbones)

@@ -1,0 +1,1 @@
+"""What a network is trained to output: one folder a task."""

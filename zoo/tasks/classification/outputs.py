@@ -1,0 +1,181 @@
+"""Every output that a network can have, normalised in one place.
+
+A network gives a tensor, a named tuple (Inception, GoogLeNet), a pair of main and distilled
+logits, or a mapping; what stands where is said by the adapter's heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.errors import BrokenBackbone, UsageError, one_line
+from zoo.models.plugin_errors import is_out_of_memory
+from zoo.spec import Head
+
+
+@dataclass(frozen=True)
+class Logits:
+    """What a network said.
+
+    Args:
+        main: `[images, classes]`, what predictions come from.
+        extra: logits that only the loss looks at, each with its weight.
+    """
+
+    main: Tensor
+    extra: tuple[tuple[Tensor, float], ...] = field(default=())
+
+
+def _pick(output: Any, head: Head) -> Tensor | None:
+    """Return one head's logits out of a structured output; None where they are not given."""
+    place = head.output
+    if place is None:
+        return None
+    if isinstance(output, Mapping):
+        found = output.get(place)
+    elif isinstance(place, int):
+        found = output[place] if place < len(output) else None
+    else:
+        found = getattr(output, place, None)
+    return found if isinstance(found, Tensor) else None
+
+
+def _first(output: Any) -> Any:
+    if isinstance(output, Mapping):
+        return output.get("logits", next(iter(output.values()), None))
+    return output[0] if len(output) else None
+
+
+def read_output(
+    output: Any, heads: Sequence[Head], training: bool, before: int | None = None
+) -> Logits:
+    """Normalise a network's output into main and further logits.
+
+    Args:
+        output: what the network returned.
+        heads: of its backbone.
+        training: in training a distilled head has a loss of its own; otherwise its logits are
+            averaged with the main ones (DeiT, arXiv 2012.12877).
+        before: how many classes the network had before its heads were replaced; what still has as
+            many in training is a head that was left behind. None where nothing was replaced.
+
+    Raises:
+        BrokenBackbone: no logits `[images, classes]` are found in it, or a head was left behind.
+    """
+    extra: list[tuple[Tensor, float]] = []
+    if isinstance(output, Tensor):
+        main = output
+    elif isinstance(output, (tuple, list, Mapping)):
+        named = _pick(output, heads[0]) if heads else None
+        main = _first(output) if named is None else named
+        for head in heads[1:]:
+            logits = _pick(output, head)
+            if logits is None:
+                continue
+            if head.role == "distill" and not training:
+                main = (main + logits) / 2
+            elif training:
+                extra.append((logits, head.loss_weight))
+        if training and before is not None and isinstance(main, Tensor):
+            _check_left_behind(output, main, [logits for logits, _ in extra], before)
+    else:
+        raise BrokenBackbone(f"the network returned a {type(output).__name__}, not logits")
+    if not isinstance(main, Tensor) or main.ndim != 2:
+        shape = tuple(main.shape) if isinstance(main, Tensor) else type(main).__name__
+        raise BrokenBackbone(f"the network returned {shape}, not logits [images, classes]")
+    for logits, _ in extra:
+        if logits.shape != main.shape:
+            what = f"{tuple(logits.shape)} beside {tuple(main.shape)}"
+            hint = "every head must be named in the adapter, so that all are replaced together"
+            raise BrokenBackbone(f"an auxiliary head gives {what}", hint)
+    return Logits(main, tuple(extra))
+
+
+def _check_left_behind(output: Any, main: Tensor, extra: Sequence[Tensor], before: int) -> None:
+    """Refuse logits of the old number of classes that no head accounts for.
+
+    Raises:
+        BrokenBackbone: names where they stand.
+    """
+    fields = getattr(output, "_fields", ())
+    items = output.items() if isinstance(output, Mapping) else enumerate(output)
+    for place, logits in items:
+        if not isinstance(logits, Tensor) or any(logits is said for said in (main, *extra)):
+            continue
+        if logits.shape == (len(main), before) and before != main.shape[-1]:
+            name = fields[place] if fields else place
+            message = f"output {name!r} still has {before} classes, the main one {main.shape[-1]}"
+            hint = "if it is an auxiliary head, name it in the adapter, so that it is replaced too"
+            raise BrokenBackbone(message, hint)
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def classification_loss(
+    logits: Logits, labels: Tensor, loss: Loss = torch.nn.functional.cross_entropy
+) -> Tensor:
+    """Return the loss of the main logits plus that of each further one by its weight.
+
+    Args:
+        logits: what the network said.
+        labels: `[images]`, int64.
+        loss: called with logits `[images, classes]` in float32 and labels, gives a scalar.
+
+    Raises:
+        UsageError: a loss that the user gave fails, or gives something else.
+    """
+    total = _loss_of(loss, logits.main, labels)
+    for extra, weight in logits.extra:
+        total = total + weight * _loss_of(loss, extra, labels)
+    return total
+
+
+def _loss_of(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+    try:
+        value = loss(logits.float(), labels)
+    except Exception as error:  # their code can raise anything
+        if loss is torch.nn.functional.cross_entropy or is_out_of_memory(error):
+            raise
+        hint = "it is called with logits [images, classes] and labels [images], int64"
+        raise UsageError(f"the loss fails: {one_line(error)}", hint) from error
+    if loss is not torch.nn.functional.cross_entropy:
+        check_loss(value)
+    return value
+
+
+def check_loss(total: object) -> None:
+    """Refuse what cannot be minimised, of a loss that the user gave.
+
+    Raises:
+        UsageError: it is not a scalar that gradients come from.
+    """
+    if not isinstance(total, Tensor) or total.ndim or not total.requires_grad:
+        what = f"a {type(total).__name__}"
+        if isinstance(total, Tensor):
+            what = f"shape {list(total.shape)}" if total.ndim else "a number without gradients"
+        hint = "it must return one number that depends on the logits, such as a mean over images"
+        raise UsageError(f"the loss returned {what}", hint)
+
+
+def check_logits(logits: Tensor) -> None:
+    """Refuse probabilities, of which cross-entropy makes nearly nothing to learn from.
+
+    Args:
+        logits: `[images, classes]`, of a few images.
+
+    Raises:
+        BrokenBackbone: every row is positive and sums to one.
+    """
+    values = logits.detach().float()
+    if values.shape[1] > 1 and bool((values >= 0).all()):
+        sums = values.sum(dim=1)
+        if torch.allclose(sums, torch.ones_like(sums), atol=1e-2):
+            message = "the network gives probabilities: it ends in a softmax, not in its head"
+            hint = "remove the softmax; cross-entropy applies it itself, and predictions do too"
+            raise BrokenBackbone(message, hint)
