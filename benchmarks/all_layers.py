@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.docs.workplace import copy_pictures  # noqa: E402
-from zoo.data.sources import EMBEDDED  # noqa: E402
+from zoo.tasks.classification.data.sources import EMBEDDED  # noqa: E402
 
 RESULTS = Path(__file__).with_suffix(".json")
 SIDES = ("zoo", "bare")

@@ -30,12 +30,12 @@ from benchmarks import pictures
 from benchmarks.sides.bench import keep, start
 from benchmarks.sides.networks import NETWORKS
 from zoo.data.loader import Batch, load_batches
-from zoo.data.sources import open_data
 from zoo.data.split import Split
 from zoo.engine.features.cache import CPU_BATCH
 from zoo.engine.runtime.allocator import reused_memory
 from zoo.engine.runtime.device import reading, resolve_precision
 from zoo.engine.runtime.network import Network
+from zoo.tasks.classification.data.sources import open_data
 
 RESULTS = Path(__file__).with_suffix(".json")
 CPU = torch.device("cpu")

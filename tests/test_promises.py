@@ -17,7 +17,7 @@ def few(tmp_path, monkeypatch):
     """Three classes with six pictures each, and an empty folder to work in."""
     import shutil
 
-    from zoo.data.sources import EMBEDDED
+    from zoo.tasks.classification.data.sources import EMBEDDED
 
     for name in ("flag", "mammal", "playing_card"):
         target = tmp_path / "few" / name

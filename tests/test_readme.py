@@ -10,7 +10,7 @@ import pytest
 
 import zoo
 from zoo.cli.group import zoo_group
-from zoo.data.sources import EMBEDDED
+from zoo.tasks.classification.data.sources import EMBEDDED
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from zoo.data.sources import EMBEDDED
+from zoo.tasks.classification.data.sources import EMBEDDED
 
 LEAFY = """
     import zoo

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from zoo.data.sources import EMBEDDED
+from zoo.tasks.classification.data.sources import EMBEDDED
 
 LEAF = """
     import zoo

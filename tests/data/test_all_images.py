@@ -5,17 +5,18 @@ from PIL import Image
 
 import zoo
 from zoo.data.all_images import open_every
+from zoo.tasks.classification.data.sources import open_data
 
 
-def picture(path):
+def write_image(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (4, 4)).save(path)
 
 
 def test_all_splits_count_and_nothing_is_held_out(tmp_path):
     for place in ("train/a/1.png", "train/a/2.png", "train/b/1.png", "val/a/3.png", "test/b/4.png"):
-        picture(tmp_path / place)
-    every = open_every(tmp_path)
+        write_image(tmp_path / place)
+    every = open_every(tmp_path, open_data)
     assert [(split.name, len(split)) for split in every.splits] == [
         ("train", 3),
         ("val", 1),
@@ -23,14 +24,14 @@ def test_all_splits_count_and_nothing_is_held_out(tmp_path):
     ]
     assert every.classes == ("a", "b")
     assert len(every) == 5
-    assert len(open_every(None)) == 483
+    assert len(open_every(None, open_data)) == 483
 
 
 def test_a_folder_of_images_has_no_classes(tmp_path):
     for name in ("b.png", "a.png", ".hidden.png"):
-        picture(tmp_path / name)
+        write_image(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no image")
-    every = open_every(str(tmp_path))
+    every = open_every(str(tmp_path), open_data)
     assert every.classes == ()
     (split,) = every.splits
     assert [split.where(index) for index in range(len(split))] == [
@@ -40,9 +41,9 @@ def test_a_folder_of_images_has_no_classes(tmp_path):
     assert every.notices
 
 
-def test_what_gives_other_pictures_each_time_is_refused(tmp_path):
+def test_what_gives_other_images_each_time_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(zoo.DataError, match="no images"):
-        open_every(tmp_path)
+        open_every(tmp_path, open_data)
     with pytest.raises(zoo.UsageError, match="list"):
-        open_every([1, 2])
+        open_every([1, 2], open_data)

@@ -7,8 +7,8 @@ from PIL import Image
 import zoo
 from zoo.cli.finetune import USUAL_AUGMENTATION
 from zoo.data.augment import STRENGTHS, Draw, parse_augment
-from zoo.data.sources import open_data
 from zoo.data.transforms import prepare
+from zoo.tasks.classification.data.sources import open_data
 
 SMALL = zoo.Preprocess(size=(40, 48), resize=44)
 

@@ -1,4 +1,4 @@
-"""Prepared pictures kept: decoded once, and then the same batches as from the files."""
+"""Cached images: decoded once, and then the same batches as from the files."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 import zoo
-from zoo.data import image_cache as keep
-from zoo.data.image_cache import KeptPictures, bytes_needed, where_kept
+from zoo.data import image_cache
+from zoo.data.image_cache import ImageCache, bytes_needed, where_kept
 from zoo.data.loader import batch_bounds, load_batches
 from zoo.data.split import FileSplit
 
@@ -23,9 +23,9 @@ def split(tmp_path) -> FileSplit:
         names.append(f"{number}.png")
         color = (number * 20, 255 - number * 20, number)
         Image.radial_gradient("L").convert("RGB").resize((30, 24)).save(tmp_path / names[-1])
-        picture = Image.open(tmp_path / names[-1])
-        picture.paste(color, (0, 0, number + 1, 12))
-        picture.save(tmp_path / names[-1])
+        image = Image.open(tmp_path / names[-1])
+        image.paste(color, (0, 0, number + 1, 12))
+        image.save(tmp_path / names[-1])
     (tmp_path / "3.png").write_bytes(b"nothing")
     return FileSplit("train", tmp_path, tuple(names), tuple(n % 3 for n in range(COUNT)))
 
@@ -55,22 +55,22 @@ def same(one, two) -> bool:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("in_memory", [keep.IN_MEMORY, 0])
-def test_every_picture_is_read_once_in_whatever_order(split, monkeypatch, workers, in_memory):
-    monkeypatch.setattr(keep, "IN_MEMORY", in_memory)
-    monkeypatch.setattr(keep, "LEFT_FREE", 0)
-    stored = KeptPictures({"train": split}, SMALL).split(split, SMALL)
+@pytest.mark.parametrize("in_memory", [image_cache.IN_MEMORY, 0])
+def test_every_image_is_read_once_in_whatever_order(split, monkeypatch, workers, in_memory):
+    monkeypatch.setattr(image_cache, "IN_MEMORY", in_memory)
+    monkeypatch.setattr(image_cache, "LEFT_FREE", 0)
+    stored = ImageCache({"train": split}, SMALL).split(split, SMALL)
     orders = ([5, 3, 0, 1, 2], list(range(COUNT)), [10, 9, 3, 4, 5, 0, 2, 8, 7, 6, 1])
     asked = []
     for order in orders:
-        kept, count = read(split, order, stored, workers)
-        assert same(kept, read(split, order)[0]), order
+        cached, count = read(split, order, stored, workers)
+        assert same(cached, read(split, order)[0]), order
         asked.append(count)
     assert asked == [5, 6, 0]
 
 
 def test_what_is_gone_from_the_disk_is_still_there(split):
-    stored = KeptPictures({"train": split}, SMALL).split(split, SMALL)
+    stored = ImageCache({"train": split}, SMALL).split(split, SMALL)
     first, _ = read(split, range(COUNT), stored)
     for path in Path(split.root).iterdir():
         path.unlink()
@@ -78,8 +78,8 @@ def test_what_is_gone_from_the_disk_is_still_there(split):
     assert [bad.path for batch in first for bad in batch.bad] == [str(split.path(3))]
 
 
-def test_a_pass_that_stops_keeps_what_it_read(split):
-    stored = KeptPictures({"train": split}, SMALL).split(split, SMALL)
+def test_an_interrupted_pass_leaves_what_it_read(split):
+    stored = ImageCache({"train": split}, SMALL).split(split, SMALL)
 
     def load(order, bounds):
         return load_batches(split, SMALL, order, 4, bounds=bounds)
@@ -88,25 +88,25 @@ def test_a_pass_that_stops_keeps_what_it_read(split):
     assert read(split, range(COUNT), stored)[1] == COUNT - 4
 
 
-def test_a_file_of_kept_pictures_has_no_name(split, monkeypatch, tmp_path):
-    monkeypatch.setattr(keep, "IN_MEMORY", 0)
-    monkeypatch.setattr(keep, "LEFT_FREE", 0)
+def test_the_file_of_a_cache_has_no_name(split, monkeypatch, tmp_path):
+    monkeypatch.setattr(image_cache, "IN_MEMORY", 0)
+    monkeypatch.setattr(image_cache, "LEFT_FREE", 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert where_kept(1000) == f"in a temporary file in {tmp_path / 'cache' / 'zoo'}"
-    kept = KeptPictures({"train": split}, SMALL)
-    read(split, range(COUNT), kept.split(split, SMALL))
+    cache = ImageCache({"train": split}, SMALL)
+    read(split, range(COUNT), cache.split(split, SMALL))
     assert list((tmp_path / "cache" / "zoo").iterdir()) == []
 
 
-def test_pictures_for_another_network_are_not_these(split):
-    kept = KeptPictures({"train": split}, SMALL)
-    assert kept.split(split, zoo.Preprocess(size=24)) is None
+def test_images_for_another_network_are_not_these(split):
+    cache = ImageCache({"train": split}, SMALL)
+    assert cache.split(split, zoo.Preprocess(size=24)) is None
     other = FileSplit("val", split.root, split.paths, split.labels)
-    assert kept.split(other, SMALL) is None
+    assert cache.split(other, SMALL) is None
 
 
-def test_without_room_nothing_is_kept(split):
+def test_without_space_nothing_is_cached(split):
     far = bytes_needed(10**12, SMALL)
     assert where_kept(far) is None
     with pytest.raises(zoo.EnvironmentProblem, match="no room for"):
-        keep._in_file(far)
+        image_cache._in_file(far)

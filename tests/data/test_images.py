@@ -11,8 +11,8 @@ from PIL import Image
 import zoo
 from zoo.data.decode import decode
 from zoo.data.images import as_many, name_of, prepare_each, prepare_one
-from zoo.data.sources import EMBEDDED
 from zoo.data.transforms import prepare
+from zoo.tasks.classification.data.sources import EMBEDDED
 
 SMALL = zoo.Preprocess(size=16)
 PATH = sorted((EMBEDDED / "val" / "flag").iterdir())[0]

@@ -28,12 +28,12 @@ from zoo.data.loader import (
     load_batches,
     worker_problem,
 )
-from zoo.data.sources import open_data
 from zoo.data.split import FileSplit
 from zoo.data.transforms import prepare
-from zoo.data.user_dataset import LoaderSplit, OwnSplit
 from zoo.errors import UsageError
 from zoo.spec import Preprocess
+from zoo.tasks.classification.data.sources import open_data
+from zoo.tasks.classification.data.user_dataset import LoaderSplit, OwnSplit
 
 SMALL = Preprocess((40, 48), resize=44)
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from torchvision.models import ConvNeXt_Tiny_Weights, EfficientNet_B0_Weights, ResNet18_Weights
 
 from zoo.data.decode import decode, decode_reduced
-from zoo.data.sources import open_data
 from zoo.data.transforms import at_least, denormalize, normalize, prepare, prepare_source
 from zoo.errors import DataError
 from zoo.spec import Preprocess
+from zoo.tasks.classification.data.sources import open_data
 
 # The same steps in the same order; what is left is the rounding of float32.
 TOLERANCE = {"rtol": 0.0, "atol": 1e-6}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.workplace import copy_pictures, leave_download
-from zoo.data.sources import EMBEDDED
+from zoo.tasks.classification.data.sources import EMBEDDED
 
 
 @pytest.fixture

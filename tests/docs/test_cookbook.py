@@ -13,7 +13,8 @@ from torch import nn
 
 import zoo
 from tests.docs.passages import check_console, commands, read_page, run_command
-from tests.docs.workplace import copy_pictures, write_cifar
+from tests.docs.workplace import copy_pictures, write_embedded_cifar
+from tests.published_sets import publish
 from zoo.data.loader import epoch_order
 from zoo.engine.training.loop import epoch_seed
 from zoo.modelfile import read_model
@@ -177,10 +178,8 @@ def test_4_frozen_with_a_schedule(page, downloaded, capsys):
 
 @pytest.fixture
 def cifar(workplace, monkeypatch):
-    """A tiny CIFAR-10, which torchvision is made to take: it wants the whole set's digests."""
-    write_cifar(workplace / "cifar")
-    monkeypatch.setattr(torchvision.datasets.CIFAR10, "_check_integrity", lambda self: True)
-    monkeypatch.setattr(torchvision.datasets.CIFAR10, "_load_meta", lambda self: None)
+    """A tiny CIFAR-10, whose digests stand in the place of the whole set's."""
+    publish(monkeypatch, write_embedded_cifar(workplace / "cifar"))
 
 
 def test_5_cifar(page, cifar, downloaded, capsys):

@@ -1,20 +1,18 @@
 """What the pages of docs/ find on disk: pictures, CIFAR-10, weights as a download leaves them."""
 
 import hashlib
-import pickle
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
 import zoo
-from zoo.data.sources import EMBEDDED
+from tests.published_sets import embedded_pixels, write_cifar
 from zoo.files import canonical_json, write_bytes
 from zoo.modelfile import tensor_bytes
 from zoo.models.weights import _record_file
+from zoo.tasks.classification.data.sources import EMBEDDED
 
 # Of which embedded split each split takes its pictures, and from which place to which.
 FEW = {"train": ("train", 0, 8), "val": ("val", 0, 4), "test": ("val", 4, 8)}
@@ -35,30 +33,17 @@ def copy_pictures(
     return target
 
 
-def write_cifar(folder: Path, each: int = 1) -> Path:
-    """Write a small CIFAR-10 as torchvision keeps it, of embedded pictures at 32 pixels.
+def write_embedded_cifar(folder: Path, each: int = 1) -> Path:
+    """Write a small CIFAR-10 as torchvision lays it out, of embedded images at 32 pixels.
 
     Args:
         folder: the root that torchvision is given.
-        each: pictures of each class in each of the six files.
+        each: images of each class in each of the six files.
     """
-    home = folder / "cifar-10-batches-py"
-    home.mkdir(parents=True)
-    classes = sorted(path.name for path in (EMBEDDED / "train").iterdir())
-    parts = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
-    for number, part in enumerate(parts):
-        rows, labels = [], []
-        for label, name in enumerate(classes):
-            found = sorted((EMBEDDED / "train" / name).iterdir())
-            for path in found[number * each : (number + 1) * each]:
-                pixels = np.asarray(Image.open(path).convert("RGB").resize((32, 32)))
-                rows.append(pixels.transpose(2, 0, 1).reshape(-1))
-                labels.append(label)
-        held = {"data": np.stack(rows), "labels": labels, "filenames": [part] * len(labels)}
-        (home / part).write_bytes(pickle.dumps(held, protocol=2))
-    meta = {"label_names": classes, "num_cases_per_batch": 10 * each, "num_vis": 3072}
-    (home / "batches.meta").write_bytes(pickle.dumps(meta, protocol=2))
-    return folder
+    pixels = embedded_pixels(6 * each)
+    parts = [pixels[first : first + each] for first in range(0, 6 * each, each)]
+    labels = list(range(10)) * each
+    return write_cifar(folder, [(part.reshape(-1, 32, 32, 3), labels) for part in parts])
 
 
 def _settled(backbone: zoo.Backbone) -> dict[str, torch.Tensor]:

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import zoo
-from zoo.data.sources import EMBEDDED
 from zoo.modelfile import KEY, read_model
 from zoo.models.weights import fetch
 from zoo.registry import config, plugin_scope
+from zoo.tasks.classification.data.sources import EMBEDDED
 
 PLUGIN = """
     import zoo

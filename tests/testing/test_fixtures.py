@@ -14,9 +14,9 @@ from torch import nn
 import zoo
 from zoo.cli import _run
 from zoo.cli.group import Settings
-from zoo.data.sources import EMBEDDED
 from zoo.registry.plugin_scope import current
 from zoo.registry.registry import load_registry
+from zoo.tasks.classification.data.sources import EMBEDDED
 
 
 class Leaves:

@@ -43,11 +43,12 @@ def command(
     from zoo.engine.training.sources import Pictures
     from zoo.inference.embed import check_format, embedding, write_features
     from zoo.inference.predictor import load_features
+    from zoo.tasks.classification.data.sources import open_data
     from zoo.terminal import Progress
 
     check_format(out)
     progress, registry = Progress(quiet), settings.registry()
-    every = open_every(data)
+    every = open_every(data, open_data)
     for notice in every.notices:
         progress.notice(f"{every.name}: {notice}")
     model = load_features(name, registry, device)

@@ -69,10 +69,11 @@ def command(
     from zoo.data.all_images import open_every
     from zoo.engine.training.sources import Pictures
     from zoo.inference.rank import candidates, rank
+    from zoo.tasks.classification.data.sources import open_data
     from zoo.terminal import Progress
 
     progress, registry = Progress(quiet), settings.registry()
-    every = open_every(data)
+    every = open_every(data, open_data)
     if not every.classes:
         raise DataError(f"{every.name} has no classes", "give a folder of class folders")
     for notice in every.notices:

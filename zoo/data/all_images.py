@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.data.folder import EXPECTED
 from zoo.data.scan import counted, is_folder, is_hidden, is_image, list_folder
-from zoo.data.sources import open_data
-from zoo.data.split import FileSplit, Split
+from zoo.data.split import FileSplit, ImageData, Split
 from zoo.errors import DataError, UsageError
 
 UNKNOWN = 0
+EXPECTED = "give a folder of images, or of class folders"
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,16 @@ class Every:
         return sum(map(len, self.splits))
 
 
-def open_every(source: Any) -> Every:
+def open_every(source: Any, open_data: Callable[[Any], ImageData]) -> Every:
     """Find all images of a source.
 
     Args:
         source: as `open_data` takes it, or a folder of images without classes.
+        open_data: opens data as the task has it.
 
     Raises:
         DataError: there are none.
-        UsageError: it is a dataset of the user's own, which may give another picture each time.
+        UsageError: it is a dataset of the user's own, which may give another image each time.
     """
     if source is not None and not isinstance(source, (str, Path)):
         raise UsageError(f"features of a {type(source).__name__} are not kept", "give a folder")

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from zoo.data.decode import Picture
+from zoo.data.decode import DecodedImage
 from zoo.data.transforms import at_least, prepare
 from zoo.errors import UsageError, did_you_mean
 from zoo.spec import Preprocess
@@ -124,7 +124,9 @@ class Draw:
         crops = self.augment is not None and "crop" in dict(self.augment.steps)
         return None if crops else at_least(preprocess)
 
-    def __call__(self, image: Image.Image | Picture, preprocess: Preprocess, index: int) -> Tensor:
+    def __call__(
+        self, image: Image.Image | DecodedImage, preprocess: Preprocess, index: int
+    ) -> Tensor:
         """Change and prepare a picture.
 
         Args:
@@ -142,7 +144,7 @@ class Draw:
         with _drawing_from(self.seed, self.epoch, index):
             pixels: Tensor
             if "crop" in steps:
-                image = image.pixels if isinstance(image, Picture) else image
+                image = image.pixels if isinstance(image, DecodedImage) else image
                 pixels = prepare(_crop(image, preprocess, steps["crop"]), _as_it_is(preprocess))
             else:
                 pixels = prepare(image, preprocess)

@@ -68,7 +68,7 @@ class UnreadableImage(DataError):
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedImage:
     """A picture as it was decoded, perhaps at a reduced scale.
 
     Args:
@@ -112,7 +112,7 @@ def decode(source: str | Path | bytes | BinaryIO | Image.Image) -> Image.Image:
 
 def decode_reduced(
     source: str | Path | bytes | BinaryIO | Image.Image, at_least: tuple[int, int] | None
-) -> Picture:
+) -> DecodedImage:
     """Read a picture as `decode` does, but of a JPEG no more than is needed.
 
     Args:
@@ -169,7 +169,7 @@ def _open_file(path: Path, name: str) -> BinaryIO:
         raise UnreadableImage(name, _shorten(error)) from error
 
 
-def _decode_file(file: BinaryIO, name: str, at_least: tuple[int, int] | None) -> Picture:
+def _decode_file(file: BinaryIO, name: str, at_least: tuple[int, int] | None) -> DecodedImage:
     try:
         with Image.open(file, formats=_formats()) as image:
             return _convert(image, name, at_least, borrowed=False)
@@ -212,7 +212,7 @@ def _shorten(error: Exception) -> str:
 
 def _convert(
     image: Image.Image, name: str, at_least: tuple[int, int] | None, *, borrowed: bool
-) -> Picture:
+) -> DecodedImage:
     size = image.size
     if size[0] * size[1] > MAX_PIXELS:
         raise UnreadableImage(name, f"{size[0]} x {size[1]} are more than {MAX_PIXELS:,}")
@@ -232,13 +232,13 @@ def _convert(
     upright.info = {}
     if extent == size:
         # Not `size`: some formats have another one once they are loaded.
-        return Picture(upright, upright.size, (0, 0, *upright.size))
+        return DecodedImage(upright, upright.size, (0, 0, *upright.size))
     if orientation in _SWAPPED:
         size, extent = (size[1], size[0]), (extent[1], extent[0])
     right, down = _REVERSED.get(orientation, (0, 0))
     left = upright.width - extent[0] if right else 0.0
     upper = upright.height - extent[1] if down else 0.0
-    return Picture(upright, size, (left, upper, left + extent[0], upper + extent[1]))
+    return DecodedImage(upright, size, (left, upper, left + extent[0], upper + extent[1]))
 
 
 def _reduce(image: Image.Image, at_least: tuple[int, int]) -> tuple[float, float]:

@@ -1,7 +1,7 @@
-"""Prepared pictures, kept from the first time that they are read, so that they are decoded once.
+"""A cache of prepared images, filled as they are first read, so that each is decoded once.
 
-What is kept are the bytes that `prepare` gives, in memory where they are few, and else in a
-temporary file without a name, which the system removes with the process however that ends.
+It stores the bytes that `prepare` gives, in memory where they are few, and else in a temporary
+file without a name, which the system removes with the process however that ends.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from zoo.spec import Preprocess
 IN_MEMORY = 256 << 20
 LEFT_FREE = 1 << 30
 
-UNREAD, KEPT, BAD = 0, 1, 2
+UNREAD, CACHED, BAD = 0, 1, 2
 
 Bounds = Sequence[tuple[int, int]]
 Read = Callable[[Sequence[int], Bounds], Iterator[Batch]]
 
 
 def bytes_needed(images: int, preprocess: Preprocess) -> int:
-    """Return how many bytes so many prepared pictures take."""
+    """Return how many bytes so many prepared images take."""
     return images * preprocess.height * preprocess.width * preprocess.channels
 
 
-class KeptSplit:
-    """The prepared pictures of one split.
+class CachedSplit:
+    """The prepared images of one split.
 
     Args:
-        split: whose pictures.
+        split: whose images.
         pixels: `[images, height, width, channels]` uint8, to write into.
     """
 
@@ -54,7 +54,7 @@ class KeptSplit:
     def read(
         self, order: Sequence[int], bounds: Bounds, load: Read, pinned: bool
     ) -> Iterator[Batch]:
-        """Yield batches as a loader would, which reads only what is not here yet.
+        """Yield batches as a loader would, reading only what is not cached yet.
 
         Args:
             order: positions in the split.
@@ -83,16 +83,16 @@ class KeptSplit:
             yield batch if whole else self._take(wanted, pinned)
 
     def _put(self, batch: Batch, wanted: Tensor) -> None:
-        """Keep what a loader gave of the wanted positions; those that it could not read, too."""
+        """Store what a loader gave of the wanted positions; those that it could not read, too."""
         self.pixels[batch.indices] = batch.images.permute(0, 2, 3, 1)
-        self.state[batch.indices] = KEPT
+        self.state[batch.indices] = CACHED
         unread = wanted[self.state[wanted] == UNREAD]
         for index, bad in zip(unread.tolist(), batch.bad, strict=True):
             self.bad[index] = bad
             self.state[index] = BAD
 
     def _take(self, wanted: Tensor, pinned: bool) -> Batch:
-        found = wanted[self.state[wanted] == KEPT]
+        found = wanted[self.state[wanted] == CACHED]
         shape = (len(found), *self.pixels.shape[1:])
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
         torch.index_select(self.pixels, 0, found, out=images)
@@ -105,37 +105,37 @@ class KeptSplit:
         )
 
 
-class KeptPictures:
-    """The prepared pictures of those splits that do not change.
+class ImageCache:
+    """The prepared images of those splits that do not change.
 
     Args:
         splits: by name.
         preprocess: for which they are prepared.
 
     Raises:
-        EnvironmentProblem: there is no room for them.
+        EnvironmentProblem: neither memory nor disk has space for them.
     """
 
     def __init__(self, splits: Mapping[str, Split], preprocess: Preprocess) -> None:
         self.preprocess = preprocess
         images = sum(map(len, splits.values()))
         size = bytes_needed(images, preprocess)
-        kept = torch.empty(size, dtype=torch.uint8) if size <= IN_MEMORY else _in_file(size)
+        pixels = torch.empty(size, dtype=torch.uint8) if size <= IN_MEMORY else _in_file(size)
         shape = (preprocess.height, preprocess.width, preprocess.channels)
-        rows = kept.view(images, *shape).split([len(split) for split in splits.values()])
-        self.kept = [
-            KeptSplit(split, part) for split, part in zip(splits.values(), rows, strict=True)
+        rows = pixels.view(images, *shape).split([len(split) for split in splits.values()])
+        self.splits = [
+            CachedSplit(split, part) for split, part in zip(splits.values(), rows, strict=True)
         ]
 
-    def split(self, split: Split, preprocess: Preprocess) -> KeptSplit | None:
-        """Return the kept pictures of a split; None where they are not kept."""
+    def split(self, split: Split, preprocess: Preprocess) -> CachedSplit | None:
+        """Return the cached images of a split; None where it is not cached."""
         if preprocess != self.preprocess:
             return None
-        return next((each for each in self.kept if each.split is split), None)
+        return next((each for each in self.splits if each.split is split), None)
 
 
 def where_kept(size: int) -> str | None:
-    """Say where so many bytes would be kept, for people; None where there is no room."""
+    """Return where so many bytes would be cached, for people; None where there is no space."""
     if size <= IN_MEMORY:
         return "in memory"
     place = _find_room(size)
@@ -152,14 +152,14 @@ def _find_room(size: int) -> Path | None:
 
 
 def _in_file(size: int) -> Tensor:
-    """Return bytes that lie in a file without a name.
+    """Allocate bytes in a file without a name.
 
     Raises:
-        EnvironmentProblem: there is no room, or the system refuses.
+        EnvironmentProblem: there is no space, or the system refuses.
     """
     place = _find_room(size)
     if place is None:
-        raise EnvironmentProblem(f"there is no room for {in_words(size)} of prepared pictures")
+        raise EnvironmentProblem(f"there is no room for {in_words(size)} of prepared images")
     try:
         with tempfile.TemporaryFile(dir=make_dir(place)) as file:
             # What is only promised to be there would end the process where the disk fills up.

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from zoo.data.augment import Draw
 from zoo.data.dataset import BadImage, Sample, SplitDataset, read_sample
-from zoo.data.split import ArraySplit, FileSplit, Split
+from zoo.data.split import Split
 from zoo.errors import EnvironmentProblem, UsageError
 from zoo.spec import Preprocess
 
@@ -157,7 +157,7 @@ def can_use_threads(split: Split, draw: Draw | None) -> bool:
     A `Dataset` of the user's own may not bear it, and what is drawn comes from torch's generator,
     of which there is one.
     """
-    return draw is None and isinstance(split, (FileSplit, ArraySplit))
+    return draw is None and split.thread_safe
 
 
 def _read_in_threads(

@@ -8,15 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from zoo.data.decode import Picture, decode, decode_reduced, read_bytes
-from zoo.data.scan import shorten
-from zoo.errors import DataError, did_you_mean
+from zoo.data.decode import DecodedImage, decode, decode_reduced, read_bytes
+from zoo.errors import DataError
 
 # What a person may call a split.
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -28,10 +25,12 @@ class Split(ABC):
     Attributes:
         name: `train`, `val`, `test`, or `all` where nothing is held out.
         labels: of each picture, a position in the classes.
+        thread_safe: whether several threads may read it at once.
     """
 
     name: str
     labels: Sequence[int]
+    thread_safe: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,7 +49,7 @@ class Split(ABC):
 
     def sample(
         self, index: int, at_least: tuple[int, int] | None = None, content: bytes | None = None
-    ) -> tuple[Image.Image | Picture | Any, int]:
+    ) -> tuple[Image.Image | DecodedImage | Any, int]:
         """Read a picture with its label.
 
         Args:
@@ -99,6 +98,8 @@ class FileSplit(Split):
     paths: tuple[str, ...]
     labels: tuple[int, ...]
 
+    thread_safe: ClassVar[bool] = True
+
     def path(self, index: int) -> Path:
         """Where an image lies."""
         return self.root / self.paths[index]
@@ -125,7 +126,7 @@ class FileSplit(Split):
 
     def sample(
         self, index: int, at_least: tuple[int, int] | None = None, content: bytes | None = None
-    ) -> tuple[Image.Image | Picture, int]:
+    ) -> tuple[Image.Image | DecodedImage, int]:
         """Decode an image, no larger than needed, with its label.
 
         Raises:
@@ -133,51 +134,6 @@ class FileSplit(Split):
         """
         source = self.path(index) if content is None else content
         return decode_reduced(source, at_least), self.labels[index]
-
-
-@dataclass(frozen=True, eq=False)
-class ArraySplit(Split):
-    """Pictures in memory; splits that share an array hold different rows of it.
-
-    Args:
-        name: of the split.
-        images: `[n, height, width, 3]` or `[n, height, width, 1]`, uint8, in any memory order.
-        rows: `[pictures]`, where in `images` each picture is.
-        labels: of each picture, a position in the classes.
-        names: of each picture, for people.
-    """
-
-    name: str
-    images: NDArray[np.uint8]
-    rows: NDArray[np.intp]
-    labels: tuple[int, ...]
-    names: tuple[str, ...]
-
-    def where(self, index: int) -> str:
-        """Return the picture's name."""
-        return self.names[index]
-
-    def picture(self, index: int) -> Image.Image:
-        """Copy a picture out of the array; grey becomes RGB."""
-        pixels = self.images[self.rows[index]]
-        if pixels.shape[2] == 1:
-            pixels = pixels[:, :, 0]
-        return Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
-
-    def content(self, index: int) -> bytes:
-        """Return the picture's shape and its bytes."""
-        pixels = self.images[self.rows[index]]
-        shape, values = f"{pixels.shape}".encode(), pixels.tobytes()
-        return bytes(shape + values)
-
-    def pixels(self, first: int, last: int) -> bytes:
-        """Return the bytes of the pictures from one position up to another, row by row."""
-        return self.images[self.rows[first:last]].tobytes()
-
-    def __reduce__(self) -> tuple[type[ArraySplit], tuple[object, ...]]:
-        # What a process that is not forked gets: its own rows, without those of other splits.
-        own = np.ascontiguousarray(self.images[self.rows])
-        return ArraySplit, (self.name, own, np.arange(len(own)), self.labels, self.names)
 
 
 @dataclass(frozen=True)
@@ -191,7 +147,7 @@ class ImageData:
         fingerprint: sha256 over what tells these images from others; the same wherever they lie.
         notices: what was left out or looks odd, one line each.
         reason: how the split came about.
-        still: whether a picture is the same each time that it is read.
+        deterministic: whether an image is the same each time that it is read.
         batch_size: of batches that come ready made; None where zoo makes them.
     """
 
@@ -201,7 +157,7 @@ class ImageData:
     fingerprint: str
     notices: tuple[str, ...]
     reason: str
-    still: bool = True
+    deterministic: bool = True
     batch_size: int | None = None
 
 
@@ -225,21 +181,3 @@ def draw_held(names: Sequence[str], seed: int, fraction: float) -> set[int]:
 
 def _draw(seed: int, name: str) -> bytes:
     return hashlib.sha256(f"{seed}\0".encode() + os.fsencode(name)).digest()
-
-
-def check_known(found: Sequence[str], classes: Sequence[str], where: str | Path) -> None:
-    """Refuse classes that a model does not know.
-
-    Args:
-        found: names of classes.
-        classes: the model's.
-        where: they were found.
-
-    Raises:
-        DataError: names those that are unknown.
-    """
-    known = set(classes)
-    if unknown := [name for name in found if name not in known]:
-        hint = did_you_mean(unknown[0], classes, f"it knows {shorten(classes)}")
-        message = f"{where} holds classes that the model does not know: {shorten(unknown)}"
-        raise DataError(message, hint)

@@ -1,4 +1,4 @@
-"""What folders and tables of files share: splits held against each other, drawn, and digested."""
+"""Splits chosen by name, and digested."""
 
 from __future__ import annotations
 
@@ -6,23 +6,9 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from zoo.data.scan import Images, counted, shorten
-from zoo.data.split import SPLITS, FileSplit, draw_held
-from zoo.errors import DataError, did_you_mean
-
-
-class Place(NamedTuple):
-    """What messages call a split.
-
-    Args:
-        full: where it lies, such as `photos/val`.
-        short: where the data are named already, such as `val/`; empty where there is but one.
-    """
-
-    full: str
-    short: str
+from zoo.data.split import SPLITS
+from zoo.errors import DataError
 
 
 def listed(names: Iterable[str]) -> str:
@@ -55,94 +41,12 @@ def choose_split(source: str | Path, names: Mapping[str, str], split: str | None
     return name
 
 
-def check_held(train: Images, held: Images, here: Place, there: Place) -> list[str]:
-    """Hold a split that came with the images against the train split.
+def fingerprint(parts: Mapping[str, Mapping[str, Sequence[tuple[str, int]]]]) -> str:
+    """Digest splits by what distinguishes their images: split, path, group and size.
 
     Args:
-        train: images of the train split.
-        held: images of the other.
-        here: the other.
-        there: the train split.
-
-    Returns:
-        What looks odd, one line each.
-
-    Raises:
-        DataError: it has no images, or classes that the train split has not.
+        parts: by split and by group, such as a class: each image's path and its size in bytes.
     """
-    if not held:
-        otherwise = f"without it, some of {there.full} is held out"
-        raise DataError(f"{here.full} holds no images", otherwise)
-    unknown = [label for label in held if label not in train]
-    if unknown:
-        hint = did_you_mean(unknown[0], list(train), f"{there.full} has {shorten(train)}")
-        message = f"{here.full} holds classes that {there.full} does not: {shorten(unknown)}"
-        raise DataError(message, hint)
-    notices = []
-    missing = [label for label in train if label not in held]
-    if missing:
-        lacks = f"{len(missing)} of {len(train)} classes"
-        notices.append(f"{here.short} has no images of {lacks}: {shorten(missing)}")
-    twice = sum(len(set(found).intersection(train[label])) for label, found in held.items())
-    if twice:
-        both = f"{there.short} and {here.short}"
-        notices.append(f"{both} share {counted(twice, 'image')} of the same name and size")
-    return notices
-
-
-def hold_out(images: Images, seed: int, fraction: float) -> tuple[Images, Images]:
-    """Draw a share of every class, at least one image and never all."""
-    kept: Images = {}
-    held: Images = {}
-    for label, found in images.items():
-        drawn = draw_held([path for path, _ in found], seed, fraction)
-        kept[label] = [image for place, image in enumerate(found) if place not in drawn]
-        held[label] = [image for place, image in enumerate(found) if place in drawn]
-    return kept, held
-
-
-def why_drawn(there: str, seed: int, fraction: float) -> str:
-    """Say how the validation split came about; `there` is what it was drawn from, if named."""
-    inside = f" of {there}" if there else ""
-    return f"{100 * fraction:g} % of each class{inside} held out by seed {seed}"
-
-
-def check_drawn(lone: Sequence[str], n_classes: int, there: str) -> list[str]:
-    """Say which classes are too small to hold any image out.
-
-    Args:
-        lone: classes with a single image.
-        n_classes: how many classes there are.
-        there: what was drawn from.
-
-    Returns:
-        What looks odd, one line each.
-
-    Raises:
-        DataError: all of them are, so that nothing is left to validate.
-    """
-    if len(lone) == n_classes:
-        hint = "two are the least, one to train and one to validate"
-        raise DataError(f"every class of {there} has a single image", hint)
-    if not lone:
-        return []
-    single = counted(len(lone), "class has", "classes have")
-    return [f"{single} a single image, which trains and is not validated: {shorten(lone)}"]
-
-
-def file_split(name: str, root: Path, images: Images, classes: Sequence[str]) -> FileSplit:
-    """Make a split of images; labels point into the classes by name."""
-    label_of = {label: index for index, label in enumerate(classes)}
-    return FileSplit(
-        name=name,
-        root=root,
-        paths=tuple(path for found in images.values() for path, _ in found),
-        labels=tuple(label_of[label] for label, found in images.items() for _ in found),
-    )
-
-
-def fingerprint(parts: Mapping[str, Images]) -> str:
-    """Digest splits by what tells their images from others: split, path, class and size."""
     digest = hashlib.sha256()
     for name, images in parts.items():
         for label, found in images.items():

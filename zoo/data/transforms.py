@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
-from zoo.data.decode import MAX_PIXELS, Picture, decode_reduced
+from zoo.data.decode import MAX_PIXELS, DecodedImage, decode_reduced
 from zoo.errors import DataError
 from zoo.spec import Preprocess
 
@@ -45,7 +45,7 @@ def at_least(preprocess: Preprocess) -> tuple[int, int] | None:
     return REDUCED * width, REDUCED * height
 
 
-def prepare(image: Image.Image | Picture, preprocess: Preprocess) -> Tensor:
+def prepare(image: Image.Image | DecodedImage, preprocess: Preprocess) -> Tensor:
     """Resize and crop a picture.
 
     `resize` is the length that the shorter side of `size` is scaled to before the crop; the other
@@ -65,8 +65,8 @@ def prepare(image: Image.Image | Picture, preprocess: Preprocess) -> Tensor:
     Raises:
         DataError: the picture is so narrow that resizing it would take all memory.
     """
-    if not isinstance(image, Picture):
-        image = Picture(image, image.size, (0, 0, *image.size))
+    if not isinstance(image, DecodedImage):
+        image = DecodedImage(image, image.size, (0, 0, *image.size))
     height, width = _scaled_size(image.size, preprocess)
     if height * width > MAX_PIXELS:
         raise DataError(f"{image.size[0]} x {image.size[1]} pixels are too narrow to resize")
@@ -93,7 +93,7 @@ def prepare_source(source: Any, preprocess: Preprocess) -> Tensor:
     return prepare(decode_reduced(source, at_least(preprocess)), preprocess)
 
 
-def _resize(picture: Picture, scaled: tuple[int, int], preprocess: Preprocess) -> Image.Image:
+def _resize(picture: DecodedImage, scaled: tuple[int, int], preprocess: Preprocess) -> Image.Image:
     """Scale a picture and crop it."""
     kernel = Image.Resampling[preprocess.interpolation.upper()]
     spans = zip(scaled, (preprocess.width, preprocess.height), strict=True)

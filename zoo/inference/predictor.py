@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from zoo.data.images import as_many, name_of, prepare_one
-from zoo.data.sources import open_data, open_split
 from zoo.data.split import SPLITS, Split
 from zoo.engine.features.extract import read_features
 from zoo.engine.runtime.allocator import reused_memory
@@ -31,6 +30,7 @@ from zoo.models.state_dict import load_state
 from zoo.registry.plugins import OFF
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone, Head, Preprocess, Weights, resolve_target
+from zoo.tasks.classification.data.sources import open_data, open_split
 from zoo.tasks.classification.metrics import Metrics
 
 BATCH = 32

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from zoo.data.sources import open_data
 from zoo.engine.features.hooks import Tap
 from zoo.engine.plan.plan import Phase
 from zoo.engine.run.artifacts import save_module
@@ -28,6 +27,7 @@ from zoo.models.freeze import freeze, in_use
 from zoo.models.heads import resolve_head
 from zoo.models.provenance import how_made
 from zoo.spec import resolve_target
+from zoo.tasks.classification.data.sources import open_data
 from zoo.testing.findings import Broken, NotApplicable
 from zoo.testing.fresh import logits_of
 from zoo.testing.subject import Subject, noise

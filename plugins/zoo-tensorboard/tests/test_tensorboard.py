@@ -34,11 +34,11 @@ from zoo_tensorboard.pictures import (
 
 import zoo
 from zoo.data.decode import decode
-from zoo.data.sources import EMBEDDED
 from zoo.data.transforms import prepare
 from zoo.engine.plan.options import Options
 from zoo.engine.run.finetune import fit, load
 from zoo.registry.registry import load_registry
+from zoo.tasks.classification.data.sources import EMBEDDED
 from zoo.terminal import Progress
 
 SMALL = {"weights": "none", "device": "cpu", "batch_size": 8, "input_size": 32, "workers": 0}

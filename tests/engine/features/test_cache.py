@@ -9,8 +9,6 @@ from PIL import Image
 
 import zoo
 from zoo.cache import held
-from zoo.data.sources import open_data
-from zoo.data.split import ArraySplit
 from zoo.engine.features.cache import Keeper
 from zoo.engine.features.fingerprint import identify
 from zoo.engine.features.store import Shelf
@@ -18,6 +16,8 @@ from zoo.engine.runtime.network import Network
 from zoo.engine.training.sources import Pictures
 from zoo.models.freeze import freeze
 from zoo.models.provenance import how_made
+from zoo.tasks.classification.data.published import PublishedSplit
+from zoo.tasks.classification.data.sources import open_data
 
 QUICK = {"weights": "none", "device": "cpu", "recipe": "probe"}
 PROOF = 2 * 12  # the val split, in eval mode and as in training
@@ -86,7 +86,7 @@ def test_features_do_not_depend_on_their_company(tinynet):
         )
         found = []
         for rows in (np.arange(50), np.arange(50)[::-1], np.array([3])):
-            split = ArraySplit("all", images, rows, (0,) * len(rows), ("x",) * len(rows))
+            split = PublishedSplit("all", images[rows], (0,) * len(rows), ("x",) * len(rows))
             with Shelf(None) as shelf:
                 keeper = Keeper(network, Pictures(1, 0, "error"), shelf, lambda it, *_: it)
                 kept = keeper.keep(split)

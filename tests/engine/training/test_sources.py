@@ -1,35 +1,29 @@
 """Training on tables and on published sets, and evaluating on them what training held out."""
 
-import pickle
-
 import numpy as np
 import pytest
 
 import zoo
+from tests.published_sets import publish, write_cifar
 from zoo.data.decode import decode
 
 QUICK = {"weights": "none", "device": "cpu", "epochs": 1, "batch_size": 8}
 
 
 @pytest.fixture
-def cifar(pictures, tmp_path):
+def cifar(pictures, tmp_path, monkeypatch):
     """The three classes of `pictures` as CIFAR-10 is laid out."""
-    folder = tmp_path / "data" / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
     names = sorted(path.name for path in (pictures / "train").iterdir())
 
-    def write(file, split, first, last):
+    def batch(split, first, last):
         chosen = [sorted((pictures / split / name).iterdir())[first:last] for name in names]
         images = [np.asarray(decode(path).resize((32, 32))) for paths in chosen for path in paths]
-        labels = [label for label, paths in enumerate(chosen) for _ in paths]
-        data = np.stack(images).transpose(0, 3, 1, 2).reshape(len(images), -1)
-        (folder / file).write_bytes(pickle.dumps({b"data": data, b"labels": labels}, 2))
+        return np.stack(images), [label for label, paths in enumerate(chosen) for _ in paths]
 
-    for number, (first, last) in enumerate([(0, 2), (2, 4), (4, 6), (6, 7), (7, 8)], start=1):
-        write(f"data_batch_{number}", "train", first, last)
-    write("test_batch", "test", 0, 4)
-    (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": names}, 2))
-    return f"cifar10:{folder.parent}"
+    parts = [batch("train", first, first + 1) for first in range(5)]
+    root = write_cifar(tmp_path / "data", [*parts, batch("test", 0, 4)], names)
+    publish(monkeypatch, root)
+    return f"cifar10:{root}"
 
 
 @pytest.fixture

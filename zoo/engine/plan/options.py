@@ -43,7 +43,7 @@ class Options:
     """What the user asked of a training; None leaves it to the plan.
 
     Args:
-        data: a folder of images, or what else `zoo.data.sources.open_data` takes; None for the
+        data: a folder of images, or what else the task's `open_data` takes; None for the
             embedded set.
         classes: the number of classes that the data must have.
         out: the run folder.

@@ -31,7 +31,7 @@ def _workers(values: Values, options: Options, data: ImageData) -> int:
     images = sum(map(len, data.splits.values()))
     automatic, why = 0, "threads of this process read"
     # Threads cannot draw what an augmentation draws, nor read what may not bear it.
-    if parse_augment(options.augment) or not data.still:
+    if parse_augment(options.augment) or not data.deterministic:
         automatic = 0 if images < WORTH_WORKERS else min(available_cores(), 8)
         why = f"{images:,} images" + (", one per core" if automatic else " are read in-process")
     workers: int = values.take("workers", options.workers, automatic, why)
@@ -65,7 +65,7 @@ def _cache_images(values: Values, options: Options, data: ImageData, start: Star
     if not options.cache_images:
         given: bool = values.take("cache_images", options.cache_images, False, "not asked for")
         return given
-    if not data.still:
+    if not data.deterministic:
         message = "--cache-images, but your data may give other pictures each time"
         raise UsageError(message, "keep them in your Dataset, where they do not change")
     splits = kept_splits(data, options.augment)
@@ -120,7 +120,9 @@ def resolve(
         "license": _why_license(start),
         "preprocess": start.preprocess_reason,
         "data": data.reason,
-        "classes": "as found in the data, by name" if data.still else "as your data has them",
+        "classes": "as found in the data, by name"
+        if data.deterministic
+        else "as your data has them",
     }
     plan = Plan(
         backbone=backbone.id,
@@ -183,4 +185,4 @@ def _changing(options: Options, data: ImageData) -> str | None:
     """Say why pictures change from one epoch to the next; None where they do not."""
     if parse_augment(options.augment) and not options.views:
         return "augmented images change"
-    return None if data.still else "your data may give other pictures each time"
+    return None if data.deterministic else "your data may give other pictures each time"

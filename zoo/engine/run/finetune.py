@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from zoo.data.image_cache import KeptPictures
+from zoo.data.image_cache import ImageCache
 from zoo.engine.features.cache import FeatureLearner
 from zoo.engine.plan.options import Options
 from zoo.engine.plan.plan import LBFGS
@@ -153,7 +153,7 @@ def _shrink(job: Job, size: int) -> None:
     )
 
 
-def _keep_pictures(job: Job) -> KeptPictures | None:
+def _keep_pictures(job: Job) -> ImageCache | None:
     """Return where prepared pictures are kept; without room they are decoded each time."""
     plan = job.plan
     if not plan.cache_images:
@@ -161,7 +161,7 @@ def _keep_pictures(job: Job) -> KeptPictures | None:
             job.progress.notice(f"--cache-images: {plan.reasons['cache_images']}")
         return None
     try:
-        return KeptPictures(kept_splits(job.data, plan.augment), plan.preprocess)
+        return ImageCache(kept_splits(job.data, plan.augment), plan.preprocess)
     except EnvironmentProblem as error:
         job.plan = plan.changed(error.message, cache_images=False)
         job.progress.notice(f"--cache-images: {error.message}; images are decoded in every epoch")

@@ -10,9 +10,7 @@ from typing import Any
 from torch import nn
 
 from zoo.data.augment import parse_augment
-from zoo.data.sources import open_data
 from zoo.data.split import ImageData
-from zoo.data.user_dataset import LoaderSplit
 from zoo.engine.plan.options import Options, check_classes, check_options
 from zoo.engine.plan.plan import Plan
 from zoo.engine.plan.recipes import Start
@@ -37,6 +35,8 @@ from zoo.models.weights import where
 from zoo.registry.plugins import BUILTIN
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone
+from zoo.tasks.classification.data.sources import open_data
+from zoo.tasks.classification.data.user_dataset import LoaderSplit
 from zoo.terminal import Progress
 
 CLAIM = ".claim"
@@ -182,7 +182,7 @@ def _check_policies(job: Job) -> None:
     heads = {resolve_head(model, head.path) for head in described.heads}
     for number, policy in enumerate(policies):
         trained = set(select(model, described.heads, policy).trained)
-        still = job.plan.augment == "none" and job.data.still
+        still = job.plan.augment == "none" and job.data.deterministic
         if policy.kind == "modules" and trained == heads and still:
             reason = "auto: the patterns name nothing but heads"
             job.plan = job.plan.with_phase(number, reason, keep_features=True)
@@ -230,7 +230,7 @@ def check_pictures(options: Options, data: ImageData) -> None:
     Raises:
         UsageError: says what, and what to do instead.
     """
-    files = data.still
+    files = data.deterministic
     if files and options.in_chans not in (None, 1, 3):
         message = f"--in-chans {options.in_chans}: image files are read as colour (3) or grey (1)"
         raise UsageError(message, "give other channels as tensors of a Dataset of your own")

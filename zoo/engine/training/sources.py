@@ -10,16 +10,16 @@ from torch import Tensor
 
 from zoo.data.augment import Augment, Draw
 from zoo.data.dataset import check_shape
-from zoo.data.image_cache import Bounds, KeptPictures
+from zoo.data.image_cache import Bounds, ImageCache
 from zoo.data.loader import Batch, batch_bounds, epoch_order, load_batches
 from zoo.data.split import Split
-from zoo.data.user_dataset import LoaderSplit, OwnSplit
 from zoo.engine.run.observers import FirstBatch
 from zoo.engine.runtime.device import reading
 from zoo.engine.runtime.distributed import ALONE, Ranks
 from zoo.engine.runtime.network import Network
 from zoo.errors import DataError
 from zoo.models.freeze import in_use
+from zoo.tasks.classification.data.user_dataset import LoaderSplit, OwnSplit
 from zoo.tasks.classification.metrics import Meter, Metrics
 from zoo.tasks.classification.outputs import Logits
 
@@ -40,7 +40,7 @@ class Pictures:
     workers: int
     bad_images: str
     bad: dict[str, str] = field(default_factory=dict)
-    kept: KeptPictures | None = None
+    kept: ImageCache | None = None
 
     def steps(self, split: Split) -> int:
         """How many batches a split makes in training."""

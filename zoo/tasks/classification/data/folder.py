@@ -8,29 +8,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.data.scan import (
-    Images,
-    Scan,
-    counted,
-    is_folder,
-    is_image,
-    list_folder,
-    scan_classes,
-    shorten,
-)
-from zoo.data.split import SPLITS, FileSplit, ImageData, check_known
-from zoo.data.splitting import (
+from zoo.data.scan import counted, is_folder, is_image, list_folder, shorten
+from zoo.data.split import SPLITS, FileSplit, ImageData
+from zoo.data.splitting import choose_split, fingerprint, listed
+from zoo.errors import DataError
+from zoo.tasks.classification.data.scan import Images, Scan, scan_classes
+from zoo.tasks.classification.data.splitting import (
     Place,
     check_drawn,
     check_held,
-    choose_split,
+    check_known,
     file_split,
-    fingerprint,
     hold_out,
-    listed,
     why_drawn,
 )
-from zoo.errors import DataError
 
 EXPECTED = "give a folder of class folders, or one with train/ and val/ of class folders"
 

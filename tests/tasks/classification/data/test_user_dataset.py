@@ -21,9 +21,14 @@ import zoo
 from zoo.data.augment import Draw, parse_augment
 from zoo.data.dataset import BadImage, Sample, read_sample
 from zoo.data.loader import load_batches
-from zoo.data.sources import EMBEDDED, open_data
 from zoo.data.transforms import normalize, prepare
-from zoo.data.user_dataset import LoaderSplit, OwnSplit, open_own, open_own_split
+from zoo.tasks.classification.data.sources import EMBEDDED, open_data
+from zoo.tasks.classification.data.user_dataset import (
+    LoaderSplit,
+    OwnSplit,
+    open_own,
+    open_own_split,
+)
 
 SMALL = zoo.Preprocess(size=16)
 HELD = {"seed": 0, "val_fraction": 0.25}
@@ -126,7 +131,7 @@ def test_splits_as_given(name):
     }
     assert data.reason == "splits as given"
     assert data.name == "your Pictures"
-    assert not data.still
+    assert not data.deterministic
 
 
 def test_torchvision_and_the_wrappers_of_torch():

@@ -327,7 +327,7 @@ def open_own(
         fingerprint=_fingerprint({name: splits[name] for name in order}, names),
         notices=(),
         reason=reason,
-        still=False,
+        deterministic=False,
         batch_size=parts["train"].batch_size if isinstance(parts["train"], DataLoader) else None,
     )
 

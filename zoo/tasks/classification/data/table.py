@@ -11,20 +11,20 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
-from zoo.data.scan import Images, counted, shorten
-from zoo.data.split import SPLITS, FileSplit, ImageData, check_known
-from zoo.data.splitting import (
+from zoo.data.scan import counted, shorten
+from zoo.data.split import SPLITS, FileSplit, ImageData
+from zoo.data.splitting import choose_split, fingerprint, listed
+from zoo.errors import DataError, did_you_mean
+from zoo.tasks.classification.data.scan import Images
+from zoo.tasks.classification.data.splitting import (
     Place,
     check_drawn,
     check_held,
-    choose_split,
+    check_known,
     file_split,
-    fingerprint,
     hold_out,
-    listed,
     why_drawn,
 )
-from zoo.errors import DataError, did_you_mean
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 

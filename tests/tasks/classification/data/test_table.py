@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from zoo.data.sources import EMBEDDED, open_data, open_split
 from zoo.data.split import ImageData
 from zoo.errors import DataError
+from zoo.tasks.classification.data.sources import EMBEDDED, open_data, open_split
 
 
 @pytest.fixture
@@ -270,6 +270,6 @@ def test_evaluation_needs_the_images_of_its_split_alone(root: Path) -> None:
 
 
 def test_opening_data_imports_no_torch() -> None:
-    program = "import sys, zoo.data.sources; print('torch' in sys.modules)"
+    program = "import sys, zoo.tasks.classification.data.sources; print('torch' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert said.stdout.strip() == "False"

@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.data.folder import open_folder, open_folder_split
-from zoo.data.published import find_published, open_published, open_published_split
+import zoo.data
 from zoo.data.split import ImageData, Split
-from zoo.data.table import is_table, open_table, open_table_split
 from zoo.errors import UsageError
+from zoo.tasks.classification.data.folder import open_folder, open_folder_split
+from zoo.tasks.classification.data.published import (
+    find_published,
+    open_published,
+    open_published_split,
+)
+from zoo.tasks.classification.data.table import is_table, open_table, open_table_split
 
-EMBEDDED = Path(__file__).with_name("clipart10")
+EMBEDDED = Path(zoo.data.__path__[0]) / "clipart10"
 EMBEDDED_NAME = "clipart10 (embedded)"
 
 
@@ -39,7 +44,7 @@ def open_data(
     if not 0 < val_fraction < 1:
         raise UsageError(f"the validation share {val_fraction} is not between 0 and 1")
     if _is_own(source):
-        from zoo.data.user_dataset import open_own
+        from zoo.tasks.classification.data.user_dataset import open_own
 
         return open_own(source, seed=seed, val_fraction=val_fraction, classes=classes)
     if source is None:
@@ -71,7 +76,7 @@ def open_split(source: Any, classes: Sequence[str], split: str | None = None) ->
         UsageError: no published set has that name.
     """
     if _is_own(source):
-        from zoo.data.user_dataset import open_own_split
+        from zoo.tasks.classification.data.user_dataset import open_own_split
 
         return open_own_split(source, classes, split)
     if source is None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from zoo.data.sources import EMBEDDED, open_data, open_split
 from zoo.data.split import ImageData
 from zoo.errors import DataError, UsageError
+from zoo.tasks.classification.data.sources import EMBEDDED, open_data, open_split
 
 
 def make(root: Path, *paths: str) -> Path:

@@ -1,0 +1,1 @@
+"""Labelled images: folders, tables, published sets and data sets of the user's own."""
