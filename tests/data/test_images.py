@@ -55,8 +55,8 @@ def test_what_a_picture_is_called(tmp_path):
 @pytest.mark.parametrize(
     ("picture", "said"),
     [
-        (np.zeros((4, 4, 3)), "no picture"),
-        (np.zeros((4, 4, 7), np.uint8), "no picture"),
+        (np.zeros((4, 4, 3)), "no image"),
+        (np.zeros((4, 4, 7), np.uint8), "no image"),
         (Path("nowhere.jpg"), "nowhere.jpg: it does not exist"),
         (b"words", "not an image"),
     ],

@@ -1,1 +1,1 @@
-"""Images: where they lie, how they split, and how a file becomes what a network sees."""
+"""Data that every task shares: listing, splitting, decoding, transforms and loading of images."""

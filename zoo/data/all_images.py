@@ -20,8 +20,8 @@ class Every:
     """All images of a source.
 
     Args:
-        name: how a person would call them.
-        splits: that it has; what zoo itself would hold out is none of them.
+        name: of the source, for people.
+        splits: all that the task opens; together they are all images.
         classes: names in the order of the labels; empty where the images have none.
         notices: what was left out or looks odd, one line each.
     """
@@ -47,7 +47,7 @@ def open_every(source: Any, open_data: Callable[[Any], ImageData]) -> Every:
         UsageError: it is a dataset of the user's own, which may give another image each time.
     """
     if source is not None and not isinstance(source, (str, Path)):
-        raise UsageError(f"features of a {type(source).__name__} are not kept", "give a folder")
+        raise UsageError(f"features of a {type(source).__name__} are not cached", "give a folder")
     if source is not None and (flat := _flat(Path(source))):
         return flat
     data = open_data(source)
@@ -64,7 +64,7 @@ def _flat(root: Path) -> Every | None:
     seen = [entry.name for entry in entries if not is_hidden(entry.name)]
     names = sorted(name for name in seen if is_image(name))
     if not names:
-        raise DataError(f"{root} holds no images", EXPECTED)
+        raise DataError(f"{root} has no images", EXPECTED)
     others = len(seen) - len(names)
     notices = (f"left out: {counted(others, 'file')} that are no images",) if others else ()
     split = FileSplit("all", root, tuple(names), (UNKNOWN,) * len(names))

@@ -1,6 +1,6 @@
-"""Augmentation: training pictures changed at random, as a function of seed, epoch and index.
+"""Augmentation: training images changed at random, as a function of seed, epoch and index.
 
-The changes themselves are torchvision's. Each picture's draws come from a generator state of its
+The changes themselves are torchvision's. Each image's draws come from a generator state of its
 own, so that neither the number of workers nor an interruption can change them.
 """
 
@@ -38,7 +38,7 @@ FORMS = "write names like crop,flip or crop:0.5,flip,rotate:10"
 
 @dataclass(frozen=True)
 class Augment:
-    """What is done to training pictures, in this order.
+    """Random changes of training images, in this order.
 
     Args:
         steps: name and strength of each.
@@ -54,11 +54,11 @@ class Augment:
 
 
 def parse_augment(text: str | None) -> Augment | None:
-    """Read what to do to training pictures, as the command line writes it.
+    """Read what to do to training images, as the command line writes it.
 
     Args:
         text: names separated by commas, each with a strength after a colon where it has one:
-            `crop` (a random part of the picture, from this share of its area up), `flip` and
+            `crop` (a random part of the image, from this share of its area up), `flip` and
             `vflip` (mirrored, with this probability), `rotate` (by up to this many degrees),
             `color` (brightness, contrast and saturation changed by up to this share), `trivial`
             (TrivialAugment) and `erase` (a part made blank, with this probability); `none` or
@@ -127,18 +127,18 @@ class Draw:
     def __call__(
         self, image: Image.Image | DecodedImage, preprocess: Preprocess, index: int
     ) -> Tensor:
-        """Change and prepare a picture.
+        """Change and prepare an image.
 
         Args:
             image: of mode RGB.
-            preprocess: size and interpolation; a random crop takes the place of its crop.
-            index: of the picture in its split.
+            preprocess: size and interpolation; a random crop replaces its crop.
+            index: of the image in its split.
 
         Returns:
             `[channels, height, width]` uint8.
 
         Raises:
-            DataError: the picture is too narrow to resize.
+            DataError: the image is too narrow to resize.
         """
         steps = dict(self.augment.steps) if self.augment else {}
         with _drawing_from(self.seed, self.epoch, index):
@@ -182,7 +182,7 @@ def _crop(image: Image.Image, preprocess: Preprocess, share: float) -> Image.Ima
 
 
 def _as_it_is(preprocess: Preprocess) -> Preprocess:
-    """Return a preprocess that leaves a picture of its own size as it is."""
+    """Return a preprocess that leaves an image of its own size as it is."""
     size = (preprocess.height, preprocess.width)
     return Preprocess(size, min(size), mean=preprocess.mean, std=preprocess.std)
 

@@ -1,9 +1,9 @@
-"""The one decoder: whatever holds a picture becomes 8-bit RGB, in training and in prediction alike.
+"""The one decoder: every source of an image becomes 8-bit RGB, in training and in prediction alike.
 
 Pillow reads the file. What it leaves open is decided here: orientation, alpha, depth, and what is
 refused. Colour profiles are left unread, as they were when published weights were trained.
 
-Where a picture is to become much smaller, a JPEG of many pixels can be decoded at a half, a quarter
+Where an image is to become much smaller, a JPEG of many pixels can be decoded at a half, a quarter
 or an eighth of its size, which its coding gives almost for nothing: see `decode_reduced`.
 """
 
@@ -54,10 +54,10 @@ warnings.filterwarnings("ignore", message="(Possibly c|C)orrupt EXIF data", appe
 
 
 class UnreadableImage(DataError):
-    """A picture that cannot be read.
+    """An image that cannot be read.
 
     Args:
-        source: the file, or what else the picture came from.
+        source: the file, or what else the image came from.
         reason: what is wrong with it, in a few words.
     """
 
@@ -69,13 +69,13 @@ class UnreadableImage(DataError):
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """A picture as it was decoded, perhaps at a reduced scale.
+    """An image as it was decoded, perhaps at a reduced scale.
 
     Args:
         pixels: of mode RGB.
         size: width and height that it has in full.
         box: left, upper, right and lower edge of what of `pixels` it fills. Where a side is no
-            multiple of the scale, the picture ends inside the last pixel.
+            multiple of the scale, the image ends inside the last pixel.
     """
 
     pixels: Image.Image
@@ -89,23 +89,23 @@ class DecodedImage:
 
 
 def decode(source: str | Path | bytes | BinaryIO | Image.Image) -> Image.Image:
-    """Read a picture as 8-bit RGB.
+    """Read an image as 8-bit RGB.
 
     Orientation from EXIF or XMP is applied, alpha is composited over white, and of an animation or
     a file of several pages the first is taken. 16-bit grey is scaled by its full range. 32-bit
     integers and floats declare no range: it is the smallest of 0..1, 0..255 and 0..65535 that
-    holds all values, else the picture's own minimum to maximum; what is not finite becomes black.
+    holds all values, else the image's own minimum to maximum; what is not finite becomes black.
 
     Args:
-        source: a file's path, its bytes, an open binary file, or a picture that Pillow opened,
+        source: a file's path, its bytes, an open binary file, or an image that Pillow opened,
             which is left unchanged.
 
     Returns:
-        A new picture of mode RGB.
+        A new image of mode RGB.
 
     Raises:
         UnreadableImage: the file is missing, empty, truncated, damaged, larger than `MAX_PIXELS`,
-            not a picture, or not a regular file.
+            not an image, or not a regular file.
     """
     return decode_reduced(source, None).pixels
 
@@ -113,12 +113,12 @@ def decode(source: str | Path | bytes | BinaryIO | Image.Image) -> Image.Image:
 def decode_reduced(
     source: str | Path | bytes | BinaryIO | Image.Image, at_least: tuple[int, int] | None
 ) -> DecodedImage:
-    """Read a picture as `decode` does, but of a JPEG no more than is needed.
+    """Read an image as `decode` does, but of a JPEG no more than is needed.
 
     Args:
         source: as for `decode`. What Pillow opened already is read in full.
         at_least: width and height, upright, below which no side may fall. A JPEG is read at the
-            smallest of its scales, 1/1 to 1/8, that holds to that; all others in full. None for
+            smallest of its scales, 1/1 to 1/8, that satisfies this; all others in full. None for
             in full.
 
     Raises:
@@ -135,7 +135,7 @@ def decode_reduced(
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a picture's file whole.
+    """Read an image's file whole.
 
     Raises:
         UnreadableImage: it is missing, not a regular file, or the system refuses.
@@ -190,7 +190,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _refuse(name: str, error: Exception) -> NoReturn:
-    """Say what an exception of Pillow's means; of damaged bytes it raises nearly any kind."""
+    """Raise an exception of Pillow's as `UnreadableImage`; damaged bytes raise nearly any kind."""
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         reason = f"more than {MAX_PIXELS:,} pixels"
     elif isinstance(error, MemoryError):
@@ -228,7 +228,7 @@ def _convert(
         upright = upright.transpose(_TRANSPOSE[orientation])
     elif borrowed and upright is image:
         upright = image.copy()
-    # Pillow hands metadata on; a second decoding must not turn the picture again.
+    # Pillow hands metadata on; a second decoding must not turn the image again.
     upright.info = {}
     if extent == size:
         # Not `size`: some formats have another one once they are loaded.

@@ -138,16 +138,16 @@ def where_kept(size: int) -> str | None:
     """Return where so many bytes would be cached, for people; None where there is no space."""
     if size <= IN_MEMORY:
         return "in memory"
-    place = _find_room(size)
-    return None if place is None else f"in a temporary file in {place}"
+    folder = _find_folder(size)
+    return None if folder is None else f"in a temporary file in {folder}"
 
 
-def _find_room(size: int) -> Path | None:
-    for place in (cache_dir(), Path(tempfile.gettempdir())):
-        # A folder that is still to be made has the room of the nearest one that is there.
-        there = next(folder for folder in (place, *place.parents) if folder.exists())
+def _find_folder(size: int) -> Path | None:
+    for folder in (cache_dir(), Path(tempfile.gettempdir())):
+        # A folder that does not exist yet has the space of its nearest parent that does.
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
         if os.access(there, os.W_OK) and shutil.disk_usage(there).free >= size + LEFT_FREE:
-            return place
+            return folder
     return None
 
 
@@ -157,11 +157,11 @@ def _in_file(size: int) -> Tensor:
     Raises:
         EnvironmentProblem: there is no space, or the system refuses.
     """
-    place = _find_room(size)
-    if place is None:
+    folder = _find_folder(size)
+    if folder is None:
         raise EnvironmentProblem(f"there is no room for {in_words(size)} of prepared images")
     try:
-        with tempfile.TemporaryFile(dir=make_dir(place)) as file:
+        with tempfile.TemporaryFile(dir=make_dir(folder)) as file:
             # What is only promised to be there would end the process where the disk fills up.
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
@@ -169,7 +169,7 @@ def _in_file(size: int) -> Tensor:
                 file.truncate(size)
             return torch.frombuffer(mmap.mmap(file.fileno(), size), dtype=torch.uint8)
     except OSError as error:
-        raise environment_problem(error, place) from error
+        raise environment_problem(error, folder) from error
 
 
 def in_words(size: int) -> str:

@@ -1,4 +1,4 @@
-"""Pictures that somebody hands over, one or many, in whatever form."""
+"""Images given in Python, one or many: paths, bytes, open files, PIL images or arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from zoo.spec import Preprocess
 
 
 def as_many(images: Any | Iterable[Any]) -> Iterable[Any]:
-    """Return pictures as many: paths, bytes, open files, PIL images or arrays; one or many."""
+    """Return one or many images as an iterable."""
     if isinstance(images, np.ndarray):
         one = images.ndim == 3
     else:
@@ -26,14 +26,14 @@ def as_many(images: Any | Iterable[Any]) -> Iterable[Any]:
 
 
 def name_of(image: Any) -> str:
-    """Return how a picture is called, for people; `image` where it has no name."""
+    """Return the name of an image, for people; `image` where it has none."""
     if isinstance(image, (str, Path)):
         return str(image)
     return str(getattr(image, "filename", "") or getattr(image, "name", "") or "image")
 
 
 def prepare_one(image: Any, preprocess: Preprocess) -> Tensor:
-    """Read and prepare a picture: `[channels, height, width]`, uint8.
+    """Read and prepare an image: `[channels, height, width]`, uint8.
 
     Raises:
         DataError: it cannot be read.
@@ -42,25 +42,25 @@ def prepare_one(image: Any, preprocess: Preprocess) -> Tensor:
         try:
             image = Image.fromarray(image)
         except (TypeError, ValueError) as error:
-            raise DataError(f"an array {image.shape} {image.dtype} is no picture") from error
+            raise DataError(f"an array {image.shape} {image.dtype} is no image") from error
     return check_channels(prepare_source(image, preprocess), preprocess)
 
 
 def check_channels(pixels: Tensor, preprocess: Preprocess) -> Tensor:
-    """Return a prepared picture that has the channels that the network sees.
+    """Return a prepared image that has the channels that the network sees.
 
     Raises:
-        DataError: it has others; pictures have three, or one where they are made grey.
+        DataError: it has others; images have three, or one where they are made grey.
     """
     if len(pixels) != preprocess.channels:
         hint = "give tensors of floats"
-        message = f"a picture has {len(pixels)} channels, and the network sees"
+        message = f"an image has {len(pixels)} channels, and the network sees"
         raise DataError(f"{message} {preprocess.channels}", hint)
     return pixels
 
 
 def prepare_each(images: Any, preprocess: Preprocess, batch_size: int) -> Iterator[Tensor]:
-    """Yield pictures as batches `[n, channels, height, width]`, uint8.
+    """Yield images as batches `[n, channels, height, width]`, uint8.
 
     Raises:
         DataError: one cannot be read; names it.

@@ -1,7 +1,7 @@
-"""From a decoded picture to what a network sees, as torchvision and timm publish it.
+"""From a decoded image to what a network sees, as torchvision and timm publish it.
 
-In two steps, so that pictures travel and are kept as bytes: `prepare` gives uint8 pixels for each
-picture, and `normalize` turns a batch of them into floats on the device that computes.
+In two steps, so that images are sent and cached as bytes: `prepare` gives uint8 pixels for each
+image, and `normalize` turns a batch of them into floats on the device that computes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from zoo.errors import DataError
 from zoo.spec import Preprocess
 
 # A JPEG is decoded at a scale that leaves both sides at least this many times as long as the resize
-# makes them. EfficientNet-Lite0 said this of 345 JPEGs, photographs and drawings of 300 to 4000
+# makes them. Measured with EfficientNet-Lite0 on 345 JPEGs, photographs and drawings of 300 to 4000
 # pixels, where its logits have a standard deviation of 1.25:
 #   times  reduced  most probable class changed  largest change of a logit
 #     1      248         9                         1.43
@@ -33,7 +33,7 @@ REDUCED = 3
 
 
 def at_least(preprocess: Preprocess) -> tuple[int, int] | None:
-    """Return the width and height that decoding must leave for `prepare` to give the same picture.
+    """Return the width and height that decoding must leave for `prepare` to give the same image.
 
     Returns:
         What `decode_reduced` takes; None where every pixel counts.
@@ -46,12 +46,12 @@ def at_least(preprocess: Preprocess) -> tuple[int, int] | None:
 
 
 def prepare(image: Image.Image | DecodedImage, preprocess: Preprocess) -> Tensor:
-    """Resize and crop a picture.
+    """Resize and crop an image.
 
     `resize` is the length that the shorter side of `size` is scaled to before the crop; the other
-    side of a `size` that is not square is scaled with it. `center` scales the picture, its
-    proportions kept, until it covers that, `border` until it fits into it, and `squash` scales
-    each side on its own. Then the center of `size` is cut out; what the picture does not fill is
+    side of a `size` that is not square is scaled with it. `center` scales the image, its
+    proportions preserved, until it covers that, `border` until it fits into it, and `squash` scales
+    each side on its own. Then the center of `size` is cut out; what the image does not fill is
     the mean colour in `border`, and black in the others, as timm and torchvision have it.
 
     Args:
@@ -59,11 +59,11 @@ def prepare(image: Image.Image | DecodedImage, preprocess: Preprocess) -> Tensor
         preprocess: which size, crop and interpolation.
 
     Returns:
-        `[channels, height, width]` uint8, in the memory order of the picture, which is channels
+        `[channels, height, width]` uint8, in the memory order of the image, which is channels
         last; one channel is grey.
 
     Raises:
-        DataError: the picture is so narrow that resizing it would take all memory.
+        DataError: the image is so narrow that resizing it would take all memory.
     """
     if not isinstance(image, DecodedImage):
         image = DecodedImage(image, image.size, (0, 0, *image.size))
@@ -81,7 +81,7 @@ def prepare(image: Image.Image | DecodedImage, preprocess: Preprocess) -> Tensor
 
 
 def prepare_source(source: Any, preprocess: Preprocess) -> Tensor:
-    """Read and prepare a picture, at a reduced scale where that is as good.
+    """Read and prepare an image, at a reduced scale where that is as good.
 
     Args:
         source: a path, bytes, an open file or a PIL image.
@@ -93,20 +93,20 @@ def prepare_source(source: Any, preprocess: Preprocess) -> Tensor:
     return prepare(decode_reduced(source, at_least(preprocess)), preprocess)
 
 
-def _resize(picture: DecodedImage, scaled: tuple[int, int], preprocess: Preprocess) -> Image.Image:
-    """Scale a picture and crop it."""
+def _resize(image: DecodedImage, scaled: tuple[int, int], preprocess: Preprocess) -> Image.Image:
+    """Scale an image and crop it."""
     kernel = Image.Resampling[preprocess.interpolation.upper()]
     spans = zip(scaled, (preprocess.width, preprocess.height), strict=True)
     (left, right), (top, bottom) = [_middle(*sides) for sides in spans]
-    if not picture.reduced:
+    if not image.reduced:
         # In full first: to scale the crop alone is quicker, and rounds some values otherwise.
-        return picture.pixels.resize(scaled, kernel).crop((left, top, right, bottom))
-    x0, y0, x1, y1 = picture.box
+        return image.pixels.resize(scaled, kernel).crop((left, top, right, bottom))
+    x0, y0, x1, y1 = image.box
     across, down = (x1 - x0) / scaled[0], (y1 - y0) / scaled[1]
-    # Rounding must not lead out of the picture.
+    # Rounding must not lead out of the image.
     x1, y1 = min(x0 + right * across, x1), min(y0 + bottom * down, y1)
     box = (x0 + left * across, y0 + top * down, x1, y1)
-    return picture.pixels.resize((right - left, bottom - top), kernel, box)
+    return image.pixels.resize((right - left, bottom - top), kernel, box)
 
 
 def _middle(scaled: int, wanted: int) -> tuple[int, int]:
@@ -116,14 +116,14 @@ def _middle(scaled: int, wanted: int) -> tuple[int, int]:
 
 
 def _target(preprocess: Preprocess) -> tuple[int, int]:
-    """Return the height and width that a picture is scaled to cover, fit into or fill."""
+    """Return the height and width that an image is scaled to cover, fit into or fill."""
     size = preprocess.height, preprocess.width
     assert preprocess.resize is not None
     return size[0] * preprocess.resize // min(size), size[1] * preprocess.resize // min(size)
 
 
 def _scaled_size(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
-    """Return the height and width that a picture of a width and height has before the crop."""
+    """Return the height and width that an image of a width and height has before the crop."""
     full_width, full_height = size
     target = _target(preprocess)
     if preprocess.crop == "squash":
@@ -186,7 +186,7 @@ def denormalize(batch: Tensor, preprocess: Preprocess) -> Tensor:
 
 @dataclass(frozen=True)
 class Transform:
-    """From a picture to what a network sees, for a `Dataset` of one's own.
+    """From an image to what a network sees, for a `Dataset` of one's own.
 
     Args:
         preprocess: size, crop, interpolation, mean and std.
@@ -194,11 +194,11 @@ class Transform:
 
     preprocess: Preprocess
 
-    def __call__(self, picture: Any) -> Tensor:
-        """Prepare and normalize a picture.
+    def __call__(self, image: Any) -> Tensor:
+        """Prepare and normalize an image.
 
         Args:
-            picture: a path, bytes, an open file or a PIL image. Of the first three a large JPEG
+            image: a path, bytes, an open file or a PIL image. Of the first three a large JPEG
                 is decoded at a reduced scale, as zoo does it everywhere; what PIL has is in full.
 
         Returns:
@@ -207,7 +207,7 @@ class Transform:
         Raises:
             DataError: it cannot be read.
         """
-        pixels = prepare_source(picture, self.preprocess)
+        pixels = prepare_source(image, self.preprocess)
         return normalize(pixels[None], self.preprocess)[0]
 
 
@@ -215,6 +215,6 @@ class Transform:
 def _constants(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Keep the constants on their device: copying them for every batch would wait for it."""
+    """Cache mean and std on the device: a copy for every batch would wait for it."""
     to_channels = [torch.tensor(values).view(-1, 1, 1).to(device) for values in (mean, std)]
     return to_channels[0], to_channels[1]

@@ -87,7 +87,7 @@ def test_the_plan_says_what_is_kept_and_where(tinynet, pictures, monkeypatch):
     monkeypatch.setattr(resolve, "where_kept", lambda size: None)
     assert said(cache_images=True) == (
         False,
-        f"there is no room for {size:.1f} MiB of prepared pictures",
+        f"there is no room for {size:.1f} MiB of prepared images",
     )
 
 

@@ -76,7 +76,7 @@ def _cache_images(values: Values, options: Options, data: ImageData, start: Star
     if "train" not in splits:
         why += "; augmented images change"
     if place is None:
-        why = f"there is no room for {in_words(size)} of prepared pictures"
+        why = f"there is no room for {in_words(size)} of prepared images"
     values.reasons["cache_images"] = why
     return place is not None
 

@@ -80,9 +80,9 @@ def test_pictures_of_every_kind_are_prepared_as_files_are(make):
     split = open_own(Pictures(make), **HELD).splits["train"]
     for index in range(len(split)):
         sample = read_sample(split, SMALL, index)
-        expected = prepare(Image.fromarray(red(split.places[index])), SMALL)
+        expected = prepare(Image.fromarray(red(split.indices[index])), SMALL)
         assert torch.equal(sample.image, expected)
-        assert sample.label == split.places[index] % 3
+        assert sample.label == split.indices[index] % 3
         assert split.picture(index).mode == "RGB"
 
 
@@ -90,7 +90,7 @@ def test_floats_are_taken_as_they_are():
     images = torch.randn(12, 3, 16, 16)
     data = open_own(TensorDataset(images, torch.arange(12) % 3), **HELD)
     split = data.splits["train"]
-    for index, place in enumerate(split.places):
+    for index, place in enumerate(split.indices):
         assert torch.equal(read_sample(split, SMALL, index).image, images[place])
     bad = read_sample(split, zoo.Preprocess(size=20), 0)
     assert "it is [3, 16, 16], and the network sees [3, 20, 20]" in bad.reason
@@ -102,13 +102,14 @@ def test_floats_are_taken_as_they_are():
 def test_a_share_of_each_class_is_held_out_by_seed():
     data = open_own(Pictures(), **HELD)
     train, val = data.splits["train"], data.splits["val"]
-    assert sorted((*train.places, *val.places)) == list(range(12))
+    assert sorted((*train.indices, *val.indices)) == list(range(12))
     assert train.counts(3) == (3, 3, 3)
     assert val.counts(3) == (1, 1, 1)
     assert "25 % of each class held out by seed 0" in data.reason
-    assert open_own(Pictures(), **HELD).splits["val"].places == val.places
+    assert open_own(Pictures(), **HELD).splits["val"].indices == val.indices
     others = {
-        open_own(Pictures(), seed=seed, val_fraction=0.25).splits["val"].places for seed in range(8)
+        open_own(Pictures(), seed=seed, val_fraction=0.25).splits["val"].indices
+        for seed in range(8)
     }
     assert len(others) > 1
 
@@ -250,9 +251,9 @@ def test_what_cannot_be_trained_on_is_refused(source, kind, said):
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        ("words", "a str is no picture"),
-        (np.zeros((2, 3, 4, 5)), "no picture"),
-        (torch.zeros(2, 3, 4, 5, dtype=torch.uint8), "no picture"),
+        ("words", "a str is no image"),
+        (np.zeros((2, 3, 4, 5)), "no image"),
+        (torch.zeros(2, 3, 4, 5, dtype=torch.uint8), "no image"),
         (torch.zeros(5, 16, 16), r"\[5, 16, 16\], and the network sees \[3, 16, 16\]"),
     ],
 )
@@ -260,7 +261,7 @@ def test_items_that_are_no_pictures_are_bad_images(made, said):
     split = open_own(Pictures(lambda _: made), **HELD).splits["train"]
     bad = read_sample(split, SMALL, 0)
     assert isinstance(bad, BadImage)
-    assert bad.path == f"item {split.places[0]} of the Pictures"
+    assert bad.path == f"item {split.indices[0]} of the Pictures"
     assert len(bad.reason.splitlines()) == 1
     assert re.search(said, bad.reason)
 
@@ -333,7 +334,7 @@ def test_loaders_give_their_own_batches():
     batches = list(train.batches())
     assert [len(found) for _, found in batches] == [4, 4, 2]
     assert torch.equal(torch.cat([found for found, _ in batches]), images)
-    with pytest.raises(zoo.DataError, match="no single pictures"):
+    with pytest.raises(zoo.DataError, match="no single images"):
         train.picture(0)
 
 

@@ -1,4 +1,4 @@
-"""Folders of images: which classes and splits they hold, decided once and the same everywhere."""
+"""Folders of images: their classes and splits, found once and the same everywhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zoo.data.splitting import choose_split, fingerprint, listed
 from zoo.errors import DataError
 from zoo.tasks.classification.data.scan import Images, Scan, scan_classes
 from zoo.tasks.classification.data.splitting import (
-    Place,
+    SplitName,
     check_drawn,
     check_held,
     check_known,
@@ -51,7 +51,7 @@ def open_folder(root: Path, *, seed: int, val_fraction: float, name: str = "") -
     for split in [split for split in ("val", "test") if split in scans]:
         parts[split] = {label: found for label, found in scans[split].images.items() if found}
         notices += check_held(
-            parts["train"], parts[split], layout.place(split), layout.place("train")
+            parts["train"], parts[split], layout.split_name(split), layout.split_name("train")
         )
     reason = f"{layout.names} as found"
     if "val" not in parts:
@@ -73,7 +73,7 @@ def open_folder(root: Path, *, seed: int, val_fraction: float, name: str = "") -
 
 
 def _check_names(classes: Sequence[str], root: Path) -> None:
-    """Refuse names that no model file can hold, before anything is trained on them."""
+    """Refuse names that no model file can store, before anything is trained on them."""
     for name in classes:
         try:
             name.encode()
@@ -107,7 +107,7 @@ def open_folder_split(root: Path, classes: Sequence[str], split: str | None = No
 
 @dataclass(frozen=True)
 class _Layout:
-    """Which folder holds which split; a plain folder of class folders is its own `train`."""
+    """Which folder is which split; a plain folder of class folders is its own `train`."""
 
     root: Path
     folders: Mapping[str, str]
@@ -126,9 +126,9 @@ class _Layout:
         """What a person calls a split's folder; empty for a folder of class folders."""
         return f"{self.folders[name]}/" if self.folders[name] else ""
 
-    def place(self, name: str) -> Place:
+    def split_name(self, name: str) -> SplitName:
         """What messages call a split."""
-        return Place(str(self.path(name)), self.short(name))
+        return SplitName(str(self.path(name)), self.short(name))
 
     def path(self, name: str) -> Path:
         """Where a split's class folders lie; what is held out stays in `train`."""
@@ -183,7 +183,7 @@ def _choose(layout: _Layout, split: str | None) -> str:
 
 
 def _nothing(scan: Scan, where: Path) -> DataError:
-    """Say why there is nothing to learn from."""
+    """Return the error of a folder without images."""
     if scan.stray:
         images = counted(scan.stray, "image")
         return DataError(f"{where} holds {images} and no class folders with images", EXPECTED)

@@ -93,7 +93,7 @@ def find_published(source: str | Path) -> tuple[PublishedSet, Path] | None:
     # Never raises, where pathlib would for a path without permission.
     if os.path.lexists(written):
         return None
-    prefix, colon, place = written.partition(":")
+    prefix, colon, folder = written.partition(":")
     found = PUBLISHED.get(prefix.lower())
     if found is None:
         # A single letter is a drive, and a name of more parts a path that is missing.
@@ -101,10 +101,10 @@ def find_published(source: str | Path) -> tuple[PublishedSet, Path] | None:
             return None
         message = f"there is no {written}, and {prefix!r} is no published set that zoo reads"
         raise UsageError(message, did_you_mean(prefix, list(PUBLISHED), f"it reads {_known()}"))
-    if not place:
+    if not folder:
         hint = f"give {prefix}:DIR, where DIR is what torchvision.datasets calls root"
         raise UsageError(f"{written} does not say where {found.title} lies", hint)
-    return found, Path(os.path.expanduser(place))  # noqa: PTH111 - pathlib's raises
+    return found, Path(os.path.expanduser(folder))  # noqa: PTH111 - pathlib's raises
 
 
 def _known() -> str:
@@ -112,20 +112,20 @@ def _known() -> str:
 
 
 def open_published(
-    published: PublishedSet, place: Path, *, seed: int, val_fraction: float
+    published: PublishedSet, path: Path, *, seed: int, val_fraction: float
 ) -> ImageData:
     """Read a published set, and hold out a part of its training images.
 
     Args:
         published: which one.
-        place: torchvision's root, or the folder below it that holds the files.
+        path: torchvision's root, or the folder below it that holds the files.
         seed: decides which images are held out.
         val_fraction: the share of each class that is held out, between 0 and 1.
 
     Raises:
         DataError: a file is missing, damaged or not the published one.
     """
-    reader = _Reader(published, place)
+    reader = _Reader(published, path)
     train, classes = reader.read("train")
     test, _ = reader.read("test")
     held = _draw(train, len(classes), seed, val_fraction)
@@ -145,13 +145,13 @@ def open_published(
 
 
 def open_published_split(
-    published: PublishedSet, place: Path, classes: Sequence[str], split: str | None = None
+    published: PublishedSet, path: Path, classes: Sequence[str], split: str | None = None
 ) -> PublishedSplit:
     """Read the images of a published set to evaluate a model on.
 
     Args:
         published: which one.
-        place: as for `open_published`.
+        path: as for `open_published`.
         classes: the model's, in its order; labels point into them by name.
         split: `train`, whole as published, or `test`; None for `test`.
 
@@ -160,7 +160,7 @@ def open_published_split(
             that the model does not know.
     """
     name = choose_split(published.title, {"train": "train", "test": "test"}, split)
-    reader = _Reader(published, place)
+    reader = _Reader(published, path)
     images, own = reader.read(name)
     present = sorted(set(images.labels))
     check_known([own[label] for label in present], classes, reader.folder)
@@ -174,13 +174,13 @@ class _Reader:
 
     Args:
         published: which one.
-        place: torchvision's root, or the folder below it that holds the files.
+        path: torchvision's root, or the folder below it that holds the files.
 
     Raises:
         DataError: a file is missing, or not the published one.
     """
 
-    def __init__(self, published: PublishedSet, place: Path) -> None:
+    def __init__(self, published: PublishedSet, path: Path) -> None:
         from torchvision import datasets
 
         self.title = published.title
@@ -203,30 +203,28 @@ class _Reader:
             names = [Path(name).stem for name, _ in self.dataset.resources]
             self.image_files = {"train": names[0:1], "test": names[2:3]}
             self.digests = dict.fromkeys(names)
-        self.root = _find_root(place, inner)
+        self.root = _find_root(path, inner)
         self.folder = self.root / inner
         call = f"torchvision.datasets.{published.dataset}({str(self.root)!r}, download=True)"
         self._fetch = f"{call} puts it there"
-        self._verify(place, inner)
+        self._verify(path, inner)
 
-    def _verify(self, place: Path, inner: str) -> None:
+    def _verify(self, path: Path, inner: str) -> None:
         """Compare the files with the published digests."""
         try:
             if not self.folder.is_dir():
-                if place.is_dir():
-                    raise DataError(f"{place} holds no {inner}/ with {self.title}", self._fetch)
-                what = "is not a folder" if place.exists() else "does not exist"
-                raise DataError(f"{place} {what}; {self.title} is looked for there", self._fetch)
+                if path.is_dir():
+                    raise DataError(f"{path} holds no {inner}/ with {self.title}", self._fetch)
+                what = "is not a folder" if path.exists() else "does not exist"
+                raise DataError(f"{path} {what}; {self.title} is looked for there", self._fetch)
             missing = [name for name in self.digests if not (self.folder / name).exists()]
         except OSError as error:
-            raise DataError(f"cannot read {place}: {error.strerror or error}") from error
+            raise DataError(f"cannot read {path}: {error.strerror or error}") from error
         if missing:
             raise DataError(f"{self.folder} lacks {shorten(missing)} of {self.title}", self._fetch)
         legacy = self.folder.with_name("processed") / "training.pt"
         if self.folder.name == "raw" and legacy.exists():
-            message = (
-                f"torchvision reads {legacy}, a pickle, in place of the files in {self.folder}"
-            )
+            message = f"torchvision reads {legacy}, a pickle, instead of the files in {self.folder}"
             raise DataError(message, f"delete the folder {legacy.parent}")
         for name, md5 in self.digests.items():
             _check_file(self.folder / name, md5, f"delete it; {self._fetch}")
@@ -261,12 +259,12 @@ class _Reader:
         return PublishedSplit(split, images, labels, names), classes
 
 
-def _find_root(place: Path, inner: str) -> Path:
-    """Return torchvision's root, of which `place` may be the folder that holds the files."""
+def _find_root(path: Path, inner: str) -> Path:
+    """Return torchvision's root, of which `path` may be the folder that holds the files."""
     parts = Path(inner).parts
-    if place.parts[-len(parts) :] == parts and not os.path.isdir(place / inner):  # noqa: PTH112
-        return place.parents[len(parts) - 1]
-    return place
+    if path.parts[-len(parts) :] == parts and not os.path.isdir(path / inner):  # noqa: PTH112
+        return path.parents[len(parts) - 1]
+    return path
 
 
 def _check_file(path: Path, md5: str | None, hint: str) -> None:

@@ -21,7 +21,7 @@ class Scan:
         images: what was found; a class folder without an image is there too.
         other: how many files are not images, by extension.
         hidden: how many hidden files and folders were passed by.
-        linked: links to folders that are part of the scan already, or hold it.
+        linked: links to folders that are part of the scan already, or contain it.
         broken: links that lead nowhere, pipes and devices.
         stray: images beside the class folders.
     """
@@ -39,7 +39,7 @@ class Scan:
         return ", ".join(f"{kind} ({count:,})" for kind, count in self.other.most_common(5))
 
     def notices(self, where: str) -> list[str]:
-        """Say what was passed by, one line for each kind.
+        """Report what was passed by, one line for each kind.
 
         Args:
             where: what a person calls the folder; empty where there is but one.

@@ -1,4 +1,4 @@
-"""The one place that knows which kinds of images there are, and opens each."""
+"""Opening labelled images of every kind: folders, tables, published sets and data sets."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def open_data(
 
 
 def _is_own(source: object) -> bool:
-    """Whether it is data in Python's hands rather than a place; only that needs torch."""
+    """Whether it is a data set in Python rather than a path; only that needs torch."""
     return source is not None and not isinstance(source, (str, Path))
 
 

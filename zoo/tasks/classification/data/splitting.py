@@ -12,11 +12,11 @@ from zoo.errors import DataError, did_you_mean
 from zoo.tasks.classification.data.scan import Images
 
 
-class Place(NamedTuple):
+class SplitName(NamedTuple):
     """What messages call a split.
 
     Args:
-        full: where it lies, such as `photos/val`.
+        full: its path, such as `photos/val`.
         short: where the data are named already, such as `val/`; empty where there is but one.
     """
 
@@ -24,8 +24,8 @@ class Place(NamedTuple):
     short: str
 
 
-def check_held(train: Images, held: Images, here: Place, there: Place) -> list[str]:
-    """Hold a split that came with the images against the train split.
+def check_held(train: Images, held: Images, here: SplitName, there: SplitName) -> list[str]:
+    """Compare a split that came with the images with the train split.
 
     Args:
         train: images of the train split.
@@ -79,23 +79,23 @@ def check_known(found: Sequence[str], classes: Sequence[str], where: str | Path)
 
 def hold_out(images: Images, seed: int, fraction: float) -> tuple[Images, Images]:
     """Draw a share of every class, at least one image and never all."""
-    kept: Images = {}
-    held: Images = {}
+    train: Images = {}
+    held_out: Images = {}
     for label, found in images.items():
         drawn = draw_held([path for path, _ in found], seed, fraction)
-        kept[label] = [image for place, image in enumerate(found) if place not in drawn]
-        held[label] = [image for place, image in enumerate(found) if place in drawn]
-    return kept, held
+        train[label] = [image for index, image in enumerate(found) if index not in drawn]
+        held_out[label] = [image for index, image in enumerate(found) if index in drawn]
+    return train, held_out
 
 
 def why_drawn(there: str, seed: int, fraction: float) -> str:
-    """Say how the validation split came about; `there` is what it was drawn from, if named."""
+    """Describe how the validation split was drawn; `there` is what it was drawn from, if named."""
     inside = f" of {there}" if there else ""
     return f"{100 * fraction:g} % of each class{inside} held out by seed {seed}"
 
 
 def check_drawn(lone: Sequence[str], n_classes: int, there: str) -> list[str]:
-    """Say which classes are too small to hold any image out.
+    """Report which classes are too small to hold any image out.
 
     Args:
         lone: classes with a single image.

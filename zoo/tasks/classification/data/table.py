@@ -17,7 +17,7 @@ from zoo.data.splitting import choose_split, fingerprint, listed
 from zoo.errors import DataError, did_you_mean
 from zoo.tasks.classification.data.scan import Images
 from zoo.tasks.classification.data.splitting import (
-    Place,
+    SplitName,
     check_drawn,
     check_held,
     check_known,
@@ -67,13 +67,13 @@ def open_table(path: Path, *, seed: int, val_fraction: float) -> ImageData:
     notices = [*table.notices]
     found = table.find(table.lines)
     parts = {"train": found.get("train") or found[""]}
-    there = table.place("train")
+    there = table.split_name("train")
     if len(parts["train"]) == 1:
         (only,) = parts["train"]
         raise DataError(f"{there.full} lists only one class, {only}; two are the least", EXPECTED)
     for split in [split for split in ("val", "test") if split in found]:
         parts[split] = found[split]
-        notices += check_held(parts["train"], parts[split], table.place(split), there)
+        notices += check_held(parts["train"], parts[split], table.split_name(split), there)
     reason = f"{listed(parts)} as listed"
     if "val" not in parts:
         parts["train"], parts["val"] = hold_out(parts["train"], seed, val_fraction)
@@ -114,7 +114,7 @@ def open_table_split(path: Path, classes: Sequence[str], split: str | None = Non
     elif split not in (None, "all"):
         message = f"{path} has no split {split!r}: it has no column for it"
         raise DataError(message, "leave the split out to evaluate on all images")
-    check_known(list(table.lines[name]), classes, table.place(name).full)
+    check_known(list(table.lines[name]), classes, table.split_name(name).full)
     # Of this split alone: the images of the others need not be here.
     images = table.find([name])[name]
     return file_split(name or "all", path.parent, images, classes)
@@ -141,14 +141,14 @@ class _Problems:
         """Refuse the table if anything is wrong with it."""
         if not self.counts:
             return
-        said = []
+        parts = []
         for kind, count in self.counts.items():
             one, _, many = kind.partition("|")
             more = f" and {count - 5:,} more" if count > 5 else ""
-            said.append(f"{counted(count, one, many)}: {', '.join(self.first[kind])}{more}")
+            parts.append(f"{counted(count, one, many)}: {', '.join(self.first[kind])}{more}")
         total = sum(self.counts.values())
-        lines = f"{counted(total, 'line')} are wrong; " if len(said) > 1 else ""
-        raise DataError(f"{self.path}: {lines}{'; '.join(said)}", self.hint or EXPECTED)
+        lines = f"{counted(total, 'line')} are wrong; " if len(parts) > 1 else ""
+        raise DataError(f"{self.path}: {lines}{'; '.join(parts)}", self.hint or EXPECTED)
 
 
 @dataclass(frozen=True)
@@ -176,9 +176,13 @@ class _Table:
     def plain(self) -> bool:
         return "" in self.lines
 
-    def place(self, split: str) -> Place:
+    def split_name(self, split: str) -> SplitName:
         """What messages call a split."""
-        return Place(str(self.path), "") if self.plain else Place(f"{split} of {self.path}", split)
+        return (
+            SplitName(str(self.path), "")
+            if self.plain
+            else SplitName(f"{split} of {self.path}", split)
+        )
 
     def find(self, splits: Iterable[str]) -> dict[str, Images]:
         """Look for the images of some splits; classes and images come back in order of name."""
@@ -260,7 +264,7 @@ def _read(path: Path) -> _Table:
 
 
 def _find_columns(path: Path, line: int, cells: list[str]) -> _Columns:
-    """Tell from the first line which column is which, and whether it is there to say so."""
+    """Infer from the first line which column is which, and whether it is a header."""
     where = f"{path}, line {line}"
     names = [COLUMNS.get(cell.lower()) for cell in cells]
     # One such word may be a class, but hardly an image.
@@ -288,8 +292,8 @@ def _find_columns(path: Path, line: int, cells: list[str]) -> _Columns:
     columns = counted(len(further), "further column")
     notices = (f"left out: {columns}: {shorten(further)}",) if further else ()
     split = names.index("split") if "split" in names else None
-    places = names.index("path"), names.index("label"), split
-    return _Columns(*places, width=len(cells), header=True, notices=notices)
+    columns_of = names.index("path"), names.index("label"), split
+    return _Columns(*columns_of, width=len(cells), header=True, notices=notices)
 
 
 class _Taken:
@@ -325,7 +329,7 @@ class _Taken:
             self.lines.setdefault(split, {}).setdefault(label, []).append((path, line))
 
     def _plain(self, path: str) -> str:
-        """Write a path in the one way that tells whether it was given before."""
+        """Normalize a path, so that two spellings of it compare equal."""
         path = path.removeprefix(self._prefix)
         return str(PurePosixPath(path)) if "./" in path or "//" in path else path
 
@@ -357,7 +361,7 @@ class _Taken:
         return True
 
     def notices(self) -> list[str]:
-        """Say what was passed by."""
+        """Report what was passed by."""
         if not self._repeated:
             return []
         lines = counted(len(self._repeated), "line")
@@ -365,7 +369,7 @@ class _Taken:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the lines that hold something: the number of each, and its fields."""
+    """Yield the lines that are not empty: the number of each, and its fields."""
     line = 0
     try:
         if not stat.S_ISREG(path.stat().st_mode):

@@ -1,6 +1,6 @@
 """A `Dataset` or `DataLoader` of the user's own, as splits like any other.
 
-Items are `(picture, label)`. A picture that Pillow or numpy holds, or a uint8 tensor, goes through
+Items are `(image, label)`. An image that Pillow or numpy holds, or a uint8 tensor, goes through
 the same preparation as a file's; a tensor of floats is taken to be prepared already, as
 `zoo.transform` prepares it.
 """
@@ -33,46 +33,46 @@ class OwnSplit(Split):
     Args:
         name: of the split.
         dataset: theirs.
-        places: positions in the dataset.
+        indices: positions in the dataset.
         labels: of each item, a position in the classes.
         classes: how many there are.
     """
 
     name: str
     dataset: Any
-    places: tuple[int, ...]
+    indices: tuple[int, ...]
     labels: tuple[int, ...]
     classes: int
 
     def where(self, index: int) -> str:
         """Return the item's position in its dataset."""
-        return _where(self.dataset, self.places[index])
+        return _where(self.dataset, self.indices[index])
 
     def picture(self, index: int) -> Image.Image:
-        """Read an item as a picture.
+        """Read an item as an image.
 
         Raises:
-            UnreadableImage: its picture cannot be read.
-            DataError: it is no picture, or the dataset fails on it.
+            UnreadableImage: its image cannot be read.
+            DataError: it is no image, or the dataset fails on it.
         """
-        picture, _ = self.sample(index)
-        if isinstance(picture, Tensor):
+        image, _ = self.sample(index)
+        if isinstance(image, Tensor):
             raise DataError(f"{self.where(index)} is a tensor that is prepared already")
-        return picture
+        return image
 
     def sample(
         self, index: int, at_least: tuple[int, int] | None = None, content: bytes | None = None
     ) -> tuple[Image.Image | Tensor, int]:
-        """Read an item, as a picture in full or as a tensor that is prepared already.
+        """Read an item, as an image in full or as a tensor that is prepared already.
 
         Raises:
-            UnreadableImage: its picture cannot be read.
-            DataError: it is no picture, or the dataset fails on it.
+            UnreadableImage: its image cannot be read.
+            DataError: it is no image, or the dataset fails on it.
         """
-        picture, label = _item(self.dataset, self.places[index])
+        image, label = _item(self.dataset, self.indices[index])
         if not 0 <= label < self.classes:
             raise DataError(f"its label is {label}, and there are {self.classes} classes")
-        return _picture(picture), label
+        return _to_image(image), label
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class LoaderSplit(Split):
 
     def picture(self, index: int) -> Image.Image:
         """Refuse: a loader gives batches only."""
-        raise DataError("a DataLoader gives batches, and no single pictures")
+        raise DataError("a DataLoader gives batches, and no single images")
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield its batches: images `[n, channels, height, width]` and labels `[n]`, int64.
@@ -110,15 +110,15 @@ class LoaderSplit(Split):
         Raises:
             DataError: what it yields is something else.
         """
-        held: list[tuple[Tensor, Tensor]] = []
+        pending: list[tuple[Tensor, Tensor]] = []
         for batch in self._checked():
-            held.append(batch)
-            if len(held) > 2:
-                yield held.pop(0)
-        if len(held) == 2 and len(held[1][1]) == 1 < len(held[0][1]):
-            (images, labels), (last, label) = held
-            held = [(torch.cat([images, last]), torch.cat([labels, label]))]
-        yield from held
+            pending.append(batch)
+            if len(pending) > 2:
+                yield pending.pop(0)
+        if len(pending) == 2 and len(pending[1][1]) == 1 < len(pending[0][1]):
+            (images, labels), (last, label) = pending
+            pending = [(torch.cat([images, last]), torch.cat([labels, label]))]
+        yield from pending
 
     def _checked(self) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in self.loader:
@@ -139,48 +139,46 @@ class LoaderSplit(Split):
             yield images if images.dtype == torch.uint8 else images.float(), labels.long()
 
 
-def _item(dataset: Any, place: int) -> tuple[Any, int]:
+def _item(dataset: Any, index: int) -> tuple[Any, int]:
     try:
-        picture, label = dataset[place]
+        image, label = dataset[index]
         number = int(label)
         if number != label:
             raise DataError(f"its label {label!r} is no whole number")
-        return picture, number
+        return image, number
     except DataError:
         raise
     except Exception as error:  # their code can raise anything
-        message = f"the dataset gives no picture and label: {one_line(error)[:160]}"
+        message = f"the dataset gives no image and label: {one_line(error)[:160]}"
         raise DataError(message) from error
 
 
-def _label(dataset: Any, place: int) -> int:
+def _label(dataset: Any, index: int) -> int:
     try:
-        return _item(dataset, place)[1]
+        return _item(dataset, index)[1]
     except DataError as error:
         hint = "labels that the dataset states in its attribute `targets` need no reading"
-        message = f"cannot read the label of {_where(dataset, place)}: {error.message}"
+        message = f"cannot read the label of {_where(dataset, index)}: {error.message}"
         raise DataError(message, hint) from error
 
 
-def _where(dataset: Any, place: int) -> str:
-    return f"item {place} of the {type(dataset).__name__}"
+def _where(dataset: Any, index: int) -> str:
+    return f"item {index} of the {type(dataset).__name__}"
 
 
-def _picture(picture: Any) -> Image.Image | Tensor:
-    if isinstance(picture, Tensor):
-        if picture.is_floating_point():
-            return picture
-        picture = picture.movedim(0, -1).numpy() if picture.ndim == 3 else picture.numpy()
-    if isinstance(picture, np.ndarray):
+def _to_image(image: Any) -> Image.Image | Tensor:
+    if isinstance(image, Tensor):
+        if image.is_floating_point():
+            return image
+        image = image.movedim(0, -1).numpy() if image.ndim == 3 else image.numpy()
+    if isinstance(image, np.ndarray):
         try:
-            picture = Image.fromarray(
-                picture.squeeze(-1) if picture.shape[-1:] == (1,) else picture
-            )
+            image = Image.fromarray(image.squeeze(-1) if image.shape[-1:] == (1,) else image)
         except (TypeError, ValueError) as error:
-            raise DataError(f"an array {picture.shape} {picture.dtype} is no picture") from error
-    if not isinstance(picture, Image.Image):
-        raise DataError(f"a {type(picture).__name__} is no picture")
-    return decode(picture)
+            raise DataError(f"an array {image.shape} {image.dtype} is no image") from error
+    if not isinstance(image, Image.Image):
+        raise DataError(f"a {type(image).__name__} is no image")
+    return decode(image)
 
 
 def _labels(dataset: Any) -> tuple[int, ...]:
@@ -191,7 +189,7 @@ def _labels(dataset: Any) -> tuple[int, ...]:
     """
     if isinstance(dataset, Subset):
         inner = _labels(dataset.dataset)
-        return tuple(inner[place] for place in dataset.indices)
+        return tuple(inner[index] for index in dataset.indices)
     if isinstance(dataset, ConcatDataset):
         return tuple(label for part in dataset.datasets for label in _labels(part))
     # A transform of the labels makes others of them than the dataset states.
@@ -199,7 +197,7 @@ def _labels(dataset: Any) -> tuple[int, ...]:
         for stated in (getattr(dataset, name, None) for name in ("targets", "labels")):
             if (found := _whole_numbers(stated)) is not None and len(found) == len(dataset):
                 return found
-    return tuple(_label(dataset, place) for place in range(len(dataset)))
+    return tuple(_label(dataset, index) for index in range(len(dataset)))
 
 
 def _whole_numbers(stated: Any) -> tuple[int, ...] | None:
@@ -234,8 +232,8 @@ def _class_names(
     found = {name: _stated_names(part) for name, part in parts.items()}
     stated = {names for names in found.values() if names is not None}
     if len(stated) > 1:
-        said = "; ".join(f"{name}: {shorten(names)}" for name, names in found.items() if names)
-        raise DataError(f"the splits have other classes, or in another order: {said}")
+        stated_by = "; ".join(f"{name}: {shorten(names)}" for name, names in found.items() if names)
+        raise DataError(f"the splits have other classes, or in another order: {stated_by}")
     most = max((label for part in labels.values() for label in part), default=-1)
     names = stated.pop() if stated else None
     # Some datasets state fewer names than they have labels, or other things under that name.
@@ -299,7 +297,7 @@ def open_own(
 
     Raises:
         UsageError: it is none of these.
-        DataError: it is empty, or gives something else than pictures and labels.
+        DataError: it is empty, or gives something else than images and labels.
     """
     parts = _parts(source)
     labels = {
@@ -341,23 +339,23 @@ def _own_split(name: str, part: Any, labels: tuple[int, ...], classes: int) -> S
 def _held_out(split: Split, classes: int, seed: int, fraction: float) -> tuple[OwnSplit, OwnSplit]:
     assert isinstance(split, OwnSplit)
     by_class: list[list[int]] = [[] for _ in range(classes)]
-    for place, label in zip(split.places, split.labels, strict=True):
-        by_class[label].append(place)
+    for index, label in zip(split.indices, split.labels, strict=True):
+        by_class[label].append(index)
     held = {
-        places[drawn]
-        for places in by_class
-        if len(places) > 1
-        for drawn in draw_held([str(place) for place in places], seed, fraction)
+        indices[drawn]
+        for indices in by_class
+        if len(indices) > 1
+        for drawn in draw_held([str(index) for index in indices], seed, fraction)
     }
     if not held:
         hint = "two are the least, one to train and one to validate"
         raise DataError("every class of the dataset has a single item", hint)
 
     def part(name: str, wanted: bool) -> OwnSplit:
-        rows = [row for row, place in enumerate(split.places) if (place in held) is wanted]
+        rows = [row for row, index in enumerate(split.indices) if (index in held) is wanted]
         labels = tuple(split.labels[row] for row in rows)
         return OwnSplit(
-            name, split.dataset, tuple(split.places[row] for row in rows), labels, classes
+            name, split.dataset, tuple(split.indices[row] for row in rows), labels, classes
         )
 
     return part("train", False), part("val", True)
@@ -392,7 +390,7 @@ def open_own_split(source: Any, classes: Sequence[str], split: str | None) -> Sp
 
 
 def _fingerprint(splits: Mapping[str, Split], classes: Sequence[str]) -> str:
-    """Digest what can be known without reading every picture: labels and classes."""
+    """Digest what can be known without reading every image: labels and classes."""
     digest = hashlib.sha256("\0".join(classes).encode())
     for name, split in splits.items():
         digest.update(f"\0{name}\0{len(split)}\0".encode())
