@@ -57,7 +57,7 @@ def test_the_plugin_works(install, tmp_path):
 
 
 def test_the_derived_backbone_works(tmp_path):
-    from zoo.inference.predictor import load_pretrained
+    from zoo.inference.loading import load_pretrained
     from zoo.registry.registry import load_registry
 
     weights = tmp_path / "leaf.safetensors"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from zoo.data.transforms import Transform
     from zoo.engine.plan.options import Options
     from zoo.engine.plan.plan import Plan
-    from zoo.inference.predictor import Model
+    from zoo.inference.predictor import Predictor as Model
 
 __all__ = [
     "Model",
@@ -40,9 +40,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import `Model`, which needs torch, when it is first asked for."""
     if name == "Model":
-        from zoo.inference.predictor import Model
+        from zoo.inference.predictor import Predictor
 
-        return Model
+        return Predictor
     raise AttributeError(f"module 'zoo.api' has no attribute {name!r}")
 
 
@@ -60,7 +60,7 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Per split: `loss`, `top1` and `top5` in 0..1, per class, and the confusion matrix."""
+        """Per split: what the task's metric reports, such as `loss` and `top1`."""
         return self.record["metrics"]  # type: ignore[no-any-return]
 
     def model(self, device: str = "auto") -> Model:
@@ -158,18 +158,25 @@ def features(
     """
     from torch import nn
 
-    from zoo.engine.features.extract import read_features
-    from zoo.inference.predictor import Model, load_features
+    from zoo.engine.features.extract import extract_features
+    from zoo.engine.runtime.network import Network
+    from zoo.inference.loading import load_features
+    from zoo.inference.predictor import Predictor
     from zoo.models.provenance import how_made
+    from zoo.tasks.base import load_task
 
     if isinstance(model, (str, Path)):
         model = load_features(model, load_registry(), device, "fp32")
-    if isinstance(model, Model):
+    if isinstance(model, Predictor):
         return model.features(images, batch_size)
     if not isinstance(model, nn.Module):
         raise UsageError(f"no features in a {type(model).__name__}", "give a network or a name")
     described = get(backbone) if isinstance(backbone, str) else backbone
-    return read_features(model, how_made(model, described), images, batch_size)
+    made = how_made(model, described)
+    task = load_task(load_registry().task(made.backbone.task))
+    parameter = next(model.parameters())
+    network = Network(model, made.backbone.heads, made.preprocess, parameter.device, "fp32", task)
+    return extract_features(network, images, batch_size)
 
 
 def transform(of: Model | nn.Module | Backbone | Preprocess | str) -> Transform:
@@ -309,7 +316,7 @@ def load(path: str | Path, device: str = "auto", precision: str | None = None) -
     Raises:
         WeightsError: it is missing, damaged, or does not fit its backbone.
     """
-    from zoo.inference.predictor import load_model
+    from zoo.inference.loading import load_model
 
     return load_model(path, load_registry(), device, precision)
 
@@ -348,7 +355,7 @@ def predict(
     Returns:
         For each image `path` and `predictions: [{class, probability}]`, or `path` and `error`.
     """
-    from zoo.inference.predictor import load_pretrained, model_file_at
+    from zoo.inference.loading import load_pretrained, model_file_at
 
     if model_file_at(name):
         return load(name, device).predict(images, top)

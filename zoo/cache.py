@@ -84,10 +84,10 @@ def _look_at(kind: str, path: Path) -> Held | None:
     if kind != "features":
         return Held(kind, path, size, used)
     images = sum(s.st_size // DIGEST for name, s in statuses.items() if name.endswith(INDEX))
-    return Held(kind, path, size, used, images, read_shelf(path))
+    return Held(kind, path, size, used, images, read_store(path))
 
 
-def read_shelf(path: Path) -> dict[str, Any]:
+def read_store(path: Path) -> dict[str, Any]:
     """Return what a shelf says of itself; empty where it says nothing that can be read."""
     try:
         said = json.loads((path / SHELF).read_bytes())

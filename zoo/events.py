@@ -56,13 +56,25 @@ class FirstBatchRead(Event):
     Args:
         images: `[images, height, width, channels]`, uint8, over memory that cannot be written:
             what the network gets, resized, cropped and augmented, its normalization undone.
-        labels: of each image, a position in the classes.
-        classes: names in the order of the logits.
+        targets: `[images, ...]`, over memory that cannot be written: for image classification a
+            class index each, for segmentation a mask each.
+        schema: what the targets are, as in `run.json`; `schema["classes"]` has the class names.
     """
 
     images: NDArray[np.uint8]
-    labels: tuple[int, ...]
-    classes: tuple[str, ...]
+    targets: NDArray[Any]
+    schema: Mapping[str, Any]
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The class index of each image; empty where targets are something else."""
+        whole = self.targets.ndim == 1 and self.targets.dtype.kind in "iu"
+        return tuple(self.targets.tolist()) if whole else ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the network's outputs."""
+        return tuple(self.schema.get("classes", ()))
 
 
 @dataclass(frozen=True)

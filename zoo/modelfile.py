@@ -14,7 +14,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,7 +173,8 @@ class ModelCard:
         backbone: id of the backbone.
         kwargs: builder arguments that the network was built with.
         heads: as replaced.
-        classes: names in the order of the logits.
+        task: name.
+        schema: what the targets are, as plain data.
         preprocess: what predictions must use.
         precision: what the network computes in.
         settings: what else determined the weights.
@@ -182,13 +183,15 @@ class ModelCard:
         base: tag, sha256 and licence of the weights that training started from.
         versions: of zoo and the libraries.
         new_head: what replaced the main head; empty for one layer like the old one.
+        unknown: keys of a newer zoo, which are kept and ignored.
         format: version of this description.
     """
 
     backbone: str
     kwargs: Mapping[str, Any]
     heads: tuple[Head, ...]
-    classes: tuple[str, ...]
+    task: str
+    schema: Mapping[str, Any]
     preprocess: Preprocess
     precision: str
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -197,6 +200,7 @@ class ModelCard:
     base: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     new_head: Mapping[str, Any] = field(default_factory=dict)
+    unknown: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -204,7 +208,12 @@ class ModelCard:
         plain = asdict(self)
         plain["heads"] = [to_dict(head) for head in self.heads]
         plain["preprocess"] = to_dict(self.preprocess)
-        return canonical_json(plain)
+        return canonical_json({**plain.pop("unknown"), **plain})
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the network's outputs; empty for a task without classes."""
+        return tuple(self.schema.get("classes", ()))
 
     @property
     def base_license(self) -> str | None:
@@ -218,15 +227,16 @@ class ModelCard:
         Raises:
             WeightsError: says which part.
         """
-        texts = [self.backbone, self.precision, *self.classes]
+        texts = [self.backbone, self.task, self.precision, *self.classes]
         size = max(self.preprocess.height, self.preprocess.width, self.preprocess.resize or 0)
         sound = {
             "text": all(isinstance(text, str) for text in texts),
             "builder arguments": isinstance(self.kwargs, dict),
             "base": isinstance(self.base, dict) and isinstance(self.data, dict),
             "settings": isinstance(self.settings, dict),
+            "schema": isinstance(self.schema, dict),
             "head": isinstance(self.new_head, dict),
-            "classes": len(set(self.classes)) == len(self.classes) > 0,
+            "classes": len(set(self.classes)) == len(self.classes),
             "precision": self.precision in PRECISIONS,
             "preprocess": size <= MAX_SIZE and self.preprocess.channels <= MAX_CHANNELS,
         }
@@ -243,9 +253,10 @@ class ModelCard:
         """
         plain = json.loads(text)
         plain["heads"] = tuple(Head(**head) for head in plain["heads"])
-        plain["classes"] = tuple(plain["classes"])
         plain["preprocess"] = preprocess_from_dict(plain["preprocess"])
-        return cls(**plain)
+        known = {item.name for item in fields(cls)} - {"unknown"}
+        unknown = {key: plain.pop(key) for key in plain.keys() - known}
+        return cls(**plain, unknown=unknown)
 
 
 def write_model(path: Path, tensors: Mapping[str, Tensor], card: ModelCard) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -30,6 +30,11 @@ def printable(text: str) -> str:
     Names of files and classes may hold any character; such ones are shown as `\n` or `\x1b`.
     """
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def percent(share: float | None) -> str:
+    """Return a share for people: `69.8 %`."""
+    return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def say(text: str) -> None:
@@ -72,13 +77,17 @@ class Progress:
         hidden = self.quiet or sys.stderr is None or not sys.stderr.isatty()
         return iter(tqdm(items, total=total, desc=label, leave=False, disable=hidden))
 
-    def epoch(self, event: EpochEnded) -> None:
-        """Say one line about an epoch."""
+    def epoch(self, event: EpochEnded, labels: Mapping[str, str]) -> None:
+        """Print one line about an epoch.
+
+        Args:
+            event: of the epoch.
+            labels: by metric name, how it is called, of those that are shown.
+        """
         width = len(str(event.epochs))
-        metrics = event.metrics
+        shown = "".join(f"  val {label} {event.metrics[n]:.4f}" for n, label in labels.items())
         self.notice(
             f"{event.phase} {event.epoch:>{width}}/{event.epochs}"
-            f"  loss {event.train_loss:.4f}  val loss {metrics['loss']:.4f}"
-            f"  val top-1 {metrics['top1']:.4f}  {event.seconds:.1f} s"
+            f"  loss {event.train_loss:.4f}{shown}  {event.seconds:.1f} s"
             f"{'  best' if event.best else ''}"
         )

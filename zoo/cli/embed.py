@@ -39,22 +39,20 @@ def command(
     paths in it, or in .npy, with those in a .json beside it. --data may be a folder without classes
     too.
     """
-    from zoo.data.all_images import open_every
-    from zoo.engine.training.sources import Pictures
     from zoo.inference.embed import check_format, embedding, write_features
-    from zoo.inference.predictor import load_features
-    from zoo.tasks.classification.data.sources import open_data
+    from zoo.inference.loading import load_features
     from zoo.terminal import Progress
 
     check_format(out)
     progress, registry = Progress(quiet), settings.registry()
-    every = open_every(data, open_data)
+    model = load_features(name, registry, device)
+    every = model.network.task.open_all(data)
     for notice in every.notices:
         progress.notice(f"{every.name}: {notice}")
-    model = load_features(name, registry, device)
-    pictures = Pictures(1, workers, bad_images)
     limit = int(registry.config.defaults["cache_gib"] * (1 << 30))
-    with embedding(model, every, pictures, progress, limit) as embedded:
+    with embedding(
+        model, every, progress, limit, workers=workers, bad_images=bad_images
+    ) as embedded:
         said = write_features(embedded, model, out)
     for path, reason in sorted(embedded.bad.items()):
         progress.notice(f"left out: {path}: {reason}")

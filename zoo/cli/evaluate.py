@@ -2,34 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from zoo.cli.group import Settings, ZooCommand
-from zoo.cli.output import percent, print_json, print_line, print_table
+from zoo.cli.output import print_json, print_line, print_table
 from zoo.terminal import say
-
-FEW_CLASSES = 20
-
-
-def print_metrics(metrics: dict[str, Any]) -> None:
-    """Print metrics for people: totals, classes, and the confusion matrix of a few classes."""
-    print_line(f"images  {metrics['images']:,}")
-    print_line(f"loss    {metrics['loss']:.4f}")
-    print_line(f"top-1   {percent(metrics['top1'])}")
-    print_line(f"top-5   {percent(metrics['top5'])}")
-    print_line()
-    few = len(metrics["per_class"]) <= FEW_CLASSES
-    numbers = [str(number) for number in range(1, len(metrics["per_class"]) + 1)]
-    rows = []
-    for number, (name, said), counts in zip(
-        numbers, metrics["per_class"].items(), metrics["confusion"], strict=True
-    ):
-        row = [number, name, str(said["images"]), percent(said["top1"])]
-        rows.append(row + ([str(count or ".") for count in counts] if few else []))
-    header = ["", "CLASS", "IMAGES", "TOP-1", *(numbers if few else [])]
-    print_table(header, rows, right=" ".join(["IMAGES", "TOP-1", *numbers]))
 
 
 @click.command(cls=ZooCommand, name="evaluate")
@@ -65,7 +42,7 @@ def command(
     Classes are matched by name. In the confusion matrix a row is a true class, a column what the
     model said.
     """
-    from zoo.inference.predictor import load_model
+    from zoo.inference.loading import load_model
 
     loaded = load_model(model, settings.registry(), device)
     metrics = loaded.evaluate(data, split, batch_size, workers, bad_images)
@@ -74,4 +51,9 @@ def command(
         return
     if metrics["bad_images"]:
         say(f"zoo: {len(metrics['bad_images'])} images cannot be read")
-    print_metrics(metrics)
+    lines, table = loaded.network.task.metric_table(metrics)
+    for line in lines:
+        print_line(line)
+    if table is not None:
+        print_line()
+        print_table(table.header, table.rows, right=" ".join(table.right))

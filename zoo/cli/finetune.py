@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.cli.group import Settings, ZooCommand
-from zoo.cli.output import percent, print_json, print_line, print_table
+from zoo.cli.output import print_json, print_line, print_table
+from zoo.terminal import percent
 
 if TYPE_CHECKING:
     from zoo.engine.plan.plan import Plan
+    from zoo.tasks.base import BaseTask
 
 
 USUAL_AUGMENTATION = "crop,flip"
@@ -43,12 +45,13 @@ def print_plan(plan: Plan) -> None:
     print_table(["", "VALUE", "WHY"], plan.rows())
 
 
-def print_run(folder: Path, run: dict[str, Any], options: str) -> None:
+def print_run(folder: Path, run: dict[str, Any], task: BaseTask, options: str) -> None:
     """Print what a run came to, and the command that uses it.
 
     Args:
         folder: of the run.
         run: content of its `run.json`.
+        task: of the backbone.
         options: that every command on it needs.
     """
     if run["probe"] and run["probe"]["accuracy"]:
@@ -56,11 +59,7 @@ def print_run(folder: Path, run: dict[str, Any], options: str) -> None:
         shown = f"{percent(min(folds))} to {percent(max(folds))}"
         print_line(f"folds {shown} held out in training, at C = {run['probe']['strength']:.3g}")
     for name, metrics in run["metrics"].items():
-        print_line(
-            f"{name:<5} top-1 {percent(metrics['top1'])}, top-5 {percent(metrics['top5'])}, "
-            f"loss {metrics['loss']:.4f} on {metrics['images']:,} images; "
-            f"chance is {percent(run['chance'])}"
-        )
+        print_line(f"{name:<5} {task.metric_line(metrics, run['chance'])}")
     print_line(f"model {folder / run['model']}")
     print_line(f"use   zoo predict {quote(str(folder))} IMAGE...{options}")
 
@@ -146,4 +145,4 @@ def command(
     )
     if not leading():
         return
-    print_json(run) if as_json else print_run(folder, run, settings.naming_backbones())
+    print_json(run) if as_json else print_run(folder, run, job.task, settings.naming_backbones())

@@ -86,8 +86,3 @@ def short_count(number: int | None) -> str:
         if number >= factor:
             return f"{number / factor:.1f}{letter}"
     return str(number)
-
-
-def percent(share: float | None) -> str:
-    """Return a share for people: `69.8 %`."""
-    return "-" if share is None else f"{100 * share:.1f} %"

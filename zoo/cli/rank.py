@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from zoo.cli.group import Settings, ZooCommand
-from zoo.cli.output import percent, print_json, print_table, short_count
+from zoo.cli.output import print_json, print_table, short_count
 from zoo.errors import DataError
+from zoo.terminal import percent
 
 if TYPE_CHECKING:
     from zoo.inference.rank import Rank
@@ -66,22 +67,23 @@ def command(
     that are at hand first. What was computed is kept: a ranking that was stopped goes on, and
     training the winner starts at its head.
     """
-    from zoo.data.all_images import open_every
-    from zoo.engine.training.sources import Pictures
     from zoo.inference.rank import candidates, rank
-    from zoo.tasks.classification.data.sources import open_data
+    from zoo.spec import IMAGE_CLASSIFICATION
+    from zoo.tasks.base import load_task
     from zoo.terminal import Progress
 
     progress, registry = Progress(quiet), settings.registry()
-    every = open_every(data, open_data)
+    task = load_task(registry.task(IMAGE_CLASSIFICATION))
+    every = task.open_all(data)
     if not every.classes:
         raise DataError(f"{every.name} has no classes", "give a folder of class folders")
     for notice in every.notices:
         progress.notice(f"{every.name}: {notice}")
     chosen = candidates(registry, patterns, max_params, limit)
-    pictures = Pictures(1, workers, bad_images)
     found: list[Rank] = []
-    ranks = rank(chosen, every, registry, pictures, progress, device, seed)
+    ranks = rank(
+        chosen, every, registry, progress, device, seed, workers=workers, bad_images=bad_images
+    )
     for number, each in enumerate(ranks, start=1):
         found.append(each)
         said = f"cannot be tried: {each.error}" if each.error else percent(each.accuracy)

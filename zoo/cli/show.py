@@ -9,7 +9,6 @@ import click
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.list import describe
 from zoo.cli.output import (
-    percent,
     print_json,
     print_line,
     print_table,
@@ -19,6 +18,7 @@ from zoo.cli.output import (
 from zoo.registry.licenses import classify, in_words
 from zoo.registry.plain import to_dict
 from zoo.spec import Backbone, Preprocess, Weights
+from zoo.terminal import percent
 
 
 def _describe_weights(backbone: Backbone, weights: Weights) -> dict[str, Any]:

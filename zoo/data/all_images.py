@@ -1,4 +1,4 @@
-"""Every image of a source, whatever split it is in, and whether it has a class or not."""
+"""AllImages image of a source, whatever split it is in, and whether it has a class or not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXPECTED = "give a folder of images, or of class folders"
 
 
 @dataclass(frozen=True)
-class Every:
+class AllImages:
     """All images of a source.
 
     Args:
@@ -35,12 +35,12 @@ class Every:
         return sum(map(len, self.splits))
 
 
-def open_every(source: Any, open_data: Callable[[Any], ImageData]) -> Every:
+def open_all(source: Any, open_data: Callable[[Any], ImageData]) -> AllImages:
     """Find all images of a source.
 
     Args:
         source: as `open_data` takes it, or a folder of images without classes.
-        open_data: opens data as the task has it.
+        open_data: of the task.
 
     Raises:
         DataError: there are none.
@@ -51,10 +51,10 @@ def open_every(source: Any, open_data: Callable[[Any], ImageData]) -> Every:
     if source is not None and (flat := _flat(Path(source))):
         return flat
     data = open_data(source)
-    return Every(data.name, tuple(data.splits.values()), data.classes, data.notices)
+    return AllImages(data.name, tuple(data.splits.values()), data.classes, data.notices)
 
 
-def _flat(root: Path) -> Every | None:
+def _flat(root: Path) -> AllImages | None:
     """Return the images of a folder that has no folders in it; None of any other."""
     if not root.is_dir():
         return None
@@ -68,4 +68,4 @@ def _flat(root: Path) -> Every | None:
     others = len(seen) - len(names)
     notices = (f"left out: {counted(others, 'file')} that are no images",) if others else ()
     split = FileSplit("all", root, tuple(names), (UNKNOWN,) * len(names))
-    return Every(root.absolute().name, (split,), (), notices)
+    return AllImages(root.absolute().name, (split,), (), notices)

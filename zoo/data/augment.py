@@ -7,11 +7,9 @@ own, so that neither the number of workers nor an interruption can change them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
@@ -19,6 +17,7 @@ from torchvision.transforms import InterpolationMode, v2
 from zoo.data.decode import DecodedImage
 from zoo.data.transforms import at_least, prepare
 from zoo.errors import UsageError, did_you_mean
+from zoo.seeding import seeded
 from zoo.spec import Preprocess
 
 # By name: the strength that is taken where none is given, and the largest that means something.
@@ -141,7 +140,7 @@ class Draw:
             DataError: the image is too narrow to resize.
         """
         steps = dict(self.augment.steps) if self.augment else {}
-        with _drawing_from(self.seed, self.epoch, index):
+        with seeded(self.seed, self.epoch, index):
             pixels: Tensor
             if "crop" in steps:
                 image = image.pixels if isinstance(image, DecodedImage) else image
@@ -155,20 +154,7 @@ class Draw:
 
     def while_reading(self, index: int) -> contextlib.AbstractContextManager[None]:
         """Let torch draw what follows from seed, epoch and index while a dataset makes an item."""
-        return _drawing_from(self.seed, self.epoch, index, 1)
-
-
-@contextlib.contextmanager
-def _drawing_from(seed: int, *key: int) -> Iterator[None]:
-    """Let torch draw what follows from seed and key, and then go on as if it had not."""
-    sequence = np.random.SeedSequence(seed, spawn_key=key)
-    generator = torch.default_generator
-    before = generator.get_state()
-    generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
-    try:
-        yield
-    finally:
-        generator.set_state(before)
+        return seeded(self.seed, self.epoch, index, 1)
 
 
 def _crop(image: Image.Image, preprocess: Preprocess, share: float) -> Image.Image:

@@ -48,7 +48,7 @@ class CachedSplit:
         self.split = split
         self.pixels = pixels
         self.state = torch.zeros(len(split), dtype=torch.uint8)
-        self.labels = torch.tensor(list(split.labels), dtype=torch.int64)
+        self.targets: Tensor | None = None
         self.bad: dict[int, BadImage] = {}
 
     def read(
@@ -79,12 +79,16 @@ class CachedSplit:
         for (first, last), batch in zip(bounds, batches, strict=True):
             wanted = positions[first:last]
             self._put(batch, wanted)
-            whole = len(batch.labels) + len(batch.bad) == last - first
+            whole = len(batch) + len(batch.bad) == last - first
             yield batch if whole else self._take(wanted, pinned)
 
     def _put(self, batch: Batch, wanted: Tensor) -> None:
-        """Store what a loader gave of the wanted positions; those that it could not read, too."""
-        self.pixels[batch.indices] = batch.images.permute(0, 2, 3, 1)
+        """Keep what a loader gave of the wanted positions; those that it could not read, too."""
+        self.pixels[batch.indices] = batch.inputs.permute(0, 2, 3, 1)
+        if self.targets is None and len(batch):
+            self.targets = batch.targets.new_zeros((len(self.split), *batch.targets.shape[1:]))
+        if self.targets is not None:
+            self.targets[batch.indices] = batch.targets
         self.state[batch.indices] = CACHED
         unread = wanted[self.state[wanted] == UNREAD]
         for index, bad in zip(unread.tolist(), batch.bad, strict=True):
@@ -96,10 +100,11 @@ class CachedSplit:
         shape = (len(found), *self.pixels.shape[1:])
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
         torch.index_select(self.pixels, 0, found, out=images)
-        labels = self.labels[found]
+        stored = torch.zeros(0, dtype=torch.int64) if self.targets is None else self.targets
+        targets = stored[found]
         return Batch(
             images.permute(0, 3, 1, 2),
-            labels.pin_memory() if pinned else labels,
+            targets.pin_memory() if pinned else targets,
             found,
             tuple(self.bad[index] for index in wanted.tolist() if index in self.bad),
         )

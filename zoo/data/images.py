@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from zoo.data.transforms import prepare_source
+from zoo.data.decode import decode, decode_reduced
+from zoo.data.transforms import at_least, prepare
 from zoo.errors import DataError
 from zoo.spec import Preprocess
 
@@ -32,8 +34,27 @@ def name_of(image: Any) -> str:
     return str(getattr(image, "filename", "") or getattr(image, "name", "") or "image")
 
 
-def prepare_one(image: Any, preprocess: Preprocess) -> Tensor:
-    """Read and prepare an image: `[channels, height, width]`, uint8.
+@dataclass(frozen=True)
+class PreparedImage:
+    """An image as the network takes it, and how to see it in full.
+
+    Args:
+        pixels: `[channels, height, width]`, uint8.
+        size: width and height of the image itself, upright.
+        open: decodes it again in full, as a PIL image of mode RGB.
+    """
+
+    pixels: Tensor
+    size: tuple[int, int]
+    open: Callable[[], Image.Image]
+
+
+def prepare_image(image: Any, preprocess: Preprocess) -> PreparedImage:
+    """Read and prepare an image.
+
+    Args:
+        image: a path, bytes, an open file, a PIL image or a uint8 array.
+        preprocess: size, crop and interpolation.
 
     Raises:
         DataError: it cannot be read.
@@ -43,7 +64,16 @@ def prepare_one(image: Any, preprocess: Preprocess) -> Tensor:
             image = Image.fromarray(image)
         except (TypeError, ValueError) as error:
             raise DataError(f"an array {image.shape} {image.dtype} is no image") from error
-    return check_channels(prepare_source(image, preprocess), preprocess)
+    decoded = decode_reduced(image, at_least(preprocess))
+    size = decoded.size
+    pixels = check_channels(prepare(decoded, preprocess), preprocess)
+    return PreparedImage(pixels, size, lambda: decode(_rewound(image)))
+
+
+def _rewound(image: Any) -> Any:
+    if hasattr(image, "seek") and hasattr(image, "read"):
+        image.seek(0)
+    return image
 
 
 def check_channels(pixels: Tensor, preprocess: Preprocess) -> Tensor:
@@ -67,7 +97,7 @@ def prepare_each(images: Any, preprocess: Preprocess, batch_size: int) -> Iterat
     """
     waiting: list[Tensor] = []
     for image in as_many(images):
-        waiting.append(prepare_one(image, preprocess))
+        waiting.append(prepare_image(image, preprocess).pixels)
         if len(waiting) == batch_size:
             yield torch.stack(waiting)
             waiting = []

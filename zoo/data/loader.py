@@ -16,23 +16,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from zoo.data.augment import Draw
-from zoo.data.dataset import BadImage, Sample, SplitDataset, read_sample
+from zoo.data.dataset import BadImage, Sample, SampleTransform, SplitDataset, read_sample
 from zoo.data.split import Split
 from zoo.errors import EnvironmentProblem, UsageError
-from zoo.spec import Preprocess
 
 __all__ = [
     "BadImage",
     "Batch",
     "batch_bounds",
     "can_use_threads",
-    "epoch_order",
     "load_batches",
     "worker_problem",
 ]
@@ -46,32 +43,32 @@ AHEAD = 2
 
 @dataclass(frozen=True)
 class Batch:
-    """Images that go through the network together.
+    """Samples that go through the network together.
 
     Args:
-        images: `[n, channels, height, width]` in channels-last memory order: uint8, or floats that
+        inputs: `[n, channels, height, width]` in channels-last memory order: uint8, or floats that
             are normalized already.
-        labels: `[n]`, int64.
-        indices: `[n]`, int64: each image's position in the split.
+        targets: `[n, ...]`, as the task collates them.
+        indices: `[n]`, int64: each sample's position in the split.
         bad: those that could not be read, and are not in the tensors; `n` is 0 where all are.
-        digests: sha256 of each image's content; empty where they were not asked for.
+        digests: sha256 of each image's content; empty where they were not requested.
     """
 
-    images: Tensor
-    labels: Tensor
+    inputs: Tensor
+    targets: Tensor
     indices: Tensor
     bad: tuple[BadImage, ...] = ()
     digests: tuple[bytes, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.indices)
 
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory; torch's loader calls this."""
         return replace(
             self,
-            images=self.images.pin_memory(),
-            labels=self.labels.pin_memory(),
+            inputs=self.inputs.pin_memory(),
+            targets=self.targets.pin_memory(),
             indices=self.indices.pin_memory(),
         )
 
@@ -93,16 +90,9 @@ def batch_bounds(count: int, batch_size: int, training: bool = True) -> list[tup
     return list(zip(starts, [*starts[1:], count], strict=True)) if starts else []
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    """Shuffle the positions of `count` images, as a function of seed and epoch alone."""
-    sequence = np.random.SeedSequence(seed, spawn_key=(epoch,))
-    order: list[int] = np.random.Generator(np.random.PCG64(sequence)).permutation(count).tolist()
-    return order
-
-
 def load_batches(
     split: Split,
-    preprocess: Preprocess,
+    transform: SampleTransform,
     order: Sequence[int],
     batch_size: int,
     workers: int = 0,
@@ -118,12 +108,12 @@ def load_batches(
 
     Args:
         split: where the images are.
-        preprocess: how they are resized and cropped; `normalize` comes later.
+        transform: makes tensors of each sample; `normalize` comes later.
         order: positions in the split.
         batch_size: images in a batch, as `batch_bounds` cuts them.
         workers: processes that read; 0 reads in this one.
         pin_memory: whether the batches are in page-locked memory, for copying to a device.
-        draw: changes the pictures at random; None leaves them as they are.
+        draw: the epoch's augmentation; None for none.
         digest: whether to digest their content too.
         training: whether a single image left over joins the batch before.
         threads: of this process that read, in place of workers; where `can_use_threads` says no,
@@ -141,13 +131,13 @@ def load_batches(
         bounds = batch_bounds(len(order), batch_size, training)
     batches = [list(order[first:last]) for first, last in bounds]
     if threads and not workers and can_use_threads(split, draw):
-        read = partial(read_sample, split, preprocess, digest=digest)
+        read = partial(read_sample, split, transform, digest=digest)
         for samples in _read_in_threads(read, batches, threads, ahead):
-            batch = _collate(samples, preprocess)
+            batch = _collate(samples, transform)
             yield batch.pin_memory() if pin_memory else batch
         return
     yield from _read_in_processes(
-        SplitDataset(split, preprocess, draw, digest), batches, workers, pin_memory
+        SplitDataset(split, transform, draw, digest), batches, workers, pin_memory
     )
 
 
@@ -197,7 +187,7 @@ def _read_in_processes(
     loader = DataLoader(
         dataset,
         batch_sampler=batches,
-        collate_fn=partial(_collate, preprocess=dataset.preprocess),
+        collate_fn=partial(_collate, transform=dataset.transform),
         num_workers=workers,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
@@ -243,15 +233,16 @@ def _start_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _collate(items: Sequence[Sample | BadImage], preprocess: Preprocess) -> Batch:
+def _collate(items: Sequence[Sample | BadImage], transform: SampleTransform) -> Batch:
+    preprocess = transform.preprocess
     samples = [item for item in items if isinstance(item, Sample)]
     shape = (len(samples), preprocess.height, preprocess.width, preprocess.channels)
-    images = torch.empty(shape, dtype=samples[0].image.dtype if samples else torch.uint8)
+    images = torch.empty(shape, dtype=samples[0].input.dtype if samples else torch.uint8)
     for row, sample in zip(images, samples, strict=True):
-        row.copy_(sample.image.permute(1, 2, 0))
+        row.copy_(sample.input.permute(1, 2, 0))
     return Batch(
-        images=images.permute(0, 3, 1, 2),
-        labels=torch.tensor([sample.label for sample in samples], dtype=torch.int64),
+        inputs=images.permute(0, 3, 1, 2),
+        targets=transform.collate([sample.target for sample in samples]),
         indices=torch.tensor([sample.index for sample in samples], dtype=torch.int64),
         bad=tuple(item for item in items if isinstance(item, BadImage)),
         digests=tuple(sample.digest for sample in samples if sample.digest),

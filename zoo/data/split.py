@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from PIL import Image
+from torch import Tensor
 
 from zoo.data.decode import DecodedImage, decode, decode_reduced, read_bytes
+from zoo.data.schema import Schema
 from zoo.errors import DataError
+from zoo.seeding import draw_by_name
 
 # What a person may call a split.
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -29,8 +30,11 @@ class Split(ABC):
     """
 
     name: str
-    labels: Sequence[int]
+    labels: Sequence[Any]
+    # Whether several threads of one process may read it at once.
     thread_safe: ClassVar[bool] = False
+    # Whether reading a sample may draw random numbers, as a user's own code may.
+    draws: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -74,6 +78,14 @@ class Split(ABC):
         """
         raise DataError(f"{self.where(index)} may be another picture each time")
 
+    def steps(self, batch_size: int) -> int | None:
+        """Return how many batches come ready made in an epoch; None where zoo makes them."""
+        return None
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield ready-made batches, inputs and targets, where `steps` counts any."""
+        raise DataError(f"the {self.name} split gives samples and no batches")
+
     def counts(self, n_classes: int) -> tuple[int, ...]:
         """How many pictures each class has."""
         counts = [0] * n_classes
@@ -96,8 +108,7 @@ class FileSplit(Split):
     name: str
     root: Path
     paths: tuple[str, ...]
-    labels: tuple[int, ...]
-
+    labels: tuple[Any, ...]
     thread_safe: ClassVar[bool] = True
 
     def path(self, index: int) -> Path:
@@ -142,7 +153,7 @@ class ImageData:
 
     Args:
         name: how a person would call them.
-        classes: names in the order of the labels, the same for every split.
+        schema: what the targets are, the same for every split.
         splits: `train` and `val`, and `test` where there is one.
         fingerprint: sha256 over what tells these images from others; the same wherever they lie.
         notices: what was left out or looks odd, one line each.
@@ -152,13 +163,18 @@ class ImageData:
     """
 
     name: str
-    classes: tuple[str, ...]
+    schema: Schema
     splits: Mapping[str, Split]
     fingerprint: str
     notices: tuple[str, ...]
     reason: str
     deterministic: bool = True
     batch_size: int | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the network's outputs."""
+        return self.schema.classes
 
 
 def draw_held(names: Sequence[str], seed: int, fraction: float) -> set[int]:
@@ -176,8 +192,4 @@ def draw_held(names: Sequence[str], seed: int, fraction: float) -> set[int]:
         The positions of those that were drawn.
     """
     count = min(max(round(len(names) * fraction), 1), len(names) - 1)
-    return set(sorted(range(len(names)), key=lambda place: _draw(seed, names[place]))[:count])
-
-
-def _draw(seed: int, name: str) -> bytes:
-    return hashlib.sha256(f"{seed}\0".encode() + os.fsencode(name)).digest()
+    return draw_by_name(names, seed, count)

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from zoo.cache import trim
-from zoo.data.all_images import Every
-from zoo.engine.features.cache import Keeper, Kept, feature_batch
-from zoo.engine.features.fingerprint import identify
-from zoo.engine.features.store import Shelf
+from zoo.data.all_images import AllImages
+from zoo.engine.features.cache import FeatureCache, FeatureSet, feature_batch
+from zoo.engine.features.fingerprint import network_fingerprint
+from zoo.engine.features.store import FeatureStore
 from zoo.engine.runtime.allocator import reused_memory
-from zoo.engine.training.sources import Pictures
+from zoo.engine.runtime.reader import ImageReader
 from zoo.errors import DataError, UsageError
 from zoo.files import canonical_json, write_bytes, writing
-from zoo.inference.predictor import Model
+from zoo.inference.predictor import Predictor
 from zoo.models.freeze import freeze
 from zoo.registry.plain import to_dict
 from zoo.terminal import Progress
@@ -37,60 +37,67 @@ class Embedded:
     """Features of the images of a source, open for reading.
 
     Args:
-        kept: of each split.
+        features: of each split.
         path: of the main head whose features they are.
         every: the source.
         bad: why, by path, for images that cannot be read.
         forwards: images that went through the backbone.
     """
 
-    kept: tuple[Kept, ...]
+    features: tuple[FeatureSet, ...]
     path: str
-    every: Every
+    every: AllImages
     bad: dict[str, str]
     forwards: int
 
     def __len__(self) -> int:
-        return sum(map(len, self.kept))
+        return sum(map(len, self.features))
 
     @property
     def width(self) -> int:
         """How many numbers an image's features are."""
-        return next(c.width for c in self.kept[0].shelf.columns if c.path == self.path)
+        return next(c.width for c in self.features[0].store.columns if c.path == self.path)
 
     def rows(self) -> Iterator[Tensor]:
         """Yield the features, `[rows, width]` float32 on the CPU, some rows at a time."""
-        for kept in self.kept:
-            for first in range(0, len(kept), ROWS_AT_ONCE):
+        for features in self.features:
+            for first in range(0, len(features), ROWS_AT_ONCE):
                 rows = slice(first, first + ROWS_AT_ONCE)
-                yield kept.column(self.path, rows).float().cpu()
+                yield features.column(self.path, rows).float().cpu()
 
     def labels(self) -> Tensor:
         """Return the label of each row, `[rows]` int64 on the CPU."""
-        return torch.cat([kept.labels.cpu() for kept in self.kept])
+        return torch.cat([features.targets.cpu() for features in self.features])
 
     def paths(self) -> list[str]:
         """Return where each row's image lies."""
         return [
             # A path that is not valid text is shown with its bytes escaped.
             split.where(index).encode(errors="backslashreplace").decode()
-            for split, kept in zip(self.every.splits, self.kept, strict=True)
-            for index in torch.nonzero(kept.row >= 0).flatten().tolist()
+            for split, features in zip(self.every.splits, self.features, strict=True)
+            for index in torch.nonzero(features.row >= 0).flatten().tolist()
         ]
 
 
 @contextmanager
 def embedding(
-    model: Model, every: Every, pictures: Pictures, progress: Progress, limit: int
+    model: Predictor,
+    every: AllImages,
+    progress: Progress,
+    limit: int,
+    *,
+    workers: int = 0,
+    bad_images: str = "error",
 ) -> Iterator[Embedded]:
-    """Have the features of all images, from those kept already and computing the rest.
+    """Open the features of all images, computing those that are not cached.
 
     Args:
         model: a trained one, or a backbone as it was published; its network is frozen.
         every: the images.
-        pictures: how they are read.
         progress: shows how it goes.
-        limit: bytes that kept features may take beside these.
+        limit: bytes that cached features may take beside these.
+        workers: processes that decode.
+        bad_images: `error` or `skip`.
 
     Raises:
         DataError: an image cannot be read, and that is not to be skipped.
@@ -102,14 +109,17 @@ def embedding(
         what = "no head" if not main else f"{len(main)} heads"
         raise UsageError(f"{model.backbone} has {what} to read features at", "choose another")
     freeze(network.module)
-    name, about = identify(network, feature_batch(network.device))
-    with Shelf(name, about) as shelf, reused_memory():
-        if shelf.problem:
-            progress.notice(f"features are kept for this run only: {shelf.problem}")
-        keeper = Keeper(network, pictures, shelf, progress.wrap)
-        kept = tuple(kept for split in every.splits if (kept := keeper.keep(split)))
-        yield Embedded(kept, main[0], every, pictures.bad, network.forwards)
-        path = shelf.path
+    batch = feature_batch(network.device)
+    name, about = network_fingerprint(network, batch)
+    transform = network.task.transform(network.preprocess)
+    reader = ImageReader(transform, network.device, batch, workers, bad_images)
+    with FeatureStore(name, about) as store, reused_memory():
+        if store.problem:
+            progress.notice(f"features are kept for this run only: {store.problem}")
+        cache = FeatureCache(network, reader, store, progress.wrap)
+        features = tuple(each for split in every.splits if (each := cache.compute(split)))
+        yield Embedded(features, main[0], every, reader.bad, network.forwards)
+        path = store.path
     if path is not None:
         trim(limit, keep=path)
 
@@ -125,7 +135,7 @@ def check_format(out: Path) -> None:
         raise UsageError(f"features cannot be written as {out.name}", hint)
 
 
-def write_features(embedded: Embedded, model: Model, out: Path) -> dict[str, Any]:
+def write_features(embedded: Embedded, model: Predictor, out: Path) -> dict[str, Any]:
     """Write features with the paths and classes of their images, and return what was written.
 
     A `.safetensors` holds `features` `[images, width]` float32 and `labels` `[images]` int64, and
@@ -154,8 +164,8 @@ def write_features(embedded: Embedded, model: Model, out: Path) -> dict[str, Any
         "paths": embedded.paths(),
         "splits": [
             split.name
-            for split, kept in zip(embedded.every.splits, embedded.kept, strict=True)
-            for _ in range(len(kept))
+            for split, features in zip(embedded.every.splits, embedded.features, strict=True)
+            for _ in range(len(features))
         ],
     }
     shape = (len(embedded), embedded.width)

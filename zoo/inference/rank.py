@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.data.all_images import Every
+from zoo.data.all_images import AllImages
 from zoo.engine.probe.logistic import fit_probe
-from zoo.engine.training.sources import Pictures
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.inference.embed import Embedded, embedding
-from zoo.inference.predictor import load_features
+from zoo.inference.loading import load_features
 from zoo.models.weights import where
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone
@@ -108,12 +107,14 @@ def _one_of_each(found: list[Backbone]) -> list[Backbone]:
 
 def rank(
     chosen: Sequence[Backbone],
-    every: Every,
+    every: AllImages,
     registry: Registry,
-    pictures: Pictures,
     progress: Progress,
     device: str = "auto",
     seed: int = 0,
+    *,
+    workers: int = 0,
+    bad_images: str = "error",
 ) -> Iterator[Rank]:
     """Try backbones on labelled images, and yield how each does, in the order given.
 
@@ -124,10 +125,11 @@ def rank(
         chosen: which.
         every: the images.
         registry: of the backbones.
-        pictures: how they are read.
         progress: shows how it goes.
         device: where to compute.
         seed: of the folds.
+        workers: processes that decode.
+        bad_images: `error` or `skip`.
 
     Raises:
         DataError: the images have no classes.
@@ -140,7 +142,9 @@ def rank(
         try:
             model = load_features(backbone.id, registry, device)
             limit = int(registry.config.defaults["cache_gib"] * (1 << 30))
-            with embedding(model, every, pictures, progress, limit) as embedded:
+            with embedding(
+                model, every, progress, limit, workers=workers, bad_images=bad_images
+            ) as embedded:
                 accuracy, spread, knn = judge(embedded, seed)
         except ZooError as error:
             yield replace(tried, error=error.message)

@@ -7,7 +7,7 @@ where a network was published without a head, from what arrives there as it runs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,6 @@ from zoo.errors import BrokenBackbone, UsageError, did_you_mean
 from zoo.models.head_factory import PLAIN, HeadStack, MeanPool, NewHead, new_layers
 from zoo.models.plugin_errors import guard
 from zoo.spec import Head, Preprocess, path_steps
-from zoo.tasks.classification.outputs import read_output
 
 
 def find_module(model: nn.Module, path: str) -> nn.Module:
@@ -214,6 +213,7 @@ def replace_heads(
     for path in paths:
         _check_alone(model, path)
     widths = [_width_at(model, path, preprocess) for path in paths]
+    shape = () if new.at is None else _main_shape(run_blank(model, preprocess))
     reference = next(model.parameters())
     for head, path, (width, before) in zip(heads, paths, widths, strict=True):
         old = model.get_submodule(path)
@@ -225,7 +225,7 @@ def replace_heads(
         setattr(model.get_submodule(parent), name, made)
         _set_num_classes(model, path, had, classes)
     if new.at is not None:
-        _check_classes(model, heads, classes, preprocess, new.at)
+        _check_classes(model, classes, preprocess, new.at, (1, classes, *shape[2:]))
     return paths
 
 
@@ -245,12 +245,19 @@ def _width_at(model: nn.Module, path: str, preprocess: Preprocess) -> tuple[int,
 
 
 def _check_classes(
-    model: nn.Module, heads: Sequence[Head], classes: int, preprocess: Preprocess, at: str
+    model: nn.Module, classes: int, preprocess: Preprocess, at: str, expected: tuple[int, ...]
 ) -> None:
     """Refuse a place after which the network does not end in the classes."""
     try:
-        shape = tuple(read_output(run_blank(model, preprocess), heads, training=False).main.shape)
+        shape = _main_shape(run_blank(model, preprocess))
     except BrokenBackbone as error:
         raise UsageError(f"--head-at {at}: the network does not run with it: {error}") from error
-    if shape != (1, classes):
+    if shape != expected:
         raise UsageError(f"--head-at {at}: the network then gives {shape}, not {classes} classes")
+
+
+def _main_shape(output: Any) -> tuple[int, ...]:
+    """Return the shape of a network's main output: the tensor itself, or the first in it."""
+    while isinstance(output, (Mapping, tuple, list)) and output:
+        output = next(iter(output.values() if isinstance(output, Mapping) else output))
+    return tuple(output.shape) if isinstance(output, Tensor) else ()

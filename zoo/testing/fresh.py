@@ -21,11 +21,11 @@ from zoo.testing.findings import Broken
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from zoo.inference.predictor import Model
+    from zoo.inference.predictor import Predictor
 
 
-def logits_of(model: Model, images: Tensor) -> Tensor:
-    """Return what a loaded model says of pictures, before it makes probabilities of it.
+def logits_of(model: Predictor, images: Tensor) -> Tensor:
+    """Return the main outputs of a loaded model for images.
 
     Args:
         model: as `zoo.load` gives it.
@@ -38,10 +38,15 @@ def logits_of(model: Model, images: Tensor) -> Tensor:
 
     assert model.card is not None
     network = Network(
-        model.module, model.card.heads, model.preprocess, torch.device("cpu"), model.card.precision
+        model.module,
+        model.card.heads,
+        model.preprocess,
+        torch.device("cpu"),
+        model.card.precision,
+        model.network.task,
     )
     with in_use(model.module):
-        return network.logits(images).main
+        return network.forward(images).main
 
 
 def in_fresh_process(
@@ -84,7 +89,7 @@ def main(arguments: list[str]) -> None:
     """Load, run and write, as the module says."""
     from safetensors.torch import load_file, save_file
 
-    from zoo.inference.predictor import load_model
+    from zoo.inference.loading import load_model
     from zoo.registry.registry import load_registry
 
     path, batch, out, asked = arguments

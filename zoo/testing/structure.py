@@ -22,7 +22,6 @@ from zoo.models.heads import (
 )
 from zoo.models.input_size import check_size
 from zoo.spec import Head, Weights
-from zoo.tasks.classification.outputs import read_output
 from zoo.testing.findings import Broken, NotApplicable
 from zoo.testing.subject import Subject, run
 
@@ -141,12 +140,16 @@ def outputs_have_the_classes(subject: Subject) -> str:
         model = subject.cut(classes)
         for training in (True, False):
             said = run(model, backbone.preprocess, training)
-            logits = read_output(said, backbone.heads, training, before)
+            outputs = subject.task.read_output(said, backbone.heads, training, before)
             expected = len(further) if training else 0
-            shapes = [tuple(logits.main.shape), *(tuple(extra.shape) for extra, _ in logits.extra)]
+            shapes = [
+                tuple(tensor.shape[:2])
+                for tensor in (outputs.main, *(extra for extra, _ in outputs.auxiliary))
+            ]
             when = "in training" if training else "in use"
-            if len(logits.extra) != expected:
-                raise Broken(f"{when} it gives {len(logits.extra)} further logits, not {expected}")
+            if len(outputs.auxiliary) != expected:
+                many = len(outputs.auxiliary)
+                raise Broken(f"{when} it gives {many} further outputs, not {expected}")
             if set(shapes) != {(2, classes)}:
                 raise Broken(f"{when}, for 2 images and {classes} classes, it gives {shapes}")
     return f"1 tensor in use, {1 + len(further)} in training"
@@ -164,7 +167,7 @@ def wrong_auxiliary_width_is_an_error(subject: Subject) -> str:
     model = subject.cut(classes, heads=1)
     said = run(model, backbone.preprocess, training=True)
     try:
-        read_output(said, backbone.heads, training=True)
+        subject.task.read_output(said, backbone.heads, training=True)
     except BrokenBackbone as error:
         return error.message
     message = f"the main head has {classes} classes, the auxiliary ones have not"

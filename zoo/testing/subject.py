@@ -22,6 +22,7 @@ from zoo.models.heads import head_width, replace_heads, resolve_head
 from zoo.models.input_size import why_not_size
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone, Preprocess
+from zoo.tasks.base import BaseTask, load_task
 from zoo.testing.offline import forbid_network
 
 # Small pictures make a trial short; at less than 64 pixels many a network has one number left for
@@ -47,6 +48,11 @@ class Subject:
     ran: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def task(self) -> BaseTask:
+        """The task of the backbone."""
+        return load_task(self.registry.task(self.backbone.task))
 
     @cached_property
     def folder(self) -> Path:

@@ -15,19 +15,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from zoo.engine.features.hooks import Tap
+from zoo.engine.features.hooks import HeadHooks
 from zoo.engine.plan.plan import Phase
 from zoo.engine.run.artifacts import save_module
 from zoo.engine.runtime.network import Network
-from zoo.engine.training.loop import Best, Course, run_phase
-from zoo.engine.training.sources import PictureLearner, Pictures, Task
-from zoo.inference.predictor import load_model
+from zoo.engine.runtime.reader import ImageReader
+from zoo.engine.training.loop import PhaseContext, run_phase
+from zoo.engine.training.sources import ImageSource, PhaseData
+from zoo.engine.training.state import TrainState
+from zoo.inference.loading import load_model
 from zoo.models.build import build_with_base
 from zoo.models.freeze import freeze, in_use
 from zoo.models.heads import resolve_head
 from zoo.models.provenance import how_made
 from zoo.spec import resolve_target
-from zoo.tasks.classification.data.sources import open_data
 from zoo.testing.findings import Broken, NotApplicable
 from zoo.testing.fresh import logits_of
 from zoo.testing.subject import Subject, noise
@@ -86,7 +87,8 @@ def _begin(subject: Subject, policy: str) -> Network:
     model, _ = build_with_base(subject.backbone, len(CLASSES), weights, seed=1, changes=changes)
     made = how_made(model)
     freeze(model, policy=policy)
-    return Network(model, made.backbone.heads, made.preprocess, torch.device("cpu"), "fp32")
+    cpu = torch.device("cpu")
+    return Network(model, made.backbone.heads, made.preprocess, cpu, "fp32", subject.task)
 
 
 def _features(network: Network, heads: list[str], images: Tensor) -> dict[bool, dict[str, Tensor]]:
@@ -94,9 +96,9 @@ def _features(network: Network, heads: list[str], images: Tensor) -> dict[bool, 
     seen = {}
     for training in (True, False):
         network.module.train(training)
-        with torch.no_grad(), Tap(network.module, heads) as tap:
-            network.logits(images, training)
-        seen[training] = {path: entered.clone() for path, entered in tap.seen.items()}
+        with torch.no_grad(), HeadHooks(network.module, heads) as hooks:
+            network.forward(images, training)
+        seen[training] = {path: entered.clone() for path, entered in hooks.inputs.items()}
     return seen
 
 
@@ -106,19 +108,20 @@ def _train(network: Network, policy: str, images: int, lr: float) -> None:
     labels = torch.arange(images) % len(CLASSES)
     whole = TensorDataset(pictures, labels)
     some = TensorDataset(pictures[:BATCH], labels[:BATCH])
-    data = open_data({"train": whole, "val": some}, classes=len(CLASSES))
-    task = Task(data.splits["train"], data.splits["val"], len(CLASSES), seed=3, batch_size=BATCH)
-    learner = PictureLearner(network, task, Pictures(BATCH, workers=0, bad_images="error"))
+    opened = network.task.open_data({"train": whole, "val": some}, classes=len(CLASSES))
+    splits = opened.splits
+    data = PhaseData(splits["train"], splits["val"], opened.schema, seed=3, batch_size=BATCH)
+    transform = network.task.transform(network.preprocess)
+    source = ImageSource(network, data, ImageReader(transform, network.device, BATCH))
     phase = Phase(policy, policy, 1, "sgd", lr, MOMENTUM, WEIGHT_DECAY, "constant", False)
-    course = Course(
+    context = PhaseContext(
         seed=3,
-        done=0,
         names=[],
         progress=lambda batches, steps, text: batches,
-        loss=torch.nn.functional.cross_entropy,
+        criterion=None,
         report=lambda event: None,
     )
-    run_phase(phase, learner, Best(), course)
+    run_phase(phase, source, TrainState(BATCH), context)
 
 
 def head_trial(subject: Subject) -> Trial:
@@ -205,7 +208,7 @@ def _model_file(subject: Subject) -> tuple[Path, Trial]:
 
 def _logits(network: Network, images: Tensor) -> Tensor:
     with in_use(network.module):
-        return network.logits(images).main
+        return network.forward(images).main
 
 
 def _compare(what: str, expected: Tensor, found: Tensor) -> None:
@@ -245,7 +248,14 @@ def library_loads_it(subject: Subject) -> str:
     except (RuntimeError, ValueError, KeyError) as error:
         raise Broken(f"its library does not load the file: {str(error)[:200]}") from error
     network = trial.network
-    bare = Network(alone, network.heads, network.preprocess, network.device, network.precision)
+    bare = Network(
+        alone,
+        network.heads,
+        network.preprocess,
+        network.device,
+        network.precision,
+        network.task,
+    )
     _compare("its library alone", _logits(network, trial.images), _logits(bare, trial.images))
     return "equal logits without zoo"
 

@@ -11,7 +11,7 @@ import zoo
 from zoo.cache import held
 from zoo.engine.features.cache import Keeper
 from zoo.engine.features.fingerprint import identify
-from zoo.engine.features.store import Shelf
+from zoo.engine.features.store import FeatureStore
 from zoo.engine.runtime.network import Network
 from zoo.engine.training.sources import Pictures
 from zoo.models.freeze import freeze
@@ -103,13 +103,13 @@ def test_where_there_is_no_room_it_is_said_before_anything_is_computed(tinynet, 
     place = torch.device("cpu")
     network = Network(module, made.backbone.heads, made.preprocess, place, "fp32")
     val = open_data(pictures).splits["val"]
-    with Shelf("a") as shelf:
-        keeper = Keeper(network, Pictures(1, 0, "error"), shelf, lambda it, *_: it)
-        assert keeper.why_not(val) is None
+    with FeatureStore("a") as shelf:
+        keeper = FeatureCache(network, Pictures(1, 0, "error"), shelf, lambda it, *_: it)
+        assert keeper.incompatibility(val) is None
         assert shelf.row_bytes == 4 * (16 + 8) + 32
-        assert keeper.no_room(48) is None
+        assert keeper.storage_shortfall(48) is None
         assert shelf.problem is None
-        assert "more than there is room for" in keeper.no_room(10**15)
+        assert "more than there is room for" in keeper.storage_shortfall(10**15)
 
 
 def test_the_name_changes_with_all_that_decides_features(tinynet):

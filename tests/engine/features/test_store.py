@@ -10,15 +10,15 @@ import torch
 
 from zoo.cache import PART, ROWS
 from zoo.engine.features import store
-from zoo.engine.features.store import Shelf
+from zoo.engine.features.store import FeatureStore
 
 WRITE = """
 import os, signal, sys, torch
 from zoo.engine.features import store
-from zoo.engine.features.store import Shelf
+from zoo.engine.features.store import FeatureStore
 store.LEAST_ROWS = 4
 first, count = int(sys.argv[1]), int(sys.argv[2])
-with Shelf("shelf") as shelf:
+with FeatureStore("shelf") as shelf:
     for n in range(first, first + count):
         shelf.add([bytes([n]) * 32], {"fc": torch.full((1, 3), float(n))})
     if sys.argv[3] == "die":
@@ -47,10 +47,10 @@ def test_every_dtype_and_shape_comes_back_bit_for_bit():
         "AuxLogits.fc": torch.randn(5, 3),
         "map": torch.randn(5, 2, 2, 3).to(torch.float16).permute(0, 3, 1, 2),
     }
-    with Shelf("a") as shelf:
+    with FeatureStore("a") as shelf:
         rows = shelf.add(digests(*range(5)), features)
         assert shelf.find(digests(3)).tolist() == [3]
-    with Shelf("a") as again:
+    with FeatureStore("a") as again:
         assert len(again) == 5
         assert again.find(digests(4, 9, 0)).tolist() == [4, -1, 0]
         found = again.gather(rows[[4, 0, 2]])
@@ -61,7 +61,7 @@ def test_every_dtype_and_shape_comes_back_bit_for_bit():
 
 def test_rows_stay_where_they_are_while_more_come(monkeypatch):
     monkeypatch.setattr(store, "LEAST_ROWS", 3)
-    with Shelf("a") as shelf:
+    with FeatureStore("a") as shelf:
         rows = [
             shelf.add(digests(n, n + 100), {"fc": torch.tensor([[float(n)], [n + 0.5]])})
             for n in range(10)
@@ -69,13 +69,13 @@ def test_rows_stay_where_they_are_while_more_come(monkeypatch):
         found = shelf.gather(np.concatenate(rows))["fc"].flatten().tolist()
         assert found == [value for n in range(10) for value in (n, n + 0.5)]
         assert len(shelf.parts) > 1
-    with Shelf("a") as again:
+    with FeatureStore("a") as again:
         places = again.find(digests(7, 107))
         assert again.gather(places)["fc"].flatten().tolist() == [7.0, 7.5]
 
 
 def test_a_shelf_in_memory_leaves_nothing(alone):
-    with Shelf(None) as shelf:
+    with FeatureStore(None) as shelf:
         rows = shelf.add(digests(1), {"fc": torch.ones(1, 2)})
         assert shelf.gather(rows)["fc"].tolist() == [[1.0, 1.0]]
     assert not (alone / "features").exists()
@@ -85,7 +85,7 @@ def test_what_a_killed_process_had_made_whole_stays(alone):
     assert write(0, 10, "die").returncode == -9
     folder = alone / "features/shelf"
     assert [path.name for path in folder.glob(f"*{PART}")]
-    with Shelf("shelf") as shelf:
+    with FeatureStore("shelf") as shelf:
         found = shelf.find([bytes([n]) * 32 for n in range(10)])
         assert len(shelf) == 8
         assert (found >= 0).tolist() == [True] * 8 + [False] * 2
@@ -96,13 +96,13 @@ def test_what_a_killed_process_had_made_whole_stays(alone):
 
 def test_an_interrupted_one_keeps_all_it_made():
     def interrupted():
-        with Shelf("a") as shelf:
+        with FeatureStore("a") as shelf:
             shelf.add(digests(1), {"fc": torch.ones(1, 2)})
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    with Shelf("a") as again:
+    with FeatureStore("a") as again:
         assert again.find(digests(1)).tolist() == [0]
 
 
@@ -112,7 +112,7 @@ def test_two_processes_write_at_once():
         for first in (0, 20)
     ]
     assert [process.wait(100) for process in processes] == [0, 0]
-    with Shelf("shelf") as shelf:
+    with FeatureStore("shelf") as shelf:
         rows = shelf.find([bytes([n]) * 32 for n in range(50)])
         assert shelf.gather(rows)["fc"][:, 2].tolist() == [float(n) for n in range(50)]
         assert len(shelf) == 60  # ten of them twice
@@ -127,7 +127,7 @@ def test_a_damaged_part_is_left_out_and_counted(alone, how):
     whole.unlink()
     if how != "gone":
         whole.write_bytes(data[:-1] if how == "cut" else data + data)
-    with Shelf("shelf") as shelf:
+    with FeatureStore("shelf") as shelf:
         assert len(shelf) == 4
         assert len(shelf.damaged) == 1
         rows = shelf.find([bytes([n]) * 32 for n in range(8)])
@@ -138,10 +138,10 @@ def test_without_room_on_the_disk_it_goes_on_in_memory(alone):
     # A limit on the size of files stands in for the disk; it holds for this process alone.
     code = """
 import resource, signal, sys, torch
-from zoo.engine.features.store import Shelf
+from zoo.engine.features.store import FeatureStore
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-with Shelf("shelf") as shelf:
+with FeatureStore("shelf") as shelf:
     rows = [
         shelf.add([bytes([n]) * 32], {"fc": torch.full((1, 500), float(n))})[0] for n in range(50)
     ]
@@ -159,7 +159,7 @@ with Shelf("shelf") as shelf:
 def test_a_cache_that_cannot_be_written_to_keeps_in_memory(alone, monkeypatch):
     alone.parent.mkdir(exist_ok=True)
     alone.write_text("a file where the folder should be")
-    with Shelf("a") as shelf:
+    with FeatureStore("a") as shelf:
         rows = shelf.add(digests(1), {"fc": torch.ones(1, 2)})
         assert shelf.gather(rows)["fc"].shape == (1, 2)
         assert "cannot write" in shelf.problem
@@ -169,7 +169,7 @@ def test_many_pictures_are_found_in_an_index():
     count = 100_000
     generator = np.random.default_rng(0)
     keys = generator.integers(0, 256, (count, 32), dtype=np.uint8)
-    with Shelf("a") as shelf:
+    with FeatureStore("a") as shelf:
         for first in range(0, count, 10_000):
             some = [bytes(key) for key in keys[first : first + 10_000]]
             shelf.add(some, {"fc": torch.arange(first, first + 10_000.0)[:, None]})
@@ -180,8 +180,8 @@ def test_many_pictures_are_found_in_an_index():
 
 
 def test_what_was_proven_is_remembered():
-    with Shelf("a", {"backbone": "x/y"}) as shelf:
-        shelf.prove("a head", None)
-        shelf.prove("another", "it does more")
-    with Shelf("a") as again:
+    with FeatureStore("a", {"backbone": "x/y"}) as shelf:
+        shelf.record_check("a head", None)
+        shelf.record_check("another", "it does more")
+    with FeatureStore("a") as again:
         assert again.proofs == {"a head": None, "another": "it does more"}

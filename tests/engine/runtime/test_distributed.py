@@ -14,7 +14,7 @@ import torch
 import torch.distributed
 
 import zoo
-from zoo.engine.runtime.distributed import ALONE, Ranks, own_device, shard
+from zoo.engine.runtime.distributed import SINGLE, Ranks, own_device, shard
 from zoo.modelfile import read_model
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
@@ -47,7 +47,7 @@ def test_each_process_has_a_part_of_every_batch():
 
 
 def test_a_gpu_for_each_process():
-    assert own_device(torch.device("cuda:1"), ALONE) == torch.device("cuda:1")
+    assert own_device(torch.device("cuda:1"), SINGLE) == torch.device("cuda:1")
     assert own_device(torch.device("cpu"), Ranks(1, 2, 1)) == torch.device("cpu")
     with pytest.raises(zoo.UsageError, match="cuda:1 for 2 processes"):
         own_device(torch.device("cuda:1"), Ranks(1, 2, 1))

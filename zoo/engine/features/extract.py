@@ -1,4 +1,4 @@
-"""Features: what arrives at a backbone's main head, taken from the network as it runs."""
+"""Features of images that are given one by one: the input of the main head as the network runs."""
 
 from __future__ import annotations
 
@@ -6,32 +6,26 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.data.images import prepare_each
-from zoo.data.transforms import normalize
-from zoo.engine.features.hooks import Tap
+from zoo.engine.features.hooks import HeadHooks
 from zoo.engine.runtime.allocator import reused_memory
-from zoo.engine.runtime.device import autocast, memory_errors
+from zoo.engine.runtime.device import memory_errors
+from zoo.engine.runtime.network import Network
 from zoo.errors import BrokenBackbone, UsageError
 from zoo.models.freeze import in_use
-from zoo.models.heads import resolve_head
-from zoo.models.plugin_errors import guard
-from zoo.models.provenance import Made
+from zoo.models.provenance import how_made
 from zoo.spec import Preprocess
 
 
-def read_features(
-    module: nn.Module, made: Made, images: Any, batch_size: int = 32, precision: str = "fp32"
-) -> Tensor:
+def extract_features(network: Network, images: Any, batch_size: int = 32) -> Tensor:
     """Run images through a network in eval mode, and return what its main head reads.
 
     Args:
-        module: the network; its modes are put back.
-        made: how it was made.
+        network: whose modes are restored.
         images: as `zoo.features` takes them.
         batch_size: images per forward pass.
-        precision: `fp32`, or `bf16` for autocast.
 
     Returns:
         `[images, width]` float32 on the CPU, or more dimensions where the head reads more; of
@@ -39,34 +33,31 @@ def read_features(
 
     Raises:
         DataError: an image cannot be read.
-        UsageError: a tensor is no batch of images.
+        UsageError: a tensor is no batch of images, or the backbone has no head.
         BrokenBackbone: the network fails, or nothing arrives at its head.
     """
-    heads = [head for head in made.backbone.heads if head.role == "main"]
-    paths = [resolve_head(module, head.path) for head in heads]
+    module = network.module
+    pairs = zip(network.paths, network.heads, strict=True)
+    paths = [path for path, head in pairs if head.role == "main"]
     if not paths:
-        raise UsageError(f"{made.backbone.id} has no head to read features at")
-    device = next(module.parameters()).device
+        backbone = how_made(module).backbone.id
+        raise UsageError(f"{backbone} has no head to read features at")
     modes = {part: part.training for part in module.modules()}
     rows: list[Tensor] = []
     try:
         with (
             in_use(module),
-            Tap(module, paths) as tap,
+            HeadHooks(module, paths) as hooks,
             reused_memory(),
             memory_errors("reading features"),
         ):
-            for batch in _batches(images, made.preprocess, batch_size):
-                inputs = batch.to(device)
-                raw = inputs.dtype == torch.uint8
-                inputs = normalize(inputs, made.preprocess) if raw else inputs.float()
-                tap.seen.clear()
-                with guard("the network fails"), autocast(device, precision):
-                    module(inputs)
-                if missing := [path for path in paths if path not in tap.seen]:
+            for batch in _batches(images, network.preprocess, batch_size):
+                hooks.inputs.clear()
+                network.forward(batch if batch.dtype == torch.uint8 else batch.float())
+                if missing := [path for path in paths if path not in hooks.inputs]:
                     raise BrokenBackbone(f"nothing arrives at the head {missing[0]!r}")
-                found = [tap.seen[path].float().cpu() for path in paths]
-                rows.append(found[0] if len(found) == 1 else torch.cat(found, dim=-1))
+                features = [hooks.inputs[path].float().cpu() for path in paths]
+                rows.append(features[0] if len(features) == 1 else torch.cat(features, dim=-1))
     finally:
         for part, mode in modes.items():
             part.training = mode

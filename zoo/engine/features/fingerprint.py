@@ -22,8 +22,8 @@ from zoo.registry.plain import to_dict
 FORMAT = 1
 
 
-def identify(network: Network, batch: int) -> tuple[str, dict[str, Any]]:
-    """Return the name of a network's features, a digest, and what a person wants to know of them.
+def network_fingerprint(network: Network, batch: int) -> tuple[str, dict[str, Any]]:
+    """Return the name of a network's features, a digest, and a description of them.
 
     The name is a digest of all that can change a bit of them: the values of everything outside
     the heads, the modules and the code of their classes, preparation, precision, device, threads,

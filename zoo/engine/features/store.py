@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.cache import DIGEST, INDEX, PART, ROWS, SHELF, features_dir, locked, read_shelf
+from zoo.cache import DIGEST, INDEX, PART, ROWS, SHELF, features_dir, locked, read_store
 from zoo.errors import EnvironmentProblem
 from zoo.files import environment_problem, make_dir, write_bytes
 
@@ -82,7 +82,7 @@ def _record(columns: Sequence[Column]) -> np.dtype[Any]:
     )
 
 
-class Shelf:
+class FeatureStore:
     """Features of one network, by the digest of each picture.
 
     Used as a context, in which it is read and written; what was added is kept when it ends,
@@ -98,7 +98,7 @@ class Shelf:
         self.path = features_dir() / name if name else None
         self.about = dict(about or {})
         self.columns: tuple[Column, ...] = ()
-        self.proofs: dict[str, str | None] = {}
+        self.checks: dict[str, str | None] = {}
         self.parts: list[NDArray[Any]] = []
         self.starts: list[int] = [0]
         self.damaged: list[str] = []
@@ -117,7 +117,7 @@ class Shelf:
         """How many bytes a picture takes."""
         return _record(self.columns).itemsize + DIGEST if self.columns else 0
 
-    def __enter__(self) -> Shelf:
+    def __enter__(self) -> FeatureStore:
         if self.path is not None:
             try:
                 self._clean(self.path)
@@ -125,7 +125,7 @@ class Shelf:
                 self._open(make_dir(self.path))
             except EnvironmentProblem as error:
                 self._stack.close()
-                self.leave_disk(str(error))
+                self.spill_to_memory(str(error))
         return self
 
     def __exit__(
@@ -139,7 +139,7 @@ class Shelf:
         finally:
             self._stack.close()
 
-    def leave_disk(self, reason: str) -> None:
+    def spill_to_memory(self, reason: str) -> None:
         """Keep what comes from now on in memory."""
         self.problem = reason
         self.path = None
@@ -151,8 +151,8 @@ class Shelf:
                 left.unlink(missing_ok=True)
 
     def _open(self, path: Path) -> None:
-        said = read_shelf(path)
-        self.proofs = dict(said.get("proofs", {}))
+        said = read_store(path)
+        self.checks = dict(said.get("proofs", {}))
         self.columns = tuple(
             Column(each["path"], each["dtype"], tuple(each["shape"]))
             for each in said.get("columns", ())
@@ -228,7 +228,7 @@ class Shelf:
         try:
             self._writer.write(records, b"".join(digests))
         except EnvironmentProblem as error:
-            self.leave_disk(str(error))
+            self.spill_to_memory(str(error))
         if self._writer.full:
             self.flush()
         return np.arange(first, first + len(digests))
@@ -241,7 +241,7 @@ class Shelf:
             try:
                 rows = writer.commit(record)
             except EnvironmentProblem as error:
-                self.leave_disk(str(error))
+                self.spill_to_memory(str(error))
                 rows = writer.commit(record)
             self._take(rows, writer.digests())
 
@@ -260,9 +260,9 @@ class Shelf:
             for number, column in enumerate(self.columns)
         }
 
-    def prove(self, what: str, reason: str | None) -> None:
+    def record_check(self, what: str, reason: str | None) -> None:
         """Note that something was tried of the network, and why it does not hold, if it doesn't."""
-        self.proofs[what] = reason
+        self.checks[what] = reason
         self._describe()
 
     def _describe(self) -> None:
@@ -272,11 +272,11 @@ class Shelf:
             {"path": each.path, "dtype": each.dtype, "shape": list(each.shape)}
             for each in self.columns
         ]
-        said = {**self.about, "columns": columns, "proofs": self.proofs}
+        said = {**self.about, "columns": columns, "proofs": self.checks}
         try:
             write_bytes(self.path / SHELF, json.dumps(said, indent=2).encode())
         except EnvironmentProblem as error:
-            self.leave_disk(str(error))
+            self.spill_to_memory(str(error))
 
 
 class _Writer:

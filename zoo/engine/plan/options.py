@@ -215,21 +215,3 @@ def several(value: Any) -> tuple[Any, ...] | None:
     if value is None:
         return None
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
-
-
-def name_of(function: Any) -> str:
-    """Return how a loss is called in a plan: its name, and the settings that it shows."""
-    if function is None:
-        return "cross-entropy"
-    named = getattr(function, "__qualname__", None)
-    if named is not None:
-        return str(named).rpartition("<locals>.")[2]
-    inner = getattr(function, "func", None)  # of functools.partial
-    shown = function.keywords if inner is not None else getattr(function, "__dict__", {})
-    settings = ", ".join(
-        f"{name}={value}"
-        for name, value in shown.items()
-        if isinstance(value, (int, float, str)) and name != "training" and not name.startswith("_")
-    )
-    owner = name_of(inner) if inner is not None else type(function).__name__
-    return f"{owner}({settings})"

@@ -56,7 +56,8 @@ class Plan:
         license_kind: one of `zoo.registry.licenses.KINDS`; None for random weights.
         kwargs: builder arguments.
         preprocess: from image to input.
-        classes: names in the order of the logits.
+        task: name.
+        schema: what the targets are, as plain data.
         head: what replaces the main head: `linear`, or `mlp:...`.
         head_at: paths of what is replaced.
         augment: what is done to training pictures; `none` for nothing.
@@ -86,7 +87,8 @@ class Plan:
     license_kind: str | None
     kwargs: Mapping[str, Any]
     preprocess: Preprocess
-    classes: tuple[str, ...]
+    task: str
+    schema: Mapping[str, Any]
     data: Mapping[str, Any]
     demonstration: bool
     recipe: str
@@ -111,7 +113,13 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain data for JSON."""
-        return asdict(self)
+        # `classes` stands at the top too, where readers of `run.json` look for it.
+        return {**asdict(self), "classes": self.classes}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the network's outputs; empty for a task without classes."""
+        return tuple(self.schema.get("classes", ()))
 
     def changed(self, reason: str, **changes: Any) -> Plan:
         """Return the plan with values changed, and why."""

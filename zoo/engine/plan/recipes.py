@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from zoo.engine.plan.options import OF_THE_LOOP, OPTIMIZER, RECIPES, Options, several
 from zoo.engine.plan.plan import LBFGS, Phase, Plan
 from zoo.errors import UsageError
 from zoo.registry.config import Config
 from zoo.spec import Preprocess
+from zoo.tasks.base import BaseTask
 
 SGD_FACTOR = 10.0
 LATER_FACTOR = 0.1
@@ -64,7 +63,7 @@ class Values:
 
 
 def choose_recipe(
-    values: Values, options: Options, start: Start, changing: str | None
+    values: Values, options: Options, start: Start, changing: str | None, task: BaseTask
 ) -> tuple[str, tuple[str, ...]]:
     """Return the recipe of a training, and the policies of its phases.
 
@@ -73,6 +72,7 @@ def choose_recipe(
         options: as given.
         start: the weights.
         changing: why pictures change from one epoch to the next; None where they do not.
+        task: of the backbone.
 
     Raises:
         UsageError: a probe was asked for, and what it cannot do.
@@ -80,7 +80,7 @@ def choose_recipe(
     if options.train is not None:
         values.reasons["recipe"] = "as given by --train"
         return options.train, (options.train,)
-    against = why_no_probe(options, changing)
+    against = probe_conflict(options, changing, task)
     if options.recipe == "probe" and against is not None:
         message = f"--recipe probe trains no epochs: {against}"
         raise UsageError(message, "leave that out, or give --recipe head")
@@ -96,8 +96,8 @@ def choose_recipe(
     return recipe, RECIPES[recipe]
 
 
-def why_no_probe(options: Options, changing: str | None) -> str | None:
-    """Say what of the options asks for the epoch loop; None where nothing does."""
+def probe_conflict(options: Options, changing: str | None, task: BaseTask) -> str | None:
+    """Return why heads must be trained epoch by epoch; None where they can be solved for."""
     for name in OF_THE_LOOP:
         if getattr(options, name) is not None:
             return f"--{name.replace('_', '-')} is for epochs"
@@ -105,18 +105,8 @@ def why_no_probe(options: Options, changing: str | None) -> str | None:
         return changing
     if options.changes.head.hidden:
         return "a head of several layers has no one optimum"
-    if not is_cross_entropy(options.loss):
-        return "a loss of your own is minimised epoch by epoch"
-    return None
-
-
-def is_cross_entropy(loss: Any) -> bool:
-    """Whether a loss is plain cross-entropy, its classes weighted or not, which a probe finds."""
-    if loss is None:
-        return True
-    return type(loss) is torch.nn.CrossEntropyLoss and (
-        not loss.label_smoothing and loss.reduction == "mean" and loss.ignore_index < 0
-    )
+    probe = task.probe(options.loss)
+    return probe if isinstance(probe, str) else None
 
 
 def probe_phase() -> Phase:

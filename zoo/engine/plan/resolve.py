@@ -9,7 +9,7 @@ from pathlib import Path
 from zoo.data.augment import parse_augment
 from zoo.data.image_cache import bytes_needed, in_words, where_kept
 from zoo.data.split import ImageData, Split
-from zoo.engine.plan.options import Options, name_of
+from zoo.engine.plan.options import Options
 from zoo.engine.plan.plan import Plan
 from zoo.engine.plan.recipes import Start, Values, choose_recipe, phases_of
 from zoo.engine.runtime.device import (
@@ -23,6 +23,7 @@ from zoo.errors import UsageError
 from zoo.registry.config import Config
 from zoo.registry.licenses import classify
 from zoo.spec import Backbone
+from zoo.tasks.base import BaseTask
 
 WORTH_WORKERS = 1000
 
@@ -88,7 +89,12 @@ def kept_splits(data: ImageData, augment: str | None) -> dict[str, Split]:
 
 
 def resolve(
-    backbone: Backbone, options: Options, data: ImageData, start: Start, config: Config
+    backbone: Backbone,
+    options: Options,
+    data: ImageData,
+    start: Start,
+    config: Config,
+    task: BaseTask,
 ) -> Plan:
     """Return the plan of a training.
 
@@ -98,6 +104,7 @@ def resolve(
         data: the images.
         start: the weights.
         config: defaults.
+        task: of the backbone.
 
     Raises:
         UsageError: a device, precision or phase option is unknown.
@@ -111,7 +118,7 @@ def resolve(
     precision, values.reasons["precision"] = resolve_precision(options.precision, device)
     memory_format, values.reasons["memory_format"] = resolve_memory_format(device)
     changing = _changing(options, data)
-    recipe, policies = choose_recipe(values, options, start, changing)
+    recipe, policies = choose_recipe(values, options, start, changing, task)
     images = {name: len(split) for name, split in data.splits.items()}
     new, leaves = options.changes.head, ", ".join(head.module_path for head in backbone.heads)
     values.reasons |= {
@@ -131,14 +138,17 @@ def resolve(
         license_kind=None if start.random else classify(start.license),
         kwargs=dict(start.kwargs),
         preprocess=start.preprocess,
-        classes=data.classes,
+        task=backbone.task,
+        schema=data.schema.to_dict(),
         data={"name": data.name, "fingerprint": data.fingerprint, "images": images},
         demonstration=options.data is None,
         recipe=recipe,
         head=values.take("head", options.head and str(new), "linear", "one new layer"),
         head_at=values.take("head_at", new.at, leaves, "where the classes come from"),
         augment=_augment(values, options),
-        loss=values.take("loss", options.loss and name_of(options.loss), name_of(None), "usual"),
+        loss=values.take(
+            "loss", options.loss and task.loss_name(options.loss), task.loss_name(None), "usual"
+        ),
         views=_views(values, options, policies),
         phases=phases_of(values, options, recipe, policies, start, changing),
         batch_size=(batch_size := _batch_size(values, options, data)),

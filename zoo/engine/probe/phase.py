@@ -1,24 +1,20 @@
-"""The phase of the recipe `probe`: every head at its optimum on kept features."""
+"""The recipe `probe`: every head at its optimum on cached features."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from zoo.engine.features.cache import FeatureLearner, Kept
-from zoo.engine.plan.plan import Phase
+from zoo.engine.features.cache import FeatureSet
 from zoo.engine.probe.logistic import Probe, fit_probe
 from zoo.engine.runtime.network import Network
-from zoo.engine.training.loop import Best
-from zoo.events import EpochEnded
+from zoo.tasks.base import LogisticProbe
 
 
-def why_no_optimum(network: Network) -> str | None:
-    """Say why the heads of a network have no optimum that the probe finds; None where they do."""
+def probe_conflict(network: Network) -> str | None:
+    """Return why a network's heads cannot be solved for; None where they can."""
     for path in network.paths:
         head = network.module.get_submodule(path)
         if not isinstance(head, (nn.Linear, nn.Conv2d)):
@@ -28,81 +24,60 @@ def why_no_optimum(network: Network) -> str | None:
     return None
 
 
-class Columns:
-    """Kept features of one head as a matrix `[rows, width]` that is read in slices.
+class FeatureColumn:
+    """Cached features of one head as a matrix `[rows, width]` that is read in slices.
 
     Args:
-        kept: of the training split.
+        features: of the training split.
         path: of the head.
     """
 
-    def __init__(self, kept: Kept, path: str) -> None:
-        self.kept = kept
+    def __init__(self, features: FeatureSet, path: str) -> None:
+        self.features = features
         self.path = path
-        width = next(c.width for c in kept.shelf.columns if c.path == path)
-        self.shape = (len(kept) * kept.views, width)
+        width = next(c.width for c in features.store.columns if c.path == path)
+        self.shape = (len(features) * features.views, width)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> Tensor:
         """Return some rows, of a slice or of an array of their numbers."""
-        return self.kept.column(self.path, rows)
+        return self.features.column(self.path, rows)
 
 
-def run_probe(
-    phase: Phase,
-    learner: FeatureLearner,
-    best: Best,
-    names: list[str],
-    class_weight: Tensor | None,
-    report: Callable[[EpochEnded], None],
+def fit_heads(
+    network: Network, features: FeatureSet, probe: LogisticProbe, outputs: int, seed: int
 ) -> dict[str, Any]:
-    """Bring every head to its optimum, and update the best.
+    """Set every head to its optimum on cached features.
 
     Args:
-        phase: of the plan.
-        learner: on kept features.
-        best: takes the result.
-        names: entries of the state dict that the heads are.
-        class_weight: `[classes]`; None for all alike.
-        report: told of the one epoch that this counts as.
+        network: whose heads are linear, with a bias.
+        features: of the training split.
+        probe: how to solve.
+        outputs: how many classes there are.
+        seed: of the folds.
 
     Returns:
         How the main head was found, for `run.json`.
     """
-    began = time.perf_counter()
-    network, kept = learner.network, learner.train
-    labels = kept.labels.cpu().repeat_interleave(kept.views)
-    found: list[Probe] = []
+    labels = features.targets.cpu().repeat_interleave(features.views)
+    solved: list[Probe] = []
     for path in network.paths:
-        if all(column.path != path for column in kept.shelf.columns):
+        if all(column.path != path for column in features.store.columns):
             continue  # nothing arrives there
-        probe = fit_probe(
-            Columns(kept, path),
+        solution = fit_probe(
+            FeatureColumn(features, path),
             labels,
-            learner.task.classes,
-            class_weight=class_weight,
-            seed=learner.task.seed,
-            views=kept.views,
+            outputs,
+            class_weight=probe.class_weight,
+            seed=seed,
+            views=features.views,
             device=network.device,
         )
-        _set(network.module.get_submodule(path), probe)
-        found.append(probe)
-    meter, train = learner.validate(), learner.measure(kept).summary()
-    report(
-        EpochEnded(
-            phase=phase.name,
-            epoch=1,
-            epochs=1,
-            lr=0.0,
-            train_loss=train["loss"],
-            metrics=meter.summary(),
-            best=best.offer(meter, learner.module, names),
-            seconds=time.perf_counter() - began,
-        )
-    )
-    return _describe(found[0])
+        _set(network.module.get_submodule(path), solution)
+        solved.append(solution)
+    return _describe(solved[0])
 
 
 @torch.no_grad()

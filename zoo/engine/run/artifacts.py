@@ -7,7 +7,7 @@ import io
 import json
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ import torch
 from torch import nn
 
 from zoo import __version__
+from zoo.data.schema import Schema
 from zoo.engine.plan.plan import Plan
 from zoo.engine.run.prepare import Job
 from zoo.engine.runtime.network import Network
+from zoo.engine.training.state import TrainState
 from zoo.errors import UsageError
 from zoo.events import EpochEnded
 from zoo.files import library_versions, write_bytes
@@ -35,13 +37,14 @@ def _versions() -> dict[str, str]:
 
 def _card(job: Job, metrics: dict[str, Any]) -> ModelCard:
     plan = job.plan
-    kept = ("loss", "top1", "top5", *(job.options.metrics or ()))
-    short = {name: {k: m[k] for k in kept if k in m} for name, m in metrics.items()}
+    columns = (*job.task.columns, *(job.options.metrics or ()))
+    short = {name: {k: m[k] for k in columns if k in m} for name, m in metrics.items()}
     return ModelCard(
         backbone=plan.backbone,
         kwargs=plan.kwargs,
         heads=job.backbone.heads,
-        classes=plan.classes,
+        task=plan.task,
+        schema=job.data.schema.to_dict(),
         preprocess=plan.preprocess,
         precision=plan.precision,
         settings={
@@ -66,9 +69,8 @@ def _card(job: Job, metrics: dict[str, Any]) -> ModelCard:
     )
 
 
-def _history_csv(history: list[EpochEnded], further: Iterable[str]) -> bytes:
+def _history_csv(history: list[EpochEnded], names: Sequence[str]) -> bytes:
     text = io.StringIO()
-    names = ("loss", "top1", "top5", *further)
     columns = (
         "phase",
         "epoch",
@@ -130,9 +132,10 @@ def save_module(
         raise UsageError(message, "give each class one name, in the order of the logits")
     card = ModelCard(
         backbone=made.backbone.id,
+        task=made.backbone.task,
+        schema=Schema(tuple(classes)).to_dict(),
         kwargs=made.kwargs,
         heads=made.backbone.heads,
-        classes=tuple(classes),
         preprocess=made.preprocess,
         precision=precision,
         base=_base(made.base),
@@ -147,29 +150,38 @@ def _base(base: Base) -> dict[str, Any]:
 
 
 def save(
-    job: Job, network: Network, folder: Path, metrics: dict[str, Any], seconds: float
+    job: Job,
+    network: Network,
+    state: TrainState,
+    folder: Path,
+    metrics: dict[str, Any],
+    bad: dict[str, str],
+    seconds: float,
 ) -> dict[str, Any]:
     """Write the run folder, the model file last but one and `run.json` last; return the latter.
 
     Raises:
         EnvironmentProblem: the system refuses.
     """
-    write_bytes(folder / HISTORY, _history_csv(job.history, job.options.metrics or ()))
+    columns = (*job.task.columns, *(job.options.metrics or ()))
+    write_bytes(folder / HISTORY, _history_csv(state.history, columns))
     card = _card(job, metrics)
     digest = write_model(folder / MODEL, network.module.state_dict(), card)
     run = {
         "backbone": job.plan.backbone,
+        "task": job.plan.task,
         "demonstration": job.plan.demonstration,
-        "chance": 1 / len(job.plan.classes),
+        "chance": job.task.chance(job.data.schema),
         "model": MODEL,
         "sha256": digest,
         "metrics": metrics,
         "seconds": seconds,
         "images_per_second": network.forwards / seconds,
         "backbone_forwards": network.forwards,
-        "probe": job.probe,
+        "probe": state.probe,
         "plan": job.plan.to_dict(),
-        "bad_images": job.bad,
+        "adjustments": [asdict(each) for each in state.adjustments],
+        "bad_images": bad,
         "base": asdict(job.base),
         "environment": _environment(job.plan),
     }

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from zoo.data.schema import Schema
 from zoo.data.transforms import denormalize
 from zoo.errors import one_line
 from zoo.events import Event, FirstBatchRead
@@ -108,29 +111,32 @@ class FirstBatch:
     Args:
         observers: of the training.
         preprocess: by which floats were normalized.
-        classes: names in the order of the logits.
+        schema: what the targets are.
     """
 
-    def __init__(
-        self, observers: Observers, preprocess: Preprocess, classes: Sequence[str]
-    ) -> None:
+    def __init__(self, observers: Observers, preprocess: Preprocess, schema: Schema) -> None:
         self.observers = observers
         self.preprocess = preprocess
-        self.classes = tuple(classes)
+        self.schema = schema
         self.wanted = observers.listen(FIRST_BATCH)
 
-    def show(self, images: Tensor, labels: Tensor) -> None:
+    def show(self, images: Tensor, targets: Tensor) -> None:
         """Show a batch if it is the first.
 
         Args:
             images: `[images, channels, height, width]`: uint8, or floats that are normalized.
-            labels: `[images]`.
+            targets: `[images, ...]`.
         """
         if not self.wanted:
             return
         self.wanted = False
         shown = denormalize(images.detach(), self.preprocess).permute(0, 2, 3, 1).cpu()
-        # Over bytes, an array cannot be made writable again.
-        pixels = np.frombuffer(shown.numpy().tobytes(), dtype=np.uint8).reshape(shown.shape)
-        event = FirstBatchRead(pixels, tuple(labels.tolist()), self.classes)
+        pixels, values = (_read_only(each) for each in (shown, targets.cpu()))
+        event = FirstBatchRead(pixels, values, self.schema.to_dict())
         self.observers.tell(FIRST_BATCH, event)
+
+
+def _read_only(tensor: Tensor) -> NDArray[Any]:
+    """Return a copy as an array; over bytes, it cannot be made writable again."""
+    values = tensor.numpy()
+    return np.frombuffer(values.tobytes(), dtype=values.dtype).reshape(values.shape)

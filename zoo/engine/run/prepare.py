@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -17,7 +16,6 @@ from zoo.engine.plan.recipes import Start
 from zoo.engine.plan.resolve import resolve
 from zoo.engine.runtime.distributed import Ranks, join, together
 from zoo.errors import BrokenBackbone, DataError, UsageError, WeightsError
-from zoo.events import EpochEnded
 from zoo.files import environment_problem
 from zoo.models.build import (
     build_network,
@@ -35,8 +33,7 @@ from zoo.models.weights import where
 from zoo.registry.plugins import BUILTIN
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone
-from zoo.tasks.classification.data.sources import open_data
-from zoo.tasks.classification.data.user_dataset import LoaderSplit
+from zoo.tasks.base import BaseTask, load_task
 from zoo.terminal import Progress
 
 CLAIM = ".claim"
@@ -53,11 +50,9 @@ class Job:
     progress: Progress
     data: ImageData
     plan: Plan
+    task: BaseTask
     model: nn.Module | None = None
     base: Base = field(default_factory=lambda: Base("none"))
-    history: list[EpochEnded] = field(default_factory=list)
-    bad: dict[str, str] = field(default_factory=dict)
-    probe: dict[str, Any] | None = None
     began: float = field(default_factory=time.perf_counter)
 
 
@@ -150,12 +145,13 @@ def _load(
     start = _first_start(backbone, options)
     seed = options.seed if options.seed is not None else registry.config.defaults["seed"]
     fraction = registry.config.defaults["val_fraction"]
-    data = open_data(options.data, seed=seed, val_fraction=fraction, classes=options.classes)
+    task = load_task(registry.task(backbone.task))
+    data = task.open_data(options.data, seed=seed, val_fraction=fraction, classes=options.classes)
     check_classes(options, data)
     check_pictures(options, data)
     # Once before the weights, so that a wrong device or option costs no download.
-    plan = resolve(backbone, options, data, start, registry.config)
-    job = Job(backbone, options, registry, progress, data, plan, began=began)
+    plan = resolve(backbone, options, data, start, registry.config, task)
+    job = Job(backbone, options, registry, progress, data, plan, task, began=began)
     if options.data is None:
         progress.notice(f"DEMONSTRATION: no --data was given, so this trains on {data.name}")
     for notice in data.notices:
@@ -191,7 +187,7 @@ def _check_policies(job: Job) -> None:
 def _get_weights(job: Job, start: Start) -> None:
     """Build the network on its weights; in a demonstration, on random ones where need be."""
     backbone, options = job.backbone, job.options
-    classes, seed, changes = len(job.data.classes), job.plan.seed, job.options.changes
+    classes, seed, changes = job.data.schema.outputs, job.plan.seed, job.options.changes
     try:
         job.model, job.base = build_with_base(backbone, classes, start.choice, seed, changes)
     except BrokenBackbone as error:
@@ -220,7 +216,7 @@ def _get_weights(job: Job, start: Start) -> None:
     if job.base.left_out:
         some = ", ".join(job.base.left_out)
         job.progress.notice(f"{start.choice}: left out, of another width than the heads: {some}")
-    job.plan = resolve(backbone, options, job.data, start, job.registry.config)
+    job.plan = resolve(backbone, options, job.data, start, job.registry.config, job.task)
     job.backbone = how_made(job.model).backbone
 
 
@@ -234,7 +230,7 @@ def check_pictures(options: Options, data: ImageData) -> None:
     if files and options.in_chans not in (None, 1, 3):
         message = f"--in-chans {options.in_chans}: image files are read as colour (3) or grey (1)"
         raise UsageError(message, "give other channels as tensors of a Dataset of your own")
-    loads = [name for name, split in data.splits.items() if isinstance(split, LoaderSplit)]
+    loads = [n for n, split in data.splits.items() if split.steps(1) is not None]
     if loads and join().several:
         message = f"a DataLoader (data[{loads[0]!r}]) cannot be shared out to several processes"
         raise UsageError(message, "give its Dataset")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import EnvironmentProblem, UsageError, ZooError
-from zoo.tasks.classification.metrics import Meter
+from zoo.tasks.base import Metric
 from zoo.terminal import told_by_torchrun
 
 Item = TypeVar("Item")
@@ -110,16 +110,15 @@ class Ranks:
             torch.distributed.broadcast_object_list(things, src=0)
         return things[0]  # type: ignore[return-value]
 
-    def total(self, meter: Meter) -> Meter:
-        """Make a meter count what those of all processes have counted, and return it."""
+    def merge(self, metric: Metric) -> Metric:
+        """Merge the metrics of all processes into each, and return this process's."""
         if not self.several:
-            return meter
-        counts = [meter.loss, meter.images, meter.right, meter.in_top5]
-        for count in [*counts, *([] if meter.confusion is None else [meter.confusion])]:
-            torch.distributed.all_reduce(count)
-        if meter.metrics:
-            meter.kept = [pair for kept in self.gather(meter.kept) for pair in kept]
-        return meter
+            return metric
+        for tensor in metric.sums.values():
+            torch.distributed.all_reduce(tensor)
+        for name, items in metric.rows.items():
+            metric.rows[name] = [item for part in self.gather(items) for item in part]
+        return metric
 
     def average(self, buffers: Sequence[Tensor]) -> None:
         """Make batch norm's statistics those of all processes together."""
@@ -131,7 +130,7 @@ class Ranks:
                 torch.distributed.broadcast(tensor, src=0)
 
 
-ALONE = Ranks()
+SINGLE = Ranks()
 
 
 @cache
@@ -142,7 +141,7 @@ def join() -> Ranks:
         OtherProcess: not all of them came.
     """
     if not told_by_torchrun():
-        return ALONE
+        return SINGLE
     ranks = Ranks(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
     # Both, so that what is counted on the CPU keeps no GPU waiting.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

@@ -1,4 +1,4 @@
-"""A network on its device: from pictures to logits, the same in training, evaluation and use."""
+"""A network on its device: one forward pass for training, evaluation and prediction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zoo.models.heads import resolve_head
 from zoo.models.plugin_errors import guard
 from zoo.models.provenance import MADE, Made
 from zoo.spec import Head, Preprocess
-from zoo.tasks.classification.outputs import Logits, read_output
+from zoo.tasks.base import BaseTask, Outputs
 
 
 class Network:
@@ -28,6 +28,10 @@ class Network:
         preprocess: whose mean and std are applied.
         device: where it computes.
         precision: `fp32`, or `bf16` for autocast; the heads compute in float32 in either.
+        task: reads its output.
+
+    Attributes:
+        forwards: samples that went through it, rehearsals included until they are subtracted.
     """
 
     def __init__(
@@ -37,37 +41,45 @@ class Network:
         preprocess: Preprocess,
         device: torch.device,
         precision: str,
+        task: BaseTask,
     ) -> None:
         self.module = module.to(device)
         self.memory_format: torch.memory_format = getattr(torch, resolve_memory_format(device)[0])
         for tensor in [*module.parameters(), *module.buffers()]:
-            if tensor.ndim == 4:  # only pictures have channels to put last
+            if tensor.ndim == 4:  # only image tensors have channels to put last
                 tensor.data = tensor.data.contiguous(memory_format=self.memory_format)
         self.heads = tuple(heads)
         self.paths = tuple(resolve_head(module, head.path) for head in heads)
         self.preprocess = preprocess
         self.device = device
         self.precision = precision
+        self.task = task
         made = module.__dict__.get(MADE)
-        self.classes_before = made.before if isinstance(made, Made) else None
+        self.previous_outputs = made.before if isinstance(made, Made) else None
         self.forwards = 0
-        # What a forward pass is called by; several processes call the module through a wrapper.
-        self.through = module
 
-    def logits(self, images: Tensor, training: bool = False, pad_to: int = 0) -> Logits:
+    def forward(
+        self,
+        images: Tensor,
+        training: bool = False,
+        pad_to: int = 0,
+        through: nn.Module | None = None,
+    ) -> Outputs:
         """Run a batch through the network.
 
         Args:
             images: `[images, channels, height, width]`: uint8, or floats that are normalized.
             training: whether further heads count to the loss; the modules' modes are the caller's.
-            pad_to: put blank images after fewer than so many, and leave what is said of them away:
-                to what digits a kernel rounds depends on the shape of its batch.
+            pad_to: pad a smaller batch with blank images to this size, and drop their outputs: a
+                kernel's rounding depends on the shape of its batch.
+            through: a wrapper around the module that is called instead, such as torch's
+                `DistributedDataParallel`.
 
         Returns:
-            Logits on the network's device, differentiable where gradients are on.
+            Outputs on the network's device, differentiable where gradients are on.
 
         Raises:
-            BrokenBackbone: the network fails, or gives something else than logits.
+            BrokenBackbone: the network fails, or returns what its task cannot read.
         """
         count = len(images)
         self.forwards += count
@@ -78,11 +90,9 @@ class Network:
             on_device = normalize(on_device, self.preprocess)
         inputs = on_device.contiguous(memory_format=self.memory_format)
         with self._guarded(inputs), self.computing():
-            output = self.through(inputs)
-        said = read_output(output, self.heads, training, self.classes_before)
-        if count >= pad_to:
-            return said
-        return Logits(said.main[:count], tuple((extra[:count], w) for extra, w in said.extra))
+            output = (through or self.module)(inputs)
+        outputs = self.task.read_output(output, self.heads, training, self.previous_outputs)
+        return outputs if count >= pad_to else outputs.narrow(count)
 
     def fall_back(self) -> str | None:
         """Compute in fp32 from now on where the network fails in bf16; return why, or None.
@@ -94,7 +104,7 @@ class Network:
         size = self.preprocess.channels, self.preprocess.height, self.preprocess.width
         try:
             with in_use(self.module):
-                self.logits(torch.zeros((2, *size), dtype=torch.uint8))
+                self.forward(torch.zeros((2, *size), dtype=torch.uint8))
         except BrokenBackbone as error:
             self.precision = "fp32"
             return f"the network fails in bf16: {error.message}"
@@ -106,7 +116,7 @@ class Network:
     def computing(self) -> Iterator[None]:
         """Have the module compute in the network's precision, its heads in float32.
 
-        In eight bits, logits of many classes tie, and what a head learned is rounded away.
+        bfloat16 has an 8-bit significand: large outputs tie and small head updates round to zero.
         """
         if self.precision == "fp32":
             yield

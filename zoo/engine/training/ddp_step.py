@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from zoo.engine.runtime.distributed import Ranks
-from zoo.engine.training.sources import PictureLearner
-from zoo.engine.training.step import Room, Step
-from zoo.tasks.classification.outputs import Loss
+from zoo.engine.training.sources import Source
+from zoo.engine.training.state import TrainState
+from zoo.engine.training.step import Step
+from zoo.tasks.base import Criterion, Outputs
 
 REHEARSALS = 2
 # Batch norm's statistics are averaged before each validation, and not sent around in each step.
@@ -22,86 +24,83 @@ _NAME = "forward_sync_buffers" if "forward_sync_buffers" in _KNOWN else "broadca
 NO_BUFFERS: dict[str, Any] = {_NAME: False}
 
 
-class SharedStep(Step):
+class DDPStep(Step):
     """Takes the steps of a phase together with other processes.
 
-    The gradient is that of the mean over the whole batch, however it falls to the processes, since
-    each part counts by its share. A process with nothing to read takes part with pictures that
-    count nothing.
+    The gradient is that of the mean over the whole batch, however it is divided among processes,
+    since each part counts by its share. A process whose part is empty takes part with inputs of
+    weight zero.
 
-    torch exchanges gradients while they are computed, and then no step can begin anew. So the first
-    steps are rehearsed without the others: where memory runs out, and the second time the
-    optimizer's state is there too, the parts are halved before anything is exchanged; and what gets
-    no gradient is known to torch from the first on.
+    torch exchanges gradients while they are computed, and then no step can begin anew. So the
+    first steps are rehearsed without the others: where memory runs out, and the second time the
+    optimizer's state is there too, micro-batches are halved before anything is exchanged; and what
+    gets no gradient is known to torch from the first on.
 
     Args:
-        learner: what runs the batches.
-        optimizer: over the parameters that train.
-        loss: what is minimised, a mean over images.
+        source: runs the batches through the network.
+        state: of the training.
+        criterion: the user's own loss, a mean over samples; None for the task's.
         names: entries of the state dict that the phase can change.
-        room: how many images go through the network at once.
+        on_adjustment: called with a smaller micro-batch size, when memory ran out.
         ranks: this process among the others.
     """
 
     def __init__(
         self,
-        learner: PictureLearner,
-        optimizer: torch.optim.Optimizer,
-        loss: Loss,
+        source: Source,
+        state: TrainState,
+        criterion: Criterion | None,
         names: list[str],
-        room: Room,
+        on_adjustment: Callable[[int], None],
         ranks: Ranks,
     ) -> None:
-        super().__init__(learner, optimizer, loss, names, room)
-        self.network = learner.network
+        super().__init__(source, state, criterion, names, on_adjustment)
+        self.network = source.network
         self.ranks = ranks
         self.parallel: DistributedDataParallel | None = None
+        self.rehearsing = False
         self.rehearsals = 0
-        self.images = 0
 
-    def __call__(self, inputs: Any, labels: Tensor) -> Tensor:
-        """Take a step, and return the loss of this process's images, summed."""
-        self.images = self.ranks.sum(len(labels))
-        if not self.images:
-            return torch.zeros((), device=labels.device)
-        idle = not len(labels)
+    def __call__(self, inputs: Any, targets: Tensor) -> Tensor:
+        """Take a step, and return the loss of this process's samples, summed."""
+        images = self.ranks.sum(len(targets))
+        if not images:
+            return torch.zeros((), device=targets.device)
+        idle = not len(targets)
         if idle:
-            inputs, labels = inputs.new_zeros((2, *inputs.shape[1:])), labels.new_zeros(2)
-        rng = self._remember()
-        self.weight = 0.0 if idle else len(labels) / self.images * self.ranks.world
+            inputs = inputs.new_zeros((2, *inputs.shape[1:]))
+            targets = targets.new_zeros((2, *targets.shape[1:]))
+        rng = self._save()
+        self.weight = 0.0 if idle else len(targets) / images * self.ranks.world
         if self.rehearsals < REHEARSALS:
-            self._rehearse(inputs, labels, rng)
-        mean = self._forward_and_backward(inputs, labels)
+            self._rehearse(inputs, targets, rng)
+        mean = self._accumulate_gradients(inputs, targets)
         if idle:
             self._restore(rng)
         self.optimizer.step()
-        return mean * (self.images / self.ranks.world)
+        return mean * (images / self.ranks.world)
 
-    def _rehearse(self, inputs: Any, labels: Tensor, rng: list[Tensor]) -> None:
-        """Find out in what parts this process's images fit, and what gets a gradient."""
-        parallel, self.parallel = self.parallel, None
-        forwards = self.network.forwards
-        self._fit(inputs, labels, rng)
+    def _rehearse(self, inputs: Any, targets: Tensor, rng: list[Tensor]) -> None:
+        """Find micro-batches that fit this process's memory, and what gets a gradient."""
+        forwards, self.rehearsing = self.network.forwards, True
+        try:
+            self._attempt_until_it_fits(inputs, targets, rng)
+        finally:
+            self.rehearsing = False
         self._restore(rng)
         self.network.forwards = forwards
-        if parallel is None:
+        if self.parallel is None:
             trained = [p for p in self.network.module.parameters() if p.requires_grad]
             unused = self.ranks.sum(sum(parameter.grad is None for parameter in trained))
             self.optimizer.zero_grad(set_to_none=True)
-            parallel = DistributedDataParallel(
+            self.parallel = DistributedDataParallel(
                 self.network.module,
                 find_unused_parameters=unused > 0,
                 **NO_BUFFERS,
             )
-        self.parallel = parallel
         self.rehearsals += 1
 
-    def _said(self, part: Any, last: bool) -> Any:
+    def _forward(self, part: Any, last: bool) -> Outputs:
         # Only what goes through torch's wrapper is exchanged: once, with all that was summed up.
-        if not last or self.parallel is None:
-            return super()._said(part, last)
-        self.network.through = self.parallel
-        try:
-            return super()._said(part, last)
-        finally:
-            self.network.through = self.network.module
+        exchange = last and not self.rehearsing
+        return self.source.forward(part, through=self.parallel if exchange else None)

@@ -2,115 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zoo.data.loader import batch_bounds
 from zoo.engine.runtime.allocator import make_room
+from zoo.engine.training.sources import Source
+from zoo.engine.training.state import TrainState, generators
 from zoo.errors import EnvironmentProblem
 from zoo.models.plugin_errors import is_out_of_memory
-from zoo.tasks.classification.outputs import Logits, Loss, check_logits, classification_loss
-
-if TYPE_CHECKING:
-    from zoo.engine.training.loop import Learner
-
-
-@dataclass
-class Room:
-    """How many images go through the network at once, in all phases of a training.
-
-    Args:
-        size: at most so many; a single one left over joins those before.
-        tell: told of a smaller size, when memory ran out at a larger one.
-    """
-
-    size: int
-    tell: Callable[[int], None]
+from zoo.tasks.base import Criterion, Outputs
 
 
 class Step:
     """Takes the steps of a phase.
 
-    The loss of a batch is the mean over its images, however many parts it goes through the network
-    in: each part's counts by its share of the images. Batch norm sees one part at a time.
+    The loss of a batch is the mean over its samples, however many micro-batches it goes through
+    the network in: each counts by its share of the samples. Batch norm sees one at a time.
 
     Args:
-        learner: what runs the batches.
-        optimizer: over the parameters that train.
-        loss: what is minimised, a mean over images.
+        source: runs the batches.
+        state: whose optimizer steps and whose micro-batch size holds; a single sample left over
+            joins the micro-batch before.
+        criterion: the user's own loss, a mean over samples; None for the task's.
         names: entries of the state dict that the phase can change.
-        room: how many images go through the network at once.
+        on_adjustment: called with a smaller micro-batch size, when memory ran out at a larger one.
     """
 
     def __init__(
         self,
-        learner: Learner,
-        optimizer: torch.optim.Optimizer,
-        loss: Loss,
+        source: Source,
+        state: TrainState,
+        criterion: Criterion | None,
         names: list[str],
-        room: Room,
+        on_adjustment: Callable[[int], None],
     ) -> None:
-        self.learner = learner
-        self.optimizer = optimizer
-        self.loss = loss
-        self.room = room
+        assert state.optimizer is not None
+        self.source = source
+        self.state = state
+        self.optimizer = state.optimizer
+        self.criterion = criterion
+        self.on_adjustment = on_adjustment
         changing = set(names)
-        module = learner.module
+        module = source.module
         self.buffers = [tensor for name, tensor in module.named_buffers() if name in changing]
-        self.before = [tensor.clone() for tensor in self.buffers]
+        self.saved_buffers = [tensor.clone() for tensor in self.buffers]
         self.device = next(module.parameters()).device
-        # Batch norm that trains needs two images where it sees one value of each.
+        # Batch norm that trains needs two samples where it sees one value of each.
         norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        self.least = 2 if norms else 1
+        self.min_size = 2 if norms else 1
         self.checked = False
         self.weight = 1.0
 
-    def __call__(self, inputs: Any, labels: Tensor) -> Tensor:
-        """Take a step, and return the loss of its images, summed.
+    def __call__(self, inputs: Any, targets: Tensor) -> Tensor:
+        """Take a step, and return the loss of its samples, summed.
 
-        Where memory runs out, it begins anew in parts of half the size, from the same state of the
-        generators and of batch norm.
+        Where memory runs out, it begins anew in micro-batches of half the size, from the same
+        state of the generators and of batch norm.
 
         Raises:
-            EnvironmentProblem: memory runs out however small the parts are.
+            EnvironmentProblem: memory runs out however small the micro-batches are.
         """
-        mean = self._fit(inputs, labels, self._remember())
+        mean = self._attempt_until_it_fits(inputs, targets, self._save())
         self.optimizer.step()
-        return mean * len(labels)
+        return mean * len(targets)
 
-    def _fit(self, inputs: Any, labels: Tensor, rng: list[Tensor]) -> Tensor:
-        """Return the loss, its gradients in place, in parts that there is memory for."""
-        while not isinstance(done := self._try(inputs, labels), Tensor):
-            self._halve(len(labels), done)
+    def _attempt_until_it_fits(self, inputs: Any, targets: Tensor, rng: list[Tensor]) -> Tensor:
+        """Return the loss, gradients accumulated, in micro-batches that fit into memory."""
+        while not isinstance(loss := self._attempt(inputs, targets), Tensor):
+            self._halve_micro_batch(len(targets), loss)
             self._restore(rng)
-        return done
+        return loss
 
-    def _try(self, inputs: Any, labels: Tensor) -> Tensor | str:
-        """Return the loss, its gradients in place; or what was said when memory ran out."""
+    def _attempt(self, inputs: Any, targets: Tensor) -> Tensor | str:
+        """Return the loss, gradients accumulated; or the error's text when memory ran out."""
         try:
-            return self._forward_and_backward(inputs, labels)
+            return self._accumulate_gradients(inputs, targets)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            # Not the error itself, whose frames hold the memory.
+            # Not the error itself, whose frames reference the memory.
             return str(error)
 
-    def _forward_and_backward(self, inputs: Any, labels: Tensor) -> Tensor:
+    def _accumulate_gradients(self, inputs: Any, targets: Tensor) -> Tensor:
         self.optimizer.zero_grad(set_to_none=True)
-        total = None
-        for first, last in batch_bounds(len(labels), self.room.size):
-            whole = last - first == len(labels)
+        task, total = self.source.network.task, None
+        for first, last in batch_bounds(len(targets), self.state.micro_batch_size):
+            whole = last - first == len(targets)
             part = inputs if whole else _rows(inputs, first, last)
-            said = self._said(part, last == len(labels))
+            outputs = self._forward(part, last == len(targets))
             if not self.checked:
-                check_logits(said.main)
+                task.check_outputs(outputs)
                 self.checked = True
-            loss = classification_loss(said, labels[first:last], self.loss)
-            share = self.weight * (last - first) / len(labels)
+            loss = _sum(task.loss(outputs, targets[first:last], self.criterion))
+            share = self.weight * (last - first) / len(targets)
             if share != 1:
                 loss = loss * share
             loss.backward()
@@ -119,50 +107,50 @@ class Step:
         assert total is not None
         return total
 
-    def _said(self, part: Any, last: bool) -> Logits:
-        """Run a part of a batch, which may be its last."""
-        return self.learner.logits(part, training=True)
+    def _forward(self, part: Any, last: bool) -> Outputs:
+        """Run a micro-batch, which may be the last of its batch."""
+        return self.source.forward(part)
 
-    def _remember(self) -> list[Tensor]:
+    def _save(self) -> list[Tensor]:
+        """Save the state of batch norm, and return that of the generators."""
         if self.buffers:
-            torch._foreach_copy_(self.before, self.buffers)
-        return [get() for get, _ in self._generators()]
+            torch._foreach_copy_(self.saved_buffers, self.buffers)
+        return [get() for get, _ in generators(self.device)]
 
     def _restore(self, rng: list[Tensor]) -> None:
         if self.buffers:
-            torch._foreach_copy_(self.buffers, self.before)
-        for (_, put), state in zip(self._generators(), rng, strict=True):
+            torch._foreach_copy_(self.buffers, self.saved_buffers)
+        for (_, put), state in zip(generators(self.device), rng, strict=True):
             put(state)
 
-    def _generators(self) -> Iterator[tuple[Callable[[], Tensor], Callable[[Tensor], None]]]:
-        yield torch.get_rng_state, torch.set_rng_state
-        if self.device.type != "cpu":
-            module, device = torch.get_device_module(self.device), self.device
-            yield (
-                lambda: module.get_rng_state(device),
-                lambda state: module.set_rng_state(state, device),
-            )
-
-    def _halve(self, images: int, said: str) -> None:
-        """Make the parts half as large.
+    def _halve_micro_batch(self, images: int, reason: str) -> None:
+        """Halve the micro-batch size.
 
         Raises:
-            EnvironmentProblem: they cannot be smaller.
+            EnvironmentProblem: it cannot be smaller.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        size = min(self.room.size, images)
-        smaller = max(-(-size // 2), self.least)
+        size = min(self.state.micro_batch_size, images)
+        smaller = max(-(-size // 2), self.min_size)
         if smaller >= size:
             message = f"out of memory in training, with {size} image{'s' * (size > 1)} at once"
             hint = "give a smaller --input-size, or a smaller backbone"
             raise EnvironmentProblem(message, hint)
         make_room(self.device)
-        self.room.size = smaller
-        self.room.tell(smaller)
+        self.on_adjustment(smaller)
+        self.state.micro_batch_size = smaller
+
+
+def _sum(parts: dict[str, Tensor]) -> Tensor:
+    """Return the sum of the parts of a loss, in their order."""
+    first, *others = parts.values()
+    for part in others:
+        first = first + part
+    return first
 
 
 def _rows(inputs: Any, first: int, last: int) -> Any:
-    """Return some of a learner's inputs: of a tensor, or of each in a mapping."""
-    if isinstance(inputs, Tensor):
+    """Return some rows of a tensor, a list, or each entry of a mapping."""
+    if isinstance(inputs, (Tensor, list)):
         return inputs[first:last]
     return {name: rows[first:last] for name, rows in inputs.items()}

@@ -1,111 +1,131 @@
-"""Metrics as sums over images, so that no batch size can change them."""
+"""Metrics of image classification, as sums over images."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from zoo.data.schema import Schema
 from zoo.errors import UsageError, one_line
-
-Metrics = Mapping[str, Callable[[Tensor, Tensor], Any]]
+from zoo.tasks.base import Metric, Outputs, UserMetrics
 
 # Of more classes, the confusion matrix would take more memory than the network.
-MOST_CONFUSED = 2000
+MAX_CONFUSION_CLASSES = 2000
 
 
-class Meter:
-    """Counts predictions on the device, and says what they come to.
+class ClassificationMetric(Metric):
+    """Accuracy, cross-entropy and the confusion matrix of a split.
 
     Args:
-        classes: how many there are.
-        device: where logits and labels are.
-        metrics: further ones by name, each called with all logits and labels, on the CPU; they
-            make the meter keep every logit.
+        schema: whose classes the outputs are.
+        device: of logits and labels.
+        further: the user's own metrics by name, called with all logits and labels on the CPU;
+            they make the metric store every logit.
     """
 
-    def __init__(self, classes: int, device: torch.device, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, schema: Schema, device: torch.device, further: UserMetrics | None = None
+    ) -> None:
+        super().__init__()
+        self.names, count = schema.classes, len(schema.classes)
+        self.further = dict(further or {})
+
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.int64, device=device)
 
-        self.classes = classes
-        self.metrics = dict(metrics or {})
-        self.kept: list[tuple[Tensor, Tensor]] = []
-        self.images, self.right, self.in_top5 = zeros(classes), zeros(classes), zeros()
-        self.confusion = zeros(classes**2) if classes <= MOST_CONFUSED else None
-        # MPS has no float64; a sum of losses is then kept on the CPU.
-        place = torch.device("cpu") if device.type == "mps" else device
-        self.loss = torch.zeros((), dtype=torch.float64, device=place)
+        # MPS has no float64.
+        exact = torch.device("cpu") if device.type == "mps" else device
+        self.sums = {
+            "loss": torch.zeros((), dtype=torch.float64, device=exact),
+            "images": zeros(count),
+            "correct": zeros(count),
+            "in_top5": zeros(),
+        }
+        if count <= MAX_CONFUSION_CLASSES:
+            self.sums["confusion"] = zeros(count**2)
+        if self.further:
+            self.rows = {"logits": [], "labels": []}
 
-    def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch.
+    def update(self, outputs: Outputs, targets: Tensor) -> None:
+        """Accumulate a batch.
 
         Args:
-            logits: `[images, classes]`.
-            labels: `[images]`, int64.
+            outputs: logits `[images, classes]`.
+            targets: labels `[images]`, int64.
         """
-        logits = logits.float()
-        loss = cross_entropy(logits, labels, reduction="sum")
-        self.loss += loss.to(self.loss.device, torch.float64)
-        if self.metrics:
-            self.kept.append((logits.cpu(), labels.cpu()))
-        said = logits.argmax(dim=1)
-        ones = torch.ones_like(labels)
-        self.images.index_add_(0, labels, ones)
-        self.right.index_add_(0, labels, (said == labels).long())
-        if self.confusion is not None:
-            self.confusion.index_add_(0, labels * self.classes + said, ones)
-        top = logits.topk(min(5, self.classes), dim=1).indices
-        self.in_top5 += (top == labels[:, None]).any(dim=1).sum()
+        sums, count = self.sums, len(self.names)
+        logits = outputs.main.float()
+        loss = cross_entropy(logits, targets, reduction="sum")
+        sums["loss"] += loss.to(sums["loss"].device, torch.float64)
+        if self.further:
+            self.rows["logits"].append(logits.cpu())
+            self.rows["labels"].append(targets.cpu())
+        predicted = logits.argmax(dim=1)
+        ones = torch.ones_like(targets)
+        sums["images"].index_add_(0, targets, ones)
+        sums["correct"].index_add_(0, targets, (predicted == targets).long())
+        if "confusion" in sums:
+            sums["confusion"].index_add_(0, targets * count + predicted, ones)
+        top = logits.topk(min(5, count), dim=1).indices
+        sums["in_top5"] += (top == targets[:, None]).any(dim=1).sum()
 
-    def summary(self) -> dict[str, float]:
+    def compute(self) -> dict[str, float]:
         """Return `loss` (mean cross-entropy), `top1` and `top5` in 0..1, `images`, and the rest.
 
         With fewer than five classes, `top5` counts all of them.
 
         Raises:
-            UsageError: a metric that the user gave fails, or gives no number.
+            UsageError: the user's own metric fails, or gives no number.
         """
-        images = int(self.images.sum())
+        sums = self.sums
+        images = int(sums["images"].sum())
         count = max(images, 1)
         return self._further() | {
-            "loss": self.loss.item() / count,
-            "top1": int(self.right.sum()) / count,
-            "top5": int(self.in_top5) / count,
+            "loss": sums["loss"].item() / count,
+            "top1": int(sums["correct"].sum()) / count,
+            "top5": int(sums["in_top5"]) / count,
             "images": images,
         }
 
     def _further(self) -> dict[str, float]:
-        """Return what the user's own metrics say."""
-        if not self.kept:
+        """Return the user's own metrics."""
+        if not self.further or not self.rows["labels"]:
             return {}
-        logits, labels = (torch.cat(parts) for parts in zip(*self.kept, strict=True))
-        said = {}
-        for name, metric in self.metrics.items():
+        logits, labels = torch.cat(self.rows["logits"]), torch.cat(self.rows["labels"])
+        values = {}
+        for name, metric in self.further.items():
             try:
-                said[name] = float(metric(logits, labels))
+                values[name] = float(metric(logits, labels))
             except Exception as error:  # their code can raise anything
                 hint = "it is called with all logits and labels of a split"
                 raise UsageError(f"the metric {name} fails: {one_line(error)}", hint) from error
-            if not math.isfinite(said[name]):
-                raise UsageError(f"the metric {name} is {said[name]}", "it must be a number")
-        return said
+            if not math.isfinite(values[name]):
+                raise UsageError(f"the metric {name} is {values[name]}", "it must be a number")
+        return values
 
-    def details(self, names: Sequence[str]) -> dict[str, Any]:
-        """Return the summary, accuracy per class, and the confusion matrix (row: true class).
+    def score(self, values: Mapping[str, float]) -> tuple[float, ...]:
+        """Rank by accuracy, then by loss."""
+        return values["top1"], -values["loss"]
+
+    def report(self) -> dict[str, Any]:
+        """Return the numbers, accuracy per class, and the confusion matrix (row: true class).
 
         With more than 2,000 classes, `confusion` is None.
         """
-        counts = zip(names, self.images.tolist(), self.right.tolist(), strict=True)
+        counts = zip(
+            self.names, self.sums["images"].tolist(), self.sums["correct"].tolist(), strict=True
+        )
         per_class = {
-            name: {"images": images, "top1": right / images if images else None}
-            for name, images, right in counts
+            name: {"images": images, "top1": correct / images if images else None}
+            for name, images, correct in counts
         }
         table = None
-        if self.confusion is not None:
-            table = self.confusion.reshape(self.classes, self.classes).tolist()
-        return {**self.summary(), "per_class": per_class, "confusion": table}
+        if "confusion" in self.sums:
+            count = len(self.names)
+            table = self.sums["confusion"].reshape(count, count).tolist()
+        return {**self.compute(), "per_class": per_class, "confusion": table}

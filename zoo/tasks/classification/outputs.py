@@ -1,13 +1,12 @@
-"""Every output that a network can have, normalised in one place.
+"""Every output that a classifier can have, read in one place; and the loss on it.
 
 A network gives a tensor, a named tuple (Inception, GoogLeNet), a pair of main and distilled
-logits, or a mapping; what stands where is said by the adapter's heads.
+logits, or a mapping; the adapter's heads state what stands where.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,19 +15,7 @@ from torch import Tensor
 from zoo.errors import BrokenBackbone, UsageError, one_line
 from zoo.models.plugin_errors import is_out_of_memory
 from zoo.spec import Head
-
-
-@dataclass(frozen=True)
-class Logits:
-    """What a network said.
-
-    Args:
-        main: `[images, classes]`, what predictions come from.
-        extra: logits that only the loss looks at, each with its weight.
-    """
-
-    main: Tensor
-    extra: tuple[tuple[Tensor, float], ...] = field(default=())
+from zoo.tasks.base import Criterion, Outputs
 
 
 def _pick(output: Any, head: Head) -> Tensor | None:
@@ -52,20 +39,20 @@ def _first(output: Any) -> Any:
 
 
 def read_output(
-    output: Any, heads: Sequence[Head], training: bool, before: int | None = None
-) -> Logits:
-    """Normalise a network's output into main and further logits.
+    output: Any, heads: Sequence[Head], training: bool, previous: int | None = None
+) -> Outputs:
+    """Read main and further logits from a network's output.
 
     Args:
         output: what the network returned.
         heads: of its backbone.
         training: in training a distilled head has a loss of its own; otherwise its logits are
             averaged with the main ones (DeiT, arXiv 2012.12877).
-        before: how many classes the network had before its heads were replaced; what still has as
-            many in training is a head that was left behind. None where nothing was replaced.
+        previous: how many classes the network had before its heads were replaced; what still has
+            as many in training is a head that was not replaced. None where nothing was replaced.
 
     Raises:
-        BrokenBackbone: no logits `[images, classes]` are found in it, or a head was left behind.
+        BrokenBackbone: no logits `[images, classes]` are found in it, or a head was not replaced.
     """
     extra: list[tuple[Tensor, float]] = []
     if isinstance(output, Tensor):
@@ -81,8 +68,8 @@ def read_output(
                 main = (main + logits) / 2
             elif training:
                 extra.append((logits, head.loss_weight))
-        if training and before is not None and isinstance(main, Tensor):
-            _check_left_behind(output, main, [logits for logits, _ in extra], before)
+        if training and previous is not None and isinstance(main, Tensor):
+            _check_all_replaced(output, main, [logits for logits, _ in extra], previous)
     else:
         raise BrokenBackbone(f"the network returned a {type(output).__name__}, not logits")
     if not isinstance(main, Tensor) or main.ndim != 2:
@@ -93,50 +80,49 @@ def read_output(
             what = f"{tuple(logits.shape)} beside {tuple(main.shape)}"
             hint = "every head must be named in the adapter, so that all are replaced together"
             raise BrokenBackbone(f"an auxiliary head gives {what}", hint)
-    return Logits(main, tuple(extra))
+    return Outputs(main, tuple(extra))
 
 
-def _check_left_behind(output: Any, main: Tensor, extra: Sequence[Tensor], before: int) -> None:
+def _check_all_replaced(output: Any, main: Tensor, extra: Sequence[Tensor], previous: int) -> None:
     """Refuse logits of the old number of classes that no head accounts for.
 
     Raises:
-        BrokenBackbone: names where they stand.
+        BrokenBackbone: names their position.
     """
     fields = getattr(output, "_fields", ())
     items = output.items() if isinstance(output, Mapping) else enumerate(output)
     for place, logits in items:
-        if not isinstance(logits, Tensor) or any(logits is said for said in (main, *extra)):
+        if not isinstance(logits, Tensor) or any(logits is each for each in (main, *extra)):
             continue
-        if logits.shape == (len(main), before) and before != main.shape[-1]:
+        if logits.shape == (len(main), previous) and previous != main.shape[-1]:
             name = fields[place] if fields else place
-            message = f"output {name!r} still has {before} classes, the main one {main.shape[-1]}"
+            message = f"output {name!r} still has {previous} classes, the main one {main.shape[-1]}"
             hint = "if it is an auxiliary head, name it in the adapter, so that it is replaced too"
             raise BrokenBackbone(message, hint)
 
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-
 def classification_loss(
-    logits: Logits, labels: Tensor, loss: Loss = torch.nn.functional.cross_entropy
-) -> Tensor:
-    """Return the loss of the main logits plus that of each further one by its weight.
+    outputs: Outputs, labels: Tensor, criterion: Criterion | None = None
+) -> dict[str, Tensor]:
+    """Return the loss of the main logits, and that of each further head by its weight.
 
     Args:
-        logits: what the network said.
+        outputs: logits of the network.
         labels: `[images]`, int64.
-        loss: called with logits `[images, classes]` in float32 and labels, gives a scalar.
+        criterion: called with logits `[images, classes]` in float32 and labels, gives a scalar;
+            None for cross-entropy.
 
     Raises:
-        UsageError: a loss that the user gave fails, or gives something else.
+        UsageError: the user's own loss fails, or gives something else.
     """
-    total = _loss_of(loss, logits.main, labels)
-    for extra, weight in logits.extra:
-        total = total + weight * _loss_of(loss, extra, labels)
-    return total
+    loss = criterion or torch.nn.functional.cross_entropy
+    parts = {"main": _loss_of(loss, outputs.main, labels)}
+    for number, (logits, weight) in enumerate(outputs.auxiliary, start=1):
+        parts[f"auxiliary{number}"] = weight * _loss_of(loss, logits, labels)
+    return parts
 
 
-def _loss_of(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+def _loss_of(loss: Criterion, logits: Tensor, labels: Tensor) -> Tensor:
     try:
         value = loss(logits.float(), labels)
     except Exception as error:  # their code can raise anything
@@ -145,11 +131,11 @@ def _loss_of(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
         hint = "it is called with logits [images, classes] and labels [images], int64"
         raise UsageError(f"the loss fails: {one_line(error)}", hint) from error
     if loss is not torch.nn.functional.cross_entropy:
-        check_loss(value)
+        check_scalar(value)
     return value
 
 
-def check_loss(total: object) -> None:
+def check_scalar(total: object) -> None:
     """Refuse what cannot be minimised, of a loss that the user gave.
 
     Raises:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.data.scan import counted, is_folder, is_image, list_folder, shorten
+from zoo.data.schema import Schema
 from zoo.data.split import SPLITS, FileSplit, ImageData
 from zoo.data.splitting import choose_split, fingerprint, listed
 from zoo.errors import DataError
@@ -64,7 +65,7 @@ def open_folder(root: Path, *, seed: int, val_fraction: float, name: str = "") -
     order = [split for split in ("train", "val", "test") if split in parts]
     return ImageData(
         name=name or root.absolute().name or str(root),
-        classes=classes,
+        schema=Schema(classes),
         splits={part: file_split(part, layout.path(part), parts[part], classes) for part in order},
         fingerprint=fingerprint({part: parts[part] for part in order}),
         notices=tuple(notices),

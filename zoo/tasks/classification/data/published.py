@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zoo.data.scan import shorten
+from zoo.data.schema import Schema
 from zoo.data.split import ImageData, Split, draw_held
 from zoo.data.splitting import choose_split
 from zoo.errors import DataError, UsageError, did_you_mean, one_line
@@ -136,7 +137,7 @@ def open_published(
     splits["test"] = test
     return ImageData(
         name=published.title,
-        classes=classes,
+        schema=Schema(classes),
         splits=splits,
         fingerprint=_fingerprint(splits, classes),
         notices=tuple(notices),

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from zoo.data.scan import counted, shorten
+from zoo.data.schema import Schema
 from zoo.data.split import SPLITS, FileSplit, ImageData
 from zoo.data.splitting import choose_split, fingerprint, listed
 from zoo.errors import DataError, did_you_mean
@@ -86,7 +87,7 @@ def open_table(path: Path, *, seed: int, val_fraction: float) -> ImageData:
     parts = {split: parts[split] for split in ("train", "val", "test") if split in parts}
     return ImageData(
         name=path.name,
-        classes=classes,
+        schema=Schema(classes),
         splits={split: file_split(split, path.parent, parts[split], classes) for split in parts},
         fingerprint=fingerprint(parts),
         notices=tuple(notices),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 
 from zoo.data.decode import decode
 from zoo.data.scan import shorten
+from zoo.data.schema import Schema
 from zoo.data.split import SPLITS, ImageData, Split, draw_held
 from zoo.errors import DataError, UsageError, one_line
 
@@ -43,6 +44,7 @@ class OwnSplit(Split):
     indices: tuple[int, ...]
     labels: tuple[int, ...]
     classes: int
+    draws: ClassVar[bool] = True
 
     def where(self, index: int) -> str:
         """Return the item's position in its dataset."""
@@ -93,6 +95,10 @@ class LoaderSplit(Split):
 
     def __len__(self) -> int:
         return len(self.loader.dataset)  # type: ignore[arg-type]
+
+    def steps(self, batch_size: int) -> int:
+        """Return how many batches the loader gives in an epoch."""
+        return len(self.loader)
 
     def where(self, index: int) -> str:
         """Return the item's position in the loader's dataset."""
@@ -320,7 +326,7 @@ def open_own(
     order = [name for name in ("train", "val", "test") if name in splits]
     return ImageData(
         name=f"your {kind}",
-        classes=names,
+        schema=Schema(names),
         splits={name: splits[name] for name in order},
         fingerprint=_fingerprint({name: splits[name] for name in order}, names),
         notices=(),

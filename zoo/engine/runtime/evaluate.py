@@ -1,0 +1,29 @@
+"""Measuring a network on a split."""
+
+from __future__ import annotations
+
+from zoo.data.split import Split
+from zoo.engine.runtime.distributed import SINGLE, Ranks
+from zoo.engine.runtime.network import Network
+from zoo.engine.runtime.reader import ImageReader
+from zoo.models.freeze import in_use
+from zoo.tasks.base import Metric
+
+
+def evaluate_split(
+    network: Network, split: Split, reader: ImageReader, metric: Metric, ranks: Ranks = SINGLE
+) -> Metric:
+    """Run a split through a network in eval mode, and return the metric of it.
+
+    Args:
+        network: on its device.
+        split: of the data.
+        reader: of the split.
+        metric: new.
+        ranks: this process among those that each measure a part.
+    """
+    with in_use(network.module):
+        for batch in reader.read(split, ranks.share(range(len(split)))):
+            targets = batch.targets.to(network.device, non_blocking=True)
+            metric.update(network.forward(batch.inputs, pad_to=reader.batch_size), targets)
+    return ranks.merge(metric)

@@ -1,0 +1,117 @@
+"""Run every phase of a plan, and restore the best epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from zoo.engine.plan.plan import LBFGS, Phase
+from zoo.engine.probe.phase import fit_heads
+from zoo.engine.training.loop import PhaseContext, run_phase
+from zoo.engine.training.phase_data import PhaseDataFactory
+from zoo.engine.training.sources import FeatureSource, ImageSource
+from zoo.engine.training.state import TrainState
+from zoo.events import EpochEnded
+from zoo.models.freeze import freeze, parse_policy, select
+from zoo.models.state_dict import load_state
+from zoo.tasks.base import Criterion, LogisticProbe, Metric
+
+
+def train(
+    factory: PhaseDataFactory,
+    state: TrainState,
+    criterion: Criterion | None,
+    report: Callable[[EpochEnded], None],
+    on_adjustment: Callable[[int], None],
+) -> Metric:
+    """Run every phase, restore the best epoch, and return its validation.
+
+    Args:
+        factory: creates the source of each phase.
+        state: of the training.
+        criterion: the user's own loss; None for the task's.
+        report: called with each epoch.
+        on_adjustment: called with a smaller micro-batch size, when memory ran out.
+
+    Raises:
+        Diverged: the loss stopped being a number.
+        DataError: an image cannot be read, and bad images are errors.
+    """
+    network, ranks, best = factory.network, factory.ranks, state.best
+    module, task = network.module, network.task
+    if isinstance(criterion, torch.nn.Module):
+        criterion = criterion.to(network.device)
+    for number in range(len(factory.plan.phases)):
+        state.start_phase(number)
+        if best.tensors is not None:
+            load_state(module, best.tensors, strict=False)
+        policy = parse_policy(factory.plan.phases[number].policy)
+        freeze(module, policy=policy)
+        selection = select(module, network.heads, policy)
+        names = [name for name in module.state_dict() if selection.trains(name)]
+        source = factory.create(factory.plan.phases[number], number)
+        phase = factory.plan.phases[number]
+        best.extend(module, names)
+        if source is not None:
+            context = PhaseContext(
+                seed=factory.plan.seed,
+                names=names,
+                progress=factory.progress.wrap,
+                criterion=criterion,
+                report=report,
+                on_adjustment=on_adjustment,
+            )
+            probe = task.probe(criterion)
+            if phase.optimizer == LBFGS and isinstance(source, FeatureSource):
+                assert isinstance(probe, LogisticProbe)
+                solve_phase(phase, source, state, context, probe)
+            elif isinstance(source, ImageSource):
+                run_phase(phase, source, state, replace(context, ranks=ranks))
+            else:
+                run_phase(phase, source, state, context)
+        if not isinstance(source, ImageSource):
+            factory.broadcast_best(best)
+        state.earlier_epochs += phase.epochs
+    assert best.tensors is not None
+    assert best.metric is not None
+    load_state(module, best.tensors, strict=False)
+    return best.metric
+
+
+def solve_phase(
+    phase: Phase,
+    source: FeatureSource,
+    state: TrainState,
+    context: PhaseContext,
+    probe: LogisticProbe,
+) -> None:
+    """Set every head to its optimum on cached features, which counts as one epoch.
+
+    Args:
+        phase: of the plan.
+        source: on cached features.
+        state: of the training; the phase is entered already.
+        context: of the training around it.
+        probe: how to solve.
+    """
+    began = time.perf_counter()
+    state.epoch = 1
+    outputs = source.data.schema.outputs
+    state.probe = fit_heads(source.network, source.train, probe, outputs, source.data.seed)
+    metric, train_loss = source.validate(), source.evaluate(source.train).compute()["loss"]
+    values = metric.compute()
+    context.report(
+        EpochEnded(
+            phase=phase.name,
+            epoch=1,
+            epochs=1,
+            lr=0.0,
+            train_loss=train_loss,
+            metrics=values,
+            best=state.best.update(metric, values, source.module, context.names),
+            seconds=time.perf_counter() - began,
+        )
+    )

@@ -1,0 +1,43 @@
+"""How the terminal shows metrics and predictions of image classification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from zoo.tasks.base import Table
+from zoo.terminal import percent
+
+MAX_MATRIX_CLASSES = 20
+
+
+def prediction_lines(answer: Mapping[str, Any]) -> list[str]:
+    """Return one line per class: probability and name."""
+    return [f"{percent(each['probability']):>7}  {each['class']}" for each in answer["predictions"]]
+
+
+def metric_line(values: Mapping[str, Any], chance: float | None) -> str:
+    """Return accuracy and loss of a split in a line."""
+    return (
+        f"top-1 {percent(values['top1'])}, top-5 {percent(values['top5'])}, "
+        f"loss {values['loss']:.4f} on {values['images']:,} images; chance is {percent(chance)}"
+    )
+
+
+def metric_table(values: Mapping[str, Any]) -> tuple[list[str], Table]:
+    """Return totals, and a table of classes with the confusion matrix where they are few."""
+    lines = [
+        f"images  {values['images']:,}",
+        f"loss    {values['loss']:.4f}",
+        f"top-1   {percent(values['top1'])}",
+        f"top-5   {percent(values['top5'])}",
+    ]
+    per_class, confusion = values["per_class"], values["confusion"]
+    few = confusion is not None and len(per_class) <= MAX_MATRIX_CLASSES
+    numbers = tuple(str(number) for number in range(1, len(per_class) + 1))
+    rows = []
+    for index, (name, each) in enumerate(per_class.items()):
+        counts = tuple(str(count or ".") for count in confusion[index]) if few else ()
+        rows.append((numbers[index], name, str(each["images"]), percent(each["top1"]), *counts))
+    header = ("", "CLASS", "IMAGES", "TOP-1", *(numbers if few else ()))
+    return lines, Table(header, tuple(rows), ("IMAGES", "TOP-1", *numbers))

@@ -1,0 +1,135 @@
+"""Image classification: one class per image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.data.schema import Schema
+from zoo.data.split import ImageData, Split
+from zoo.spec import IMAGE_CLASSIFICATION, Head
+from zoo.tasks.base import (
+    BaseTask,
+    Criterion,
+    LogisticProbe,
+    Outputs,
+    SampleTransform,
+    SourceImage,
+    Table,
+    UserMetrics,
+)
+from zoo.tasks.classification.data.sources import open_data, open_split
+from zoo.tasks.classification.metrics import ClassificationMetric
+from zoo.tasks.classification.outputs import check_logits, classification_loss, read_output
+from zoo.tasks.classification.present import metric_line, metric_table, prediction_lines
+
+
+class ImageClassification(BaseTask):
+    """One class per image: folders of classes, cross-entropy, accuracy."""
+
+    name = IMAGE_CLASSIFICATION
+    columns = ("loss", "top1", "top5")
+    labels: Mapping[str, str] = {"loss": "loss", "top1": "top-1"}
+    reserved = ("loss", "top1", "top5", "images", "per_class", "confusion")
+
+    def open_data(
+        self, source: Any, *, seed: int = 0, val_fraction: float = 0.2, classes: int | None = None
+    ) -> ImageData:
+        """Index images by class; None for the embedded set. See `BaseTask.open_data`."""
+        return open_data(source, seed=seed, val_fraction=val_fraction, classes=classes)
+
+    def open_split(self, source: Any, schema: Schema, split: str | None = None) -> Split:
+        """Index one split, its classes matched by name. See `BaseTask.open_split`."""
+        return open_split(source, schema.classes, split)
+
+    def read_output(
+        self, output: Any, heads: Sequence[Head], training: bool, previous: int | None = None
+    ) -> Outputs:
+        """Read logits `[images, classes]`. See `BaseTask.read_output`."""
+        return read_output(output, heads, training, previous)
+
+    def head_outputs_differ(self, heads: Sequence[Head]) -> str | None:
+        """Refuse distilled networks, which average their heads in evaluation."""
+        if any(head.role == "distill" for head in heads):
+            return "the network combines its heads in evaluation"
+        return None
+
+    def check_outputs(self, outputs: Outputs) -> None:
+        """Refuse probabilities. See `BaseTask.check_outputs`."""
+        check_logits(outputs.main)
+
+    def loss(
+        self, outputs: Outputs, targets: Tensor, criterion: Criterion | None = None
+    ) -> dict[str, Tensor]:
+        """Return cross-entropy of the main and of every further head by its weight."""
+        return classification_loss(outputs, targets, criterion)
+
+    def loss_name(self, criterion: Criterion | None) -> str:
+        """Return `cross-entropy`, or the name of the user's own loss."""
+        return "cross-entropy" if criterion is None else super().loss_name(criterion)
+
+    def metric(
+        self, schema: Schema, device: torch.device, further: UserMetrics | None = None
+    ) -> ClassificationMetric:
+        """Return a metric of accuracy and cross-entropy."""
+        return ClassificationMetric(schema, device, further)
+
+    def probe(self, criterion: Criterion | None) -> LogisticProbe | str:
+        """Return logistic regression where the loss is plain cross-entropy."""
+        if criterion is None:
+            return LogisticProbe()
+        # Only this class: a subclass may compute anything.
+        if type(criterion) is torch.nn.CrossEntropyLoss and (
+            not criterion.label_smoothing
+            and criterion.reduction == "mean"
+            and criterion.ignore_index < 0
+        ):
+            return LogisticProbe(criterion.weight)
+        return "a loss of your own is minimised epoch by epoch"
+
+    def split_targets(self, split: Split, transform: SampleTransform) -> Tensor:
+        """Return the labels of a split, `[images]` int64."""
+        return torch.tensor(list(split.labels), dtype=torch.int64)
+
+    def chance(self, schema: Schema) -> float | None:
+        """Return the accuracy of guessing among equally frequent classes."""
+        return 1 / len(schema.classes)
+
+    def predict(
+        self,
+        outputs: Outputs,
+        images: Sequence[SourceImage],
+        schema: Schema,
+        *,
+        top: int = 5,
+        out: Path | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return the `top` most probable classes of each image: `[{class, probability}]`."""
+        names = schema.classes
+        best = outputs.main.float().softmax(dim=1).topk(min(top, len(names)), dim=1)
+        pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        return [
+            {
+                "predictions": [
+                    {"class": names[index], "probability": value}
+                    for value, index in zip(values, indices, strict=True)
+                ]
+            }
+            for values, indices in pairs
+        ]
+
+    def prediction_lines(self, answer: Mapping[str, Any]) -> list[str]:
+        """Return one line per class."""
+        return prediction_lines(answer)
+
+    def metric_line(self, values: Mapping[str, Any], chance: float | None) -> str:
+        """Return accuracy and loss in a line."""
+        return metric_line(values, chance)
+
+    def metric_table(self, values: Mapping[str, Any]) -> tuple[list[str], Table | None]:
+        """Return totals, classes, and the confusion matrix of a few classes."""
+        return metric_table(values)
