@@ -50,14 +50,14 @@ def test_nothing_installed_is_there(install, zoo_isolated, monkeypatch, capsys):
     install("bad", "open('was-run', 'w'); raise RuntimeError")
     monkeypatch.chdir(zoo_isolated.cache.parent.parent)
     assert [point.name for point in entry_points(group="zoo", name="bad")] == ["bad"]
-    assert zoo_isolated.records == []
+    assert [record.name for record in zoo_isolated.records] == ["tasks"]
     assert zoo.list_backbones() == []
-    assert load_registry(plugins=[]).host.records == []
+    assert load_registry(plugins=[]).host.records == zoo_isolated.records
     for name in ("resnet18", "timm/resnet18", "lite0", "efficientnet-lite0"):
         with pytest.raises(zoo.UnknownBackbone):
             zoo.get(name)
     assert _run(["plugins", "--json"], Settings()) == 0
-    assert json.loads(capsys.readouterr().out) == []
+    assert [plugin["name"] for plugin in json.loads(capsys.readouterr().out)] == ["tasks"]
     assert not list(zoo_isolated.cache.parent.parent.glob("was-run"))
 
 
@@ -106,7 +106,7 @@ def test_it_is_checked_as_a_real_one_is(zoo_isolated, caplog):
     assert zoo_isolated.register("no_such_module.plugin").error.startswith("ModuleNotFoundError")
     assert zoo_isolated.register(Leaves("leafnet"), "leaves").status == "ok"
     again = zoo_isolated.register(Leaves("oaknet"), "leaves")
-    assert (again.status, [r.status for r in zoo_isolated.records].count("ok")) == ("conflict", 1)
+    assert (again.status, [r.status for r in zoo_isolated.records].count("ok")) == ("conflict", 2)
     with pytest.raises(zoo.BrokenPlugin, match="did you mean"):
         zoo.get("junk/leafnet")
     with pytest.raises(TypeError, match="needs a name"):
@@ -126,7 +126,7 @@ def test_a_module_may_be_given_or_named(zoo_isolated, install):
 
 def test_strict_and_switches_are_as_ever(zoo_isolated, monkeypatch):
     zoo_isolated.register(Leaves("leafnet"), "leaves")
-    assert load_registry(["leaves"]).host.records[0].status == "off"
+    assert load_registry(["leaves"]).host.records[-1].status == "off"
     monkeypatch.setenv("ZOO_PLUGINS", "")
     assert zoo.get("leafnet").source == "leaves"
     monkeypatch.setenv("ZOO_STRICT", "1")
@@ -137,7 +137,7 @@ def test_strict_and_switches_are_as_ever(zoo_isolated, monkeypatch):
 def test_builtins_where_asked(zoo_isolated):
     zoo_isolated.register(Leaves("resnet18"), "leaves")
     zoo_isolated.register_builtins("torchvision")
-    assert [r.name for r in zoo_isolated.records] == ["leaves", "torchvision"]
+    assert [r.name for r in zoo_isolated.records] == ["tasks", "leaves", "torchvision"]
     assert zoo.get("resnet18").id == "torchvision/resnet18"
     with pytest.raises(zoo.UsageError, match="'tim' is not built in"):
         zoo_isolated.register_builtins("tim")

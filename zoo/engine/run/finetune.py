@@ -186,7 +186,7 @@ def train(job: Job, network: Network, learners: Learners, observers: Observers) 
     def report(event: EpochEnded) -> None:
         job.history.append(event)
         job.progress.epoch(event)
-        observers.tell("zoo_after_epoch", event)
+        observers.notify("zoo_after_epoch", event)
 
     done, ranks = 0, learners.ranks
     loss = _loss(job, network.device)
@@ -235,7 +235,7 @@ def _run(job: Job, folder: Path, observers: Observers) -> dict[str, Any]:
         job.plan = plan = plan.changed(f"auto: {reason}", precision="fp32")
     pictures = Pictures(plan.batch_size, plan.workers, plan.bad_images, kept=_keep_pictures(job))
     place = str(folder.absolute())
-    observers.tell("zoo_before_fit", FitStarted(plan.backbone, job.plan.to_dict(), place))
+    observers.notify("zoo_before_fit", FitStarted(plan.backbone, job.plan.to_dict(), place))
     first_batch = FirstBatch(observers, network.preprocess, plan.classes)
     with Learners(job, network, pictures, first_batch, ranks) as learners:
         meters = {"val": train(job, network, learners, observers)}
@@ -252,7 +252,7 @@ def _run(job: Job, folder: Path, observers: Observers) -> dict[str, Any]:
     if ranks.rank:
         return ranks.from_first(None)
     run = save(job, network, folder, metrics, seconds)
-    observers.tell("zoo_after_fit", FitEnded(plan.backbone, metrics, seconds, place))
+    observers.notify("zoo_after_fit", FitEnded(plan.backbone, metrics, seconds, place))
     return ranks.from_first(run)
 
 
@@ -272,7 +272,7 @@ def fit(job: Job, announce: Callable[[Path], None] | None = None) -> tuple[Path,
     with others_ending():
         if ranks.rank:
             path: Path = ranks.from_first(None)
-            observers = Observers(job.registry.host, torch.device(job.plan.device), telling=False)
+            observers = Observers(job.registry.host, torch.device(job.plan.device), enabled=False)
             with reused_memory(), memory_errors(f"training {job.backbone.id}"):
                 return path, _run(job, path, observers)
         return _fit_and_write(job, ranks, announce)
@@ -293,7 +293,7 @@ def _fit_and_write(
         place = str(folder.path.absolute())
         event = FitFailed(job.backbone.id, type(error).__name__, str(error), place)
         try:
-            observers.tell("zoo_on_error", event)
+            observers.notify("zoo_on_error", event)
             observers.close()
         finally:
             # An interrupt may arrive while observers are told of another, and while this is done.
