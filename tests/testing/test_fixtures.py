@@ -17,6 +17,7 @@ from zoo.cli.group import Settings
 from zoo.data.sources import EMBEDDED
 from zoo.registry.plugin_scope import current
 from zoo.registry.registry import load_registry
+from zoo.testing.fixtures import reset_caches
 
 
 class Leaves:
@@ -150,6 +151,24 @@ def test_outside_of_it_all_is_as_it_was(request):
     assert current() is not outer
     assert isolated.registry is load_registry() is not before
     assert outer.registries
+
+
+def test_resetting_loads_everything_anew(plugin_file, caplog):
+    from zoo.models.license_notice import tell_terms
+    from zoo.registry.config import load_config
+
+    file = plugin_file("zoo_reset_file", "import zoo\n")
+    before, config = load_registry(plugins=[file]), load_config()
+    module = sys.modules["zoo_reset_file"]
+    for times in (1, 2):
+        caplog.clear()
+        for _ in range(2):
+            tell_terms("CC-BY-NC-4.0", "the weights of leafnet are")
+        assert len(caplog.messages) == 1, times
+        reset_caches()
+    assert load_registry(plugins=[file]) is not before
+    assert load_config() is not config
+    assert sys.modules["zoo_reset_file"] is not module
 
 
 def test_an_author_gets_it_by_installing_zoo(tmp_path):

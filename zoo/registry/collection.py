@@ -60,7 +60,7 @@ class Collection(Results):
 
     def _each(self, plugin: str, result: Any) -> Iterable[Any]:
         if not isinstance(result, Iterable) or isinstance(result, (str, bytes)):
-            raise BrokenPlugin(f"plugin {plugin!r} returned {result!r}, not an iterable"[:240])
+            raise BrokenPlugin(f"plugin {plugin!r} returned {result!r:.80}, not an iterable")
         return result
 
     def _owned(self, plugin: str, item: Any, owner: str) -> Record:
