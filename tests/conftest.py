@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.networks import odd, pictures, plainnet, tinynet  # noqa: F401 - fixtures
-from zoo.registry import config, plugin_scope
-from zoo.registry.plugin_file import _loaded
+from zoo.testing.fixtures import reset_caches
 
 # Two processes of tests share two cores; the threads of each would wait for the other's.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,11 +33,7 @@ def surroundings(monkeypatch, shared_cache, tmp_path_factory) -> None:
     monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard")
     for variable in ("ZOO_STRICT", "ZOO_TRACE_HOOKS"):
         monkeypatch.delenv(variable, raising=False)
-    plugin_scope.current().registries.clear()
-    config.load_config.cache_clear()
-    # Heavy, so not imported for it; where it is, each test is told anew.
-    if terms := sys.modules.get("zoo.models.license_notice"):
-        terms._told.clear()
+    reset_caches()
 
 
 @pytest.fixture
@@ -82,7 +77,7 @@ def install(tmp_path, monkeypatch):
 
 @pytest.fixture
 def plugin_file(tmp_path):
-    """Write a python file for `--plugin`; what is imported of it is forgotten afterwards.
+    """Write a python file for `--plugin`.
 
     Returns a function of its stem and its source.
     """
@@ -94,10 +89,7 @@ def plugin_file(tmp_path):
         file.write_text(textwrap.dedent(source))
         return file
 
-    yield write
-    for stem, file in list(_loaded.items()):
-        if file.is_relative_to(tmp_path):
-            del _loaded[stem], sys.modules[stem]
+    return write
 
 
 @pytest.fixture

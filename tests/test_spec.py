@@ -244,3 +244,28 @@ def test_descriptions_are_hashed_copied_pickled_and_replaced():
             twin.kwargs["stem"]["width"] = 9
     assert json.loads(json.dumps(dataclasses.asdict(backbone)))["kwargs"]["depths"] == [1, 2]
     assert {**backbone.kwargs, "wide": 1}["wide"] == dict(leafnet().weights[1].kwargs)["wide"]
+
+
+@pytest.mark.parametrize(
+    ("name", "summary", "target", "said"),
+    [
+        ("Leaf", "leaves", "leaf:Leaf", "'Leaf' is not a task name"),
+        ("leaf_area", "leaves", "leaf:Leaf", "is not a task name"),
+        ("leaf--area", "leaves", "leaf:Leaf", "is not a task name"),
+        ("-leaf", "leaves", "leaf:Leaf", "is not a task name"),
+        ("leaf", " ", "leaf:Leaf", "a summary of one line"),
+        ("leaf", "leaves\nand more", "leaf:Leaf", "a summary of one line"),
+        ("leaf", "leaves", "leaf.Leaf", "has the target 'leaf.Leaf'"),
+        ("leaf", "leaves", "leaf:", "has the target 'leaf:'"),
+        ("leaf", 5, "leaf:Leaf", "summary must be str"),
+    ],
+)
+def test_a_task_is_checked(name, summary, target, said):
+    with pytest.raises(zoo.UsageError, match=said):
+        zoo.Task(name, summary, target)
+
+
+def test_a_task_that_is_right():
+    task = zoo.Task("leaf-area2", "the area of leaves", "leaf.area:Area.Mean")
+    assert task.with_source("leaf", "plugin leaf").name == "leaf-area2"
+    assert (task.source, task.with_source("leaf", "plugin leaf").source) == ("", "leaf")

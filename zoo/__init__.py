@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         FitStarted,
     )
     from zoo.hookspecs import hookimpl
-    from zoo.spec import Backbone, Family, Head, Preprocess, Weights
+    from zoo.spec import Backbone, Family, Head, Preprocess, Task, Weights
 
 __version__ = "0.1.0"
 
@@ -71,6 +71,7 @@ __all__ = [
     "Preprocess",
     "RegistryError",
     "Run",
+    "Task",
     "UnknownBackbone",
     "UsageError",
     "Weights",

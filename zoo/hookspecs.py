@@ -10,6 +10,13 @@ must import nothing heavy: no torch, no timm.
 A training tells the observing hooks what happens, in its own thread. What they return is of no
 account, and they cannot change it: events are copies, random generators and torch's modes are put
 back after each call, and an observer that raises is a warning.
+
+Hooks are pluggy's, and so are `tryfirst`, `trylast` and wrappers. A wrapper
+(`@zoo.hookimpl(wrapper=True)`) runs around every plugin's implementation: whatever one of them
+raises is that plugin's failure, so that the wrapper runs to its end, and what the wrapper raises
+is its own plugin's. Around a collecting hook it sees one list of records for each plugin, and
+returns what is to be registered instead. A record that has a `source`, changed or not, stays that
+plugin's; one that has none is the wrapper's own.
 """
 
 from __future__ import annotations
@@ -22,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from zoo.events import EpochEnded, FirstBatchRead, FitEnded, FitFailed, FitStarted
-    from zoo.spec import Backbone, Family
+    from zoo.spec import Backbone, Family, Task
 
 hookspec = pluggy.HookspecMarker("zoo")
 hookimpl = pluggy.HookimplMarker("zoo")
@@ -44,6 +51,26 @@ def zoo_register_backbones() -> Iterable[Backbone | Family]:
                 builder="leafnet.model:build",
                 heads=(zoo.Head("classifier[6]"),),
                 preprocess=zoo.Preprocess(size=224),
+            )
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def zoo_register_tasks() -> Iterable[Task]:
+    """Yield the tasks that this plugin brings: what a network can be trained to predict.
+
+    Called once per process, when the registry is first needed. A name belongs to one plugin: a
+    built-in task keeps its own, and of two other plugins the first in loading order has it. The
+    later one is left out whole, as where anything about a task is wrong, with one line of warning.
+
+    Example:
+        @zoo.hookimpl
+        def zoo_register_tasks():
+            yield zoo.Task(
+                name="leaf-counting",
+                summary="the number of leaves on each image",
+                target="leafnet.counting:LeafCounting",
             )
     """
     raise NotImplementedError

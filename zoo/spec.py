@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo.errors import BrokenPlugin, UsageError, did_you_mean, one_line
 from zoo.records import FrozenDict, settle
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import nn
+
+Owned = TypeVar("Owned")
 
 IMAGE_CLASSIFICATION = "image-classification"
 ROLES = ("main", "aux", "distill")
@@ -216,7 +218,7 @@ class Backbone:
         preprocess: the default; weights may state their own.
         weights: what is published, the default first.
         kwargs: builder arguments.
-        task: `image-classification` is the one that zoo trains.
+        task: name of what it is trained for; a plugin may register others (`zoo.Task`).
         params: how many parameters the published network has; None where not known.
         license: licence of the default weights, for those that state none themselves; by default
             read from them.
@@ -345,11 +347,7 @@ class Backbone:
 
     def with_source(self, source: str, origin: str) -> Backbone:
         """Return the same description under its owner's name."""
-        # Not `replace`, which would check every field again, for each backbone of each `zoo list`.
-        owned = copy(self)
-        for name, value in (("source", source), ("plugin", source), ("origin", origin)):
-            object.__setattr__(owned, name, value)
-        return owned
+        return _with_owner(self, source=source, plugin=source, origin=origin)
 
 
 @dataclass(frozen=True)
@@ -360,10 +358,61 @@ class Family:
         distribution: the installed distribution whose version the catalogue belongs to.
         catalogue: `"package.module:function"`, called without arguments, yielding `Backbone`s. It
             may import the library; it runs in a process of its own, and its answer is kept.
+        source: the plugin's entry-point name; set by the registry.
     """
 
     distribution: str
     catalogue: str
+    source: str = ""
 
     def __post_init__(self) -> None:
         settle(self)
+
+    def with_source(self, source: str, origin: str) -> Family:
+        """Return the same description under its owner's name."""
+        return _with_owner(self, source=source)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network is trained to predict: it decides data, loss, metric and predictions.
+
+    Args:
+        name: unique among all plugins: lower-case letters, digits and hyphens.
+        summary: what it predicts, in one line.
+        target: `"package.module:ClassName"` of what implements it; imported only when it is used.
+        source: the plugin's entry-point name; set by the registry.
+        plugin: the same, as a backbone has it; set by the registry.
+        origin: what registered it, in words; set by the registry.
+    """
+
+    name: str
+    summary: str
+    target: str
+    source: str = ""
+    plugin: str = ""
+    origin: str = ""
+
+    def __post_init__(self) -> None:
+        settle(self)
+        if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", self.name):
+            hint = "lower-case letters, digits and hyphens only, like image-classification"
+            raise UsageError(f"{self.name!r} is not a task name", hint)
+        if not self.summary.strip() or len(self.summary.splitlines()) != 1:
+            raise UsageError(f"task {self.name!r} needs a summary of one line")
+        if not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", self.target):
+            hint = 'write it as "package.module:ClassName"'
+            raise UsageError(f"task {self.name!r} has the target {self.target!r}", hint)
+
+    def with_source(self, source: str, origin: str) -> Task:
+        """Return the same description under its owner's name."""
+        return _with_owner(self, source=source, plugin=source, origin=origin)
+
+
+def _with_owner(record: Owned, **owner: str) -> Owned:
+    """Return a copy of a record under its owner's name."""
+    # Not `replace`, which would check every field again, for each backbone of each `zoo list`.
+    owned = copy(record)
+    for name, value in owner.items():
+        object.__setattr__(owned, name, value)
+    return owned

@@ -33,6 +33,7 @@ def test_without_a_command_it_lists(cli):
     assert out.split()[:3] == ["NAME", "PACKAGE", "STATUS"]
     code, out, _ = cli("plugins", "--json")
     keys = ["name", "version", "status", "backbones", "error", "seconds", "distribution"]
+    keys += ["tasks"]
     assert [list(item) for item in json.loads(out)] == [keys] * len(json.loads(out))
 
 

@@ -33,6 +33,7 @@ def test_one_that_works(cli, install):
         "backbones": 2,
         "error": None,
         "distribution": "plugin-leaf",
+        "tasks": [],
         "module": "plugin_leaf",
         "file": None,
         "hooks": ["zoo_after_fit", "zoo_register_backbones"],

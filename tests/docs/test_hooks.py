@@ -12,6 +12,7 @@ from tests.docs.hook_reference import meanings, read_hooks, render
 from tests.docs.passages import DOCS, read_page
 from zoo import hookspecs
 from zoo.data.loader import epoch_order
+from zoo.registry.registry import load_registry
 
 HOOKS = read_hooks()
 OBSERVING = [hook for hook in HOOKS if hook.event]
@@ -73,8 +74,8 @@ def test_every_hook_says_what_it_is(hook):
 @pytest.fixture
 def leafnet(install, tmp_path) -> str:
     """Install the network of the collecting example, described by that example to the letter."""
-    (example,) = (hook.example for hook in HOOKS if not hook.event)
-    install("leafnet", example)
+    backbones, tasks = (hook.example for hook in HOOKS if not hook.event)
+    install("leafnet", f"{backbones}\n\n\n{tasks.removeprefix('import zoo')}")
     package = tmp_path / "site" / "leafnet"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -151,6 +152,8 @@ def test_every_example_runs(workplace, told):
     assert said_of_failure["zoo_after_fit"] == []
 
 
-def test_the_collecting_example_describes_what_is_built(leafnet):
+def test_the_collecting_examples_describe_what_is_built_and_trained(leafnet):
     backbone = zoo.get(leafnet)
     assert backbone.build(classes=3).classifier[6].out_features == 3
+    task = load_registry().task("leaf-counting")
+    assert (task.source, task.target) == ("leafnet", "leafnet.counting:LeafCounting")

@@ -25,8 +25,7 @@ import pytest
 
 from tests.docs.passages import Block, joined
 from zoo.cli import main
-from zoo.registry import plugin_file as pluginfile
-from zoo.registry import plugin_scope
+from zoo.testing.fixtures import reset_caches
 
 
 def file_named_by(block: Block) -> str | None:
@@ -61,11 +60,10 @@ class Workshop:
 
     def forget(self) -> None:
         """Make this process as new: nothing is imported from the folder, no registry is made."""
-        pluginfile._loaded.clear()
+        reset_caches()
         for name, module in list(sys.modules.items()):
             if (getattr(module, "__file__", None) or "").startswith(f"{self.folder}/"):
                 del sys.modules[name]
-        plugin_scope.current().registries.clear()
         importlib.invalidate_caches()
 
     def execute(self, block: Block) -> None:

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 import zoo
 from zoo.modelfile import KEY, read_model
 from zoo.models.weights import fetch
-from zoo.registry import config, plugin_scope
 from zoo.tasks.classification.data.sources import EMBEDDED
+from zoo.testing.fixtures import reset_caches
 
 PLUGIN = """
     import zoo
@@ -192,8 +192,7 @@ def derived(file, *, stated="", place=None):
         f'[[backbones."house/leaf".weights]]\ntag = "v1"\n{place}\n'
         f'sha256 = "{digest}"\nlike = "none"\nnum_classes = 3\n'
     )
-    plugin_scope.current().registries.clear()
-    config.load_config.cache_clear()
+    reset_caches()
     return zoo.get("house/leaf")
 
 

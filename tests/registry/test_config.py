@@ -4,13 +4,14 @@ import pytest
 
 import zoo
 from zoo.registry import config
+from zoo.testing.fixtures import reset_caches
 
 
 def user_file(text):
     path = config.config_dir() / "registry.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-    config.load_config.cache_clear()
+    reset_caches()
     return path
 
 

@@ -7,7 +7,8 @@ import torch
 
 import zoo
 from zoo.engine.run.observers import Observers
-from zoo.registry.hook_trace import traced
+from zoo.registry.hook_manager import Outcome
+from zoo.registry.hook_trace import print_outcome
 from zoo.registry.registry import load_registry
 
 CPU = torch.device("cpu")
@@ -60,12 +61,12 @@ def test_every_call_is_a_line(install, monkeypatch, lines):
     metrics = {"loss": 0.5, "top1": 0.25}
     observers = Observers(host, CPU)
     event = zoo.EpochEnded("head", 1, 5, 0.1, 1 / 3, metrics, True, 2.0)
-    observers.tell("zoo_after_epoch", event)
+    observers.notify("zoo_after_epoch", event)
     given, way, what, _ = lines()["leaf", "zoo_after_epoch"]
     assert given.startswith("EpochEnded(phase='head', epoch=1, epochs=5, lr=0.1, train_loss=0.3333")
     assert "metrics={'loss': 0.5, 'top1': 0.25}" in given
     assert (way, what) == ("->", "'seen'")
-    observers.tell("zoo_after_fit", zoo.FitEnded("a/b", {}, 1.0, "runs/a"))
+    observers.notify("zoo_after_fit", zoo.FitEnded("a/b", {}, 1.0, "runs/a"))
     _, way, what, _ = lines()["leaf", "zoo_after_fit"]
     assert way == "raised"
     assert what == r"RuntimeError: no \x1bleaf"
@@ -94,7 +95,7 @@ def test_it_says_nothing_unasked(install, monkeypatch, lines):
         if value is not None:
             monkeypatch.setenv("ZOO_TRACE_HOOKS", value)
         observers = Observers(load_registry().host, CPU)
-        observers.tell("zoo_after_fit", zoo.FitEnded("a/b", {}, 1.0, "runs/a"))
+        observers.notify("zoo_after_fit", zoo.FitEnded("a/b", {}, 1.0, "runs/a"))
     assert lines() == {}
 
 
@@ -109,5 +110,5 @@ def test_whatever_comes_back_can_be_shown(lines):
         ("x" * 100, f"'{'x' * 56}..."),
         (None, "None"),
     ):
-        assert traced("zoo_hook", "leaf", lambda value=value: value, ()) is value
+        print_outcome(Outcome("zoo_hook", "leaf", value), {})
         assert lines()["leaf", "zoo_hook"][2] == shown

@@ -189,7 +189,7 @@ def test_a_family_in_a_file_is_enumerated(plugin_file, tmp_path, monkeypatch):
         f"zoo_fam_file/fam{number}" for number in range(3)
     ]
     (kept,) = (tmp_path / "cache" / "zoo" / "catalogues").iterdir()
-    family = named(registry, "zoo_fam_file")[0].found[0]
+    family = named(registry, "zoo_fam_file")[0].backbones[0]
     assert catalogue_file(family) == kept
     # Another content is another catalogue, of the same version of its library.
     file.write_text(file.read_text() + "# more\n")

@@ -17,6 +17,7 @@ from zoo.cli.group import Settings
 from zoo.registry.plugin_scope import current
 from zoo.registry.registry import load_registry
 from zoo.tasks.classification.data.sources import EMBEDDED
+from zoo.testing.fixtures import reset_caches
 
 
 class Leaves:
@@ -50,14 +51,14 @@ def test_nothing_installed_is_there(install, zoo_isolated, monkeypatch, capsys):
     install("bad", "open('was-run', 'w'); raise RuntimeError")
     monkeypatch.chdir(zoo_isolated.cache.parent.parent)
     assert [point.name for point in entry_points(group="zoo", name="bad")] == ["bad"]
-    assert zoo_isolated.records == []
+    assert [record.name for record in zoo_isolated.records] == ["tasks"]
     assert zoo.list_backbones() == []
-    assert load_registry(plugins=[]).host.records == []
+    assert load_registry(plugins=[]).host.records == zoo_isolated.records
     for name in ("resnet18", "timm/resnet18", "lite0", "efficientnet-lite0"):
         with pytest.raises(zoo.UnknownBackbone):
             zoo.get(name)
     assert _run(["plugins", "--json"], Settings()) == 0
-    assert json.loads(capsys.readouterr().out) == []
+    assert [plugin["name"] for plugin in json.loads(capsys.readouterr().out)] == ["tasks"]
     assert not list(zoo_isolated.cache.parent.parent.glob("was-run"))
 
 
@@ -106,7 +107,7 @@ def test_it_is_checked_as_a_real_one_is(zoo_isolated, caplog):
     assert zoo_isolated.register("no_such_module.plugin").error.startswith("ModuleNotFoundError")
     assert zoo_isolated.register(Leaves("leafnet"), "leaves").status == "ok"
     again = zoo_isolated.register(Leaves("oaknet"), "leaves")
-    assert (again.status, [r.status for r in zoo_isolated.records].count("ok")) == ("conflict", 1)
+    assert (again.status, [r.status for r in zoo_isolated.records].count("ok")) == ("conflict", 2)
     with pytest.raises(zoo.BrokenPlugin, match="did you mean"):
         zoo.get("junk/leafnet")
     with pytest.raises(TypeError, match="needs a name"):
@@ -126,7 +127,7 @@ def test_a_module_may_be_given_or_named(zoo_isolated, install):
 
 def test_strict_and_switches_are_as_ever(zoo_isolated, monkeypatch):
     zoo_isolated.register(Leaves("leafnet"), "leaves")
-    assert load_registry(["leaves"]).host.records[0].status == "off"
+    assert load_registry(["leaves"]).host.records[-1].status == "off"
     monkeypatch.setenv("ZOO_PLUGINS", "")
     assert zoo.get("leafnet").source == "leaves"
     monkeypatch.setenv("ZOO_STRICT", "1")
@@ -137,7 +138,7 @@ def test_strict_and_switches_are_as_ever(zoo_isolated, monkeypatch):
 def test_builtins_where_asked(zoo_isolated):
     zoo_isolated.register(Leaves("resnet18"), "leaves")
     zoo_isolated.register_builtins("torchvision")
-    assert [r.name for r in zoo_isolated.records] == ["leaves", "torchvision"]
+    assert [r.name for r in zoo_isolated.records] == ["tasks", "leaves", "torchvision"]
     assert zoo.get("resnet18").id == "torchvision/resnet18"
     with pytest.raises(zoo.UsageError, match="'tim' is not built in"):
         zoo_isolated.register_builtins("tim")
@@ -150,6 +151,24 @@ def test_outside_of_it_all_is_as_it_was(request):
     assert current() is not outer
     assert isolated.registry is load_registry() is not before
     assert outer.registries
+
+
+def test_resetting_loads_everything_anew(plugin_file, caplog):
+    from zoo.models.license_notice import tell_terms
+    from zoo.registry.config import load_config
+
+    file = plugin_file("zoo_reset_file", "import zoo\n")
+    before, config = load_registry(plugins=[file]), load_config()
+    module = sys.modules["zoo_reset_file"]
+    for times in (1, 2):
+        caplog.clear()
+        for _ in range(2):
+            tell_terms("CC-BY-NC-4.0", "the weights of leafnet are")
+        assert len(caplog.messages) == 1, times
+        reset_caches()
+    assert load_registry(plugins=[file]) is not before
+    assert load_config() is not config
+    assert sys.modules["zoo_reset_file"] is not module
 
 
 def test_an_author_gets_it_by_installing_zoo(tmp_path):

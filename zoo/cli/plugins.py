@@ -33,6 +33,7 @@ def describe(record: PluginRecord, count: int) -> dict[str, Any]:
         "error": record.error,
         "seconds": round(record.seconds, 4),
         "distribution": record.distribution,
+        "tasks": [task.name for task in record.tasks],
     }
 
 
@@ -67,9 +68,10 @@ def command(context: click.Context, as_json: bool) -> None:
             str(item["status"]),
             f"{item['backbones']:,}",
             f"{item['seconds']:.3f}",
+            ", ".join(item["tasks"]),
             str(item["error"] or ""),
         ]
         for item in described
     ]
-    header = ["NAME", "PACKAGE", "STATUS", "BACKBONES", "SECONDS", "ERROR"]
+    header = ["NAME", "PACKAGE", "STATUS", "BACKBONES", "SECONDS", "TASKS", "ERROR"]
     print_table(header, rows, right="BACKBONES SECONDS")

@@ -64,6 +64,7 @@ def _print(said: dict[str, Any]) -> None:
         "error": said["error"],
         "hooks": ", ".join(said["hooks"]) or "none known",
         "backbones": f"{said['backbones']:,}",
+        "tasks": ", ".join(said["tasks"]) or None,
         "seconds": f"{said['seconds']:.3f}",
     }
     if said["names"]:

@@ -28,3 +28,8 @@ def tell_terms(license: str | None, whose: str) -> None:
         return
     _told.add((license, whose))
     log.warning("%s licensed %s: %s", whose, in_words(license), advice)
+
+
+def forget_notices() -> None:
+    """Have every notice be given again."""
+    _told.clear()

@@ -28,15 +28,10 @@ class Source:
         self._host = host
 
     @cached_property
-    def origin(self) -> str:
-        """What brought these backbones, in words."""
-        return f"plugin {self.name} ({self._record.home})"
-
-    @cached_property
     def _entries(self) -> Mapping[str, Backbone | dict[str, Any]]:
         entries: dict[str, Backbone | dict[str, Any]] = {}
         try:
-            for item in self._record.found:
+            for item in self._record.backbones:
                 new: dict[str, Any] = (
                     load_catalogue(item, log.info)
                     if isinstance(item, Family)
@@ -64,12 +59,12 @@ class Source:
         entry = self._entries[name]
         try:
             if not isinstance(entry, Backbone):
-                owner = {"source": self.name, "plugin": self.name, "origin": self.origin}
+                owner = {"source": self.name, "plugin": self.name, "origin": self._record.origin}
                 return recall_backbone(entry, **owner)
         except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
             reason = f"its catalogue describes {name!r} in a way zoo cannot read"
             raise BrokenPlugin(f"{reason}: {one_line(error)}") from error
-        return entry.with_source(self.name, self.origin)
+        return entry
 
     def _fail(self, error: BrokenPlugin) -> None:
         """Leave the source out from here on, with a note in its plugin's record."""

@@ -1,16 +1,18 @@
-"""`ZOO_TRACE_HOOKS=1`: each call of a hook as one line on stderr, for those who write plugins."""
+"""`ZOO_TRACE_HOOKS=1`: what each plugin does in a hook as one line on stderr, for their authors."""
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from itertools import chain
+from typing import Any
+
+import pluggy
 
 from zoo.errors import one_line
+from zoo.registry.hook_manager import HookManager, Outcome
 
-Answer = TypeVar("Answer")
 LONG = 60
 MANY = 4
 
@@ -31,6 +33,8 @@ def _short(value: Any) -> str:
 
 def _shown(value: Any) -> str:
     """Return what a hook was given or gave, in a line."""
+    if isinstance(value, list) and value and all(isinstance(items, tuple) for items in value):
+        value = tuple(chain.from_iterable(value))  # the records of several plugins
     if isinstance(value, tuple):
         some = ", ".join(_short(item) for item in value[:MANY])
         more = f", and {len(value) - MANY} more" if len(value) > MANY else ""
@@ -42,36 +46,40 @@ def _shown(value: Any) -> str:
     return f"{type(value).__name__}({inside})"
 
 
-def traced(
-    hook: str, plugin: str, call: Callable[..., Answer], arguments: tuple[Any, ...]
-) -> Answer:
-    """Call a hook, and say which, whose, on what, to what end, and how long it took.
+def trace_calls(manager: HookManager) -> None:
+    """Print, after each call of a hook, a line for each implementation: its plugin and outcome."""
+
+    def before(
+        hook: str, implementations: Sequence[pluggy.HookImpl], arguments: Mapping[str, Any]
+    ) -> None:
+        """Nothing is known yet."""
+
+    def after(
+        result: pluggy.Result[Any],
+        hook: str,
+        implementations: Sequence[pluggy.HookImpl],
+        arguments: Mapping[str, Any],
+    ) -> None:
+        for outcome in manager.outcomes:
+            print_outcome(outcome, arguments)
+
+    manager.add_hookcall_monitoring(before, after)
+
+
+def print_outcome(outcome: Outcome, arguments: Mapping[str, Any]) -> None:
+    """Print whose implementation of which hook did what on what, and how long it took.
 
     Args:
-        hook: its name.
-        plugin: name of the plugin that implements it.
-        call: the implementation.
-        arguments: what it is called with.
-
-    Returns:
-        What it returned.
+        outcome: of one implementation.
+        arguments: of the hook.
     """
-    began = time.perf_counter()
-    end = "raised "
-    try:
-        answer = call(*arguments)
-        end = f"-> {_shown(answer)}"
-        return answer
-    except BaseException as error:
-        end += one_line(error)
-        raise
-    finally:
-        took = 1000 * (time.perf_counter() - began)
-        given = ", ".join(_shown(argument) for argument in arguments)
-        _say(f"zoo: hook {plugin}: {hook}({given}) {end}, {took:.1f} ms")
+    ended = f"raised {one_line(outcome.error)}" if outcome.error else f"-> {_shown(outcome.result)}"
+    given = ", ".join(map(_shown, arguments.values()))
+    took = f"{1000 * outcome.seconds:.1f} ms"
+    _print_line(f"zoo: hook {outcome.plugin}: {outcome.hook}({given}) {ended}, {took}")
 
 
-def _say(text: str) -> None:
+def _print_line(text: str) -> None:
     line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
     if sys.stderr is not None:
         # A reader that has gone must not cost a training.

@@ -89,3 +89,10 @@ def import_file(file: Path) -> ModuleType:
         raise
     _loaded[stem] = file
     return module
+
+
+def forget_files() -> None:
+    """Have every file that `import_file` imported be imported again when it is next asked for."""
+    for stem in _loaded:
+        sys.modules.pop(stem, None)
+    _loaded.clear()

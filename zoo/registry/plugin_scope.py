@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from zoo.registry.plugins import Plugin, Switches, discover
-
-if TYPE_CHECKING:
-    from zoo.registry.registry import Registry
 
 Key = tuple[Switches, Path | None, tuple[Path, ...]]
 
 
 class Scope:
-    """What there is to load, and the registries that were made of it.
+    """What there is to load, and the registries that `load_registry` made of it.
 
     Args:
         plugins: called to know which plugins there are, beside those that `--plugin` names.
@@ -24,7 +21,7 @@ class Scope:
 
     def __init__(self, plugins: Callable[[], Sequence[Plugin]]) -> None:
         self.plugins = plugins
-        self.registries: dict[Key, Registry] = {}
+        self.registries: dict[Key, Any] = {}
 
 
 _current = Scope(discover)

@@ -1,6 +1,6 @@
 """Loading plugins one at a time, and a record of what happened to each.
 
-Built-in adapters come first and through the same door. Whatever a plugin does wrong (fails to
+Built-in plugins come first and through the same hooks. Whatever a plugin does wrong (fails to
 import, exits, misspells a hook, returns junk, takes a name that is taken) ends in its own record
 with a status and one sentence; the others go on. `ZOO_STRICT=1` raises instead.
 """
@@ -14,27 +14,28 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
-from functools import partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-
-import pluggy
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo import __version__, hookspecs
 from zoo.errors import BrokenPlugin, UsageError, did_you_mean, nearest, one_line
-from zoo.spec import Backbone, Family
+from zoo.registry.collection import Collection, Record, by_owner
+from zoo.registry.hook_manager import HookManager, Outcome
+from zoo.spec import Backbone, Family, Task
 
 if TYPE_CHECKING:
     from zoo.events import Event
 
 GROUP = "zoo"
-BUILTIN = {"torchvision": "zoo.builtin.torchvision", "timm": "zoo.builtin.timm"}
+BUILTIN = {
+    "torchvision": "zoo.builtin.torchvision",
+    "timm": "zoo.builtin.timm",
+    "tasks": "zoo.builtin.tasks",
+}
 OK, OFF, FAILED, CONFLICT = "ok", "off", "failed", "conflict"
 NO_VERSION = "-"
-
-Answer = TypeVar("Answer")
 
 
 class Plugin(NamedTuple):
@@ -84,8 +85,9 @@ class PluginRecord:
         status: `ok`, `off` (switched off), `failed` or `conflict`.
         error: one sentence where it is not `ok` nor `off`.
         trace: the traceback behind the error, where there is one.
-        seconds: wall time that importing it and calling its hooks took.
-        found: what it registered.
+        seconds: wall time that importing it and calling its collecting hooks took.
+        backbones: what it registered of them.
+        tasks: those that it registered.
         hooks: names of the hooks it implements, as far as it could be imported.
         file: the python file that `--plugin` named; None for an installed one.
     """
@@ -98,7 +100,8 @@ class PluginRecord:
     error: str | None = None
     trace: str | None = None
     seconds: float = 0.0
-    found: tuple[Backbone | Family, ...] = field(default=(), repr=False)
+    backbones: tuple[Backbone | Family, ...] = field(default=(), repr=False)
+    tasks: tuple[Task, ...] = field(default=(), repr=False)
     hooks: tuple[str, ...] = ()
     file: Path | None = None
 
@@ -108,6 +111,11 @@ class PluginRecord:
         if self.file is not None:
             return f"file {self.file}"
         return " ".join(said for said in (self.distribution, self.version) if said != NO_VERSION)
+
+    @property
+    def origin(self) -> str:
+        """What a record of it came from, in words."""
+        return f"plugin {self.name} ({self.home})"
 
 
 def _is_set(variable: str) -> bool:
@@ -217,38 +225,18 @@ def _settle(plugins: Iterable[Plugin]) -> Iterator[tuple[Plugin, PluginRecord]]:
         yield plugin, record
 
 
-def _check_hooks(manager: pluggy.PluginManager, name: str, module: Any) -> None:
-    """Refuse a hook that zoo does not have; pluggy alone would be silent about it."""
+def _check_hooks(manager: HookManager, name: str, module: Any) -> None:
+    """Refuse a hook that zoo does not have, but for one marked `optionalhook`.
+
+    As pluggy's `check_pending`, for one plugin, and with the nearest name.
+    """
     known = [hook for hook in vars(hookspecs) if hook.startswith("zoo_")]
     for caller in manager.get_hookcallers(module) or ():
-        if caller.spec is None:
+        own = [made for made in caller.get_hookimpls() if made.plugin is module]
+        if caller.spec is None and not all(made.optionalhook for made in own):
             near = nearest(caller.name, known)
             also = f"; did you mean {near[0]}?" if near else ""
             raise BrokenPlugin(f"plugin {name!r} implements the unknown hook {caller.name}{also}")
-
-
-def _check_found(name: str, found: Iterable[object]) -> tuple[Backbone | Family, ...]:
-    """Refuse junk, and two backbones of one name."""
-    checked: list[Backbone | Family] = []
-    names: set[str] = set()
-    for item in found:
-        if not isinstance(item, (Backbone, Family)):
-            what = f"{type(item).__name__} {item!r}"[:80]
-            raise BrokenPlugin(f"plugin {name!r} registered {what}, not a Backbone or Family")
-        if isinstance(item, Backbone):
-            if item.name in names:
-                raise BrokenPlugin(f"plugin {name!r} registers {item.name!r} twice")
-            names.add(item.name)
-        checked.append(item)
-    return tuple(checked)
-
-
-def _registered(name: str, register: Callable[[], Any]) -> tuple[Backbone | Family, ...]:
-    """Call a plugin's hook, and check all that it yields."""
-    found = register()
-    if found is None or isinstance(found, (str, bytes, Backbone, Family)):
-        raise BrokenPlugin(f"plugin {name!r} returned {found!r}, not an iterable")
-    return _check_found(name, found)
 
 
 class PluginHost:
@@ -272,8 +260,11 @@ class PluginHost:
     ) -> None:
         self.switches = switches
         self._warn = warn
-        self.manager = pluggy.PluginManager("zoo")
-        self.manager.add_hookspecs(hookspecs)
+        self.manager = HookManager(hookspecs)
+        if switches.trace:
+            from zoo.registry.hook_trace import trace_calls
+
+            trace_calls(self.manager)
         settled = list(_settle(discover() if plugins is None else plugins))
         switches.check(list(dict.fromkeys(record.name for _, record in settled)))
         self.records: list[PluginRecord] = []
@@ -285,6 +276,7 @@ class PluginHost:
             else:
                 record = self._load(plugin, record)
             self.records.append(record)
+        self._collect()
 
     def _report(self, record: PluginRecord) -> None:
         message = f"plugin {record.name!r} ({record.home}) is left out"
@@ -303,13 +295,10 @@ class PluginHost:
                 callers = self.manager.get_hookcallers(module) or ()
                 record = replace(record, hooks=tuple(caller.name for caller in callers))
                 _check_hooks(self.manager, record.name, module)
-                found = self._collect(record.name, module)
         except (Exception, SystemExit) as error:
             if module is not None and self.manager.is_registered(module):
                 self.manager.unregister(module)
             record = self._failed(record, error)
-        else:
-            record = replace(record, found=found)
         return replace(record, seconds=time.perf_counter() - began)
 
     def _failed(self, record: PluginRecord, error: BaseException) -> PluginRecord:
@@ -317,24 +306,53 @@ class PluginHost:
         named = f"plugin {record.name!r} "  # as it is already wherever this is said
         said = f"it {said.removeprefix(named)}" if said.startswith(named) else said
         trace = "".join(traceback.format_exception(error))
-        record = replace(record, status=FAILED, error=said, trace=trace, found=())
+        record = replace(record, status=FAILED, error=said, trace=trace, backbones=(), tasks=())
         self._report(record)
         return record
 
-    def _collect(self, name: str, module: Any) -> tuple[Backbone | Family, ...]:
-        hook = self.manager.hook.zoo_register_backbones
-        for implementation in hook.get_hookimpls():
-            if implementation.plugin is module:
-                register = partial(_registered, name, implementation.function)
-                return self._call(hook.name, name, register)
-        return ()
+    def _collect(self) -> None:
+        """Call the collecting hooks, and note in each record what its plugin brings."""
+        backbones = self._collected("zoo_register_backbones", Backbone, Family)
+        tasks = self._collected("zoo_register_tasks", Task)
+        owners: dict[str, Task] = {}
+        for position, record in enumerate(self.records):
+            own = tasks.get(record.name, ())
+            if record.status != OK:
+                continue
+            if taken := next((owners[task.name] for task in own if task.name in owners), None):
+                said = f"registers the task {taken.name!r}, which is that of {taken.origin}"
+                self._drop(record.name, BrokenPlugin(f"plugin {record.name!r} {said}"))
+                continue
+            owners.update((task.name, task) for task in own)
+            found = tuple(backbones.get(record.name, ()))
+            self.records[position] = replace(record, backbones=found, tasks=tuple(own))
 
-    def _call(self, hook: str, plugin: str, call: Callable[..., Answer], *arguments: Any) -> Answer:
-        if not self.switches.trace:
-            return call(*arguments)
-        from zoo.registry.hook_trace import traced
+    def _collected(self, hook: str, *kinds: type[Record]) -> dict[str, list[Any]]:
+        """Call a collecting hook, and return the records of each plugin."""
+        working = [record for record in self.records if record.status == OK]
+        origins = {record.name: record.origin for record in working}
+        results, outcomes = self.manager.call(hook, Collection(kinds, origins))
+        for outcome in outcomes:
+            position = self._position(outcome.plugin)
+            if position is not None:
+                record = self.records[position]
+                self.records[position] = replace(record, seconds=record.seconds + outcome.seconds)
+            if outcome.error is not None:
+                self._drop(outcome.plugin, outcome.error)
+        return by_owner(results)
 
-        return traced(hook, plugin, call, arguments)
+    def _position(self, name: str) -> int | None:
+        """Return where the record of a plugin that works stands; None where it does not work."""
+        for position, record in enumerate(self.records):
+            if record.name == name and record.status == OK:
+                return position
+        return None
+
+    def _drop(self, name: str, error: BaseException) -> None:
+        """Leave a plugin out whole: none of its hooks is called from here on."""
+        if self.manager.has_plugin(name):
+            self.manager.unregister(name=name)
+        self.fail(name, error)
 
     def fail(self, name: str, error: BaseException) -> None:
         """Record that a plugin turned out not to work after it was loaded.
@@ -342,23 +360,17 @@ class PluginHost:
         Raises:
             BrokenPlugin: the switches are strict.
         """
-        for position, record in enumerate(self.records):
-            if record.name == name and record.status == OK:
-                self.records[position] = self._failed(record, error)
+        position = self._position(name)
+        if position is not None:
+            self.records[position] = self._failed(self.records[position], error)
 
-    def observers(self, hook: str) -> list[tuple[str, Callable[[Event], Any]]]:
-        """Return the plugins that implement an observing hook, each with what it is called by."""
-        return [
-            (implementation.plugin_name, partial(self._observe, hook, implementation))
-            for implementation in getattr(self.manager.hook, hook).get_hookimpls()
-        ]
+    def implements(self, hook: str) -> bool:
+        """Whether any plugin implements a hook."""
+        return bool(getattr(self.manager.hook, hook).get_hookimpls())
 
-    def _observe(self, hook: str, implementation: pluggy.HookImpl, event: Event) -> Any:
-        """Call an observer; one that does not name the event does without."""
-        given = [event for _ in implementation.argnames]
-        # What a plugin prints must not stand in front of what a command prints as JSON.
-        with redirect_stdout(sys.stderr):
-            return self._call(hook, implementation.plugin_name, implementation.function, *given)
+    def notify(self, hook: str, event: Event) -> list[Outcome]:
+        """Call an observing hook, and return what each plugin's implementation did."""
+        return self.manager.call(hook, event=event)[1]
 
     def warn(self, sentence: str) -> None:
         """Say what is wrong with a plugin."""

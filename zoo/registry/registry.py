@@ -8,7 +8,7 @@ it, and a derived backbone's base is looked up when the derived one is asked for
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ from zoo.registry.plugins import (
     Switches,
     file_plugins,
 )
-from zoo.spec import Backbone
+from zoo.spec import Backbone, Task
 
 if TYPE_CHECKING:
     from zoo.registry.derived import Entry
@@ -88,6 +88,30 @@ class Registry:
         """Return each plugin's record with its number of backbones, catalogues read."""
         counts = {name: len(source) for name, source in self.sources.items()}
         return [(record, counts.get(record.name, 0)) for record in self.host.records]
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """Every task of every plugin that works, by name, in loading order."""
+        working = [record for record in self.host.records if record.status == OK]
+        return {task.name: task for record in working for task in record.tasks}
+
+    def task(self, name: str) -> Task:
+        """Return the task of a name.
+
+        Raises:
+            UsageError: no plugin that works registers it; names those that are registered.
+        """
+        tasks = self.tasks
+        if name in tasks:
+            return tasks[name]
+        off = [record.name for record in self.host.records if record.status == OFF]
+        failed = [record.name for record in self.host.records if record.status == FAILED]
+        left_out = {"switched off": off, "failed": failed}
+        notes = [f"{what}: {', '.join(names)}" for what, names in left_out.items() if names]
+        note = f" (plugins {'; '.join(notes)})" if notes else ""
+        known = ", ".join(f"{task.name} by {task.origin}" for task in tasks.values()) or "none"
+        hint = f"install a plugin that does, or take a backbone of another; registered: {known}"
+        raise UsageError(f"no plugin registers the task {name!r}{note}", hint)
 
     def get(self, query: str) -> Backbone:
         """Return the backbone of an id, a bare name or an alias.
@@ -273,4 +297,5 @@ def load_registry(
         named = file_plugins(files)
         host = PluginHost(switches, log.warning, [*scope.plugins(), *named])
         scope.registries[key] = Registry(host, config)
-    return scope.registries[key]
+    registry: Registry = scope.registries[key]
+    return registry

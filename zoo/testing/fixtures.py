@@ -21,8 +21,28 @@ if TYPE_CHECKING:
 SWITCHES = ("ZOO_PLUGINS", "ZOO_STRICT", "ZOO_TRACE_HOOKS")
 
 
+def reset_caches() -> None:
+    """Make this process load anew what zoo keeps for the whole process.
+
+    That is: registries, registry files, the python files that `--plugin` named, and which notices
+    of licences have been given. Modules of installed plugins stay imported.
+    """
+    import sys
+
+    from zoo.registry import config, plugin_file, plugin_scope
+
+    plugin_scope.current().registries.clear()
+    config.load_config.cache_clear()
+    plugin_file.forget_files()
+    # It imports torch, so a process that has not imported it has given no notice.
+    if notices := sys.modules.get("zoo.models.license_notice"):
+        notices.forget_notices()
+
+
 class IsolatedZoo:
     """A zoo in which there is what a test puts into it, and nothing that is installed.
+
+    The built-in tasks are there, so that what a test registers can be trained.
 
     Args:
         scope: in force for as long as the test runs.
@@ -75,7 +95,7 @@ class IsolatedZoo:
         return self.records[-1]
 
     def register_builtins(self, *names: str) -> None:
-        """Load what comes with zoo: all of it, or what is named of `torchvision` and `timm`.
+        """Load the backbones that come with zoo: all, or those of `torchvision` or `timm`.
 
         Raises:
             UsageError: nothing of that name comes with zoo.
@@ -110,15 +130,16 @@ def zoo_isolated(
 ) -> Iterator[IsolatedZoo]:
     """Give a zoo without plugins, with a cache and a configuration of its own.
 
-    While the test runs, no installed plugin is looked for, and nothing built in is loaded unless
-    it is asked for; `zoo.get`, `zoo.list_backbones`, `zoo.finetune` and the rest see what the test
-    registers:
+    While the test runs, no installed plugin is looked for, and of what is built in only the tasks
+    are loaded, unless more is asked for; `zoo.get`, `zoo.list_backbones`, `zoo.finetune` and the
+    rest see what the test registers:
 
         def test_it_registers(zoo_isolated):
             assert zoo_isolated.register("leafnet.plugin", "leafnet").status == "ok"
             assert zoo.get("leafnet").heads[0].path == "classifier[6]"
     """
     from zoo.registry.plugin_scope import Scope, in_force
+    from zoo.registry.plugins import builtin_plugins
 
     folder = tmp_path_factory.mktemp("zoo")
     cache, config = folder / "cache", folder / "config"
@@ -126,6 +147,6 @@ def zoo_isolated(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(config))
     for variable in SWITCHES:
         monkeypatch.delenv(variable, raising=False)
-    plugins: list[Plugin] = []
+    plugins: list[Plugin] = [item for item in builtin_plugins() if item.name == "tasks"]
     with in_force(Scope(lambda: plugins)) as scope:
         yield IsolatedZoo(scope, plugins, cache / "zoo", config / "zoo")

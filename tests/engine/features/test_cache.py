@@ -18,6 +18,7 @@ from zoo.models.freeze import freeze
 from zoo.models.provenance import how_made
 from zoo.tasks.classification.data.published import PublishedSplit
 from zoo.tasks.classification.data.sources import open_data
+from zoo.testing.fixtures import reset_caches
 
 QUICK = {"weights": "none", "device": "cpu", "recipe": "probe"}
 PROOF = 2 * 12  # the val split, in eval mode and as in training
@@ -178,14 +179,11 @@ def test_what_was_cleared_is_computed_again(tinynet, mine, zoo_process):
 
 
 def test_the_cache_is_kept_in_bounds(tinynet, mine, tmp_path, monkeypatch):
-    from zoo.registry import config
-
     home = tmp_path / "config/zoo"
     home.mkdir(parents=True)
     (home / "registry.toml").write_text("schema = 1\n[defaults]\ncache_gib = 0\n")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    config.load_config.cache_clear()
-    zoo.registry.plugin_scope.current().registries.clear()
+    reset_caches()
     for seed in (0, 1):
         zoo.finetune(tinynet, data=mine, seed=seed, **QUICK)
         # What the last training used stays until the next needs room.

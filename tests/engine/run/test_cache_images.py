@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 import zoo
 from zoo.api import plan
 from zoo.engine.plan import resolve
-from zoo.registry import plugin_scope
+from zoo.testing.fixtures import reset_caches
 
 QUICK = {"weights": "none", "device": "cpu", "lr": 0.01, "batch_size": 8, "epochs": 3}
 
@@ -48,7 +48,7 @@ def test_later_epochs_open_no_file(tinynet, pictures, tmp_path, install, monkeyp
     going = tmp_path / "going"
     shutil.copytree(pictures, going)
     install("taker", source)
-    plugin_scope.current().registries.clear()
+    reset_caches()
     monkeypatch.setenv("GOING", str(going))
     run = zoo.finetune(tinynet, data=going, cache_images=True, **QUICK)
     assert not (going / "train").exists()

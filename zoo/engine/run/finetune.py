@@ -61,14 +61,14 @@ def _run(job: Job, folder: Path, observers: Observers) -> dict[str, Any]:
         cache=_keep_pictures(job),
     )
     location = str(folder.absolute())
-    observers.tell("zoo_before_fit", FitStarted(plan.backbone, job.plan.to_dict(), location))
+    observers.notify("zoo_before_fit", FitStarted(plan.backbone, job.plan.to_dict(), location))
     first_batch = FirstBatch(observers, network.preprocess, job.data.schema)
     state = TrainState(plan.micro_batch_size)
 
     def report(event: EpochEnded) -> None:
         state.history.append(event)
         job.progress.epoch(event, task.labels)
-        observers.tell("zoo_after_epoch", event)
+        observers.notify("zoo_after_epoch", event)
 
     def shrink(size: int) -> None:
         before = state.micro_batch_size
@@ -105,7 +105,7 @@ def _run(job: Job, folder: Path, observers: Observers) -> dict[str, Any]:
     if ranks.rank:
         return ranks.from_first(None)
     run = save(job, network, state, folder, reports, bad, seconds)
-    observers.tell("zoo_after_fit", FitEnded(plan.backbone, reports, seconds, location))
+    observers.notify("zoo_after_fit", FitEnded(plan.backbone, reports, seconds, location))
     return ranks.from_first(run)
 
 
@@ -125,7 +125,7 @@ def fit(job: Job, announce: Callable[[Path], None] | None = None) -> tuple[Path,
     with others_ending():
         if ranks.rank:
             path: Path = ranks.from_first(None)
-            observers = Observers(job.registry.host, torch.device(job.plan.device), telling=False)
+            observers = Observers(job.registry.host, torch.device(job.plan.device), enabled=False)
             with reused_memory(), memory_errors(f"training {job.backbone.id}"):
                 return path, _run(job, path, observers)
         return _fit_and_write(job, ranks, announce)
@@ -146,7 +146,7 @@ def _fit_and_write(
         place = str(folder.path.absolute())
         event = FitFailed(job.backbone.id, type(error).__name__, str(error), place)
         try:
-            observers.tell("zoo_on_error", event)
+            observers.notify("zoo_on_error", event)
             observers.close()
         finally:
             # An interrupt may arrive while observers are told of another, and while this is done.

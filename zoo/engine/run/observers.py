@@ -1,13 +1,11 @@
-"""Telling observers of a training, and keeping the training free of what they do."""
+"""Notifying the observers of a training, and isolating the training from what they do."""
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -33,27 +31,28 @@ class Observers:
     Args:
         host: the loaded plugins.
         device: that the training computes on.
-        telling: whether they are told; of several processes, only the first one's are.
+        enabled: whether they are notified; of several processes, only the first one's are.
     """
 
-    def __init__(self, host: PluginHost, device: torch.device, telling: bool = True) -> None:
+    def __init__(self, host: PluginHost, device: torch.device, enabled: bool = True) -> None:
         self.host = host
-        self.telling = telling
+        self.enabled = enabled
         self.device = device
         self.failures: Counter[tuple[str, str]] = Counter()
 
     def listen(self, hook: str) -> bool:
         """Whether any plugin implements a hook."""
-        return self.telling and bool(self.host.observers(hook))
+        return self.enabled and self.host.implements(hook)
 
-    def tell(self, hook: str, event: Event) -> None:
-        """Tell every observer of an event; what one raises is a warning, but for interrupts."""
-        for name, call in self.host.observers(hook) if self.telling else ():
-            try:
-                with undisturbed(self.device):
-                    call(event)
-            except (Exception, SystemExit) as error:
-                self._failed(name, hook, error)
+    def notify(self, hook: str, event: Event) -> None:
+        """Notify every observer of an event; what one raises is a warning, but for interrupts."""
+        if not self.listen(hook):
+            return
+        with isolated_rng_and_modes(self.device):
+            outcomes = self.host.notify(hook, event)
+        for outcome in outcomes:
+            if outcome.error is not None:
+                self._failed(outcome.plugin, hook, outcome.error)
 
     def _failed(self, name: str, hook: str, error: BaseException) -> None:
         self.failures[name, hook] += 1
@@ -69,12 +68,10 @@ class Observers:
 
 
 @contextmanager
-def undisturbed(device: torch.device) -> Iterator[None]:
-    """Put back what a training computes with, whatever is done in between.
+def isolated_rng_and_modes(device: torch.device) -> Iterator[None]:
+    """Restore the random generators, the gradient mode and the inference mode after a block.
 
-    That is: the states of the generators of torch, on the CPU and on the device, of numpy and of
-    Python, the gradient and inference modes, the default dtype, the number of threads and the
-    current folder.
+    The generators are those of torch, on the CPU and on the device, of numpy and of Python.
 
     Args:
         device: that the training computes on.
@@ -88,21 +85,7 @@ def undisturbed(device: torch.device) -> Iterator[None]:
         stack.enter_context(torch.set_grad_enabled(grad))
         stack.callback(random.setstate, random.getstate())
         stack.callback(np.random.set_state, np.random.get_state(legacy=False))
-        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
-        stack.callback(_put_threads_back, torch.get_num_threads())
-        with suppress(OSError):  # where the folder is gone there is nothing to go back to
-            stack.callback(_go_back, Path.cwd())
         yield
-
-
-def _put_threads_back(threads: int) -> None:
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
-
-
-def _go_back(folder: Path) -> None:
-    with suppress(OSError):
-        os.chdir(folder)
 
 
 class FirstBatch:
@@ -133,7 +116,7 @@ class FirstBatch:
         shown = denormalize(images.detach(), self.preprocess).permute(0, 2, 3, 1).cpu()
         pixels, values = (_read_only(each) for each in (shown, targets.cpu()))
         event = FirstBatchRead(pixels, values, self.schema.to_dict())
-        self.observers.tell(FIRST_BATCH, event)
+        self.observers.notify(FIRST_BATCH, event)
 
 
 def _read_only(tensor: Tensor) -> NDArray[Any]:

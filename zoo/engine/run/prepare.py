@@ -139,6 +139,7 @@ def _load(
     began = time.perf_counter()
     check_options(options)
     backbone = registry.get(name)
+    registry.task(backbone.task)
     check_trainable(backbone)
     options.changes.placed(backbone)
     check_out(options)
