@@ -249,11 +249,9 @@ def _name(backbone: str | Backbone) -> str:
 
 
 def _options(given: dict[str, Any]) -> Options:
-    from zoo.engine.plan.options import Options
+    from zoo.engine.run.prepare import read_options
 
-    if isinstance(given.get("weights"), Path):
-        given = {**given, "weights": str(given["weights"])}
-    return Options(**given)
+    return read_options(**given)
 
 
 def plan(name: str | Backbone, **options: Any) -> Plan:

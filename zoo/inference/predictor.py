@@ -22,12 +22,13 @@ from zoo.errors import DataError, UnknownBackbone, UsageError, WeightsError, Zoo
 from zoo.modelfile import ModelCard, read_model
 from zoo.models.build import build_network, build_with_base, check_card, find_published
 from zoo.models.freeze import in_use
-from zoo.models.head_factory import NewHead, check_widths
+from zoo.models.head_factory import check_widths
 from zoo.models.heads import replace_heads
 from zoo.models.license_notice import tell_terms
 from zoo.models.plugin_errors import guard
 from zoo.models.provenance import MADE, Base, Made, how_made
 from zoo.models.state_dict import load_state
+from zoo.options import HeadSpec
 from zoo.registry.plugins import OFF
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone, Head, Preprocess, Weights, resolve_target
@@ -212,7 +213,7 @@ def load_model(
     backbone = _backbone_of(card, file, registry)
     check_card(card, backbone, file)
     module = build_network(backbone, card.kwargs)
-    new = NewHead.from_dict(card.new_head)
+    new = HeadSpec.from_dict(card.new_head)
     try:
         check_widths(held.tensors, card.heads, new)
         replace_heads(module, card.heads, len(card.classes), card.preprocess, new)

@@ -27,6 +27,7 @@ from zoo.models.build import build_with_base
 from zoo.models.freeze import freeze, in_use
 from zoo.models.heads import resolve_head
 from zoo.models.provenance import how_made
+from zoo.options import Policy, Schedule
 from zoo.spec import resolve_target
 from zoo.testing.findings import Broken, NotApplicable
 from zoo.testing.fresh import logits_of
@@ -109,7 +110,9 @@ def _train(network: Network, policy: str, images: int, lr: float) -> None:
     data = open_data({"train": whole, "val": some}, classes=len(CLASSES))
     task = Task(data.splits["train"], data.splits["val"], len(CLASSES), seed=3, batch_size=BATCH)
     learner = PictureLearner(network, task, Pictures(BATCH, workers=0, bad_images="error"))
-    phase = Phase(policy, policy, 1, "sgd", lr, MOMENTUM, WEIGHT_DECAY, "constant", False)
+    phase = Phase(
+        policy, Policy(policy), 1, "sgd", lr, MOMENTUM, WEIGHT_DECAY, Schedule("constant"), False
+    )
     course = Course(
         seed=3,
         done=0,

@@ -4,6 +4,7 @@ import pytest
 
 import zoo
 from zoo.api import plan
+from zoo.options import Policy, Schedule
 
 
 def test_every_value_has_a_reason(pictures):
@@ -28,7 +29,7 @@ def test_what_is_given_is_kept(tinynet, pictures):
         "lr": 0.5,
         "momentum": 0.1,
         "weight_decay": 0.2,
-        "schedule": "constant",
+        "schedule": Schedule("constant"),
         "precision": "bf16",
         "device": "cpu",
         "seed": 7,
@@ -54,13 +55,13 @@ def test_what_the_device_decides_is_in_the_plan(tinynet, pictures):
 
 def test_random_weights_train_everything(tinynet, pictures):
     resolved = plan(tinynet, data=pictures, weights="none")
-    assert [phase.policy for phase in resolved.phases] == ["all"]
+    assert [phase.policy for phase in resolved.phases] == [Policy("all")]
     assert "random features are not worth freezing" in resolved.reasons["recipe"]
 
 
 def test_two_phases_and_their_rates(pictures):
     first, second = plan("lite0", data=pictures, recipe="head-then-all").phases
-    assert (first.policy, second.policy) == ("head", "all")
+    assert (first.policy, second.policy) == (Policy("head"), Policy("all"))
     assert second.lr < first.lr
     assert second.keep_features is False
     given = plan("lite0", data=pictures, recipe="head-then-all", lr=0.5, epochs=2)

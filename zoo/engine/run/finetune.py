@@ -35,7 +35,7 @@ from zoo.engine.training.step import Room
 from zoo.errors import Busy, EnvironmentProblem, UsageError
 from zoo.events import EpochEnded, FitEnded, FitFailed, FitStarted
 from zoo.files import environment_problem
-from zoo.models.freeze import freeze, parse_policy, select
+from zoo.models.freeze import freeze, select
 from zoo.models.state_dict import load_state
 from zoo.tasks.classification.metrics import Meter
 from zoo.tasks.classification.outputs import Loss
@@ -194,9 +194,8 @@ def train(job: Job, network: Network, learners: Learners, observers: Observers) 
     for number, phase in enumerate(job.plan.phases):
         if best.state is not None:
             load_state(network.module, best.state, strict=False)
-        policy = parse_policy(phase.policy)
-        freeze(network.module, job.backbone, policy)
-        trained = select(network.module, job.backbone.heads, policy)
+        freeze(network.module, job.backbone, phase.policy)
+        trained = select(network.module, job.backbone.heads, phase.policy)
         names = [name for name in network.module.state_dict() if trained.trains(name)]
         learner = learners.make(phase, number)
         phase = job.plan.phases[number]

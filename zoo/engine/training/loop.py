@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from zoo.engine.plan.plan import Phase
 from zoo.engine.runtime.distributed import ALONE, Ranks
-from zoo.engine.training.optim import make_optimizer, parse_schedule
+from zoo.engine.training.optim import make_optimizer
 from zoo.engine.training.sources import PictureLearner
 from zoo.engine.training.step import Room, Step
 from zoo.errors import DataError, Diverged
@@ -109,7 +109,7 @@ def run_phase(phase: Phase, learner: Learner, best: Best, course: Course) -> Non
         DataError: not one image of a split can be read.
         EnvironmentProblem: memory runs out, however few images go through the network at once.
     """
-    factor = parse_schedule(phase.schedule)
+    factor = phase.schedule
     trained = [p for p in learner.module.parameters() if p.requires_grad]
     optimizer = make_optimizer(
         phase.optimizer, trained, phase.lr, phase.momentum, phase.weight_decay

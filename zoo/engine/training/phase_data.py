@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from types import TracebackType
 
 from zoo.cache import trim
-from zoo.data.augment import Draw, parse_augment
+from zoo.data.augment import Draw
 from zoo.engine.features.cache import FeatureLearner, Keeper, feature_batch
 from zoo.engine.features.fingerprint import identify
 from zoo.engine.features.store import Shelf
@@ -94,7 +94,7 @@ class Learners:
             seed=plan.seed,
             batch_size=plan.batch_size,
             first=self.first_batch,
-            augment=parse_augment(plan.augment),
+            augment=plan.augment,
             metrics=self.job.options.metrics,
             ranks=self.ranks,
         )

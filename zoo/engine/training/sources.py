@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from zoo.data.augment import Augment, Draw
+from zoo.data.augment import Draw
 from zoo.data.dataset import check_shape
 from zoo.data.image_cache import Bounds, KeptPictures
 from zoo.data.loader import Batch, batch_bounds, epoch_order, load_batches
@@ -20,6 +20,7 @@ from zoo.engine.runtime.distributed import ALONE, Ranks
 from zoo.engine.runtime.network import Network
 from zoo.errors import DataError
 from zoo.models.freeze import in_use
+from zoo.options import Augmentation
 from zoo.tasks.classification.metrics import Meter, Metrics
 from zoo.tasks.classification.outputs import Logits
 
@@ -182,7 +183,7 @@ class Task:
     classes: int
     seed: int
     batch_size: int
-    augment: Augment | None = None
+    augment: Augmentation | None = None
     metrics: Metrics | None = None
     first: FirstBatch | None = None
     ranks: Ranks = ALONE
