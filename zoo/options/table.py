@@ -7,9 +7,10 @@ first.
 
 from __future__ import annotations
 
+import inspect
 import math
 from textwrap import fill
-from typing import Any
+from typing import Any, TypeVar
 
 from zoo.options.augmentation import STRENGTHS, USUAL, Augmentation
 from zoo.options.head_spec import HeadSpec
@@ -17,6 +18,8 @@ from zoo.options.option import Option, Range
 from zoo.options.policy import ALL, HEAD, Policy
 from zoo.options.schedule import Schedule
 from zoo.spec import path_steps
+
+Function = TypeVar("Function")
 
 GROUPS = ("data", "network", "training", "machine", "output")
 RECIPES = {"probe": (HEAD,), "head": (HEAD,), "all": (ALL,), "head-then-all": (HEAD, ALL)}
@@ -68,7 +71,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "bad_images",
         "data",
-        "error or skip",
+        "What becomes of an image that cannot be read: error or skip",
         "WAY",
         automatic="error",
         choices=BAD_IMAGES,
@@ -76,12 +79,14 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "weights",
         "network",
-        "auto, none, a tag, or a file",
+        "What to start from: auto, none, a tag, or a file",
         "TEXT",
         default="auto",
         read_as=str,
     ),
-    Option("head", "network", "linear, or mlp:4096,dropout=0.5", "HEAD", value=HeadSpec),
+    Option(
+        "head", "network", "The new head: linear, or mlp:4096,dropout=0.5", "HEAD", value=HeadSpec
+    ),
     Option(
         "head_at",
         "network",
@@ -115,7 +120,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "recipe",
         "training",
-        "probe, head, all, or head-then-all",
+        "The phases: probe, head, all, or head-then-all",
         "NAME",
         choices=tuple(RECIPES),
         noun="recipe",
@@ -123,7 +128,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "epochs",
         "training",
-        "Per phase: 5,3",
+        "Passes over the training images, per phase: 5,3",
         "N",
         "One value is for every phase.",
         range=Range(int, 1, math.inf),
@@ -141,7 +146,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "lr",
         "training",
-        "Per phase: 1e-3,1e-4",
+        "Learning rate, per phase: 1e-3,1e-4",
         "X",
         "After one value, later phases take a tenth of it.",
         range=RATE,
@@ -159,7 +164,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "momentum",
         "training",
-        "For sgd",
+        "For --optimizer sgd",
         "X",
         range=Range(float, 0, 1),
         config=("momentum",),
@@ -175,7 +180,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "schedule",
         "training",
-        "constant, step:7,0.1 or cosine:0.1",
+        "Of the learning rate: constant, step:7,0.1 or cosine:0.1",
         "NAME",
         "Times 0.1 every 7 epochs; or up over a tenth of the steps, and half a cosine down.",
         value=Schedule,
@@ -209,7 +214,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "device",
         "machine",
-        "auto, cpu, cuda, cuda:1, ...",
+        "Where to train: auto, cpu, cuda, cuda:1, ...",
         "TEXT",
         default="auto",
         read_as=str,
@@ -217,7 +222,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "precision",
         "machine",
-        "auto, fp32 or bf16",
+        "Of the forward pass: auto, fp32 or bf16",
         "TEXT",
         default="auto",
         read_as=str,
@@ -234,7 +239,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("out", "output", "The run folder", "DIR", automatic="runs/NAME-1, -2, ..."),
 )
-BY_NAME = {option.name: option for option in OPTIONS}
 
 # The ranges of `[defaults]` in `registry.toml`: those of the options, and of what has no option.
 DEFAULTS: dict[str, Range] = {
@@ -244,19 +248,18 @@ DEFAULTS: dict[str, Range] = {
 }
 
 
-def described(indent: int) -> str:
-    """Return all options for a docstring, one paragraph each.
-
-    Args:
-        indent: of the first lines, in spaces.
-    """
-    before, further = " " * indent, " " * (indent + 4)
-    return "\n".join(
+def documents_options(function: Function) -> Function:
+    """Write the options, one paragraph each, in place of `{options}` in a docstring."""
+    paragraphs = (
         fill(
-            f"{option.name}: {' '.join([option.description, option.details]).strip()}",
-            width=100,
-            initial_indent=before,
-            subsequent_indent=further,
+            f"{option.name}: {option.description} {option.details}",
+            width=96,
+            initial_indent=" " * 4,
+            subsequent_indent=" " * 8,
         )
         for option in OPTIONS
     )
+    if function.__doc__:  # python -OO drops docstrings
+        text = inspect.cleandoc(function.__doc__)
+        function.__doc__ = text.replace("{options}", "\n".join(paragraphs))
+    return function

@@ -1,5 +1,8 @@
 """The plan: explicit beats auto, every automatic value has its reason, nonsense is refused."""
 
+import dataclasses
+import json
+
 import pytest
 
 import zoo
@@ -140,3 +143,36 @@ def test_a_device_that_is_not_there(pictures):
         pytest.skip("this machine has one")
     with pytest.raises(zoo.EnvironmentProblem, match="--device auto"):
         plan("lite0", data=pictures, device="cuda")
+
+
+def test_plain_data_has_the_text_of_values(tinynet, pictures):
+    given = {"schedule": "step:3,0.5", "augment": "crop:0.5,flip", "head": "mlp:8,dropout=0.25"}
+    resolved = plan(tinynet, data=pictures, weights="none", train="stages:1", epochs=1, **given)
+    assert resolved.phases[0].schedule == Schedule("step", size=3, gamma=0.5)
+    plain = resolved.to_dict()
+    assert json.loads(json.dumps(plain))["phases"][0] == {
+        "name": "stages:1",
+        "policy": "stages:1",
+        "epochs": 1,
+        "optimizer": "adamw",
+        "lr": 0.001,
+        "momentum": 0.9,
+        "weight_decay": 0.01,
+        "schedule": "step:3,0.5",
+        "keep_features": False,
+    }
+    assert plain["head"] == "mlp:8,dropout=0.25"
+    assert plain["augment"] == "crop:0.5,flip:0.5"
+    assert plain["recipe"] == "stages:1"
+    assert [*plain] == [field.name for field in dataclasses.fields(resolved)]
+    automatic = plan(tinynet, data=pictures, weights="none").to_dict()
+    assert (automatic["head"], automatic["augment"]) == ("linear", "none")
+    assert automatic["phases"][0]["schedule"] == "cosine:0.1"
+
+
+def test_no_augmentation_can_be_asked_for(tinynet, pictures):
+    given = plan(tinynet, data=pictures, weights="none", augment="none")
+    assert given.augment is None
+    assert given.reasons["augment"] == "as given"
+    automatic = plan(tinynet, data=pictures, weights="none")
+    assert automatic.reasons["augment"] == "auto: not asked for"
