@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UsageError
+from zoo.options.table import documents_options
 from zoo.registry.registry import load_registry
 from zoo.spec import Backbone, Preprocess
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from zoo.engine.plan.options import Options
     from zoo.engine.plan.plan import Plan
     from zoo.inference.predictor import Predictor as Model
+    from zoo.options import Policy
 
 __all__ = [
     "Model",
@@ -107,7 +109,7 @@ def get(name: str) -> Backbone:
 
 
 def freeze(
-    model: nn.Module, backbone: Backbone | str | None = None, policy: str = "head"
+    model: nn.Module, backbone: Backbone | str | None = None, policy: str | Policy = "head"
 ) -> builtins.list[nn.Parameter]:
     """Freeze all that a policy does not train, and return the parameters that it does.
 
@@ -116,7 +118,7 @@ def freeze(
     Args:
         model: a network of that backbone, its heads in place; changed in place.
         backbone: its description or name; None for a network that zoo built.
-        policy: `head`, `all`, `stages:N` or module patterns.
+        policy: which parameters train, or its text: `head`, `all`, `stages:N` or module patterns.
 
     Raises:
         UsageError: the policy is malformed, or a pattern matches no module.
@@ -256,11 +258,9 @@ def _name(backbone: str | Backbone) -> str:
 
 
 def _options(given: dict[str, Any]) -> Options:
-    from zoo.engine.plan.options import Options
+    from zoo.engine.run.prepare import read_options
 
-    if isinstance(given.get("weights"), Path):
-        given = {**given, "weights": str(given["weights"])}
-    return Options(**given)
+    return read_options(**given)
 
 
 def plan(name: str | Backbone, **options: Any) -> Plan:
@@ -281,21 +281,20 @@ def plan(name: str | Backbone, **options: Any) -> Plan:
     return load_job(_name(name), asked, load_registry(), progress, dry_run=True).plan
 
 
+@documents_options
 def finetune(name: str | Backbone, *, quiet: bool = True, **options: Any) -> Run:
     """Fine-tune a backbone and leave a run folder.
 
-    Args:
-        name: id, bare name or alias, or a backbone of the registry.
-        quiet: say nothing on stderr.
-        options: `data`, `classes`, `out`, `train`, `recipe`, `head`, `head_at`, `epochs`,
-            `batch_size`, `micro_batch_size`, `optimizer`, `lr`, `momentum`, `weight_decay`,
-            `schedule`, `augment`, `input_size`, `in_chans`, `loss`, `metrics`, `weights`, `device`,
-            `precision`, `seed`, `workers`, `cache_images`, `bad_images`; see
-            `zoo.engine.plan.options.Options`.
+        Args:
+            name: id, bare name or alias, or a backbone of the registry.
+            quiet: say nothing on stderr.
+            options: of the training, which follow. Where an option is text, its value does too:
+                `train=zoo.options.Policy("stages", stages=2)` for `train="stages:2"`.
+    {options}
 
-    Raises:
-        ZooError: of the kind that says what was wrong; nothing half-written is left.
-        TypeError: an option does not exist.
+        Raises:
+            ZooError: of the kind that says what was wrong; nothing half-written is left.
+            TypeError: an option does not exist.
     """
     from zoo.engine.run.finetune import fit
     from zoo.engine.run.finetune import load as load_job

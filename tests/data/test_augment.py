@@ -1,13 +1,14 @@
-"""Augmentation: what is written, and that draws follow from seed, epoch and index alone."""
+"""Augmentation: draws follow from seed, epoch and index alone."""
 
 import pytest
 import torch
 from PIL import Image
 
 import zoo
-from zoo.cli.finetune import USUAL_AUGMENTATION
-from zoo.data.augment import STRENGTHS, Draw, parse_augment
+from zoo.data.augment import Draw
 from zoo.data.transforms import prepare
+from zoo.options import Augmentation
+from zoo.options.augmentation import STRENGTHS
 from zoo.tasks.classification.data.sources import open_data
 
 SMALL = zoo.Preprocess(size=(40, 48), resize=44)
@@ -18,38 +19,14 @@ def picture() -> Image.Image:
     return open_data(None).splits["val"].picture(40)
 
 
-def test_what_is_written_is_what_is_meant():
-    augment = parse_augment("crop:0.5, flip,rotate:10,trivial")
-    assert augment.steps == (("crop", 0.5), ("flip", 0.5), ("rotate", 10.0), ("trivial", 0.0))
-    assert parse_augment(str(augment)) == augment
-    assert parse_augment("none") is parse_augment(None) is None
-    assert parse_augment(USUAL_AUGMENTATION).steps == (("crop", 0.08), ("flip", 0.5))
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("crp", "did you mean crop"),
-        ("resnet18", "there are crop, flip"),
-        ("flip,flip", "twice"),
-        ("crop:2", "up to 1"),
-        ("rotate:0", "above 0"),
-        ("color:much", "give a number"),
-        ("trivial:3", "no strength"),
-        ("", "no augmentation"),
-    ],
-)
-def test_what_means_nothing_is_refused(text, said):
-    with pytest.raises(zoo.UsageError, match=said):
-        parse_augment(text)
-
-
 @pytest.mark.parametrize("name", STRENGTHS)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_changes_pictures_and_keeps_their_form(name, channels, picture):
     preprocess = zoo.Preprocess((40, 48), 44, mean=(0.5,) * channels, std=(0.5,) * channels)
     plain = prepare(picture, preprocess)
-    drawn = [Draw(parse_augment(name), 0, epoch)(picture, preprocess, 3) for epoch in range(12)]
+    drawn = [
+        Draw(Augmentation.parse(name), 0, epoch)(picture, preprocess, 3) for epoch in range(12)
+    ]
     assert {(tuple(image.shape), image.dtype) for image in drawn} == {
         ((channels, 40, 48), torch.uint8)
     }
@@ -57,7 +34,7 @@ def test_each_changes_pictures_and_keeps_their_form(name, channels, picture):
 
 
 def test_draws_follow_from_seed_epoch_and_index(picture):
-    augment = parse_augment("crop,flip,rotate,color,erase")
+    augment = Augmentation.parse("crop,flip,rotate,color,erase")
     first = Draw(augment, 0, 1)(picture, SMALL, 5)
     torch.rand(7)
     assert torch.equal(first, Draw(augment, 0, 1)(picture, SMALL, 5))
@@ -73,10 +50,10 @@ def test_the_generator_of_everybody_else_is_left_alone(picture):
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    Draw(parse_augment("crop,trivial,color"), 0, 1)(picture, SMALL, 0)
+    Draw(Augmentation.parse("crop,trivial,color"), 0, 1)(picture, SMALL, 0)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_a_flip_is_a_flip(picture):
-    always = Draw(parse_augment("flip:1"), 0, 0)(picture, SMALL, 0)
+    always = Draw(Augmentation.parse("flip:1"), 0, 0)(picture, SMALL, 0)
     assert torch.equal(always, prepare(picture, SMALL).flip(2))

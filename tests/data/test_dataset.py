@@ -7,12 +7,13 @@ import skimage.data
 import torch
 from PIL import Image
 
-from zoo.data.augment import Draw, parse_augment
+from zoo.data.augment import Draw
 from zoo.data.dataset import Sample, read_sample
 from zoo.data.decode import decode
 from zoo.data.images import prepare_one
 from zoo.data.split import FileSplit
 from zoo.data.transforms import Transform, normalize, prepare
+from zoo.options import Augmentation
 from zoo.spec import Preprocess
 
 SMALL = Preprocess(64)
@@ -26,7 +27,7 @@ def large(tmp_path: Path) -> FileSplit:
 
 
 def pixels(split: FileSplit, augment: str | None = None) -> torch.Tensor:
-    draw = Draw(parse_augment(augment), seed=0, epoch=0) if augment else None
+    draw = Draw(Augmentation.parse(augment), seed=0, epoch=0) if augment else None
     sample = read_sample(split, SMALL, 0, draw)
     assert isinstance(sample, Sample)
     return sample.image
@@ -45,7 +46,7 @@ def test_a_large_jpeg_is_the_same_wherever_it_is_read(large: FileSplit) -> None:
 
 def test_a_random_crop_is_cut_from_the_whole_picture(large: FileSplit) -> None:
     path = large.path(0)
-    draw = Draw(parse_augment("crop"), seed=0, epoch=0)
+    draw = Draw(Augmentation.parse("crop"), seed=0, epoch=0)
     assert torch.equal(pixels(large, "crop"), draw(decode(path), SMALL, 0))
 
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
-from zoo.data.augment import Draw, parse_augment
+from zoo.data.augment import Draw
 from zoo.data.decode import decode
 from zoo.data.loader import (
     AHEAD,
@@ -31,6 +31,7 @@ from zoo.data.loader import (
 from zoo.data.split import FileSplit
 from zoo.data.transforms import prepare
 from zoo.errors import UsageError
+from zoo.options import Augmentation
 from zoo.spec import Preprocess
 from zoo.tasks.classification.data.sources import open_data
 from zoo.tasks.classification.data.user_dataset import LoaderSplit, OwnSplit
@@ -215,7 +216,7 @@ def test_what_is_drawn_or_their_own_is_not_read_by_threads(split: FileSplit) -> 
     own = OwnSplit("train", Theirs(images, torch.arange(6) % 2), (*range(6),), (0, 1) * 3, 2)
     assert len(list(load_batches(own, SMALL, range(6), 2, threads=2))) == 3
     counting = Counting(split.name, split.root, split.paths, split.labels)
-    draw = Draw(parse_augment("crop,flip"), seed=0, epoch=0)
+    draw = Draw(Augmentation.parse("crop,flip"), seed=0, epoch=0)
     drawn = list(load_batches(counting, SMALL, range(11), 4, draw=draw, threads=2))
     assert {*names, *counting.seen} == {threading.current_thread().name}
     expected = load_batches(split, SMALL, range(11), 4, workers=1, draw=draw)

@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 import zoo
-from zoo.models.head_factory import PLAIN, HeadStack, MeanPool, NewHead, parse_head, place_head
+from zoo.models.head_factory import HeadStack, MeanPool, place_head
 from zoo.models.heads import find_module, replace_heads, resolve_head
+from zoo.options import HeadSpec
+from zoo.options.head_spec import PLAIN
 
 SMALL = zoo.Preprocess(size=32)
 MAIN = (zoo.Head("classifier[2]"),)
@@ -30,48 +32,23 @@ class Small(nn.Module):
         return self.tail(self.classifier(x.movedim(1, 3) if self.last_channels else x))
 
 
-@pytest.mark.parametrize(
-    ("text", "hidden", "dropout"),
-    [
-        (None, (), 0.0),
-        ("linear", (), 0.0),
-        ("mlp:512", (512,), 0.0),
-        ("mlp:4096,dropout=0.5", (4096,), 0.5),
-        ("mlp:64,32,dropout=0.25", (64, 32), 0.25),
-    ],
-)
-def test_what_is_written_is_what_is_meant(text, hidden, dropout):
-    new = parse_head(text)
-    assert (new.hidden, new.dropout, new.at) == (hidden, dropout, None)
-    assert parse_head(str(new)) == new
-    assert NewHead.from_dict(new.to_dict()) == new
-
-
-@pytest.mark.parametrize(
-    "text", ["mlp", "mlp:", "mlp:0", "mlp:a", "mlp:8,dropout=1", "mlp:8,drop=0.5", "lstm:8", ""]
-)
-def test_what_means_nothing_is_refused_with_an_example(text):
-    with pytest.raises(zoo.UsageError, match="write linear, mlp:512"):
-        parse_head(text)
-
-
 def test_a_head_stands_at_the_leaf_or_around_it():
     heads = (zoo.Head("classifier[6]"), zoo.Head("aux", role="aux"))
     assert place_head(heads, PLAIN, "x") == heads
     for at in ("classifier", "classifier.6"):
-        main, aux = place_head(heads, parse_head(None, at), "x")
+        main, aux = place_head(heads, HeadSpec.parse(None, at), "x")
         assert (main.module_path, main.role, aux) == (at, "main", heads[1])
     with pytest.raises(zoo.UsageError, match=r"give classifier\.6 or classifier$"):
-        place_head(heads, parse_head(None, "features"), "x")
+        place_head(heads, HeadSpec.parse(None, "features"), "x")
     two = (zoo.Head("a"), zoo.Head("b"))
     with pytest.raises(zoo.UsageError, match="2 main heads: a, b"):
-        place_head(two, parse_head(None, "a"), "x")
+        place_head(two, HeadSpec.parse(None, "a"), "x")
 
 
 def test_the_layers_of_an_mlp_are_those_of_the_textbook():
     model = Small()
     torch.manual_seed(0)
-    replace_heads(model, MAIN, 3, SMALL, parse_head("mlp:5,dropout=0.5"))
+    replace_heads(model, MAIN, 3, SMALL, HeadSpec.parse("mlp:5,dropout=0.5"))
     torch.manual_seed(0)
     by_hand = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Dropout(0.5), nn.Linear(5, 3))
     new = model.classifier[2]
@@ -87,7 +64,7 @@ def test_the_layers_of_an_mlp_are_those_of_the_textbook():
 @pytest.mark.parametrize("last_channels", [False, True])
 def test_around_the_leaf_the_features_are_pooled(last_channels):
     model = Small(last_channels)
-    new = parse_head("mlp:5", "classifier")
+    new = HeadSpec.parse("mlp:5", "classifier")
     before = copy.deepcopy(model.body.state_dict())
     replace_heads(model, place_head(MAIN, new, "x"), 4, SMALL, new)
     assert isinstance(model.classifier, HeadStack)
@@ -104,13 +81,13 @@ def test_one_by_one_convolutions_stay_convolutions():
     model = nn.Sequential(
         nn.Conv2d(3, 6, 3), nn.Conv2d(6, 7, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
-    replace_heads(model, [zoo.Head("1")], 4, SMALL, parse_head("mlp:5"))
+    replace_heads(model, [zoo.Head("1")], 4, SMALL, HeadSpec.parse("mlp:5"))
     assert [type(layer) for layer in model[1]] == [nn.Conv2d, nn.ReLU, nn.Conv2d]
     assert model(torch.rand(2, 3, 32, 32)).shape == (2, 4)
 
 
 def test_a_place_that_does_not_end_in_the_classes_is_refused():
-    new = parse_head("mlp:5", "classifier")
+    new = HeadSpec.parse("mlp:5", "classifier")
     with pytest.raises(zoo.UsageError, match="--head-at classifier"):
         replace_heads(Small(flat=False), place_head(MAIN, new, "x"), 4, SMALL, new)
 
@@ -125,7 +102,7 @@ def test_tokens_are_no_vector():
         def forward(self, x):
             return self.classifier(self.body(x).flatten(2).transpose(1, 2)).mean(1)
 
-    new = parse_head(None, "classifier")
+    new = HeadSpec.parse(None, "classifier")
     with pytest.raises(zoo.UsageError, match=r"\[1, 16, 6\], not one vector.*give classifier\.2"):
         replace_heads(Tokens(), place_head(MAIN, new, "x"), 4, SMALL, new)
 

@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.group import Settings, ZooCommand
+from zoo.cli.group import Settings
 from zoo.cli.output import print_json, print_line, print_table
+from zoo.cli.sections import SectionedCommand, SectionedOption, training_options
 from zoo.terminal import percent
 
 if TYPE_CHECKING:
     from zoo.engine.plan.plan import Plan
     from zoo.tasks.base import BaseTask
-
-
-USUAL_AUGMENTATION = "crop,flip"
-
-
-class Several(click.ParamType):
-    """One value, or one for each phase, separated by commas."""
-
-    def __init__(self, kind: Callable[[str], Any], name: str) -> None:
-        self.kind = kind
-        self.name = name
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[Any, ...]:
-        """Read the values."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(self.kind(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not {self.name}, or several separated by commas", param, ctx)
 
 
 def print_plan(plan: Plan) -> None:
@@ -64,49 +42,20 @@ def print_run(folder: Path, run: dict[str, Any], task: BaseTask, options: str) -
     print_line(f"use   zoo predict {quote(str(folder))} IMAGE...{options}")
 
 
-@click.command(cls=ZooCommand, name="finetune")
-@click.argument("name")
-@click.option(
-    "--data",
-    metavar="DATA",
-    help="A folder, a CSV or TSV of path and label, cifar10:DIR or mnist:DIR; by default a "
-    "demonstration on a small set.",
-)
-@click.option("--classes", type=int, metavar="N", help="Number of classes, checked against data.")
-@click.option("--out", metavar="DIR", help="The run folder; by default runs/NAME-1, -2, ...")
-@click.option("--train", metavar="POLICY", help="What trains: head, all, stages:N, or patterns.")
-@click.option("--recipe", metavar="NAME", help="probe, head, all, or head-then-all.")
-@click.option("--head", metavar="HEAD", help="linear, or mlp:4096,dropout=0.5.")
-@click.option("--head-at", metavar="PATH", help="Replace this module, and not its last layer only.")
-@click.option("--epochs", type=Several(int, "a whole number"), metavar="N", help="Per phase: 5,3.")
-@click.option("--batch-size", type=int, metavar="N", help="Images per step.")
-@click.option("--micro-batch-size", type=int, metavar="N", help="Images at once, to save memory.")
-@click.option("--optimizer", metavar="NAME", help="sgd, adam or adamw.")
-@click.option("--lr", type=Several(float, "a number"), metavar="X", help="Per phase: 1e-3,1e-4.")
-@click.option("--momentum", type=float, metavar="X", help="For sgd.")
-@click.option("--weight-decay", type=float, metavar="X")
-@click.option("--schedule", metavar="NAME", help="constant, step:7,0.1 or cosine:0.1.")
-@click.option(
-    "--augment",
-    metavar="WHAT",
-    is_flag=False,
-    flag_value=USUAL_AUGMENTATION,
-    help=f"Change training images at random: {USUAL_AUGMENTATION}, or what is named of crop, flip, "
-    "vflip, rotate, color, trivial, erase.",
-)
-@click.option("--views", type=int, metavar="K", help="Keep K augmented views of each image.")
-@click.option("--input-size", type=int, metavar="N", help="Pixels that the network sees.")
-@click.option("--in-chans", type=int, metavar="N", help="Channels that it sees; 1 for grey.")
-@click.option("--weights", default="auto", show_default=True, help="auto, none, a tag, or a file.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
-@click.option("--precision", default="auto", show_default=True, help="auto, fp32 or bf16.")
-@click.option("--seed", type=int, metavar="N", help="Of all randomness; by default 0.")
-@click.option("--workers", type=int, metavar="N", help="Processes that decode images.")
-@click.option("--cache-images", is_flag=True, default=None, help="Decode each image once.")
-@click.option("--bad-images", metavar="WAY", help="error or skip; by default error.")
-@click.option("--dry-run", is_flag=True, help="Print the plan with reasons, and touch nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print run.json, or the plan, as JSON.")
-@click.option("--quiet", is_flag=True, help="Only the result.")
+def _own(*names: str, text: str) -> SectionedOption:
+    return SectionedOption(names, section="output", is_flag=True, help=text)
+
+
+PARAMETERS = [
+    click.Argument(["name"]),
+    *training_options(),
+    _own("--dry-run", text="Print the plan with reasons, and touch nothing."),
+    _own("--json", "as_json", text="Print run.json, or the plan, as JSON."),
+    _own("--quiet", text="Only the result."),
+]
+
+
+@click.command(cls=SectionedCommand, name="finetune", params=PARAMETERS)
 @click.pass_obj
 def command(
     settings: Settings, name: str, dry_run: bool, as_json: bool, quiet: bool, **options: Any
@@ -119,12 +68,12 @@ def command(
     features at once; --epochs trains it epoch by epoch.
     """
     from zoo.engine.plan.plan import LBFGS
-    from zoo.engine.plan.resolve import Options
     from zoo.engine.run.finetune import fit, load
+    from zoo.engine.run.prepare import read_options
     from zoo.terminal import Progress, leading
 
     progress = Progress(quiet)
-    job = load(name, Options(**options), settings.registry(), progress, dry_run)
+    job = load(name, read_options(**options), settings.registry(), progress, dry_run)
     if dry_run and leading():
         print_json(job.plan.to_dict()) if as_json else print_plan(job.plan)
     if dry_run:

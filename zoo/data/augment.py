@@ -16,89 +16,9 @@ from torchvision.transforms import InterpolationMode, v2
 
 from zoo.data.decode import DecodedImage
 from zoo.data.transforms import at_least, prepare
-from zoo.errors import UsageError, did_you_mean
+from zoo.options import Augmentation
 from zoo.seeding import seeded
 from zoo.spec import Preprocess
-
-# By name: the strength that is taken where none is given, and the largest that means something.
-# None: it has no strength. `crop` and `flip` are the defaults of Inception's training, arXiv
-# 1409.4842; `trivial` is TrivialAugment Wide, arXiv 2103.10158; `erase` arXiv 1708.04896.
-STRENGTHS: dict[str, tuple[float, float] | None] = {
-    "crop": (0.08, 1.0),
-    "flip": (0.5, 1.0),
-    "vflip": (0.5, 1.0),
-    "rotate": (15.0, 180.0),
-    "color": (0.2, 1.0),
-    "trivial": None,
-    "erase": (0.25, 1.0),
-}
-FORMS = "write names like crop,flip or crop:0.5,flip,rotate:10"
-
-
-@dataclass(frozen=True)
-class Augment:
-    """Random changes of training images, in this order.
-
-    Args:
-        steps: name and strength of each.
-    """
-
-    steps: tuple[tuple[str, float], ...]
-
-    def __str__(self) -> str:
-        return ",".join(
-            name if STRENGTHS[name] is None else f"{name}:{strength:g}"
-            for name, strength in self.steps
-        )
-
-
-def parse_augment(text: str | None) -> Augment | None:
-    """Read what to do to training images, as the command line writes it.
-
-    Args:
-        text: names separated by commas, each with a strength after a colon where it has one:
-            `crop` (a random part of the image, from this share of its area up), `flip` and
-            `vflip` (mirrored, with this probability), `rotate` (by up to this many degrees),
-            `color` (brightness, contrast and saturation changed by up to this share), `trivial`
-            (TrivialAugment) and `erase` (a part made blank, with this probability); `none` or
-            None for nothing.
-
-    Raises:
-        UsageError: a name or strength means nothing.
-    """
-    if text is None or text == "none":
-        return None
-    steps: list[tuple[str, float]] = []
-    for part in text.split(","):
-        name, colon, value = part.strip().partition(":")
-        if name not in STRENGTHS:
-            raise UsageError(
-                f"no augmentation is named {name!r}",
-                did_you_mean(name, [*STRENGTHS], f"{FORMS}; there are {', '.join(STRENGTHS)}"),
-            )
-        if name in dict(steps):
-            raise UsageError(f"--augment names {name} twice", FORMS)
-        steps.append((name, _strength(name, value if colon else None)))
-    return Augment(tuple(steps))
-
-
-def _strength(name: str, text: str | None) -> float:
-    known = STRENGTHS[name]
-    if known is None:
-        if text is not None:
-            raise UsageError(f"--augment {name} has no strength", FORMS)
-        return 0.0
-    usual, most = known
-    if text is None:
-        return usual
-    try:
-        value = float(text)
-        if not 0 < value <= most:
-            raise ValueError
-    except ValueError:
-        hint = f"give a number above 0, up to {most:g}"
-        raise UsageError(f"--augment {name}:{text}", hint) from None
-    return value
 
 
 @dataclass(frozen=True)
@@ -111,7 +31,7 @@ class Draw:
         epoch: counted through all phases.
     """
 
-    augment: Augment | None
+    augment: Augmentation | None
     seed: int
     epoch: int
 

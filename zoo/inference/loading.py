@@ -14,11 +14,12 @@ from zoo.errors import UnknownBackbone, UsageError, WeightsError
 from zoo.inference.predictor import Predictor
 from zoo.modelfile import ModelCard, read_model
 from zoo.models.build import build_network, build_with_base, check_card, find_published
-from zoo.models.head_factory import NewHead, check_widths
+from zoo.models.head_factory import check_widths
 from zoo.models.heads import replace_heads
 from zoo.models.license_notice import tell_terms
 from zoo.models.provenance import MADE, Base, Made, how_made
 from zoo.models.state_dict import load_state
+from zoo.options import HeadSpec
 from zoo.registry.plugins import OFF
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone, Head, Preprocess
@@ -63,7 +64,7 @@ def load_model(
     except (TypeError, ValueError, KeyError) as error:
         raise WeightsError(f"{file} has a damaged description: its schema: {error}") from error
     module = build_network(backbone, card.kwargs)
-    new = NewHead.from_dict(card.new_head)
+    new = HeadSpec.from_dict(card.new_head)
     try:
         check_widths(held.tensors, card.heads, new)
         replace_heads(module, card.heads, schema.outputs, card.preprocess, new)

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from zoo.errors import BrokenBackbone, UsageError, WeightsError
 from zoo.modelfile import KEY, ModelCard, read_model, read_tensors
 from zoo.models.build_options import UNCHANGED, Changes
-from zoo.models.head_factory import NewHead, parse_head
 from zoo.models.heads import head_classes, replace_heads, resolve_head
 from zoo.models.license_notice import tell_terms
 from zoo.models.plugin_errors import guard
 from zoo.models.provenance import MADE, Base, Made
 from zoo.models.state_dict import load_state
 from zoo.models.weights import fetch
+from zoo.options import HeadSpec
 from zoo.spec import Backbone, Preprocess, Weights, resolve_target
 
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
@@ -155,7 +155,7 @@ def check_card(card: ModelCard, backbone: Backbone, source: str | Path) -> None:
             message = f"{source} wants {backbone.id} built with {key}={value!r}"
             raise WeightsError(message, "its adapter knows no such argument; the file is refused")
     try:
-        placed = Changes(head=NewHead.from_dict(card.new_head)).placed(backbone)
+        placed = Changes(head=HeadSpec.from_dict(card.new_head)).placed(backbone)
     except (UsageError, TypeError, KeyError, ValueError) as error:
         raise WeightsError(f"{source} has a damaged description: its head: {error}") from error
     paths = [head.module_path for head in placed.heads]
@@ -331,7 +331,7 @@ def build_backbone(
         raise UsageError("a new head needs classes", "give classes=N")
     if classes is not None and classes < 1:
         raise UsageError(f"a head cannot end in {classes} classes", "1 is the least")
-    changes = Changes(input_size, in_chans, parse_head(head, head_at))
+    changes = Changes(input_size, in_chans, HeadSpec.parse(head, head_at))
     choice = None if weights is None else str(weights)
     model, _ = build_with_base(backbone, classes, choice, changes=changes)
     return model

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from zoo.errors import BrokenBackbone, UsageError
-from zoo.models.head_factory import PLAIN, NewHead, place_head
+from zoo.models.head_factory import place_head
+from zoo.options import HeadSpec
+from zoo.options.head_spec import PLAIN
 from zoo.spec import Backbone, Preprocess
 
 
@@ -24,7 +26,7 @@ class Changes:
 
     input_size: int | None = None
     in_chans: int | None = None
-    head: NewHead = PLAIN
+    head: HeadSpec = PLAIN
 
     def preprocess(self, own: Preprocess) -> Preprocess:
         """Return a preprocess with the size and channels that are wanted.

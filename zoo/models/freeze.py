@@ -22,44 +22,11 @@ from zoo.errors import UsageError, did_you_mean
 from zoo.models.heads import resolve_head
 from zoo.models.provenance import how_made
 from zoo.models.stages import find_stages
+from zoo.options import Policy
+from zoo.options.policy import FORMS
 from zoo.spec import Backbone, Head
 
 HOOK = "_zoo_keep_frozen"
-FORMS = "head, all, stages:N or module patterns like layer4,fc"
-
-
-@dataclass(frozen=True)
-class Policy:
-    """Which parameters train; the heads always do.
-
-    Args:
-        kind: `head`, `all`, `stages` or `modules`.
-        stages: how many of the last stages, for `stages`.
-        patterns: shell-style patterns of module paths, for `modules`.
-    """
-
-    kind: str
-    stages: int = 0
-    patterns: tuple[str, ...] = ()
-
-
-def parse_policy(text: str) -> Policy:
-    """Read a policy as the command line writes it.
-
-    Raises:
-        UsageError: it has none of the forms.
-    """
-    if text in ("head", "all"):
-        return Policy(text)
-    kind, colon, count = text.partition(":")
-    if colon:
-        if kind != "stages" or not count.isdecimal() or int(count) < 1:
-            raise UsageError(f"{text!r} is not a policy", f"give {FORMS}, N from 1")
-        return Policy("stages", stages=int(count))
-    patterns = tuple(part.strip().replace("[", ".").replace("]", "") for part in text.split(","))
-    if not all(patterns):
-        raise UsageError(f"{text!r} is not a policy", f"give {FORMS}")
-    return Policy("modules", patterns=patterns)
 
 
 @dataclass(frozen=True)
@@ -165,7 +132,7 @@ def freeze(
     Args:
         model: the network, its heads in place; changed in place.
         backbone: its description; None for a network that zoo built.
-        policy: `head`, `all`, `stages:N` or module patterns.
+        policy: which parameters train, or its text: `head`, `all`, `stages:N` or module patterns.
 
     Returns:
         The parameters that train, for an optimizer.
@@ -174,7 +141,7 @@ def freeze(
         UsageError: the policy is malformed, or a pattern matches no module.
         BrokenBackbone: a head path does not resolve.
     """
-    wanted = parse_policy(policy) if isinstance(policy, str) else policy
+    wanted = Policy.parse(policy) if isinstance(policy, str) else policy
     selection = select(model, how_made(model, backbone).backbone.heads, wanted)
     unfreeze(model)
     for name, parameter in model.named_parameters():

@@ -3,113 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from zoo.errors import UsageError
-from zoo.spec import Head, path_steps
-
-FORMS = "linear, mlp:512 or mlp:4096,dropout=0.5"
-MOST_LAYERS = 8
-MOST_WIDTH = 1 << 20
+from zoo.options import HeadSpec
+from zoo.spec import Head
 
 
-@dataclass(frozen=True)
-class NewHead:
-    """What takes the place of a main head.
-
-    Args:
-        hidden: widths of the layers before the last one, each followed by ReLU; none for a head
-            that is one linear layer.
-        dropout: the share that is dropped after each ReLU, below 1.
-        at: path of the module that is replaced, which ends in the classes or holds what does; None
-            for the leaf alone.
-    """
-
-    hidden: tuple[int, ...] = ()
-    dropout: float = 0.0
-    at: str | None = None
-
-    def __str__(self) -> str:
-        if not self.hidden:
-            return "linear"
-        parts = [*map(str, self.hidden), *([f"dropout={self.dropout:g}"] if self.dropout else [])]
-        return f"mlp:{','.join(parts)}"
-
-    @property
-    def plain(self) -> bool:
-        """Whether it is what zoo puts in unasked: one layer at the leaf."""
-        return not self.hidden and self.at is None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain data for a model file; empty where it is the plain one."""
-        if self.plain:
-            return {}
-        return {"hidden": list(self.hidden), "dropout": self.dropout, "at": self.at}
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> NewHead:
-        """Read back what `to_dict` gave.
-
-        Raises:
-            UsageError, TypeError, KeyError, ValueError: it is nothing of the kind.
-        """
-        if not plain:
-            return PLAIN
-        head = cls(tuple(plain["hidden"]), float(plain["dropout"]), plain["at"])
-        if head.at is not None:
-            path_steps(head.at)
-        return _checked(head, str(dict(plain)))
-
-
-PLAIN = NewHead()
-
-
-def _checked(head: NewHead, said: str) -> NewHead:
-    widths = all(isinstance(width, int) and 1 <= width <= MOST_WIDTH for width in head.hidden)
-    if not widths or not 0 <= head.dropout < 1 or len(head.hidden) > MOST_LAYERS:
-        raise UsageError(f"{said!r} is not a head", f"write {FORMS}")
-    return head
-
-
-def parse_head(text: str | None, at: str | None = None) -> NewHead:
-    """Read a new head as the command line writes it.
-
-    Args:
-        text: `linear`; `mlp:WIDTH[,WIDTH...][,dropout=SHARE]`, linear layers of these widths, each
-            with ReLU and dropout after it, and a linear layer to the classes; None for `linear`.
-        at: path of the module that it replaces; None for the leaf.
-
-    Raises:
-        UsageError: it has neither form, or the path is malformed.
-    """
-    if at is not None:
-        at = ".".join(path_steps(at))
-    if text in (None, "linear"):
-        return NewHead(at=at)
-    kind, _, rest = str(text).partition(":")
-    widths = [part for part in rest.split(",") if "=" not in part]
-    settings = [part for part in rest.split(",") if "=" in part]
-    try:
-        if kind != "mlp" or len(settings) > 1:
-            raise ValueError
-        share = 0.0
-        for setting in settings:
-            name, _, value = setting.partition("=")
-            if name.strip() != "dropout":
-                raise ValueError
-            share = float(value)
-        hidden = tuple(int(width) for width in widths)
-        if not hidden:
-            raise ValueError
-    except ValueError:
-        raise UsageError(f"{text!r} is not a head", f"write {FORMS}") from None
-    return _checked(NewHead(hidden, share, at), str(text))
-
-
-def place_head(heads: Sequence[Head], new: NewHead, owner: str) -> tuple[Head, ...]:
+def place_head(heads: Sequence[Head], new: HeadSpec, owner: str) -> tuple[Head, ...]:
     """Return a backbone's heads as they are once the new one is in its place.
 
     Raises:
@@ -132,7 +36,7 @@ def place_head(heads: Sequence[Head], new: NewHead, owner: str) -> tuple[Head, .
     return tuple(placed if head is main else head for head in heads)
 
 
-def check_widths(tensors: Mapping[str, Tensor], heads: Sequence[Head], new: NewHead) -> None:
+def check_widths(tensors: Mapping[str, Tensor], heads: Sequence[Head], new: HeadSpec) -> None:
     """Refuse widths that a file's own tensors do not have, before layers are made of them.
 
     Args:
@@ -204,7 +108,7 @@ def new_layer(old: nn.Module, width: int, classes: int, like: Tensor) -> nn.Line
 
 
 def new_layers(
-    new: NewHead, old: nn.Module, width: int, classes: int, like: Tensor, before: list[nn.Module]
+    new: HeadSpec, old: nn.Module, width: int, classes: int, like: Tensor, before: list[nn.Module]
 ) -> nn.Module:
     """Return what replaces a head: one layer, or several as a `HeadStack`.
 

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import BrokenBackbone, UsageError, did_you_mean
-from zoo.models.head_factory import PLAIN, HeadStack, MeanPool, NewHead, new_layers
+from zoo.models.head_factory import HeadStack, MeanPool, new_layers
 from zoo.models.plugin_errors import guard
+from zoo.options import HeadSpec
+from zoo.options.head_spec import PLAIN
 from zoo.spec import Head, Preprocess, path_steps
 
 
@@ -187,7 +189,7 @@ def replace_heads(
     heads: Sequence[Head],
     classes: int,
     preprocess: Preprocess,
-    new: NewHead = PLAIN,
+    new: HeadSpec = PLAIN,
 ) -> list[str]:
     """Replace every head for a new number of classes, like for like.
 
@@ -229,7 +231,7 @@ def replace_heads(
     return paths
 
 
-def _place_of(model: nn.Module, head: Head, new: NewHead) -> str:
+def _place_of(model: nn.Module, head: Head, new: HeadSpec) -> str:
     """Return the path of what is replaced: the leaf, or what was asked for around it."""
     if head.role == "main" and head.module_path == new.at:
         find_module(model, head.path)

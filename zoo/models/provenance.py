@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from zoo.errors import UsageError
-from zoo.models.head_factory import PLAIN, NewHead
+from zoo.options import HeadSpec
+from zoo.options.head_spec import PLAIN
 from zoo.spec import Backbone, Preprocess
 
 MADE = "_zoo_made"
@@ -54,7 +55,7 @@ class Made:
     kwargs: Mapping[str, Any]
     preprocess: Preprocess
     base: Base
-    new_head: NewHead = PLAIN
+    new_head: HeadSpec = PLAIN
     before: int | None = None
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.files import config_dir
+from zoo.options.table import DEFAULTS
 from zoo.registry.tomlfile import Kinds, TomlFile
 
 if TYPE_CHECKING:
@@ -21,54 +22,6 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 TABLES: Kinds = {"schema": (int,), "defaults": (dict,), "aliases": (dict,), "backbones": (dict,)}
-
-
-@dataclass(frozen=True)
-class Range:
-    """What a training default may be.
-
-    Args:
-        kind: int or float; where a float is wanted, a whole number does too.
-        least: the smallest value.
-        most: the largest.
-        open: neither bound itself is allowed.
-    """
-
-    kind: type
-    least: float
-    most: float
-    open: bool = False
-
-    def __contains__(self, value: float) -> bool:
-        # What is not a number compares as false, so that nan is in no range.
-        if self.open:
-            return self.least < value < self.most
-        return self.least <= value <= self.most
-
-    def __str__(self) -> str:
-        words = "between {} and {}" if self.open else "from {} to {}"
-        return "a number " + words.format(self.least, self.most)
-
-
-EPOCHS = Range(int, 1, 2**31)
-RATE = Range(float, 0, 10**6, open=True)
-# The bounds are those of the options that stand above these defaults.
-DEFAULTS: dict[str, Range] = {
-    "seed": Range(int, 0, 2**63 - 1),
-    "batch_size": Range(int, 2, 2**31),
-    "val_fraction": Range(float, 0, 1, open=True),
-    "cache_gib": Range(float, 0, 10**6),
-    "head_epochs": EPOCHS,
-    "head_lr": RATE,
-    "all_epochs": EPOCHS,
-    "all_lr": RATE,
-    "tune_epochs": EPOCHS,
-    "tune_lr": RATE,
-    "random_epochs": EPOCHS,
-    "random_lr": RATE,
-    "weight_decay": Range(float, 0, 10**9),
-    "momentum": Range(float, 0, 1),
-}
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from zoo.models.build import build_with_base
 from zoo.models.freeze import freeze, in_use
 from zoo.models.heads import resolve_head
 from zoo.models.provenance import how_made
+from zoo.options import Policy, Schedule
 from zoo.spec import resolve_target
 from zoo.testing.findings import Broken, NotApplicable
 from zoo.testing.fresh import logits_of
@@ -113,7 +114,9 @@ def _train(network: Network, policy: str, images: int, lr: float) -> None:
     data = PhaseData(splits["train"], splits["val"], opened.schema, seed=3, batch_size=BATCH)
     transform = network.task.transform(network.preprocess)
     source = ImageSource(network, data, ImageReader(transform, network.device, BATCH))
-    phase = Phase(policy, policy, 1, "sgd", lr, MOMENTUM, WEIGHT_DECAY, "constant", False)
+    phase = Phase(
+        policy, Policy(policy), 1, "sgd", lr, MOMENTUM, WEIGHT_DECAY, Schedule("constant"), False
+    )
     context = PhaseContext(
         seed=3,
         names=[],

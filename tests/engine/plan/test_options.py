@@ -1,6 +1,8 @@
 """What may be asked of a training, in Python: losses, metrics, and their names in the plan."""
 
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +10,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import zoo
-from zoo.engine.plan.options import Options, check_options, name_of
+from zoo.engine.plan.options import Options, name_of
+from zoo.models.build_options import Changes
+from zoo.options import Augmentation, HeadSpec, Policy, Schedule
 
 
 def focal(logits, labels, gamma=2.0):
@@ -50,7 +54,7 @@ def test_a_loss_is_called_by_its_name_and_settings():
 
 @pytest.mark.parametrize("loss", [focal, Weighted(1.0), partial(focal, gamma=1.0), Slots(), None])
 def test_whatever_can_be_called_is_a_loss(loss):
-    check_options(Options(loss=loss, metrics={"flags": focal}))
+    assert Options(loss=loss, metrics={"flags": focal}).loss is loss
 
 
 @pytest.mark.parametrize(
@@ -76,7 +80,7 @@ def test_whatever_can_be_called_is_a_loss(loss):
 )
 def test_what_means_nothing_is_refused_before_anything_is_read(given, said):
     with pytest.raises(zoo.UsageError) as caught:
-        check_options(Options(**given))
+        Options(**given)
     assert said in str(caught.value)
     with pytest.raises(zoo.UsageError):
         zoo.plan("lite0", data="nowhere/", **given)
@@ -85,3 +89,63 @@ def test_what_means_nothing_is_refused_before_anything_is_read(given, said):
 def test_an_option_that_does_not_exist():
     with pytest.raises(TypeError, match="epoch"):
         zoo.plan("lite0", epoch=3)
+
+
+def test_what_is_wrong_is_reported_together():
+    with pytest.raises(zoo.UsageError) as caught:
+        Options(
+            epochs=0,
+            seed=-1,
+            schedule="cosin",
+            train="head",
+            recipe="all",
+            momentum=0.9,
+            metrics={"top1": focal},
+        )
+    text = str(caught.value)
+    assert text.startswith("6 options are wrong: ")
+    for fault in (
+        "--epochs has 0 (give positive numbers)",
+        "--seed is -1 (give a number from 0 to",
+        "no schedule is named 'cosin' (did you mean cosine?)",
+        "--train and --recipe exclude each other (give one of them)",
+        "--momentum is for sgd",
+        "a metric cannot be named 'top1'",
+    ):
+        assert fault in text
+    assert "\n" not in text
+
+
+def test_what_is_wrong_alone_contradicts_nothing():
+    with pytest.raises(zoo.UsageError) as caught:
+        Options(optimizer="sdg", momentum=0.9)
+    assert str(caught.value) == "no optimizer is named 'sdg'; did you mean sgd?"
+    with pytest.raises(zoo.UsageError, match="--views is for augmented images; give --augment"):
+        Options(views=2, augment="none")
+
+
+def test_options_are_values_once_they_are_made():
+    options = Options(
+        train="stages:2",
+        epochs=3,
+        lr=[1e-3],
+        schedule="step",
+        augment="flip",
+        head="mlp:8",
+        head_at="classifier[6]",
+        in_chans=1,
+        weights=Path("w.safetensors"),
+    )
+    assert options.train == Policy("stages", stages=2)
+    assert options.epochs == (3,)
+    assert options.lr == (1e-3,)
+    assert options.schedule == Schedule("step")
+    assert options.augment == Augmentation((("flip", 0.5),))
+    assert options.changes == Changes(None, 1, HeadSpec((8,), at="classifier.6"))
+    assert options.weights == "w.safetensors"
+    assert replace(options) == options
+    assert replace(options, seed=3).changes == options.changes
+    assert Options().changes == Changes()
+    assert Options(head=HeadSpec((8,), at="fc")).changes.head.at == "fc"
+    with pytest.raises(zoo.UsageError, match="--head is for fc, and --head-at is classifier"):
+        Options(head=HeadSpec((8,), at="fc"), head_at="classifier")

@@ -1,9 +1,13 @@
 """The plan: explicit beats auto, every automatic value has its reason, nonsense is refused."""
 
+import dataclasses
+import json
+
 import pytest
 
 import zoo
 from zoo.api import plan
+from zoo.options import Policy, Schedule
 
 
 def test_every_value_has_a_reason(pictures):
@@ -28,7 +32,7 @@ def test_what_is_given_is_kept(tinynet, pictures):
         "lr": 0.5,
         "momentum": 0.1,
         "weight_decay": 0.2,
-        "schedule": "constant",
+        "schedule": Schedule("constant"),
         "precision": "bf16",
         "device": "cpu",
         "seed": 7,
@@ -54,13 +58,13 @@ def test_what_the_device_decides_is_in_the_plan(tinynet, pictures):
 
 def test_random_weights_train_everything(tinynet, pictures):
     resolved = plan(tinynet, data=pictures, weights="none")
-    assert [phase.policy for phase in resolved.phases] == ["all"]
+    assert [phase.policy for phase in resolved.phases] == [Policy("all")]
     assert "random features are not worth freezing" in resolved.reasons["recipe"]
 
 
 def test_two_phases_and_their_rates(pictures):
     first, second = plan("lite0", data=pictures, recipe="head-then-all").phases
-    assert (first.policy, second.policy) == ("head", "all")
+    assert (first.policy, second.policy) == (Policy("head"), Policy("all"))
     assert second.lr < first.lr
     assert second.keep_features is False
     given = plan("lite0", data=pictures, recipe="head-then-all", lr=0.5, epochs=2)
@@ -139,3 +143,36 @@ def test_a_device_that_is_not_there(pictures):
         pytest.skip("this machine has one")
     with pytest.raises(zoo.EnvironmentProblem, match="--device auto"):
         plan("lite0", data=pictures, device="cuda")
+
+
+def test_plain_data_has_the_text_of_values(tinynet, pictures):
+    given = {"schedule": "step:3,0.5", "augment": "crop:0.5,flip", "head": "mlp:8,dropout=0.25"}
+    resolved = plan(tinynet, data=pictures, weights="none", train="stages:1", epochs=1, **given)
+    assert resolved.phases[0].schedule == Schedule("step", size=3, gamma=0.5)
+    plain = resolved.to_dict()
+    assert json.loads(json.dumps(plain))["phases"][0] == {
+        "name": "stages:1",
+        "policy": "stages:1",
+        "epochs": 1,
+        "optimizer": "adamw",
+        "lr": 0.001,
+        "momentum": 0.9,
+        "weight_decay": 0.01,
+        "schedule": "step:3,0.5",
+        "keep_features": False,
+    }
+    assert plain["head"] == "mlp:8,dropout=0.25"
+    assert plain["augment"] == "crop:0.5,flip:0.5"
+    assert plain["recipe"] == "stages:1"
+    assert [*plain] == [field.name for field in dataclasses.fields(resolved)]
+    automatic = plan(tinynet, data=pictures, weights="none").to_dict()
+    assert (automatic["head"], automatic["augment"]) == ("linear", "none")
+    assert automatic["phases"][0]["schedule"] == "cosine:0.1"
+
+
+def test_no_augmentation_can_be_asked_for(tinynet, pictures):
+    given = plan(tinynet, data=pictures, weights="none", augment="none")
+    assert given.augment is None
+    assert given.reasons["augment"] == "as given"
+    automatic = plan(tinynet, data=pictures, weights="none")
+    assert automatic.reasons["augment"] == "auto: not asked for"

@@ -15,6 +15,7 @@ import zoo
 from zoo.engine.plan.resolve import Options
 from zoo.engine.run.finetune import fit, load
 from zoo.modelfile import read_model
+from zoo.options import Augmentation, HeadSpec, Policy, Schedule
 from zoo.registry.registry import load_registry
 from zoo.terminal import Progress
 
@@ -357,3 +358,19 @@ def test_weights_by_path(tinynet, tmp_path):
     path = zoo.save(model, tmp_path / "mine.safetensors", ["a", "b", "c"])
     again = backbone.build(classes=3, weights=path)
     assert torch.equal(again.head.fc.weight, model.head.fc.weight)
+
+
+def test_each_text_is_parsed_once(tinynet, pictures, monkeypatch):
+    parsed = []
+    for kind in (Policy, HeadSpec, Augmentation, Schedule):
+
+        def parse(text, *further, kind=kind, original=kind.parse):
+            parsed.append((kind, text))
+            return original(text, *further)
+
+        monkeypatch.setattr(kind, "parse", parse)
+    asked = {"augment": "flip", "head": "mlp:8", "schedule": "constant", "train": "head"}
+    run = zoo.finetune(tinynet, data=pictures, **asked, **QUICK)
+    assert run.record["plan"]["augment"] == "flip:0.5"
+    assert sorted(text for _, text in parsed) == ["constant", "flip", "head", "mlp:8"]
+    assert len({kind for kind, _ in parsed}) == 4

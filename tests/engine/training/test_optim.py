@@ -1,46 +1,11 @@
-"""Schedules against torch's own, and optimizers by name."""
+"""Optimizers by name."""
 
 import pytest
 import torch
 from torch import nn
 
 import zoo
-from zoo.engine.training.optim import make_optimizer, parse_schedule
-
-
-def test_step_is_torchs_step_lr():
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    reference = torch.optim.lr_scheduler.StepLR(optimizer, step_size=7, gamma=0.1)
-    factor = parse_schedule("step:7,0.1")
-    for epoch in range(25):
-        assert factor(epoch / 25, epoch) == pytest.approx(reference.get_last_lr()[0])
-        optimizer.step()
-        reference.step()
-    assert parse_schedule("step")(0.5, 7) == pytest.approx(0.1)
-
-
-def test_cosine_is_torchs_cosine_after_its_warm_up():
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=90)
-    factor = parse_schedule("cosine:0.1")
-    assert factor(0.05, 0) == pytest.approx(0.5)
-    for step in range(10, 100):
-        assert factor(step / 100, 0) == pytest.approx(reference.get_last_lr()[0], abs=1e-9)
-        optimizer.step()
-        reference.step()
-    assert parse_schedule("cosine:0")(0.0, 0) == 1.0
-
-
-def test_constant():
-    assert {parse_schedule("constant")(p / 10, p) for p in range(10)} == {1.0}
-
-
-@pytest.mark.parametrize(
-    "text", ["linear", "step:x", "step:0,0.1", "step:7", "cosine:1", "cosine:x", "constant:1", ""]
-)
-def test_malformed_schedules(text):
-    with pytest.raises(zoo.UsageError):
-        parse_schedule(text)
+from zoo.engine.training.optim import make_optimizer
 
 
 def test_optimizers():

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from zoo.options import Augmentation, HeadSpec, Policy, Schedule
 from zoo.registry.licenses import in_words
 from zoo.spec import Preprocess
 
@@ -30,19 +31,23 @@ class Phase:
         lr: learning rate before the schedule's factor.
         momentum: for `sgd`.
         weight_decay: as torch applies it.
-        schedule: `constant`, `step:SIZE,GAMMA` or `cosine:WARMUP`.
+        schedule: the factor on the learning rate.
         keep_features: compute the heads' input once per image and train on what was kept.
     """
 
     name: str
-    policy: str
+    policy: Policy
     epochs: int
     optimizer: str
     lr: float
     momentum: float
     weight_decay: float
-    schedule: str
+    schedule: Schedule
     keep_features: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the phase as plain data for JSON, policy and schedule as text."""
+        return {**asdict(self), "policy": str(self.policy), "schedule": str(self.schedule)}
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,9 @@ class Plan:
         preprocess: from image to input.
         task: name.
         schema: what the targets are, as plain data.
-        head: what replaces the main head: `linear`, or `mlp:...`.
+        head: what replaces the main head.
         head_at: paths of what is replaced.
-        augment: what is done to training pictures; `none` for nothing.
+        augment: the random changes to training images; None where there are none.
         views: how many augmented views of each training picture are kept; 1 where none are.
         loss: what is minimised.
         data: name, fingerprint, and images per split.
@@ -92,9 +97,9 @@ class Plan:
     data: Mapping[str, Any]
     demonstration: bool
     recipe: str
-    head: str
+    head: HeadSpec
     head_at: str
-    augment: str
+    augment: Augmentation | None
     views: int
     loss: str
     phases: tuple[Phase, ...]
@@ -112,9 +117,11 @@ class Plan:
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the plan as plain data for JSON."""
+        """Return the plan as plain data for JSON, its head, augmentation and the like as text."""
+        texts: dict[str, Any] = {"head": str(self.head), "augment": str(self.augment or "none")}
         # `classes` stands at the top too, where readers of `run.json` look for it.
-        return {**asdict(self), "classes": self.classes}
+        texts |= {"classes": self.classes, "phases": tuple(p.to_dict() for p in self.phases)}
+        return {**asdict(self), **texts}
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -144,7 +151,7 @@ class Plan:
             "data": f"{self.data['name']}: {counts}",
             "classes": f"{len(self.classes)}: {_shorten(', '.join(self.classes))}",
             "preprocess": f"{size} {self.preprocess.crop} {self.preprocess.interpolation}",
-            "augment": self.augment,
+            "augment": self.augment or "none",
             "views": self.views,
             "head": self.head,
             "head_at": self.head_at,
@@ -157,7 +164,7 @@ class Plan:
 
         rows = [(name, str(value), reason(name)) for name, value in values.items()]
         for number, phase in enumerate(self.phases):
-            for name, value in asdict(phase).items():
+            for name, value in phase.to_dict().items():
                 if name == "name" or (name == "momentum" and phase.optimizer != "sgd"):
                     continue
                 if phase.optimizer == LBFGS and name in OF_EPOCHS:

@@ -7,16 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from zoo.engine.plan.options import OF_THE_LOOP, OPTIMIZER, RECIPES, Options, several
+from zoo.engine.plan.options import OF_THE_LOOP, OPTIMIZER, Options
 from zoo.engine.plan.plan import LBFGS, Phase, Plan
 from zoo.errors import UsageError
+from zoo.options import Policy, Schedule
+from zoo.options.policy import HEAD
+from zoo.options.table import RECIPES
 from zoo.registry.config import Config
 from zoo.spec import Preprocess
 from zoo.tasks.base import BaseTask
 
 SGD_FACTOR = 10.0
 LATER_FACTOR = 0.1
-SCHEDULE = "cosine:0.1"
+SCHEDULE = Schedule("cosine")
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Values:
 
 def choose_recipe(
     values: Values, options: Options, start: Start, changing: str | None, task: BaseTask
-) -> tuple[str, tuple[str, ...]]:
+) -> tuple[str, tuple[Policy, ...]]:
     """Return the recipe of a training, and the policies of its phases.
 
     Args:
@@ -79,7 +82,7 @@ def choose_recipe(
     """
     if options.train is not None:
         values.reasons["recipe"] = "as given by --train"
-        return options.train, (options.train,)
+        return str(options.train), (options.train,)
     against = probe_conflict(options, changing, task)
     if options.recipe == "probe" and against is not None:
         message = f"--recipe probe trains no epochs: {against}"
@@ -113,13 +116,13 @@ def probe_phase() -> Phase:
     """Return the phase of the recipe `probe`."""
     return Phase(
         name="head",
-        policy="head",
+        policy=HEAD,
         epochs=1,
         optimizer=LBFGS,
         lr=0.0,
         momentum=0.0,
         weight_decay=0.0,
-        schedule="constant",
+        schedule=Schedule("constant"),
         keep_features=True,
     )
 
@@ -150,13 +153,13 @@ def _phase(
     values: Values,
     options: Options,
     number: int,
-    policy: str,
+    policy: Policy,
     start: Start,
     changing: str | None,
 ) -> Phase:
-    kind = "head" if policy == "head" else "random" if start.random else "tune" if number else "all"
+    kind = "head" if policy == HEAD else "random" if start.random else "tune" if number else "all"
     where = f"phases.{number}."
-    epochs, rates = several(options.epochs), several(options.lr)
+    epochs, rates = options.epochs, options.lr
     for name, given in (("epochs", epochs), ("lr", rates)):
         if given and len(given) > 1 and number >= len(given):
             raise UsageError(f"--{name} has {len(given)} values, one for each phase is needed")
@@ -169,14 +172,14 @@ def _phase(
         if rates is None and optimizer == "sgd":
             lr *= SGD_FACTOR
             values.reasons[f"{where}lr"] += ", times 10 for sgd"
-    keep = policy == "head" and changing is None
+    keep = policy == HEAD and changing is None
     values.reasons[f"{where}keep_features"] = "auto: " + (
         "only heads train, on images that do not change"
         if keep
-        else (changing if policy == "head" and changing else "features change")
+        else (changing if policy == HEAD and changing else "features change")
     )
     return Phase(
-        name=policy,
+        name=str(policy),
         policy=policy,
         epochs=values.default(
             f"{where}epochs",
@@ -198,7 +201,7 @@ def phases_of(
     values: Values,
     options: Options,
     recipe: str,
-    policies: Sequence[str],
+    policies: Sequence[Policy],
     start: Start,
     changing: str | None,
 ) -> tuple[Phase, ...]:
@@ -224,10 +227,7 @@ def phases_of(
         return (probe_phase(),)
     values.reasons |= {f"phases.{n}.policy": f"of {recipe}" for n in range(len(policies))}
     for name, given in (("epochs", options.epochs), ("lr", options.lr)):
-        values_given = several(given)
-        if values_given and len(values_given) > len(policies):
-            message = (
-                f"--{name} has {len(values_given)} values, but {recipe} has {len(policies)} phase"
-            )
+        if given and len(given) > len(policies):
+            message = f"--{name} has {len(given)} values, but {recipe} has {len(policies)} phase"
             raise UsageError(message + "s" * (len(policies) > 1))
     return tuple(_phase(values, options, n, p, start, changing) for n, p in enumerate(policies))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from zoo.data.augment import parse_augment
 from zoo.data.image_cache import bytes_needed, in_words, where_kept
 from zoo.data.split import ImageData, Split
 from zoo.engine.plan.options import Options
@@ -20,6 +19,8 @@ from zoo.engine.runtime.device import (
 )
 from zoo.engine.runtime.distributed import join, own_device
 from zoo.errors import UsageError
+from zoo.options import Augmentation, HeadSpec, Policy
+from zoo.options.policy import HEAD
 from zoo.registry.config import Config
 from zoo.registry.licenses import classify
 from zoo.spec import Backbone
@@ -32,7 +33,7 @@ def _workers(values: Values, options: Options, data: ImageData) -> int:
     images = sum(map(len, data.splits.values()))
     automatic, why = 0, "threads of this process read"
     # Threads cannot draw what an augmentation draws, nor read what may not bear it.
-    if parse_augment(options.augment) or not data.deterministic:
+    if options.augment or not data.deterministic:
         automatic = 0 if images < WORTH_WORKERS else min(available_cores(), 8)
         why = f"{images:,} images" + (", one per core" if automatic else " are read in-process")
     workers: int = values.take("workers", options.workers, automatic, why)
@@ -82,9 +83,9 @@ def _cache_images(values: Values, options: Options, data: ImageData, start: Star
     return place is not None
 
 
-def kept_splits(data: ImageData, augment: str | None) -> dict[str, Split]:
+def kept_splits(data: ImageData, augment: Augmentation | None) -> dict[str, Split]:
     """Return the splits that are read more than once and give the same pictures each time."""
-    names = ("val",) if parse_augment(augment) else ("train", "val")
+    names = ("val",) if augment else ("train", "val")
     return {name: data.splits[name] for name in names}
 
 
@@ -143,7 +144,7 @@ def resolve(
         data={"name": data.name, "fingerprint": data.fingerprint, "images": images},
         demonstration=options.data is None,
         recipe=recipe,
-        head=values.take("head", options.head and str(new), "linear", "one new layer"),
+        head=values.take("head", options.head, HeadSpec(), "one new layer"),
         head_at=values.take("head_at", new.at, leaves, "where the classes come from"),
         augment=_augment(values, options),
         loss=values.take(
@@ -174,25 +175,21 @@ def _why_license(start: Start) -> str:
     return "of these weights" if start.license else "none is stated; ask their publisher"
 
 
-def _augment(values: Values, options: Options) -> str:
-    given = options.augment and str(parse_augment(options.augment) or "none")
-    said: str = values.take("augment", given, "none", "not asked for")
-    return said
+def _augment(values: Values, options: Options) -> Augmentation | None:
+    taken: Augmentation = values.take("augment", options.augment, Augmentation(), "not asked for")
+    return taken or None
 
 
-def _views(values: Values, options: Options, policies: Sequence[str]) -> int:
-    if options.views is not None:
-        if not parse_augment(options.augment):
-            raise UsageError("--views is for augmented images", "give --augment too")
-        if any(policy != "head" for policy in policies):
-            message = "--views is for training heads alone: elsewhere features change"
-            raise UsageError(message, "leave it out, or give --recipe probe or head")
+def _views(values: Values, options: Options, policies: Sequence[Policy]) -> int:
+    if options.views is not None and any(policy != HEAD for policy in policies):
+        message = "--views is for training heads alone: elsewhere features change"
+        raise UsageError(message, "leave it out, or give --recipe probe or head")
     views: int = values.take("views", options.views, 1, "images are seen as they are")
     return views
 
 
 def _changing(options: Options, data: ImageData) -> str | None:
     """Say why pictures change from one epoch to the next; None where they do not."""
-    if parse_augment(options.augment) and not options.views:
+    if options.augment and not options.views:
         return "augmented images change"
     return None if data.deterministic else "your data may give other pictures each time"

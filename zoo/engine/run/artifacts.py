@@ -49,10 +49,10 @@ def _card(job: Job, metrics: dict[str, Any]) -> ModelCard:
         precision=plan.precision,
         settings={
             "recipe": plan.recipe,
-            "augment": plan.augment,
+            "augment": str(plan.augment or "none"),
             "views": plan.views,
             "loss": plan.loss,
-            "phases": [asdict(phase) for phase in plan.phases],
+            "phases": [phase.to_dict() for phase in plan.phases],
             "batch_size": plan.batch_size,
             "micro_batch_size": plan.micro_batch_size,
             "processes": plan.processes,

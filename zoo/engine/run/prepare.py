@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from zoo.data.augment import parse_augment
 from zoo.data.split import ImageData
-from zoo.engine.plan.options import Options, check_classes, check_options
+from zoo.engine.plan.options import Options, check_classes, check_metric_names
 from zoo.engine.plan.plan import Plan
 from zoo.engine.plan.recipes import Start
 from zoo.engine.plan.resolve import resolve
@@ -25,7 +25,7 @@ from zoo.models.build import (
     setting_of,
 )
 from zoo.models.build_options import changes_refused
-from zoo.models.freeze import parse_policy, select
+from zoo.models.freeze import select
 from zoo.models.heads import resolve_head
 from zoo.models.input_size import check_size, smallest_size
 from zoo.models.provenance import Base, how_made
@@ -125,6 +125,17 @@ def load(
     return job
 
 
+def read_options(**given: Any) -> Options:
+    """Make options of what was given; of several processes one alone reports what is wrong.
+
+    Raises:
+        UsageError: as `Options` does.
+        TypeError: an option does not exist.
+    """
+    with together(join()):
+        return Options(**given)
+
+
 def _check_alike(job: Job, ranks: Ranks) -> None:
     """Refuse images that are others than those of the first process."""
     found = ranks.gather(job.plan.data["fingerprint"])
@@ -137,16 +148,15 @@ def _load(
     name: str, options: Options, registry: Registry, progress: Progress, dry_run: bool
 ) -> Job:
     began = time.perf_counter()
-    check_options(options)
     backbone = registry.get(name)
-    registry.task(backbone.task)
+    task = load_task(registry.task(backbone.task))
+    check_metric_names(options, task.reserved)
     check_trainable(backbone)
     options.changes.placed(backbone)
     check_out(options)
     start = _first_start(backbone, options)
     seed = options.seed if options.seed is not None else registry.config.defaults["seed"]
     fraction = registry.config.defaults["val_fraction"]
-    task = load_task(registry.task(backbone.task))
     data = task.open_data(options.data, seed=seed, val_fraction=fraction, classes=options.classes)
     check_classes(options, data)
     check_pictures(options, data)
@@ -168,7 +178,7 @@ def _check_policies(job: Job) -> None:
 
     Patterns that turn out to name heads only are trained like the policy `head`.
     """
-    policies = [parse_policy(phase.policy) for phase in job.plan.phases]
+    policies = [phase.policy for phase in job.plan.phases]
     model, described = job.model, job.backbone
     if model is None and any(policy.kind == "modules" for policy in policies):
         model = build_network(described, job.plan.kwargs)
@@ -179,7 +189,7 @@ def _check_policies(job: Job) -> None:
     heads = {resolve_head(model, head.path) for head in described.heads}
     for number, policy in enumerate(policies):
         trained = set(select(model, described.heads, policy).trained)
-        still = job.plan.augment == "none" and job.data.deterministic
+        still = job.plan.augment is None and job.data.deterministic
         if policy.kind == "modules" and trained == heads and still:
             reason = "auto: the patterns name nothing but heads"
             job.plan = job.plan.with_phase(number, reason, keep_features=True)
@@ -235,7 +245,7 @@ def check_pictures(options: Options, data: ImageData) -> None:
     if loads and join().several:
         message = f"a DataLoader (data[{loads[0]!r}]) cannot be shared out to several processes"
         raise UsageError(message, "give its Dataset")
-    if loads and parse_augment(options.augment) is not None:
+    if loads and options.augment:
         message = f"--augment cannot change what a DataLoader gives (data[{loads[0]!r}])"
         raise UsageError(message, "change the pictures in its Dataset, or give the Dataset itself")
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from zoo.engine.plan.plan import Phase
 from zoo.engine.runtime.distributed import SINGLE, Ranks
 from zoo.engine.training.ddp_step import DDPStep
-from zoo.engine.training.optim import make_optimizer, parse_schedule
+from zoo.engine.training.optim import make_optimizer
 from zoo.engine.training.sources import Batches, Source
 from zoo.engine.training.state import TrainState
 from zoo.engine.training.step import Step
@@ -65,7 +65,7 @@ def run_phase(phase: Phase, source: Source, state: TrainState, context: PhaseCon
         DataError: not one image of a split can be read.
         EnvironmentProblem: memory runs out, however few samples go through the network at once.
     """
-    factor = parse_schedule(phase.schedule)
+    factor = phase.schedule
     module, ranks = source.module, context.ranks
     trained = [p for p in module.parameters() if p.requires_grad]
     optimizer = state.optimizer = make_optimizer(

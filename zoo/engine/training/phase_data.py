@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from zoo.cache import trim
-from zoo.data.augment import Draw, parse_augment
+from zoo.data.augment import Draw
 from zoo.data.split import ImageData
 from zoo.engine.features.cache import FeatureCache, feature_batch
 from zoo.engine.features.fingerprint import network_fingerprint
@@ -110,7 +110,7 @@ class PhaseDataFactory:
             schema=self.data.schema,
             seed=plan.seed,
             batch_size=plan.batch_size,
-            augment=parse_augment(plan.augment),
+            augment=plan.augment,
             metrics=self.metrics,
             on_first_batch=self.on_first_batch,
             ranks=self.ranks,

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from zoo.data.augment import Augment, Draw
+from zoo.data.augment import Draw
 from zoo.data.loader import batch_bounds
 from zoo.data.schema import Schema
 from zoo.data.split import Split
@@ -20,6 +20,7 @@ from zoo.engine.runtime.evaluate import evaluate_split
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
 from zoo.models.freeze import in_use
+from zoo.options import Augmentation
 from zoo.seeding import epoch_order
 from zoo.tasks.base import Metric, Outputs, UserMetrics
 
@@ -74,7 +75,7 @@ class PhaseData:
     schema: Schema
     seed: int
     batch_size: int
-    augment: Augment | None = None
+    augment: Augmentation | None = None
     metrics: UserMetrics | None = None
     on_first_batch: OnFirstBatch | None = None
     ranks: Ranks = SINGLE

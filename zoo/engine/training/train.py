@@ -15,7 +15,7 @@ from zoo.engine.training.phase_data import PhaseDataFactory
 from zoo.engine.training.sources import FeatureSource, ImageSource
 from zoo.engine.training.state import TrainState
 from zoo.events import EpochEnded
-from zoo.models.freeze import freeze, parse_policy, select
+from zoo.models.freeze import freeze, select
 from zoo.models.state_dict import load_state
 from zoo.tasks.base import Criterion, LogisticProbe, Metric
 
@@ -48,7 +48,7 @@ def train(
         state.start_phase(number)
         if best.tensors is not None:
             load_state(module, best.tensors, strict=False)
-        policy = parse_policy(factory.plan.phases[number].policy)
+        policy = factory.plan.phases[number].policy
         freeze(module, policy=policy)
         selection = select(module, network.heads, policy)
         names = [name for name in module.state_dict() if selection.trains(name)]

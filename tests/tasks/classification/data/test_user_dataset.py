@@ -18,10 +18,11 @@ from torch.utils.data import (
 from torchvision.datasets import FakeData, ImageFolder
 
 import zoo
-from zoo.data.augment import Draw, parse_augment
+from zoo.data.augment import Draw
 from zoo.data.dataset import BadImage, Sample, read_sample
 from zoo.data.loader import load_batches
 from zoo.data.transforms import normalize, prepare
+from zoo.options import Augmentation
 from zoo.tasks.classification.data.sources import EMBEDDED, open_data
 from zoo.tasks.classification.data.user_dataset import (
     LoaderSplit,
@@ -295,7 +296,7 @@ def test_what_a_dataset_draws_follows_from_the_seed_whatever_the_workers(augment
     split = open_own(Pictures(noise), **HELD).splits["train"]
 
     def images(epoch, workers, seed=0):
-        draw = Draw(parse_augment(augment), seed, epoch)
+        draw = Draw(Augmentation.parse(augment), seed, epoch)
         batches = load_batches(split, SMALL, range(len(split)), 4, workers, draw=draw)
         return torch.cat([batch.images for batch in batches])
 

@@ -1,0 +1,81 @@
+"""Commands with so many options that their help lists them in sections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from zoo.cli.group import ZooCommand
+from zoo.options import OPTIONS, Option
+from zoo.options.table import GROUPS
+
+COMMON = "Every command"
+
+
+class Several(click.ParamType):
+    """One value, or one for each phase, separated by commas."""
+
+    def __init__(self, kind: Callable[[str], Any]) -> None:
+        self.kind = kind
+        self.name = "a whole number" if kind is int else "a number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Any, ...]:
+        """Read the values."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(self.kind(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not {self.name}, or several separated by commas", param, ctx)
+
+
+class SectionedOption(click.Option):
+    """An option that the help lists in a section.
+
+    Args:
+        section: one of `GROUPS`.
+    """
+
+    def __init__(self, *args: Any, section: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+
+class SectionedCommand(ZooCommand):
+    """A command whose help lists each option in its section, in the order of `GROUPS`."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections, and last what every command takes."""
+        sections: dict[str, list[tuple[str, str]]] = {name: [] for name in (*GROUPS, COMMON)}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and isinstance(parameter, click.Option):
+                sections[getattr(parameter, "section", COMMON)].append(record)
+        for name, records in sections.items():
+            if records:
+                with formatter.section(name.capitalize()):
+                    formatter.write_dl(records)
+
+
+def _as_click(option: Option) -> SectionedOption:
+    settings: dict[str, Any] = {"help": option.description, "metavar": option.metavar}
+    if option.switch:
+        settings |= {"is_flag": True}
+    elif option.range is not None:
+        kind = option.range.kind
+        settings |= {"type": Several(kind) if option.per_phase else kind}
+    if option.bare is not None:
+        settings |= {"is_flag": False, "flag_value": option.bare}
+    shown = option.default is not None
+    return SectionedOption(
+        [option.flag], section=option.group, default=option.default, show_default=shown, **settings
+    )
+
+
+def training_options() -> list[SectionedOption]:
+    """Return the options of a training as the command line has them."""
+    return [_as_click(option) for option in OPTIONS if not option.python_only]

@@ -1,0 +1,10 @@
+"""The options of a training: their values, and the one table that all who take them read."""
+
+from zoo.options.augmentation import Augmentation
+from zoo.options.head_spec import HeadSpec
+from zoo.options.option import Option, Range
+from zoo.options.policy import Policy
+from zoo.options.schedule import Schedule
+from zoo.options.table import OPTIONS
+
+__all__ = ["OPTIONS", "Augmentation", "HeadSpec", "Option", "Policy", "Range", "Schedule"]

@@ -1,0 +1,109 @@
+"""What replaces the main head of a network: one linear layer, or an MLP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from zoo.errors import UsageError
+from zoo.options.formatting import shortest
+from zoo.spec import path_steps
+
+FORMS = "linear, mlp:512 or mlp:4096,dropout=0.5"
+MOST_LAYERS = 8
+MOST_WIDTH = 1 << 20
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """What replaces a main head.
+
+    Args:
+        hidden: widths of the layers before the last one, each followed by ReLU; none for a head
+            that is one linear layer.
+        dropout: the share that is dropped after each ReLU, in [0, 1).
+        at: path of the module that is replaced, which ends in the classes or contains what does;
+            None for the leaf alone. It is not part of the text.
+    """
+
+    hidden: tuple[int, ...] = ()
+    dropout: float = 0.0
+    at: str | None = None
+
+    def __str__(self) -> str:
+        if not self.hidden:
+            return "linear"
+        dropout = [f"dropout={shortest(self.dropout)}"] if self.dropout else []
+        return f"mlp:{','.join([*map(str, self.hidden), *dropout])}"
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is the default: one layer at the leaf."""
+        return not self.hidden and self.at is None
+
+    @classmethod
+    def parse(cls, text: str | None, at: str | None = None) -> HeadSpec:
+        """Read a head from text.
+
+        Args:
+            text: `linear`; `mlp:WIDTH[,WIDTH...][,dropout=SHARE]`, linear layers of these widths,
+                each with ReLU and dropout after it, and a linear layer to the classes; None for
+                `linear`.
+            at: path of the module that it replaces; None for the leaf.
+
+        Raises:
+            UsageError: it has neither form, or the path is malformed.
+        """
+        if at is not None:
+            at = ".".join(path_steps(at))
+        if text in (None, "linear"):
+            return cls(at=at)
+        kind, _, rest = str(text).partition(":")
+        widths = [part for part in rest.split(",") if "=" not in part]
+        settings = [part for part in rest.split(",") if "=" in part]
+        try:
+            if kind != "mlp" or len(settings) > 1:
+                raise ValueError
+            share = 0.0
+            for setting in settings:
+                name, _, value = setting.partition("=")
+                if name.strip() != "dropout":
+                    raise ValueError
+                share = float(value)
+            hidden = tuple(int(width) for width in widths)
+            if not hidden:
+                raise ValueError
+        except ValueError:
+            raise UsageError(f"{text!r} is not a head", f"write {FORMS}") from None
+        return _checked(cls(hidden, share, at), str(text))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data for a model file; empty where it is the default."""
+        if self.plain:
+            return {}
+        return {"hidden": list(self.hidden), "dropout": self.dropout, "at": self.at}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> HeadSpec:
+        """Read back what `to_dict` gave.
+
+        Raises:
+            UsageError, TypeError, KeyError, ValueError: it is nothing of the kind.
+        """
+        if not plain:
+            return PLAIN
+        head = cls(tuple(plain["hidden"]), float(plain["dropout"]), plain["at"])
+        if head.at is not None:
+            path_steps(head.at)
+        return _checked(head, str(dict(plain)))
+
+
+PLAIN = HeadSpec()
+
+
+def _checked(head: HeadSpec, text: str) -> HeadSpec:
+    widths = all(isinstance(width, int) and 1 <= width <= MOST_WIDTH for width in head.hidden)
+    if not widths or not 0 <= head.dropout < 1 or len(head.hidden) > MOST_LAYERS:
+        raise UsageError(f"{text!r} is not a head", f"write {FORMS}")
+    return head

@@ -1,0 +1,265 @@
+"""The table of the options of a training.
+
+The command line, `zoo.finetune` and the `[defaults]` of `registry.toml` all read it, so that an
+option's name, default, range and description stand here once. In each group the usual ones are
+first.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from textwrap import fill
+from typing import Any, TypeVar
+
+from zoo.options.augmentation import STRENGTHS, USUAL, Augmentation
+from zoo.options.head_spec import HeadSpec
+from zoo.options.option import Option, Range
+from zoo.options.policy import ALL, HEAD, Policy
+from zoo.options.schedule import Schedule
+from zoo.spec import path_steps
+
+Function = TypeVar("Function")
+
+GROUPS = ("data", "network", "training", "machine", "output")
+RECIPES = {"probe": (HEAD,), "head": (HEAD,), "all": (ALL,), "head-then-all": (HEAD, ALL)}
+OPTIMIZERS = ("sgd", "adam", "adamw")
+BAD_IMAGES = ("error", "skip")
+MOST_VIEWS = 1000
+COUNT = Range(int, 1, 2**31)
+RATE = Range(float, 0, math.inf, open=True)
+
+
+def _module_path(given: Any) -> str:
+    return ".".join(path_steps(str(given)))
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        "data",
+        "data",
+        "A folder, a CSV or TSV of path and label, cifar10:DIR or mnist:DIR",
+        "DATA",
+        "Or what else `zoo.data.sources.open_data` takes: a dict of splits, each a Dataset or "
+        "DataLoader of images and labels.",
+        automatic="a demonstration on a small set",
+    ),
+    Option(
+        "classes",
+        "data",
+        "Number of classes, checked against data",
+        "N",
+        range=Range(int, 2, 2**31),
+    ),
+    Option(
+        "augment",
+        "data",
+        f"Change training images at random: {USUAL}, or what is named of {', '.join(STRENGTHS)}",
+        "WHAT",
+        "Each may have its strength after a colon: `crop:0.5`; `none` for images as they are.",
+        value=Augmentation,
+        bare=USUAL,
+    ),
+    Option(
+        "views",
+        "data",
+        "Keep K augmented views of each image",
+        "K",
+        "Only where heads alone train.",
+        range=Range(int, 1, MOST_VIEWS),
+    ),
+    Option(
+        "bad_images",
+        "data",
+        "What becomes of an image that cannot be read: error or skip",
+        "WAY",
+        automatic="error",
+        choices=BAD_IMAGES,
+    ),
+    Option(
+        "weights",
+        "network",
+        "What to start from: auto, none, a tag, or a file",
+        "TEXT",
+        default="auto",
+        read_as=str,
+    ),
+    Option(
+        "head", "network", "The new head: linear, or mlp:4096,dropout=0.5", "HEAD", value=HeadSpec
+    ),
+    Option(
+        "head_at",
+        "network",
+        "Replace this module, and not its last layer only",
+        "PATH",
+        read_as=_module_path,
+    ),
+    Option(
+        "input_size",
+        "network",
+        "Pixels that the network sees",
+        "N",
+        "Both height and width.",
+        range=Range(int, 1, 2**14),
+    ),
+    Option(
+        "in_chans",
+        "network",
+        "Channels that it sees; 1 for grey",
+        "N",
+        range=Range(int, 1, 2**10),
+    ),
+    Option(
+        "train",
+        "training",
+        "What trains: head, all, stages:N, or patterns",
+        "POLICY",
+        "The one-phase recipe.",
+        value=Policy,
+    ),
+    Option(
+        "recipe",
+        "training",
+        "The phases: probe, head, all, or head-then-all",
+        "NAME",
+        choices=tuple(RECIPES),
+        noun="recipe",
+    ),
+    Option(
+        "epochs",
+        "training",
+        "Passes over the training images, per phase: 5,3",
+        "N",
+        "One value is for every phase.",
+        range=Range(int, 1, math.inf),
+        per_phase=True,
+        config=("head_epochs", "all_epochs", "tune_epochs", "random_epochs"),
+    ),
+    Option(
+        "batch_size",
+        "training",
+        "Images per step",
+        "N",
+        range=Range(int, 2, 2**31),
+        config=("batch_size",),
+    ),
+    Option(
+        "lr",
+        "training",
+        "Learning rate, per phase: 1e-3,1e-4",
+        "X",
+        "After one value, later phases take a tenth of it.",
+        range=RATE,
+        per_phase=True,
+        config=("head_lr", "all_lr", "tune_lr", "random_lr"),
+    ),
+    Option(
+        "optimizer",
+        "training",
+        "sgd, adam or adamw",
+        "NAME",
+        choices=OPTIMIZERS,
+        noun="optimizer",
+    ),
+    Option(
+        "momentum",
+        "training",
+        "For --optimizer sgd",
+        "X",
+        range=Range(float, 0, 1),
+        config=("momentum",),
+    ),
+    Option(
+        "weight_decay",
+        "training",
+        "As torch applies it",
+        "X",
+        range=Range(float, 0, 10**9),
+        config=("weight_decay",),
+    ),
+    Option(
+        "schedule",
+        "training",
+        "Of the learning rate: constant, step:7,0.1 or cosine:0.1",
+        "NAME",
+        "Times 0.1 every 7 epochs; or up over a tenth of the steps, and half a cosine down.",
+        value=Schedule,
+    ),
+    Option(
+        "seed",
+        "training",
+        "Of all randomness",
+        "N",
+        automatic="0",
+        range=Range(int, 0, 2**63 - 1),
+        config=("seed",),
+    ),
+    Option(
+        "loss",
+        "training",
+        "The loss that is minimised",
+        details="Called with logits `[images, classes]` in float32 and labels `[images]`, it gives "
+        "a scalar. The loss that is reported of a split is cross-entropy whatever it is.",
+        automatic="cross-entropy",
+        python_only=True,
+    ),
+    Option(
+        "metrics",
+        "training",
+        "More metrics, by name",
+        details="Each is called with all logits and labels of a split on the CPU, and gives a "
+        "number that is reported beside zoo's own.",
+        python_only=True,
+    ),
+    Option(
+        "device",
+        "machine",
+        "Where to train: auto, cpu, cuda, cuda:1, ...",
+        "TEXT",
+        default="auto",
+        read_as=str,
+    ),
+    Option(
+        "precision",
+        "machine",
+        "Of the forward pass: auto, fp32 or bf16",
+        "TEXT",
+        default="auto",
+        read_as=str,
+    ),
+    Option("workers", "machine", "Processes that decode images", "N", range=Range(int, 0, 2**10)),
+    Option("cache_images", "machine", "Decode each image once"),
+    Option(
+        "micro_batch_size",
+        "machine",
+        "Images at once, to save memory",
+        "N",
+        "The gradients of a step's parts are summed.",
+        range=COUNT,
+    ),
+    Option("out", "output", "The run folder", "DIR", automatic="runs/NAME-1, -2, ..."),
+)
+
+# The ranges of `[defaults]` in `registry.toml`: those of the options, and of what has no option.
+DEFAULTS: dict[str, Range] = {
+    **{key: option.range for option in OPTIONS for key in option.config if option.range},
+    "val_fraction": Range(float, 0, 1, open=True),
+    "cache_gib": Range(float, 0, 10**6),
+}
+
+
+def documents_options(function: Function) -> Function:
+    """Write the options, one paragraph each, in place of `{options}` in a docstring."""
+    paragraphs = (
+        fill(
+            f"{option.name}: {option.description} {option.details}",
+            width=96,
+            initial_indent=" " * 4,
+            subsequent_indent=" " * 8,
+        )
+        for option in OPTIONS
+    )
+    if function.__doc__:  # python -OO drops docstrings
+        text = inspect.cleandoc(function.__doc__)
+        function.__doc__ = text.replace("{options}", "\n".join(paragraphs))
+    return function
