@@ -36,9 +36,9 @@ def surroundings(monkeypatch, shared_cache, tmp_path_factory) -> None:
         monkeypatch.delenv(variable, raising=False)
     plugin_scope.current().registries.clear()
     config.load_config.cache_clear()
-    # Heavy, so not imported for it; where it is, each test is told anew.
+    # Heavy, so not imported for it; where it is, each test is warned anew.
     if terms := sys.modules.get("zoo.models.license_notice"):
-        terms._told.clear()
+        terms._warned.clear()
 
 
 @pytest.fixture

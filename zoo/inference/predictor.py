@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,13 @@ from zoo.engine.runtime.allocator import reused_memory
 from zoo.engine.runtime.device import memory_errors, resolve_device, resolve_precision
 from zoo.engine.runtime.network import Network
 from zoo.engine.training.sources import Pictures, count
-from zoo.errors import DataError, UnknownBackbone, UsageError, WeightsError, ZooError
+from zoo.errors import DataError, UnknownBackbone, UsageError, ZooError
 from zoo.modelfile import ModelCard, read_model
-from zoo.models.build import build_network, build_with_base, check_card, find_published
+from zoo.models.base_weights import is_file_choice, resolve_base
+from zoo.models.build import build, build_trained
 from zoo.models.freeze import in_use
-from zoo.models.head_factory import NewHead, check_widths
-from zoo.models.heads import replace_heads
-from zoo.models.license_notice import tell_terms
 from zoo.models.plugin_errors import guard
-from zoo.models.provenance import MADE, Base, Made, how_made
-from zoo.models.state_dict import load_state
+from zoo.models.provenance import how_made
 from zoo.registry.plugins import OFF
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone, Head, Preprocess, Weights, resolve_target
@@ -208,26 +204,10 @@ def load_model(
         UnknownBackbone: its backbone's plugin is not installed.
     """
     file = model_file_at(path) or Path(path)
-    card, held = read_model(file)
-    backbone = _backbone_of(card, file, registry)
-    check_card(card, backbone, file)
-    module = build_network(backbone, card.kwargs)
-    new = NewHead.from_dict(card.new_head)
-    try:
-        check_widths(held.tensors, card.heads, new)
-        replace_heads(module, card.heads, len(card.classes), card.preprocess, new)
-    except UsageError as error:
-        raise WeightsError(f"{file} does not fit {card.backbone}: {error}") from error
-    module.__dict__[MADE] = Made(
-        replace(backbone, heads=card.heads), card.kwargs, card.preprocess, _base_of(card), new
-    )
-    try:
-        load_state(module, held.tensors)
-    except RuntimeError as error:
-        said = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{file} does not fit {card.backbone}: {said}") from error
+    card, content = read_model(file)
+    module = build_trained(_backbone_of(card, file, registry), card, content.tensors, file)
+    del content  # the network has the tensors
     network = _on_device(module, card.heads, card.preprocess, device, precision or card.precision)
-    tell_terms(card.base_license, f"{file} is trained from weights")
     return Model(network, card.classes, card.backbone, card)
 
 
@@ -247,12 +227,6 @@ def _backbone_of(card: ModelCard, file: Path, registry: Registry) -> Backbone:
         else:
             hint += ", or the registry.toml that derives it with --registry FILE"
         raise UnknownBackbone(card.backbone, (), note, hint) from error
-
-
-def _base_of(card: ModelCard) -> Base:
-    known = {item.name for item in fields(Base)} - {"untrained", "left_out", "license"}
-    said = {"kind": "none"} | {k: v for k, v in card.base.items() if k in known}
-    return Base(**said, license=card.base_license)
 
 
 def load_features(
@@ -276,10 +250,10 @@ def load_features(
     if not backbone.weights:
         hint = f"build one: zoo.get({str(name)!r}).build()"
         raise UsageError(f"{backbone.id} has no published weights to read features with", hint)
-    module, _ = build_with_base(backbone, None, "auto")
-    made = how_made(module)
+    base = resolve_base(backbone, "auto")
+    module = build(backbone, base)
     return Model(
-        _on_device(module, backbone.heads, made.preprocess, device, precision), (), backbone.id
+        _on_device(module, backbone.heads, base.preprocess, device, precision), (), backbone.id
     )
 
 
@@ -333,12 +307,13 @@ def load_pretrained(
         WeightsError: its weights cannot be had.
     """
     backbone = registry.get(name)
-    published = find_published(backbone, weights)
-    if published is None:
+    no_default = weights == "auto" and not backbone.weights
+    if weights == "none" or is_file_choice(weights) or no_default:
         hint = f"`zoo finetune {backbone.id}` trains it on images of yours"
         raise UsageError(f"{backbone.id} has no published weights to predict with", hint)
-    classes = published_classes(backbone, published)
-    module, _ = build_with_base(backbone, None, published.tag)
-    preprocess = backbone.preprocess_for(published)
-    network = _on_device(module, backbone.heads, preprocess, device, precision)
+    base = resolve_base(backbone, weights)
+    assert base.published is not None
+    classes = published_classes(backbone, base.published)
+    module = build(backbone, base)
+    network = _on_device(module, backbone.heads, base.preprocess, device, precision)
     return Model(network, classes, backbone.id)
