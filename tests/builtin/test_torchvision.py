@@ -19,7 +19,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 from zoo.builtin.torchvision import DATA, HEADS, zoo_register_backbones
 from zoo.builtin.torchvision_build import build, convert, describe, imagenet_classes
 from zoo.errors import WeightsError
-from zoo.models.build_options import Changes
+from zoo.models.build_options import BuildOptions
 from zoo.spec import Backbone, Weights, resolve_target
 
 BACKBONES: dict[str, Backbone] = {backbone.name: backbone for backbone in zoo_register_backbones()}
@@ -309,7 +309,7 @@ def test_positions_are_resampled_for_another_size(tmp_path: Path) -> None:
     state = build(**backbone.kwargs).state_dict()
     path = tmp_path / "published.pth"
     torch.save(state, path)
-    changed = Changes(input_size=96).apply(backbone)
+    changed = BuildOptions(input_size=96).apply(backbone)
     converted = convert(path, changed, changed.weights[0])
     ours = build(**{**changed.kwargs, **changed.weights[0].kwargs})
     ours.load_state_dict(converted)

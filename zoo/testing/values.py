@@ -24,7 +24,7 @@ from zoo.engine.training.loop import PhaseContext, run_phase
 from zoo.engine.training.sources import ImageSource, PhaseData
 from zoo.engine.training.state import TrainState
 from zoo.inference.loading import load_model
-from zoo.models.build import build_with_base
+from zoo.models.build import resolve_and_build
 from zoo.models.freeze import freeze, in_use
 from zoo.models.heads import resolve_head
 from zoo.models.provenance import how_made
@@ -84,8 +84,8 @@ def _same(one: Tensor, other: Tensor) -> bool:
 def _begin(subject: Subject, policy: str) -> Network:
     """Build a network on the settled weights, frozen by a policy."""
     weights = str(subject.settled)
-    changes = subject.small
-    model, _ = build_with_base(subject.backbone, len(CLASSES), weights, seed=1, changes=changes)
+    options = subject.small
+    model = resolve_and_build(subject.backbone, weights, len(CLASSES), seed=1, options=options)
     made = how_made(model)
     freeze(model, policy=policy)
     cpu = torch.device("cpu")
