@@ -261,5 +261,5 @@ def documents_options(function: Function) -> Function:
     )
     if function.__doc__:  # python -OO drops docstrings
         text = inspect.cleandoc(function.__doc__)
-        function.__doc__ = text.replace("{options}", "\n".join(paragraphs))
+        function.__doc__ = text.replace("{options}", "\n".join(paragraphs).lstrip())
     return function
