@@ -281,9 +281,9 @@ def finetune(name: str | Backbone, *, quiet: bool = True, **options: Any) -> Run
     Args:
         name: id, bare name or alias, or a backbone of the registry.
         quiet: say nothing on stderr.
-        options: of the training, which follow. Where an option is text, its value does too:
+        options: of the training, listed below. Where an option is text, its value does too:
             `train=zoo.options.Policy("stages", stages=2)` for `train="stages:2"`.
-        {options}
+            {options}
 
     Raises:
         ZooError: of the kind that says what was wrong; nothing half-written is left.

@@ -254,8 +254,8 @@ def documents_options(function: Function) -> Function:
         fill(
             f"{option.name}: {option.description} {option.details}",
             width=96,
-            initial_indent=" " * 4,
-            subsequent_indent=" " * 8,
+            initial_indent=" " * 8,
+            subsequent_indent=" " * 12,
         )
         for option in OPTIONS
     )
