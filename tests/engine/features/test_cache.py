@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import zoo
 from zoo.cache import held
@@ -72,6 +73,17 @@ def test_other_weights_precision_or_size_are_another_shelf(tinynet, mine):
         asked = {"precision": "fp32", **QUICK, **options}
         assert forwards(zoo.finetune(tinynet, data=mine, **asked)) == 48 + PROOF
     assert len(held("features")) == 4
+
+
+def test_features_of_another_thread_count_are_others(tinynet, mine):
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            assert forwards(zoo.finetune(tinynet, data=mine, **QUICK)) == 48 + PROOF
+    finally:
+        torch.set_num_threads(before)
+    assert len(held("features")) == 2
 
 
 def test_features_do_not_depend_on_their_company(tinynet):
@@ -156,6 +168,39 @@ def test_views_of_augmented_images_are_kept(tinynet, mine):
     ):
         with pytest.raises(zoo.UsageError, match=said):
             zoo.plan(tinynet, data=mine, weights="none", **wrong)
+
+
+def features_of_epochs(backbone, data, views, epochs):
+    """Return what arrives at the main head in each epoch's steps, as a set of rows."""
+    inputs, steps = [], []
+
+    def record(module, arguments):
+        if isinstance(module, torch.nn.Linear) and module.in_features == 16:
+            inputs.append(arguments[0].detach().clone())
+
+    handles = [
+        torch.nn.modules.module.register_module_forward_pre_hook(record),
+        register_optimizer_step_pre_hook(lambda *_: steps.append(inputs[-1])),
+    ]
+    asked = {"train": "head", "augment": "crop,flip", "views": views, "epochs": epochs}
+    try:
+        zoo.finetune(backbone, data=data, batch_size=8, weights="none", device="cpu", **asked)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert len(steps) == 3 * epochs
+    rows = [torch.cat(steps[3 * epoch : 3 * epoch + 3]).tolist() for epoch in range(epochs)]
+    return [set(map(tuple, each)) for each in rows]
+
+
+def test_an_epoch_trains_on_the_next_view(tinynet, mine):
+    seen = features_of_epochs(tinynet, mine, views=3, epochs=7)
+    assert all(len(rows) == 24 for rows in seen)
+    first, second, third = seen[:3]
+    assert first.isdisjoint(second | third)
+    assert second.isdisjoint(third)
+    assert seen[3:] == [first, second, third, first]
+    assert features_of_epochs(tinynet, mine, views=2, epochs=3) == [first, second, first]
 
 
 def test_unreadable_images_are_left_out_each_time(tinynet, mine):

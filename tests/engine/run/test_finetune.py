@@ -155,18 +155,13 @@ def test_an_unreadable_image_stops_or_is_left_out(tinynet, pictures, tmp_path):
 
 
 def test_divergence_has_an_error_of_its_own(tinynet, pictures):
-    with pytest.raises(zoo.Diverged, match="lower --lr"):
+    with pytest.raises(zoo.Diverged, match=r"the training loss became .* lower --lr"):
         zoo.finetune(
             tinynet,
             data=pictures,
             epochs=3,
             **{**QUICK, "lr": 1e18, "optimizer": "sgd", "schedule": "constant"},
         )
-
-
-def test_a_validation_loss_that_is_no_number_is_divergence_too(tinynet, pictures):
-    with pytest.raises(zoo.Diverged, match="loss became"):
-        zoo.finetune(tinynet, data=pictures, epochs=1, **{**QUICK, "lr": 1e18, "optimizer": "sgd"})
 
 
 def test_a_split_that_cannot_be_read_at_all_is_no_success(tinynet, pictures, tmp_path):
