@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.processes import started
 from zoo.cache import PART, ROWS
 from zoo.engine.features import store
 from zoo.engine.features.store import Shelf
@@ -107,11 +108,9 @@ def test_an_interrupted_one_keeps_all_it_made():
 
 
 def test_two_processes_write_at_once():
-    processes = [
-        subprocess.Popen([sys.executable, "-c", WRITE, str(first), "30", "end"])
-        for first in (0, 20)
-    ]
-    assert [process.wait(100) for process in processes] == [0, 0]
+    first, second = ([sys.executable, "-c", WRITE, start, "30", "end"] for start in ("0", "20"))
+    with started(first) as one, started(second) as two:
+        assert [process.wait(100) for process in (one, two)] == [0, 0]
     with Shelf("shelf") as shelf:
         rows = shelf.find([bytes([n]) * 32 for n in range(50)])
         assert shelf.gather(rows)["fc"][:, 2].tolist() == [float(n) for n in range(50)]

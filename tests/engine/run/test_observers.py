@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import logging
-import os
 import random
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 import zoo
+from tests.processes import started
 from zoo import hookspecs
 from zoo.data.decode import decode
 from zoo.data.transforms import prepare
@@ -275,18 +275,12 @@ def test_termination_while_observers_are_told_is_termination(tinynet, pictures, 
         """,
     )
     options = ["--weights", "none", "--epochs", "2"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "zoo", "finetune", tinynet, "--data", str(pictures), *options],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    for line in process.stderr:
-        if line == "told\n":
-            break
-    os.kill(process.pid, signal.SIGTERM)
-    rest = process.stderr.read()
-    assert process.wait(60) == 143, rest
+    command = [sys.executable, "-m", "zoo", "finetune", tinynet, "--data", str(pictures)]
+    with started([*command, *options], cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        assert "told\n" in process.stderr
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+        assert process.wait(60) == 143, rest
     assert not (tmp_path / "runs").exists()
 
 
