@@ -16,6 +16,10 @@ from tests.networks import odd, pictures, plainnet, tinynet  # noqa: F401 - fixt
 from zoo.registry import config, plugin_scope
 from zoo.registry.plugin_file import _loaded
 
+# A hundred tests start a process that imports torch; it should not compile that anew each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # A shell's background jobs ignore Ctrl-C, and so would all processes that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -214,10 +214,10 @@ def test_unreadable_images_are_left_out_each_time(tinynet, mine):
         zoo.finetune(tinynet, data=mine, **QUICK)
 
 
-def test_what_was_cleared_is_computed_again(tinynet, mine, zoo_process):
+def test_what_was_cleared_is_computed_again(tinynet, mine, cli):
     zoo.finetune(tinynet, data=mine, **QUICK)
     assert held("features")[0].images == 48
-    assert zoo_process("cache", "clear", "features").returncode == 0
+    assert cli("cache", "clear", "features")[0] == 0
     assert held("features") == []
     assert forwards(zoo.finetune(tinynet, data=mine, **QUICK)) == 48 + PROOF
 

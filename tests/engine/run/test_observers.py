@@ -236,7 +236,7 @@ def test_an_error_stays_what_it_is_and_observers_are_told(tinynet, pictures, ins
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_an_interrupt_while_observers_are_told_is_an_interrupt(
-    tinynet, pictures, install, zoo_process, hook, tmp_path
+    tinynet, pictures, install, cli, hook, tmp_path
 ):
     install(
         "slow",
@@ -252,9 +252,9 @@ def test_an_interrupt_while_observers_are_told_is_an_interrupt(
     )
     lr = "1e18" if hook == "zoo_on_error" else "0.01"
     options = ["--weights", "none", "--epochs", "2", "--optimizer", "sgd", "--lr", lr]
-    done = zoo_process("finetune", tinynet, "--data", str(pictures), *options)
-    assert done.returncode == 130, done.stderr
-    assert done.stderr.splitlines()[-1] == "zoo: interrupted: nothing half-written is left"
+    code, _, err = cli("finetune", tinynet, "--data", pictures, *options)
+    assert code == 130, err
+    assert err.splitlines()[-1] == "zoo: interrupted: nothing half-written is left"
     run = tmp_path / "runs" / "tinynet-1"
     assert not (run / ".claim").exists()
     assert (run / "run.json").exists() is (hook == "zoo_after_fit")
