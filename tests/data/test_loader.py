@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
+from tests.processes import started
 from zoo.data.augment import Draw
 from zoo.data.decode import decode
 from zoo.data.loader import (
@@ -245,12 +246,8 @@ def test_a_signal_ends_reading_in_threads_at_once(
             print("stopped")
     """
     (tmp_path / "split").write_bytes(pickle.dumps(split))
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as reader:
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    with started(command, cwd=tmp_path, stdout=subprocess.PIPE) as reader:
         assert reader.stdout is not None
         assert reader.stdout.readline() == "read\n"
         reader.send_signal(number)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from zoo.tasks.classification.metrics import Meter
+from zoo.tasks.classification.metrics import ClassificationMetric
 
 CPU = torch.device("cpu")
 
@@ -14,7 +14,7 @@ def test_no_batch_size_changes_them(size):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(50, 8, generator=generator)
     labels = torch.randint(0, 8, (50,), generator=generator)
-    meter = Meter(8, CPU)
+    meter = ClassificationMetric(8, CPU)
     for first in range(0, 50, size):
         meter.update(logits[first : first + size], labels[first : first + size])
     said = meter.details(list("abcdefgh"))
@@ -33,14 +33,14 @@ def test_no_batch_size_changes_them(size):
 
 
 def test_the_mean_of_batch_means_would_be_wrong():
-    meter = Meter(2, CPU)
+    meter = ClassificationMetric(2, CPU)
     meter.update(torch.tensor([[1.0, 0.0]] * 24), torch.zeros(24, dtype=torch.int64))
     meter.update(torch.tensor([[1.0, 0.0]] * 1), torch.ones(1, dtype=torch.int64))
     assert meter.summary()["top1"] == 0.96
 
 
 def test_few_classes_and_classes_without_images():
-    meter = Meter(3, CPU)
+    meter = ClassificationMetric(3, CPU)
     meter.update(torch.eye(3)[:2], torch.tensor([0, 0]))
     said = meter.details(["a", "b", "c"])
     assert said["top5"] == 1.0
@@ -48,7 +48,7 @@ def test_few_classes_and_classes_without_images():
 
 
 def test_many_classes_take_little_memory():
-    meter = Meter(20_000, CPU)
+    meter = ClassificationMetric(20_000, CPU)
     meter.update(torch.zeros(2, 20_000), torch.tensor([0, 19_999]))
     said = meter.details([str(n) for n in range(20_000)])
     assert said["confusion"] is None
