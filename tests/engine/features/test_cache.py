@@ -11,18 +11,24 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 import zoo
 from zoo.cache import held
 from zoo.engine.features.cache import FeatureCache
-from zoo.engine.features.fingerprint import identify
+from zoo.engine.features.fingerprint import network_fingerprint
 from zoo.engine.features.store import FeatureStore
 from zoo.engine.runtime.network import Network
-from zoo.engine.training.sources import Pictures
+from zoo.engine.runtime.reader import ImageReader
 from zoo.models.freeze import freeze
 from zoo.models.provenance import how_made
 from zoo.tasks.classification.data.published import PublishedSplit
 from zoo.tasks.classification.data.sources import open_data
+from zoo.tasks.classification.task import ImageClassification
 from zoo.testing.fixtures import reset_caches
 
+TASK = ImageClassification()
 QUICK = {"weights": "none", "device": "cpu", "recipe": "probe"}
 PROOF = 2 * 12  # the val split, in eval mode and as in training
+
+
+def reader_for(network):
+    return ImageReader(TASK.transform(network.preprocess), network.device, batch_size=1)
 
 
 @pytest.fixture(autouse=True)
@@ -95,14 +101,14 @@ def test_features_do_not_depend_on_their_company(tinynet):
     made = how_made(module)
     for precision in ("fp32", "bf16"):
         network = Network(
-            module, made.backbone.heads, made.preprocess, torch.device("cpu"), precision
+            module, made.backbone.heads, made.preprocess, torch.device("cpu"), precision, TASK
         )
         found = []
         for rows in (np.arange(50), np.arange(50)[::-1], np.array([3])):
             split = PublishedSplit("all", images[rows], (0,) * len(rows), ("x",) * len(rows))
             with FeatureStore(None) as shelf:
-                keeper = FeatureCache(network, Pictures(1, 0, "error"), shelf, lambda it, *_: it)
-                kept = keeper.keep(split)
+                keeper = FeatureCache(network, reader_for(network), shelf, lambda it, *_: it)
+                kept = keeper.compute(split)
                 found.append({path: kept.column(path, slice(None)) for path in network.paths})
         for path in network.paths:
             assert torch.equal(found[0][path], found[1][path].flip(0))
@@ -114,10 +120,10 @@ def test_where_there_is_no_room_it_is_said_before_anything_is_computed(tinynet, 
     freeze(module)
     made = how_made(module)
     place = torch.device("cpu")
-    network = Network(module, made.backbone.heads, made.preprocess, place, "fp32")
+    network = Network(module, made.backbone.heads, made.preprocess, place, "fp32", TASK)
     val = open_data(pictures).splits["val"]
     with FeatureStore("a") as shelf:
-        keeper = FeatureCache(network, Pictures(1, 0, "error"), shelf, lambda it, *_: it)
+        keeper = FeatureCache(network, reader_for(network), shelf, lambda it, *_: it)
         assert keeper.incompatibility(val) is None
         assert shelf.row_bytes == 4 * (16 + 8) + 32
         assert keeper.storage_shortfall(48) is None
@@ -132,8 +138,8 @@ def test_the_name_changes_with_all_that_decides_features(tinynet):
         change(module)
         made = how_made(module)
         place = torch.device("cpu")
-        network = Network(module, made.backbone.heads, made.preprocess, place, precision)
-        return identify(network, batch)[0]
+        network = Network(module, made.backbone.heads, made.preprocess, place, precision, TASK)
+        return network_fingerprint(network, batch)[0]
 
     def touch(tensor):
         tensor.data.view(-1)[0] += 1e-6
