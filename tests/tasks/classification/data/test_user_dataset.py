@@ -318,7 +318,7 @@ def test_workers_read_what_one_process_reads():
     alone = list(load_batches(split, SampleTransform(SMALL), range(len(split)), 4, 0))
     two = list(load_batches(split, SampleTransform(SMALL), range(len(split)), 4, 2))
     for one, other in zip(alone, two, strict=True):
-        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.inputs, other.inputs)
         assert torch.equal(one.labels, other.labels)
 
 
