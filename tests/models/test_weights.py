@@ -164,7 +164,15 @@ def model_file(tmp_path):
     """A model file of zoo's, registered as weights with whatever is said of them."""
     path = tmp_path / "model.safetensors"
     heads, preprocess = (zoo.Head("0"),), zoo.Preprocess(size=32)
-    card = ModelCard("a/leafnet", {"wide": True}, heads, ("x", "y", "z"), preprocess, "fp32")
+    card = ModelCard(
+        "a/leafnet",
+        {"wide": True},
+        heads,
+        "image-classification",
+        {"classes": ["x", "y", "z"]},
+        preprocess,
+        "fp32",
+    )
     write_model(path, CONTENT, card)
 
     def register(**said):
