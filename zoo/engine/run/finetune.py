@@ -15,7 +15,6 @@ from zoo.engine.run.artifacts import HISTORY, MODEL, save
 from zoo.engine.run.folder import claim_folder, signals_waiting
 from zoo.engine.run.observers import FirstBatch, Observers
 from zoo.engine.run.prepare import Job, load
-from zoo.engine.runtime.allocator import reused_memory
 from zoo.engine.runtime.device import memory_errors
 from zoo.engine.runtime.distributed import Ranks, join, others_ending
 from zoo.engine.runtime.network import Network
@@ -126,7 +125,7 @@ def fit(job: Job, announce: Callable[[Path], None] | None = None) -> tuple[Path,
         if ranks.rank:
             path: Path = ranks.from_first(None)
             observers = Observers(job.registry.host, torch.device(job.plan.device), enabled=False)
-            with reused_memory(), memory_errors(f"training {job.backbone.id}"):
+            with memory_errors(f"training {job.backbone.id}"):
                 return path, _run(job, path, observers)
         return _fit_and_write(job, ranks, announce)
 
@@ -140,7 +139,7 @@ def _fit_and_write(
         if announce:
             announce(folder.path)
         ranks.from_first(folder.path)
-        with reused_memory(), memory_errors(f"training {job.backbone.id}"):
+        with memory_errors(f"training {job.backbone.id}"):
             run = _run(job, folder.path, observers)
     except BaseException as error:
         place = str(folder.path.absolute())

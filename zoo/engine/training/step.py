@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.loader import batch_bounds
-from zoo.engine.runtime.allocator import make_room
+from zoo.engine.runtime.allocator import release_memory
 from zoo.engine.training.sources import Source
 from zoo.engine.training.state import TrainState, generators
 from zoo.errors import EnvironmentProblem
@@ -136,7 +136,7 @@ class Step:
             message = f"out of memory in training, with {size} image{'s' * (size > 1)} at once"
             hint = "give a smaller --input-size, or a smaller backbone"
             raise EnvironmentProblem(message, hint)
-        make_room(self.device)
+        release_memory(self.device)
         self.on_adjustment(smaller)
         self.state.micro_batch_size = smaller
 
