@@ -217,7 +217,9 @@ def main() -> None:
                 continue
             if exercise.network != "lite0":
                 os.environ["XDG_CACHE_HOME"] = bench.environment["XDG_CACHE_HOME"]
-                write_downloaded_weights(exercise.network, bench.folder / "cache", bench.folder / "torch")
+                write_downloaded_weights(
+                    exercise.network, bench.folder / "cache", bench.folder / "torch"
+                )
             row = {"network": exercise.network, "chapter": bench.chapter(exercise)}
             results["exercises"][key] = {**row, "zoo": bench.zoo(exercise)}
             RESULTS.write_text(json.dumps(results, indent=2) + "\n")
