@@ -287,20 +287,33 @@ def _check_model_file(path: Path, file: TensorFile, backbone: Backbone, weights:
         log.warning("%s was trained with another preprocess than it is registered with", path)
 
 
-def fetch(backbone: Backbone, weights: Weights) -> TensorFile:
+class NotLocal(WeightsError):
+    """Published weights must be downloaded or converted first."""
+
+
+def fetch(backbone: Backbone, weights: Weights, local: bool = False) -> TensorFile:
     """Return published weights, checked: from the cache, the installed package, or downloaded.
+
+    Args:
+        backbone: whose weights they are.
+        weights: their description.
+        local: neither download nor convert, and write nothing.
 
     Returns:
         The backbone's own state dict, with the digest of the published file; of a model file of
         zoo's, its metadata too.
 
     Raises:
+        NotLocal: `local`, and they are neither in the cache nor installed as safetensors.
         WeightsError: they cannot be reached, or are not what was published.
         BrokenBackbone: their converter fails.
         EnvironmentProblem: there is no place to download them to.
     """
     if (cached := _read_converted(backbone, weights)) is not None:
         return cached
+    ready = weights.file is not None and weights.file.endswith(".safetensors")
+    if local and (weights.convert or not ready):
+        raise NotLocal(f"weights {weights.tag!r} of {backbone.id} are not at hand")
     with _source_file(weights) as (path, expected):
         source = _check_source(path, expected, weights)
         data, digest = read_file(source)
