@@ -28,7 +28,7 @@ from zoo.models.build_options import options_refused
 from zoo.models.builder import check_trainable
 from zoo.models.input_size import check_size, smallest_size
 from zoo.models.provenance import how_made
-from zoo.models.weights import NotLocal
+from zoo.models.weights import NotLocal, check_reachable
 from zoo.registry.plugins import BUILTIN
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone
@@ -271,6 +271,8 @@ def _build_on_weights(inputs: _Inputs, settings: Settings) -> tuple[nn.Module | 
         try:
             return build(described, base, classes, seed, head, inputs.dry_run), None
         except NotLocal:
+            if inputs.demonstration and options.weights == "auto" and base.published:
+                check_reachable(base.published)
             # Neither structure nor precision depends on the values of weights.
             random = replace(base, kind="none", license=None)
             return build(described, random, classes, seed, head, inputs.dry_run), None
