@@ -139,7 +139,7 @@ class ImageCache:
         return next((each for each in self.splits if each.split is split), None)
 
 
-def where_kept(size: int) -> str | None:
+def storage_location(size: int) -> str | None:
     """Return where so many bytes would be cached, for people; None where there is no space."""
     if size <= IN_MEMORY:
         return "in memory"
@@ -164,7 +164,7 @@ def _in_file(size: int) -> Tensor:
     """
     folder = _find_folder(size)
     if folder is None:
-        raise EnvironmentProblem(f"there is no room for {in_words(size)} of prepared images")
+        raise EnvironmentProblem(f"there is no room for {format_bytes(size)} of prepared images")
     try:
         with tempfile.TemporaryFile(dir=make_dir(folder)) as file:
             # What is only promised to be there would end the process where the disk fills up.
@@ -177,6 +177,6 @@ def _in_file(size: int) -> Tensor:
         raise environment_problem(error, folder) from error
 
 
-def in_words(size: int) -> str:
+def format_bytes(size: int) -> str:
     """Return a number of bytes for people."""
     return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.1f} MiB"

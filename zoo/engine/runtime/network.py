@@ -14,7 +14,7 @@ from zoo.errors import BrokenBackbone
 from zoo.models.freeze import in_use
 from zoo.models.heads import resolve_head
 from zoo.models.plugin_errors import guard
-from zoo.models.provenance import MADE, Made
+from zoo.models.provenance import MADE, Provenance
 from zoo.spec import Head, Preprocess
 from zoo.tasks.base import BaseTask, Outputs
 
@@ -55,7 +55,7 @@ class Network:
         self.precision = precision
         self.task = task
         made = module.__dict__.get(MADE)
-        self.previous_outputs = made.before if isinstance(made, Made) else None
+        self.previous_outputs = made.before if isinstance(made, Provenance) else None
         self.forwards = 0
 
     def forward(
