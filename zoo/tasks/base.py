@@ -224,6 +224,20 @@ class BaseTask(ABC):
         """Return what makes tensors of an image and its target."""
         return SampleTransform(preprocess)
 
+    def example_data(self, preprocess: Preprocess, count: int, seed: int) -> ImageData:
+        """Return a few images of noise with targets, for the conformance kit.
+
+        Args:
+            preprocess: of a network; the images have its size and channels.
+            count: of the `train` split; `val` has one or more of the same.
+            seed: the same seed gives the same data.
+
+        Raises:
+            UsageError: the task has none, so that nothing of it can be checked.
+        """
+        hint = f"implement {type(self).__name__}.example_data"
+        raise UsageError(f"the task {self.name} has no example data", hint)
+
     # Network
 
     @abstractmethod

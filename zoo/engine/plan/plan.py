@@ -128,6 +128,12 @@ class Plan:
         """Class names in the order of the network's outputs; empty for a task without classes."""
         return tuple(self.schema.get("classes", ()))
 
+    def _target_rows(self) -> dict[str, str]:
+        """Return what the targets are: the classes, or every field of another schema."""
+        if self.classes:
+            return {"classes": f"{len(self.classes)}: {_shorten(', '.join(self.classes))}"}
+        return {name: _listed(value) for name, value in self.schema.items() if name != "classes"}
+
     def changed(self, reason: str, **changes: Any) -> Plan:
         """Return the plan with values changed, and why."""
         reasons = {**self.reasons, **dict.fromkeys(changes, reason)}
@@ -149,7 +155,7 @@ class Plan:
             "weights": self.weights,
             "license": in_words(self.license) if self.license_kind else "none",
             "data": f"{self.data['name']}: {counts}",
-            "classes": f"{len(self.classes)}: {_shorten(', '.join(self.classes))}",
+            **self._target_rows(),
             "preprocess": f"{size} {self.preprocess.crop} {self.preprocess.interpolation}",
             "augment": self.augment or "none",
             "views": self.views,
@@ -185,6 +191,13 @@ class Plan:
         ):
             rows.append((name, _shown(getattr(self, name)), reason(name)))
         return rows
+
+
+def _listed(value: Any) -> str:
+    """Return a value of a schema for people, each name or number of a list."""
+    if isinstance(value, (list, tuple)):
+        return _shorten(", ".join(map(_listed, value)))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _shown(value: Any) -> str:

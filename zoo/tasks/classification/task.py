@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Subset, TensorDataset
 
+from zoo.data.images import noise
 from zoo.data.schema import Schema
 from zoo.data.split import ImageData, Split
-from zoo.spec import IMAGE_CLASSIFICATION, Head
+from zoo.spec import IMAGE_CLASSIFICATION, Head, Preprocess
 from zoo.tasks.base import (
     BaseTask,
     Criterion,
@@ -45,6 +47,13 @@ class ImageClassification(BaseTask):
     def open_split(self, source: Any, schema: Schema, split: str | None = None) -> Split:
         """Index one split, its classes matched by name. See `BaseTask.open_split`."""
         return open_split(source, schema.classes, split)
+
+    def example_data(self, preprocess: Preprocess, count: int, seed: int) -> ImageData:
+        """Return noise in three classes in turn. See `BaseTask.example_data`."""
+        images = noise(count, preprocess, seed)
+        whole = TensorDataset(images, torch.arange(count) % 3)
+        parts = {"train": whole, "val": Subset(whole, range(min(2, count)))}
+        return self.open_data(parts, classes=3)
 
     def read_output(
         self, output: Any, heads: Sequence[Head], training: bool, previous: int | None = None
