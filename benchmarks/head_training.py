@@ -144,7 +144,7 @@ def main() -> None:
     asked.sides = list(present([*asked.sides, *([LONG_TEXTBOOK] if asked.long else [])]))
     measure(Bench(work, data, asked.workers), results, asked)
     print("\n".join(table(results)))
-    asked.out.with_suffix(".md").write_text(page(results))
+    asked.out.with_suffix(".md").write_text(page(results) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@
 pixels; `--dry-run` plans over a million: names for few files, as hard links, in class folders and
 in a CSV. The peak is of all processes of the command. Last, the head is solved for on a million
 kept features, made up; there the peak is of the process's own memory, as what is mapped can be
-dropped. Prints tables, with a reckoning of what a million and a hundred million images cost, and
-writes `memory.json` beside this file as results come, so that a run that was stopped goes on.
+dropped. Prints a table, and writes `memory.json` beside this file as results come, so that a run
+that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -30,11 +30,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import pictures
 from benchmarks.sides.bench import Bench, keep, start
-from benchmarks.sides.reckoning import growth, table_of_costs
 from benchmarks.sides.watch import watch
 
 RESULTS = Path(__file__).with_suffix(".json")
-HEADS = RESULTS.with_name("head_training.json")
 NETWORK = "resnet18"
 SIDE = 64
 TRAININGS = (1_000, 4_000, 16_000)
@@ -140,7 +138,11 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
     for what, row in results["rows"].items():
         yield f"| {what} | {row['images']:,} | {row['memory_mb']:,} | {row['seconds']:.1f} |"
     for kind in ("train", "plan folder", "plan table", "solve"):
-        if (each := growth(results["rows"], kind)) is not None:
+        mine = [row for what, row in results["rows"].items() if what.startswith(kind)]
+        if len(mine) > 1:
+            least, most = mine[0], mine[-1]
+            more = (most["memory_mb"] - least["memory_mb"]) * 2**20
+            each = more / (most["images"] - least["images"])
             yield f"{kind}: {each:,.0f} bytes more for each further image"
 
 
@@ -180,8 +182,6 @@ def main() -> None:
     results = start(asked.out, asked.fresh, {"rows": {}}, pixels=SIDE)
     measure(asked.work.resolve(), results, asked)
     print("\n".join(table(results)))
-    if HEADS.exists():
-        print("\n".join(table_of_costs(results["rows"], json.loads(HEADS.read_text()))))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,14 @@ import pytest
 
 from tests.networks import odd, pictures, plainnet, tinynet  # noqa: F401 - fixtures
 from zoo.testing.fixtures import reset_caches
+
+# A hundred tests start a process that imports torch; it should not compile that anew each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# A shell's background jobs ignore Ctrl-C, and so would all processes that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Two processes of tests share two cores; the threads of each would wait for the other's.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.processes import started
 from zoo.cache import DIGEST, features_dir, held, locked, remove, trim
 
 
@@ -60,12 +61,12 @@ def test_what_another_process_uses_stays():
         "import sys\nfrom pathlib import Path\nfrom zoo.cache import locked\n"
         "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    pipe = subprocess.PIPE
+    with started([sys.executable, "-c", code, str(folder)], stdin=pipe, stdout=pipe) as process:
+        check_in_use(folder, process)
+
+
+def check_in_use(folder, process):
     assert process.stdout.readline() == "held\n"
     (each,) = held("features")
     with locked(folder) as shared:

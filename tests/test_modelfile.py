@@ -50,15 +50,15 @@ def test_equal_content_is_equal_bytes_in_every_process(tmp_path, tensors, card):
         "card, file = m.read_model(Path(sys.argv[1]))\n"
         "print(m.write_model(Path(sys.argv[2]), dict(reversed(file.tensors.items())), card))\n"
     )
-    for seed in ("1", "2"):
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(path), str(tmp_path / "again.safetensors")],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert done.stdout.strip() == digest
+    # The seed is another one than this process has, but for one in four billion.
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path), str(tmp_path / "again.safetensors")],
+        env={**os.environ, "PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == digest
 
 
 def test_tensors_that_share_memory_are_written_apart(tmp_path):

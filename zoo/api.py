@@ -286,16 +286,16 @@ def plan(name: str | Backbone, **options: Any) -> Plan:
 def finetune(name: str | Backbone, *, quiet: bool = True, **options: Any) -> Run:
     """Fine-tune a backbone and leave a run folder.
 
-        Args:
-            name: id, bare name or alias, or a backbone of the registry.
-            quiet: say nothing on stderr.
-            options: of the training, which follow. Where an option is text, its value does too:
-                `train=zoo.options.Policy("stages", stages=2)` for `train="stages:2"`.
-    {options}
+    Args:
+        name: id, bare name or alias, or a backbone of the registry.
+        quiet: say nothing on stderr.
+        options: of the training, listed below. Where an option is text, its value does too:
+            `train=zoo.options.Policy("stages", stages=2)` for `train="stages:2"`.
+            {options}
 
-        Raises:
-            ZooError: of the kind that says what was wrong; nothing half-written is left.
-            TypeError: an option does not exist.
+    Raises:
+        ZooError: of the kind that says what was wrong; nothing half-written is left.
+        TypeError: an option does not exist.
     """
     from zoo.engine.run.finetune import fit
     from zoo.engine.run.finetune import load as load_job

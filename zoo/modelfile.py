@@ -49,24 +49,42 @@ class TensorFile:
     sha256: str
 
 
+class CheckedPath(type(Path())):  # type: ignore[misc]
+    """The path of a file that was read and checked, with its content.
+
+    Converters of published weights are given a path by contract. With this one, what was checked
+    is what they read, and the file is opened once.
+    """
+
+    content: tuple[bytes, str] | None = None
+
+
+def check_path(path: Path, sha256: str | None = None) -> CheckedPath:
+    """Read a file whole and return its path with the content.
+
+    Raises:
+        WeightsError: as `read_file`.
+    """
+    checked = CheckedPath(path)
+    checked.content = read_file(path, sha256)
+    return checked
+
+
 def read_file(path: Path, sha256: str | None = None) -> tuple[bytes, str]:
     """Read a regular file whole, and return its bytes and their digest.
 
     Args:
-        path: what to read.
+        path: what to read; the content of a `CheckedPath` is returned as it is.
         sha256: the digest that it must have, whole or its first digits.
 
     Raises:
         WeightsError: it is missing, not a regular file, unreadable, or another file than expected.
     """
-    if not path.is_file():
-        what = "is not a regular file" if path.exists() else "does not exist"
-        raise WeightsError(f"{path} {what}")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
-    digest = hashlib.sha256(data).hexdigest()
+    if isinstance(path, CheckedPath) and path.content is not None:
+        data, digest = path.content
+    else:
+        data = _read_bytes(path)
+        digest = hashlib.sha256(data).hexdigest()
     if sha256 and not digest.startswith(sha256.lower()):
         raise WeightsError(
             f"{path} is not the file that was published: its sha256 starts with "
@@ -74,6 +92,16 @@ def read_file(path: Path, sha256: str | None = None) -> tuple[bytes, str]:
             "delete it and fetch it again",
         )
     return data, digest
+
+
+def _read_bytes(path: Path) -> bytes:
+    if not path.is_file():
+        what = "is not a regular file" if path.exists() else "does not exist"
+        raise WeightsError(f"{path} {what}")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _header(path: Path, data: bytes) -> dict[str, Any]:
@@ -277,6 +305,19 @@ def read_model(path: Path) -> tuple[ModelCard, TensorFile]:
         WeightsError: it is missing, damaged, or no model file of a known format.
     """
     file = read_tensors(path)
+    return parse_card(path, file), file
+
+
+def parse_card(path: Path, file: TensorFile) -> ModelCard:
+    """Return the description in a model file.
+
+    Args:
+        path: of the file, for messages.
+        file: its content.
+
+    Raises:
+        WeightsError: it is damaged, or no model file of a known format.
+    """
     if KEY not in file.metadata:
         hint = "give a model.safetensors that zoo wrote; as a start for training use --weights"
         raise WeightsError(f"{path} holds tensors, but was not written by zoo", hint)
@@ -290,4 +331,4 @@ def read_model(path: Path) -> tuple[ModelCard, TensorFile]:
     except (ValueError, KeyError, TypeError, AttributeError, ZooError) as error:
         raise WeightsError(f"{path} has a damaged description: {error}") from error
     card.check(path)
-    return card, file
+    return card

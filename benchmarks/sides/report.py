@@ -1,4 +1,4 @@
-"""What the records of `head_training.py` come to: medians, what is reckoned, tables and bars."""
+"""Summarise the records of `head_training.py`: medians, extrapolated epochs, ratios."""
 
 from __future__ import annotations
 
@@ -9,185 +9,77 @@ from typing import Any
 FLOORS = ("decode", "forward", "decode and forward")
 OTHERS = ("textbook", "fastai", "transformers")
 LONG = 20
-ONE_PASS_BAR, TEXTBOOK_BAR = 1.25, 20.0
+# Columns, with the digits of each.
+COLUMNS = {"seconds": 1, "startup": 1, "after": 1, "images_per_second": 0, "memory_mb": 0}
+COLUMNS |= {"top1": 3, "forwards": 0}
 
-Record = Mapping[str, Any]
-
-# What the README shows of each network: a line for each of these, and what it says of a side.
-SHOWN = {
-    "zoo": ("zoo", "seconds"),
-    "zoo, again on the same images": ("zoo again", "seconds"),
-    f"zoo, {LONG} epochs": (f"zoo {LONG} epochs", "seconds"),
-    "the textbook's loop, 1 epoch": ("textbook", "seconds"),
-    f"the textbook's loop, {LONG} epochs, reckoned": (
-        f"textbook {LONG} epochs, reckoned",
-        "seconds",
-    ),
-    "transformers' Trainer, 1 epoch": ("transformers", "seconds"),
-    "fastai, 1 epoch": ("fastai", "seconds"),
-    "start-up, zoo": ("zoo", "startup"),
-    "start-up, the textbook's loop": ("textbook", "startup"),
-    "decoding all images, then a bare forward": ("decode + forward", "after"),
-    "peak memory in MB, zoo": ("zoo", "memory_mb"),
-    "peak memory in MB, the textbook's loop": ("textbook", "memory_mb"),
-    "held-out pictures right, zoo": ("zoo", "top1"),
-    f"held-out pictures right, zoo, {LONG} epochs": (f"zoo {LONG} epochs", "top1"),
-    "held-out pictures right, the textbook's loop, 1 epoch": ("textbook", "top1"),
-}
-HEADINGS = ("side", "seconds", "start-up", "after it", "images/s", "memory MB", "top-1", "forwards")
+Row = dict[str, Any]
 
 
-def middle(records: list[Record], name: str) -> float | None:
-    """Return the median of what the runs of a side came to; None where none says it."""
-    values = [record[name] for record in records if record.get(name) is not None]
-    return median(values) if values else None
-
-
-def summary(records: list[Record], images: int) -> dict[str, float | None]:
+def summary(records: list[Row], images: int, epochs: int | None = None) -> Row:
     """Return the medians of a side's runs.
 
     Args:
         records: of its runs.
-        images: in both splits; a pass goes through all of them.
+        images: in both splits; an epoch runs all of them through the backbone.
+        epochs: extrapolate to so many, each as long as those that ran; None for what ran.
 
     Returns:
-        `seconds`, `startup`, `after` (seconds but for start-up), `epoch`, `images_per_second` of
-        what went through the backbone after start-up, `memory_mb`, `top1` and `forwards`.
+        `COLUMNS`: `after` is seconds without start-up, `images_per_second` those that went through
+        the backbone after it. None where no run has a value.
     """
-    rows = [_completed(record, images) for record in records]
-    names = (*_completed({"seconds": 0.0}, 0), "memory_mb", "top1")
-    return {name: middle(rows, name) for name in names}
+    rows = []
+    for record in records:
+        ran = record.get("epochs") or [0.0]
+        further = (epochs - len(ran)) * sum(ran) / len(ran) if epochs else 0.0
+        after = record["seconds"] - (record.get("startup") or 0.0) + further
+        forwards = record.get("backbone_forwards", images * (epochs or len(ran)))
+        row = {**record, "seconds": record["seconds"] + further, "after": after}
+        row |= {"forwards": forwards, "images_per_second": forwards / after if forwards else None}
+        # What was not run has no memory and no accuracy.
+        rows.append(row | ({"memory_mb": None, "top1": None} if epochs else {}))
+    found = {name: [row[name] for row in rows if row.get(name) is not None] for name in COLUMNS}
+    return {name: median(values) if values else None for name, values in found.items()}
 
 
-def _completed(record: Record, images: int) -> dict[str, Any]:
-    startup, epochs = record.get("startup"), record.get("epochs") or ()
-    after = record["seconds"] - (startup or 0.0)
-    forwards = record.get("backbone_forwards", images * max(len(epochs), 1))
-    return {
-        **record,
-        "startup": startup,
-        "after": after,
-        "epoch": sum(epochs) / len(epochs) if epochs else None,
-        "forwards": forwards,
-        "images_per_second": forwards / after if forwards and after else None,
-    }
-
-
-def reckon(said: Mapping[str, float | None], measured: int, epochs: int) -> dict[str, float | None]:
-    """Say what a side would take for more epochs than it ran: each as long as those it did run.
-
-    Args:
-        said: its summary.
-        measured: how many epochs it ran.
-        epochs: how many it is to have run.
-    """
-    assert said["seconds"] is not None
-    assert said["after"] is not None
-    assert said["epoch"] is not None
-    further = (epochs - measured) * said["epoch"]
-    forwards = said["forwards"] and said["forwards"] / measured * epochs
-    after = said["after"] + further
-    return {
-        **said,
-        "seconds": said["seconds"] + further,
-        "after": after,
-        "forwards": forwards,
-        "images_per_second": forwards / after if forwards else None,
-        "memory_mb": None,
-        "top1": None,
-    }
-
-
-def rows(sides: Mapping[str, list[Record]], images: int) -> dict[str, dict[str, float | None]]:
-    """Return the table's rows of one network: what was measured, and what is reckoned from it."""
+def summaries(sides: Mapping[str, list[Row]], images: int) -> dict[str, Row]:
+    """Return a row for each side of a network, and the extrapolated ones of the other libraries."""
     found = {name: summary(records, images) for name, records in sides.items() if records}
     for name in OTHERS:
-        if name in found and found[name]["epoch"] is not None:
-            measured = len(sides[name][0]["epochs"])
-            label = f"{name} {LONG} epochs"
-            if label not in found:
-                found[f"{label}, reckoned"] = reckon(found[name], measured, LONG)
+        if sides.get(name) and f"{name} {LONG} epochs" not in found:
+            found[f"{name} {LONG} epochs, reckoned"] = summary(sides[name], images, LONG)
     return found
 
 
-def overview(results: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines of one table that has all networks side by side, in fewer rows."""
+def table(results: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of a page: for each network a table, and the ratios that have a bar."""
     images = results["pictures"]["images"]
-    found = {network: rows(sides, images) for network, sides in results["networks"].items()}
-    for sides in found.values():
-        one_pass = _sum(*(sides.get(floor, {}).get("after") for floor in ("decode", "forward")))
-        sides["decode + forward"] = {"after": one_pass}
-    yield f"| seconds | {' | '.join(found)} |"
-    yield "|---" * (len(found) + 1) + "|"
-    for label, (side, column) in SHOWN.items():
-        digits = 2 if column == "top1" else 0
-        cells = [_cell(sides.get(side, {}).get(column), digits) for sides in found.values()]
-        yield f"| {label} | {' | '.join(cells)} |"
+    for network, sides in results["networks"].items():
+        found = summaries(sides, images)
+        yield from ("", f"{network}: {images:,} images, {results['machine']}", "")
+        yield f"| side | {' | '.join(COLUMNS)} |"
+        yield "|---" * (len(COLUMNS) + 1) + "|"
+        for name, row in found.items():
+            cells = [
+                "" if row[column] is None else f"{row[column]:,.{digits}f}"
+                for column, digits in COLUMNS.items()
+            ]
+            yield f"| {' | '.join([name, *cells])} |"
+        yield ""
+        after = {name: row["after"] for name, row in found.items()}
+        if "decode" in after and "forward" in after:
+            for name in found:
+                if name.startswith("zoo") and name != "zoo again":
+                    ratio = after[name] / (after["decode"] + after["forward"])
+                    yield f"- {name}, start-up apart, to decode + forward: {ratio:.2f} (bar 1.25)"
+        for name in (f"textbook {LONG} epochs", f"textbook {LONG} epochs, reckoned"):
+            if name in after and (ours := after.get(f"zoo {LONG} epochs")):
+                yield f"- {name}, start-up apart, to zoo's: {after[name] / ours:.1f} (bar 20)"
 
 
 def page(results: Mapping[str, Any]) -> str:
-    """Return all tables as a page of their own."""
+    """Return all of it as markdown."""
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    runs = [len(records) for sides in results["networks"].values() for records in sides.values()]
-    said = f"""# Training the heads of frozen networks
-
-{results["date"]}, {results["machine"]}, Python {results["python"]}, {versions}; {min(runs)} to
-{max(runs)} runs of each side, of which these are medians. Written by `head_training.py`, which says
-how; from `head_training.json`. Memory is the {results["memory"]}.
-"""
-    lines: list[str] = []
-    for line in table(results):
-        # A list where the report has lines, and a blank line around each table.
-        separate = bool(lines) and lines[-1].startswith("|") != line.startswith("|")
-        lines += [""] * separate
-        lines.append(f"- {line}" if line and not line.startswith("|") else line)
-    return said + "\n" + "\n".join(lines).strip() + "\n"
-
-
-def _cell(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:,.{digits}f}"
-
-
-def table(results: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines of all tables."""
-    images = results["pictures"]["images"]
-    digits = {"seconds": 1, "startup": 1, "after": 1, "images_per_second": 0}
-    digits |= {"memory_mb": 0, "top1": 3, "forwards": 0}
-    for network, sides in results["networks"].items():
-        found = rows(sides, images)
-        yield f"{network}: {images:,} images, {results['machine']}"
-        yield f"| {' | '.join(HEADINGS)} |"
-        yield "|---" * len(HEADINGS) + "|"
-        for name, row in found.items():
-            cells = [_cell(row.get(column), places) for column, places in digits.items()]
-            yield f"| {' | '.join([name, *cells])} |"
-        yield from bars(found)
-        yield ""
-
-
-def bars(found: Mapping[str, Mapping[str, float | None]]) -> Iterator[str]:
-    """Yield how zoo stands against the floors and the textbook, as far as they were measured."""
-
-    def seconds(name: str, column: str = "after") -> float | None:
-        return found[name][column] if name in found else None
-
-    trained = [name for name in found if name.startswith("zoo") and name != "zoo again"]
-    floors = {"decode + forward": _sum(seconds("decode"), seconds("forward"))}
-    floors["decode and forward in one pass"] = seconds("decode and forward")
-    for floor, least in floors.items():
-        ratios = [f"{name} {(seconds(name) or 0) / least:.2f}" for name in trained if least]
-        if ratios:
-            yield f"start-up apart, to {floor} (bar {ONE_PASS_BAR}): {', '.join(ratios)}"
-    for label in (f"textbook {LONG} epochs", f"textbook {LONG} epochs, reckoned"):
-        ours, theirs = f"zoo {LONG} epochs", seconds(label)
-        if theirs and ours in found:
-            apart = theirs / (seconds(ours) or 1)
-            whole = (seconds(label, "seconds") or 0) / (seconds(ours, "seconds") or 1)
-            said = f"{apart:.1f}x start-up apart, {whole:.1f}x with it"
-            yield f"{ours} is quicker than {label} (bar {TEXTBOOK_BAR:g}x): {said}"
-    if "zoo again" in found:
-        yield f"images through the backbone in a second run: {found['zoo again']['forwards']:g}"
-
-
-def _sum(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one + other
+    lead = f"{results['date']}, {results['machine']}, Python {results['python']}, {versions}."
+    memory = f"Medians, by `head_training.py`. Memory is the {results['memory']}."
+    return "\n".join(["# Training the heads of frozen networks", "", lead, memory, *table(results)])

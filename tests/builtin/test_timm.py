@@ -17,7 +17,7 @@ from torch import nn
 from zoo.builtin import timm_build
 from zoo.builtin.timm_catalogue import enumerate_backbones
 from zoo.errors import WeightsError
-from zoo.models.build_options import Changes
+from zoo.models.build_options import BuildOptions
 from zoo.registry.plain import recall_backbone, to_dict
 from zoo.spec import Backbone, resolve_target
 
@@ -274,7 +274,7 @@ class TestConvert:
     def test_a_published_file_for_grey_pictures(self, backbones, tmp_path) -> None:
         state = self.saved("resnet10t", tag="c3_in1k")
         save_file(state, tmp_path / "published.safetensors")
-        changed = Changes(in_chans=1).apply(backbones["resnet10t"])
+        changed = BuildOptions(in_chans=1).apply(backbones["resnet10t"])
         weights = changed.find_weights("c3_in1k")
         converted = timm_build.convert(tmp_path / "published.safetensors", changed, weights)
         (first,) = [name for name in state if converted[name].shape != state[name].shape]
@@ -286,7 +286,7 @@ class TestConvert:
     def test_a_published_file_for_another_size(self, backbones, tmp_path) -> None:
         state = self.saved("test_vit", tag="r160_in1k")
         save_file(state, tmp_path / "published.safetensors")
-        changed = Changes(input_size=96).apply(backbones["test_vit"])
+        changed = BuildOptions(input_size=96).apply(backbones["test_vit"])
         weights = changed.find_weights("r160_in1k")
         converted = timm_build.convert(tmp_path / "published.safetensors", changed, weights)
         other = [name for name in state if converted[name].shape != state[name].shape]

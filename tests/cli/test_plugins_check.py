@@ -104,7 +104,9 @@ def test_the_folder_of_a_package(cli, faulty, tmp_path):
     folder.mkdir()
     project = folder / "pyproject.toml"
     project.write_text('[project.entry-points.zoo]\nfaulty = "plugin_faulty"\n')
-    assert cli("plugins", "check", folder, "--backbone", "sound")[0] == 0
+    # What is tried of one without a head takes no time.
+    code, out, _ = cli("plugins", "check", folder, "--backbone", "encoder")
+    assert (code, out.splitlines()[-1]) == (0, "1 of 1 backbones conform")
     project.write_text('[project.entry-points.zoo]\nelsewhere = "elsewhere"\n')
     code, out, err = cli("plugins", "check", folder)
     assert (code, out) == (2, "")

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tests.processes import started
 from zoo.cli import _run
 from zoo.cli.group import Settings
 from zoo.cli.output import print_json, print_table
@@ -128,20 +129,11 @@ def test_terminating_the_whole_group_is_one_line(tmp_path, install):
         """,
     )
     command = f"{ZOO} finetune tiny --weights none --train all --epochs 1000 --workers 2"
-    running = subprocess.Popen(
-        shlex.split(command),
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        start_new_session=True,
-    )
-    try:
+    with started(shlex.split(command), stderr=subprocess.PIPE, cwd=tmp_path) as running:
         said = next((line for line in running.stderr if " 1/1000 " in line), None)
         assert said
         os.killpg(running.pid, signal.SIGTERM)
         _, err = running.communicate(timeout=60)
-    finally:
-        running.kill()
     rest = [line for line in err.splitlines() if "/1000 " not in line]
     assert (running.returncode, rest) == (143, ["zoo: terminated: nothing half-written is left"])
 

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from zoo.data.augment import Draw
-from zoo.data.dataset import Sample, read_sample
+from zoo.data.dataset import Sample, SampleTransform, read_sample
 from zoo.data.decode import decode
-from zoo.data.images import prepare_one
+from zoo.data.images import prepare_image
 from zoo.data.split import FileSplit
 from zoo.data.transforms import Transform, normalize, prepare
 from zoo.options import Augmentation
@@ -28,9 +28,9 @@ def large(tmp_path: Path) -> FileSplit:
 
 def pixels(split: FileSplit, augment: str | None = None) -> torch.Tensor:
     draw = Draw(Augmentation.parse(augment), seed=0, epoch=0) if augment else None
-    sample = read_sample(split, SMALL, 0, draw)
+    sample = read_sample(split, SampleTransform(SMALL), 0, draw)
     assert isinstance(sample, Sample)
-    return sample.image
+    return sample.input
 
 
 def test_a_large_jpeg_is_the_same_wherever_it_is_read(large: FileSplit) -> None:
@@ -38,7 +38,7 @@ def test_a_large_jpeg_is_the_same_wherever_it_is_read(large: FileSplit) -> None:
     seen = pixels(large)
     assert not torch.equal(seen, prepare(decode(path), SMALL))
     for source in (path, str(path), path.read_bytes(), path.open("rb")):
-        assert torch.equal(seen, prepare_one(source, SMALL))
+        assert torch.equal(seen, prepare_image(source, SMALL).pixels)
     assert torch.equal(Transform(SMALL)(path), normalize(seen[None], SMALL)[0])
     # A mirror changes nothing of how it is decoded; the probability of 1 leaves no choice.
     assert torch.equal(seen, pixels(large, "flip:1").flip(-1))
@@ -52,4 +52,4 @@ def test_a_random_crop_is_cut_from_the_whole_picture(large: FileSplit) -> None:
 
 def test_what_pil_opened_is_read_in_full(large: FileSplit) -> None:
     path = large.path(0)
-    assert torch.equal(prepare_one(Image.open(path), SMALL), prepare(decode(path), SMALL))
+    assert torch.equal(prepare_image(Image.open(path), SMALL).pixels, prepare(decode(path), SMALL))

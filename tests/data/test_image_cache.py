@@ -8,6 +8,7 @@ from PIL import Image
 
 import zoo
 from zoo.data import image_cache
+from zoo.data.dataset import SampleTransform
 from zoo.data.image_cache import ImageCache, bytes_needed, where_kept
 from zoo.data.loader import batch_bounds, load_batches
 from zoo.data.split import FileSplit
@@ -36,7 +37,7 @@ def read(split, order, stored=None, workers=0, size=4):
 
     def load(some, bounds):
         asked.extend(some)
-        return load_batches(split, SMALL, some, size, workers, bounds=bounds)
+        return load_batches(split, SampleTransform(SMALL), some, size, workers, bounds=bounds)
 
     bounds = batch_bounds(len(order), size)
     source = load(order, bounds) if stored is None else stored.read(order, bounds, load, False)
@@ -45,9 +46,9 @@ def read(split, order, stored=None, workers=0, size=4):
 
 def same(one, two) -> bool:
     return len(one) == len(two) and all(
-        torch.equal(a.images, b.images)
-        and a.images.stride() == b.images.stride()
-        and torch.equal(a.labels, b.labels)
+        torch.equal(a.inputs, b.inputs)
+        and a.inputs.stride() == b.inputs.stride()
+        and torch.equal(a.targets, b.targets)
         and torch.equal(a.indices, b.indices)
         and a.bad == b.bad
         for a, b in zip(one, two, strict=True)
@@ -82,7 +83,7 @@ def test_an_interrupted_pass_leaves_what_it_read(split):
     stored = ImageCache({"train": split}, SMALL).split(split, SMALL)
 
     def load(order, bounds):
-        return load_batches(split, SMALL, order, 4, bounds=bounds)
+        return load_batches(split, SampleTransform(SMALL), order, 4, bounds=bounds)
 
     next(stored.read(range(COUNT), batch_bounds(COUNT, 4), load, False))
     assert read(split, range(COUNT), stored)[1] == COUNT - 4

@@ -10,7 +10,7 @@ from PIL import Image
 
 import zoo
 from zoo.data.decode import decode
-from zoo.data.images import as_many, name_of, prepare_each, prepare_one
+from zoo.data.images import as_many, name_of, prepare_each, prepare_image
 from zoo.data.transforms import prepare
 from zoo.tasks.classification.data.sources import EMBEDDED
 
@@ -32,7 +32,7 @@ PATH = sorted((EMBEDDED / "val" / "flag").iterdir())[0]
 )
 def test_every_form_gives_the_same(picture):
     assert len(list(as_many(picture))) == 1
-    assert torch.equal(prepare_one(picture, SMALL), prepare(decode(PATH), SMALL))
+    assert torch.equal(prepare_image(picture, SMALL).pixels, prepare(decode(PATH), SMALL))
 
 
 def test_many_stay_many():
@@ -63,11 +63,11 @@ def test_what_a_picture_is_called(tmp_path):
 )
 def test_what_is_no_picture_is_refused(picture, said):
     with pytest.raises(zoo.DataError, match=said):
-        prepare_one(picture, SMALL)
+        prepare_image(picture, SMALL)
 
 
 def test_a_picture_has_three_channels_or_one():
     grey = zoo.Preprocess(size=16, mean=(0.5,), std=(0.5,))
-    assert prepare_one(PATH, grey).shape == (1, 16, 16)
+    assert prepare_image(PATH, grey).pixels.shape == (1, 16, 16)
     with pytest.raises(zoo.DataError, match="3 channels, and the network sees 5"):
-        prepare_one(PATH, zoo.Preprocess(size=16, mean=(0.5,) * 5, std=(0.5,) * 5))
+        prepare_image(PATH, zoo.Preprocess(size=16, mean=(0.5,) * 5, std=(0.5,) * 5))

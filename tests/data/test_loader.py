@@ -16,7 +16,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
+from tests.processes import started
 from zoo.data.augment import Draw
+from zoo.data.dataset import SampleTransform
 from zoo.data.decode import decode
 from zoo.data.loader import (
     AHEAD,
@@ -24,7 +26,6 @@ from zoo.data.loader import (
     Batch,
     batch_bounds,
     can_use_threads,
-    epoch_order,
     load_batches,
     worker_problem,
 )
@@ -32,11 +33,13 @@ from zoo.data.split import FileSplit
 from zoo.data.transforms import prepare
 from zoo.errors import UsageError
 from zoo.options import Augmentation
+from zoo.seeding import epoch_order
 from zoo.spec import Preprocess
 from zoo.tasks.classification.data.sources import open_data
 from zoo.tasks.classification.data.user_dataset import LoaderSplit, OwnSplit
 
-SMALL = Preprocess((40, 48), resize=44)
+PREPROCESS = Preprocess((40, 48), resize=44)
+SMALL = SampleTransform(PREPROCESS)
 
 
 @pytest.fixture
@@ -57,7 +60,7 @@ def split(tmp_path: Path) -> FileSplit:
 
 
 def same(one: Batch, other: Batch) -> bool:
-    tensors = ("images", "labels", "indices")
+    tensors = ("inputs", "targets", "indices")
     equal = (torch.equal(getattr(one, name), getattr(other, name)) for name in tensors)
     return all(equal) and one.bad == other.bad
 
@@ -65,12 +68,12 @@ def same(one: Batch, other: Batch) -> bool:
 def test_a_batch_holds_what_can_be_read(split: FileSplit) -> None:
     order = [10, 2, 0, 8, 3, 7]
     first, second = load_batches(split, SMALL, order, 4)
-    assert first.images.shape == (2, 3, 40, 48)
-    assert first.images.is_contiguous(memory_format=torch.channels_last)
-    assert (first.images.dtype, first.labels.dtype) == (torch.uint8, torch.int64)
-    assert (first.indices.tolist(), first.labels.tolist()) == ([10, 0], [1, 0])
+    assert first.inputs.shape == (2, 3, 40, 48)
+    assert first.inputs.is_contiguous(memory_format=torch.channels_last)
+    assert (first.inputs.dtype, first.targets.dtype) == (torch.uint8, torch.int64)
+    assert (first.indices.tolist(), first.targets.tolist()) == ([10, 0], [1, 0])
     for row, index in enumerate(first.indices.tolist()):
-        assert torch.equal(first.images[row], prepare(decode(split.path(index)), SMALL))
+        assert torch.equal(first.inputs[row], prepare(decode(split.path(index)), PREPROCESS))
     narrow = BadImage(split.where(8), "100000 x 1 pixels are too narrow to resize")
     assert first.bad == (BadImage(split.where(2), "not an image that zoo reads"), narrow)
     assert (second.indices.tolist(), second.bad) == ([7], (BadImage(split.where(3), "truncated"),))
@@ -78,7 +81,7 @@ def test_a_batch_holds_what_can_be_read(split: FileSplit) -> None:
 
 def test_a_batch_of_nothing_but_bad_images_is_empty(split: FileSplit) -> None:
     (batch,) = load_batches(split, SMALL, [2, 3], 2)
-    assert (len(batch), batch.images.shape, len(batch.bad)) == (0, (0, 3, 40, 48), 2)
+    assert (len(batch), batch.inputs.shape, len(batch.bad)) == (0, (0, 3, 40, 48), 2)
 
 
 def test_the_number_of_workers_changes_nothing(split: FileSplit) -> None:
@@ -101,8 +104,10 @@ def test_loading_draws_no_random_numbers_of_others(split: FileSplit) -> None:
 
 def test_real_images_come_back_by_their_index() -> None:
     val = open_data(None).splits["val"]
-    batches = list(load_batches(val, Preprocess(32), range(len(val)), 19, 2, training=True))
-    labels = torch.cat([batch.labels for batch in batches])
+    batches = list(
+        load_batches(val, SampleTransform(Preprocess(32)), range(len(val)), 19, 2, training=True)
+    )
+    labels = torch.cat([batch.targets for batch in batches])
     indices = torch.cat([batch.indices for batch in batches])
     assert tuple(labels.tolist()) == val.labels
     assert indices.tolist() == list(range(96))
@@ -226,36 +231,33 @@ def test_what_is_drawn_or_their_own_is_not_read_by_threads(split: FileSplit) -> 
     assert can_use_threads(split, None)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_reading_in_threads_at_once(
-    split: FileSplit, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_signal_ends_reading_in_threads_at_once(split: FileSplit, tmp_path: Path) -> None:
     program = """
         import pickle, signal, sys
         from zoo.data.loader import load_batches
         from zoo.data.split import FileSplit
+        from zoo.data.dataset import SampleTransform
         from zoo.spec import Preprocess
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         split = pickle.loads(open("split", "rb").read())
         many = FileSplit("all", split.root, split.paths * 9000, split.labels * 9000)
-        try:
-            for batch in load_batches(many, Preprocess(224), range(len(many)), 4, threads=2):
-                print("read", flush=True)
-        except KeyboardInterrupt:
-            print("stopped")
+        large = SampleTransform(Preprocess(224))
+        for number in range(2):
+            try:
+                for batch in load_batches(many, large, range(len(many)), 4, threads=2):
+                    print(f"read {number}", flush=True)
+            except KeyboardInterrupt:
+                print(f"stopped {number}", flush=True)
     """
     (tmp_path / "split").write_bytes(pickle.dumps(split))
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as reader:
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    with started(command, cwd=tmp_path, stdout=subprocess.PIPE) as reader:
         assert reader.stdout is not None
-        assert reader.stdout.readline() == "read\n"
-        reader.send_signal(number)
-        said, _ = reader.communicate(timeout=30)
-    assert (said.split()[-1], reader.returncode) == ("stopped", 0)
+        for number, sent in enumerate((signal.SIGINT, signal.SIGTERM)):
+            assert f"read {number}\n" in reader.stdout
+            reader.send_signal(sent)
+            assert f"stopped {number}\n" in reader.stdout
+        assert reader.wait(timeout=30) == 0
 
 
 @needs_proc
@@ -318,7 +320,7 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
 def test_pinned_batches_are_the_same(split: FileSplit) -> None:
     plain = list(load_batches(split, SMALL, range(11), 4, workers=1))
     pinned = list(load_batches(split, SMALL, range(11), 4, workers=1, pin_memory=True))
-    assert all(batch.images.is_pinned() and batch.labels.is_pinned() for batch in pinned)
+    assert all(batch.inputs.is_pinned() and batch.targets.is_pinned() for batch in pinned)
     assert all(same(one, other) for one, other in zip(plain, pinned, strict=True))
 
 

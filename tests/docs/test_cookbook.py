@@ -15,9 +15,9 @@ import zoo
 from tests.docs.passages import check_console, commands, read_page, run_command
 from tests.docs.workplace import copy_pictures, write_embedded_cifar
 from tests.published_sets import publish
-from zoo.data.loader import epoch_order
 from zoo.engine.training.loop import epoch_seed
 from zoo.modelfile import read_model
+from zoo.seeding import epoch_order
 
 pytestmark = pytest.mark.slow
 

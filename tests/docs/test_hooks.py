@@ -11,8 +11,8 @@ import zoo
 from tests.docs.hook_reference import meanings, read_hooks, render
 from tests.docs.passages import DOCS, read_page
 from zoo import hookspecs
-from zoo.data.loader import epoch_order
 from zoo.registry.registry import load_registry
+from zoo.seeding import epoch_order
 
 HOOKS = read_hooks()
 OBSERVING = [hook for hook in HOOKS if hook.event]

@@ -7,19 +7,21 @@ import torch
 from safetensors.torch import save_file
 
 import zoo
-from zoo.models.build import build_with_base
+from zoo.models.build import resolve_and_build
+from zoo.models.provenance import how_made
 
 
 def test_pretrained_weights_and_new_heads():
     backbone = zoo.get("lite0")
-    model, base = build_with_base(backbone, 10, "auto", seed=0)
+    model = resolve_and_build(backbone, "auto", 10, seed=0)
+    base = how_made(model).base
     assert base.kind == "published"
     assert base.tag == "imagenet"
     assert base.license == "Apache-2.0"
     assert model.classifier.out_features == 10
-    again, _ = build_with_base(backbone, 10, "auto", seed=0)
+    again = resolve_and_build(backbone, "auto", 10, seed=0)
     assert all(map(torch.equal, model.state_dict().values(), again.state_dict().values()))
-    published, _ = build_with_base(backbone, None, "auto")
+    published = backbone.build(weights="auto")
     assert published.classifier.out_features == 1000
     kept = {k: v for k, v in published.state_dict().items() if not k.startswith("classifier")}
     assert all(torch.equal(model.state_dict()[k], v) for k, v in kept.items())
@@ -35,12 +37,13 @@ def test_ones_own_file(tmp_path):
     model = backbone.build(classes=7)
     path = tmp_path / "own.safetensors"
     save_file(model.state_dict(), path)
-    other, base = build_with_base(backbone, 3, str(path))
+    other = backbone.build(3, path)
+    base = how_made(other).base
     assert base.kind == "file"
     assert base.left_out == ("classifier.3.bias", "classifier.3.weight")
     assert torch.equal(other.features[0][0].weight, model.features[0][0].weight)
-    same, base = build_with_base(backbone, 7, str(path))
-    assert base.left_out == ()
+    same = backbone.build(7, path)
+    assert how_made(same).base.left_out == ()
     assert torch.equal(same.classifier[3].weight, model.classifier[3].weight)
 
 
@@ -51,10 +54,10 @@ def test_published_weights_of_another_width_bring_their_heads(tmp_path, name):
     path = tmp_path / "seven.safetensors"
     save_file(trained.state_dict(), path)
     seven = replace(backbone, weights=(zoo.Weights("seven", file=str(path), num_classes=7),))
-    found, base = build_with_base(seven, None, "auto")
-    assert base.tag == "seven"
-    assert all(map(torch.equal, found.state_dict().values(), trained.state_dict().values()))
-    three, _ = build_with_base(seven, 3, "seven")
+    loaded = seven.build(weights="auto")
+    assert how_made(loaded).base.tag == "seven"
+    assert all(map(torch.equal, loaded.state_dict().values(), trained.state_dict().values()))
+    three = seven.build(3, "seven")
     leaf = "classifier.1" if "squeeze" in name else "classifier.3"
     assert len(three.get_submodule(leaf).weight) == 3
     wrong = replace(backbone, weights=(zoo.Weights("seven", file=str(path), num_classes=8),))

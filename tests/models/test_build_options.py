@@ -4,21 +4,21 @@ import pytest
 import torch
 
 import zoo
-from zoo.models.build_options import Changes
+from zoo.models.build_options import BuildOptions
 from zoo.models.input_size import nearest_size, smallest_size, why_not_size
 
 
 def test_a_size_keeps_the_share_that_the_crop_keeps():
     own = zoo.Preprocess(size=224, resize=256, interpolation="bicubic")
-    changed = Changes(input_size=112).preprocess(own)
+    changed = BuildOptions(input_size=112).preprocess(own)
     assert (changed.height, changed.resize, changed.interpolation) == (112, 128, "bicubic")
 
 
 def test_channels_take_the_mean_of_the_colours():
     own = zoo.Preprocess(size=32, mean=(0.1, 0.2, 0.6), std=(0.2, 0.2, 0.5))
-    assert Changes(in_chans=1).preprocess(own).mean == pytest.approx((0.3,))
-    assert Changes(in_chans=1).preprocess(own).std == pytest.approx((0.3,))
-    assert Changes(in_chans=5).preprocess(own).mean == (0.1, 0.2, 0.6, 0.1, 0.2)
+    assert BuildOptions(in_chans=1).preprocess(own).mean == pytest.approx((0.3,))
+    assert BuildOptions(in_chans=1).preprocess(own).std == pytest.approx((0.3,))
+    assert BuildOptions(in_chans=5).preprocess(own).mean == (0.1, 0.2, 0.6, 0.1, 0.2)
 
 
 def test_a_network_of_any_size_takes_another():

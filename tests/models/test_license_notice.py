@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import zoo
-from zoo.modelfile import KEY, read_model
+from zoo.modelfile import KEY, ModelCard, read_model
 from zoo.models.weights import fetch
 from zoo.tasks.classification.data.sources import EMBEDDED
 from zoo.testing.fixtures import reset_caches
@@ -229,7 +229,8 @@ def test_it_is_remembered_with_a_download(leafy, tmp_path, file_server):
     address, _ = file_server((tmp_path / "leaf.safetensors").read_bytes())
     leaf = derived(tmp_path / "leaf.safetensors", place=f'url = "{address}/leaf.safetensors"')
     for _ in range(2):
-        assert fetch(leaf, leaf.weights[0]).license == "cc-by-nc-4.0"
+        file = fetch(leaf, leaf.weights[0])
+        assert ModelCard.from_json(file.metadata[KEY]).base_license == "cc-by-nc-4.0"
     assert file_server.asked == ["/leaf.safetensors"]
 
 

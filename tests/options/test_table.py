@@ -23,8 +23,9 @@ BY_NAME = {option.name: option for option in OPTIONS}
 def test_python_takes_the_options_of_the_table():
     fields = {field.name: field.default for field in dataclasses.fields(Options) if field.init}
     assert fields == {option.name: option.default for option in OPTIONS}
+    assert "\nRaises:\n" in zoo.finetune.__doc__
     for option in OPTIONS:
-        assert f"\n    {option.name}: {option.help[:20]}" in zoo.finetune.__doc__, option.name
+        assert f"\n        {option.name}: {option.help[:20]}" in zoo.finetune.__doc__, option.name
 
 
 def test_the_command_line_takes_the_options_of_the_table():

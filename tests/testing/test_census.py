@@ -7,15 +7,15 @@ import sys
 
 import pytest
 
-from zoo.testing.census import read_rows
-from zoo.testing.report import merge, render, verdict
+from tools.census import read_rows
+from tools.conformance_report import merge, render, verdict
 from zoo.testing.suite import SUITE
 
 NAMES = ("faulty/sound", "faulty/unused", "faulty/deadly", "faulty/encoder", "faulty/excepted")
 
 
 def census(path, *arguments):
-    command = [sys.executable, "-m", "zoo.testing.census", str(path), *NAMES, "--workers", "1"]
+    command = [sys.executable, "-m", "tools.census", str(path), *NAMES, "--workers", "1"]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=os.environ)
     return done.returncode, done.stdout, done.stderr
 

@@ -11,21 +11,10 @@ import json
 import sys
 from typing import Any
 
-import torch
-from torch import nn
-
-from zoo.models.build import build_network
+from zoo.models.builder import build_on_meta
 from zoo.models.heads import find_module, head_width, running_width
 from zoo.registry.registry import load_registry
 from zoo.spec import Backbone
-
-
-def _build(backbone: Backbone) -> nn.Module:
-    try:
-        with torch.device("meta"):
-            return build_network(backbone, backbone.kwargs)
-    except Exception:  # one that reads its own numbers while it is made fails in many ways
-        return build_network(backbone, backbone.kwargs)
 
 
 def measure(backbone: Backbone) -> dict[str, Any]:
@@ -34,7 +23,7 @@ def measure(backbone: Backbone) -> dict[str, Any]:
     Raises:
         BrokenBackbone: it does not build, or a head is not where it is said to be.
     """
-    model = _build(backbone)
+    model = build_on_meta(backbone, backbone.kwargs)
     widths = [
         head_width(find_module(model, head.path))
         or running_width(model, head.module_path, backbone.preprocess)

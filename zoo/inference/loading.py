@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 
 from torch import nn
@@ -13,13 +12,8 @@ from zoo.engine.runtime.network import Network
 from zoo.errors import UnknownBackbone, UsageError, WeightsError
 from zoo.inference.predictor import Predictor
 from zoo.modelfile import ModelCard, read_model
-from zoo.models.build import build_network, build_with_base, check_card, find_published
-from zoo.models.head_factory import check_widths
-from zoo.models.heads import replace_heads
-from zoo.models.license_notice import tell_terms
-from zoo.models.provenance import MADE, Base, Made, how_made
-from zoo.models.state_dict import load_state
-from zoo.options import HeadSpec
+from zoo.models.base_weights import is_file_choice, resolve_base
+from zoo.models.build import build, build_trained
 from zoo.registry.plugins import OFF
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone, Head, Preprocess
@@ -53,9 +47,8 @@ def load_model(
         UnknownBackbone: its backbone's plugin is not installed.
     """
     file = model_file_at(path) or Path(path)
-    card, held = read_model(file)
+    card, content = read_model(file)
     backbone = _backbone_of(card, file, registry)
-    check_card(card, backbone, file)
     task = load_task(registry.task(card.task))
     try:
         schema = task.schema_from_dict(card.schema)
@@ -63,25 +56,11 @@ def load_model(
             raise ValueError("it has no outputs")
     except (TypeError, ValueError, KeyError) as error:
         raise WeightsError(f"{file} has a damaged description: its schema: {error}") from error
-    module = build_network(backbone, card.kwargs)
-    new = HeadSpec.from_dict(card.new_head)
-    try:
-        check_widths(held.tensors, card.heads, new)
-        replace_heads(module, card.heads, schema.outputs, card.preprocess, new)
-    except UsageError as error:
-        raise WeightsError(f"{file} does not fit {card.backbone}: {error}") from error
-    module.__dict__[MADE] = Made(
-        replace(backbone, heads=card.heads), card.kwargs, card.preprocess, _base_of(card), new
-    )
-    try:
-        load_state(module, held.tensors)
-    except RuntimeError as error:
-        said = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{file} does not fit {card.backbone}: {said}") from error
+    module = build_trained(backbone, card, schema.outputs, content.tensors, file)
+    del content  # the network has the tensors
     network = _on_device(
         module, card.heads, card.preprocess, device, precision or card.precision, task
     )
-    tell_terms(card.base_license, f"{file} is trained from weights")
     return Predictor(network, schema, card.backbone, card)
 
 
@@ -101,12 +80,6 @@ def _backbone_of(card: ModelCard, file: Path, registry: Registry) -> Backbone:
         else:
             hint += ", or the registry.toml that derives it with --registry FILE"
         raise UnknownBackbone(card.backbone, (), note, hint) from error
-
-
-def _base_of(card: ModelCard) -> Base:
-    known = {item.name for item in fields(Base)} - {"untrained", "left_out", "license"}
-    said = {"kind": "none"} | {k: v for k, v in card.base.items() if k in known}
-    return Base(**said, license=card.base_license)
 
 
 def load_features(
@@ -130,10 +103,10 @@ def load_features(
     if not backbone.weights:
         hint = f"build one: zoo.get({str(name)!r}).build()"
         raise UsageError(f"{backbone.id} has no published weights to read features with", hint)
-    module, _ = build_with_base(backbone, None, "auto")
-    made = how_made(module)
+    base = resolve_base(backbone, "auto")
+    module = build(backbone, base)
     task = load_task(registry.task(backbone.task))
-    network = _on_device(module, backbone.heads, made.preprocess, device, precision, task)
+    network = _on_device(module, backbone.heads, base.preprocess, device, precision, task)
     return Predictor(network, Schema(), backbone.id)
 
 
@@ -170,13 +143,14 @@ def load_pretrained(
         WeightsError: its weights cannot be had.
     """
     backbone = registry.get(name)
-    published = find_published(backbone, weights)
-    if published is None:
+    no_default = weights == "auto" and not backbone.weights
+    if weights == "none" or is_file_choice(weights) or no_default:
         hint = f"`zoo finetune {backbone.id}` trains it on images of yours"
         raise UsageError(f"{backbone.id} has no published weights to predict with", hint)
+    base = resolve_base(backbone, weights)
+    assert base.published is not None
     task = load_task(registry.task(backbone.task))
-    schema = task.published_schema(backbone, published)
-    module, _ = build_with_base(backbone, None, published.tag)
-    preprocess = backbone.preprocess_for(published)
-    network = _on_device(module, backbone.heads, preprocess, device, precision, task)
+    schema = task.published_schema(backbone, base.published)
+    module = build(backbone, base)
+    network = _on_device(module, backbone.heads, base.preprocess, device, precision, task)
     return Predictor(network, schema, backbone.id)

@@ -21,7 +21,7 @@ from zoo.engine.probe.logistic import fit_probe
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.inference.embed import Embedded, embedding
 from zoo.inference.loading import load_features
-from zoo.models.weights import where
+from zoo.models.weights import availability
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone
 from zoo.terminal import Progress
@@ -94,7 +94,7 @@ def candidates(
         raise UsageError(message, "`zoo list --pretrained --sort params` shows them")
     if not patterns:
         found = _one_of_each(found)
-    return sorted(found, key=lambda b: where(b, b.weights[0]) == "download")[:limit]
+    return sorted(found, key=lambda b: availability(b, b.weights[0]) == "download")[:limit]
 
 
 def _one_of_each(found: list[Backbone]) -> list[Backbone]:

@@ -1,4 +1,4 @@
-"""What is asked of a backbone beyond its description: another image size, channels, or head."""
+"""Build options: another image size, another number of channels, another head."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from zoo.spec import Backbone, Preprocess
 
 
 @dataclass(frozen=True)
-class Changes:
-    """What is changed of a backbone beside its number of classes.
+class BuildOptions:
+    """How a network is to differ from its description, beside the number of classes.
 
     Args:
-        input_size: height and width in pixels of what the network sees; None for its own.
-        in_chans: channels that it sees; None for its own, which are three.
+        input_size: height and width of the input in pixels; None for the backbone's own.
+        in_chans: channels of the input; None for the backbone's own, which are three.
         head: what replaces the main head.
     """
 
@@ -29,10 +29,10 @@ class Changes:
     head: HeadSpec = PLAIN
 
     def preprocess(self, own: Preprocess) -> Preprocess:
-        """Return a preprocess with the size and channels that are wanted.
+        """Return a preprocess with the size and channels of these options.
 
-        The share of the picture that the crop keeps stays. One channel is grey, and takes the mean
-        of the colours' mean and std; more than three take theirs in turn.
+        The crop keeps its share of the image. One channel is grey, and takes the mean of the
+        colours' mean and std; more than three repeat theirs in turn.
         """
         changed = own
         if self.input_size is not None:
@@ -46,10 +46,10 @@ class Changes:
         return changed
 
     def kwargs(self, backbone: Backbone) -> Mapping[str, Any]:
-        """Return the builder arguments that these changes need.
+        """Return the builder arguments that these options need.
 
         Raises:
-            UsageError: the backbone cannot be built that way; says what it takes.
+            UsageError: the backbone cannot be built that way; names what it takes.
         """
         wanted: dict[str, Any] = {}
         own = backbone.preprocess
@@ -68,8 +68,33 @@ class Changes:
             raise size_refused(backbone, self.input_size, "")
         return {**wanted, backbone.image_size: self.input_size}
 
+    def kwargs_over(self, built: Preprocess, backbone: Backbone) -> Mapping[str, Any]:
+        """Return the builder arguments that must replace those of a network built before.
+
+        Args:
+            built: the input that it was built for.
+            backbone: its description, with these options applied.
+        """
+        wanted: dict[str, Any] = {}
+        if backbone.in_chans and self.in_chans not in (None, built.channels):
+            wanted[backbone.in_chans] = self.in_chans
+        resized = self.input_size is not None and {built.height, built.width} != {self.input_size}
+        if backbone.image_size and backbone.fixed_size and resized:
+            wanted[backbone.image_size] = self.input_size
+        return wanted
+
+    def reason(self, own: str) -> str:
+        """Return why the preprocess is what it is.
+
+        Args:
+            own: where the preprocess is from without these options.
+        """
+        given = {"--input-size": self.input_size, "--in-chans": self.in_chans}
+        flags = [f"{name} {value}" for name, value in given.items() if value is not None]
+        return ", ".join([own, *flags])
+
     def apply(self, backbone: Backbone) -> Backbone:
-        """Return the backbone's description with the size and channels that are wanted.
+        """Return the backbone's description with the size and channels of these options.
 
         Raises:
             UsageError: it cannot be built that way.
@@ -93,15 +118,16 @@ class Changes:
         )
 
     def placed(self, backbone: Backbone) -> Backbone:
-        """Return the description with the new head in its place.
+        """Return the description with the path of the new head among its heads.
 
         Raises:
-            UsageError: the new head's place has nothing to do with where the classes come from.
+            UsageError: the path is not that of the main head, nor above it.
         """
         return replace(backbone, heads=place_head(backbone.heads, self.head, backbone.id))
 
 
-UNCHANGED = Changes()
+NO_OPTIONS = BuildOptions()
+Changes = BuildOptions
 
 
 def _spread(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
@@ -113,16 +139,16 @@ def _spread(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
 def size_refused(
     backbone: Backbone, size: int, reason: str, takes: int | None = None
 ) -> UsageError:
-    """Return why a backbone cannot be fed with images of a size, and which it takes.
+    """Return the error for an input size that a backbone does not take; it names one that it does.
 
     Args:
         backbone: as it is described.
         size: in pixels, refused.
-        reason: what it says itself; may be empty.
-        takes: a size near it that it was seen to take.
+        reason: the network's own message; may be empty.
+        takes: a size near it on which the network ran.
     """
     own = backbone.preprocess
-    said = f": {reason}" if reason else ""
+    detail = f": {reason}" if reason else ""
     if takes is not None:
         hint = f"the nearest that it takes is {takes}"
     else:
@@ -131,21 +157,21 @@ def size_refused(
         f"{backbone.id} takes {own.height}x{own.width} images only" if backbone.fixed_size else ""
     )
     refused = only or f"{backbone.id} cannot take {size}x{size} images"
-    return UsageError(f"--input-size {size}: {refused}{said}", hint)
+    return UsageError(f"--input-size {size}: {refused}{detail}", hint)
 
 
-def changes_refused(backbone: Backbone, changes: Changes, error: BrokenBackbone) -> Exception:
-    """Return why a backbone does not build: its own fault, or that of what was asked for.
+def options_refused(backbone: Backbone, options: BuildOptions, error: BrokenBackbone) -> Exception:
+    """Return why a backbone does not build: by its own fault, or by that of the options.
 
     Args:
         backbone: as it is described.
-        changes: that it was to be built with.
-        error: what became of it.
+        options: that it was to be built with.
+        error: that building raised.
     """
-    wanted = changes.kwargs(backbone)
+    wanted = options.kwargs(backbone)
     reason = error.message.partition(": ")[2] or error.message
-    if not wanted and changes.input_size is not None:
-        return size_refused(backbone, changes.input_size, reason)
+    if not wanted and options.input_size is not None:
+        return size_refused(backbone, options.input_size, reason)
     if not wanted:
         return error
     arguments = ", ".join(f"{name}={value}" for name, value in wanted.items())

@@ -1,4 +1,4 @@
-"""Saying under which terms weights are used, where they ask for more than credit."""
+"""Warning of licences that ask for more than credit."""
 
 from __future__ import annotations
 
@@ -8,28 +8,27 @@ from zoo.registry.licenses import ADVICE, classify, in_words
 
 log = logging.getLogger("zoo")
 
-# A loop that loads a model a thousand times is told once, and so is a command.
-_told: set[tuple[str, str]] = set()
+# One warning for a loop that loads a model a thousand times.
+_warned: set[tuple[str, str]] = set()
 
 
-def tell_terms(license: str | None, whose: str) -> None:
-    """Warn of a licence that a user has to mind, once for the same weights in this process.
+def warn_license_once(license: str | None, subject: str) -> None:
+    """Warn of a licence with conditions, once for the same weights in this process.
 
-    Where none is stated nothing is said here: that is so of nearly all of torchvision's weights,
-    and a warning at every use would soon be read by nobody. `zoo show`, the plan and `run.json`
-    say it.
+    An unstated licence raises no warning: nearly all of torchvision's weights have none, and a
+    warning at every use would be ignored. `zoo show`, the plan and `run.json` show it.
 
     Args:
         license: of the weights.
-        whose: the weights, as a sentence begins that goes on with `licensed`.
+        subject: the weights, as the beginning of a sentence that continues with `licensed`.
     """
     advice = ADVICE.get(classify(license))
-    if license is None or advice is None or (license, whose) in _told:
+    if license is None or advice is None or (license, subject) in _warned:
         return
-    _told.add((license, whose))
-    log.warning("%s licensed %s: %s", whose, in_words(license), advice)
+    _warned.add((license, subject))
+    log.warning("%s licensed %s: %s", subject, in_words(license), advice)
 
 
 def forget_notices() -> None:
-    """Have every notice be given again."""
-    _told.clear()
+    """Repeat every notice from here on."""
+    _warned.clear()

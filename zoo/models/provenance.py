@@ -1,4 +1,4 @@
-"""How a network was made, noted on the network itself."""
+"""How a network was made, recorded on the network itself."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from zoo.errors import UsageError
+from zoo.models.base_weights import BaseWeights
 from zoo.options import HeadSpec
 from zoo.options.head_spec import PLAIN
 from zoo.spec import Backbone, Preprocess
@@ -17,34 +18,11 @@ MADE = "_zoo_made"
 
 
 @dataclass(frozen=True)
-class Base:
-    """The weights that a network starts from.
+class Provenance:
+    """How a network was made.
 
     Args:
-        kind: `published`, `file` or `none`.
-        tag: of published weights.
-        sha256: digest of the published file, or of the user's.
-        license: as published; None where not stated.
-        left_out: entries of a user's file that do not fit the heads.
-        untrained: layers below the head that were published without values.
-    """
-
-    kind: str
-    tag: str | None = None
-    sha256: str | None = None
-    license: str | None = None
-    left_out: tuple[str, ...] = ()
-    untrained: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Made:
-    """How a network was made; kept on it, so that it need not be said again.
-
-    Args:
-        backbone: its description, with the changes that were asked for and the heads as they are.
-        kwargs: builder arguments.
-        preprocess: from image to input.
+        backbone: its description, with the build options applied and the heads as they are.
         base: the weights that it started from.
         new_head: what replaced the main head.
         before: how many classes the main head ended in before it was replaced; None where it was
@@ -52,14 +30,30 @@ class Made:
     """
 
     backbone: Backbone
-    kwargs: Mapping[str, Any]
-    preprocess: Preprocess
-    base: Base
+    base: BaseWeights
     new_head: HeadSpec = PLAIN
     before: int | None = None
 
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        """Builder arguments."""
+        return self.base.kwargs
 
-def how_made(model: nn.Module, backbone: Backbone | None = None) -> Made:
+    @property
+    def preprocess(self) -> Preprocess:
+        """From image to input."""
+        return self.base.preprocess
+
+
+Made = Provenance
+
+
+def record_provenance(model: nn.Module, provenance: Provenance) -> None:
+    """Record on a network how it was made, for `how_made`."""
+    model.__dict__[MADE] = provenance
+
+
+def how_made(model: nn.Module, backbone: Backbone | None = None) -> Provenance:
     """Return how zoo made a network.
 
     Args:
@@ -70,11 +64,12 @@ def how_made(model: nn.Module, backbone: Backbone | None = None) -> Made:
         UsageError: zoo did not make it, and there is no description, or it is of another backbone.
     """
     made = model.__dict__.get(MADE)
-    if isinstance(made, Made):
+    if isinstance(made, Provenance):
         if backbone is None or backbone.id == made.backbone.id:
             return made
         raise UsageError(f"the network is a {made.backbone.id}, not a {backbone.id}")
     if backbone is None:
         hint = "name its backbone, or build it with zoo.get(NAME).build()"
         raise UsageError(f"zoo did not build this {type(model).__name__}", hint)
-    return Made(backbone, backbone.kwargs, backbone.preprocess, Base("none"))
+    base = BaseWeights(kind="none", kwargs=backbone.kwargs, preprocess=backbone.preprocess)
+    return Provenance(backbone, base)

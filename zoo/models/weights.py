@@ -1,9 +1,9 @@
-"""Published weights: found, fetched, checked, converted once, and read.
+"""Published weights: locate, download, check, convert once, read.
 
-Weights lie inside an installed package or at a path (`file`), at an address (`url`) or on the
+Weights are inside an installed package or at a path (`file`), at an address (`url`) or on the
 Hugging Face hub (`hub`). What is not a ready safetensors state dict is converted once into the
-cache, where a file is named by its own sha256, so that every later load can check it. A converter
-is given the path of a file that was just checked, and opens it once more.
+cache, where a file is named by its own sha256, so that every later load can check it. Each file is
+read once: a converter is given a `CheckedPath`, which has the content that was checked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,17 @@ from zoo.files import (
     make_dir,
     write_bytes,
 )
-from zoo.modelfile import KEY, ModelCard, read_checkpoint, read_file, read_tensors, tensor_bytes
+from zoo.modelfile import (
+    KEY,
+    CheckedPath,
+    ModelCard,
+    TensorFile,
+    check_path,
+    read_checkpoint,
+    read_file,
+    read_tensors,
+    tensor_bytes,
+)
 from zoo.models.plugin_errors import guard
 from zoo.spec import Backbone, Weights, resolve_target
 
@@ -48,23 +58,6 @@ log = logging.getLogger("zoo")
 TIMEOUT = 20.0
 REFUSED_BY_THE_SYSTEM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 CHUNK = 1 << 20
-
-
-@dataclass(frozen=True)
-class Published:
-    """Published weights, ready to be loaded.
-
-    Args:
-        tensors: the backbone's own state dict, on the CPU.
-        sha256: digest of the published file.
-        tag: of the weights.
-        license: of what a model file of zoo's was trained from; None for other files.
-    """
-
-    tensors: dict[str, Tensor]
-    sha256: str
-    tag: str
-    license: str | None = None
 
 
 def _installed_file(weights: Weights) -> Path:
@@ -82,7 +75,7 @@ def _installed_file(weights: Weights) -> Path:
 
 
 def _record_file(backbone: Backbone, weights: Weights) -> Path:
-    """Return where it is noted which cached file holds these weights converted."""
+    """Return the path of the record that names the converted file of these weights."""
     identity: list[Any] = [weights.file, weights.url, weights.hub, weights.digest, weights.convert]
     if weights.convert:
         # A conversion goes through a library's own code, and its names may change with it. What
@@ -93,40 +86,45 @@ def _record_file(backbone: Backbone, weights: Weights) -> Path:
     return cache_dir() / "weights" / f"{key}.json"
 
 
-def _read_note(record: Path) -> dict[str, str]:
-    """Return the digests that were noted of a conversion; empty where there are none."""
+def _read_record(record: Path) -> dict[str, str]:
+    """Return the digests that were recorded of a conversion; empty where there are none."""
     try:
-        noted = json.loads(record.read_bytes())
-        wanted = ("source", "converted", *(name for name in ("license",) if name in noted))
-        return {name: str(noted[name]) for name in wanted}
+        recorded = json.loads(record.read_bytes())
+        return {name: str(recorded[name]) for name in ("source", "converted")}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
-def _noted_file(record: Path) -> Path | None:
-    noted = _read_note(record)
-    return record.parent / f"{noted['converted']}.safetensors" if noted else None
+def _converted_file(record: Path) -> Path | None:
+    digests = _read_record(record)
+    return record.parent / f"{digests['converted']}.safetensors" if digests else None
 
 
-def _cached(backbone: Backbone, weights: Weights) -> Published | None:
-    """Return converted weights from the cache; None where they are not there, or are damaged."""
+def _read_converted(backbone: Backbone, weights: Weights) -> TensorFile | None:
+    """Return converted weights from the cache; None where they are missing or damaged."""
     record = _record_file(backbone, weights)
-    kept, noted = _noted_file(record), _read_note(record)
-    if kept is None:
+    digests = _read_record(record)
+    if not digests:
         return None
+    converted = digests["converted"]
+    path = record.parent / f"{converted}.safetensors"
     try:
-        file = read_tensors(kept, noted["converted"])
+        file = read_tensors(path, converted)
     except WeightsError:
         return None
-    return Published(file.tensors, noted["source"], weights.tag, noted.get("license"))
+    _check_model_file(path, file, backbone, weights)
+    return replace(file, sha256=digests["source"])
 
 
-def where(backbone: Backbone, weights: Weights) -> str:
-    """Say where weights would come from, touching nothing: `installed`, `cached` or `download`."""
+def availability(backbone: Backbone, weights: Weights) -> str:
+    """Return where weights would come from: `installed`, `cached` or `download`.
+
+    Nothing is fetched, and no file of weights is opened.
+    """
     if weights.file is not None:
         return "installed"
-    kept = _noted_file(_record_file(backbone, weights))
-    return "cached" if kept is not None and kept.exists() else "download"
+    converted = _converted_file(_record_file(backbone, weights))
+    return "cached" if converted is not None and converted.exists() else "download"
 
 
 def _check_reachable(address: str) -> None:
@@ -227,24 +225,30 @@ def _source_file(weights: Weights) -> Iterator[tuple[Path, str | None]]:
 
 
 def _convert(
-    path: Path, digest: str, backbone: Backbone, weights: Weights
+    path: CheckedPath, backbone: Backbone, weights: Weights
 ) -> tuple[dict[str, Tensor], bytes]:
-    """Return the backbone's own state dict out of a published file, and the file it makes."""
+    """Convert a published file, and release its content.
+
+    Returns:
+        The backbone's own state dict, and the safetensors file of it.
+    """
     if weights.convert is None:
-        plain = read_checkpoint(path, digest)
+        plain = read_checkpoint(path)
+        path.content = None
         return plain, tensor_bytes(plain)
     what = f"weights {weights.tag!r} of {backbone.id}"
     convert = resolve_target(weights.convert, what)
     with guard(f"the conversion of {what} fails"):
         converted = dict(convert(path, backbone.published, weights))
+        path.content = None
         data = tensor_bytes(converted)
     return converted, data
 
 
-def _check_digest(path: Path, expected: str | None, weights: Weights) -> str:
-    """Return a file's digest, or raise what its owner can do about another one."""
+def _check_source(path: Path, expected: str | None, weights: Weights) -> CheckedPath:
+    """Read a published file, or raise what its owner can do about another digest."""
     try:
-        return read_file(path, expected)[1]
+        return check_path(path, expected)
     except WeightsError as error:
         if error.hint is None or weights.file is None:
             raise
@@ -252,16 +256,15 @@ def _check_digest(path: Path, expected: str | None, weights: Weights) -> str:
         raise WeightsError(error.message, hint) from error
 
 
-def _check_model_file(path: Path, text: str, backbone: Backbone, weights: Weights) -> str | None:
+def _check_model_file(path: Path, file: TensorFile, backbone: Backbone, weights: Weights) -> None:
     """Refuse a model file of zoo's that is registered as something else than what it is.
 
-    Its tensors would load all the same, and its predictions be wrong without a word.
-
-    Returns:
-        The licence of the weights that it was trained from.
+    Its tensors would load all the same, and its predictions be wrong without a warning.
     """
+    if KEY not in file.metadata:
+        return
     try:
-        card = ModelCard.from_json(text)
+        card = ModelCard.from_json(file.metadata[KEY])
     except (ValueError, KeyError, TypeError, AttributeError, ZooError) as error:
         raise WeightsError(f"{path} has a damaged description: {error}") from error
     card.check(path)
@@ -278,42 +281,48 @@ def _check_model_file(path: Path, text: str, backbone: Backbone, weights: Weight
             hint = (
                 'say which weights of its base it was trained from: like = "TAG", or like = "none"'
             )
-        said = f"{path} was built with {dict(card.kwargs)}, and is registered with {built}"
-        raise WeightsError(said, hint)
+        message = f"{path} was built with {dict(card.kwargs)}, and is registered with {built}"
+        raise WeightsError(message, hint)
     if card.preprocess != backbone.preprocess_for(weights):
         log.warning("%s was trained with another preprocess than it is registered with", path)
-    return card.base_license
 
 
-def fetch(backbone: Backbone, weights: Weights) -> Published:
+def fetch(backbone: Backbone, weights: Weights) -> TensorFile:
     """Return published weights, checked: from the cache, the installed package, or downloaded.
+
+    Returns:
+        The backbone's own state dict, with the digest of the published file; of a model file of
+        zoo's, its metadata too.
 
     Raises:
         WeightsError: they cannot be reached, or are not what was published.
         BrokenBackbone: their converter fails.
         EnvironmentProblem: there is no place to download them to.
     """
-    if kept := _cached(backbone, weights):
-        return kept
-    license = None
+    if (cached := _read_converted(backbone, weights)) is not None:
+        return cached
     with _source_file(weights) as (path, expected):
-        digest = _check_digest(path, expected, weights)
-        if path.suffix == ".safetensors" and weights.convert is None:
-            file = read_tensors(path, digest)
-            if KEY in file.metadata:
-                license = _check_model_file(path, file.metadata[KEY], backbone, weights)
+        source = _check_source(path, expected, weights)
+        data, digest = read_file(source)
+        if source.suffix == ".safetensors" and weights.convert is None:
+            file = read_tensors(source)
+            _check_model_file(source, file, backbone, weights)
             if weights.file is not None:
-                return Published(file.tensors, digest, weights.tag, license)
-            tensors, data = file.tensors, tensor_bytes(file.tensors)
+                return file
         else:
-            tensors, data = _convert(path, digest, backbone, weights)
+            del data  # two files in memory are enough
+            tensors, data = _convert(source, backbone, weights)
+            file = TensorFile(tensors, {}, digest)
+    _store(_record_file(backbone, weights), digest, data)
+    return file
+
+
+def _store(record: Path, source: str, data: bytes) -> None:
+    """Write a converted file and its record into the cache; without room, warn."""
     converted = hashlib.sha256(data).hexdigest()
-    record = _record_file(backbone, weights)
     try:
         write_bytes(record.parent / f"{converted}.safetensors", data)
-        note = {"source": digest, "converted": converted}
-        note |= {"license": license} if license else {}
-        write_bytes(record, canonical_json(note).encode())
+        digests = {"source": source, "converted": converted}
+        write_bytes(record, canonical_json(digests).encode())
     except EnvironmentProblem as error:
         log.warning("weights are not kept, so the next command gets them again: %s", error)
-    return Published(tensors, digest, weights.tag, license)

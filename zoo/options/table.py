@@ -254,12 +254,12 @@ def documents_options(function: Function) -> Function:
         fill(
             f"{option.name}: {option.description} {option.details}",
             width=96,
-            initial_indent=" " * 4,
-            subsequent_indent=" " * 8,
+            initial_indent=" " * 8,
+            subsequent_indent=" " * 12,
         )
         for option in OPTIONS
     )
     if function.__doc__:  # python -OO drops docstrings
         text = inspect.cleandoc(function.__doc__)
-        function.__doc__ = text.replace("{options}", "\n".join(paragraphs))
+        function.__doc__ = text.replace("{options}", "\n".join(paragraphs).lstrip())
     return function

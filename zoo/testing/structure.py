@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from zoo.errors import BrokenBackbone, UsageError
-from zoo.models.build import build_with_base
-from zoo.models.build_options import Changes, changes_refused
+from zoo.models.build import resolve_and_build
+from zoo.models.build_options import BuildOptions, options_refused
 from zoo.models.heads import (
     find_module,
     head_classes,
@@ -45,7 +45,7 @@ def refuses_without_head(subject: Subject) -> str:
     if not subject.backbone.refuse:
         raise NotApplicable("it can be fine-tuned")
     try:
-        build_with_base(subject.backbone, 10, "none")
+        resolve_and_build(subject.backbone, "none", 10)
     except UsageError as error:
         if subject.backbone.refuse in error.message:
             return error.message
@@ -204,12 +204,12 @@ def _try_size(subject: Subject, size: int) -> None:
     Raises:
         UsageError: it is refused.
     """
-    backbone, changes = subject.backbone, Changes(input_size=size)
+    backbone, options = subject.backbone, BuildOptions(input_size=size)
     try:
         with torch.device(subject.made_on):
-            model, _ = build_with_base(backbone, 10, "none", changes=changes)
+            model = resolve_and_build(backbone, "none", 10, options=options)
     except BrokenBackbone as error:
-        raise changes_refused(backbone, changes, error) from error
+        raise options_refused(backbone, options, error) from error
     check_size(model, backbone, size)
 
 

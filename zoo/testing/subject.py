@@ -17,8 +17,9 @@ from zoo.data.images import noise
 from zoo.errors import ZooError
 from zoo.files import write_bytes
 from zoo.modelfile import tensor_bytes
-from zoo.models.build import build_network, build_with_base
-from zoo.models.build_options import UNCHANGED, Changes
+from zoo.models.build import resolve_and_build
+from zoo.models.build_options import NO_OPTIONS, BuildOptions
+from zoo.models.builder import build_network
 from zoo.models.heads import head_width, replace_heads, resolve_head
 from zoo.models.input_size import why_not_size
 from zoo.registry.registry import Registry
@@ -122,20 +123,20 @@ class Subject:
         return model
 
     @cached_property
-    def small(self) -> Changes:
-        """What makes the network see the smallest pictures that it takes."""
+    def small(self) -> BuildOptions:
+        """Build options for the smallest images that the network takes."""
         own = min(self.backbone.preprocess.height, self.backbone.preprocess.width)
         for size in (size for size in SMALL_SIZES if size < own):
-            changes = Changes(input_size=size)
+            options = BuildOptions(input_size=size)
             try:
-                changed = changes.apply(self.backbone)
+                described = options.apply(self.backbone)
                 with torch.device(self.made_on):
-                    model = build_network(changed, changed.kwargs)
-                if why_not_size(model, changed.preprocess) is None:
-                    return changes
+                    model = build_network(described, described.kwargs)
+                if why_not_size(model, described.preprocess) is None:
+                    return options
             except (ZooError, NotImplementedError):
                 continue
-        return UNCHANGED
+        return NO_OPTIONS
 
     @cached_property
     def settled(self) -> Path:
@@ -144,7 +145,7 @@ class Subject:
         Random weights whose statistics are still at nought and one give features of any size, and
         nothing that could be judged.
         """
-        model, _ = build_with_base(self.backbone, None, None, seed=0, changes=self.small)
+        model = resolve_and_build(self.backbone, None, seed=0, options=self.small)
         preprocess = self.small.apply(self.backbone).preprocess
         self.ran["values"] = f"cpu {preprocess.height}x{preprocess.width}"
         settle_statistics(model, noise(SETTLING_IMAGES, preprocess, seed=0))

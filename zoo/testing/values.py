@@ -25,7 +25,7 @@ from zoo.engine.training.loop import PhaseContext, run_phase
 from zoo.engine.training.sources import ImageSource, PhaseData
 from zoo.engine.training.state import TrainState
 from zoo.inference.loading import load_model
-from zoo.models.build import build_with_base
+from zoo.models.build import resolve_and_build
 from zoo.models.freeze import freeze, in_use
 from zoo.models.heads import resolve_head
 from zoo.models.provenance import how_made
@@ -86,10 +86,10 @@ def _same(one: Tensor, other: Tensor) -> bool:
 def _begin(subject: Subject, policy: str) -> Network:
     """Build a network on the settled weights, frozen by a policy."""
     weights = str(subject.settled)
-    changes = subject.small
-    preprocess = changes.apply(subject.backbone).preprocess
+    options = subject.small
+    preprocess = options.apply(subject.backbone).preprocess
     outputs = subject.task.example_data(preprocess, BATCH, seed=2).schema.outputs
-    model, _ = build_with_base(subject.backbone, outputs, weights, seed=1, changes=changes)
+    model = resolve_and_build(subject.backbone, weights, outputs, seed=1, options=options)
     made = how_made(model)
     freeze(model, policy=policy)
     cpu = torch.device("cpu")

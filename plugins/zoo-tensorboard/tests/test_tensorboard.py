@@ -293,14 +293,17 @@ def test_an_interrupted_training_leaves_what_was_written(pictures: Path, tmp_pat
         [sys.executable, "-m", "zoo", "finetune", NAME, "--data", str(pictures), *options],
         stderr=subprocess.PIPE,
         text=True,
+        # Ignored where pytest runs in the background, and a process inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("all ") and " 2/" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    rest = process.stderr.read()
-    assert process.wait(60) == 130, rest
+    try:
+        assert process.stderr is not None
+        next(line for line in process.stderr if line.startswith("all ") and " 2/" in line)
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(60) == 130, rest
+    finally:
+        process.kill()
     steps = [event.step for event in read(tmp_path / "runs/test_resnet-1").Scalars("train/loss")]
     assert steps == list(range(1, len(steps) + 1))
     assert len(steps) >= 1

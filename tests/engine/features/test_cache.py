@@ -6,22 +6,29 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import zoo
 from zoo.cache import held
-from zoo.engine.features.cache import Keeper
-from zoo.engine.features.fingerprint import identify
+from zoo.engine.features.cache import FeatureCache
+from zoo.engine.features.fingerprint import network_fingerprint
 from zoo.engine.features.store import FeatureStore
 from zoo.engine.runtime.network import Network
-from zoo.engine.training.sources import Pictures
+from zoo.engine.runtime.reader import ImageReader
 from zoo.models.freeze import freeze
 from zoo.models.provenance import how_made
 from zoo.tasks.classification.data.published import PublishedSplit
 from zoo.tasks.classification.data.sources import open_data
+from zoo.tasks.classification.task import ImageClassification
 from zoo.testing.fixtures import reset_caches
 
+TASK = ImageClassification()
 QUICK = {"weights": "none", "device": "cpu", "recipe": "probe"}
 PROOF = 2 * 12  # the val split, in eval mode and as in training
+
+
+def reader_for(network):
+    return ImageReader(TASK.transform(network.preprocess), network.device, batch_size=1)
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +82,17 @@ def test_other_weights_precision_or_size_are_another_shelf(tinynet, mine):
     assert len(held("features")) == 4
 
 
+def test_features_of_another_thread_count_are_others(tinynet, mine):
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            assert forwards(zoo.finetune(tinynet, data=mine, **QUICK)) == 48 + PROOF
+    finally:
+        torch.set_num_threads(before)
+    assert len(held("features")) == 2
+
+
 def test_features_do_not_depend_on_their_company(tinynet):
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
@@ -83,14 +101,14 @@ def test_features_do_not_depend_on_their_company(tinynet):
     made = how_made(module)
     for precision in ("fp32", "bf16"):
         network = Network(
-            module, made.backbone.heads, made.preprocess, torch.device("cpu"), precision
+            module, made.backbone.heads, made.preprocess, torch.device("cpu"), precision, TASK
         )
         found = []
         for rows in (np.arange(50), np.arange(50)[::-1], np.array([3])):
             split = PublishedSplit("all", images[rows], (0,) * len(rows), ("x",) * len(rows))
-            with Shelf(None) as shelf:
-                keeper = Keeper(network, Pictures(1, 0, "error"), shelf, lambda it, *_: it)
-                kept = keeper.keep(split)
+            with FeatureStore(None) as shelf:
+                keeper = FeatureCache(network, reader_for(network), shelf, lambda it, *_: it)
+                kept = keeper.compute(split)
                 found.append({path: kept.column(path, slice(None)) for path in network.paths})
         for path in network.paths:
             assert torch.equal(found[0][path], found[1][path].flip(0))
@@ -102,10 +120,10 @@ def test_where_there_is_no_room_it_is_said_before_anything_is_computed(tinynet, 
     freeze(module)
     made = how_made(module)
     place = torch.device("cpu")
-    network = Network(module, made.backbone.heads, made.preprocess, place, "fp32")
+    network = Network(module, made.backbone.heads, made.preprocess, place, "fp32", TASK)
     val = open_data(pictures).splits["val"]
     with FeatureStore("a") as shelf:
-        keeper = FeatureCache(network, Pictures(1, 0, "error"), shelf, lambda it, *_: it)
+        keeper = FeatureCache(network, reader_for(network), shelf, lambda it, *_: it)
         assert keeper.incompatibility(val) is None
         assert shelf.row_bytes == 4 * (16 + 8) + 32
         assert keeper.storage_shortfall(48) is None
@@ -120,8 +138,8 @@ def test_the_name_changes_with_all_that_decides_features(tinynet):
         change(module)
         made = how_made(module)
         place = torch.device("cpu")
-        network = Network(module, made.backbone.heads, made.preprocess, place, precision)
-        return identify(network, batch)[0]
+        network = Network(module, made.backbone.heads, made.preprocess, place, precision, TASK)
+        return network_fingerprint(network, batch)[0]
 
     def touch(tensor):
         tensor.data.view(-1)[0] += 1e-6
@@ -159,6 +177,39 @@ def test_views_of_augmented_images_are_kept(tinynet, mine):
             zoo.plan(tinynet, data=mine, weights="none", **wrong)
 
 
+def features_of_epochs(backbone, data, views, epochs):
+    """Return what arrives at the main head in each epoch's steps, as a set of rows."""
+    inputs, steps = [], []
+
+    def record(module, arguments):
+        if isinstance(module, torch.nn.Linear) and module.in_features == 16:
+            inputs.append(arguments[0].detach().clone())
+
+    handles = [
+        torch.nn.modules.module.register_module_forward_pre_hook(record),
+        register_optimizer_step_pre_hook(lambda *_: steps.append(inputs[-1])),
+    ]
+    asked = {"train": "head", "augment": "crop,flip", "views": views, "epochs": epochs}
+    try:
+        zoo.finetune(backbone, data=data, batch_size=8, weights="none", device="cpu", **asked)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert len(steps) == 3 * epochs
+    rows = [torch.cat(steps[3 * epoch : 3 * epoch + 3]).tolist() for epoch in range(epochs)]
+    return [set(map(tuple, each)) for each in rows]
+
+
+def test_an_epoch_trains_on_the_next_view(tinynet, mine):
+    seen = features_of_epochs(tinynet, mine, views=3, epochs=7)
+    assert all(len(rows) == 24 for rows in seen)
+    first, second, third = seen[:3]
+    assert first.isdisjoint(second | third)
+    assert second.isdisjoint(third)
+    assert seen[3:] == [first, second, third, first]
+    assert features_of_epochs(tinynet, mine, views=2, epochs=3) == [first, second, first]
+
+
 def test_unreadable_images_are_left_out_each_time(tinynet, mine):
     broken = mine / "train/flag/broken.png"
     broken.write_bytes(b"\x89PNG nothing")
@@ -170,10 +221,10 @@ def test_unreadable_images_are_left_out_each_time(tinynet, mine):
         zoo.finetune(tinynet, data=mine, **QUICK)
 
 
-def test_what_was_cleared_is_computed_again(tinynet, mine, zoo_process):
+def test_what_was_cleared_is_computed_again(tinynet, mine, cli):
     zoo.finetune(tinynet, data=mine, **QUICK)
     assert held("features")[0].images == 48
-    assert zoo_process("cache", "clear", "features").returncode == 0
+    assert cli("cache", "clear", "features")[0] == 0
     assert held("features") == []
     assert forwards(zoo.finetune(tinynet, data=mine, **QUICK)) == 48 + PROOF
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.processes import started
 from zoo.cache import PART, ROWS
 from zoo.engine.features import store
 from zoo.engine.features.store import FeatureStore
@@ -33,11 +34,6 @@ def alone(own_cache):
 
 def digests(*numbers: int) -> list[bytes]:
     return [hashlib.sha256(str(number).encode()).digest() for number in numbers]
-
-
-def write(first: int, count: int, how: str = "end") -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", WRITE, str(first), str(count), how]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100)
 
 
 def test_every_dtype_and_shape_comes_back_bit_for_bit():
@@ -82,7 +78,8 @@ def test_a_shelf_in_memory_leaves_nothing(alone):
 
 
 def test_what_a_killed_process_had_made_whole_stays(alone):
-    assert write(0, 10, "die").returncode == -9
+    done = subprocess.run([sys.executable, "-c", WRITE, "0", "10", "die"], timeout=100)
+    assert done.returncode == -9
     folder = alone / "features/shelf"
     assert [path.name for path in folder.glob(f"*{PART}")]
     with FeatureStore("shelf") as shelf:
@@ -107,11 +104,9 @@ def test_an_interrupted_one_keeps_all_it_made():
 
 
 def test_two_processes_write_at_once():
-    processes = [
-        subprocess.Popen([sys.executable, "-c", WRITE, str(first), "30", "end"])
-        for first in (0, 20)
-    ]
-    assert [process.wait(100) for process in processes] == [0, 0]
+    first, second = ([sys.executable, "-c", WRITE, start, "30", "end"] for start in ("0", "20"))
+    with started(first) as one, started(second) as two:
+        assert [process.wait(100) for process in (one, two)] == [0, 0]
     with FeatureStore("shelf") as shelf:
         rows = shelf.find([bytes([n]) * 32 for n in range(50)])
         assert shelf.gather(rows)["fc"][:, 2].tolist() == [float(n) for n in range(50)]
@@ -120,8 +115,10 @@ def test_two_processes_write_at_once():
 
 @pytest.mark.parametrize("how", ["cut", "gone", "longer"])
 def test_a_damaged_part_is_left_out_and_counted(alone, how):
-    assert write(0, 4).returncode == 0
-    assert write(4, 4).returncode == 0
+    for first in (0, 4):
+        with FeatureStore("shelf") as shelf:
+            keys = [bytes([n]) * 32 for n in range(first, first + 4)]
+            shelf.add(keys, {"fc": torch.ones(4, 3)})
     whole = sorted((alone / "features/shelf").glob(f"*{ROWS}"))[0]
     data = whole.read_bytes()
     whole.unlink()

@@ -10,9 +10,11 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import zoo
-from zoo.engine.plan.options import Options, name_of
+from zoo.engine.plan.options import Options
 from zoo.models.build_options import Changes
 from zoo.options import Augmentation, HeadSpec, Policy, Schedule
+from zoo.tasks.base import name_of
+from zoo.tasks.classification.task import ImageClassification
 
 
 def focal(logits, labels, gamma=2.0):
@@ -40,7 +42,7 @@ def test_a_loss_is_called_by_its_name_and_settings():
     def inner(logits, labels):
         return cross_entropy(logits, labels)
 
-    assert name_of(None) == "cross-entropy"
+    assert ImageClassification().loss_name(None) == "cross-entropy"
     assert name_of(focal) == "focal"
     assert name_of(inner) == "inner"
     assert name_of(partial(focal, gamma=3.0)) == "focal(gamma=3.0)"

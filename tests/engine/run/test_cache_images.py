@@ -55,18 +55,20 @@ def test_later_epochs_open_no_file(tinynet, pictures, tmp_path, install, monkeyp
     assert run.record["sha256"] == whole.record["sha256"]
 
 
-def test_bad_images_are_told_once(tinynet, pictures, tmp_path, zoo_process):
+def test_bad_images_are_told_once(tinynet, pictures, tmp_path, cli):
     broken = tmp_path / "broken"
     shutil.copytree(pictures, broken)
     victim = min((broken / "train" / "flag").iterdir())
     victim.write_bytes(b"no picture")
-    options = ["--data", str(broken), "--weights", "none", "--device", "cpu", "--epochs", "2"]
+    options = ["--data", broken, "--weights", "none", "--device", "cpu", "--epochs", "2"]
     runs = []
     for cache in ([], ["--cache-images"]):
-        done = zoo_process("finetune", tinynet, *options, "--bad-images", "skip", "--json", *cache)
-        assert done.returncode == 0, done.stderr
-        assert done.stderr.count(str(victim)) == 1
-        runs.append(json.loads(done.stdout))
+        code, out, err = cli(
+            "finetune", tinynet, *options, "--bad-images", "skip", "--json", *cache
+        )
+        assert code == 0, err
+        assert err.count(str(victim)) == 1
+        runs.append(json.loads(out))
     assert [list(run["bad_images"]) for run in runs] == [[str(victim)]] * 2
     assert runs[0]["sha256"] == runs[1]["sha256"]
     assert runs[1]["plan"]["cache_images"] is True

@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock
 
 import zoo
+from tests.processes import started
 from zoo.engine.plan.resolve import Options
 from zoo.engine.run.finetune import fit, load, signals_waiting
 from zoo.modelfile import read_model
@@ -155,18 +156,13 @@ def test_an_unreadable_image_stops_or_is_left_out(tinynet, pictures, tmp_path):
 
 
 def test_divergence_has_an_error_of_its_own(tinynet, pictures):
-    with pytest.raises(zoo.Diverged, match="lower --lr"):
+    with pytest.raises(zoo.Diverged, match=r"the training loss became .* lower --lr"):
         zoo.finetune(
             tinynet,
             data=pictures,
             epochs=3,
             **{**QUICK, "lr": 1e18, "optimizer": "sgd", "schedule": "constant"},
         )
-
-
-def test_a_validation_loss_that_is_no_number_is_divergence_too(tinynet, pictures):
-    with pytest.raises(zoo.Diverged, match="loss became"):
-        zoo.finetune(tinynet, data=pictures, epochs=1, **{**QUICK, "lr": 1e18, "optimizer": "sgd"})
 
 
 def test_a_split_that_cannot_be_read_at_all_is_no_success(tinynet, pictures, tmp_path):
@@ -288,19 +284,14 @@ def test_a_model_file_starts_another_training(tinynet, pictures):
 def test_an_interrupted_training_leaves_nothing_half_written(tinynet, pictures, tmp_path):
     endless = ["--weights", "none", "--epochs", "100000"]
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "zoo", "finetune", tinynet, "--data", str(pictures), *endless],
-            cwd=tmp_path,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for line in process.stderr:
-            if line.startswith("all "):
-                break
-        time.sleep(0.2)
-        process.send_signal(number)
-        rest = process.stderr.read()
-        assert process.wait(60) == code, rest
+        command = [sys.executable, "-m", "zoo", "finetune", tinynet, "--data", str(pictures)]
+        pipe = subprocess.PIPE
+        with started([*command, *endless], cwd=tmp_path, stderr=pipe) as process:
+            next(line for line in process.stderr if line.startswith("all "))
+            time.sleep(0.2)
+            process.send_signal(number)
+            rest = process.stderr.read()
+            assert process.wait(60) == code, rest
         assert "Traceback" not in rest
         assert not (tmp_path / "runs").exists()
 

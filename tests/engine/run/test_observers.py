@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import logging
-import os
 import random
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 import zoo
+from tests.processes import started
 from zoo import hookspecs
 from zoo.data.decode import decode
 from zoo.data.transforms import prepare
@@ -235,7 +235,7 @@ def test_an_error_stays_what_it_is_and_observers_are_told(tinynet, pictures, ins
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_an_interrupt_while_observers_are_told_is_an_interrupt(
-    tinynet, pictures, install, zoo_process, hook, tmp_path
+    tinynet, pictures, install, cli, hook, tmp_path
 ):
     install(
         "slow",
@@ -251,9 +251,9 @@ def test_an_interrupt_while_observers_are_told_is_an_interrupt(
     )
     lr = "1e18" if hook == "zoo_on_error" else "0.01"
     options = ["--weights", "none", "--epochs", "2", "--optimizer", "sgd", "--lr", lr]
-    done = zoo_process("finetune", tinynet, "--data", str(pictures), *options)
-    assert done.returncode == 130, done.stderr
-    assert done.stderr.splitlines()[-1] == "zoo: interrupted: nothing half-written is left"
+    code, _, err = cli("finetune", tinynet, "--data", pictures, *options)
+    assert code == 130, err
+    assert err.splitlines()[-1] == "zoo: interrupted: nothing half-written is left"
     run = tmp_path / "runs" / "tinynet-1"
     assert not (run / ".claim").exists()
     assert (run / "run.json").exists() is (hook == "zoo_after_fit")
@@ -274,18 +274,12 @@ def test_termination_while_observers_are_told_is_termination(tinynet, pictures, 
         """,
     )
     options = ["--weights", "none", "--epochs", "2"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "zoo", "finetune", tinynet, "--data", str(pictures), *options],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    for line in process.stderr:
-        if line == "told\n":
-            break
-    os.kill(process.pid, signal.SIGTERM)
-    rest = process.stderr.read()
-    assert process.wait(60) == 143, rest
+    command = [sys.executable, "-m", "zoo", "finetune", tinynet, "--data", str(pictures)]
+    with started([*command, *options], cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        assert "told\n" in process.stderr
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+        assert process.wait(60) == 143, rest
     assert not (tmp_path / "runs").exists()
 
 

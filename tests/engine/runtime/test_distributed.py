@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import torch
 import torch.distributed
 
 import zoo
+from tests.processes import started
 from zoo.engine.runtime.distributed import SINGLE, Ranks, own_device, shard
 from zoo.modelfile import read_model
 
@@ -56,14 +59,11 @@ def test_a_gpu_for_each_process():
             own_device(torch.device("cuda"), Ranks(0, 2, 0))
 
 
-def started(command: list[str], **environment: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [*TORCHRUN, *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-    )
+@contextmanager
+def torchrun(command: list[str], **environment: str) -> Iterator[subprocess.Popen]:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with started([*TORCHRUN, *command], **pipes, env={**os.environ, **environment}) as process:
+        yield process
 
 
 SCRIPT = """
@@ -104,11 +104,11 @@ def test_two_processes_train_as_one(plainnet, tinynet, pictures, tmp_path):
         json.dumps([(n, {**o, "out": f"two-{i}"}) for i, (n, o) in enumerate(cases)])
     )
     Path("script.py").write_text(textwrap.dedent(SCRIPT))
-    process = started(["script.py", "runs.json"], XDG_CACHE_HOME=str(tmp_path / "cache"))
-    alone = [
-        zoo.finetune(name, **options, out=f"one-{i}") for i, (name, options) in enumerate(cases)
-    ]
-    _, said = process.communicate(timeout=500)
+    with torchrun(["script.py", "runs.json"], XDG_CACHE_HOME=str(tmp_path / "cache")) as process:
+        alone = [
+            zoo.finetune(name, **options, out=f"one-{i}") for i, (name, options) in enumerate(cases)
+        ]
+        _, said = process.communicate(timeout=500)
     assert process.returncode == 0, said
     for number, one in enumerate(alone):
         record = json.loads(Path(f"two-{number}/run.json").read_text())
@@ -139,8 +139,8 @@ def lines_of_ours(said: str) -> list[str]:
 @pytest.mark.slow
 def test_what_all_find_wrong_one_says(pictures):
     command = ["-m", "zoo", "finetune", "no_such_net", "--data", str(pictures)]
-    process = started(command)
-    out, said = process.communicate(timeout=300)
+    with torchrun(command) as process:
+        out, said = process.communicate(timeout=300)
     assert process.returncode == 1
     assert out == ""
     ours = lines_of_ours(said)
@@ -158,8 +158,8 @@ def test_an_image_that_one_cannot_read_ends_all(plainnet, pictures, tmp_path):
     victim = max((broken / "val" / "playing_card").iterdir())
     victim.write_bytes(b"no picture")
     options = ["--data", str(broken), "--weights", "none", "--device", "cpu", "--train", "all"]
-    process = started(["-m", "zoo", "finetune", plainnet, *options])
-    _, said = process.communicate(timeout=300)
+    with torchrun(["-m", "zoo", "finetune", plainnet, *options]) as process:
+        _, said = process.communicate(timeout=300)
     assert process.returncode == 1
     ours = lines_of_ours(said)
     assert sum(str(victim) in line for line in ours) == 1
@@ -175,11 +175,9 @@ def test_an_image_that_one_cannot_read_ends_all(plainnet, pictures, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_process_that_is_ended_ends_the_others(plainnet, pictures, number):
     options = ["--data", str(pictures), "--weights", "none", "--device", "cpu", "--train", "all"]
-    process = started(["-m", "zoo", "finetune", plainnet, *options, "--epochs", "100000"])
-    try:
-        for line in process.stderr:
-            if " 2/" in line:
-                break
+    command = ["-m", "zoo", "finetune", plainnet, *options, "--epochs", "100000"]
+    with torchrun(command) as process:
+        next(line for line in process.stderr if " 2/" in line)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         ranks = {
             dict(
@@ -191,9 +189,7 @@ def test_a_process_that_is_ended_ends_the_others(plainnet, pictures, number):
         }
         os.kill(ranks["1"], number)
         said = process.communicate(timeout=300)[1]
-    finally:
-        process.kill()
+        assert not Path(f"/proc/{ranks['0']}").exists()
     assert process.returncode == 1
-    assert not Path(f"/proc/{ranks['0']}").exists()
     assert len(lines_of_ours(said)) <= 2
     assert not Path("runs").exists()

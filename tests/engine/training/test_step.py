@@ -2,15 +2,18 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 import zoo
-from zoo.engine.training.step import Room, Step
+from zoo.engine.training.state import TrainState
+from zoo.engine.training.step import Step
 from zoo.modelfile import read_model
-from zoo.tasks.classification.outputs import Logits
+from zoo.tasks.base import Outputs
+from zoo.tasks.classification.task import ImageClassification
 
 QUICK = {
     "weights": "none",
@@ -68,23 +71,26 @@ class Greedy(nn.Module):
 
 
 class Rows:
-    """A learner of rows of numbers."""
+    """A source of rows of numbers."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
+        self.network = SimpleNamespace(task=ImageClassification())
 
-    def logits(self, inputs, training):
-        return Logits(self.module(inputs))
+    def forward(self, inputs, through=None):
+        return Outputs(self.module(inputs))
+
+
+def step_on(module: nn.Module, size: int, names, on_adjustment) -> Step:
+    state = TrainState(size, optimizer=torch.optim.SGD(module.parameters(), lr=0.1))
+    return Step(Rows(module), state, None, names, on_adjustment)
 
 
 def take(most: int, size: int, told: list[int], norm: bool = True, images: int = 16):
     torch.manual_seed(1)
     module = Greedy(most, norm)
     inputs, labels = torch.randn(images, 4), torch.arange(images) % 2
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
-    names = list(module.state_dict())
-    room = Room(size, told.append)
-    step = Step(Rows(module), optimizer, nn.functional.cross_entropy, names, room)
+    step = step_on(module, size, list(module.state_dict()), told.append)
     losses = [step(inputs, labels) for _ in range(3)]
     return torch.stack(losses), module.state_dict(), torch.get_rng_state()
 
@@ -119,9 +125,7 @@ def test_other_errors_are_not_taken_for_it():
             raise RuntimeError("something else")
 
     module = Broken()
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
-    room = Room(16, lambda size: pytest.fail("it halved"))
-    step = Step(Rows(module), optimizer, nn.functional.cross_entropy, [], room)
+    step = step_on(module, 16, [], lambda size: pytest.fail("it halved"))
     with pytest.raises(RuntimeError, match="something else"):
         step(torch.randn(4, 4), torch.zeros(4, dtype=torch.int64))
 
@@ -207,9 +211,10 @@ def test_a_process_without_memory_for_a_whole_batch_trains_in_parts(
         "parts of 4"
     ]
     record = json.loads(done.stdout)
-    assert (record["plan"]["batch_size"], record["plan"]["micro_batch_size"]) == (8, 4)
-    why = record["plan"]["reasons"]["micro_batch_size"]
-    assert why == "auto: memory ran out with 8 images at once"
+    assert (record["plan"]["batch_size"], record["plan"]["micro_batch_size"]) == (8, 8)
+    (adjustment,) = record["adjustments"]
+    assert (adjustment["name"], adjustment["value"]) == ("micro_batch_size", 4)
+    assert adjustment["reason"] == "memory ran out with 8 images at once"
     failed = run("0.5")
     assert failed.returncode == zoo.ExitCode.ENVIRONMENT
     (line,) = [line for line in failed.stderr.splitlines() if line.startswith("zoo:")]

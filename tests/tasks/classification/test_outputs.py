@@ -16,15 +16,15 @@ HEADS = (zoo.Head("fc"), zoo.Head("aux.fc", role="aux", loss_weight=0.4, output=
 def test_a_tensor_is_main():
     said = read_output(MAIN, HEADS, training=True)
     assert said.main is MAIN
-    assert said.extra == ()
+    assert said.auxiliary == ()
 
 
 def test_named_tuples_are_read_by_name_and_weighed_in_training_only():
     output = namedtuple("Output", "logits aux_logits")(MAIN, AUX)
     said = read_output(output, HEADS, training=True)
     expected = cross_entropy(MAIN, LABELS) + 0.4 * cross_entropy(AUX, LABELS)
-    assert torch.equal(classification_loss(said, LABELS), expected)
-    assert read_output(output, HEADS, training=False).extra == ()
+    assert torch.equal(sum(classification_loss(said, LABELS).values()), expected)
+    assert read_output(output, HEADS, training=False).auxiliary == ()
 
 
 def test_googlenet_order_does_not_matter():
@@ -35,7 +35,7 @@ def test_googlenet_order_does_not_matter():
     )
     first, second = torch.randn(4, 3), torch.randn(4, 3)
     output = namedtuple("Output", "logits aux_logits2 aux_logits1")(MAIN, second, first)
-    extra = read_output(output, heads, training=True).extra
+    extra = read_output(output, heads, training=True).auxiliary
     assert extra[0][0] is first
     assert extra[1][0] is second
     assert [weight for _, weight in extra] == [1.0, 2.0]
@@ -46,11 +46,11 @@ def test_distilled_pairs_are_averaged_in_evaluation():
     assert torch.equal(read_output((MAIN, AUX), heads, training=False).main, (MAIN + AUX) / 2)
     said = read_output((MAIN, AUX), heads, training=True)
     assert said.main is MAIN
-    assert said.extra[0][0] is AUX
+    assert said.auxiliary[0][0] is AUX
 
 
 def test_mappings():
-    assert read_output({"logits": MAIN, "aux_logits": AUX}, HEADS, training=True).extra
+    assert read_output({"logits": MAIN, "aux_logits": AUX}, HEADS, training=True).auxiliary
 
 
 def test_an_auxiliary_head_of_the_wrong_width_is_an_error():
@@ -67,10 +67,10 @@ def test_what_is_no_logits_is_refused(output):
 
 def test_a_head_that_was_left_behind_is_told_from_an_embedding():
     nine = torch.randn(4, 9)
-    assert read_output((MAIN, nine), HEADS, training=True, before=7).extra == ()
-    assert read_output((MAIN, nine), HEADS, training=False, before=9).main is MAIN
+    assert read_output((MAIN, nine), HEADS, training=True, previous=7).auxiliary == ()
+    assert read_output((MAIN, nine), HEADS, training=False, previous=9).main is MAIN
     with pytest.raises(zoo.BrokenBackbone, match="output 1 still has 9 classes, the main one 3"):
-        read_output((MAIN, nine), HEADS, training=True, before=9)
+        read_output((MAIN, nine), HEADS, training=True, previous=9)
     named = namedtuple("Output", "logits aux")(MAIN, nine)
     with pytest.raises(zoo.BrokenBackbone, match="output 'aux' still"):
-        read_output(named, HEADS, training=True, before=9)
+        read_output(named, HEADS, training=True, previous=9)

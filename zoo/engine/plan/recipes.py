@@ -3,48 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from zoo.engine.plan.options import OF_THE_LOOP, OPTIMIZER, Options
 from zoo.engine.plan.plan import LBFGS, Phase, Plan
 from zoo.errors import UsageError
+from zoo.models.base_weights import BaseWeights
 from zoo.options import Policy, Schedule
 from zoo.options.policy import HEAD
 from zoo.options.table import RECIPES
 from zoo.registry.config import Config
-from zoo.spec import Preprocess
 from zoo.tasks.base import BaseTask
 
 SGD_FACTOR = 10.0
 LATER_FACTOR = 0.1
 SCHEDULE = Schedule("cosine")
-
-
-@dataclass(frozen=True)
-class Start:
-    """What a training starts from, decided before the plan.
-
-    Args:
-        choice: for building: `none`, a published tag, or a file.
-        reason: why this one.
-        random: whether the weights are random.
-        kwargs: builder arguments.
-        preprocess: of these weights.
-        preprocess_reason: why this one.
-        untrained: layers below the head that the weights have no values for.
-        license: of the weights; None where it is not stated.
-    """
-
-    choice: str
-    reason: str
-    random: bool
-    kwargs: Mapping[str, Any]
-    preprocess: Preprocess
-    preprocess_reason: str = "of these weights"
-    untrained: tuple[str, ...] = ()
-    license: str | None = None
 
 
 class Values:
@@ -66,7 +41,7 @@ class Values:
 
 
 def choose_recipe(
-    values: Values, options: Options, start: Start, changing: str | None, task: BaseTask
+    values: Values, options: Options, start: BaseWeights, changing: str | None, task: BaseTask
 ) -> tuple[str, tuple[Policy, ...]]:
     """Return the recipe of a training, and the policies of its phases.
 
@@ -154,7 +129,7 @@ def _phase(
     options: Options,
     number: int,
     policy: Policy,
-    start: Start,
+    start: BaseWeights,
     changing: str | None,
 ) -> Phase:
     kind = "head" if policy == HEAD else "random" if start.random else "tune" if number else "all"
@@ -202,7 +177,7 @@ def phases_of(
     options: Options,
     recipe: str,
     policies: Sequence[Policy],
-    start: Start,
+    start: BaseWeights,
     changing: str | None,
 ) -> tuple[Phase, ...]:
     """Return the phases of a recipe.

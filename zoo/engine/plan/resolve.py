@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from zoo.data.image_cache import bytes_needed, in_words, where_kept
 from zoo.data.split import ImageData, Split
 from zoo.engine.plan.options import Options
 from zoo.engine.plan.plan import Plan
-from zoo.engine.plan.recipes import Start, Values, choose_recipe, phases_of
+from zoo.engine.plan.recipes import Values, choose_recipe, phases_of
 from zoo.engine.runtime.device import (
     available_cores,
     resolve_device,
@@ -19,6 +18,7 @@ from zoo.engine.runtime.device import (
 )
 from zoo.engine.runtime.distributed import join, own_device
 from zoo.errors import UsageError
+from zoo.models.base_weights import BaseWeights
 from zoo.options import Augmentation, HeadSpec, Policy
 from zoo.options.policy import HEAD
 from zoo.registry.config import Config
@@ -63,7 +63,7 @@ def _micro_batch_size(values: Values, options: Options, batch_size: int) -> int:
     return size
 
 
-def _cache_images(values: Values, options: Options, data: ImageData, start: Start) -> bool:
+def _cache_images(values: Values, options: Options, data: ImageData, start: BaseWeights) -> bool:
     if not options.cache_images:
         given: bool = values.take("cache_images", options.cache_images, False, "not asked for")
         return given
@@ -93,7 +93,7 @@ def resolve(
     backbone: Backbone,
     options: Options,
     data: ImageData,
-    start: Start,
+    start: BaseWeights,
     config: Config,
     task: BaseTask,
 ) -> Plan:
@@ -125,7 +125,7 @@ def resolve(
     values.reasons |= {
         "backbone": backbone.origin,
         "weights": start.reason,
-        "license": _why_license(start),
+        "license": start.license_reason,
         "preprocess": start.preprocess_reason,
         "data": data.reason,
         "classes": "as found in the data, by name"
@@ -134,7 +134,7 @@ def resolve(
     }
     plan = Plan(
         backbone=backbone.id,
-        weights=Path(start.choice).name,
+        weights=start.name,
         license=start.license,
         license_kind=None if start.random else classify(start.license),
         kwargs=dict(start.kwargs),
@@ -167,12 +167,6 @@ def resolve(
         val_fraction=config.defaults["val_fraction"],
     )
     return replace(plan, reasons=values.reasons)
-
-
-def _why_license(start: Start) -> str:
-    if start.random:
-        return "random weights are nobody's"
-    return "of these weights" if start.license else "none is stated; ask their publisher"
 
 
 def _augment(values: Values, options: Options) -> Augmentation | None:

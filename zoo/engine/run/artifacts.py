@@ -25,8 +25,9 @@ from zoo.errors import UsageError
 from zoo.events import EpochEnded
 from zoo.files import library_versions, write_bytes
 from zoo.modelfile import ModelCard, write_model
+from zoo.models.base_weights import BaseWeights
 from zoo.models.heads import head_classes, resolve_head
-from zoo.models.provenance import Base, Made
+from zoo.models.provenance import Provenance
 
 MODEL, RECORD, HISTORY = "model.safetensors", "run.json", "history.csv"
 
@@ -105,7 +106,7 @@ def save_module(
     module: nn.Module,
     path: Path,
     classes: Sequence[str] | Schema,
-    made: Made,
+    made: Provenance,
     precision: str = "fp32",
 ) -> str:
     """Write a network that was trained elsewhere as a model file, and return its sha256.
@@ -162,8 +163,8 @@ def _named_classes(classes: Sequence[str]) -> Schema:
     return Schema(tuple(classes))
 
 
-def _base(base: Base) -> dict[str, Any]:
-    return {name: value for name, value in asdict(base).items() if name != "left_out"}
+def _base(base: BaseWeights) -> dict[str, Any]:
+    return {name: value for name, value in base.to_dict().items() if name != "left_out"}
 
 
 def save(
@@ -199,7 +200,7 @@ def save(
         "plan": job.plan.to_dict(),
         "adjustments": [asdict(each) for each in state.adjustments],
         "bad_images": bad,
-        "base": asdict(job.base),
+        "base": job.base.to_dict(),
         "environment": _environment(job.plan),
     }
     text = json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False)

@@ -12,24 +12,18 @@ from torch import nn
 from zoo.data.split import ImageData
 from zoo.engine.plan.options import Options, check_classes, check_metric_names
 from zoo.engine.plan.plan import Plan
-from zoo.engine.plan.recipes import Start
 from zoo.engine.plan.resolve import resolve
 from zoo.engine.runtime.distributed import Ranks, join, together
 from zoo.errors import BrokenBackbone, DataError, UsageError, WeightsError
 from zoo.files import environment_problem
-from zoo.models.build import (
-    build_network,
-    build_with_base,
-    check_trainable,
-    is_file_choice,
-    setting_of,
-)
-from zoo.models.build_options import changes_refused
+from zoo.models.base_weights import BaseWeights, resolve_base
+from zoo.models.build import build
+from zoo.models.build_options import options_refused
+from zoo.models.builder import build_network, check_trainable
 from zoo.models.freeze import select
 from zoo.models.heads import resolve_head
 from zoo.models.input_size import check_size, smallest_size
-from zoo.models.provenance import Base, how_made
-from zoo.models.weights import where
+from zoo.models.provenance import how_made
 from zoo.registry.plugins import BUILTIN
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone
@@ -51,8 +45,8 @@ class Job:
     data: ImageData
     plan: Plan
     task: BaseTask
+    base: BaseWeights
     model: nn.Module | None = None
-    base: Base = field(default_factory=lambda: Base("none"))
     began: float = field(default_factory=time.perf_counter)
 
 
@@ -72,32 +66,22 @@ def _ways_out(backbone: Backbone, registry: Registry, error: WeightsError) -> We
     return WeightsError(f"the weights of {backbone.id} cannot be had: {error}", hint)
 
 
-def _start(backbone: Backbone, options: Options, choice: str, reason: str) -> Start:
-    changes = options.changes
-    setting = setting_of(changes.apply(backbone), choice, changes)
-    named = {"--input-size": options.input_size, "--in-chans": options.in_chans}
-    asked = [f"{name} {value}" for name, value in named.items() if value is not None]
-    return Start(
-        choice=setting.published.tag if setting.published else choice,
-        reason=reason,
-        random=choice == "none",
-        kwargs=setting.kwargs,
-        preprocess=setting.preprocess,
-        preprocess_reason=", ".join([setting.reason, *asked]),
-        license=setting.license,
-    )
+def _first_base(backbone: Backbone, options: Options) -> BaseWeights:
+    """Resolve the weights that training is to start from; nothing is downloaded yet.
 
+    Args:
+        backbone: with the build options applied.
+        options: as given.
 
-def _first_start(backbone: Backbone, options: Options) -> Start:
-    """Return what training would start from, reaching for nothing yet."""
-    if options.weights != "auto":
-        return _start(backbone, options, options.weights, "as given")
-    if backbone.weights:
-        place = where(backbone, backbone.weights[0])
-        said = {"installed": "installed", "cached": "in the cache", "download": "to be downloaded"}
-        return _start(backbone, options, "auto", f"auto: the default, {said[place]}")
+    Raises:
+        UsageError: no published weights have the tag.
+        WeightsError: nothing is published, or the user's file cannot be used.
+    """
+    if options.weights != "auto" or backbone.weights:
+        return resolve_base(backbone, options.weights, options.changes)
     if options.data is None:
-        return _start(backbone, options, "none", "auto: none are published")
+        none = resolve_base(backbone, "none", options.changes)
+        return replace(none, reason="auto: none are published")
     message = f"no weights are published for {backbone.id}"
     raise WeightsError(message, "give --weights FILE, or --weights none, or another backbone")
 
@@ -154,21 +138,23 @@ def _load(
     check_trainable(backbone)
     options.changes.placed(backbone)
     check_out(options)
-    start = _first_start(backbone, options)
+    described = options.changes.apply(backbone)
+    base = _first_base(described, options)
     seed = options.seed if options.seed is not None else registry.config.defaults["seed"]
     fraction = registry.config.defaults["val_fraction"]
     data = task.open_data(options.data, seed=seed, val_fraction=fraction, classes=options.classes)
     check_classes(options, data)
     check_pictures(options, data)
     # Once before the weights, so that a wrong device or option costs no download.
-    plan = resolve(backbone, options, data, start, registry.config, task)
-    job = Job(backbone, options, registry, progress, data, plan, task, began=began)
+    plan = resolve(backbone, options, data, base, registry.config, task)
+    job = Job(backbone, options, registry, progress, data, plan, task, base, began=began)
+    del base  # the job's alone, so that a file's tensors go once they are loaded
     if options.data is None:
         progress.notice(f"DEMONSTRATION: no --data was given, so this trains on {data.name}")
     for notice in data.notices:
         progress.notice(f"{data.name}: {notice}")
-    if not dry_run or start.random:
-        _get_weights(job, start)
+    if not dry_run or job.base.random:
+        _build(job, described)
     _check_policies(job)
     return job
 
@@ -195,40 +181,47 @@ def _check_policies(job: Job) -> None:
             job.plan = job.plan.with_phase(number, reason, keep_features=True)
 
 
-def _get_weights(job: Job, start: Start) -> None:
-    """Build the network on its weights; in a demonstration, on random ones where need be."""
+def _build(job: Job, described: Backbone) -> None:
+    """Build the network on its weights; in a demonstration, on random ones where need be.
+
+    Args:
+        job: whose `model`, `base`, `backbone` and `plan` are set.
+        described: the backbone with the build options applied.
+    """
     backbone, options = job.backbone, job.options
-    classes, seed, changes = job.data.schema.outputs, job.plan.seed, job.options.changes
+    classes, seed, head = job.data.schema.outputs, job.plan.seed, options.changes.head
     try:
-        job.model, job.base = build_with_base(backbone, classes, start.choice, seed, changes)
+        job.model = build(described, job.base, classes, seed, head)
     except BrokenBackbone as error:
-        raise changes_refused(backbone, changes, error) from error
+        raise options_refused(backbone, options.changes, error) from error
     except WeightsError as error:
-        if options.weights != "auto" and is_file_choice(options.weights):
+        if job.base.kind == "file":
             raise
         if options.data is not None or options.weights != "auto":
             raise _ways_out(backbone, job.registry, error) from error
-        start = _start(backbone, options, "none", f"auto: {error}")
+        none = resolve_base(described, "none", options.changes)
+        none = replace(none, reason=f"auto: {error}")
         job.progress.notice(
             f"DEMONSTRATION: pretrained weights cannot be had ({error.message}); "
             f"every layer is trained from RANDOM weights, so expect little"
         )
-        job.model, job.base = build_with_base(backbone, classes, "none", seed, changes)
+        job.model = build(described, none, classes, seed, head)
+    made = how_made(job.model)
+    job.base, job.backbone = made.base, made.backbone
     if options.input_size is not None:
         check_size(job.model, backbone, options.input_size)
-    elif start.random and options.data is None and not backbone.fixed_size:
-        size = smallest_size(job.model, start.preprocess, DEMONSTRATION_SIZES)
-        start = replace(
-            start,
-            preprocess=replace(start.preprocess, size=size, resize=None),
+    elif job.base.random and options.data is None and not backbone.fixed_size:
+        preprocess = job.base.preprocess
+        size = smallest_size(job.model, preprocess, DEMONSTRATION_SIZES)
+        job.base = replace(
+            job.base,
+            preprocess=replace(preprocess, size=size, resize=None),
             preprocess_reason=f"auto: {size} px suffice for a demonstration from random weights",
         )
-    start = replace(start, license=job.base.license, untrained=job.base.untrained)
     if job.base.left_out:
         some = ", ".join(job.base.left_out)
-        job.progress.notice(f"{start.choice}: left out, of another width than the heads: {some}")
-    job.plan = resolve(backbone, options, job.data, start, job.registry.config, job.task)
-    job.backbone = how_made(job.model).backbone
+        job.progress.notice(f"{job.base.path}: left out, of another width than the heads: {some}")
+    job.plan = resolve(backbone, options, job.data, job.base, job.registry.config, job.task)
 
 
 def check_pictures(options: Options, data: ImageData) -> None:

@@ -22,7 +22,7 @@ from zoo.engine.training.state import TrainState
 from zoo.engine.training.step import Step
 from zoo.errors import DataError, Diverged
 from zoo.events import EpochEnded
-from zoo.seeding import epoch_seed
+from zoo.seeding import epoch_seed, seed_torch
 from zoo.tasks.base import Criterion
 
 
@@ -74,7 +74,7 @@ def run_phase(phase: Phase, source: Source, state: TrainState, context: PhaseCon
     take_step = _make_step(source, state, context)
     for state.epoch in range(1, phase.epochs + 1):
         began = time.perf_counter()
-        torch.manual_seed(epoch_seed(context.seed, state.total_epoch, ranks.rank))
+        seed_torch(epoch_seed(context.seed, state.total_epoch, ranks.rank))
         module.train()
         loss_sum, images, lr = torch.zeros((), device=trained[0].device), 0, phase.lr
         label = f"{phase.name} {state.epoch}/{phase.epochs}"

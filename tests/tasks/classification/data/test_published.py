@@ -21,6 +21,7 @@ from tests.published_sets import (
     write_cifar,
     write_mnist,
 )
+from zoo.data.dataset import SampleTransform
 from zoo.data.loader import can_use_threads, load_batches
 from zoo.errors import DataError, UsageError
 from zoo.spec import Preprocess
@@ -148,12 +149,12 @@ def test_loading_in_threads_and_processes_is_the_same(cifar: Path) -> None:
     split = open_data(f"cifar10:{cifar}").splits["train"]
     small = Preprocess(32, resize=32)
     assert can_use_threads(split, None)
-    plain = list(load_batches(split, small, range(40), 16))
+    plain = list(load_batches(split, SampleTransform(small), range(40), 16))
     for options in ({"workers": 1}, {"threads": 2}):
-        others = list(load_batches(split, small, range(40), 16, **options))
-        assert all(torch.equal(a.images, b.images) for a, b in zip(plain, others, strict=True))
+        others = list(load_batches(split, SampleTransform(small), range(40), 16, **options))
+        assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(plain, others, strict=True))
     expected = torch.from_numpy(np.array(split.picture(3))).permute(2, 0, 1)
-    assert torch.equal(plain[0].images[3], expected)
+    assert torch.equal(plain[0].inputs[3], expected)
     arrived = pickle.loads(pickle.dumps(split))
     assert (arrived.names, arrived.content(7)) == (split.names, split.content(7))
 

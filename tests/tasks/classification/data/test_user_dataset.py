@@ -19,7 +19,7 @@ from torchvision.datasets import FakeData, ImageFolder
 
 import zoo
 from zoo.data.augment import Draw
-from zoo.data.dataset import BadImage, Sample, read_sample
+from zoo.data.dataset import BadImage, Sample, SampleTransform, read_sample
 from zoo.data.loader import load_batches
 from zoo.data.transforms import normalize, prepare
 from zoo.options import Augmentation
@@ -80,10 +80,10 @@ def red(index):
 def test_pictures_of_every_kind_are_prepared_as_files_are(make):
     split = open_own(Pictures(make), **HELD).splits["train"]
     for index in range(len(split)):
-        sample = read_sample(split, SMALL, index)
+        sample = read_sample(split, SampleTransform(SMALL), index)
         expected = prepare(Image.fromarray(red(split.indices[index])), SMALL)
-        assert torch.equal(sample.image, expected)
-        assert sample.label == split.indices[index] % 3
+        assert torch.equal(sample.input, expected)
+        assert sample.target == split.indices[index] % 3
         assert split.picture(index).mode == "RGB"
 
 
@@ -92,8 +92,8 @@ def test_floats_are_taken_as_they_are():
     data = open_own(TensorDataset(images, torch.arange(12) % 3), **HELD)
     split = data.splits["train"]
     for index, place in enumerate(split.indices):
-        assert torch.equal(read_sample(split, SMALL, index).image, images[place])
-    bad = read_sample(split, zoo.Preprocess(size=20), 0)
+        assert torch.equal(read_sample(split, SampleTransform(SMALL), index).input, images[place])
+    bad = read_sample(split, SampleTransform(zoo.Preprocess(size=20)), 0)
     assert "it is [3, 16, 16], and the network sees [3, 20, 20]" in bad.reason
     assert "zoo.transform" in bad.reason
     with pytest.raises(zoo.DataError, match="prepared already"):
@@ -260,7 +260,7 @@ def test_what_cannot_be_trained_on_is_refused(source, kind, said):
 )
 def test_items_that_are_no_pictures_are_bad_images(made, said):
     split = open_own(Pictures(lambda _: made), **HELD).splits["train"]
-    bad = read_sample(split, SMALL, 0)
+    bad = read_sample(split, SampleTransform(SMALL), 0)
     assert isinstance(bad, BadImage)
     assert bad.path == f"item {split.indices[0]} of the Pictures"
     assert len(bad.reason.splitlines()) == 1
@@ -273,7 +273,7 @@ def test_a_dataset_that_raises_is_named_with_what_it_said():
 
     dataset = Pictures(make, targets=[0, 1, 2] * 4)
     split = open_own(dataset, **HELD).splits["train"]
-    bad = read_sample(split, SMALL, 0)
+    bad = read_sample(split, SampleTransform(SMALL), 0)
     assert "KeyError: 'no picture" in bad.reason
     with pytest.raises(zoo.DataError, match=r"label of item 0 of the Pictures.*KeyError"):
         open_own(Pictures(make), **HELD)
@@ -282,9 +282,11 @@ def test_a_dataset_that_raises_is_named_with_what_it_said():
 def test_a_picture_has_the_channels_that_the_network_sees():
     split = open_own(Pictures(), **HELD).splits["train"]
     four = zoo.Preprocess(size=16, mean=(0.5,) * 4, std=(0.5,) * 4)
-    assert "3 channels, and the network sees 4" in read_sample(split, four, 0).reason
+    assert (
+        "3 channels, and the network sees 4" in read_sample(split, SampleTransform(four), 0).reason
+    )
     grey = zoo.Preprocess(size=16, mean=(0.5,), std=(0.5,))
-    assert read_sample(split, grey, 0).image.shape == (1, 16, 16)
+    assert read_sample(split, SampleTransform(grey), 0).input.shape == (1, 16, 16)
 
 
 def noise(index):
@@ -296,9 +298,11 @@ def test_what_a_dataset_draws_follows_from_the_seed_whatever_the_workers(augment
     split = open_own(Pictures(noise), **HELD).splits["train"]
 
     def images(epoch, workers, seed=0):
-        draw = Draw(Augmentation.parse(augment), seed, epoch)
-        batches = load_batches(split, SMALL, range(len(split)), 4, workers, draw=draw)
-        return torch.cat([batch.images for batch in batches])
+        draw = Draw(Augmentation.parse(augment) if augment else None, seed, epoch)
+        batches = load_batches(
+            split, SampleTransform(SMALL), range(len(split)), 4, workers, draw=draw
+        )
+        return torch.cat([batch.inputs for batch in batches])
 
     first = images(1, 0)
     torch.manual_seed(5)
@@ -311,11 +315,11 @@ def test_what_a_dataset_draws_follows_from_the_seed_whatever_the_workers(augment
 
 def test_workers_read_what_one_process_reads():
     split = open_own(Pictures(), **HELD).splits["train"]
-    alone = list(load_batches(split, SMALL, range(len(split)), 4, 0))
-    two = list(load_batches(split, SMALL, range(len(split)), 4, 2))
+    alone = list(load_batches(split, SampleTransform(SMALL), range(len(split)), 4, 0))
+    two = list(load_batches(split, SampleTransform(SMALL), range(len(split)), 4, 2))
     for one, other in zip(alone, two, strict=True):
-        assert torch.equal(one.images, other.images)
-        assert torch.equal(one.labels, other.labels)
+        assert torch.equal(one.inputs, other.inputs)
+        assert torch.equal(one.targets, other.targets)
 
 
 def loader(images, labels, **options):
@@ -388,6 +392,6 @@ def test_floats_and_bytes_come_out_alike():
     path = folder.samples[0][0]
     mine = zoo.transform(SMALL)(path)
     split = open_own_split(folder, folder.classes, None)
-    theirs = read_sample(split, SMALL, 0)
+    theirs = read_sample(split, SampleTransform(SMALL), 0)
     assert isinstance(theirs, Sample)
-    assert torch.equal(normalize(theirs.image[None], SMALL)[0], mine)
+    assert torch.equal(normalize(theirs.input[None], SMALL)[0], mine)

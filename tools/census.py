@@ -1,10 +1,9 @@
-"""The suite over every backbone there is, in a way that can be stopped and gone on with.
+"""Run the conformance suite over every backbone of the registry; interruptible and resumable.
 
-`python -m zoo.testing.census ROWS` holds the suite against all that the registry has: what it says
-and how it is made for every backbone, what it computes for the smallest of each group of like ones
-and for all up to a number of parameters. Each backbone's row is appended to ROWS when it is done,
-so the same command goes on where it was stopped; rows of other versions of the libraries, and rows
-with a broken promise, are tried again.
+`uv run python -m tools.census ROWS`, in the root of the repository, checks the description and the
+structure of every backbone, and the values of the smallest of each group of similar ones and of all
+up to a number of parameters. Each backbone's row is appended to ROWS when it is done, so the same
+command resumes; rows of other versions of the libraries, and failed rows, are run again.
 """
 
 from __future__ import annotations

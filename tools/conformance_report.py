@@ -1,7 +1,8 @@
-"""What a census found, as a table for people and as data.
+"""Write the results of a census as tables and as data.
 
-`python -m zoo.testing.report ROWS FOLDER` reads the rows that `zoo.testing.census` left, and writes
-`conformance.jsonl`, a line for each backbone, and `conformance.md`, which follows from it.
+`uv run python -m tools.conformance_report ROWS FOLDER`, in the root of the repository, reads the
+rows that `tools.census` wrote, and writes `conformance.jsonl`, a line for each backbone, and
+`conformance.md`, which follows from it.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import Any
 
 import click
 
+from tools.census import HEAVY, LIGHT, PROCESS, read_rows
 from zoo.files import write_bytes
 from zoo.registry.registry import load_registry
-from zoo.testing.census import HEAVY, LIGHT, PROCESS, read_rows
 from zoo.testing.findings import ABSENT, BROKEN, EXCEPTED, KEPT
 from zoo.testing.suite import SUITE
 
@@ -116,8 +117,8 @@ def _lead(rows: Sequence[Row], versions: Mapping[str, str]) -> list[str]:
         "that can be stopped and goes on where it was, a row at a time:",
         "",
         "```sh",
-        "uv run python -m zoo.testing.census census.jsonl   # again and again, until it ends",
-        "uv run python -m zoo.testing.report census.jsonl docs",
+        "uv run python -m tools.census census.jsonl   # again and again, until it ends",
+        "uv run python -m tools.conformance_report census.jsonl docs",
         "```",
         "",
         "What is said and how a network is made was tried of every backbone: `meta` on torch's "
@@ -158,12 +159,6 @@ def render(rows: Sequence[Row], versions: Mapping[str, str]) -> str:
     lines += ["## Backbones", "", *_backbones(rows), ""]
     # A table's row is one line, however long; a paragraph is not.
     return "\n".join(line if line.startswith("|") else fill(line, 100) for line in lines)
-
-
-def read_data(path: Path) -> tuple[list[Row], dict[str, str]]:
-    """Return the rows of `conformance.jsonl`, and the versions that its first line states."""
-    first, *rest = path.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in rest], json.loads(first)["versions"]
 
 
 @click.command(help=__doc__)

@@ -1,0 +1,27 @@
+"""Processes that a test starts, and that never outlive it."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+
+@contextmanager
+def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen]:
+    """Start a process in a session of its own; kill it and its children in the end.
+
+    Args:
+        command: program and arguments.
+        options: of `subprocess.Popen`; streams are text.
+    """
+    process = subprocess.Popen(command, text=True, start_new_session=True, **options)
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        with process:  # closes its pipes, and waits
+            pass

@@ -1,0 +1,217 @@
+"""The weights that a network starts from, resolved once and without a download."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from zoo.errors import UsageError, WeightsError
+from zoo.modelfile import KEY, ModelCard, TensorFile, parse_card, read_tensors
+from zoo.models.build_options import NO_OPTIONS, BuildOptions
+from zoo.models.builder import build_on_meta
+from zoo.models.head_factory import HeadSpec
+from zoo.models.weights import availability
+from zoo.spec import Backbone, Preprocess, Weights
+
+FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+RECORDED = ("kind", "tag", "sha256", "license", "left_out", "untrained")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseWeights:
+    """The weights that a network starts from, and what they ask of it.
+
+    `resolve_base` fills in all but `sha256` and `left_out`, which are known once the tensors are
+    loaded. Loading also settles `license` and `untrained`, and drops `file`.
+
+    Args:
+        kind: `published`, `file` or `none`.
+        tag: of published weights.
+        published: their description; None for others, and for those a model file names.
+        path: of the user's file.
+        reason: why these weights.
+        kwargs: builder arguments.
+        preprocess: from image to input.
+        preprocess_reason: where the preprocess is from.
+        license: of the weights; None where it is not stated.
+        availability: of published weights: `installed`, `cached` or `download`.
+        untrained: layers below the head that the weights have no values for.
+        sha256: digest of the published file, or of the user's.
+        left_out: entries of the user's file that do not fit the heads.
+        file: content of the user's file until it is loaded.
+    """
+
+    kind: str
+    tag: str | None = None
+    published: Weights | None = None
+    path: Path | None = None
+    reason: str = "as given"
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    preprocess: Preprocess
+    preprocess_reason: str = "the backbone's own"
+    license: str | None = None
+    availability: str | None = None
+    untrained: tuple[str, ...] = ()
+    sha256: str | None = None
+    left_out: tuple[str, ...] = ()
+    file: TensorFile | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """`none`, the tag of published weights, or the name of a file."""
+        return self.tag or (self.path.name if self.path else "none")
+
+    @property
+    def random(self) -> bool:
+        """Whether every layer starts from random values."""
+        return self.kind == "none"
+
+    @property
+    def license_reason(self) -> str:
+        """Where the licence is from, or why there is none."""
+        if self.random:
+            return "random weights are nobody's"
+        return "of these weights" if self.license else "none is stated; ask their publisher"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entry `base` of `run.json`."""
+        return {name: getattr(self, name) for name in RECORDED}
+
+
+def is_file_choice(choice: str | None) -> bool:
+    """Whether a choice of weights names a file rather than a tag."""
+    return choice is not None and ("/" in choice or Path(choice).suffix in FILE_SUFFIXES)
+
+
+def resolve_base(
+    backbone: Backbone, choice: str | None, options: BuildOptions = NO_OPTIONS
+) -> BaseWeights:
+    """Resolve a choice of weights; nothing is downloaded, and only a user's own file is opened.
+
+    A state dict does not carry everything that its network must be built with and fed
+    (`transform_input`, image size). A model file of zoo's does; any other file of a user's is
+    taken to be like the default weights.
+
+    Args:
+        backbone: with the options applied.
+        choice: None or `none` for random weights, `auto` for the default ones, a published tag, or
+            a `.safetensors` file.
+        options: that were applied; they take precedence over a model file.
+
+    Raises:
+        UsageError: no published weights have the tag.
+        WeightsError: nothing is published for `auto`, the file cannot be read, or a model file is
+            of another backbone.
+    """
+    if choice is not None and is_file_choice(choice):
+        return _resolve_file(backbone, Path(choice), options)
+    if choice is None or choice == "none":
+        return BaseWeights(
+            kind="none",
+            kwargs=backbone.kwargs,
+            preprocess=backbone.preprocess,
+            preprocess_reason=options.reason("the backbone's own"),
+        )
+    if choice == "auto" and not backbone.weights:
+        hint = "give --weights FILE or --weights none"
+        raise WeightsError(f"no weights are published for {backbone.id}", hint)
+    weights = backbone.weights[0] if choice == "auto" else backbone.find_weights(choice)
+    kwargs = {**backbone.kwargs, **weights.kwargs}
+    source = availability(backbone, weights)
+    known = {"installed": "installed", "cached": "in the cache", "download": "to be downloaded"}
+    return BaseWeights(
+        kind="published",
+        tag=weights.tag,
+        published=weights,
+        reason=f"auto: the default, {known[source]}" if choice == "auto" else "as given",
+        kwargs=kwargs,
+        preprocess=backbone.preprocess_for(weights),
+        preprocess_reason=options.reason("of these weights"),
+        license=weights.license,
+        availability=source,
+        untrained=_expected_untrained(backbone, weights, kwargs),
+    )
+
+
+def _resolve_file(backbone: Backbone, path: Path, options: BuildOptions) -> BaseWeights:
+    file = read_tensors(path)
+    if KEY in file.metadata:
+        card = parse_card(path, file)
+        if card.backbone != backbone.id:
+            hint = f"`zoo finetune {card.backbone}` can start from it"
+            raise WeightsError(f"{path} is a model of {card.backbone}, not {backbone.id}", hint)
+        check_card(card, backbone, path)
+        return BaseWeights(
+            kind="file",
+            path=path,
+            kwargs={**card.kwargs, **options.kwargs_over(card.preprocess, backbone)},
+            preprocess=options.preprocess(card.preprocess),
+            preprocess_reason=options.reason("of the model file"),
+            license=card.base_license,
+            file=file,
+        )
+    like = backbone.weights[0] if backbone.weights else None
+    reason = f"of {like.tag}, which the file is taken to be like" if like else "the backbone's own"
+    return BaseWeights(
+        kind="file",
+        path=path,
+        kwargs={**backbone.kwargs, **(like.kwargs if like else {})},
+        preprocess=backbone.preprocess_for(like),
+        preprocess_reason=options.reason(reason),
+        file=file,
+    )
+
+
+def _expected_untrained(
+    backbone: Backbone, weights: Weights, kwargs: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Return the layers around the head that weights without a head are expected to lack.
+
+    Those that belong to a classifier. Normalisation in front of a head belongs to the features,
+    and is published with them.
+    """
+    if not (weights.features_only and backbone.heads):
+        return ()
+    head = backbone.heads[0].module_path
+    top, _, below = head.partition(".")
+    if not below:
+        return ()  # the head stands alone
+    around = build_on_meta(backbone, kwargs).get_submodule(top).named_modules(prefix=top)
+    classifiers = (nn.Linear, nn.Conv2d)
+    return tuple(
+        sorted(name for name, layer in around if isinstance(layer, classifiers) and name != head)
+    )
+
+
+def check_card(card: ModelCard, backbone: Backbone, source: str | Path) -> None:
+    """Refuse a model file that would build its backbone in a way the adapter does not know.
+
+    Builder arguments reach a library's own code, which may open files or the network by them, so
+    a file from a stranger must not choose them.
+
+    Raises:
+        WeightsError: an argument or a head is none of this backbone's.
+    """
+    known = [backbone.kwargs, *(weights.kwargs for weights in backbone.weights)]
+    known.append({backbone.image_size: card.preprocess.height} if backbone.image_size else {})
+    known.append({backbone.in_chans: card.preprocess.channels} if backbone.in_chans else {})
+    for key, value in card.kwargs.items():
+        if not any(key in kwargs and _plain(kwargs[key]) == _plain(value) for kwargs in known):
+            message = f"{source} wants {backbone.id} built with {key}={value!r}"
+            raise WeightsError(message, "its adapter knows no such argument; the file is refused")
+    try:
+        placed = BuildOptions(head=HeadSpec.from_dict(card.new_head)).placed(backbone)
+    except (UsageError, TypeError, KeyError, ValueError) as error:
+        raise WeightsError(f"{source} has a damaged description: its head: {error}") from error
+    paths = [head.module_path for head in placed.heads]
+    if [head.module_path for head in card.heads] != paths:
+        raise WeightsError(f"{source} names other heads than {backbone.id}: {', '.join(paths)}")
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
