@@ -23,30 +23,29 @@ from zoo.errors import DataError, UsageError, one_line
 FORMS = "give a Dataset, or {'train': ..., 'val': ...} of Datasets or DataLoaders"
 
 
+def as_given(target: Any) -> Any:
+    """Return a target as it is."""
+    return target
+
+
 @dataclass(frozen=True)
 class DatasetSplit(Split):
-    """Items of a `Dataset`; a task extends it by how it reads a target.
+    """Items of a `Dataset`.
 
     Args:
         name: of the split.
         dataset: theirs.
         indices: positions in the dataset.
         labels: the target of each item, as the task has them.
+        read_target: makes of an item's target what the task has; raises where it cannot.
     """
 
     name: str
     dataset: Any
     indices: tuple[int, ...]
     labels: tuple[Any, ...]
+    read_target: Callable[[Any], Any] = as_given
     draws: ClassVar[bool] = True
-
-    def read_target(self, target: Any) -> Any:
-        """Read the target of an item as the task has it; as it is, unless a task extends this.
-
-        Raises:
-            DataError: it is no target of the task.
-        """
-        return target
 
     def where(self, index: int) -> str:
         """Return the item's position in its dataset."""

@@ -37,6 +37,7 @@ class ImageClassification(BaseTask):
     columns = ("loss", "top1", "top5")
     labels: Mapping[str, str] = {"loss": "loss", "top1": "top-1"}
     reserved = ("loss", "top1", "top5", "images", "per_class", "confusion")
+    loss_label = "cross-entropy"
 
     def open_data(
         self, source: Any, *, seed: int = 0, val_fraction: float = 0.2, classes: int | None = None
@@ -76,10 +77,6 @@ class ImageClassification(BaseTask):
     ) -> dict[str, Tensor]:
         """Return cross-entropy of the main and of every further head by its weight."""
         return classification_loss(outputs, targets, criterion)
-
-    def loss_name(self, criterion: Criterion | None) -> str:
-        """Return `cross-entropy`, or the name of the user's own loss."""
-        return "cross-entropy" if criterion is None else super().loss_name(criterion)
 
     def metric(
         self, schema: Schema, device: torch.device, further: UserMetrics | None = None

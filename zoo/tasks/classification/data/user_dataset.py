@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,8 @@ from zoo.errors import DataError
 
 
 @dataclass(frozen=True)
-class OwnSplit(DatasetSplit):
-    """Items of a `Dataset`, their targets class indices.
+class ClassIndex:
+    """Reads the target of an item as a class index.
 
     Args:
         classes: how many there are.
@@ -35,8 +35,8 @@ class OwnSplit(DatasetSplit):
 
     classes: int
 
-    def read_target(self, target: Any) -> int:
-        """Read a class index.
+    def __call__(self, target: Any) -> int:
+        """Return the index.
 
         Raises:
             DataError: it is none of the classes.
@@ -246,11 +246,13 @@ def open_own(
 def _own_split(name: str, part: Any, labels: tuple[int, ...], classes: int) -> Split:
     if isinstance(part, DataLoader):
         return LoaderSplit(name, part, labels, classes)
-    return OwnSplit(name, part, tuple(range(len(part))), labels, classes)
+    return DatasetSplit(name, part, tuple(range(len(part))), labels, ClassIndex(classes))
 
 
-def _held_out(split: Split, classes: int, seed: int, fraction: float) -> tuple[OwnSplit, OwnSplit]:
-    assert isinstance(split, OwnSplit)
+def _held_out(
+    split: Split, classes: int, seed: int, fraction: float
+) -> tuple[DatasetSplit, DatasetSplit]:
+    assert isinstance(split, DatasetSplit)
     by_class: list[list[int]] = [[] for _ in range(classes)]
     for index, label in zip(split.indices, split.labels, strict=True):
         by_class[label].append(index)
@@ -264,11 +266,11 @@ def _held_out(split: Split, classes: int, seed: int, fraction: float) -> tuple[O
         hint = "two are the least, one to train and one to validate"
         raise DataError("every class of the dataset has a single item", hint)
 
-    def part(name: str, wanted: bool) -> OwnSplit:
+    def part(name: str, wanted: bool) -> DatasetSplit:
         rows = [row for row, index in enumerate(split.indices) if (index in held) is wanted]
-        labels = tuple(split.labels[row] for row in rows)
-        return OwnSplit(
-            name, split.dataset, tuple(split.indices[row] for row in rows), labels, classes
+        indices = tuple(split.indices[row] for row in rows)
+        return replace(
+            split, name=name, indices=indices, labels=tuple(split.labels[r] for r in rows)
         )
 
     return part("train", False), part("val", True)
