@@ -21,7 +21,7 @@ from zoo.data.all_images import AllImages, open_all
 from zoo.data.dataset import SampleTransform
 from zoo.data.schema import Schema
 from zoo.data.split import ImageData, Split
-from zoo.errors import BrokenPlugin, UsageError
+from zoo.errors import BrokenBackbone, BrokenPlugin, UsageError
 from zoo.models.plugin_errors import guard
 from zoo.spec import Backbone, Head, Preprocess, Task, Weights, resolve_target
 
@@ -82,9 +82,9 @@ class Metric(ABC):
     def compute(self) -> dict[str, float]:
         """Return the numbers of all that was accumulated; `loss` and `images` are among them."""
 
-    @abstractmethod
     def score(self, values: Mapping[str, float]) -> tuple[float, ...]:
         """Return what ranks epochs, the highest best, from what `compute` returned."""
+        return (-values["loss"],)
 
     def report(self) -> dict[str, Any]:
         """Return what `compute` does and details, as plain data for `run.json`."""
@@ -160,13 +160,16 @@ class BaseTask(ABC):
         columns: names of the metrics that `history.csv`, the model file and every epoch record.
         labels: by metric name, how the terminal calls the few that it shows after each epoch.
         reserved: names that a user's own metrics cannot take.
-        output_kind: for messages: what the network is expected to return.
+        loss_label: how the plan calls the task's own loss.
+        schema_type: class of its schemas.
     """
 
     name: str
     columns: tuple[str, ...] = ("loss",)
     labels: Mapping[str, str] = {"loss": "loss"}
     reserved: tuple[str, ...] = ("loss", "images")
+    loss_label: str = "loss"
+    schema_type: type[Schema] = Schema
 
     # Data
 
@@ -210,27 +213,44 @@ class BaseTask(ABC):
         Raises:
             TypeError, ValueError: it is no schema of this task.
         """
-        return Schema.from_dict(plain)
+        return self.schema_type.from_dict(plain)
 
     def published_schema(self, backbone: Backbone, weights: Weights) -> Schema:
         """Return the schema of published weights, to use a network as it is.
 
         Raises:
-            UsageError: they come without a head, or their classes are not known.
+            UsageError: they come without a head, or their classes are not known; or the backbone
+                is another task's, whose head they have.
         """
+        if backbone.published.task != self.name:
+            message = f"{backbone.id} {weights.tag} is published for {backbone.published.task}"
+            raise UsageError(message, f"`zoo finetune {backbone.id}` gives it a head of your own")
         return Schema(published_classes(backbone, weights))
 
     def transform(self, preprocess: Preprocess) -> SampleTransform:
         """Return what makes tensors of an image and its target."""
         return SampleTransform(preprocess)
 
+    def example_data(self, preprocess: Preprocess, count: int, seed: int) -> ImageData:
+        """Return a few images of noise with targets, for the conformance kit.
+
+        Args:
+            preprocess: of a network; the images have its size and channels.
+            count: of the `train` split; `val` has one or more of the same.
+            seed: the same seed gives the same data.
+
+        Raises:
+            UsageError: the task has none, so that nothing of it can be checked.
+        """
+        hint = f"implement {type(self).__name__}.example_data"
+        raise UsageError(f"the task {self.name} has no example data", hint)
+
     # Network
 
-    @abstractmethod
     def read_output(
         self, output: Any, heads: Sequence[Head], training: bool, previous: int | None = None
     ) -> Outputs:
-        """Read what a network returned.
+        """Read what a network returned: one vector for each sample, unless a task extends this.
 
         Args:
             output: of the network.
@@ -242,6 +262,11 @@ class BaseTask(ABC):
         Raises:
             BrokenBackbone: it is not what a network of this task returns.
         """
+        if not isinstance(output, Tensor) or output.ndim != 2:
+            shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            message = f"the network returned {shape}, and {self.name} reads [samples, outputs]"
+            raise BrokenBackbone(message)
+        return Outputs(output)
 
     def combine_heads(
         self, outputs: Mapping[str, tuple[Head, Tensor]], size: tuple[int, int], training: bool
@@ -290,7 +315,7 @@ class BaseTask(ABC):
 
     def loss_name(self, criterion: Criterion | None) -> str:
         """Return how the plan calls what is minimised."""
-        return "loss" if criterion is None else name_of(criterion)
+        return self.loss_label if criterion is None else name_of(criterion)
 
     @abstractmethod
     def metric(
@@ -347,8 +372,11 @@ class BaseTask(ABC):
         """
 
     def prediction_lines(self, answer: Mapping[str, Any]) -> list[str]:
-        """Return what the terminal shows of one prediction."""
-        return [str(prediction) for prediction in answer["predictions"]]
+        """Return what the terminal shows of one prediction: a line for each mapping in it."""
+        return [
+            "  ".join(f"{v:.5g}" if isinstance(v, float) else str(v) for v in prediction.values())
+            for prediction in answer["predictions"]
+        ]
 
     def metric_line(self, values: Mapping[str, Any], chance: float | None) -> str:
         """Return one line about a split, for the terminal."""

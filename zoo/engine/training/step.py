@@ -97,7 +97,7 @@ class Step:
             if not self.checked:
                 task.check_outputs(outputs)
                 self.checked = True
-            loss = _sum(task.loss(outputs, targets[first:last], self.criterion))
+            loss = self._loss(outputs, targets[first:last])
             share = self.weight * (last - first) / len(targets)
             if share != 1:
                 loss = loss * share
@@ -110,6 +110,10 @@ class Step:
     def _forward(self, part: Any, last: bool) -> Outputs:
         """Run a micro-batch, which may be the last of its batch."""
         return self.source.forward(part)
+
+    def _loss(self, outputs: Outputs, targets: Tensor) -> Tensor:
+        """Return the loss of a micro-batch."""
+        return _sum(self.source.network.task.loss(outputs, targets, self.criterion))
 
     def _save(self) -> list[Tensor]:
         """Save the state of batch norm, and return that of the generators."""
