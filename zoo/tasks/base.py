@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
 from zoo.data.all_images import AllImages, open_all
 from zoo.data.dataset import SampleTransform
@@ -23,6 +24,7 @@ from zoo.data.schema import Schema
 from zoo.data.split import ImageData, Split
 from zoo.errors import BrokenPlugin, UsageError
 from zoo.models.plugin_errors import guard
+from zoo.options import Augmentation
 from zoo.spec import Backbone, Head, Preprocess, Task, Weights, resolve_target
 
 __all__ = [
@@ -224,6 +226,29 @@ class BaseTask(ABC):
         """Return what makes tensors of an image and its target."""
         return SampleTransform(preprocess)
 
+    def check_augmentation(self, augment: Augmentation | None, views: int | None) -> None:
+        """Refuse augmentations that targets cannot follow.
+
+        Args:
+            augment: that was asked for; None for none.
+            views: how many augmented views of an image are to be cached; None where not asked for.
+
+        Raises:
+            UsageError: names what is refused.
+        """
+        return None
+
+    def synthetic_data(self, images: Tensor, classes: int) -> ImageData:
+        """Return a data set of given images and made-up targets, for the conformance kit.
+
+        Args:
+            images: `[images, channels, height, width]` uint8; the first two are validated on too.
+            classes: how many.
+        """
+        labelled = TensorDataset(images, torch.arange(len(images)) % classes)
+        splits = {"train": labelled, "val": TensorDataset(*labelled[:2])}
+        return self.open_data(splits, classes=classes)
+
     # Network
 
     @abstractmethod
@@ -292,6 +317,13 @@ class BaseTask(ABC):
         """Return how the plan calls what is minimised."""
         return "loss" if criterion is None else name_of(criterion)
 
+    def count(self, targets: Tensor) -> int:
+        """Return how many items the loss of a batch is the mean over: its samples, or pixels.
+
+        A batch that is cut up has the gradient of the whole by this: each part counts by its share.
+        """
+        return len(targets)
+
     @abstractmethod
     def metric(
         self, schema: Schema, device: torch.device, further: UserMetrics | None = None
@@ -316,6 +348,10 @@ class BaseTask(ABC):
             transform: of the task.
         """
         return transform.collate(list(split.labels))
+
+    def target_bytes(self, preprocess: Preprocess) -> int:
+        """Return how many bytes `split_targets` takes for a sample."""
+        return 8
 
     def chance(self, schema: Schema) -> float | None:
         """Return what guessing scores; None where that means nothing."""

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
 
 from zoo.engine.features.hooks import HeadHooks
 from zoo.engine.plan.plan import Phase
@@ -106,10 +105,7 @@ def _features(network: Network, heads: list[str], images: Tensor) -> dict[bool, 
 def _train(network: Network, policy: str, images: int, lr: float) -> None:
     """Train one epoch of zoo's own loop on pictures of noise."""
     pictures = noise(images, network.preprocess, seed=2)
-    labels = torch.arange(images) % len(CLASSES)
-    whole = TensorDataset(pictures, labels)
-    some = TensorDataset(pictures[:BATCH], labels[:BATCH])
-    opened = network.task.open_data({"train": whole, "val": some}, classes=len(CLASSES))
+    opened = network.task.synthetic_data(pictures, len(CLASSES))
     splits = opened.splits
     data = PhaseData(splits["train"], splits["val"], opened.schema, seed=3, batch_size=BATCH)
     transform = network.task.transform(network.preprocess)

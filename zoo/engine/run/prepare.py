@@ -151,6 +151,7 @@ def _load(
     backbone = registry.get(name)
     task = load_task(registry.task(backbone.task))
     check_metric_names(options, task.reserved)
+    task.check_augmentation(options.augment, options.views)
     check_trainable(backbone)
     options.changes.placed(backbone)
     check_out(options)
