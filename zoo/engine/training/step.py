@@ -20,8 +20,9 @@ from zoo.tasks.base import Criterion, Outputs
 class Step:
     """Takes the steps of a phase.
 
-    The loss of a batch is the mean over its samples, however many micro-batches it goes through
-    the network in: each counts by its share of the samples. Batch norm sees one at a time.
+    The loss of a batch is the mean over what its task counts, samples or pixels, however many
+    micro-batches it goes through the network in: each counts by its share. Batch norm sees one at
+    a time.
 
     Args:
         source: runs the batches.
@@ -98,7 +99,10 @@ class Step:
                 task.check_outputs(outputs)
                 self.checked = True
             loss = self._loss(outputs, targets[first:last])
-            share = self.weight * (last - first) / len(targets)
+            counted, every = last - first, len(targets)
+            if not whole:
+                counted, every = task.count(targets[first:last]), max(task.count(targets), 1)
+            share = self.weight * counted / every
             if share != 1:
                 loss = loss * share
             loss.backward()
