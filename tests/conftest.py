@@ -38,8 +38,8 @@ def surroundings(monkeypatch, shared_cache, tmp_path_factory) -> None:
     """Keep tests away from the user's own cache, configuration and switches."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(shared_cache))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
-    # It would write into every run folder; its own tests have it on.
-    monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard")
+    # One would write into every run folder, the other is in every list; their own tests have them.
+    monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard,-regression")
     for variable in ("ZOO_STRICT", "ZOO_TRACE_HOOKS"):
         monkeypatch.delenv(variable, raising=False)
     reset_caches()

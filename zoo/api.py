@@ -16,6 +16,7 @@ from zoo.spec import Backbone, Preprocess
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from zoo.data.schema import Schema
     from zoo.data.transforms import Transform
     from zoo.engine.plan.options import Options
     from zoo.engine.plan.plan import Plan
@@ -215,7 +216,7 @@ def transform(of: Model | nn.Module | Backbone | Preprocess | str) -> Transform:
 def save(
     model: nn.Module,
     path: str | Path,
-    classes: Sequence[str],
+    classes: Sequence[str] | Schema,
     backbone: Backbone | str | None = None,
 ) -> Path:
     """Write a network that was trained in a loop of one's own as a model file.
@@ -225,14 +226,14 @@ def save(
     Args:
         model: the network.
         path: of the file, `something.safetensors`.
-        classes: names in the order of the logits.
+        classes: names in the order of the outputs, or the schema of a task with other targets.
         backbone: description or name, for a network that zoo did not build.
 
     Returns:
         The path.
 
     Raises:
-        UsageError: the names are not as many as the head has classes.
+        UsageError: the names are not as many as the head has outputs.
         EnvironmentProblem: the system refuses; what was there stays.
     """
     from zoo.engine.run.artifacts import save_module
@@ -264,7 +265,7 @@ def _options(given: dict[str, Any]) -> Options:
 
 
 def plan(name: str | Backbone, **options: Any) -> Plan:
-    """Return the plan of a training, touching nothing.
+    """Return the plan of a training: nothing is downloaded, written or trained.
 
     Args:
         name: id, bare name or alias, or a backbone of the registry.
@@ -273,12 +274,12 @@ def plan(name: str | Backbone, **options: Any) -> Plan:
     Raises:
         ZooError: something named in the options cannot be used.
     """
-    from zoo.engine.run.finetune import load as load_job
+    from zoo.engine.run.prepare import prepare
     from zoo.terminal import Progress
 
     progress = Progress(quiet=True)
-    asked = _options(options)
-    return load_job(_name(name), asked, load_registry(), progress, dry_run=True).plan
+    given = _options(options)
+    return prepare(_name(name), given, load_registry(), progress, dry_run=True).plan
 
 
 @documents_options
@@ -297,11 +298,11 @@ def finetune(name: str | Backbone, *, quiet: bool = True, **options: Any) -> Run
         TypeError: an option does not exist.
     """
     from zoo.engine.run.finetune import fit
-    from zoo.engine.run.finetune import load as load_job
+    from zoo.engine.run.prepare import prepare
     from zoo.terminal import Progress
 
-    job = load_job(_name(name), _options(options), load_registry(), Progress(quiet))
-    return Run(*fit(job))
+    result = fit(prepare(_name(name), _options(options), load_registry(), Progress(quiet)))
+    return Run(result.path, result.record)
 
 
 def load(path: str | Path, device: str = "auto", precision: str | None = None) -> Model:

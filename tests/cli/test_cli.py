@@ -275,7 +275,7 @@ def test_finetune_downloaded_weights_good_and_damaged(
 
 
 def test_dry_run_writes_nothing(cli, tmp_path):
-    code, out, _ = cli("finetune", "resnet18", "--classes", 10, "--dry-run")
+    code, out, _ = cli("finetune", "resnet18", "--data", EMBEDDED, "--classes", 10, "--dry-run")
     assert code == 0
     assert "to be downloaded" in out
     code, out, _ = cli("finetune", "lite0", "--recipe", "head-then-all", "--dry-run", "--json")

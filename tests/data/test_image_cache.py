@@ -9,7 +9,7 @@ from PIL import Image
 import zoo
 from zoo.data import image_cache
 from zoo.data.dataset import SampleTransform
-from zoo.data.image_cache import ImageCache, bytes_needed, where_kept
+from zoo.data.image_cache import ImageCache, bytes_needed, storage_location
 from zoo.data.loader import batch_bounds, load_batches
 from zoo.data.split import FileSplit
 
@@ -93,7 +93,7 @@ def test_the_file_of_a_cache_has_no_name(split, monkeypatch, tmp_path):
     monkeypatch.setattr(image_cache, "IN_MEMORY", 0)
     monkeypatch.setattr(image_cache, "LEFT_FREE", 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert where_kept(1000) == f"in a temporary file in {tmp_path / 'cache' / 'zoo'}"
+    assert storage_location(1000) == f"in a temporary file in {tmp_path / 'cache' / 'zoo'}"
     cache = ImageCache({"train": split}, SMALL)
     read(split, range(COUNT), cache.split(split, SMALL))
     assert list((tmp_path / "cache" / "zoo").iterdir()) == []
@@ -108,6 +108,6 @@ def test_images_for_another_network_are_not_these(split):
 
 def test_without_space_nothing_is_cached(split):
     far = bytes_needed(10**12, SMALL)
-    assert where_kept(far) is None
+    assert storage_location(far) is None
     with pytest.raises(zoo.EnvironmentProblem, match="no room for"):
         image_cache._in_file(far)

@@ -24,7 +24,7 @@ ADDRESS = "https://example.org/leafnet-00000000.pth"
 def workshop(workplace, tmp_path_factory, monkeypatch, capsys):
     # A cached family is keyed by distribution and version, which other tests install as well.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard,-timm")
+    monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard,-timm,-regression")
     runner = Workshop(workplace, monkeypatch, capsys)
     yield runner
     runner.forget()

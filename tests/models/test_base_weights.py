@@ -37,7 +37,7 @@ def test_random_weights():
             None,
         )
         assert (base.kwargs, base.preprocess) == (backbone.kwargs, backbone.preprocess)
-        assert base.license_reason == "random weights are nobody's"
+        assert base.license_reason == "not applicable: randomly initialised"
 
 
 def test_published_weights_before_and_after_loading():

@@ -245,7 +245,7 @@ def around():
     assert zoo.get("leaf/leafnet").origin == "plugin leaf (plugin-leaf 1.0)"
     assert own("wrap") == ["wrap/ashnet", "wrap/leafnet", "wrap/elmnet"]
     assert zoo.get("ashnet").origin == "plugin wrap (plugin-wrap 1.0)"
-    assert len(own("torchvision")) == 80
+    assert len(own("torchvision")) == 86
     assert zoo.get("timm/resnet18").source == "timm"
 
 
@@ -273,7 +273,7 @@ def test_a_wrapper_that_fails_leaves_what_others_register(install, caplog, body,
     )
     with caplog.at_level(logging.WARNING, "zoo"):
         assert own("leaf") == ["leaf/leafnet", "leaf/oaknet"]
-    assert len(own("torchvision")) == 80
+    assert len(own("torchvision")) == 86
     assert record("wrap").status == "failed"
     assert said in record("wrap").error
     assert [m for m in caplog.messages if "'wrap'" in m] == caplog.messages

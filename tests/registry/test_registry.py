@@ -98,7 +98,7 @@ def test_filters():
     ids = [b.id for b in zoo.list_backbones("resnet18")]
     assert ids == ["torchvision/resnet18", "timm/resnet18"]
     assert all(b.id.startswith("timm/vit") for b in zoo.list_backbones("timm/vit*"))
-    assert len(zoo.list_backbones(source="torchvision")) == 80
+    assert len(zoo.list_backbones(source="torchvision")) == 86
     assert all(not b.weights for b in zoo.list_backbones(pretrained=False))
     assert zoo.list_backbones(task="text-classification") == []
     with pytest.raises(zoo.UsageError, match="did you mean timm"):
@@ -107,7 +107,7 @@ def test_filters():
 
 def test_all_built_in_backbones_are_there():
     registry = load_registry()
-    assert len(registry.sources["torchvision"]) == 80
+    assert len(registry.sources["torchvision"]) == 86
     assert len(registry.sources["timm"]) == 1371
     assert len({backbone.id for backbone in registry}) == len(registry)
 

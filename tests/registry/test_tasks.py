@@ -11,6 +11,8 @@ import zoo
 from zoo.registry.registry import load_registry
 from zoo.testing.fixtures import reset_caches
 
+BUILT_IN = ("image-classification", "semantic-segmentation")
+
 TASKS = """
     import zoo
 
@@ -40,13 +42,13 @@ def test_the_built_in_task():
     task = load_registry().task("image-classification")
     assert (task.source, task.plugin) == ("tasks", "tasks")
     assert task.origin == f"plugin tasks (zoo-registry {zoo.__version__})"
-    assert list(load_registry().tasks) == ["image-classification"]
+    assert list(load_registry().tasks) == [*BUILT_IN]
 
 
 def test_a_plugin_brings_a_task(install):
     install("leaf", plugin("leaf-counting", "leaf-area"))
     registry = load_registry()
-    assert list(registry.tasks) == ["image-classification", "leaf-counting", "leaf-area"]
+    assert list(registry.tasks) == [*BUILT_IN, "leaf-counting", "leaf-area"]
     task = registry.task("leaf-counting")
     assert (task.source, task.origin) == ("leaf", "plugin leaf (plugin-leaf 1.0)")
     assert task.target == "leafnet.counting:Leaves"
@@ -72,7 +74,7 @@ def test_one_that_is_wrong_breaks_its_plugin_whole(install, caplog, source, said
     install("bad", source)
     install("leaf", plugin("leaf-counting"))
     with caplog.at_level(logging.WARNING, "zoo"):
-        assert list(load_registry().tasks) == ["image-classification", "leaf-counting"]
+        assert list(load_registry().tasks) == [*BUILT_IN, "leaf-counting"]
     assert record("bad").status == "failed"
     assert (said in record("bad").error, record("bad").backbones) == (True, ())
     assert len(caplog.messages) == 1
@@ -121,7 +123,7 @@ def test_a_wrapper_around_tasks(install):
         """,
     )
     assert [(t.name, t.source) for t in load_registry().tasks.values()] == [
-        ("image-classification", "tasks"),
+        *((name, "tasks") for name in BUILT_IN),
         ("leaf-counting", "leaf"),
         ("leaf-area", "wrap"),
     ]
@@ -166,13 +168,13 @@ def test_plugins_lists_them(cli, install):
     install("leaf", plugin("leaf-counting", "leaf-area"))
     described = {p["name"]: p for p in json.loads(cli("plugins", "--json")[1])}
     assert described["leaf"]["tasks"] == ["leaf-counting", "leaf-area"]
-    assert described["tasks"]["tasks"] == ["image-classification"]
+    assert described["tasks"]["tasks"] == [*BUILT_IN]
     assert (described["tasks"]["backbones"], described["timm"]["tasks"]) == (0, [])
     reset_caches()
     (row,) = (line for line in cli("plugins")[1].splitlines() if line.startswith("leaf "))
     assert "leaf-counting, leaf-area" in row
     shown = cli("plugins", "show", "tasks")[1].splitlines()
-    assert "tasks       image-classification" in shown
+    assert "tasks       image-classification, semantic-segmentation" in shown
     assert "hooks       zoo_register_tasks" in shown
     assert "backbones   0" in shown
     assert not [line for line in cli("plugins", "show", "timm")[1].splitlines() if "tasks" in line]

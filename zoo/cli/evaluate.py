@@ -40,13 +40,16 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Evaluate MODEL, a model file or a run folder, on a data set.
+    """Evaluate MODEL on a data set.
 
-    Classes are matched by name. In a confusion matrix, rows are true and columns predicted classes.
+    MODEL is a model file, a run folder, or the name of a backbone, which is evaluated with its
+    published weights. Classes are matched by name. In a confusion matrix, rows are true and columns
+    predicted classes.
     """
-    from zoo.inference.loading import load_model
+    from zoo.inference.loading import load_model, load_pretrained, model_file_at
 
-    loaded = load_model(model, settings.registry(), device)
+    open_model = load_model if model_file_at(model) else load_pretrained
+    loaded = open_model(model, settings.registry(), device=device)
     metrics = loaded.evaluate(data, split, batch_size, workers, bad_images)
     if as_json:
         print_json(metrics)

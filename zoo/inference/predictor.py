@@ -153,8 +153,7 @@ class Predictor:
 
         Returns:
             `split`, `images`, `loss`, what else the task's metric reports, and `bad_images` by
-            path. Classification: `top1` and `top5` in 0..1, `per_class`, `confusion` (row: true
-            class).
+            path.
 
         Raises:
             DataError: the data cannot be used, has a class that the model has not, or holds an

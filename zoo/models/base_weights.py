@@ -75,7 +75,7 @@ class BaseWeights:
     def license_reason(self) -> str:
         """Where the licence is from, or why there is none."""
         if self.random:
-            return "random weights are nobody's"
+            return "not applicable: randomly initialised"
         return "of these weights" if self.license else "none is stated; ask their publisher"
 
     def to_dict(self) -> dict[str, Any]:

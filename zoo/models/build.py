@@ -29,10 +29,12 @@ from zoo.seeding import seed_torch
 from zoo.spec import Backbone, Weights
 
 
-def _load_published(model: nn.Module, backbone: Backbone, base: BaseWeights) -> BaseWeights:
+def _load_published(
+    model: nn.Module, backbone: Backbone, base: BaseWeights, local: bool
+) -> BaseWeights:
     weights = base.published
     assert weights is not None
-    file = fetch(backbone, weights)
+    file = fetch(backbone, weights, local)
     _widen(model, backbone, weights, file.tensors)
     try:
         result = load_state(model, file.tensors, strict=False)
@@ -107,6 +109,7 @@ def build(
     classes: int | None = None,
     seed: int | None = None,
     head: HeadSpec = PLAIN,
+    dry_run: bool = False,
 ) -> nn.Module:
     """Build a network on its weights, replace its heads, and record how it was made.
 
@@ -117,10 +120,12 @@ def build(
         classes: width of the new heads; None leaves the published ones.
         seed: makes random weights and new heads a function of it; None leaves torch's generator.
         head: what replaces the main head.
+        dry_run: neither download weights nor write to the cache, and warn of no licence.
 
     Raises:
         UsageError: the head cannot be had, or the backbone cannot be fine-tuned and `classes` is
             given.
+        NotLocal: `dry_run`, and published weights must be downloaded or converted first.
         WeightsError: the weights cannot be reached or are refused.
         BrokenBackbone: it does not build, or is not what its adapter says.
     """
@@ -130,7 +135,7 @@ def build(
     seed_torch(seed)
     model = build_network(backbone, base.kwargs)
     if base.kind == "published":
-        base = _load_published(model, backbone, base)
+        base = _load_published(model, backbone, base, dry_run)
     # Again, since converting weights for the first time may have drawn numbers in between.
     seed_torch(seed)
     own = base.kind == "file"
@@ -147,7 +152,8 @@ def build(
     subject = f"{base.path} is trained from weights"
     if base.kind == "published":
         subject = f"weights {base.tag} of {backbone.id} are"
-    warn_license_once(base.license, subject)
+    if not dry_run:
+        warn_license_once(base.license, subject)
     return model
 
 

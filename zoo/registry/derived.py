@@ -24,6 +24,7 @@ ENTRY: Kinds = {
     "head": (str,),
     "heads": (list,),
     "preprocess": (dict,),
+    "task": (str,),
 }
 WEIGHTS: Kinds = {
     "tag": (str,),
@@ -88,6 +89,7 @@ class Entry:
         preprocess: laid over the base's.
         license: of its default weights, where they state none themselves; for the base's weights
             it stands above what the base says.
+        task: that it is trained for, its head replaced; None for the base's.
     """
 
     id: str
@@ -97,6 +99,7 @@ class Entry:
     weights: tuple[Stated, ...] | None = None
     preprocess: Mapping[str, Any] | None = None
     license: str | None = None
+    task: str | None = None
 
     @property
     def source(self) -> str:
@@ -134,6 +137,7 @@ class Entry:
                 weights=weights,
                 license=self.license or (base.license if self.weights is None else None),
                 params=base.params if same_width else None,
+                task=self.task or base.task,
                 source=self.source,
                 origin=f"{self.file.where('backbones', self.id)}, extending {base.id}",
                 extends=base,
@@ -272,6 +276,7 @@ def _read_entry(file: TomlFile, id: str, table: Any) -> Entry:
         weights=_read_all_weights(file, keys, table),
         preprocess=_read_preprocess(file, (*keys, "preprocess"), table),
         license=table.get("license"),
+        task=table.get("task"),
     )
 
 

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 import zoo
 from zoo.engine.plan.options import Options
-from zoo.models.build_options import Changes
+from zoo.models.build_options import BuildOptions
 from zoo.options import Augmentation, HeadSpec, Policy, Schedule
 from zoo.tasks.base import name_of
 from zoo.tasks.classification.task import ImageClassification
@@ -147,11 +147,11 @@ def test_options_are_values_once_they_are_made():
     assert options.lr == (1e-3,)
     assert options.schedule == Schedule("step")
     assert options.augment == Augmentation((("flip", 0.5),))
-    assert options.changes == Changes(None, 1, HeadSpec((8,), at="classifier.6"))
+    assert options.changes == BuildOptions(None, 1, HeadSpec((8,), at="classifier.6"))
     assert options.weights == "w.safetensors"
     assert replace(options) == options
     assert replace(options, seed=3).changes == options.changes
-    assert Options().changes == Changes()
+    assert Options().changes == BuildOptions()
     assert Options(head=HeadSpec((8,), at="fc")).changes.head.at == "fc"
     with pytest.raises(zoo.UsageError, match="--head is for fc, and --head-at is classifier"):
         Options(head=HeadSpec((8,), at="fc"), head_at="classifier")

@@ -20,15 +20,17 @@ from zoo.options import Policy, Schedule
 from zoo.tasks.classification.task import ImageClassification
 
 TASK = ImageClassification()
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, needs_cuda])]
 CPU = torch.device("cpu")
 
 
-def network_of(backbone, seed):
+def network_of(backbone, seed, device=CPU):
     torch.manual_seed(seed)
     module = zoo.get(backbone).build(classes=3)
     made = how_made(module)
     freeze(module, policy="all")
-    return Network(module, made.backbone.heads, made.preprocess, CPU, "fp32", TASK)
+    return Network(module, made.backbone.heads, made.preprocess, device, "fp32", TASK)
 
 
 def train(network, pictures, optimizer, metrics=None):
@@ -36,7 +38,7 @@ def train(network, pictures, optimizer, metrics=None):
     opened = TASK.open_data(pictures)
     splits = opened.splits
     data = PhaseData(splits["train"], splits["val"], opened.schema, 3, 8, metrics=metrics)
-    reader = ImageReader(TASK.transform(network.preprocess), CPU, 8)
+    reader = ImageReader(TASK.transform(network.preprocess), network.device, 8)
     phase = Phase("all", Policy("all"), 2, optimizer, 0.01, 0.9, 0.01, Schedule("cosine"), False)
     names = list(network.module.state_dict())
     state = TrainState(8, phase=1, earlier_epochs=4)
@@ -46,23 +48,25 @@ def train(network, pictures, optimizer, metrics=None):
     return state, names, opened.schema
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_state_survives_safetensors_and_json(tinynet, pictures, optimizer):
+def test_state_survives_safetensors_and_json(tinynet, pictures, optimizer, device):
+    device = torch.device(device)
     metrics = {"largest": lambda logits, labels: logits.max()}
-    network = network_of(tinynet, 0)
+    network = network_of(tinynet, 0, device)
     state, names, schema = train(network, pictures, optimizer, metrics)
     tensors, plain = state.state_dict(network.module, names)
-    expected = torch.rand(5)
+    expected = torch.rand(5, device=device)
 
     loaded = safetensors.torch.load(safetensors.torch.save(tensors))
-    other = network_of(tinynet, 1)
+    other = network_of(tinynet, 1, device)
     parameters = [p for p in other.module.parameters() if p.requires_grad]
     fresh = make_optimizer(optimizer, parameters, 0.5, 0.0, 0.0)
     again = TrainState(1)
     plain = json.loads(json.dumps(plain, allow_nan=False))
-    again.load_state_dict(loaded, plain, other.module, fresh, TASK.metric(schema, CPU, metrics))
+    again.load_state_dict(loaded, plain, other.module, fresh, TASK.metric(schema, device, metrics))
 
-    assert torch.equal(torch.rand(5), expected)
+    assert torch.equal(torch.rand(5, device=device), expected)
     assert (again.phase, again.epoch, again.step, again.total_epoch) == (1, 2, 2, 6)
     assert again.history == state.history
     assert len(again.history) == 2
@@ -82,7 +86,7 @@ def test_state_survives_safetensors_and_json(tinynet, pictures, optimizer):
         current.optimizer.zero_grad()
         images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
         outputs = net.forward(images, training=True)
-        sum(TASK.loss(outputs, torch.arange(4) % 3).values()).backward()
+        sum(TASK.loss(outputs, torch.arange(4, device=device) % 3).values()).backward()
         current.optimizer.step()
     for name, tensor in network.module.state_dict().items():
         assert torch.equal(tensor, other.module.state_dict()[name]), name

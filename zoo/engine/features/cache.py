@@ -34,6 +34,8 @@ CPU_BATCH, GPU_BATCH = 32, 256
 MEMORY_LIMIT = 4 << 30
 # Up to this much is copied to the device; larger feature sets are read from the store.
 LOAD_LIMIT = 256 << 20
+# Targets are in memory, and on the device.
+TARGET_LIMIT = 1 << 30
 DIGEST_CHUNK = 256
 
 Rounds = Iterator[Batch | None]
@@ -134,11 +136,12 @@ class FeatureCache:
         # The input of an auxiliary head arrives in training mode only.
         self.training = any(head.role == "aux" for head in network.heads)
 
-    def incompatibility(self, split: Split) -> str | None:
+    def incompatibility(self, split: Split, images: int | None = None) -> str | None:
         """Return why heads cannot train on features; checked once per network and kind of head.
 
         Args:
             split: whose first images it is checked on.
+            images: on how many; None for a batch.
 
         Raises:
             DataError: no image of it can be read.
@@ -146,7 +149,8 @@ class FeatureCache:
         heads = [type(self.network.module.get_submodule(p)).__name__ for p in self.network.paths]
         kind = canonical_json([heads, how_made(self.network.module).new_head.to_dict()])
         if kind not in self.store.checks:
-            first = next(self.reader.read(split, range(min(len(split), self.batch))), None)
+            count = min(len(split), images or self.batch)
+            first = next(self.reader.read(split, range(count)), None)
             if first is None:
                 raise DataError(f"no image of the {split.name} split can be read")
             reason, features = check_head_equivalence(self.network, first.inputs)
@@ -156,20 +160,25 @@ class FeatureCache:
         return self.store.checks[kind]
 
     def storage_shortfall(self, images: int) -> str | None:
-        """Return why features of so many more images cannot be stored; None where they can.
-
-        Where the disk is too small, the store moves into memory if they fit there.
-        """
+        """Return why features of so many images cannot be stored; None where they can."""
+        task, preprocess = self.network.task, self.network.preprocess
+        if (targets := images * task.target_bytes(preprocess)) > TARGET_LIMIT:
+            return f"targets of {images:,} images take {targets >> 20:,} MiB of memory"
         size = images * self.store.row_bytes
-        if self.store.path is not None:
-            free = shutil.disk_usage(self.store.path).free
-            if size < free:
-                return None
-            reason = f"{free >> 20:,} MiB are free in {self.store.path.parent}"
-            self.store.spill_to_memory(reason)
-        if size <= MEMORY_LIMIT:
+        if size <= MEMORY_LIMIT or self.disk_shortfall(images) is None:
             return None
         return f"features of {images:,} images take {size >> 30:,} GiB, more than there is room for"
+
+    def disk_shortfall(self, images: int) -> str | None:
+        """Return why features of so many images do not fit on the disk; None where they do."""
+        folder = self.store.path
+        if folder is None:
+            return self.store.problem or "the store is in memory"
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        free = shutil.disk_usage(there).free
+        if images * self.store.row_bytes < free:
+            return None
+        return f"{free >> 20:,} MiB are free in {folder.parent}"
 
     def compute(self, split: Split, draws: Sequence[Draw | None] = (None,)) -> FeatureSet | None:
         """Return the features of a split, computing those that the store lacks.

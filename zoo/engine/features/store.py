@@ -92,10 +92,14 @@ class FeatureStore:
         name: a digest of all that decides what the features are, pictures apart; None for a shelf
             in memory, of which nothing is left.
         about: what a person wants to know of it.
+        read_only: read the description alone, write nothing, and contain no features.
     """
 
-    def __init__(self, name: str | None, about: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, name: str | None, about: Mapping[str, Any] | None = None, read_only: bool = False
+    ) -> None:
         self.path = features_dir() / name if name else None
+        self.read_only = read_only
         self.about = dict(about or {})
         self.columns: tuple[Column, ...] = ()
         self.checks: dict[str, str | None] = {}
@@ -118,7 +122,9 @@ class FeatureStore:
         return _record(self.columns).itemsize + DIGEST if self.columns else 0
 
     def __enter__(self) -> FeatureStore:
-        if self.path is not None:
+        if self.path is not None and self.read_only:
+            self._read_description(self.path)
+        elif self.path is not None:
             try:
                 self._clean(self.path)
                 self._stack.enter_context(locked(self.path))
@@ -150,13 +156,16 @@ class FeatureStore:
             for left in [*path.glob(f"*{PART}")] if free else []:
                 left.unlink(missing_ok=True)
 
-    def _open(self, path: Path) -> None:
-        said = read_store(path)
-        self.checks = dict(said.get("proofs", {}))
+    def _read_description(self, path: Path) -> None:
+        stored = read_store(path)
+        self.checks = dict(stored.get("proofs", {}))
         self.columns = tuple(
             Column(each["path"], each["dtype"], tuple(each["shape"]))
-            for each in said.get("columns", ())
+            for each in stored.get("columns", ())
         )
+
+    def _open(self, path: Path) -> None:
+        self._read_description(path)
         with contextlib.suppress(OSError):
             os.utime(path / SHELF)  # so that it counts as used
         for index in sorted(path.glob(f"*{INDEX}")) if self.columns else []:
@@ -266,7 +275,7 @@ class FeatureStore:
         self._describe()
 
     def _describe(self) -> None:
-        if self.path is None:
+        if self.path is None or self.read_only:
             return
         columns = [
             {"path": each.path, "dtype": each.dtype, "shape": list(each.shape)}

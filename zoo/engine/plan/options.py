@@ -9,7 +9,7 @@ from typing import Any
 
 from zoo.data.split import ImageData
 from zoo.errors import DataError, UsageError
-from zoo.models.build_options import Changes
+from zoo.models.build_options import BuildOptions
 from zoo.options import OPTIONS, Augmentation, HeadSpec, Policy, Schedule
 from zoo.options.option import raise_together
 
@@ -66,7 +66,7 @@ class Options:
     cache_images: bool | None = None
     micro_batch_size: int | None = None
     out: str | Path | None = None
-    changes: Changes = field(init=False, compare=False, repr=False)
+    changes: BuildOptions = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         faults: dict[str, UsageError] = {}
@@ -79,7 +79,7 @@ class Options:
         raise_together([*faults.values(), *_contradictions(self, faults), *_wrong_functions(self)])
         head = self.head or HeadSpec()
         head = replace(head, at=self.head_at or head.at)
-        changes = Changes(self.input_size, self.in_chans, head)
+        changes = BuildOptions(self.input_size, self.in_chans, head)
         object.__setattr__(self, "changes", changes)
 
 
@@ -139,8 +139,12 @@ def check_classes(options: Options, data: ImageData) -> None:
 
     Raises:
         DataError: names the classes that there are.
+        UsageError: its targets are no classes.
     """
     found = len(data.classes)
+    if options.classes is not None and not found:
+        message = f"--classes {options.classes}, but the targets of {data.name} are no classes"
+        raise UsageError(message, "leave it out")
     if options.classes is not None and options.classes != found:
         some = ", ".join(data.classes[:10]) + (", ..." if found > 10 else "")
         message = f"--classes {options.classes}, but {data.name} has {found} classes: {some}"

@@ -18,7 +18,7 @@ from torch import nn
 from zoo import __version__
 from zoo.data.schema import Schema
 from zoo.engine.plan.plan import Plan
-from zoo.engine.run.prepare import Job
+from zoo.engine.run.prepare import Prepared
 from zoo.engine.runtime.network import Network
 from zoo.engine.training.state import TrainState
 from zoo.errors import UsageError
@@ -36,18 +36,18 @@ def _versions() -> dict[str, str]:
     return {"zoo": __version__, **library_versions("torch", "torchvision", "timm")}
 
 
-def _card(job: Job, metrics: dict[str, Any]) -> ModelCard:
-    plan = job.plan
-    columns = (*job.task.columns, *(job.options.metrics or ()))
+def _card(prepared: Prepared, network: Network, metrics: dict[str, Any]) -> ModelCard:
+    plan = prepared.plan
+    columns = (*prepared.task.columns, *(prepared.options.metrics or ()))
     short = {name: {k: m[k] for k in columns if k in m} for name, m in metrics.items()}
     return ModelCard(
         backbone=plan.backbone,
         kwargs=plan.kwargs,
-        heads=job.backbone.heads,
+        heads=prepared.backbone.heads,
         task=plan.task,
-        schema=job.data.schema.to_dict(),
+        schema=prepared.data.schema.to_dict(),
         preprocess=plan.preprocess,
-        precision=plan.precision,
+        precision=network.precision,
         settings={
             "recipe": plan.recipe,
             "augment": str(plan.augment or "none"),
@@ -64,9 +64,9 @@ def _card(job: Job, metrics: dict[str, Any]) -> ModelCard:
         },
         data={"fingerprint": plan.data["fingerprint"], "images": plan.data["images"]},
         metrics=short,
-        base=_base(job.base),
+        base=_base(prepared.base),
         versions=_versions(),
-        new_head=job.options.changes.head.to_dict(),
+        new_head=prepared.options.changes.head.to_dict(),
     )
 
 
@@ -103,38 +103,44 @@ def _environment(plan: Plan) -> dict[str, Any]:
 
 
 def save_module(
-    module: nn.Module, path: Path, classes: Sequence[str], made: Provenance, precision: str = "fp32"
+    module: nn.Module,
+    path: Path,
+    classes: Sequence[str] | Schema,
+    made: Provenance,
+    precision: str = "fp32",
 ) -> str:
     """Write a network that was trained elsewhere as a model file, and return its sha256.
 
     Args:
         module: the network.
         path: of the file.
-        classes: names in the order of the logits.
+        classes: names in the order of the outputs, or the schema of a task with other targets.
         made: how it was made.
         precision: that predictions are to use.
 
     Raises:
-        UsageError: there are not as many names as the head has classes, or the file's name does
+        UsageError: there are not as many names as the head has outputs, or the file's name does
             not say what it is.
         EnvironmentProblem: the system refuses; what was there stays.
     """
     if path.suffix != ".safetensors":
         hint = f"write {path.with_suffix('.safetensors').name}"
         raise UsageError(f"a model file cannot be named {path.name}", hint)
-    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-        raise UsageError("the classes are not names", "give a list of text")
+    schema = classes if isinstance(classes, Schema) else _named_classes(classes)
     if not made.backbone.heads:
-        raise UsageError(f"{made.backbone.id} has no head, and so no classes to predict")
+        raise UsageError(f"{made.backbone.id} has no head, and so nothing to predict")
     head = made.backbone.heads[0]
     wide = head_classes(module.get_submodule(resolve_head(module, head.path)))
-    if wide != len(classes) or len(set(classes)) != len(classes):
-        message = f"{len(classes)} classes are named, and the head {head.path} ends in {wide}"
-        raise UsageError(message, "give each class one name, in the order of the logits")
+    if wide != schema.outputs or len(set(schema.classes)) != len(schema.classes):
+        what = f"{len(schema.classes)} classes are named"
+        if not schema.classes:
+            what = f"the schema has {schema.outputs} outputs"
+        message = f"{what}, and the head {head.path} ends in {wide}"
+        raise UsageError(message, "give each class one name, in the order of the outputs")
     card = ModelCard(
         backbone=made.backbone.id,
         task=made.backbone.task,
-        schema=Schema(tuple(classes)).to_dict(),
+        schema=schema.to_dict(),
         kwargs=made.kwargs,
         heads=made.backbone.heads,
         preprocess=made.preprocess,
@@ -146,12 +152,23 @@ def save_module(
     return write_model(path, module.state_dict(), card)
 
 
+def _named_classes(classes: Sequence[str]) -> Schema:
+    """Return the schema of named classes.
+
+    Raises:
+        UsageError: they are no names.
+    """
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise UsageError("the classes are not names", "give a list of text")
+    return Schema(tuple(classes))
+
+
 def _base(base: BaseWeights) -> dict[str, Any]:
     return {name: value for name, value in base.to_dict().items() if name != "left_out"}
 
 
 def save(
-    job: Job,
+    prepared: Prepared,
     network: Network,
     state: TrainState,
     folder: Path,
@@ -164,15 +181,15 @@ def save(
     Raises:
         EnvironmentProblem: the system refuses.
     """
-    columns = (*job.task.columns, *(job.options.metrics or ()))
+    columns = (*prepared.task.columns, *(prepared.options.metrics or ()))
     write_bytes(folder / HISTORY, _history_csv(state.history, columns))
-    card = _card(job, metrics)
+    card = _card(prepared, network, metrics)
     digest = write_model(folder / MODEL, network.module.state_dict(), card)
     run = {
-        "backbone": job.plan.backbone,
-        "task": job.plan.task,
-        "demonstration": job.plan.demonstration,
-        "chance": job.task.chance(job.data.schema),
+        "backbone": prepared.plan.backbone,
+        "task": prepared.plan.task,
+        "demonstration": prepared.plan.demonstration,
+        "chance": prepared.task.chance(prepared.data.schema),
         "model": MODEL,
         "sha256": digest,
         "metrics": metrics,
@@ -180,11 +197,11 @@ def save(
         "images_per_second": network.forwards / seconds,
         "backbone_forwards": network.forwards,
         "probe": state.probe,
-        "plan": job.plan.to_dict(),
+        "plan": prepared.plan.to_dict(),
         "adjustments": [asdict(each) for each in state.adjustments],
         "bad_images": bad,
-        "base": job.base.to_dict(),
-        "environment": _environment(job.plan),
+        "base": prepared.base.to_dict(),
+        "environment": _environment(prepared.plan),
     }
     text = json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False)
     # A path that is not valid text is shown with its bytes escaped.

@@ -44,16 +44,14 @@ def train(
     module, task = network.module, network.task
     if isinstance(criterion, torch.nn.Module):
         criterion = criterion.to(network.device)
-    for number in range(len(factory.plan.phases)):
+    for number, phase in enumerate(factory.plan.phases):
         state.start_phase(number)
         if best.tensors is not None:
             load_state(module, best.tensors, strict=False)
-        policy = factory.plan.phases[number].policy
-        freeze(module, policy=policy)
-        selection = select(module, network.heads, policy)
+        freeze(module, policy=phase.policy)
+        selection = select(module, network.heads, phase.policy)
         names = [name for name in module.state_dict() if selection.trains(name)]
-        source = factory.create(factory.plan.phases[number], number)
-        phase = factory.plan.phases[number]
+        source = factory.create(phase)
         best.extend(module, names)
         if source is not None:
             context = PhaseContext(
