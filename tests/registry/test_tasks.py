@@ -136,7 +136,7 @@ def test_an_unknown_task_is_one_line(install):
         load_registry(["timm"]).task("depth")
     said = str(caught.value)
     assert said.startswith("no plugin registers the task 'depth' ")
-    assert "switched off: timm, tensorboard; failed: bad" in said
+    assert "switched off: timm, regression, tensorboard; failed: bad" in said
     assert "image-classification by plugin tasks (zoo-registry" in said
     assert "leaf-counting by plugin leaf (plugin-leaf 1.0)" in said
     assert "\n" not in said
