@@ -241,7 +241,8 @@ class ModelCard:
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the network's outputs; empty for a task without classes."""
-        return tuple(self.schema.get("classes", ()))
+        classes = self.schema.get("classes", ()) if isinstance(self.schema, dict) else ()
+        return tuple(classes)
 
     @property
     def base_license(self) -> str | None:

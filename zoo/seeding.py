@@ -2,6 +2,7 @@
 
 Nothing here depends on the number of workers, on the order in which images are read, or on what
 was drawn before, so a training draws the same numbers however it is spread and wherever it resumes.
+torch and numpy are imported where they draw: indexing a data set needs neither.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # The golden ratio in 64 bits (Knuth, The Art of Computer Programming 3, 6.4): spreads ranks evenly.
 RANK_STEP = 0x9E3779B97F4A7C15
@@ -21,6 +23,8 @@ RANK_STEP = 0x9E3779B97F4A7C15
 def seed_torch(seed: int | None) -> None:
     """Seed torch's global generators; None leaves them as they are."""
     if seed is not None:
+        import torch
+
         torch.manual_seed(seed)
 
 
@@ -37,6 +41,8 @@ def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
 
 def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
     """Return the positions of `count` samples, shuffled as a function of seed and epoch."""
+    import numpy as np
+
     sequence = np.random.SeedSequence(seed, spawn_key=(epoch,))
     order: list[int] = np.random.Generator(np.random.PCG64(sequence)).permutation(count).tolist()
     return order
@@ -50,6 +56,9 @@ def seeded(seed: int, *key: int) -> Iterator[None]:
         seed: of the training.
         key: what is drawn for, such as epoch and index.
     """
+    import numpy as np
+    import torch
+
     sequence = np.random.SeedSequence(seed, spawn_key=key)
     generator = torch.default_generator
     before = generator.get_state()
@@ -60,8 +69,10 @@ def seeded(seed: int, *key: int) -> Iterator[None]:
         generator.set_state(before)
 
 
-def shuffled(count: int, seed: int) -> torch.Tensor:
+def shuffled(count: int, seed: int) -> Tensor:
     """Return a permutation `[count]` int64 from a generator of its own."""
+    import torch
+
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 

@@ -48,7 +48,7 @@ def same(one, two) -> bool:
     return len(one) == len(two) and all(
         torch.equal(a.inputs, b.inputs)
         and a.inputs.stride() == b.inputs.stride()
-        and torch.equal(a.labels, b.labels)
+        and torch.equal(a.targets, b.targets)
         and torch.equal(a.indices, b.indices)
         and a.bad == b.bad
         for a, b in zip(one, two, strict=True)

@@ -68,6 +68,6 @@ def test_what_is_no_picture_is_refused(picture, said):
 
 def test_a_picture_has_three_channels_or_one():
     grey = zoo.Preprocess(size=16, mean=(0.5,), std=(0.5,))
-    assert prepare_image(PATH, grey).shape == (1, 16, 16)
+    assert prepare_image(PATH, grey).pixels.shape == (1, 16, 16)
     with pytest.raises(zoo.DataError, match="3 channels, and the network sees 5"):
         prepare_image(PATH, zoo.Preprocess(size=16, mean=(0.5,) * 5, std=(0.5,) * 5))

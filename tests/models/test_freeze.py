@@ -10,13 +10,12 @@ from zoo.models.heads import resolve_head
 from zoo.models.stages import find_stages
 from zoo.tasks.classification.outputs import classification_loss, read_output
 
-# One of each torchvision family, the smallest; at the smallest size that it takes.
+# One of each torchvision architecture, the smallest; at the smallest size that it takes.
 FAMILIES = {
     "alexnet": 64,
     "convnext_tiny": 32,
     "densenet121": 32,
     "efficientnet_b0": 32,
-    "efficientnet_v2_s": 32,
     "googlenet": 64,
     "inception_v3": 299,
     "maxvit_t": 224,
@@ -25,14 +24,12 @@ FAMILIES = {
     "mobilenet_v3_small": 32,
     "regnet_x_400mf": 32,
     "resnet18": 32,
-    "resnext50_32x4d": 32,
     "shufflenet_v2_x0_5": 32,
     "squeezenet1_1": 64,
     "swin_t": 32,
     "swin_v2_t": 64,
     "vgg11_bn": 32,
     "vit_b_16": 224,
-    "wide_resnet50_2": 32,
 }
 
 
@@ -61,6 +58,8 @@ def same(one, other):
 
 def settle(model, size):
     """Give random weights the batch-norm statistics of some pictures, or features are absurd."""
+    if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+        return
     model.train()
     with torch.no_grad():
         for _ in range(3):
@@ -75,7 +74,7 @@ def test_head_policy_changes_the_heads_only(name):
     settle(model, size)
     parameters = zoo.freeze(model, backbone, "head")
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    train_steps(model, backbone, size)
+    train_steps(model, backbone, size, steps=2)
     leaves = [resolve_head(model, head.path) for head in backbone.heads]
     in_heads = {n for n, _ in model.named_parameters() if n.rpartition(".")[0] in leaves}
     assert changed(before, model) == in_heads

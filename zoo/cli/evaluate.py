@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from zoo.cli.group import Settings, ZooCommand
+from zoo.cli.group import ComputingCommand, Settings
 from zoo.cli.output import print_json, print_line, print_table
 from zoo.terminal import say
 
 
-@click.command(cls=ZooCommand, name="evaluate")
+@click.command(cls=ComputingCommand, name="evaluate")
 @click.argument("model")
 @click.option(
     "--data",

@@ -6,15 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from PIL import Image
-from torch import Tensor
 
 from zoo.data.decode import DecodedImage, decode, decode_reduced, read_bytes
 from zoo.data.schema import Schema
 from zoo.errors import DataError
 from zoo.seeding import draw_by_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # What a person may call a split.
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}

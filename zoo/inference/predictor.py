@@ -12,7 +12,6 @@ from torch import nn
 from zoo.data.images import as_many, name_of, prepare_image
 from zoo.data.split import SPLITS, Split
 from zoo.engine.features.extract import extract_features
-from zoo.engine.runtime.allocator import reused_memory
 from zoo.engine.runtime.device import memory_errors
 from zoo.engine.runtime.evaluate import evaluate_split
 from zoo.engine.runtime.network import Network
@@ -166,7 +165,7 @@ class Predictor:
         transform = task.transform(self.preprocess)
         reader = ImageReader(transform, device, batch_size, workers, bad_images)
         metric = task.metric(self.schema, device, metrics)
-        with reused_memory(), memory_errors("evaluating"):
+        with memory_errors("evaluating"):
             evaluate_split(self.network, chosen, reader, metric)
         values = metric.report()
         if not values["images"]:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from zoo.errors import UsageError, WeightsError
@@ -26,6 +25,7 @@ from zoo.models.state_dict import load_state
 from zoo.models.weights import fetch
 from zoo.options import HeadSpec
 from zoo.options.head_spec import PLAIN
+from zoo.seeding import seed_torch
 from zoo.spec import Backbone, Weights
 
 
@@ -132,12 +132,12 @@ def build(
     if classes is not None:
         check_trainable(backbone)
     placed = BuildOptions(head=head).placed(backbone)
-    _seed(seed)
+    seed_torch(seed)
     model = build_network(backbone, base.kwargs)
     if base.kind == "published":
         base = _load_published(model, backbone, base, dry_run)
     # Again, since converting weights for the first time may have drawn numbers in between.
-    _seed(seed)
+    seed_torch(seed)
     own = base.kind == "file"
     heads_fit = own and head.plain and _classes_of(model, backbone) == [classes]
     before = None
@@ -155,11 +155,6 @@ def build(
     if not dry_run:
         warn_license_once(base.license, subject)
     return model
-
-
-def _seed(seed: int | None) -> None:
-    if seed is not None:
-        torch.manual_seed(seed)
 
 
 def _classes_of(model: nn.Module, backbone: Backbone) -> Sequence[int | None]:

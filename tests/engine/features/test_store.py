@@ -181,4 +181,4 @@ def test_what_was_proven_is_remembered():
         shelf.record_check("a head", None)
         shelf.record_check("another", "it does more")
     with FeatureStore("a") as again:
-        assert again.proofs == {"a head": None, "another": "it does more"}
+        assert again.checks == {"a head": None, "another": "it does more"}

@@ -29,7 +29,14 @@ def test_heads_compute_in_float32_under_bf16(tinynet):
     torch.manual_seed(0)
     module = zoo.get(tinynet).build(classes=2000).eval()
     made = how_made(module)
-    network = Network(module, made.backbone.heads, made.preprocess, torch.device("cpu"), "bf16")
+    network = Network(
+        module,
+        made.backbone.heads,
+        made.preprocess,
+        torch.device("cpu"),
+        "bf16",
+        ImageClassification(),
+    )
     head, calls = module.head.fc, []
     head.register_forward_hook(lambda _, inputs, output: calls.append((*inputs, output)))
     size = made.preprocess.height, made.preprocess.width

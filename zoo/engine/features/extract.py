@@ -10,7 +10,6 @@ from torch import Tensor
 
 from zoo.data.images import prepare_each
 from zoo.engine.features.hooks import HeadHooks
-from zoo.engine.runtime.allocator import reused_memory
 from zoo.engine.runtime.device import memory_errors
 from zoo.engine.runtime.network import Network
 from zoo.errors import BrokenBackbone, UsageError
@@ -48,7 +47,6 @@ def extract_features(network: Network, images: Any, batch_size: int = 32) -> Ten
         with (
             in_use(module),
             HeadHooks(module, paths) as hooks,
-            reused_memory(),
             memory_errors("reading features"),
         ):
             for batch in _batches(images, network.preprocess, batch_size):

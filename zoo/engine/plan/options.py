@@ -113,20 +113,23 @@ def _wrong_functions(options: Options) -> Iterator[UsageError]:
         elif not callable(function):
             message = f"the {what} is a {type(function).__name__}"
             yield UsageError(message, "give a function of outputs and targets")
+    for name in metrics:
+        if not str(name).isidentifier():
+            yield UsageError(f"a metric cannot be named {name!r}", "give letters and digits")
 
 
 def check_metric_names(options: Options, reserved: Collection[str]) -> None:
-    """Refuse names of the user's own metrics that the task's have, or that are no identifiers.
+    """Refuse names of the user's own metrics that the task's have.
 
     Raises:
         UsageError: names all that are refused.
     """
-    hint = f"give another, of letters and digits; zoo has {', '.join(reserved)}"
+    hint = f"give another; the task has {', '.join(reserved)}"
     raise_together(
         [
             UsageError(f"a metric cannot be named {name!r}", hint)
             for name in options.metrics or ()
-            if name in reserved or not str(name).isidentifier()
+            if name in reserved
         ]
     )
 

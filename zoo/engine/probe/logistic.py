@@ -18,6 +18,7 @@ from torch import Tensor
 from zoo.engine.probe.lbfgs import Optimum, Softmax, minimise
 from zoo.engine.probe.standardize import Matrix, Standard
 from zoo.errors import UsageError
+from zoo.seeding import shuffled
 
 # The range of scikit-learn's `LogisticRegressionCV`, two to a decade.
 STRENGTHS = tuple(10 ** (half / 2) for half in range(-8, 9))
@@ -295,7 +296,7 @@ def deal_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
     """
     sizes = torch.bincount(labels)
     count = min(folds, int(sizes.max()))
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = shuffled(len(labels), seed)
     order = order[labels[order].argsort(stable=True)]
     order = order[sizes[labels[order]] > 1]
     fold = torch.full_like(labels, -1)

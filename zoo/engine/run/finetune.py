@@ -16,7 +16,6 @@ from zoo.engine.run.artifacts import HISTORY, MODEL, save
 from zoo.engine.run.folder import claim_folder, signals_waiting
 from zoo.engine.run.observers import FirstBatch, Observers
 from zoo.engine.run.prepare import Prepared
-from zoo.engine.runtime.allocator import reused_memory
 from zoo.engine.runtime.device import memory_errors
 from zoo.engine.runtime.distributed import Ranks, join, others_ending
 from zoo.engine.runtime.network import Network
@@ -73,13 +72,13 @@ def _train(
         progress.epoch(event, network.task.labels)
         observers.notify("zoo_after_epoch", event)
 
-    def shrink(size: int) -> None:
-        message = f"memory ran out with {state.micro_batch_size} images at once"
-        state.adjust("micro_batch_size", size, message)
-        progress.notice(
-            f"{message}; each batch of {plan.batch_size} now goes through the network in parts of "
-            f"{size}"
-        )
+    def adjust(name: str, value: Any, reason: str) -> None:
+        state.adjust(name, value, reason)
+        effect = f"from here on it computes in {value}"
+        if name == "micro_batch_size":
+            batch = f"each batch of {plan.batch_size}"
+            effect = f"{batch} now goes through the network in parts of {value}"
+        progress.notice(f"{reason}; {effect}")
 
     with PhaseDataFactory(
         plan,
@@ -93,7 +92,7 @@ def _train(
         first_batch.show if first_batch.wanted else None,
         join(),
     ) as factory:
-        metrics = {"val": train(factory, state, prepared.options.loss, report, shrink)}
+        metrics = {"val": train(factory, state, prepared.options.loss, report, adjust)}
         if "test" in data.splits:
             metrics["test"] = factory.evaluate_test()
     return metrics
@@ -147,7 +146,7 @@ def fit(prepared: Prepared, announce: Callable[[Path], None] | None = None) -> R
             path: Path = ranks.from_first(None)
             device = torch.device(prepared.plan.device)
             observers = Observers(prepared.registry.host, device, enabled=False)
-            with reused_memory(), memory_errors(f"training {prepared.backbone.id}"):
+            with memory_errors(f"training {prepared.backbone.id}"):
                 return Result(path, _run(prepared, path, observers))
         return _fit_and_write(prepared, ranks, announce)
 
@@ -162,7 +161,7 @@ def _fit_and_write(
         if announce:
             announce(folder.path)
         ranks.from_first(folder.path)
-        with reused_memory(), memory_errors(f"training {backbone.id}"):
+        with memory_errors(f"training {backbone.id}"):
             record = _run(prepared, folder.path, observers)
     except BaseException as error:
         location = str(folder.path.absolute())

@@ -16,7 +16,6 @@ from zoo.engine.plan.plan import Plan
 from zoo.engine.plan.recipes import Resolver, resolve_recipe
 from zoo.engine.plan.resolve import Settings, nondeterminism, resolve_plan, resolve_settings
 from zoo.engine.run.trial import select_heads_only, try_network
-from zoo.engine.runtime.allocator import reused_memory
 from zoo.engine.runtime.device import memory_errors
 from zoo.engine.runtime.distributed import Ranks, join, together
 from zoo.engine.runtime.network import Network
@@ -126,25 +125,22 @@ def prepare(
     with together(ranks):
         _check_alike(inputs.data, ranks)
     _announce_data(inputs, progress)
-    with reused_memory(), memory_errors(f"preparing {inputs.backbone.id}"):
+    with memory_errors(f"preparing {inputs.backbone.id}"):
         model, inputs = _build(inputs, settings, progress, ranks)
         backbone, base = how_made(model).backbone, inputs.base
         with together(ranks):
             heads_only = select_heads_only(model, backbone.heads, options.train)
             recipe = resolve_recipe(resolver, options, base, unchanging, inputs.task, heads_only)
-            device, precision = torch.device(settings.device), settings.precision
             network = Network(
-                model, backbone.heads, base.preprocess, device, precision, inputs.task
+                model,
+                backbone.heads,
+                base.preprocess,
+                torch.device(settings.device),
+                settings.precision,
+                inputs.task,
+                automatic=options.precision == "auto",
             )
-        findings = try_network(
-            network,
-            inputs.data,
-            settings,
-            recipe,
-            ranks,
-            automatic_precision=options.precision == "auto",
-            dry_run=dry_run,
-        )
+        findings = try_network(network, inputs.data, settings, recipe, ranks, dry_run)
     plan = resolve_plan(
         resolver, settings, recipe, findings, inputs.backbone, options, inputs.data, base
     )

@@ -12,7 +12,7 @@ from zoo.engine.plan.plan import LBFGS
 from zoo.engine.plan.recipes import Recipe
 from zoo.engine.plan.resolve import Findings, Settings
 from zoo.engine.probe.phase import probe_conflict
-from zoo.engine.runtime.allocator import make_room
+from zoo.engine.runtime.allocator import release_memory
 from zoo.engine.runtime.distributed import Ranks, together
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
@@ -54,8 +54,6 @@ def try_network(
     settings: Settings,
     recipe: Recipe,
     ranks: Ranks,
-    *,
-    automatic_precision: bool,
     dry_run: bool,
 ) -> Findings:
     """Return what stands against a plan; the same in every process.
@@ -66,18 +64,17 @@ def try_network(
         settings: of the plan.
         recipe: of the plan.
         ranks: this process among those that train together.
-        automatic_precision: whether float32 may replace bf16.
         dry_run: write nothing.
 
     Raises:
         DataError: an image cannot be read, and bad images are errors; or not one can.
     """
     with together(ranks):
-        reason = network.fall_back() if automatic_precision else None
+        reason = network.fall_back()
     with together(ranks):
         precision = next(filter(None, ranks.gather(reason)), None)
         if precision is not None:
-            network.precision = "fp32"
+            network.leave_bf16()
     findings = Findings(precision)
     with together(ranks):
         if recipe.on_features and not ranks.rank:
@@ -110,7 +107,7 @@ def _feature_conflict(
         cache = FeatureCache(network, reader, store, lambda batches, *_: batches)
         count = DRY_RUN_IMAGES if dry_run else batch
         while isinstance(conflict := _check(cache, data, count), MemoryError):
-            make_room(network.device)
+            release_memory(network.device)
             count //= 2
         return conflict or cache.storage_shortfall(images)
 

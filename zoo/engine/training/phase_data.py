@@ -12,7 +12,7 @@ from zoo.engine.features.cache import FeatureCache, feature_batch
 from zoo.engine.features.fingerprint import network_fingerprint
 from zoo.engine.features.store import FeatureStore
 from zoo.engine.plan.plan import Phase, Plan
-from zoo.engine.runtime.allocator import make_room
+from zoo.engine.runtime.allocator import release_memory
 from zoo.engine.runtime.distributed import SINGLE, Ranks
 from zoo.engine.runtime.evaluate import evaluate_split
 from zoo.engine.runtime.network import Network
@@ -132,7 +132,7 @@ class PhaseDataFactory:
         """Compute features in batches half as large, whose rounding may differ in the last bit."""
         self._stack.close()
         self.cache = None
-        make_room(self.network.device)
+        release_memory(self.network.device)
         before, self.batch = self.batch, self.batch // 2
         message = f"memory ran out with {before} images at once"
         self.state.adjust("feature_batch", self.batch, message)

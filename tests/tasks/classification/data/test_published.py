@@ -152,9 +152,9 @@ def test_loading_in_threads_and_processes_is_the_same(cifar: Path) -> None:
     plain = list(load_batches(split, SampleTransform(small), range(40), 16))
     for options in ({"workers": 1}, {"threads": 2}):
         others = list(load_batches(split, SampleTransform(small), range(40), 16, **options))
-        assert all(torch.equal(a.images, b.images) for a, b in zip(plain, others, strict=True))
+        assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(plain, others, strict=True))
     expected = torch.from_numpy(np.array(split.picture(3))).permute(2, 0, 1)
-    assert torch.equal(plain[0].images[3], expected)
+    assert torch.equal(plain[0].inputs[3], expected)
     arrived = pickle.loads(pickle.dumps(split))
     assert (arrived.names, arrived.content(7)) == (split.names, split.content(7))
 

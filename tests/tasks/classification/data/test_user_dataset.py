@@ -298,7 +298,7 @@ def test_what_a_dataset_draws_follows_from_the_seed_whatever_the_workers(augment
     split = open_own(Pictures(noise), **HELD).splits["train"]
 
     def images(epoch, workers, seed=0):
-        draw = Draw(Augmentation.parse(augment), seed, epoch)
+        draw = Draw(Augmentation.parse(augment) if augment else None, seed, epoch)
         batches = load_batches(
             split, SampleTransform(SMALL), range(len(split)), 4, workers, draw=draw
         )
@@ -318,8 +318,8 @@ def test_workers_read_what_one_process_reads():
     alone = list(load_batches(split, SampleTransform(SMALL), range(len(split)), 4, 0))
     two = list(load_batches(split, SampleTransform(SMALL), range(len(split)), 4, 2))
     for one, other in zip(alone, two, strict=True):
-        assert torch.equal(one.images, other.images)
-        assert torch.equal(one.labels, other.labels)
+        assert torch.equal(one.inputs, other.inputs)
+        assert torch.equal(one.targets, other.targets)
 
 
 def loader(images, labels, **options):
