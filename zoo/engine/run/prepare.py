@@ -118,44 +118,46 @@ def prepare(
     with together(ranks):
         inputs = _resolve_inputs(name, options, registry, dry_run)
         settings = resolve_settings(resolver, inputs.backbone, options, inputs.data, inputs.task)
-        # Refuse what no recipe can do before weights are downloaded.
-        unchanging = nondeterminism(options, inputs.data)
-        trial = Resolver(registry.config)
-        resolve_recipe(trial, options, inputs.base, unchanging, inputs.task)
+        # What no recipe can do is refused before weights are downloaded.
+        changes = nondeterminism(options, inputs.data)
+        resolve_recipe(Resolver(registry.config), options, inputs.base, changes, inputs.task)
     with together(ranks):
         _check_alike(inputs.data, ranks)
     _announce_data(inputs, progress)
     with memory_errors(f"preparing {inputs.backbone.id}"):
         model, inputs = _build(inputs, settings, progress, ranks)
-        backbone, base = how_made(model).backbone, inputs.base
-        with together(ranks):
-            heads_only = select_heads_only(model, backbone.heads, options.train)
-            recipe = resolve_recipe(resolver, options, base, unchanging, inputs.task, heads_only)
-            network = Network(
-                model,
-                backbone.heads,
-                base.preprocess,
-                torch.device(settings.device),
-                settings.precision,
-                inputs.task,
-                automatic=options.precision == "auto",
-            )
-        findings = try_network(network, inputs.data, settings, recipe, ranks, dry_run)
-    plan = resolve_plan(
-        resolver, settings, recipe, findings, inputs.backbone, options, inputs.data, base
-    )
+        network, plan = _resolve_on(model, inputs, settings, resolver, ranks)
     return Prepared(
-        backbone=backbone,
+        backbone=how_made(model).backbone,
         options=options,
         registry=registry,
         progress=progress,
         data=inputs.data,
         task=inputs.task,
-        base=base,
+        base=inputs.base,
         plan=plan,
         network=None if dry_run else network,
         began=began,
     )
+
+
+def _resolve_on(
+    model: nn.Module, inputs: _Inputs, settings: Settings, resolver: Resolver, ranks: Ranks
+) -> tuple[Network, Plan]:
+    """Try a network on its device, and resolve the plan with what that finds."""
+    options, data, base, task = inputs.options, inputs.data, inputs.base, inputs.task
+    heads = how_made(model).backbone.heads
+    with together(ranks):
+        heads_only = select_heads_only(model, heads, options.train)
+        changes = nondeterminism(options, data)
+        recipe = resolve_recipe(resolver, options, base, changes, task, heads_only)
+        device, automatic = torch.device(settings.device), options.precision == "auto"
+        network = Network(
+            model, heads, base.preprocess, device, settings.precision, task, automatic
+        )
+    findings = try_network(network, data, settings, recipe, ranks, inputs.dry_run)
+    plan = resolve_plan(resolver, settings, recipe, findings, inputs.backbone, options, data, base)
+    return network, plan
 
 
 def read_options(**given: Any) -> Options:
