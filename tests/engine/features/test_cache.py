@@ -128,7 +128,7 @@ def test_where_there_is_no_room_it_is_said_before_anything_is_computed(tinynet, 
         assert shelf.row_bytes == 4 * (16 + 8) + 32
         assert keeper.storage_shortfall(48) is None
         assert shelf.problem is None
-        assert "more than there is room for" in keeper.storage_shortfall(10**15)
+        assert "and less is free" in keeper.storage_shortfall(10**15)
 
 
 def test_the_name_changes_with_all_that_decides_features(tinynet):
