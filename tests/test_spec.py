@@ -10,7 +10,8 @@ import pytest
 
 import zoo
 from zoo import spec
-from zoo.registry import plain
+from zoo.records import to_dict
+from zoo.registry.catalogue import restore_backbone
 
 
 def leafnet(**changes):
@@ -74,8 +75,8 @@ def test_digest_is_read_from_the_name():
 
 def test_backbone_goes_through_json_unchanged():
     backbone = leafnet(min_size=32, fixed_size=True, kwargs={"depth": 3})
-    text = json.dumps(plain.to_dict(backbone))
-    assert plain.recall_backbone(json.loads(text)) == backbone
+    text = json.dumps(to_dict(backbone))
+    assert restore_backbone(json.loads(text)) == backbone
 
 
 def test_backbone_refuses_what_makes_no_sense():
@@ -237,7 +238,7 @@ def test_descriptions_are_hashed_copied_pickled_and_replaced():
         copy.deepcopy(backbone),
         pickle.loads(pickle.dumps(backbone)),
         dataclasses.replace(backbone),
-        plain.recall_backbone(json.loads(json.dumps(plain.to_dict(backbone)))),
+        restore_backbone(json.loads(json.dumps(to_dict(backbone)))),
     ):
         assert (twin, hash(twin)) == (backbone, hash(backbone))
         with pytest.raises(TypeError, match="cannot be changed"):

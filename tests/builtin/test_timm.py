@@ -18,7 +18,8 @@ from zoo.builtin import timm_build
 from zoo.builtin.timm_catalogue import enumerate_backbones
 from zoo.errors import WeightsError
 from zoo.models.build_options import BuildOptions
-from zoo.registry.plain import recall_backbone, to_dict
+from zoo.records import to_dict
+from zoo.registry.catalogue import restore_backbone
 from zoo.spec import Backbone, resolve_target
 
 REFUSED = {
@@ -90,7 +91,7 @@ def test_the_default_weights_come_first(backbones: dict[str, Backbone]) -> None:
 
 def test_descriptions_survive_json(backbones: dict[str, Backbone]) -> None:
     text = json.dumps({name: to_dict(backbone) for name, backbone in backbones.items()})
-    read = {name: recall_backbone(plain) for name, plain in json.loads(text).items()}
+    read = {name: restore_backbone(plain) for name, plain in json.loads(text).items()}
     assert read == backbones
 
 

@@ -124,7 +124,7 @@ def test_files_lie_beside_the_registry_file_at_home_or_where_is_said(
         said = f'tag = "v1", file = "{stated}", sha256 = "{SHA}"'
         assert registry(entry(f"weights = [{{ {said} }}]")).get("leaf").weights[0].file == found
     zero = WEIGHTS.replace("leaf.safetensors", "\\u0000")
-    with pytest.raises(zoo.RegistryError, match="is no path"):
+    with pytest.raises(zoo.RegistryError, match="is not a path"):
         registry(entry(f"weights = [{{ {zero} }}]"))
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import zoo
-from zoo.registry.catalogue import catalogue_file, load_catalogue
-from zoo.registry.plain import recall_backbone, to_dict
+from zoo.records import to_dict
+from zoo.registry.catalogue import catalogue_file, load_catalogue, restore_backbone
 from zoo.registry.registry import load_registry
 from zoo.spec import Family
 
@@ -143,7 +143,7 @@ def test_a_cache_that_cannot_be_written_is_said_and_survived(monkeypatch, tmp_pa
     family = Family("zoo-efficientnet-lite", "zoo_efficientnet_lite.plugin:zoo_register_backbones")
     said: list[str] = []
     assert set(load_catalogue(family, said.append)) == {"lite0", "lite1", "lite2"}
-    assert "not kept" in said[-1]
+    assert "not cached" in said[-1]
 
 
 def test_a_family_that_cannot_be_enumerated_is_a_record(install, caplog):
@@ -288,7 +288,7 @@ def test_what_a_catalogue_recalls_is_what_was_described():
     entries = source._entries
     assert len(entries) > 1000
     for name, plain in entries.items():
-        recalled = recall_backbone(plain)
+        recalled = restore_backbone(plain)
         checked = _checked_again(recalled)
         assert recalled == checked, name
         assert to_dict(recalled) == plain

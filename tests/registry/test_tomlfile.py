@@ -3,7 +3,7 @@
 import pytest
 
 import zoo
-from zoo.registry.tomlfile import TomlFile, spell
+from zoo.registry.tomlfile import TomlFile, dotted_key
 
 TEXT = '''schema = 1 # [no table
 "a b".c = 3
@@ -70,7 +70,7 @@ def test_a_key_that_is_not_there_has_the_line_of_its_table(tmp_path):
 
 
 def test_names_are_spelt_as_toml_has_them():
-    assert spell(("backbones", "house/leaf", "weights", 0, "tag")) == (
+    assert dotted_key(("backbones", "house/leaf", "weights", 0, "tag")) == (
         'backbones."house/leaf".weights[0].tag'
     )
 
