@@ -267,18 +267,18 @@ def test_errors_say_file_line_and_key(registry, tmp_path, body, line, said):
             r"extends names no base: .*'torchvision/resnet81'.*did you mean torchvision/resnet18",
         ),
         (entry(base="torchvison/resnet18"), 3, "did you mean torchvision/resnet18"),
-        (entry(base="house/leaf"), 3, "circle: house/leaf extends house/leaf"),
+        (entry(base="house/leaf"), 3, "is circular: house/leaf extends house/leaf"),
         (
             entry(base="oak") + entry(base="house/leaf", id="house/oak"),
             3,
-            "circle: house/leaf extends house/oak extends house/leaf",
+            "is circular: house/leaf extends house/oak extends house/leaf",
         ),
         ('[backbones."house/leaf"]\nlicense = "x"', 2, "names no backbone to extend"),
         ("[backbones.house.leaf]\nextends = 'x'", 2, "is no id of a backbone"),
         (entry(id="house/a/b"), 2, "is no id of a backbone"),
         ("[backbones]\n'house/leaf' = 3", 3, "must be of type table"),
-        (entry(id="torchvision/leaf"), 2, "among those of plugin torchvision"),
-        (entry(id="timm/leaf"), 2, "among those of plugin timm"),
+        (entry(id="torchvision/leaf"), 2, "source name of plugin torchvision"),
+        (entry(id="timm/leaf"), 2, "source name of plugin timm"),
         (entry("preprocess = { size = 256 }", "vit_b_32"), 4, "takes no size but 224x224"),
         (entry("preprocess = { size = 20 }", "inception_v3"), 4, "takes at least 75 pixels"),
     ],
@@ -326,7 +326,7 @@ def test_a_base_whose_plugin_failed(registry, install, caplog):
     with pytest.raises(zoo.BrokenPlugin, match="RuntimeError: no"):
         found.get("leaf")
     assert found.get("resnet18").id == "torchvision/resnet18"
-    with pytest.raises(zoo.RegistryError, match="among those of plugin bad"):
+    with pytest.raises(zoo.RegistryError, match="source name of plugin bad"):
         registry(entry(id="bad/leaf"))
 
 

@@ -88,11 +88,11 @@ def test_the_name_is_a_source_that_can_be_typed(plugin_file):
         ("sys", r"would hide the module 'sys' \(a part of Python\)"),
         ("torch", "would hide the module 'torch'"),
         ("zoo", "would hide the module 'zoo'"),
-        ("two words", "no name of a module"),
-        ("leaf-net", "no name of a module"),
-        ("2leaf", "no name of a module"),
-        ("class", "no name of a module"),
-        ("__", "no name of a module"),
+        ("two words", "not a module name"),
+        ("leaf-net", "not a module name"),
+        ("2leaf", "not a module name"),
+        ("class", "not a module name"),
+        ("__", "not a module name"),
     ],
 )
 def test_a_stem_that_cannot_be_imported_is_refused(plugin_file, stem, said):
@@ -108,7 +108,7 @@ def test_what_is_no_python_file_is_refused(plugin_file, tmp_path):
     for path, said in (
         ("gone.py", "does not exist"),
         (tmp_path, "is a folder"),
-        (tmp_path / "notes.txt", "no python file"),
+        (tmp_path / "notes.txt", "not a python file"),
     ):
         with pytest.raises(zoo.UsageError, match=said):
             load_registry(plugins=[path])
