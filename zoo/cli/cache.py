@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from zoo.cache import KINDS, Held, held
+from zoo.cache import KINDS, CacheEntry, entries
 from zoo.cli.group import CommandEntry, Settings, ZooGroup
 from zoo.cli.options import json_option
 from zoo.cli.output import print_json, print_table
@@ -21,7 +21,7 @@ COMMANDS = (
 )
 
 
-def describe(entry: Held) -> dict[str, Any]:
+def describe(entry: CacheEntry) -> dict[str, Any]:
     """Return a cache entry with the keys of `zoo cache --json`."""
     keys = ("weights", "size", "precision", "device")
     return {
@@ -31,7 +31,7 @@ def describe(entry: Held) -> dict[str, Any]:
         "bytes": entry.size,
         "used": datetime.fromtimestamp(entry.used).astimezone().isoformat(timespec="seconds"),
         "images": entry.images,
-        **{key: entry.what.get(key) for key in keys},
+        **{key: entry.metadata.get(key) for key in keys},
     }
 
 
@@ -45,7 +45,7 @@ def short_size(count: int) -> str:
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
 
 
-def select(patterns: tuple[str, ...]) -> list[Held]:
+def select(patterns: tuple[str, ...]) -> list[CacheEntry]:
     """Return the cache entries that match any pattern; all without a pattern.
 
     Args:
@@ -54,20 +54,20 @@ def select(patterns: tuple[str, ...]) -> list[Held]:
     Raises:
         UsageError: a pattern is neither a kind nor matches an entry.
     """
-    entries = [entry for kind in KINDS for entry in held(kind)]
+    cached = [entry for kind in KINDS for entry in entries(kind)]
     if not patterns:
-        return entries
+        return cached
     for pattern in patterns:
-        if pattern not in KINDS and not any(matches(entry, pattern) for entry in entries):
-            names = [*KINDS, *sorted({entry.name for entry in entries})]
+        if pattern not in KINDS and not any(matches(entry, pattern) for entry in cached):
+            names = [*KINDS, *sorted({entry.name for entry in cached})]
             hint = did_you_mean(pattern, names, f"give a NAME, or one of {', '.join(KINDS)}")
             raise UsageError(f"no cache entry matches {pattern!r}", hint)
     return [
-        entry for entry in entries if any(p == entry.kind or matches(entry, p) for p in patterns)
+        entry for entry in cached if any(p == entry.kind or matches(entry, p) for p in patterns)
     ]
 
 
-def matches(entry: Held, pattern: str) -> bool:
+def matches(entry: CacheEntry, pattern: str) -> bool:
     """Return whether a pattern matches an entry's name, with or without source, or its file."""
     names = (entry.name, entry.name.rpartition("/")[2], entry.path.name)
     return any(fnmatchcase(name, pattern) for name in names)
@@ -90,22 +90,22 @@ def command(context: click.Context, as_json: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    entries = select(())
+    cached = select(())
     if as_json:
-        print_json([describe(entry) for entry in entries])
+        print_json([describe(entry) for entry in cached])
         return
     print_table(
         ["KIND", "NAME", "WEIGHTS", "PIXELS", "PRECISION", "IMAGES", "SIZE", "LAST USED"],
-        [_row(entry) for entry in entries],
+        [_row(entry) for entry in cached],
         right="IMAGES SIZE",
     )
     settings = context.ensure_object(Settings)
     limit = settings.registry().config.defaults["cache_gib"]
-    total = sum(entry.size for entry in entries)
+    total = sum(entry.size for entry in cached)
     say(f"{short_size(total)} in {cache_dir()}; features are limited to {limit:g} GiB")
 
 
-def _row(entry: Held) -> list[str]:
+def _row(entry: CacheEntry) -> list[str]:
     fields = describe(entry)
     pixels = "x".join(str(side) for side in fields["size"] or ())
     used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")

@@ -17,7 +17,7 @@ from zoo.cli.output import print_json, print_line
 from zoo.errors import BrokenPlugin, ExitCode, UsageError, did_you_mean, one_line
 from zoo.registry.plugins import CONFLICT, FAILED, OK
 from zoo.registry.registry import Registry
-from zoo.spec import Backbone
+from zoo.spec import Backbone, Task
 
 if TYPE_CHECKING:
     from zoo.testing.findings import Finding
@@ -77,8 +77,10 @@ def _resolve(settings: Settings, what: str) -> tuple[Registry, list[str]]:
     return registry, names
 
 
-def _select(registry: Registry, names: Sequence[str], pattern: str | None) -> list[Backbone]:
-    """Return the backbones to check.
+def _select(
+    registry: Registry, names: Sequence[str], pattern: str | None
+) -> tuple[list[Backbone], list[Task]]:
+    """Return the backbones and the tasks to check; with a pattern, backbones only.
 
     Raises:
         UsageError: no backbone matches.
@@ -89,10 +91,11 @@ def _select(registry: Registry, names: Sequence[str], pattern: str | None) -> li
     for record in registry.host.records:
         if record.name in names and record.status == FAILED:
             raise BrokenPlugin(f"plugin {record.name!r} does not load: {record.error}")
-    if not backbones:
+    tasks = [] if pattern else [task for task in registry.tasks.values() if task.source in names]
+    if not backbones and not tasks:
         which = f"that match {pattern!r}" if pattern else "to check"
         raise UsageError(f"{', '.join(names)} has no backbones {which}")
-    return backbones
+    return backbones, tasks
 
 
 def _check(
@@ -116,22 +119,29 @@ def _check(
     return list(hold_all(subject))
 
 
-def _describe(backbone: Backbone, findings: Sequence[Finding]) -> dict[str, Any]:
+def _check_task(registry: Registry, task: Task) -> list[Finding]:
+    """Run the task suite on a task, with a backbone of its plugin if there is one."""
+    from zoo.testing.task_suite import check_all, task_subject
+
+    return list(check_all(task_subject(task.name, registry)))
+
+
+def _describe(kind: str, name: str, findings: Sequence[Finding]) -> dict[str, Any]:
     checks = [asdict(finding) for finding in findings]
     for check in checks:
         check["seconds"] = round(check["seconds"], 3)
         del check["backbone"], check["trace"]
-    return {"backbone": backbone.id, "conforms": _conforms(findings), "checks": checks}
+    return {kind: name, "conforms": _conforms(findings), "checks": checks}
 
 
 def _conforms(findings: Sequence[Finding]) -> bool:
     return not any(finding.broken for finding in findings)
 
 
-def _print(backbone: Backbone, findings: Sequence[Finding], debug: bool) -> None:
+def _print(name: str, findings: Sequence[Finding], debug: bool) -> None:
     counts = Counter(finding.status for finding in findings)
     totals = ", ".join(f"{number} {status}" for status, number in counts.items())
-    print_line(f"{backbone.id}: {totals}")
+    print_line(f"{name}: {totals}")
     for finding in findings:
         if finding.broken:
             print_line(f"  {finding.check} ({finding.promise}): {finding.detail}")
@@ -145,24 +155,30 @@ def _print(backbone: Backbone, findings: Sequence[Finding], debug: bool) -> None
 @json_option
 @click.pass_obj
 def command(settings: Settings, what: str, backbone: str | None, as_json: bool) -> int:
-    """Run the conformance checks on the backbones of a plugin.
+    """Run the conformance checks on the backbones and tasks of a plugin.
 
     NAME is a source: a plugin, or the part before the slash of backbones that a registry.toml
     derives. PATH is a Python file, or the folder of an installed package. The exit code is 5 if any
     check fails.
     """
     registry, names = _resolve(settings, what)
-    selected = _select(registry, names, backbone)
+    backbones, tasks = _select(registry, names, backbone)
     groups: set[str] = set()
-    items, conforming = [], 0
-    for each in selected:
-        findings = _check(settings, registry, each, groups)
-        conforming += _conforms(findings)
-        items.append(_describe(each, findings))
+    items: list[dict[str, Any]] = []
+
+    def report(kind: str, name: str, label: str, findings: Sequence[Finding]) -> None:
+        items.append(_describe(kind, name, findings))
         if not as_json:
-            _print(each, findings, settings.debug)
+            _print(label, findings, settings.debug)
+
+    for each in backbones:
+        report("backbone", each.id, each.id, _check(settings, registry, each, groups))
+    for task in tasks:
+        report("task", task.name, f"task {task.name}", _check_task(registry, task))
     if as_json:
         print_json(items)
-    else:
-        print_line(f"{conforming:,} of {len(selected):,} backbones conform")
-    return ExitCode.DONE if conforming == len(selected) else ExitCode.BROKEN
+    for kind, number in () if as_json else (("backbone", len(backbones)), ("task", len(tasks))):
+        conforming = sum(item["conforms"] for item in items if kind in item)
+        if number:
+            print_line(f"{conforming:,} of {number:,} {kind}s conform")
+    return ExitCode.DONE if all(item["conforms"] for item in items) else ExitCode.BROKEN

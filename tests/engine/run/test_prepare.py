@@ -162,6 +162,25 @@ def test_a_network_that_fails_in_bf16_has_one_plan(three_plans, pictures, instal
         zoo.finetune("float/floatnet", precision="bf16", epochs=1, **given)
 
 
+def test_bf16_that_fails_later_is_an_adjustment(three_plans, pictures, install, monkeypatch):
+    only = FAILS_IN_BF16.replace("assert len(x", "assert not self.training or len(x")
+    install("float", only)
+    monkeypatch.setattr(device, "cpu_has_bf16", lambda: True)
+    given = {"data": pictures, "weights": "none", "device": "cpu", "epochs": 1, "augment": "flip"}
+    written, run = three_plans("float/floatnet", train="all", **given)
+    assert written["precision"] == "bf16"
+    (adjustment,) = run.record["adjustments"]
+    assert (adjustment["name"], adjustment["value"]) == ("precision", "fp32")
+    assert adjustment["epoch"] == 1
+    assert "the network fails in bf16" in adjustment["reason"]
+    model = zoo.load(run.path, "cpu")
+    assert model.network.precision == "fp32"
+    measured = model.evaluate(pictures, "val")["loss"]
+    assert measured == pytest.approx(run.metrics["val"]["loss"], rel=1e-6)
+    exact = zoo.finetune("float/floatnet", train="all", precision="fp32", **given)
+    assert exact.metrics["val"] == run.metrics["val"]
+
+
 def test_ready_made_batches_have_one_plan(three_plans, pictures):
     transform = zoo.transform("tiny/tinynet")
     data = {

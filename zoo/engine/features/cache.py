@@ -161,13 +161,13 @@ class FeatureCache:
 
     def storage_shortfall(self, images: int) -> str | None:
         """Return why features of so many images cannot be stored; None where they can."""
-        task, preprocess = self.network.task, self.network.preprocess
-        if (targets := images * task.target_bytes(preprocess)) > TARGET_LIMIT:
-            return f"targets of {images:,} images take {targets >> 20:,} MiB of memory"
         size = images * self.store.row_bytes
-        if size <= MEMORY_LIMIT or self.disk_shortfall(images) is None:
-            return None
-        return f"features of {images:,} images take {size >> 30:,} GiB, more than there is room for"
+        if size > MEMORY_LIMIT and self.disk_shortfall(images) is not None:
+            return f"features of {images:,} images take {size >> 30:,} GiB, and less is free"
+        targets = images * self.network.task.target_bytes(self.network.preprocess)
+        if targets > TARGET_LIMIT:
+            return f"targets of {images:,} images take {targets >> 20:,} MiB of memory"
+        return None
 
     def disk_shortfall(self, images: int) -> str | None:
         """Return why features of so many images do not fit on the disk; None where they do."""

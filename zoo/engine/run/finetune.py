@@ -72,13 +72,13 @@ def _train(
         progress.epoch(event, network.task.labels)
         observers.notify("zoo_after_epoch", event)
 
-    def shrink(size: int) -> None:
-        message = f"memory ran out with {state.micro_batch_size} images at once"
-        state.adjust("micro_batch_size", size, message)
-        progress.notice(
-            f"{message}; each batch of {plan.batch_size} now goes through the network in parts of "
-            f"{size}"
-        )
+    def adjust(name: str, value: Any, reason: str) -> None:
+        state.adjust(name, value, reason)
+        effect = f"from here on it computes in {value}"
+        if name == "micro_batch_size":
+            batch = f"each batch of {plan.batch_size}"
+            effect = f"{batch} now goes through the network in parts of {value}"
+        progress.notice(f"{reason}; {effect}")
 
     with PhaseDataFactory(
         plan,
@@ -92,7 +92,7 @@ def _train(
         first_batch.show if first_batch.wanted else None,
         join(),
     ) as factory:
-        metrics = {"val": train(factory, state, prepared.options.loss, report, shrink)}
+        metrics = {"val": train(factory, state, prepared.options.loss, report, adjust)}
         if "test" in data.splits:
             metrics["test"] = factory.evaluate_test()
     return metrics

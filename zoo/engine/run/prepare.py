@@ -16,7 +16,6 @@ from zoo.engine.plan.plan import Plan
 from zoo.engine.plan.recipes import Resolver, resolve_recipe
 from zoo.engine.plan.resolve import Settings, nondeterminism, resolve_plan, resolve_settings
 from zoo.engine.run.trial import select_heads_only, try_network
-from zoo.engine.runtime.allocator import retain_freed_memory
 from zoo.engine.runtime.device import memory_errors
 from zoo.engine.runtime.distributed import Ranks, join, together
 from zoo.engine.runtime.network import Network
@@ -119,47 +118,46 @@ def prepare(
     with together(ranks):
         inputs = _resolve_inputs(name, options, registry, dry_run)
         settings = resolve_settings(resolver, inputs.backbone, options, inputs.data, inputs.task)
-        # Refuse what no recipe can do before weights are downloaded.
-        unchanging = nondeterminism(options, inputs.data)
-        trial = Resolver(registry.config)
-        resolve_recipe(trial, options, inputs.base, unchanging, inputs.task)
+        # What no recipe can do is refused before weights are downloaded.
+        changes = nondeterminism(options, inputs.data)
+        resolve_recipe(Resolver(registry.config), options, inputs.base, changes, inputs.task)
     with together(ranks):
         _check_alike(inputs.data, ranks)
     _announce_data(inputs, progress)
-    with retain_freed_memory(), memory_errors(f"preparing {inputs.backbone.id}"):
+    with memory_errors(f"preparing {inputs.backbone.id}"):
         model, inputs = _build(inputs, settings, progress, ranks)
-        backbone, base = how_made(model).backbone, inputs.base
-        with together(ranks):
-            heads_only = select_heads_only(model, backbone.heads, options.train)
-            recipe = resolve_recipe(resolver, options, base, unchanging, inputs.task, heads_only)
-            device, precision = torch.device(settings.device), settings.precision
-            network = Network(
-                model, backbone.heads, base.preprocess, device, precision, inputs.task
-            )
-        findings = try_network(
-            network,
-            inputs.data,
-            settings,
-            recipe,
-            ranks,
-            automatic_precision=options.precision == "auto",
-            dry_run=dry_run,
-        )
-    plan = resolve_plan(
-        resolver, settings, recipe, findings, inputs.backbone, options, inputs.data, base
-    )
+        network, plan = _resolve_on(model, inputs, settings, resolver, ranks)
     return Prepared(
-        backbone=backbone,
+        backbone=how_made(model).backbone,
         options=options,
         registry=registry,
         progress=progress,
         data=inputs.data,
         task=inputs.task,
-        base=base,
+        base=inputs.base,
         plan=plan,
         network=None if dry_run else network,
         began=began,
     )
+
+
+def _resolve_on(
+    model: nn.Module, inputs: _Inputs, settings: Settings, resolver: Resolver, ranks: Ranks
+) -> tuple[Network, Plan]:
+    """Try a network on its device, and resolve the plan with what that finds."""
+    options, data, base, task = inputs.options, inputs.data, inputs.base, inputs.task
+    heads = how_made(model).backbone.heads
+    with together(ranks):
+        heads_only = select_heads_only(model, heads, options.train)
+        changes = nondeterminism(options, data)
+        recipe = resolve_recipe(resolver, options, base, changes, task, heads_only)
+        device, automatic = torch.device(settings.device), options.precision == "auto"
+        network = Network(
+            model, heads, base.preprocess, device, settings.precision, task, automatic
+        )
+    findings = try_network(network, data, settings, recipe, ranks, inputs.dry_run)
+    plan = resolve_plan(resolver, settings, recipe, findings, inputs.backbone, options, data, base)
+    return network, plan
 
 
 def read_options(**given: Any) -> Options:
@@ -178,6 +176,7 @@ def _resolve_inputs(name: str, options: Options, registry: Registry, dry_run: bo
     backbone = registry.get(name)
     task = load_task(registry.task(backbone.task))
     check_metric_names(options, task.reserved)
+    task.check_augmentation(options.augment or None, options.views)
     check_trainable(backbone)
     options.changes.placed(backbone)
     check_out(options)

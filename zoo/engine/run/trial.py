@@ -54,8 +54,6 @@ def try_network(
     settings: Settings,
     recipe: Recipe,
     ranks: Ranks,
-    *,
-    automatic_precision: bool,
     dry_run: bool,
 ) -> Findings:
     """Return what stands against a plan; the same in every process.
@@ -66,18 +64,17 @@ def try_network(
         settings: of the plan.
         recipe: of the plan.
         ranks: this process among those that train together.
-        automatic_precision: whether float32 may replace bf16.
         dry_run: write nothing.
 
     Raises:
         DataError: an image cannot be read, and bad images are errors; or not one can.
     """
     with together(ranks):
-        reason = network.fall_back() if automatic_precision else None
+        reason = network.fall_back()
     with together(ranks):
         precision = next(filter(None, ranks.gather(reason)), None)
         if precision is not None:
-            network.precision = "fp32"
+            network.leave_bf16()
     findings = Findings(precision)
     with together(ranks):
         if recipe.on_features and not ranks.rank:

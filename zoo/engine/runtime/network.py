@@ -29,6 +29,7 @@ class Network:
         device: where it computes.
         precision: `fp32`, or `bf16` for autocast; the heads compute in float32 in either.
         task: reads its output.
+        automatic: whether float32 may replace bf16 where the network fails in it.
 
     Attributes:
         forwards: samples that went through it, rehearsals included until they are subtracted.
@@ -42,6 +43,7 @@ class Network:
         device: torch.device,
         precision: str,
         task: BaseTask,
+        automatic: bool = False,
     ) -> None:
         self.module = module.to(device)
         self.memory_format: torch.memory_format = getattr(torch, resolve_memory_format(device)[0])
@@ -53,6 +55,7 @@ class Network:
         self.preprocess = preprocess
         self.device = device
         self.precision = precision
+        self.automatic = automatic
         self.task = task
         made = module.__dict__.get(MADE)
         self.previous_outputs = made.before if isinstance(made, Provenance) else None
@@ -95,19 +98,26 @@ class Network:
         outputs = self.task.read_output(output, self.heads, training, self.previous_outputs)
         return outputs if count >= pad_to else outputs.narrow(count)
 
+    def leave_bf16(self) -> bool:
+        """Compute in fp32 from now on if bf16 was chosen automatically; return whether it was."""
+        if self.precision == "fp32" or not self.automatic:
+            return False
+        self.precision = "fp32"
+        return True
+
     def fall_back(self) -> str | None:
-        """Compute in fp32 from now on where the network fails in bf16; return why, or None.
+        """Compute in fp32 from now on where the network fails in an automatic bf16; return why.
 
         Not every operation has a kernel for it on every device. Tried on two blank images.
         """
-        if self.precision == "fp32":
+        if self.precision == "fp32" or not self.automatic:
             return None
         size = self.preprocess.channels, self.preprocess.height, self.preprocess.width
         try:
             with in_use(self.module):
                 self.forward(torch.zeros((2, *size), dtype=torch.uint8))
         except BrokenBackbone as error:
-            self.precision = "fp32"
+            self.leave_bf16()
             return f"the network fails in bf16: {error.message}"
         finally:
             self.forwards = 0
