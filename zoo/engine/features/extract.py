@@ -13,7 +13,7 @@ from zoo.engine.features.hooks import HeadHooks
 from zoo.engine.runtime.device import memory_errors
 from zoo.engine.runtime.network import Network
 from zoo.errors import BrokenBackbone, UsageError
-from zoo.models.freeze import in_use
+from zoo.models.freeze import inference_mode_of
 from zoo.models.provenance import how_made
 from zoo.spec import Preprocess
 
@@ -45,7 +45,7 @@ def extract_features(network: Network, images: Any, batch_size: int = 32) -> Ten
     rows: list[Tensor] = []
     try:
         with (
-            in_use(module),
+            inference_mode_of(module),
             HeadHooks(module, paths) as hooks,
             memory_errors("reading features"),
         ):

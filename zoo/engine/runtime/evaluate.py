@@ -6,7 +6,7 @@ from zoo.data.split import Split
 from zoo.engine.runtime.distributed import SINGLE, Ranks
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
-from zoo.models.freeze import in_use
+from zoo.models.freeze import inference_mode_of
 from zoo.tasks.base import Metric
 
 
@@ -22,7 +22,7 @@ def evaluate_split(
         metric: new.
         ranks: this process among those that each measure a part.
     """
-    with in_use(network.module):
+    with inference_mode_of(network.module):
         for batch in reader.read(split, ranks.share(range(len(split)))):
             targets = batch.targets.to(network.device, non_blocking=True)
             metric.update(network.forward(batch.inputs, pad_to=reader.batch_size), targets)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from zoo.data.transforms import normalize
 from zoo.engine.runtime.device import autocast, environment_error, resolve_memory_format
 from zoo.errors import BrokenBackbone
-from zoo.models.freeze import in_use
+from zoo.models.freeze import inference_mode_of
 from zoo.models.heads import resolve_head
 from zoo.models.plugin_errors import guard
 from zoo.models.provenance import MADE, Made
@@ -103,7 +103,7 @@ class Network:
             return None
         size = self.preprocess.channels, self.preprocess.height, self.preprocess.width
         try:
-            with in_use(self.module):
+            with inference_mode_of(self.module):
                 self.forward(torch.zeros((2, *size), dtype=torch.uint8))
         except BrokenBackbone as error:
             self.precision = "fp32"
