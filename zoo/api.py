@@ -16,6 +16,7 @@ from zoo.spec import Backbone, Preprocess
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from zoo.data.schema import Schema
     from zoo.data.transforms import Transform
     from zoo.engine.plan.options import Options
     from zoo.engine.plan.plan import Plan
@@ -215,7 +216,7 @@ def transform(of: Model | nn.Module | Backbone | Preprocess | str) -> Transform:
 def save(
     model: nn.Module,
     path: str | Path,
-    classes: Sequence[str],
+    classes: Sequence[str] | Schema,
     backbone: Backbone | str | None = None,
 ) -> Path:
     """Write a network that was trained in a loop of one's own as a model file.
@@ -225,14 +226,14 @@ def save(
     Args:
         model: the network.
         path: of the file, `something.safetensors`.
-        classes: names in the order of the network's outputs.
+        classes: names in the order of the outputs, or the schema of a task with other targets.
         backbone: description or name, for a network that zoo did not build.
 
     Returns:
         The path.
 
     Raises:
-        UsageError: the names are not as many as the head has classes.
+        UsageError: the names are not as many as the head has outputs.
         EnvironmentProblem: the system refuses; what was there stays.
     """
     from zoo.engine.run.artifacts import save_module

@@ -18,7 +18,7 @@ from benchmarks.sides.watch import Watched, watch
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "torchvision", "timm", "fastai", "transformers", "accelerate")
 # It would write into every run folder, which no other side does.
-PLUGINS = "-tensorboard"
+PLUGINS = "-tensorboard,-regression"
 MEMORY = "resident set of the process tree, what its processes share counted once"
 CLOCK = ROOT / "benchmarks/sides/clock.py"
 

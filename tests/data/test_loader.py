@@ -31,12 +31,13 @@ from zoo.data.loader import (
 )
 from zoo.data.split import FileSplit
 from zoo.data.transforms import prepare
+from zoo.data.user_dataset import DatasetSplit
 from zoo.errors import UsageError
 from zoo.options import Augmentation
 from zoo.seeding import epoch_order
 from zoo.spec import Preprocess
 from zoo.tasks.classification.data.sources import open_data
-from zoo.tasks.classification.data.user_dataset import LoaderSplit, OwnSplit
+from zoo.tasks.classification.data.user_dataset import LoaderSplit
 
 PREPROCESS = Preprocess((40, 48), resize=44)
 SMALL = SampleTransform(PREPROCESS)
@@ -218,7 +219,7 @@ def test_what_is_drawn_or_their_own_is_not_read_by_threads(split: FileSplit) -> 
             return super().__getitem__(index)
 
     images = torch.zeros(6, 3, 40, 48)
-    own = OwnSplit("train", Theirs(images, torch.arange(6) % 2), (*range(6),), (0, 1) * 3, 2)
+    own = DatasetSplit("train", Theirs(images, torch.arange(6) % 2), (*range(6),), (0, 1) * 3)
     assert len(list(load_batches(own, SMALL, range(6), 2, threads=2))) == 3
     counting = Counting(split.name, split.root, split.paths, split.labels)
     draw = Draw(Augmentation.parse("crop,flip"), seed=0, epoch=0)

@@ -24,7 +24,7 @@ ADDRESS = "https://example.org/leafnet-00000000.pth"
 def workshop(workplace, tmp_path_factory, monkeypatch, capsys):
     # What is kept of a family goes by its distribution's version, and here is another of that name.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard,-timm")
+    monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard,-timm,-regression")
     made = Workshop(workplace, monkeypatch, capsys)
     yield made
     made.forget()

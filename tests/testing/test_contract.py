@@ -8,11 +8,16 @@ import pytest
 
 
 def run_contract(tmp_path, *names, only=None):
-    tests = tmp_path / "tests"
-    tests.mkdir()
     lines = ["import zoo.testing", ""]
     for number, name in enumerate(names):
         lines += [f"class Test{number}(zoo.testing.BackboneContract):", f"    backbone = {name!r}"]
+    return run_tests(tmp_path, lines, only)
+
+
+def run_tests(tmp_path, lines, only=None):
+    """Run a file of tests in a pytest of its own."""
+    tests = tmp_path / "tests"
+    tests.mkdir()
     (tests / "test_contract.py").write_text("\n".join(lines))
     command = [sys.executable, "-m", "pytest", "-rsfx", "-p", "no:xdist", "-p", "no:cacheprovider"]
     command += ["-k", only] if only else []

@@ -16,7 +16,7 @@ from zoo.cli.output import print_json, print_line
 from zoo.errors import BrokenPlugin, ExitCode, UsageError, did_you_mean, one_line
 from zoo.registry.plugins import CONFLICT, FAILED, OK
 from zoo.registry.registry import Registry
-from zoo.spec import Backbone
+from zoo.spec import Backbone, Task
 
 if TYPE_CHECKING:
     from zoo.testing.findings import Finding
@@ -72,8 +72,10 @@ def _find(settings: Settings, what: str) -> tuple[Registry, list[str]]:
     return registry, names
 
 
-def _chosen(registry: Registry, names: Sequence[str], pattern: str | None) -> list[Backbone]:
-    """Return the backbones to check.
+def _chosen(
+    registry: Registry, names: Sequence[str], pattern: str | None
+) -> tuple[list[Backbone], list[Task]]:
+    """Return the backbones and the tasks to check; with a pattern, backbones alone.
 
     Raises:
         UsageError: there are none.
@@ -84,10 +86,11 @@ def _chosen(registry: Registry, names: Sequence[str], pattern: str | None) -> li
     for record in registry.host.records:
         if record.name in names and record.status == FAILED:
             raise BrokenPlugin(f"plugin {record.name!r} does not load: {record.error}")
-    if not found:
+    tasks = [] if pattern else [task for task in registry.tasks.values() if task.source in names]
+    if not found and not tasks:
         which = f"that match {pattern!r}" if pattern else "to check"
         raise UsageError(f"{', '.join(names)} has no backbones {which}")
-    return found
+    return found, tasks
 
 
 def _check(
@@ -111,22 +114,29 @@ def _check(
     return list(hold_all(subject))
 
 
-def _describe(backbone: Backbone, findings: Sequence[Finding]) -> dict[str, Any]:
+def _check_task(registry: Registry, task: Task) -> list[Finding]:
+    """Try the suite of tasks on one, with a backbone of its plugin where there is one."""
+    from zoo.testing.task_suite import check_all, task_subject
+
+    return list(check_all(task_subject(task.name, registry)))
+
+
+def _describe(kind: str, name: str, findings: Sequence[Finding]) -> dict[str, Any]:
     checks = [asdict(found) for found in findings]
     for check in checks:
         check["seconds"] = round(check["seconds"], 3)
         del check["backbone"], check["trace"]
-    return {"backbone": backbone.id, "conforms": _conforms(findings), "checks": checks}
+    return {kind: name, "conforms": _conforms(findings), "checks": checks}
 
 
 def _conforms(findings: Sequence[Finding]) -> bool:
     return not any(found.broken for found in findings)
 
 
-def _print(backbone: Backbone, findings: Sequence[Finding], debug: bool) -> None:
+def _print(name: str, findings: Sequence[Finding], debug: bool) -> None:
     counted = Counter(found.status for found in findings)
     said = ", ".join(f"{number} {status}" for status, number in counted.items())
-    print_line(f"{backbone.id}: {said}")
+    print_line(f"{name}: {said}")
     for found in findings:
         if found.broken:
             print_line(f"  {found.check} ({found.promise}): {found.detail}")
@@ -140,23 +150,29 @@ def _print(backbone: Backbone, findings: Sequence[Finding], debug: bool) -> None
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(settings: Settings, what: str, backbone: str | None, as_json: bool) -> int:
-    """Hold a plugin's backbones against every promise that zoo makes of one.
+    """Hold a plugin's backbones and tasks against every promise that zoo makes of one.
 
     NAME is a plugin, or the part before the slash of backbones that a registry file derives. PATH
     is a python file, or the folder of an installed package.
     """
     registry, names = _find(settings, what)
-    chosen = _chosen(registry, names, backbone)
+    chosen, tasks = _chosen(registry, names, backbone)
     groups: set[str] = set()
-    described, good = [], 0
-    for one in chosen:
-        findings = _check(settings, registry, one, groups)
-        good += _conforms(findings)
-        described.append(_describe(one, findings))
+    described: list[dict[str, Any]] = []
+
+    def report(kind: str, name: str, shown: str, findings: Sequence[Finding]) -> None:
+        described.append(_describe(kind, name, findings))
         if not as_json:
-            _print(one, findings, settings.debug)
+            _print(shown, findings, settings.debug)
+
+    for one in chosen:
+        report("backbone", one.id, one.id, _check(settings, registry, one, groups))
+    for task in tasks:
+        report("task", task.name, f"task {task.name}", _check_task(registry, task))
     if as_json:
         print_json(described)
-    else:
-        print_line(f"{good:,} of {len(chosen):,} backbones conform")
-    return ExitCode.DONE if good == len(chosen) else ExitCode.BROKEN
+    for kind, number in () if as_json else (("backbone", len(chosen)), ("task", len(tasks))):
+        good = sum(each["conforms"] for each in described if kind in each)
+        if number:
+            print_line(f"{good:,} of {number:,} {kind}s conform")
+    return ExitCode.DONE if all(each["conforms"] for each in described) else ExitCode.BROKEN

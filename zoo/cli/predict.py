@@ -32,7 +32,7 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Classify images.
+    """Predict images: their classes, or masks, which --out writes.
 
     MODEL is a model file, a run folder, or the name of a pretrained backbone, which is then used as
     it is, with its own classes.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -69,7 +70,7 @@ class Draw:
                 pixels = prepare(image, preprocess)
             for name, strength in steps.items():
                 if name != "crop":
-                    pixels = _change(name, strength, preprocess)(pixels)
+                    pixels = change(name, strength, fill_of(preprocess))(pixels)
         return pixels
 
     def while_reading(self, index: int) -> contextlib.AbstractContextManager[None]:
@@ -93,9 +94,20 @@ def _as_it_is(preprocess: Preprocess) -> Preprocess:
     return Preprocess(size, min(size), mean=preprocess.mean, std=preprocess.std)
 
 
-def _change(name: str, strength: float, preprocess: Preprocess) -> Callable[[Tensor], Tensor]:
-    fill = [round(255 * value) for value in preprocess.mean]
-    made: Callable[[Tensor], Tensor]
+def fill_of(preprocess: Preprocess) -> list[int]:
+    """Return the mean colour, for what an augmentation leaves without pixels."""
+    return [round(255 * value) for value in preprocess.mean]
+
+
+def change(name: str, strength: float, fill: Any) -> Callable[..., Any]:
+    """Return the torchvision transform of an augmentation, a random crop apart.
+
+    Args:
+        name: of the augmentation.
+        strength: of it.
+        fill: for pixels that come from nowhere; by type of tensor for a joint transform.
+    """
+    made: Callable[..., Any]
     match name:
         case "flip":
             made = v2.RandomHorizontalFlip(strength)

@@ -134,6 +134,28 @@ def decode_reduced(
     return _decode_file(file, name, at_least)
 
 
+def read_size(path: Path) -> tuple[int, int]:
+    """Return the width and height that `decode` gives an image, from its header where that says.
+
+    Raises:
+        UnreadableImage: as `decode` does, as far as it is read.
+    """
+    name = str(path)
+    with _open_file(path, name) as file:
+        try:
+            with Image.open(file, formats=_formats()) as image:
+                # Pillow would decode a whole PNG to look for metadata behind its pixels.
+                if image.format == "PNG" and "exif" not in image.info:
+                    return image.size
+                # The others may be turned by their format itself once they are loaded.
+                if image.format in ("JPEG", "PNG", "WEBP", "BMP", "PPM", "GIF"):
+                    swapped = _orientation(image) in _SWAPPED
+                    return image.size[::-1] if swapped else image.size
+        except Exception as error:
+            _refuse(name, error)
+    return decode(path).size
+
+
 def read_bytes(path: Path) -> bytes:
     """Read an image's file whole.
 

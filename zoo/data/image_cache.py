@@ -6,6 +6,7 @@ file without a name, which the system removes with the process however that ends
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import shutil
@@ -86,7 +87,8 @@ class CachedSplit:
         """Keep what a loader gave of the wanted positions; those that it could not read, too."""
         self.pixels[batch.indices] = batch.inputs.permute(0, 2, 3, 1)
         if self.targets is None and len(batch):
-            self.targets = batch.targets.new_zeros((len(self.split), *batch.targets.shape[1:]))
+            shape = (len(self.split), *batch.targets.shape[1:])
+            self.targets = _allocate(shape, batch.targets.dtype)
         if self.targets is not None:
             self.targets[batch.indices] = batch.targets
         self.state[batch.indices] = CACHED
@@ -124,10 +126,8 @@ class ImageCache:
     def __init__(self, splits: Mapping[str, Split], preprocess: Preprocess) -> None:
         self.preprocess = preprocess
         images = sum(map(len, splits.values()))
-        size = bytes_needed(images, preprocess)
-        pixels = torch.empty(size, dtype=torch.uint8) if size <= IN_MEMORY else _in_file(size)
-        shape = (preprocess.height, preprocess.width, preprocess.channels)
-        rows = pixels.view(images, *shape).split([len(split) for split in splits.values()])
+        shape = (images, preprocess.height, preprocess.width, preprocess.channels)
+        rows = _allocate(shape, torch.uint8).split([len(split) for split in splits.values()])
         self.splits = [
             CachedSplit(split, part) for split, part in zip(splits.values(), rows, strict=True)
         ]
@@ -137,6 +137,17 @@ class ImageCache:
         if preprocess != self.preprocess:
             return None
         return next((each for each in self.splits if each.split is split), None)
+
+
+def _allocate(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Allocate a tensor, in memory or in a file by its size.
+
+    Raises:
+        EnvironmentProblem: neither has space for it.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    flat = torch.zeros(size, dtype=torch.uint8) if size <= IN_MEMORY else _in_file(size)
+    return flat.view(dtype).view(*shape)
 
 
 def storage_location(size: int) -> str | None:

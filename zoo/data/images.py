@@ -103,3 +103,16 @@ def prepare_each(images: Any, preprocess: Preprocess, batch_size: int) -> Iterat
             waiting = []
     if waiting:
         yield torch.stack(waiting)
+
+
+def noise(count: int, preprocess: Preprocess, seed: int) -> Tensor:
+    """Return images of noise, `[count, channels, height, width]`, uint8.
+
+    Args:
+        count: of images.
+        preprocess: whose size and channels they have.
+        seed: the same seed gives the same images.
+    """
+    shape = (count, preprocess.channels, preprocess.height, preprocess.width)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(256, shape, generator=generator, dtype=torch.uint8)

@@ -23,11 +23,11 @@ SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "
 
 
 class Split(ABC):
-    """Pictures and their labels, in a fixed order, wherever they lie.
+    """Images and their targets, in a fixed order, wherever they are.
 
     Attributes:
         name: `train`, `val`, `test`, or `all` where nothing is held out.
-        labels: of each picture, a position in the classes.
+        labels: the target of each image, as its task has them: a position in the classes.
         thread_safe: whether several threads may read it at once.
     """
 
@@ -55,7 +55,7 @@ class Split(ABC):
 
     def sample(
         self, index: int, at_least: tuple[int, int] | None = None, content: bytes | None = None
-    ) -> tuple[Image.Image | DecodedImage | Any, int]:
+    ) -> tuple[Image.Image | DecodedImage | Any, Any]:
         """Read a picture with its label.
 
         Args:
@@ -139,7 +139,7 @@ class FileSplit(Split):
 
     def sample(
         self, index: int, at_least: tuple[int, int] | None = None, content: bytes | None = None
-    ) -> tuple[Image.Image | DecodedImage, int]:
+    ) -> tuple[Image.Image | DecodedImage, Any]:
         """Decode an image, no larger than needed, with its label.
 
         Raises:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
 from zoo.data.decode import MAX_PIXELS, DecodedImage, decode_reduced
+from zoo.data.geometry import Geometry, geometry_of, target_size
 from zoo.errors import DataError
 from zoo.spec import Preprocess
 
@@ -41,7 +42,7 @@ def at_least(preprocess: Preprocess) -> tuple[int, int] | None:
     # It takes single pixels, and averages none.
     if preprocess.interpolation == "nearest":
         return None
-    height, width = _target(preprocess)
+    height, width = target_size(preprocess)
     return REDUCED * width, REDUCED * height
 
 
@@ -67,10 +68,10 @@ def prepare(image: Image.Image | DecodedImage, preprocess: Preprocess) -> Tensor
     """
     if not isinstance(image, DecodedImage):
         image = DecodedImage(image, image.size, (0, 0, *image.size))
-    height, width = _scaled_size(image.size, preprocess)
-    if height * width > MAX_PIXELS:
+    geometry = geometry_of(image.size, preprocess)
+    if geometry.scaled[0] * geometry.scaled[1] > MAX_PIXELS:
         raise DataError(f"{image.size[0]} x {image.size[1]} pixels are too narrow to resize")
-    cut = _resize(image, (width, height), preprocess)
+    cut = _resize(image, geometry, preprocess)
     if preprocess.crop == "border":
         cut = _pad(cut, preprocess)
     cut = vision.center_crop(cut, [preprocess.height, preprocess.width])
@@ -93,11 +94,28 @@ def prepare_source(source: Any, preprocess: Preprocess) -> Tensor:
     return prepare(decode_reduced(source, at_least(preprocess)), preprocess)
 
 
-def _resize(image: DecodedImage, scaled: tuple[int, int], preprocess: Preprocess) -> Image.Image:
+def prepare_mask(mask: Image.Image, preprocess: Preprocess, fill: int) -> Tensor:
+    """Resize and crop a mask as `prepare` does its image, each pixel from the nearest.
+
+    Args:
+        mask: of mode L, as large as its image.
+        preprocess: of the image.
+        fill: of what the image does not fill.
+
+    Returns:
+        `[height, width]` uint8.
+    """
+    geometry = geometry_of(mask.size, preprocess)
+    cut = mask.resize(geometry.scaled, Image.Resampling.NEAREST).crop(geometry.crop)
+    filled = Image.new("L", (preprocess.width, preprocess.height), fill)
+    filled.paste(cut, geometry.offset)
+    return vision.pil_to_tensor(filled)[0]  # type: ignore[no-any-return]
+
+
+def _resize(image: DecodedImage, geometry: Geometry, preprocess: Preprocess) -> Image.Image:
     """Scale an image and crop it."""
     kernel = Image.Resampling[preprocess.interpolation.upper()]
-    spans = zip(scaled, (preprocess.width, preprocess.height), strict=True)
-    (left, right), (top, bottom) = [_middle(*sides) for sides in spans]
+    scaled, (left, top, right, bottom) = geometry.scaled, geometry.crop
     if not image.reduced:
         # In full first: to scale the crop alone is quicker, and rounds some values otherwise.
         return image.pixels.resize(scaled, kernel).crop((left, top, right, bottom))
@@ -107,38 +125,6 @@ def _resize(image: DecodedImage, scaled: tuple[int, int], preprocess: Preprocess
     x1, y1 = min(x0 + right * across, x1), min(y0 + bottom * down, y1)
     box = (x0 + left * across, y0 + top * down, x1, y1)
     return image.pixels.resize((right - left, bottom - top), kernel, box)
-
-
-def _middle(scaled: int, wanted: int) -> tuple[int, int]:
-    """Return from where to where a crop reaches, as torchvision rounds it."""
-    first = max(round((scaled - wanted) / 2), 0)
-    return first, min(first + wanted, scaled)
-
-
-def _target(preprocess: Preprocess) -> tuple[int, int]:
-    """Return the height and width that an image is scaled to cover, fit into or fill."""
-    size = preprocess.height, preprocess.width
-    assert preprocess.resize is not None
-    return size[0] * preprocess.resize // min(size), size[1] * preprocess.resize // min(size)
-
-
-def _scaled_size(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
-    """Return the height and width that an image of a width and height has before the crop."""
-    full_width, full_height = size
-    target = _target(preprocess)
-    if preprocess.crop == "squash":
-        return target
-    ratios = [full_height / target[0], full_width / target[1]]
-    if preprocess.crop == "border":
-        ratio = max(ratios)
-        return max(round(full_height / ratio), 1), max(round(full_width / ratio), 1)
-    if preprocess.height == preprocess.width:
-        # Rounded down, as torchvision does; timm does so too, but only where `size` is square.
-        short, long = sorted(size)
-        longer = target[0] * long // short
-        return (longer, target[0]) if full_height > full_width else (target[0], longer)
-    ratio = min(ratios)
-    return round(full_height / ratio), round(full_width / ratio)
 
 
 def _pad(image: Image.Image, preprocess: Preprocess) -> Image.Image:

@@ -24,7 +24,7 @@ from zoo.errors import DataError, UsageError
 from zoo.files import canonical_json, write_bytes, writing
 from zoo.inference.predictor import Predictor
 from zoo.models.freeze import freeze
-from zoo.registry.plain import to_dict
+from zoo.records import to_dict
 from zoo.terminal import Progress
 
 FORMATS = (".safetensors", ".npy")

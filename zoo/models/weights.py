@@ -296,7 +296,7 @@ def _check_model_file(path: Path, file: TensorFile, backbone: Backbone, weights:
         raise WeightsError(f"{path} has a damaged description: {error}") from error
     card.check(path)
     built = {**backbone.kwargs, **weights.kwargs}
-    if len(card.classes) != weights.num_classes:
+    if card.classes and len(card.classes) != weights.num_classes:
         message = f"{path} has {len(card.classes)} classes, and is registered with "
         raise WeightsError(f"{message}{weights.num_classes}", "register it with its own classes")
     if isinstance(weights.classes, tuple) and weights.classes != card.classes:

@@ -21,8 +21,9 @@ from zoo.data.all_images import AllImages, open_all
 from zoo.data.dataset import SampleTransform
 from zoo.data.schema import Schema
 from zoo.data.split import ImageData, Split
-from zoo.errors import BrokenPlugin, UsageError
+from zoo.errors import BrokenBackbone, BrokenPlugin, UsageError
 from zoo.models.plugin_errors import guard
+from zoo.options import Augmentation
 from zoo.spec import Backbone, Head, Preprocess, Task, Weights, resolve_target
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "SourceImage",
     "Table",
     "load_task",
+    "loss_parts",
 ]
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -82,9 +84,9 @@ class Metric(ABC):
     def compute(self) -> dict[str, float]:
         """Return the numbers of all that was accumulated; `loss` and `images` are among them."""
 
-    @abstractmethod
     def score(self, values: Mapping[str, float]) -> tuple[float, ...]:
         """Return what ranks epochs, the highest best, from what `compute` returned."""
+        return (-values["loss"],)
 
     def report(self) -> dict[str, Any]:
         """Return what `compute` does and details, as plain data for `run.json`."""
@@ -160,13 +162,16 @@ class BaseTask(ABC):
         columns: names of the metrics that `history.csv`, the model file and every epoch record.
         labels: by metric name, how the terminal calls the few that it shows after each epoch.
         reserved: names that a user's own metrics cannot take.
-        output_kind: for messages: what the network is expected to return.
+        loss_label: how the plan calls the task's own loss.
+        schema_type: class of its schemas.
     """
 
     name: str
     columns: tuple[str, ...] = ("loss",)
     labels: Mapping[str, str] = {"loss": "loss"}
     reserved: tuple[str, ...] = ("loss", "images")
+    loss_label: str = "loss"
+    schema_type: type[Schema] = Schema
 
     # Data
 
@@ -210,27 +215,56 @@ class BaseTask(ABC):
         Raises:
             TypeError, ValueError: it is no schema of this task.
         """
-        return Schema.from_dict(plain)
+        return self.schema_type.from_dict(plain)
 
     def published_schema(self, backbone: Backbone, weights: Weights) -> Schema:
         """Return the schema of published weights, to use a network as it is.
 
         Raises:
-            UsageError: they come without a head, or their classes are not known.
+            UsageError: they come without a head, or their classes are not known; or the backbone
+                is another task's, whose head they have.
         """
+        if backbone.published.task != self.name:
+            message = f"{backbone.id} {weights.tag} is published for {backbone.published.task}"
+            raise UsageError(message, f"`zoo finetune {backbone.id}` gives it a head of your own")
         return Schema(published_classes(backbone, weights))
 
     def transform(self, preprocess: Preprocess) -> SampleTransform:
         """Return what makes tensors of an image and its target."""
         return SampleTransform(preprocess)
 
+    def example_data(self, preprocess: Preprocess, count: int, seed: int) -> ImageData:
+        """Return a few images of noise with targets, for the conformance kit.
+
+        Args:
+            preprocess: of a network; the images have its size and channels.
+            count: of the `train` split; `val` has one or more of the same.
+            seed: the same seed gives the same data.
+
+        Raises:
+            UsageError: the task has none, so that nothing of it can be checked.
+        """
+        hint = f"implement {type(self).__name__}.example_data"
+        raise UsageError(f"the task {self.name} has no example data", hint)
+
+    def check_augmentation(self, augment: Augmentation | None, views: int | None) -> None:
+        """Refuse augmentations that targets cannot follow.
+
+        Args:
+            augment: that was asked for; None for none.
+            views: how many augmented views of an image are to be cached; None where not asked for.
+
+        Raises:
+            UsageError: names what is refused.
+        """
+        return None
+
     # Network
 
-    @abstractmethod
     def read_output(
         self, output: Any, heads: Sequence[Head], training: bool, previous: int | None = None
     ) -> Outputs:
-        """Read what a network returned.
+        """Read what a network returned: one vector for each sample, unless a task extends this.
 
         Args:
             output: of the network.
@@ -242,6 +276,11 @@ class BaseTask(ABC):
         Raises:
             BrokenBackbone: it is not what a network of this task returns.
         """
+        if not isinstance(output, Tensor) or output.ndim != 2:
+            shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            message = f"the network returned {shape}, and {self.name} reads [samples, outputs]"
+            raise BrokenBackbone(message)
+        return Outputs(output)
 
     def combine_heads(
         self, outputs: Mapping[str, tuple[Head, Tensor]], size: tuple[int, int], training: bool
@@ -290,7 +329,14 @@ class BaseTask(ABC):
 
     def loss_name(self, criterion: Criterion | None) -> str:
         """Return how the plan calls what is minimised."""
-        return "loss" if criterion is None else name_of(criterion)
+        return self.loss_label if criterion is None else name_of(criterion)
+
+    def count(self, targets: Tensor) -> int:
+        """Return how many items the loss of a batch is the mean over: its samples, or pixels.
+
+        A batch that is cut up has the gradient of the whole by this: each part counts by its share.
+        """
+        return len(targets)
 
     @abstractmethod
     def metric(
@@ -316,6 +362,10 @@ class BaseTask(ABC):
             transform: of the task.
         """
         return transform.collate(list(split.labels))
+
+    def target_bytes(self, preprocess: Preprocess) -> int:
+        """Return how many bytes `split_targets` takes for a sample."""
+        return 8
 
     def chance(self, schema: Schema) -> float | None:
         """Return what guessing scores; None where that means nothing."""
@@ -347,8 +397,11 @@ class BaseTask(ABC):
         """
 
     def prediction_lines(self, answer: Mapping[str, Any]) -> list[str]:
-        """Return what the terminal shows of one prediction."""
-        return [str(prediction) for prediction in answer["predictions"]]
+        """Return what the terminal shows of one prediction: a line for each mapping in it."""
+        return [
+            "  ".join(f"{v:.5g}" if isinstance(v, float) else str(v) for v in prediction.values())
+            for prediction in answer["predictions"]
+        ]
 
     def metric_line(self, values: Mapping[str, Any], chance: float | None) -> str:
         """Return one line about a split, for the terminal."""
@@ -359,6 +412,22 @@ class BaseTask(ABC):
         """Return what `zoo evaluate` shows: lines, and a table where there is more."""
         lines = [f"{'images':<8}{values['images']:,}"]
         return lines + [f"{name:<8}{values[name]:.4f}" for name in self.columns], None
+
+
+def loss_parts(
+    outputs: Outputs, targets: Tensor, loss: Callable[[Tensor, Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """Return the loss of the main output, and that of each further one by its weight.
+
+    Args:
+        outputs: of the network.
+        targets: of the batch.
+        loss: of one output.
+    """
+    parts = {"main": loss(outputs.main, targets)}
+    for number, (output, weight) in enumerate(outputs.auxiliary, start=1):
+        parts[f"auxiliary{number}"] = weight * loss(output, targets)
+    return parts
 
 
 def published_classes(backbone: Backbone, weights: Weights) -> tuple[str, ...]:

@@ -26,7 +26,10 @@ else:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 for hook in filter(None, [getattr(module, "zoo_register_backbones", None)]):
-    list(hook())
+    if getattr(hook, "zoo_impl", {}).get("wrapper"):
+        next(hook())
+    else:
+        list(hook())
 print(json.dumps(sorted(set(sys.modules) & set(json.loads(sys.argv[2])))))
 """
 

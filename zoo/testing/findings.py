@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from zoo.testing.subject import Subject
+from typing import Any
 
 KEPT, BROKEN, EXCEPTED, ABSENT = "kept", "broken", "excepted", "not applicable"
 
@@ -27,24 +24,25 @@ class Check:
     Args:
         name: for programs: `frozen_stays_frozen`.
         promise: a sentence for people that says what holds.
-        kind: `description`, `structure` or `values`; what it needs of the network.
-        hold: tries it; returns what was seen, or raises `Broken` or `NotApplicable`.
+        kind: `description`, `structure` or `values`, what it needs of the network; or `task`.
+        hold: tries it on a `Subject` or `TaskSubject`; returns what was seen, or raises `Broken`
+            or `NotApplicable`.
         encoders: whether it holds for networks that zoo refuses to fine-tune too.
     """
 
     name: str
     promise: str
     kind: str
-    hold: Callable[[Subject], str]
+    hold: Callable[[Any], str]
     encoders: bool = False
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of one check on one backbone.
+    """What came of one check on one backbone or task.
 
     Args:
-        backbone: its id.
+        backbone: its id, or the task's name.
         check: the check's name.
         promise: what was to hold.
         status: `kept`, `broken`, `excepted` or `not applicable`.

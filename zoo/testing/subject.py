@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.data.images import noise
 from zoo.errors import ZooError
 from zoo.files import write_bytes
 from zoo.modelfile import tensor_bytes
@@ -170,13 +171,6 @@ class Subject:
             "fixed size" if self.backbone.fixed_size else "any size",
         ]
         return ", ".join(facts)
-
-
-def noise(images: int, preprocess: Preprocess, seed: int) -> Tensor:
-    """Return pictures of noise, `[images, channels, height, width]`, uint8."""
-    shape = (images, preprocess.channels, preprocess.height, preprocess.width)
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(256, shape, generator=generator, dtype=torch.uint8)
 
 
 def run(model: nn.Module, preprocess: Preprocess, training: bool = False, images: int = 2) -> Any:

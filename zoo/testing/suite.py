@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 from zoo.errors import EnvironmentProblem, UsageError, ZooError, did_you_mean, one_line
 from zoo.models.plugin_errors import is_out_of_memory
@@ -155,18 +157,21 @@ def select(kinds: Sequence[str] = KINDS, names: Sequence[str] = ()) -> tuple[Che
     )
 
 
-def hold(subject: Subject, check: Check) -> Finding:
-    """Hold one promise against a backbone; whatever goes wrong with it is a finding.
+def attempt(name: str, check: Check, subject: Any) -> Finding:
+    """Try one promise; whatever goes wrong with it is a finding.
+
+    Args:
+        name: of what is tried.
+        check: the promise.
+        subject: what the check takes.
 
     Raises:
-        EnvironmentProblem: the system refuses, which is no fault of the backbone's.
+        EnvironmentProblem: the system refuses, which is no fault of what is tried.
         MemoryError: there is not enough memory for it.
     """
     began = time.perf_counter()
     trace = None
     try:
-        if subject.backbone.refuse and not check.encoders:
-            raise NotApplicable(f"it cannot be fine-tuned: {subject.backbone.refuse}")
         status, detail = KEPT, check.hold(subject)
     except NotApplicable as reason:
         status, detail = ABSENT, str(reason)
@@ -177,17 +182,33 @@ def hold(subject: Subject, check: Check) -> Finding:
     except ZooError as error:
         status, detail = BROKEN, str(error)
         trace = traceback.format_exc() if error.__cause__ else None
-    except Exception as error:  # a network can raise anything
+    except Exception as error:  # code of a plugin can raise anything
         if is_out_of_memory(error):
-            raise MemoryError(f"{subject.backbone.id}, {check.name}: out of memory") from error
+            raise MemoryError(f"{name}, {check.name}: out of memory") from error
         status, detail, trace = BROKEN, one_line(error), traceback.format_exc()
-    excepted = subject.backbone.exceptions.get(check.name)
-    if excepted is not None and status == BROKEN:
-        status, detail, trace = EXCEPTED, excepted, None
-    elif excepted is not None and status == KEPT:
-        status, detail = BROKEN, f"its description excepts it ({excepted}), and it holds: {detail}"
     seconds = time.perf_counter() - began
-    return Finding(subject.backbone.id, check.name, check.promise, status, detail, seconds, trace)
+    return Finding(name, check.name, check.promise, status, detail, seconds, trace)
+
+
+def hold(subject: Subject, check: Check) -> Finding:
+    """Hold one promise against a backbone; whatever goes wrong with it is a finding.
+
+    Raises:
+        EnvironmentProblem: the system refuses, which is no fault of the backbone's.
+        MemoryError: there is not enough memory for it.
+    """
+    backbone = subject.backbone
+    if backbone.refuse and not check.encoders:
+        why = f"it cannot be fine-tuned: {backbone.refuse}"
+        return Finding(backbone.id, check.name, check.promise, ABSENT, why, 0.0)
+    found = attempt(backbone.id, check, subject)
+    excepted = backbone.exceptions.get(check.name)
+    if excepted is not None and found.status == BROKEN:
+        return replace(found, status=EXCEPTED, detail=excepted, trace=None)
+    if excepted is not None and found.status == KEPT:
+        detail = f"its description excepts it ({excepted}), and it holds: {found.detail}"
+        return replace(found, status=BROKEN, detail=detail)
+    return found
 
 
 def hold_all(subject: Subject, checks: Sequence[Check] = SUITE) -> Iterator[Finding]:

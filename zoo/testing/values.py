@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
 
+from zoo.data.images import noise
+from zoo.data.schema import Schema
 from zoo.engine.features.hooks import HeadHooks
 from zoo.engine.plan.plan import Phase
 from zoo.engine.run.artifacts import save_module
@@ -32,9 +33,8 @@ from zoo.options import Policy, Schedule
 from zoo.spec import resolve_target
 from zoo.testing.findings import Broken, NotApplicable
 from zoo.testing.fresh import logits_of
-from zoo.testing.subject import Subject, noise
+from zoo.testing.subject import Subject
 
-CLASSES = ("ash", "elm", "oak")
 BATCH = 2
 MOMENTUM, WEIGHT_DECAY = 0.9, 0.01
 
@@ -49,6 +49,7 @@ class Trial:
         images: the batch that was looked at before.
         before: every parameter and buffer, by name.
         features: what entered each head in use, and in training.
+        schema: of the data that it was trained on.
     """
 
     network: Network
@@ -56,6 +57,7 @@ class Trial:
     images: Tensor
     before: dict[str, Tensor]
     features: dict[bool, dict[str, Tensor]]
+    schema: Schema
 
     @property
     def module(self) -> nn.Module:
@@ -85,7 +87,9 @@ def _begin(subject: Subject, policy: str) -> Network:
     """Build a network on the settled weights, frozen by a policy."""
     weights = str(subject.settled)
     options = subject.small
-    model = resolve_and_build(subject.backbone, weights, len(CLASSES), seed=1, options=options)
+    preprocess = options.apply(subject.backbone).preprocess
+    outputs = subject.task.example_data(preprocess, BATCH, seed=2).schema.outputs
+    model = resolve_and_build(subject.backbone, weights, outputs, seed=1, options=options)
     made = how_made(model)
     freeze(model, policy=policy)
     cpu = torch.device("cpu")
@@ -103,13 +107,9 @@ def _features(network: Network, heads: list[str], images: Tensor) -> dict[bool, 
     return seen
 
 
-def _train(network: Network, policy: str, images: int, lr: float) -> None:
-    """Train one epoch of zoo's own loop on pictures of noise."""
-    pictures = noise(images, network.preprocess, seed=2)
-    labels = torch.arange(images) % len(CLASSES)
-    whole = TensorDataset(pictures, labels)
-    some = TensorDataset(pictures[:BATCH], labels[:BATCH])
-    opened = network.task.open_data({"train": whole, "val": some}, classes=len(CLASSES))
+def _train(network: Network, policy: str, images: int, lr: float) -> Schema:
+    """Train one epoch of zoo's own loop on images of noise, and return what their targets are."""
+    opened = network.task.example_data(network.preprocess, images, seed=2)
     splits = opened.splits
     data = PhaseData(splits["train"], splits["val"], opened.schema, seed=3, batch_size=BATCH)
     transform = network.task.transform(network.preprocess)
@@ -125,6 +125,7 @@ def _train(network: Network, policy: str, images: int, lr: float) -> None:
         report=lambda event: None,
     )
     run_phase(phase, source, TrainState(BATCH), context)
+    return opened.schema
 
 
 def head_trial(subject: Subject) -> Trial:
@@ -135,8 +136,9 @@ def head_trial(subject: Subject) -> Trial:
     heads = [resolve_head(network.module, head.path) for head in network.heads]
     images = noise(BATCH, network.preprocess, seed=4)
     features = _features(network, heads, images)
-    trial = Trial(network, heads, images, _tensors(network.module), features)
-    _train(network, "head", 3 * BATCH + 1, lr=0.01)
+    before = _tensors(network.module)
+    schema = _train(network, "head", 3 * BATCH + 1, lr=0.01)
+    trial = Trial(network, heads, images, before, features, schema)
     subject.notes["head trial"] = trial
     return trial
 
@@ -205,7 +207,7 @@ def _model_file(subject: Subject) -> tuple[Path, Trial]:
     trial = head_trial(subject)
     path = subject.folder / "model.safetensors"
     if not path.exists():
-        save_module(trial.module, path, CLASSES, how_made(trial.module))
+        save_module(trial.module, path, trial.schema, how_made(trial.module))
     return path, trial
 
 
@@ -227,8 +229,8 @@ def saved_and_loaded(subject: Subject) -> str:
     path, trial = _model_file(subject)
     expected = _logits(trial.network, trial.images)
     loaded = load_model(path, subject.registry, device="cpu")
-    if loaded.classes != CLASSES:
-        raise Broken(f"the classes were {CLASSES} and are {loaded.classes}")
+    if loaded.schema != trial.schema:
+        raise Broken(f"the schema was {trial.schema} and is {loaded.schema}")
     _compare("the model file", expected, logits_of(loaded, trial.images))
     if subject.fresh is None:
         return "equal logits in this process"
@@ -242,7 +244,7 @@ def library_loads_it(subject: Subject) -> str:
 
     path, trial = _model_file(subject)
     builder = resolve_target(subject.backbone.builder, f"backbone {subject.backbone.id}")
-    kwargs = {**how_made(trial.module).kwargs, "num_classes": len(CLASSES)}
+    kwargs = {**how_made(trial.module).kwargs, "num_classes": trial.schema.outputs}
     if not _takes_classes(builder):
         raise NotApplicable("its builder takes no num_classes, so no network of 3 can be had of it")
     alone = builder(weights=None, **kwargs)

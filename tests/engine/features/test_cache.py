@@ -9,7 +9,7 @@ from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import zoo
-from zoo.cache import held
+from zoo.cache import entries
 from zoo.engine.features.cache import FeatureCache
 from zoo.engine.features.fingerprint import network_fingerprint
 from zoo.engine.features.store import FeatureStore
@@ -79,7 +79,7 @@ def test_other_weights_precision_or_size_are_another_shelf(tinynet, mine):
     for options in ({}, {"seed": 1}, {"precision": "bf16"}, {"input_size": 24}):
         asked = {"precision": "fp32", **QUICK, **options}
         assert forwards(zoo.finetune(tinynet, data=mine, **asked)) == 48 + PROOF
-    assert len(held("features")) == 4
+    assert len(entries("features")) == 4
 
 
 def test_features_of_another_thread_count_are_others(tinynet, mine):
@@ -90,7 +90,7 @@ def test_features_of_another_thread_count_are_others(tinynet, mine):
             assert forwards(zoo.finetune(tinynet, data=mine, **QUICK)) == 48 + PROOF
     finally:
         torch.set_num_threads(before)
-    assert len(held("features")) == 2
+    assert len(entries("features")) == 2
 
 
 def test_features_do_not_depend_on_their_company(tinynet):
@@ -128,7 +128,7 @@ def test_where_there_is_no_room_it_is_said_before_anything_is_computed(tinynet, 
         assert shelf.row_bytes == 4 * (16 + 8) + 32
         assert keeper.storage_shortfall(48) is None
         assert shelf.problem is None
-        assert "more than there is room for" in keeper.storage_shortfall(10**15)
+        assert "and less is free" in keeper.storage_shortfall(10**15)
 
 
 def test_the_name_changes_with_all_that_decides_features(tinynet):
@@ -223,9 +223,9 @@ def test_unreadable_images_are_left_out_each_time(tinynet, mine):
 
 def test_what_was_cleared_is_computed_again(tinynet, mine, cli):
     zoo.finetune(tinynet, data=mine, **QUICK)
-    assert held("features")[0].images == 48
+    assert entries("features")[0].images == 48
     assert cli("cache", "clear", "features")[0] == 0
-    assert held("features") == []
+    assert entries("features") == []
     assert forwards(zoo.finetune(tinynet, data=mine, **QUICK)) == 48 + PROOF
 
 
@@ -238,4 +238,4 @@ def test_the_cache_is_kept_in_bounds(tinynet, mine, tmp_path, monkeypatch):
     for seed in (0, 1):
         zoo.finetune(tinynet, data=mine, seed=seed, **QUICK)
         # What the last training used stays until the next needs room.
-        assert len(held("features")) == 1
+        assert len(entries("features")) == 1

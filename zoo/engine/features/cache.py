@@ -34,6 +34,8 @@ CPU_BATCH, GPU_BATCH = 32, 256
 MEMORY_LIMIT = 4 << 30
 # Up to this much is copied to the device; larger feature sets are read from the store.
 LOAD_LIMIT = 256 << 20
+# Targets are in memory, and on the device.
+TARGET_LIMIT = 1 << 30
 DIGEST_CHUNK = 256
 
 Rounds = Iterator[Batch | None]
@@ -160,9 +162,12 @@ class FeatureCache:
     def storage_shortfall(self, images: int) -> str | None:
         """Return why features of so many images cannot be stored; None where they can."""
         size = images * self.store.row_bytes
-        if size <= MEMORY_LIMIT or self.disk_shortfall(images) is None:
-            return None
-        return f"features of {images:,} images take {size >> 30:,} GiB, more than there is room for"
+        if size > MEMORY_LIMIT and self.disk_shortfall(images) is not None:
+            return f"features of {images:,} images take {size >> 30:,} GiB, and less is free"
+        targets = images * self.network.task.target_bytes(self.network.preprocess)
+        if targets > TARGET_LIMIT:
+            return f"targets of {images:,} images take {targets >> 20:,} MiB of memory"
+        return None
 
     def disk_shortfall(self, images: int) -> str | None:
         """Return why features of so many images do not fit on the disk; None where they do."""

@@ -16,7 +16,7 @@ from zoo import __version__
 from zoo.engine.runtime.network import Network
 from zoo.files import canonical_json, library_versions
 from zoo.models.provenance import how_made
-from zoo.registry.plain import to_dict
+from zoo.records import to_dict
 
 # Counted up whenever the same network would give other features, or they would be laid out anew.
 FORMAT = 1

@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.cache import DIGEST, INDEX, PART, ROWS, SHELF, features_dir, locked, read_store
+from zoo.cache import DIGEST, INDEX, PART, ROWS, STORE_FILE, features_dir, locked, read_store
 from zoo.errors import EnvironmentProblem
 from zoo.files import environment_problem, make_dir, write_bytes
 
@@ -152,7 +152,7 @@ class FeatureStore:
 
     def _clean(self, path: Path) -> None:
         """Remove what killed processes left behind, if nobody is writing."""
-        with locked(path, alone=True) as free:
+        with locked(path, exclusive=True) as free:
             for left in [*path.glob(f"*{PART}")] if free else []:
                 left.unlink(missing_ok=True)
 
@@ -167,7 +167,7 @@ class FeatureStore:
     def _open(self, path: Path) -> None:
         self._read_description(path)
         with contextlib.suppress(OSError):
-            os.utime(path / SHELF)  # so that it counts as used
+            os.utime(path / STORE_FILE)  # so that it counts as used
         for index in sorted(path.glob(f"*{INDEX}")) if self.columns else []:
             rows: NDArray[Any]
             try:
@@ -283,7 +283,7 @@ class FeatureStore:
         ]
         said = {**self.about, "columns": columns, "proofs": self.checks}
         try:
-            write_bytes(self.path / SHELF, json.dumps(said, indent=2).encode())
+            write_bytes(self.path / STORE_FILE, json.dumps(said, indent=2).encode())
         except EnvironmentProblem as error:
             self.spill_to_memory(str(error))
 

@@ -139,8 +139,12 @@ def check_classes(options: Options, data: ImageData) -> None:
 
     Raises:
         DataError: names the classes that there are.
+        UsageError: its targets are no classes.
     """
     found = len(data.classes)
+    if options.classes is not None and not found:
+        message = f"--classes {options.classes}, but the targets of {data.name} are no classes"
+        raise UsageError(message, "leave it out")
     if options.classes is not None and options.classes != found:
         some = ", ".join(data.classes[:10]) + (", ..." if found > 10 else "")
         message = f"--classes {options.classes}, but {data.name} has {found} classes: {some}"

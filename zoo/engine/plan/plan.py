@@ -129,16 +129,23 @@ class Plan:
         """Class names in the order of the network's outputs; empty for a task without classes."""
         return tuple(self.schema.get("classes", ()))
 
+    def _target_rows(self) -> dict[str, str]:
+        """Return what the targets are: the classes, or every field of another schema."""
+        if self.classes:
+            return {"classes": f"{len(self.classes)}: {_shorten(', '.join(self.classes))}"}
+        return {name: _listed(value) for name, value in self.schema.items() if name != "classes"}
+
     def rows(self) -> list[tuple[str, str, str]]:
         """Return name, value and reason of everything, for people."""
         counts = ", ".join(f"{count} {name}" for name, count in self.data["images"].items())
         size = f"{self.preprocess.height}x{self.preprocess.width}"
         values: dict[str, Any] = {
             "backbone": self.backbone,
+            "task": self.task,
             "weights": self.weights,
             "license": in_words(self.license) if self.license_kind else "none",
             "data": f"{self.data['name']}: {counts}",
-            "classes": f"{len(self.classes)}: {_shorten(', '.join(self.classes))}",
+            **self._target_rows(),
             "preprocess": f"{size} {self.preprocess.crop} {self.preprocess.interpolation}",
             "augment": self.augment or "none",
             "views": self.views,
@@ -174,6 +181,13 @@ class Plan:
         ):
             rows.append((name, _shown(getattr(self, name)), reason(name)))
         return rows
+
+
+def _listed(value: Any) -> str:
+    """Return a value of a schema for people, each name or number of a list."""
+    if isinstance(value, (list, tuple)):
+        return _shorten(", ".join(map(_listed, value)))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _shown(value: Any) -> str:

@@ -235,6 +235,7 @@ def resolve_plan(
         resolver.reasons["precision"] = f"auto: {findings.precision}"
     resolver.reasons |= {
         "backbone": backbone.origin,
+        "task": "of the backbone",
         "weights": base.reason,
         "license": base.license_reason,
         "preprocess": base.preprocess_reason,

@@ -103,38 +103,44 @@ def _environment(plan: Plan) -> dict[str, Any]:
 
 
 def save_module(
-    module: nn.Module, path: Path, classes: Sequence[str], made: Provenance, precision: str = "fp32"
+    module: nn.Module,
+    path: Path,
+    classes: Sequence[str] | Schema,
+    made: Provenance,
+    precision: str = "fp32",
 ) -> str:
     """Write a network that was trained elsewhere as a model file, and return its sha256.
 
     Args:
         module: the network.
         path: of the file.
-        classes: names in the order of the network's outputs.
+        classes: names in the order of the outputs, or the schema of a task with other targets.
         made: how it was made.
         precision: that predictions are to use.
 
     Raises:
-        UsageError: there are not as many names as the head has classes, or the file's name does
+        UsageError: there are not as many names as the head has outputs, or the file's name does
             not say what it is.
         EnvironmentProblem: the system refuses; what was there stays.
     """
     if path.suffix != ".safetensors":
         hint = f"write {path.with_suffix('.safetensors').name}"
         raise UsageError(f"a model file cannot be named {path.name}", hint)
-    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-        raise UsageError("the classes are not names", "give a list of text")
+    schema = classes if isinstance(classes, Schema) else _named_classes(classes)
     if not made.backbone.heads:
-        raise UsageError(f"{made.backbone.id} has no head, and so no classes to predict")
+        raise UsageError(f"{made.backbone.id} has no head, and so nothing to predict")
     head = made.backbone.heads[0]
     wide = head_classes(module.get_submodule(resolve_head(module, head.path)))
-    if wide != len(classes) or len(set(classes)) != len(classes):
-        message = f"{len(classes)} classes are named, and the head {head.path} ends in {wide}"
-        raise UsageError(message, "give each class one name, in the order of the network's outputs")
+    if wide != schema.outputs or len(set(schema.classes)) != len(schema.classes):
+        what = f"{len(schema.classes)} classes are named"
+        if not schema.classes:
+            what = f"the schema has {schema.outputs} outputs"
+        message = f"{what}, and the head {head.path} ends in {wide}"
+        raise UsageError(message, "give each class one name, in the order of the outputs")
     card = ModelCard(
         backbone=made.backbone.id,
         task=made.backbone.task,
-        schema=Schema(tuple(classes)).to_dict(),
+        schema=schema.to_dict(),
         kwargs=made.kwargs,
         heads=made.backbone.heads,
         preprocess=made.preprocess,
@@ -144,6 +150,17 @@ def save_module(
         new_head=made.new_head.to_dict(),
     )
     return write_model(path, module.state_dict(), card)
+
+
+def _named_classes(classes: Sequence[str]) -> Schema:
+    """Return the schema of named classes.
+
+    Raises:
+        UsageError: they are no names.
+    """
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise UsageError("the classes are not names", "give a list of text")
+    return Schema(tuple(classes))
 
 
 def _base(base: BaseWeights) -> dict[str, Any]:

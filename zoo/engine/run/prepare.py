@@ -176,6 +176,7 @@ def _resolve_inputs(name: str, options: Options, registry: Registry, dry_run: bo
     backbone = registry.get(name)
     task = load_task(registry.task(backbone.task))
     check_metric_names(options, task.reserved)
+    task.check_augmentation(options.augment or None, options.views)
     check_trainable(backbone)
     options.changes.placed(backbone)
     check_out(options)

@@ -92,7 +92,8 @@ class Network:
         if on_device.dtype == torch.uint8:
             on_device = normalize(on_device, self.preprocess)
         inputs = on_device.contiguous(memory_format=self.memory_format)
-        with self._guarded(inputs), self.computing():
+        alone = len(inputs) == 1 and self.module.training
+        with self._guarded(inputs), self.computing(), _one_value(self.module, alone):
             output = (through or self.module)(inputs)
         outputs = self.task.read_output(output, self.heads, training, self.previous_outputs)
         return outputs if count >= pad_to else outputs.narrow(count)
@@ -147,6 +148,33 @@ class Network:
             if error.__cause__ and (problem := environment_error(error.__cause__, "the network")):
                 raise problem from error
             raise
+
+
+@contextlib.contextmanager
+def _one_value(module: nn.Module, alone: bool) -> Iterator[None]:
+    """Have batch norm that sees a single value of each channel use its running statistics.
+
+    One value has no variance, and torch refuses it: what is pooled of a batch of one is that.
+
+    Args:
+        module: the network.
+        alone: whether it is to train on a batch of one; else nothing is done.
+    """
+    switched: list[nn.Module] = []
+
+    def enter(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if norm.training and inputs[0].numel() == inputs[0].shape[1]:
+            switched.append(norm.eval())
+
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    handles = [norm.register_forward_pre_hook(enter) for norm in norms if alone]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for norm in switched:
+            norm.train()
 
 
 @contextlib.contextmanager

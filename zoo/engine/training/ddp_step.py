@@ -59,22 +59,23 @@ class DDPStep(Step):
         self.parallel: DistributedDataParallel | None = None
         self.rehearsing = False
         self.rehearsals = 0
+        self.idle = False
 
     def __call__(self, inputs: Any, targets: Tensor) -> Tensor:
         """Take a step, and return the loss of this process's samples, summed."""
         images = self.ranks.sum(len(targets))
         if not images:
             return torch.zeros((), device=targets.device)
-        idle = not len(targets)
-        if idle:
-            inputs = inputs.new_zeros((2, *inputs.shape[1:]))
-            targets = targets.new_zeros((2, *targets.shape[1:]))
+        self.idle = not len(targets)
+        if self.idle:
+            inputs, targets = inputs.new_zeros((2, *inputs.shape[1:])), targets.new_zeros(2)
         rng = self._save()
-        self.weight = 0.0 if idle else len(targets) / images * self.ranks.world
+        own = 0 if self.idle else self.network.task.count(targets)
+        self.weight = own / max(self.ranks.sum(own), 1) * self.ranks.world
         if self.rehearsals < REHEARSALS:
             self._rehearse(inputs, targets, rng)
         mean = self._accumulate_gradients(inputs, targets)
-        if idle:
+        if self.idle:
             self._restore(rng)
         self.optimizer.step()
         return mean * (images / self.ranks.world)
@@ -98,6 +99,13 @@ class DDPStep(Step):
                 **NO_BUFFERS,
             )
         self.rehearsals += 1
+
+    def _loss(self, outputs: Outputs, targets: Tensor) -> Tensor:
+        if not self.idle:
+            return super()._loss(outputs, targets)
+        # It weighs nothing, and reaches what a loss would reach; targets are the task's business.
+        several = [outputs.main, *(output for output, _ in outputs.auxiliary)]
+        return torch.stack([output.float().sum() for output in several]).sum()
 
     def _forward(self, part: Any, last: bool) -> Outputs:
         # Only what goes through torch's wrapper is exchanged: once, with all that was summed up.

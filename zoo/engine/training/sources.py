@@ -167,8 +167,10 @@ class FeatureSource:
         data = self.data
         metric = self.network.task.metric(data.schema, self.network.device, data.metrics)
         with in_use(self.module):
-            for first in range(0, len(features), EVALUATION_ROWS):
-                images = torch.arange(first, min(first + EVALUATION_ROWS, len(features)))
-                targets = features.targets[first : first + EVALUATION_ROWS]
+            # Where each target is a map, outputs are as large, and take memory like a batch's.
+            many = EVALUATION_ROWS if features.targets.ndim == 1 else data.batch_size
+            for first in range(0, len(features), many):
+                images = torch.arange(first, min(first + many, len(features)))
+                targets = features.targets[first : first + many]
                 metric.update(run_heads(self.network, features.read(images), False), targets)
         return metric

@@ -23,8 +23,9 @@ OnAdjustment = Callable[[str, Any, str], None]
 class Step:
     """Takes the steps of a phase.
 
-    The loss of a batch is the mean over its samples, however many micro-batches it goes through
-    the network in: each counts by its share of the samples. Batch norm sees one at a time.
+    The loss of a batch is the mean over what its task counts, samples or pixels, however many
+    micro-batches it goes through the network in: each counts by its share. Batch norm sees one at
+    a time.
 
     Args:
         source: runs the batches.
@@ -109,8 +110,11 @@ class Step:
             if not self.checked:
                 task.check_outputs(outputs)
                 self.checked = True
-            loss = _sum(task.loss(outputs, targets[first:last], self.criterion))
-            share = self.weight * (last - first) / len(targets)
+            loss = self._loss(outputs, targets[first:last])
+            counted, every = last - first, len(targets)
+            if not whole:
+                counted, every = task.count(targets[first:last]), max(task.count(targets), 1)
+            share = self.weight * counted / every
             if share != 1:
                 loss = loss * share
             loss.backward()
@@ -122,6 +126,10 @@ class Step:
     def _forward(self, part: Any, last: bool) -> Outputs:
         """Run a micro-batch, which may be the last of its batch."""
         return self.source.forward(part)
+
+    def _loss(self, outputs: Outputs, targets: Tensor) -> Tensor:
+        """Return the loss of a micro-batch."""
+        return _sum(self.source.network.task.loss(outputs, targets, self.criterion))
 
     def _save(self) -> list[Tensor]:
         """Save the state of batch norm, and return that of the generators."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from zoo.data.schema import Schema
-from zoo.errors import UsageError, one_line
 from zoo.tasks.base import Metric, Outputs, UserMetrics
+from zoo.tasks.user_functions import call_metrics
 
 # Of more classes, the confusion matrix would take more memory than the network.
 MAX_CONFUSION_CLASSES = 2000
@@ -97,16 +96,7 @@ class ClassificationMetric(Metric):
         if not self.further or not self.rows["labels"]:
             return {}
         logits, labels = torch.cat(self.rows["logits"]), torch.cat(self.rows["labels"])
-        values = {}
-        for name, metric in self.further.items():
-            try:
-                values[name] = float(metric(logits, labels))
-            except Exception as error:  # their code can raise anything
-                hint = "it is called with all logits and labels of a split"
-                raise UsageError(f"the metric {name} fails: {one_line(error)}", hint) from error
-            if not math.isfinite(values[name]):
-                raise UsageError(f"the metric {name} is {values[name]}", "it must be a number")
-        return values
+        return call_metrics(self.further, logits, labels, "all logits and labels of a split")
 
     def score(self, values: Mapping[str, float]) -> tuple[float, ...]:
         """Rank by accuracy, then by loss."""

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.errors import BrokenBackbone, UsageError, one_line
-from zoo.models.plugin_errors import is_out_of_memory
+from zoo.errors import BrokenBackbone
 from zoo.spec import Head
-from zoo.tasks.base import Criterion, Outputs
+from zoo.tasks.base import Criterion, Outputs, loss_parts
+from zoo.tasks.user_functions import call_loss
+
+LOSS_TAKES = "logits [images, classes] and labels [images], int64"
 
 
 def _pick(output: Any, head: Head) -> Tensor | None:
@@ -115,38 +117,13 @@ def classification_loss(
     Raises:
         UsageError: the user's own loss fails, or gives something else.
     """
-    loss = criterion or torch.nn.functional.cross_entropy
-    parts = {"main": _loss_of(loss, outputs.main, labels)}
-    for number, (logits, weight) in enumerate(outputs.auxiliary, start=1):
-        parts[f"auxiliary{number}"] = weight * _loss_of(loss, logits, labels)
-    return parts
 
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        if criterion is None:
+            return torch.nn.functional.cross_entropy(logits.float(), labels)
+        return call_loss(criterion, logits, labels, LOSS_TAKES)
 
-def _loss_of(loss: Criterion, logits: Tensor, labels: Tensor) -> Tensor:
-    try:
-        value = loss(logits.float(), labels)
-    except Exception as error:  # their code can raise anything
-        if loss is torch.nn.functional.cross_entropy or is_out_of_memory(error):
-            raise
-        hint = "it is called with logits [images, classes] and labels [images], int64"
-        raise UsageError(f"the loss fails: {one_line(error)}", hint) from error
-    if loss is not torch.nn.functional.cross_entropy:
-        check_scalar(value)
-    return value
-
-
-def check_scalar(total: object) -> None:
-    """Refuse what cannot be minimised, of a loss that the user gave.
-
-    Raises:
-        UsageError: it is not a scalar that gradients come from.
-    """
-    if not isinstance(total, Tensor) or total.ndim or not total.requires_grad:
-        what = f"a {type(total).__name__}"
-        if isinstance(total, Tensor):
-            what = f"shape {list(total.shape)}" if total.ndim else "a number without gradients"
-        hint = "it must return one number that depends on the logits, such as a mean over images"
-        raise UsageError(f"the loss returned {what}", hint)
+    return loss_parts(outputs, labels, loss)
 
 
 def check_logits(logits: Tensor) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Subset, TensorDataset
 
+from zoo.data.images import noise
 from zoo.data.schema import Schema
 from zoo.data.split import ImageData, Split
-from zoo.spec import IMAGE_CLASSIFICATION, Head
+from zoo.spec import IMAGE_CLASSIFICATION, Head, Preprocess
 from zoo.tasks.base import (
     BaseTask,
     Criterion,
@@ -35,6 +37,7 @@ class ImageClassification(BaseTask):
     columns = ("loss", "top1", "top5")
     labels: Mapping[str, str] = {"loss": "loss", "top1": "top-1"}
     reserved = ("loss", "top1", "top5", "images", "per_class", "confusion")
+    loss_label = "cross-entropy"
 
     def open_data(
         self, source: Any, *, seed: int = 0, val_fraction: float = 0.2, classes: int | None = None
@@ -45,6 +48,13 @@ class ImageClassification(BaseTask):
     def open_split(self, source: Any, schema: Schema, split: str | None = None) -> Split:
         """Index one split, its classes matched by name. See `BaseTask.open_split`."""
         return open_split(source, schema.classes, split)
+
+    def example_data(self, preprocess: Preprocess, count: int, seed: int) -> ImageData:
+        """Return noise in three classes in turn. See `BaseTask.example_data`."""
+        images = noise(count, preprocess, seed)
+        whole = TensorDataset(images, torch.arange(count) % 3)
+        parts = {"train": whole, "val": Subset(whole, range(min(2, count)))}
+        return self.open_data(parts, classes=3)
 
     def read_output(
         self, output: Any, heads: Sequence[Head], training: bool, previous: int | None = None
@@ -67,10 +77,6 @@ class ImageClassification(BaseTask):
     ) -> dict[str, Tensor]:
         """Return cross-entropy of the main and of every further head by its weight."""
         return classification_loss(outputs, targets, criterion)
-
-    def loss_name(self, criterion: Criterion | None) -> str:
-        """Return `cross-entropy`, or the name of the user's own loss."""
-        return "cross-entropy" if criterion is None else super().loss_name(criterion)
 
     def metric(
         self, schema: Schema, device: torch.device, further: UserMetrics | None = None

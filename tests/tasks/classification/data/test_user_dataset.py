@@ -22,11 +22,11 @@ from zoo.data.augment import Draw
 from zoo.data.dataset import BadImage, Sample, SampleTransform, read_sample
 from zoo.data.loader import load_batches
 from zoo.data.transforms import normalize, prepare
+from zoo.data.user_dataset import DatasetSplit
 from zoo.options import Augmentation
 from zoo.tasks.classification.data.sources import EMBEDDED, open_data
 from zoo.tasks.classification.data.user_dataset import (
     LoaderSplit,
-    OwnSplit,
     open_own,
     open_own_split,
 )
@@ -363,7 +363,7 @@ def test_loaders_of_other_things_are_refused(batch, said):
 def test_what_a_model_is_evaluated_on():
     classes = ("0", "1", "2")
     whole = open_own_split(Pictures(), classes, None)
-    assert isinstance(whole, OwnSplit)
+    assert isinstance(whole, DatasetSplit)
     assert (whole.name, len(whole)) == ("all", 12)
     parts = {"train": Pictures(), "valid": Pictures(count=3), "test": Pictures(count=6)}
     assert open_own_split(parts, classes, None).name == "test"

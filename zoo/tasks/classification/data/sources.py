@@ -8,6 +8,7 @@ from typing import Any
 
 import zoo.data
 from zoo.data.split import ImageData, Split
+from zoo.data.table import is_table
 from zoo.errors import UsageError
 from zoo.tasks.classification.data.folder import open_folder, open_folder_split
 from zoo.tasks.classification.data.published import (
@@ -15,7 +16,7 @@ from zoo.tasks.classification.data.published import (
     open_published,
     open_published_split,
 )
-from zoo.tasks.classification.data.table import is_table, open_table, open_table_split
+from zoo.tasks.classification.data.table import open_table, open_table_split
 
 EMBEDDED = Path(zoo.data.__path__[0]) / "clipart10"
 EMBEDDED_NAME = "clipart10 (embedded)"

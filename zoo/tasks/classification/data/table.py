@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import stat
 from collections import Counter
@@ -15,6 +14,7 @@ from zoo.data.scan import counted, shorten
 from zoo.data.schema import Schema
 from zoo.data.split import SPLITS, FileSplit, ImageData
 from zoo.data.splitting import choose_split, fingerprint, listed
+from zoo.data.table import read_rows
 from zoo.errors import DataError, did_you_mean
 from zoo.tasks.classification.data.scan import Images
 from zoo.tasks.classification.data.splitting import (
@@ -26,8 +26,6 @@ from zoo.tasks.classification.data.splitting import (
     hold_out,
     why_drawn,
 )
-
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 # What a person may call a column.
 # fmt: off
@@ -41,12 +39,6 @@ EXPECTED = "list an image on each line, as path,label or path,label,split"
 
 # By split, empty where there is no such column, and by class: each image's path and line.
 Lines = dict[str, dict[str, list[tuple[str, int]]]]
-
-
-def is_table(path: Path) -> bool:
-    """Whether a path means a table: by its suffix, unless it is a folder."""
-    # A path without permission is not asked for here, where pathlib would raise.
-    return path.suffix.lower() in SEPARATORS and not os.path.isdir(path)  # noqa: PTH112
 
 
 def open_table(path: Path, *, seed: int, val_fraction: float) -> ImageData:
@@ -248,7 +240,7 @@ def _read(path: Path) -> _Table:
     Raises:
         DataError: it cannot be read, or lines of it are wrong.
     """
-    rows = _rows(path)
+    rows = read_rows(path, EXPECTED)
     first = next(rows, None)
     if first is None:
         raise DataError(f"{path} is empty", EXPECTED)
@@ -367,29 +359,3 @@ class _Taken:
             return []
         lines = counted(len(self._repeated), "line")
         return [f"left out: {lines} with an image listed before: {shorten(self._repeated)}"]
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the lines that are not empty: the number of each, and its fields."""
-    line = 0
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise DataError(f"{path} is not a regular file", EXPECTED)
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            # Strict, or a quote that is not closed would swallow the lines below it.
-            separator = SEPARATORS[path.suffix.lower()]
-            reader = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
-            for row in reader:
-                cells = [cell.strip() for cell in row]
-                if any(cells):
-                    yield line + 1, cells
-                line = reader.line_num
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist", EXPECTED) from error
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text", "save it as CSV in UTF-8") from error
-    except csv.Error as error:
-        hint = 'a field that begins with " ends with one; write "" for a quote inside'
-        raise DataError(f"{path}, line {line + 1}: {error}", hint) from error

@@ -9,72 +9,42 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Subset
 
-from zoo.data.decode import decode
 from zoo.data.scan import shorten
 from zoo.data.schema import Schema
-from zoo.data.split import SPLITS, ImageData, Split, draw_held
-from zoo.errors import DataError, UsageError, one_line
-
-FORMS = "give a Dataset, or {'train': ..., 'val': ...} of Datasets or DataLoaders"
+from zoo.data.split import ImageData, Split, draw_held
+from zoo.data.user_dataset import DatasetSplit, choose_part, parts_of, read_item, where_in
+from zoo.errors import DataError
 
 
 @dataclass(frozen=True)
-class OwnSplit(Split):
-    """Items of a `Dataset`.
+class ClassIndex:
+    """Reads the target of an item as a class index.
 
     Args:
-        name: of the split.
-        dataset: theirs.
-        indices: positions in the dataset.
-        labels: of each item, a position in the classes.
         classes: how many there are.
     """
 
-    name: str
-    dataset: Any
-    indices: tuple[int, ...]
-    labels: tuple[int, ...]
     classes: int
-    draws: ClassVar[bool] = True
 
-    def where(self, index: int) -> str:
-        """Return the item's position in its dataset."""
-        return _where(self.dataset, self.indices[index])
-
-    def picture(self, index: int) -> Image.Image:
-        """Read an item as an image.
+    def __call__(self, target: Any) -> int:
+        """Return the index.
 
         Raises:
-            UnreadableImage: its image cannot be read.
-            DataError: it is no image, or the dataset fails on it.
+            DataError: it is none of the classes.
         """
-        image, _ = self.sample(index)
-        if isinstance(image, Tensor):
-            raise DataError(f"{self.where(index)} is a tensor that is prepared already")
-        return image
-
-    def sample(
-        self, index: int, at_least: tuple[int, int] | None = None, content: bytes | None = None
-    ) -> tuple[Image.Image | Tensor, int]:
-        """Read an item, as an image in full or as a tensor that is prepared already.
-
-        Raises:
-            UnreadableImage: its image cannot be read.
-            DataError: it is no image, or the dataset fails on it.
-        """
-        image, label = _item(self.dataset, self.indices[index])
+        label = _read_label(target)
         if not 0 <= label < self.classes:
             raise DataError(f"its label is {label}, and there are {self.classes} classes")
-        return _to_image(image), label
+        return label
 
 
 @dataclass(frozen=True)
@@ -145,46 +115,20 @@ class LoaderSplit(Split):
             yield images if images.dtype == torch.uint8 else images.float(), labels.long()
 
 
-def _item(dataset: Any, index: int) -> tuple[Any, int]:
-    try:
-        image, label = dataset[index]
-        number = int(label)
-        if number != label:
-            raise DataError(f"its label {label!r} is no whole number")
-        return image, number
-    except DataError:
-        raise
-    except Exception as error:  # their code can raise anything
-        message = f"the dataset gives no image and label: {one_line(error)[:160]}"
-        raise DataError(message) from error
+def _read_label(target: Any) -> int:
+    number = int(target)
+    if number != target:
+        raise DataError(f"its label {target!r} is no whole number")
+    return number
 
 
 def _label(dataset: Any, index: int) -> int:
     try:
-        return _item(dataset, index)[1]
+        return int(read_item(dataset, index, _read_label)[1])
     except DataError as error:
         hint = "labels that the dataset states in its attribute `targets` need no reading"
-        message = f"cannot read the label of {_where(dataset, index)}: {error.message}"
+        message = f"cannot read the label of {where_in(dataset, index)}: {error.message}"
         raise DataError(message, hint) from error
-
-
-def _where(dataset: Any, index: int) -> str:
-    return f"item {index} of the {type(dataset).__name__}"
-
-
-def _to_image(image: Any) -> Image.Image | Tensor:
-    if isinstance(image, Tensor):
-        if image.is_floating_point():
-            return image
-        image = image.movedim(0, -1).numpy() if image.ndim == 3 else image.numpy()
-    if isinstance(image, np.ndarray):
-        try:
-            image = Image.fromarray(image.squeeze(-1) if image.shape[-1:] == (1,) else image)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"an array {image.shape} {image.dtype} is no image") from error
-    if not isinstance(image, Image.Image):
-        raise DataError(f"a {type(image).__name__} is no image")
-    return decode(image)
 
 
 def _labels(dataset: Any) -> tuple[int, ...]:
@@ -253,43 +197,6 @@ def _class_names(
     return names
 
 
-def _check_part(part: Any, name: str) -> None:
-    """Refuse what cannot be read item by item.
-
-    Raises:
-        UsageError: it is no Dataset or DataLoader, or has no length.
-        DataError: it is empty.
-    """
-    inner = part.dataset if isinstance(part, DataLoader) else part
-    if not isinstance(inner, Dataset) or isinstance(inner, IterableDataset):
-        kind = type(inner).__name__
-        raise UsageError(f"{name} is a {kind}, not a Dataset with a length", FORMS)
-    try:
-        empty = len(inner) == 0  # type: ignore[arg-type]
-    except (TypeError, NotImplementedError) as error:
-        raise UsageError(f"{name} is a {type(inner).__name__} that states no length") from error
-    if empty:
-        raise DataError(f"{name} is empty", FORMS)
-
-
-def _parts(source: Any) -> dict[str, Any]:
-    """Return what was given by split.
-
-    Raises:
-        UsageError: it is none of the forms.
-    """
-    parts = dict(source) if isinstance(source, Mapping) else {"train": source}
-    unknown = [name for name in parts if name not in SPLITS]
-    if unknown or "train" not in {SPLITS[name] for name in parts}:
-        raise UsageError(f"data has the splits {', '.join(map(str, parts)) or 'none'}", FORMS)
-    parts = {SPLITS[name]: part for name, part in parts.items()}
-    for name, part in parts.items():
-        _check_part(part, f"data[{name!r}]" if isinstance(source, Mapping) else "data")
-    if isinstance(parts["train"], DataLoader) and "val" not in parts:
-        raise UsageError("a DataLoader cannot be split", "give {'train': loader, 'val': loader}")
-    return parts
-
-
 def open_own(
     source: Any, *, seed: int, val_fraction: float, classes: int | None = None
 ) -> ImageData:
@@ -305,7 +212,7 @@ def open_own(
         UsageError: it is none of these.
         DataError: it is empty, or gives something else than images and labels.
     """
-    parts = _parts(source)
+    parts = parts_of(source)
     labels = {
         name: ()
         if isinstance(part, DataLoader) and classes is not None
@@ -339,11 +246,13 @@ def open_own(
 def _own_split(name: str, part: Any, labels: tuple[int, ...], classes: int) -> Split:
     if isinstance(part, DataLoader):
         return LoaderSplit(name, part, labels, classes)
-    return OwnSplit(name, part, tuple(range(len(part))), labels, classes)
+    return DatasetSplit(name, part, tuple(range(len(part))), labels, ClassIndex(classes))
 
 
-def _held_out(split: Split, classes: int, seed: int, fraction: float) -> tuple[OwnSplit, OwnSplit]:
-    assert isinstance(split, OwnSplit)
+def _held_out(
+    split: Split, classes: int, seed: int, fraction: float
+) -> tuple[DatasetSplit, DatasetSplit]:
+    assert isinstance(split, DatasetSplit)
     by_class: list[list[int]] = [[] for _ in range(classes)]
     for index, label in zip(split.indices, split.labels, strict=True):
         by_class[label].append(index)
@@ -357,11 +266,11 @@ def _held_out(split: Split, classes: int, seed: int, fraction: float) -> tuple[O
         hint = "two are the least, one to train and one to validate"
         raise DataError("every class of the dataset has a single item", hint)
 
-    def part(name: str, wanted: bool) -> OwnSplit:
+    def part(name: str, wanted: bool) -> DatasetSplit:
         rows = [row for row, index in enumerate(split.indices) if (index in held) is wanted]
-        labels = tuple(split.labels[row] for row in rows)
-        return OwnSplit(
-            name, split.dataset, tuple(split.indices[row] for row in rows), labels, classes
+        indices = tuple(split.indices[row] for row in rows)
+        return replace(
+            split, name=name, indices=indices, labels=tuple(split.labels[r] for r in rows)
         )
 
     return part("train", False), part("val", True)
@@ -376,16 +285,7 @@ def open_own_split(source: Any, classes: Sequence[str], split: str | None) -> Sp
         UsageError: it is none of these.
         DataError: there is no such split, or its classes are not the model's.
     """
-    name, part = "all", source
-    if isinstance(source, Mapping):
-        parts = {SPLITS.get(name, str(name)): part for name, part in source.items()}
-        wanted = ("test", "val", *parts) if split is None else (SPLITS.get(split, split),)
-        found = [name for name in wanted if name in parts]
-        if not found:
-            raise DataError(f"data has no split {split!r}", f"it has {', '.join(parts)}")
-        name = found[0]
-        part = parts[name]
-    _check_part(part, "data" if part is source else f"data[{name!r}]")
+    name, part = choose_part(source, split)
     stated = _stated_names(part)
     if stated is not None and stated != tuple(classes):
         message = f"the dataset's classes are not the model's, in its order: {shorten(stated)}"

@@ -1,0 +1,1 @@
+"""Image regression for zoo: one or several numbers for each image."""
