@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from zoo.errors import UsageError, WeightsError
-from zoo.modelfile import KEY, ModelCard
+from zoo.modelfile import KEY, ModelCard, TensorFile
 from zoo.models.base_weights import BaseWeights, check_card, resolve_base
 from zoo.models.build_options import NO_OPTIONS, BuildOptions
 from zoo.models.builder import build_network, check_trainable
@@ -30,11 +30,10 @@ from zoo.spec import Backbone, Weights
 
 
 def _load_published(
-    model: nn.Module, backbone: Backbone, base: BaseWeights, local: bool
+    model: nn.Module, backbone: Backbone, base: BaseWeights, file: TensorFile
 ) -> BaseWeights:
     weights = base.published
     assert weights is not None
-    file = fetch(backbone, weights, local)
     _match_classes(model, backbone, weights, file.tensors)
     try:
         result = load_state(model, file.tensors, strict=False)
@@ -135,10 +134,13 @@ def build(
     if classes is not None:
         check_trainable(backbone)
     described = BuildOptions(head=head).placed(backbone)
+    published = base.published if base.kind == "published" else None
+    # Before anything is built for weights that are not there.
+    file = fetch(backbone, published, local=True) if published and dry_run else None
     seed_torch(seed)
     model = build_network(backbone, base.kwargs)
-    if base.kind == "published":
-        base = _load_published(model, backbone, base, dry_run)
+    if published:
+        base = _load_published(model, backbone, base, file or fetch(backbone, published))
     # Again: converting weights for the first time may have advanced the generator.
     seed_torch(seed)
     from_file = base.kind == "file"
