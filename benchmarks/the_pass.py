@@ -32,8 +32,8 @@ from benchmarks.sides.networks import NETWORKS
 from zoo.data.loader import Batch, load_batches
 from zoo.data.split import Split
 from zoo.engine.features.cache import CPU_BATCH
-from zoo.engine.runtime.allocator import reused_memory
-from zoo.engine.runtime.device import reading, resolve_precision
+from zoo.engine.runtime.allocator import retain_freed_memory
+from zoo.engine.runtime.device import reader_threads, resolve_precision
 from zoo.engine.runtime.network import Network
 from zoo.tasks.classification.data.sources import open_data
 
@@ -63,7 +63,7 @@ class Pass:
 
     def read(self, threads: int | None = None, ahead: int = 0) -> Iterator[Batch]:
         """Yield the images as batches."""
-        threads = reading(CPU)[0] if threads is None else threads
+        threads = reader_threads(CPU)[0] if threads is None else threads
         step = len(self.split) // self.images  # some of every class
         order = range(0, step * self.images, step)
         preprocess = self.network.preprocess
@@ -92,7 +92,7 @@ class Pass:
 
     def operations(self) -> dict[str, float]:
         """Return the share of the forward pass that each operation takes by itself."""
-        with reused_memory():
+        with retain_freed_memory():
             self.forward(iter(self.held[:2]))
             with profile(activities=[ProfilerActivity.CPU]) as profiled:
                 self.forward(iter(self.held))
@@ -108,7 +108,7 @@ def measure(one: Pass, rounds: int) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {name: [] for name in one.ways()}
     for number in range(rounds + 1):
         for name, (run, kept) in one.ways().items():
-            with reused_memory() if kept else contextlib.nullcontext():
+            with retain_freed_memory() if kept else contextlib.nullcontext():
                 began = time.perf_counter()
                 run()
                 if number:  # the first is for practice

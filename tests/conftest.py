@@ -1,4 +1,4 @@
-"""Shared fixtures: a cache of its own, really installed plugins, the command as a process."""
+"""Shared fixtures: isolated caches, installed plugins, the command line as a process."""
 
 import hashlib
 import os
@@ -15,30 +15,30 @@ import pytest
 from tests.networks import odd, pictures, plainnet, tinynet  # noqa: F401 - fixtures
 from zoo.testing.fixtures import reset_caches
 
-# A hundred tests start a process that imports torch; it should not compile that anew each time.
+# Hundreds of tests start a process that imports torch, which should not compile it each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# A shell's background jobs ignore Ctrl-C, and so would all processes that the tests start.
+# Background jobs of a shell ignore SIGINT, and their child processes inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Two processes of tests share two cores; the threads of each would wait for the other's.
+# Two test processes share two cores; more threads would only contend.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory) -> Path:
-    """One cache for the whole session, so that catalogues and weights are made once."""
+    """One cache for the whole session, so that catalogues and weights are computed once."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch, shared_cache, tmp_path_factory) -> None:
-    """Keep tests away from the user's own cache, configuration and switches."""
+    """Isolate tests from the user's cache, configuration and switches."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(shared_cache))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
-    # One would write into every run folder, the other is in every list; their own tests have them.
+    # The first would write into every run folder, the second list its backbones everywhere.
     monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard,-regression")
     for variable in ("ZOO_STRICT", "ZOO_TRACE_HOOKS"):
         monkeypatch.delenv(variable, raising=False)
@@ -47,7 +47,7 @@ def surroundings(monkeypatch, shared_cache, tmp_path_factory) -> None:
 
 @pytest.fixture
 def own_cache(monkeypatch, tmp_path_factory) -> Path:
-    """A cache that no other test has kept features in; returns its folder."""
+    """An empty cache; returns its folder."""
     folder = tmp_path_factory.mktemp("own_cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder / "zoo"
@@ -55,10 +55,7 @@ def own_cache(monkeypatch, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Install a plugin as an installer would: a module and a dist-info folder on the path.
-
-    Returns a function of the plugin's name and its source.
-    """
+    """Return a function that installs a plugin: a module and a dist-info folder on the path."""
     site = tmp_path / "site"
     site.mkdir()
 
@@ -86,10 +83,7 @@ def install(tmp_path, monkeypatch):
 
 @pytest.fixture
 def plugin_file(tmp_path):
-    """Write a python file for `--plugin`.
-
-    Returns a function of its stem and its source.
-    """
+    """Return a function that writes a python file for `--plugin`, from its stem and source."""
     folder = tmp_path / "plugin_files"
 
     def write(stem: str, source: str) -> Path:
@@ -103,7 +97,7 @@ def plugin_file(tmp_path):
 
 @pytest.fixture
 def cli(capsys, tmp_path, monkeypatch):
-    """Run a command in this process, in an empty folder; return code, stdout, stderr."""
+    """Return a function that runs a command in this process; returns code, stdout, stderr."""
     from zoo.cli import _run
     from zoo.cli.group import Settings
 
@@ -119,7 +113,7 @@ def cli(capsys, tmp_path, monkeypatch):
 
 @pytest.fixture
 def zoo_process(tmp_path):
-    """Run the command line as a process of its own, in an empty folder."""
+    """Return a function that runs the command line in a subprocess, in an empty folder."""
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
         return subprocess.run(
@@ -135,7 +129,7 @@ def zoo_process(tmp_path):
 
 
 class FileServer:
-    """Serves one file from this machine: whole, wrong, by half or not at all, as the path says."""
+    """A local HTTP server of one file: complete, reversed, truncated or missing, by path."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -179,7 +173,7 @@ class FileServer:
 
 @pytest.fixture
 def file_server():
-    """Give a server of one file."""
+    """A server of one file."""
     running = FileServer()
     yield running
     running.close()

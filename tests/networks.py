@@ -1,4 +1,4 @@
-"""A tiny backbone in a really installed plugin, and a small folder of real pictures."""
+"""Tiny backbones in installed plugins, and a small folder of real images."""
 
 import shutil
 from pathlib import Path
@@ -47,7 +47,7 @@ TINY = """
 
 @pytest.fixture
 def tinynet(install) -> str:
-    """Install a plugin with a backbone that trains in a second, auxiliary head and all."""
+    """Install a plugin with a tiny backbone that has an auxiliary head."""
     install("tiny", TINY)
     return "tiny/tinynet"
 
@@ -79,20 +79,20 @@ PLAIN = """
 
 @pytest.fixture
 def plainnet(install) -> str:
-    """A network without batch norm, in which a layer is never used."""
+    """Install a plugin with a network without batch norm and with an unused layer."""
     install("plain", PLAIN)
     return "plain/plainnet"
 
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory) -> Path:
-    """Three classes of the embedded set: 8 train, 4 val and 4 test pictures each."""
+    """Three classes of the embedded set: 8 train, 4 val and 4 test images each."""
     embedded = Path(next(iter(zoo.data.__path__))) / "clipart10"
     root = tmp_path_factory.mktemp("pictures")
     for name in ("flag", "mammal", "playing_card"):
-        found = sorted((embedded / "train" / name).iterdir())
-        held = sorted((embedded / "val" / name).iterdir())
-        for split, chosen in (("train", found[:8]), ("val", held[:4]), ("test", held[4:8])):
+        train = sorted((embedded / "train" / name).iterdir())
+        val = sorted((embedded / "val" / name).iterdir())
+        for split, chosen in (("train", train[:8]), ("val", val[:4]), ("test", val[4:8])):
             folder = root / split / name
             folder.mkdir(parents=True)
             for path in chosen:
@@ -146,9 +146,9 @@ ODD = """
 
 @pytest.fixture
 def odd(install) -> None:
-    """Install three networks that tinynet is not.
+    """Install three unusual networks.
 
-    `softnet` ends in a softmax, `left_behind` has an auxiliary head that its adapter forgets, and
-    `anynet` takes any number of channels.
+    `softnet` ends in a softmax, `left_behind` has an auxiliary head that its adapter does not
+    list, and `anynet` takes any number of channels.
     """
     install("odd", ODD)

@@ -1,4 +1,4 @@
-"""Processes that a test starts, and that never outlive it."""
+"""Processes that are killed at the end of the test that starts them."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextmanager
 def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen]:
-    """Start a process in a session of its own; kill it and its children in the end.
+    """Start a process in a new session; kill it and its children at the end.
 
     Args:
         command: program and arguments.
@@ -23,5 +23,5 @@ def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.kill()
-        with process:  # closes its pipes, and waits
+        with process:  # closes its pipes and waits
             pass

@@ -1,4 +1,4 @@
-"""What stands in the cache: found, bounded, cleared, and left alone while it is used."""
+"""Cache entries: listed, bounded, deleted, and skipped while a process uses them."""
 
 import json
 import os
@@ -8,18 +8,18 @@ import sys
 import pytest
 
 from tests.processes import started
-from zoo.cache import DIGEST, features_dir, held, locked, remove, trim
+from zoo.cache import DIGEST, entries, features_dir, locked, remove, trim
 
 
 @pytest.fixture(autouse=True)
-def alone(own_cache):
+def empty_cache(own_cache):
     return own_cache
 
 
-def shelf(name: str, images: int, used: float):
+def make_store(name: str, images: int, used: float):
     folder = features_dir() / name
     folder.mkdir(parents=True)
-    (folder / "shelf.json").write_text(json.dumps({"backbone": f"a/{name}"}))
+    (folder / "store.json").write_text(json.dumps({"backbone": f"a/{name}"}))
     (folder / "x.rows").write_bytes(bytes(1000 * images))
     (folder / "x.index").write_bytes(bytes(DIGEST * images))
     for path in folder.iterdir():
@@ -27,62 +27,62 @@ def shelf(name: str, images: int, used: float):
     return folder
 
 
-def test_shelves_are_found_with_what_they_hold():
-    shelf("new", 3, 2000.0)
-    shelf("old", 5, 1000.0)
+def test_entries_describe_feature_stores():
+    make_store("new", 3, 2000.0)
+    make_store("old", 5, 1000.0)
     (features_dir() / "old.lock").touch()
-    old, new = held("features")
+    old, new = entries("features")
     assert (old.name, old.images, new.name, new.images) == ("a/old", 5, "a/new", 3)
     assert old.size == 5 * 1032 + len('{"backbone": "a/old"}')
     assert old.used == 1000.0
-    assert held("weights") == []
+    assert entries("weights") == []
 
 
-def test_a_shelf_that_says_nothing_is_still_there(alone):
-    shelf("odd", 1, 1.0)
-    (features_dir() / "odd/shelf.json").write_text("[")
-    assert [each.name for each in held("features")] == ["odd"]
+def test_entries_list_store_with_damaged_metadata():
+    make_store("odd", 1, 1.0)
+    (features_dir() / "odd/store.json").write_text("[")
+    assert [entry.name for entry in entries("features")] == ["odd"]
 
 
-def test_the_longest_unused_make_room():
-    folders = [shelf(name, 10, used) for name, used in (("c", 3e3), ("a", 1e3), ("b", 2e3))]
-    one = held("features")[0].size
-    gone = trim(2 * one, keep=folders[0])
-    assert [each.path for each in gone] == [folders[1]]
-    assert [each.name for each in held("features")] == ["a/b", "a/c"]
-    # What is in use stays, whatever it takes.
-    assert [each.name for each in trim(0, keep=folders[0])] == ["a/b"]
+def test_trim_deletes_least_recently_used():
+    folders = [make_store(name, 10, used) for name, used in (("c", 3e3), ("a", 1e3), ("b", 2e3))]
+    one = entries("features")[0].size
+    deleted = trim(2 * one, keep=folders[0])
+    assert [entry.path for entry in deleted] == [folders[1]]
+    assert [entry.name for entry in entries("features")] == ["a/b", "a/c"]
+    # The store in use is never deleted.
+    assert [entry.name for entry in trim(0, keep=folders[0])] == ["a/b"]
     assert folders[0].exists()
 
 
-def test_what_another_process_uses_stays():
-    folder = shelf("busy", 1, 1.0)
+def test_remove_skips_store_locked_by_another_process():
+    folder = make_store("busy", 1, 1.0)
     code = (
         "import sys\nfrom pathlib import Path\nfrom zoo.cache import locked\n"
-        "with locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+        "with locked(Path(sys.argv[1])):\n    print('locked', flush=True)\n    sys.stdin.read()\n"
     )
     pipe = subprocess.PIPE
     with started([sys.executable, "-c", code, str(folder)], stdin=pipe, stdout=pipe) as process:
-        check_in_use(folder, process)
+        check_locked(folder, process)
 
 
-def check_in_use(folder, process):
-    assert process.stdout.readline() == "held\n"
-    (each,) = held("features")
+def check_locked(folder, process):
+    assert process.stdout.readline() == "locked\n"
+    (entry,) = entries("features")
     with locked(folder) as shared:
         assert shared
-    assert not remove(each)
+    assert not remove(entry)
     assert trim(0, keep=folder.with_name("other")) == []
     assert folder.exists()
-    process.kill()  # the system lets go of the lock
+    process.kill()  # the system releases the lock
     process.wait()
-    assert remove(each)
+    assert remove(entry)
     assert not folder.exists()
-    assert remove(each)  # gone already
+    assert remove(entry)  # already deleted
 
 
-def test_the_command_shows_and_clears(zoo_process):
-    shelf("mine", 2, 1e9)
+def test_command_lists_and_clears(zoo_process):
+    make_store("mine", 2, 1e9)
     environment = {"XDG_CACHE_HOME": str(features_dir().parents[1])}
     shown = zoo_process("cache", **environment)
     assert shown.returncode == 0
@@ -98,4 +98,4 @@ def test_the_command_shows_and_clears(zoo_process):
     assert zoo_process("cache", "clear", "weights", **environment).stdout.startswith("deleted 0")
     done = zoo_process("cache", "clear", "mine", **environment)
     assert done.stdout.startswith("deleted 1 entries")
-    assert held("features") == []
+    assert entries("features") == []

@@ -1,4 +1,4 @@
-"""The writer: a file appears whole or not at all."""
+"""Atomic file writes and canonical JSON."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import zoo
 from zoo import files
 
 
-def test_a_file_takes_its_place_whole_and_follows_the_umask(tmp_path):
+def test_write_bytes_is_atomic_and_follows_umask(tmp_path):
     path = tmp_path / "deep" / "file"
     before = os.umask(0o027)
     try:
@@ -23,7 +23,7 @@ def test_a_file_takes_its_place_whole_and_follows_the_umask(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_what_was_there_stays_when_writing_fails(tmp_path):
+def test_failed_write_preserves_existing_file(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
 
@@ -38,7 +38,7 @@ def test_what_was_there_stays_when_writing_fails(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_killed_writer_leaves_what_was_there(tmp_path):
+def test_killed_write_preserves_existing_file(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
     code = (
@@ -52,7 +52,7 @@ def test_a_killed_writer_leaves_what_was_there(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_an_error_for_people(tmp_path):
+def test_full_disk_raises_environment_problem(tmp_path):
     small = tmp_path / "small"
     small.mkdir()
     mounted = subprocess.run(
@@ -68,7 +68,7 @@ def test_a_full_disk_is_an_error_for_people(tmp_path):
         subprocess.run(["umount", str(small)], check=True)
 
 
-def test_canonical_json_is_one_text():
+def test_canonical_json_sorts_keys_and_refuses_nan():
     assert files.canonical_json({"b": 1, "a": "é"}) == '{"a":"é","b":1}'
     with pytest.raises(ValueError, match="JSON"):
         files.canonical_json(float("nan"))

@@ -1,4 +1,4 @@
-"""The door for tensors, and the model file."""
+"""Reading and writing of tensors, and the model file."""
 
 import json
 import os
@@ -25,14 +25,15 @@ def card():
         backbone="torchvision/resnet18",
         kwargs={"name": "resnet18"},
         heads=(zoo.Head("fc"), zoo.Head("aux.fc", role="aux", loss_weight=0.4, output="aux")),
-        classes=("käse", "brot"),
+        task="image-classification",
+        schema={"classes": ["käse", "brot"]},
         preprocess=zoo.Preprocess(size=64),
         precision="fp32",
         settings={"seed": 0},
     )
 
 
-def test_a_model_file_comes_back_as_it_was(tmp_path, tensors, card):
+def test_model_file_round_trip(tmp_path, tensors, card):
     path = tmp_path / "model.safetensors"
     digest = modelfile.write_model(path, tensors, card)
     back, file = modelfile.read_model(path)
@@ -42,7 +43,7 @@ def test_a_model_file_comes_back_as_it_was(tmp_path, tensors, card):
     assert set(load_file(path)) == {"a", "b"}
 
 
-def test_equal_content_is_equal_bytes_in_every_process(tmp_path, tensors, card):
+def test_model_file_bytes_are_deterministic(tmp_path, tensors, card):
     path = tmp_path / "model.safetensors"
     digest = modelfile.write_model(path, tensors, card)
     code = (
@@ -50,7 +51,7 @@ def test_equal_content_is_equal_bytes_in_every_process(tmp_path, tensors, card):
         "card, file = m.read_model(Path(sys.argv[1]))\n"
         "print(m.write_model(Path(sys.argv[2]), dict(reversed(file.tensors.items())), card))\n"
     )
-    # The seed is another one than this process has, but for one in four billion.
+    # Another hash seed than that of this process, with near certainty.
     done = subprocess.run(
         [sys.executable, "-c", code, str(path), str(tmp_path / "again.safetensors")],
         env={**os.environ, "PYTHONHASHSEED": "1"},
@@ -61,7 +62,7 @@ def test_equal_content_is_equal_bytes_in_every_process(tmp_path, tensors, card):
     assert done.stdout.strip() == digest
 
 
-def test_tensors_that_share_memory_are_written_apart(tmp_path):
+def test_tensor_bytes_duplicates_shared_storage(tmp_path):
     shared = torch.arange(4.0)
     data = modelfile.tensor_bytes({"one": shared, "two": shared, "part": shared[:2]})
     (tmp_path / "f.safetensors").write_bytes(data)
@@ -85,7 +86,7 @@ def damage(path, kind):
         header = ("{" + entry + "," + entry + "}").encode()
         path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     elif kind == "text":
-        path.write_text("no tensors here, only words")
+        path.write_text("no tensors here, only text")
     elif kind == "fifo":
         path.unlink()
         os.mkfifo(path)
@@ -110,7 +111,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_damaged_files_are_refused(tmp_path, tensors, card, kind):
+def test_damaged_file_is_refused(tmp_path, tensors, card, kind):
     path = tmp_path / "model.safetensors"
     modelfile.write_model(path, tensors, card)
     damage(path, kind)
@@ -119,7 +120,7 @@ def test_damaged_files_are_refused(tmp_path, tensors, card, kind):
 
 
 @pytest.mark.parametrize("start", [b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"])
-def test_a_header_as_long_as_a_pickle_begins_is_none(tmp_path, start):
+def test_header_length_equal_to_pickle_magic_is_read(tmp_path, start):
     length = int.from_bytes(start, "little")
     path = tmp_path / "odd.safetensors"
     for padding in range(length):
@@ -131,7 +132,7 @@ def test_a_header_as_long_as_a_pickle_begins_is_none(tmp_path, start):
     assert modelfile.read_tensors(path).tensors["a"].tolist() == [1.0, 1.0]
 
 
-def test_a_pickle_is_refused_and_not_run(tmp_path):
+def test_pickle_is_refused_without_running_code(tmp_path):
     trap = tmp_path / "trap"
     source = (
         "import pickle, sys, os\n"
@@ -143,19 +144,19 @@ def test_a_pickle_is_refused_and_not_run(tmp_path):
     subprocess.run([sys.executable, "-c", source, str(trap), str(path)], check=True)
     with pytest.raises(zoo.WeightsError, match="pickle"):
         modelfile.read_tensors(path)
-    with pytest.raises(zoo.WeightsError, match="code switched off"):
+    with pytest.raises(zoo.WeightsError, match="without running code"):
         modelfile.read_checkpoint(path)
     assert not trap.exists()
 
 
-def test_another_files_tensors_are_no_model(tmp_path, tensors):
+def test_safetensors_without_description_is_refused(tmp_path, tensors):
     path = tmp_path / "plain.safetensors"
     save_file(tensors, path)
     with pytest.raises(zoo.WeightsError, match="not written by zoo"):
         modelfile.read_model(path)
 
 
-def test_a_later_format_is_refused(tmp_path, tensors, card):
+def test_newer_format_is_refused(tmp_path, tensors, card):
     path = tmp_path / "later.safetensors"
     plain = {**json.loads(card.to_json()), "format": 2}
     save_file(tensors, path, {"zoo": json.dumps(plain)})
@@ -166,7 +167,7 @@ def test_a_later_format_is_refused(tmp_path, tensors, card):
         modelfile.read_model(path)
 
 
-def test_the_digest_is_checked(tmp_path, tensors, card):
+def test_read_tensors_verifies_digest(tmp_path, tensors, card):
     path = tmp_path / "model.safetensors"
     digest = modelfile.write_model(path, tensors, card)
     assert modelfile.read_tensors(path, digest[:8]).sha256 == digest
@@ -174,15 +175,15 @@ def test_the_digest_is_checked(tmp_path, tensors, card):
         modelfile.read_tensors(path, "00" + digest[2:])
 
 
-def test_checkpoints_unwrap_a_state_dict(tmp_path, tensors):
+def test_read_checkpoint_unwraps_state_dict(tmp_path, tensors):
     path = tmp_path / "old.pth"
     torch.save({"state_dict": tensors, "epoch": 3}, path)
     assert set(modelfile.read_checkpoint(path)) == {"a", "b"}
     torch.save(tensors, path, _use_new_zipfile_serialization=False)
     assert set(modelfile.read_checkpoint(path)) == {"a", "b"}
     torch.save([1, 2], path)
-    with pytest.raises(zoo.WeightsError, match="something else"):
+    with pytest.raises(zoo.WeightsError, match="something other than a state dict"):
         modelfile.read_checkpoint(path)
     path.write_bytes(b"torn")
-    with pytest.raises(zoo.WeightsError, match="code switched off"):
+    with pytest.raises(zoo.WeightsError, match="without running code"):
         modelfile.read_checkpoint(path)

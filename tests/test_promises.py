@@ -1,4 +1,4 @@
-"""What zoo promises on its first page, as its users would run it."""
+"""The promises of the README, as a user would run them."""
 
 import json
 
@@ -14,7 +14,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, needs_cuda])]
 
 @pytest.fixture
 def few(tmp_path, monkeypatch):
-    """Three classes with six pictures each, and an empty folder to work in."""
+    """Three classes with six images each; the working directory is an empty folder."""
     import shutil
 
     from zoo.tasks.classification.data.sources import EMBEDDED
@@ -43,7 +43,7 @@ def test_every_recipe_on_every_device(few, name, weights, recipe, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_bf16_is_kept_from_training_to_use(few, device):
+def test_bf16_precision_is_stored_in_model_file(few, device):
     run = zoo.finetune(
         "lite0", data=few, recipe="head-then-all", epochs=1, device=device, precision="bf16"
     )
@@ -54,7 +54,7 @@ def test_bf16_is_kept_from_training_to_use(few, device):
 
 
 @pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
-def test_auxiliary_heads_count_in_training_and_not_in_evaluation(few, name):
+def test_auxiliary_heads_are_trained_and_unused_in_evaluation(few, name):
     run = zoo.finetune(name, data=few, weights="none", train="head", epochs=2, device="cpu")
     card, file = read_model(run.path / "model.safetensors")
     start = zoo.get(name).heads
@@ -66,18 +66,18 @@ def test_auxiliary_heads_count_in_training_and_not_in_evaluation(few, name):
 
 
 @pytest.mark.slow
-def test_the_demonstration_works_offline_and_learns(zoo_process, tmp_path):
+def test_demonstration_learns_offline(zoo_process, tmp_path):
     done = zoo_process("finetune", "resnet18", "--classes", "10")
     assert done.returncode == 0, done.stderr
-    said = json.loads((tmp_path / "runs" / "resnet18-1" / "run.json").read_text())
-    assert said["demonstration"] is True
-    assert said["metrics"]["val"]["top1"] > 3 * said["chance"]
-    assert done.stderr.count("DEMONSTRATION") == (2 if said["plan"]["weights"] == "none" else 1)
+    record = json.loads((tmp_path / "runs" / "resnet18-1" / "run.json").read_text())
+    assert record["demonstration"] is True
+    assert record["metrics"]["val"]["top1"] > 3 * record["chance"]
+    assert done.stderr.count("DEMONSTRATION") == (2 if record["plan"]["weights"] == "none" else 1)
     assert "chance is 10.0 %" in done.stdout
 
 
 @pytest.mark.slow
-def test_real_weights_transfer_and_random_ones_do_not(tmp_path, monkeypatch):
+def test_pretrained_weights_transfer_better_than_random(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     real = zoo.finetune("lite0")
     random = zoo.finetune("lite0", weights="none", train="head")

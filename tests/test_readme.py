@@ -1,4 +1,4 @@
-"""The README's own code runs, and its commands exist."""
+"""The README's code runs, and its commands and paths exist."""
 
 import hashlib
 import re
@@ -28,13 +28,13 @@ def python_block(containing):
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_every_command_is_understood(line):
+def test_readme_commands_parse(line):
     context = zoo_group.make_context("zoo", shlex.split(line)[1:])
     name, command, rest = zoo_group.resolve_command(context, context._protected_args + context.args)
     command.make_context(name, rest, parent=context)
 
 
-def test_the_python_runs(tmp_path, monkeypatch, capsys):
+def test_readme_python_runs(tmp_path, monkeypatch, capsys):
     for name in ("flag", "mammal", "playing_card"):
         target = tmp_path / "photos" / name
         target.mkdir(parents=True)
@@ -48,7 +48,7 @@ def test_the_python_runs(tmp_path, monkeypatch, capsys):
     assert "probability" in capsys.readouterr().out
 
 
-def test_the_plugin_works(install, tmp_path):
+def test_readme_plugin_registers_backbone(install, tmp_path):
 
     install("leafnet", python_block("leafnet.model:build"))
     backbone = zoo.get("leafnet")
@@ -56,7 +56,7 @@ def test_the_plugin_works(install, tmp_path):
     assert 'leafnet = "leafnet.plugin"' in README
 
 
-def test_the_derived_backbone_works(tmp_path):
+def test_readme_derived_backbone_predicts(tmp_path):
     from zoo.inference.loading import load_pretrained
     from zoo.registry.registry import load_registry
 
@@ -71,10 +71,10 @@ def test_the_derived_backbone_works(tmp_path):
     (answer,) = load_pretrained("house/leaf", registry).predict(
         next((EMBEDDED / "val/flag").iterdir())
     )
-    assert {said["class"] for said in answer["predictions"]} == {"oak", "ash"}
+    assert {prediction["class"] for prediction in answer["predictions"]} == {"oak", "ash"}
 
 
-def test_the_counts_are_true():
+def test_readme_counts_of_backbones():
     from zoo.registry.registry import load_registry
 
     sources = load_registry().sources
@@ -82,7 +82,7 @@ def test_the_counts_are_true():
     assert f"{total:,} image classification backbones" in README
 
 
-def test_the_exit_codes_are_true():
+def test_readme_exit_codes():
     from zoo import ExitCode
 
     stated = {
@@ -91,9 +91,9 @@ def test_the_exit_codes_are_true():
     assert stated == {int(code) for code in ExitCode}
 
 
-def test_everything_it_names_is_there():
+def test_readme_links_and_paths_exist():
     root = Path(__file__).parents[1]
     for target in re.findall(r"\]\(([\w./-]+)\)", README):
         assert (root / target).exists(), target
-    for room in re.findall(r"`(zoo/[\w./]+)`", README):
-        assert (root / room).exists(), room
+    for path in re.findall(r"`(zoo/[\w./]+)`", README):
+        assert (root / path).exists(), path

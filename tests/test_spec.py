@@ -1,4 +1,4 @@
-"""Descriptions: what they accept, refuse, and carry through JSON."""
+"""Descriptions: validation, immutability, and their round trip through JSON."""
 
 import copy
 import dataclasses
@@ -10,7 +10,8 @@ import pytest
 
 import zoo
 from zoo import spec
-from zoo.registry import plain
+from zoo.records import to_dict
+from zoo.registry.catalogue import restore_backbone
 
 
 def leafnet(**changes):
@@ -38,7 +39,7 @@ def test_head_path_malformed(path):
         zoo.Head(path)
 
 
-def test_unknown_role_names_the_nearest():
+def test_head_unknown_role_suggests_nearest():
     with pytest.raises(zoo.UsageError, match="did you mean aux"):
         zoo.Head("fc", role="auxx")
 
@@ -52,12 +53,12 @@ def test_preprocess_defaults_to_imagenet_evaluation():
 @pytest.mark.parametrize(
     "wrong", [{"size": 0}, {"size": 9, "crop": "centre"}, {"size": 9, "std": (0,)}]
 )
-def test_preprocess_refuses(wrong):
+def test_preprocess_invalid_field_is_refused(wrong):
     with pytest.raises(zoo.UsageError):
         zoo.Preprocess(**wrong)
 
 
-def test_weights_need_one_place():
+def test_weights_need_exactly_one_location():
     with pytest.raises(zoo.UsageError, match="exactly one"):
         zoo.Weights("a")
     with pytest.raises(zoo.UsageError, match="exactly one"):
@@ -66,19 +67,19 @@ def test_weights_need_one_place():
         zoo.Weights("auto", file="a:b")
 
 
-def test_digest_is_read_from_the_name():
+def test_digest_from_file_name():
     assert leafnet().weights[1].digest == "0123abcd"
     assert leafnet().weights[0].digest is None
     assert zoo.Weights("a", file="a:b", sha256="AB").digest == "ab"
 
 
-def test_backbone_goes_through_json_unchanged():
+def test_backbone_round_trip_through_json():
     backbone = leafnet(min_size=32, fixed_size=True, kwargs={"depth": 3})
-    text = json.dumps(plain.to_dict(backbone))
-    assert plain.recall_backbone(json.loads(text)) == backbone
+    text = json.dumps(to_dict(backbone))
+    assert restore_backbone(json.loads(text)) == backbone
 
 
-def test_backbone_refuses_what_makes_no_sense():
+def test_backbone_invalid_combination_is_refused():
     with pytest.raises(zoo.UsageError, match="names no head"):
         leafnet(heads=())
     assert leafnet(heads=(), refuse="it is an encoder").refuse
@@ -88,32 +89,32 @@ def test_backbone_refuses_what_makes_no_sense():
         leafnet(name="a/b")
 
 
-def test_unknown_tag_names_the_nearest():
+def test_find_weights_unknown_tag_suggests_nearest():
     with pytest.raises(zoo.UsageError, match="did you mean plantnet"):
         leafnet().find_weights("plantnt")
 
 
-def test_licence_comes_from_the_default_weights():
+def test_backbone_license_defaults_to_that_of_weights():
     assert leafnet().license == "MIT"
 
 
 @pytest.mark.parametrize(
-    ("of_all", "of_the_first", "said"),
+    ("of_backbone", "of_default", "expected"),
     [("MIT", None, "MIT"), ("MIT", "GPL-3.0", "GPL-3.0"), (None, None, None), (None, "MIT", "MIT")],
 )
-def test_backbone_and_default_weights_say_the_same_licence(of_all, of_the_first, said):
+def test_backbone_and_default_weights_share_license(of_backbone, of_default, expected):
     weights = (
-        zoo.Weights("a", url="https://a.b/c", license=of_the_first),
+        zoo.Weights("a", url="https://a.b/c", license=of_default),
         zoo.Weights("b", url="https://a.b/d"),
     )
-    found = zoo.Backbone(
-        "net", "a:b", (zoo.Head("fc"),), zoo.Preprocess(8), weights=weights, license=of_all
+    backbone = zoo.Backbone(
+        "net", "a:b", (zoo.Head("fc"),), zoo.Preprocess(8), weights=weights, license=of_backbone
     )
-    assert (found.license, found.weights[0].license) == (said, said)
-    assert found.weights[1].license is None
+    assert (backbone.license, backbone.weights[0].license) == (expected, expected)
+    assert backbone.weights[1].license is None
 
 
-def test_targets_that_cannot_be_imported_say_so():
+def test_resolve_target_invalid_string_raises_broken_plugin():
     with pytest.raises(zoo.BrokenPlugin, match="cannot be imported"):
         spec.resolve_target("zoo.nowhere:build")
     with pytest.raises(zoo.BrokenPlugin, match="write it as"):
@@ -121,23 +122,21 @@ def test_targets_that_cannot_be_imported_say_so():
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("def build(:", "SyntaxError: "),
         ("raise RuntimeError('no\\nleaf')", "RuntimeError: no leaf"),
         ("raise SystemExit(3)", "SystemExit: 3"),
     ],
 )
-def test_a_module_that_fails_while_imported_is_the_plugins_fault(
-    tmp_path, monkeypatch, source, said
-):
+def test_resolve_target_failing_import_raises_broken_plugin(tmp_path, monkeypatch, source, message):
     (tmp_path / "plugin_broken.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(zoo.BrokenPlugin, match=f"cannot be imported: {said}"):
+    with pytest.raises(zoo.BrokenPlugin, match=f"cannot be imported: {message}"):
         spec.resolve_target("plugin_broken:build")
 
 
-def test_an_interrupt_while_importing_passes(tmp_path, monkeypatch):
+def test_resolve_target_propagates_keyboard_interrupt(tmp_path, monkeypatch):
     (tmp_path / "plugin_slow.py").write_text("raise KeyboardInterrupt")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(KeyboardInterrupt):
@@ -168,7 +167,7 @@ def test_an_interrupt_while_importing_passes(tmp_path, monkeypatch):
     ],
     ids=str,
 )
-def test_a_backbone_refuses_fields_of_the_wrong_type(junk):
+def test_backbone_field_of_wrong_type_is_refused(junk):
     with pytest.raises(zoo.UsageError, match=f"{next(iter(junk))} must be"):
         leafnet(**junk)
 
@@ -198,19 +197,19 @@ def test_a_backbone_refuses_fields_of_the_wrong_type(junk):
     ],
     ids=str,
 )
-def test_descriptions_refuse_fields_of_the_wrong_type(kind, junk):
+def test_description_field_of_wrong_type_is_refused(kind, junk):
     with pytest.raises(zoo.UsageError, match="must be"):
         kind(**junk)
 
 
-def test_lists_and_whole_numbers_do_where_tuples_and_floats_are_meant():
+def test_validate_accepts_lists_and_integers():
     preprocess = zoo.Preprocess(size=[32, 32], mean=[0, 0, 0], std=[1, 1, 1])
     assert preprocess == zoo.Preprocess(size=32, mean=(0.0,) * 3, std=(1.0,) * 3)
     assert leafnet(heads=[zoo.Head("fc")], weights=iter([])).heads == (zoo.Head("fc"),)
     assert zoo.Weights("a", file="a:b", classes=["x", "y"]).classes == ("x", "y")
 
 
-def test_nothing_inside_a_description_can_be_changed():
+def test_descriptions_are_deeply_immutable():
     given = {"depths": [1, 2], "stem": {"width": 8}}
     backbone = leafnet(kwargs=given, weights=(zoo.Weights("a", file="a:b", kwargs=given),))
     for kwargs in (backbone.kwargs, backbone.weights[0].kwargs):
@@ -228,7 +227,7 @@ def test_nothing_inside_a_description_can_be_changed():
         zoo.get("resnet18").kwargs["zzz"] = 1
 
 
-def test_descriptions_are_hashed_copied_pickled_and_replaced():
+def test_descriptions_hash_copy_pickle_and_replace():
     backbone = leafnet(kwargs={"depths": [1, 2], "stem": {"width": 8}})
     assert len({backbone, leafnet(), leafnet(name="other")}) == 3
     assert len({*backbone.weights, *leafnet().weights}) == 2
@@ -237,7 +236,7 @@ def test_descriptions_are_hashed_copied_pickled_and_replaced():
         copy.deepcopy(backbone),
         pickle.loads(pickle.dumps(backbone)),
         dataclasses.replace(backbone),
-        plain.recall_backbone(json.loads(json.dumps(plain.to_dict(backbone)))),
+        restore_backbone(json.loads(json.dumps(to_dict(backbone)))),
     ):
         assert (twin, hash(twin)) == (backbone, hash(backbone))
         with pytest.raises(TypeError, match="cannot be changed"):
@@ -247,7 +246,7 @@ def test_descriptions_are_hashed_copied_pickled_and_replaced():
 
 
 @pytest.mark.parametrize(
-    ("name", "summary", "target", "said"),
+    ("name", "summary", "target", "message"),
     [
         ("Leaf", "leaves", "leaf:Leaf", "'Leaf' is not a task name"),
         ("leaf_area", "leaves", "leaf:Leaf", "is not a task name"),
@@ -260,12 +259,12 @@ def test_descriptions_are_hashed_copied_pickled_and_replaced():
         ("leaf", 5, "leaf:Leaf", "summary must be str"),
     ],
 )
-def test_a_task_is_checked(name, summary, target, said):
-    with pytest.raises(zoo.UsageError, match=said):
+def test_task_invalid_field_is_refused(name, summary, target, message):
+    with pytest.raises(zoo.UsageError, match=message):
         zoo.Task(name, summary, target)
 
 
-def test_a_task_that_is_right():
+def test_task_valid_fields_are_accepted():
     task = zoo.Task("leaf-area2", "the area of leaves", "leaf.area:Area.Mean")
     assert task.with_source("leaf", "plugin leaf").name == "leaf-area2"
     assert (task.source, task.with_source("leaf", "plugin leaf").source) == ("", "leaf")

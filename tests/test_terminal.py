@@ -1,4 +1,4 @@
-"""What is said on stderr: one line each, whatever a name holds and whoever reads."""
+"""Output on stderr: one printable line each, and failed writes ignored."""
 
 import sys
 
@@ -8,7 +8,7 @@ from zoo.terminal import Progress, printable
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "escaped"),
     [
         ("plain, é, 猫, a  b", "plain, é, 猫, a  b"),
         ("a\nb\r\tc", r"a\nb\r\tc"),
@@ -18,17 +18,17 @@ from zoo.terminal import Progress, printable
         ("\u0645\u06cc\u200c\u062e", "\u0645\u06cc\u200c\u062e"),
     ],
 )
-def test_nothing_breaks_a_line_or_steers_a_terminal(text, shown):
-    assert printable(text) == shown
+def test_printable_escapes_control_characters(text, escaped):
+    assert printable(text) == escaped
 
 
-def test_a_notice_is_one_line(capsys):
+def test_notice_prints_one_line(capsys):
     Progress().notice("class 'a\nb\x1b[31m\udcff'")
     Progress(quiet=True).notice("nothing")
     assert capsys.readouterr().err == "class 'a\\nb\\x1b[31m\\udcff'\n"
 
 
-def test_what_cannot_be_said_stops_nothing(monkeypatch, capsys):
+def test_progress_ignores_failed_writes(monkeypatch, capsys):
     for stream in (None, open("/dev/full", "w", buffering=1)):  # noqa: PTH123, SIM115
         monkeypatch.setattr(sys, "stderr", stream)
         Progress().notice("a notice")

@@ -265,7 +265,7 @@ def _options(given: dict[str, Any]) -> Options:
 
 
 def plan(name: str | Backbone, **options: Any) -> Plan:
-    """Return the plan of a training, touching nothing.
+    """Return the plan of a training: nothing is downloaded, written or trained.
 
     Args:
         name: id, bare name or alias, or a backbone of the registry.
@@ -274,12 +274,12 @@ def plan(name: str | Backbone, **options: Any) -> Plan:
     Raises:
         ZooError: something named in the options cannot be used.
     """
-    from zoo.engine.run.finetune import load as load_job
+    from zoo.engine.run.prepare import prepare
     from zoo.terminal import Progress
 
     progress = Progress(quiet=True)
-    asked = _options(options)
-    return load_job(_name(name), asked, load_registry(), progress, dry_run=True).plan
+    given = _options(options)
+    return prepare(_name(name), given, load_registry(), progress, dry_run=True).plan
 
 
 @documents_options
@@ -298,11 +298,11 @@ def finetune(name: str | Backbone, *, quiet: bool = True, **options: Any) -> Run
         TypeError: an option does not exist.
     """
     from zoo.engine.run.finetune import fit
-    from zoo.engine.run.finetune import load as load_job
+    from zoo.engine.run.prepare import prepare
     from zoo.terminal import Progress
 
-    job = load_job(_name(name), _options(options), load_registry(), Progress(quiet))
-    return Run(*fit(job))
+    result = fit(prepare(_name(name), _options(options), load_registry(), Progress(quiet)))
+    return Run(result.path, result.record)
 
 
 def load(path: str | Path, device: str = "auto", precision: str | None = None) -> Model:

@@ -1,8 +1,7 @@
-"""What zoo keeps in its cache folder: found, bounded and cleared.
+"""The cache folder: list its entries, bound their size, delete them.
 
-All of it can be had again, so all of it may be deleted at any time. Features of a network that a
-training reads just then are left alone; what a training reads is a shelf of
-`zoo.engine.features.store`, and it holds the shelf's lock for as long.
+Every entry can be computed or downloaded again, so any of them may be deleted at any time. Feature
+stores (`zoo.engine.features.store`) that a training reads are skipped: it has locked them.
 """
 
 from __future__ import annotations
@@ -20,23 +19,23 @@ from typing import Any, TextIO
 from zoo.files import cache_dir, environment_problem, make_dir
 
 KINDS = ("features", "weights", "catalogues", "downloads")
-SHELF = "shelf.json"
+STORE_FILE = "store.json"
 LOCK = ".lock"
 INDEX, ROWS, PART = ".index", ".rows", ".part"
 DIGEST = 32
 
 
 @dataclass(frozen=True)
-class Held:
-    """Something in the cache folder.
+class CacheEntry:
+    """A file or folder in the cache.
 
     Args:
         kind: one of `KINDS`.
-        path: the file or folder.
-        size: in bytes, on the disk.
-        used: when it was last read or written, in seconds since 1970.
-        images: how many a shelf of features holds; None for anything else.
-        what: what a shelf says of itself; empty for anything else.
+        path: of the file or folder.
+        size: on disk, in bytes.
+        used: time of the last read or write, in seconds since 1970.
+        images: number of images in a feature store; None for other kinds.
+        metadata: of a feature store; empty for other kinds.
     """
 
     kind: str
@@ -44,68 +43,67 @@ class Held:
     size: int
     used: float
     images: int | None = None
-    what: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """What a person calls it."""
-        return str(self.what.get("backbone") or self.path.name)
+        """The backbone's id for a feature store, else the file name."""
+        return str(self.metadata.get("backbone") or self.path.name)
 
 
 def features_dir() -> Path:
-    """Where shelves of features stand."""
+    """Return the folder of all feature stores."""
     return cache_dir() / "features"
 
 
-def held(kind: str) -> list[Held]:
-    """Return what there is of a kind, the longest unused first."""
-    folder = cache_dir() / kind
+def entries(kind: str) -> list[CacheEntry]:
+    """Return the entries of a kind, the least recently used first."""
     try:
-        entries = list(folder.iterdir())
+        paths = list((cache_dir() / kind).iterdir())
     except OSError:
         return []
-    found = [each for path in entries if (each := _look_at(kind, path)) is not None]
-    return sorted(found, key=lambda each: (each.used, each.path.name))
+    described = [entry for path in paths if (entry := _describe(kind, path)) is not None]
+    return sorted(described, key=lambda entry: (entry.used, entry.path.name))
 
 
-def _look_at(kind: str, path: Path) -> Held | None:
-    """Describe an entry; None where it has gone, or is a lock."""
+def _describe(kind: str, path: Path) -> CacheEntry | None:
+    """Return the entry at a path; None for a lock, and where it was deleted meanwhile."""
     try:
         if path.is_dir():
-            statuses = {inner.name: inner.stat() for inner in path.iterdir()}
+            stats = {inner.name: inner.stat() for inner in path.iterdir()}
         else:
-            statuses = {path.name: path.stat()}
+            stats = {path.name: path.stat()}
     except OSError:
         return None
-    if path.name.endswith(LOCK) or not statuses:
+    if path.name.endswith(LOCK) or not stats:
         return None
-    size = sum(status.st_size for status in statuses.values())
-    used = max(status.st_mtime for status in statuses.values())
+    size = sum(stat.st_size for stat in stats.values())
+    used = max(stat.st_mtime for stat in stats.values())
     if kind != "features":
-        return Held(kind, path, size, used)
-    images = sum(s.st_size // DIGEST for name, s in statuses.items() if name.endswith(INDEX))
-    return Held(kind, path, size, used, images, read_store(path))
+        return CacheEntry(kind, path, size, used)
+    images = sum(s.st_size // DIGEST for name, s in stats.items() if name.endswith(INDEX))
+    return CacheEntry(kind, path, size, used, images, read_store(path))
 
 
 def read_store(path: Path) -> dict[str, Any]:
-    """Return what a shelf says of itself; empty where it says nothing that can be read."""
+    """Return the metadata of a feature store; empty where missing or damaged."""
     try:
-        said = json.loads((path / SHELF).read_bytes())
+        metadata = json.loads((path / STORE_FILE).read_bytes())
     except (OSError, ValueError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
 @contextlib.contextmanager
-def locked(path: Path, alone: bool = False) -> Iterator[bool]:
-    """Hold the lock of a shelf; the system lets go of it when the process ends, however it ends.
+def locked(path: Path, exclusive: bool = False) -> Iterator[bool]:
+    """Lock a feature store; the system releases the lock when the process ends in any way.
 
     Args:
-        path: of the shelf.
-        alone: let nobody else hold it, and do not wait; else share it, and wait for who is alone.
+        path: of the store.
+        exclusive: non-blocking exclusive lock; otherwise a blocking shared lock.
 
     Yields:
-        Whether it is held; where it must be alone, it may not be.
+        Whether the lock was acquired; always, where it is shared.
 
     Raises:
         EnvironmentProblem: the system refuses.
@@ -113,7 +111,7 @@ def locked(path: Path, alone: bool = False) -> Iterator[bool]:
     file = _lock_file(path)
     try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
         except BlockingIOError:
             yield False
         else:
@@ -130,47 +128,47 @@ def _lock_file(path: Path) -> TextIO:
         raise environment_problem(error, lock) from error
 
 
-def remove(each: Held) -> bool:
-    """Delete something from the cache, unless a training is using it; return whether it has gone.
+def remove(entry: CacheEntry) -> bool:
+    """Delete an entry unless a training is using it; return whether it was deleted.
 
     Raises:
         EnvironmentProblem: the system refuses.
     """
     try:
-        if each.kind != "features":
-            shutil.rmtree(each.path) if each.path.is_dir() else each.path.unlink(missing_ok=True)
+        if entry.kind != "features":
+            shutil.rmtree(entry.path) if entry.path.is_dir() else entry.path.unlink(missing_ok=True)
             return True
-        with locked(each.path, alone=True) as free:
-            if free:
-                # First out of sight, so that a half-deleted shelf is never read.
-                going = each.path.with_name(f"{each.path.name}.{os.getpid()}{PART}")
-                each.path.rename(going)
-                shutil.rmtree(going)
-            return free
+        with locked(entry.path, exclusive=True) as acquired:
+            if acquired:
+                # Renamed first, so that no process reads a partly deleted store.
+                renamed = entry.path.with_name(f"{entry.path.name}.{os.getpid()}{PART}")
+                entry.path.rename(renamed)
+                shutil.rmtree(renamed)
+            return acquired
     except FileNotFoundError:
         return True
     except OSError as error:
-        raise environment_problem(error, each.path) from error
+        raise environment_problem(error, entry.path) from error
 
 
-def trim(limit: int, keep: Path) -> list[Held]:
-    """Delete the shelves of features that were unused the longest, until they fit a limit.
+def trim(limit: int, keep: Path) -> list[CacheEntry]:
+    """Delete the least recently used feature stores until the rest fit a limit.
 
     Args:
-        limit: bytes that all shelves together may take.
-        keep: the shelf in use, which stays whatever it takes.
+        limit: total size of all stores, in bytes.
+        keep: path of the store in use, which is never deleted.
 
     Returns:
-        Those that were deleted.
+        The deleted entries.
     """
-    shelves = held("features")
-    total = sum(each.size for each in shelves)
-    gone = []
-    for each in shelves:
+    stores = entries("features")
+    total = sum(entry.size for entry in stores)
+    deleted = []
+    for entry in stores:
         if total <= limit:
             break
-        with contextlib.suppress(Exception):  # what cannot be deleted now is tried again next time
-            if each.path != keep and remove(each):
-                total -= each.size
-                gone.append(each)
-    return gone
+        with contextlib.suppress(Exception):  # retried by the next training
+            if entry.path != keep and remove(entry):
+                total -= entry.size
+                deleted.append(entry)
+    return deleted

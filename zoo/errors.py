@@ -1,7 +1,7 @@
-"""Errors for people, each kind with its exit code.
+"""The errors that zoo raises on purpose, each class with its exit code.
 
-Every error that zoo raises on purpose is a `ZooError`: one sentence that says what was wrong and
-where, and a hint that says what to do next. Anything else that reaches the command line is a bug.
+A `ZooError` has one sentence on what is wrong and where, and a hint on what to do next. Any other
+exception that reaches the command line is a bug.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the process exits with; public, and stable."""
+    """Exit codes of the process; public and stable."""
 
     DONE = 0
     BUG = 1
@@ -27,11 +27,11 @@ class ExitCode(IntEnum):
 
 
 class ZooError(Exception):
-    """Something that a person can put right.
+    """An error that the user can fix.
 
     Args:
-        message: what was wrong, and where; one line.
-        hint: what to do next; one line.
+        message: what is wrong and where, in one line.
+        hint: what to do next, in one line.
     """
 
     exit_code = ExitCode.BUG
@@ -47,23 +47,23 @@ class ZooError(Exception):
 
 
 class UsageError(ZooError):
-    """An option, a configuration value or a name that zoo cannot work with."""
+    """An invalid option, configuration value or name."""
 
     exit_code = ExitCode.USAGE
 
 
 class RegistryError(UsageError):
-    """A `registry.toml` that cannot be used; says file, line and key."""
+    """An invalid `registry.toml`; names file, line and key."""
 
 
 class UnknownBackbone(UsageError):
-    """No backbone has the name that was asked for.
+    """No backbone has the requested name.
 
     Args:
-        query: the name that was asked for.
-        suggestions: the nearest names that do exist, best first.
-        note: more that is known about why, such as a plugin that failed to load.
-        hint: what to do next, where that is not to choose among the nearest names.
+        query: the requested name.
+        suggestions: the nearest existing names, best first.
+        note: a possible cause, such as a plugin that failed to load.
+        hint: what to do next; by default, the nearest names.
     """
 
     def __init__(
@@ -77,62 +77,62 @@ class UnknownBackbone(UsageError):
         if note:
             message += f" ({note})"
         near = ", ".join(suggestions)
-        usual = f"did you mean {near}?" if near else "`zoo list` shows all names"
-        super().__init__(message, hint or usual)
+        default = f"did you mean {near}?" if near else "`zoo list` shows all names"
+        super().__init__(message, hint or default)
         self.query = query
         self.note = note
         self.suggestions = tuple(suggestions)
 
 
 class DataError(ZooError):
-    """Images, labels or splits that cannot be used as they are."""
+    """Invalid images, targets or splits."""
 
     exit_code = ExitCode.DATA
 
 
 class WeightsError(ZooError):
-    """Weights, a model file or a checkpoint that is refused or cannot be reached."""
+    """Weights, a model file or a checkpoint that is refused or unreachable."""
 
     exit_code = ExitCode.WEIGHTS
 
 
 class BrokenPlugin(ZooError):
-    """The plugin that was asked for does not work."""
+    """The requested plugin does not work."""
 
     exit_code = ExitCode.BROKEN
 
 
 class BrokenBackbone(ZooError):
-    """The backbone that was asked for does not build, or is not what its adapter says."""
+    """The requested backbone does not build, or not as its adapter describes."""
 
     exit_code = ExitCode.BROKEN
 
 
 class EnvironmentProblem(ZooError):
-    """The disk, the memory, a device or a permission stands in the way."""
+    """Missing disk space, memory, device or permission."""
 
     exit_code = ExitCode.ENVIRONMENT
 
 
 class Busy(ZooError):
-    """Another process holds what this one needs; try later."""
+    """Another process uses a required resource; try later."""
 
     exit_code = ExitCode.BUSY
 
 
 class Diverged(ZooError):
-    """The training loss stopped being a number."""
+    """The training loss is not finite."""
 
     exit_code = ExitCode.DIVERGED
 
 
 def nearest(word: str, known: Sequence[str], count: int = 3) -> tuple[str, ...]:
-    """Return the known words most like `word`, best first; empty where none is near."""
+    """Return the known words that are most similar to `word`, best first; empty without any."""
     from difflib import get_close_matches
 
-    by_folded = {name.lower(): name for name in known}
-    found = get_close_matches(word.lower(), list(by_folded), n=count, cutoff=0.6)
-    return tuple(by_folded[name] for name in found)
+    by_lower = {name.lower(): name for name in known}
+    matches = get_close_matches(word.lower(), list(by_lower), n=count, cutoff=0.6)
+    return tuple(by_lower[name] for name in matches)
 
 
 def did_you_mean(word: str, known: Sequence[str], fallback: str | None = None) -> str | None:
@@ -142,9 +142,9 @@ def did_you_mean(word: str, known: Sequence[str], fallback: str | None = None) -
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error as one line: its kind and what it said."""
+    """Return an error's class name and message as one line."""
     try:
-        said = " ".join(str(error).split())
-    except Exception:  # an error of a plugin's may fail at this too
-        said = ""
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+        message = " ".join(str(error).split())
+    except Exception:  # `__str__` of a plugin's error may raise
+        message = ""
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

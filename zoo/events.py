@@ -1,4 +1,4 @@
-"""What the observing hooks are told; imported when a training starts, and by no light command."""
+"""The events passed to observing hooks; imported when a training starts, never by `zoo list`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _freeze(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Event:
-    """What an observer is told: copies, with mappings, sequences and sets inside frozen too."""
+    """An immutable copy of what happened, its mappings, sequences and sets frozen too."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -39,9 +39,9 @@ class FitStarted(Event):
 
     Args:
         backbone: id of the backbone.
-        plan: the resolved plan, as in `run.json`; `plan["classes"]` has the names of the classes.
-        folder: absolute path of the run folder, in which an observer may make a folder of its own.
-            Where nothing was trained, a run folder that holds nothing is taken away again.
+        plan: the resolved plan, as in `run.json`; `plan["classes"]` contains the class names.
+        folder: absolute path of the run folder, in which an observer may create a folder of its
+            own. If nothing is trained, an empty run folder is removed.
     """
 
     backbone: str
@@ -51,14 +51,14 @@ class FitStarted(Event):
 
 @dataclass(frozen=True)
 class FirstBatchRead(Event):
-    """The first training batch is about to go through the network.
+    """The first training batch was read.
 
     Args:
-        images: `[images, height, width, channels]`, uint8, over memory that cannot be written:
-            what the network gets, resized, cropped and augmented, its normalization undone.
-        targets: `[images, ...]`, over memory that cannot be written: for image classification a
-            class index each, for segmentation a mask each.
-        schema: what the targets are, as in `run.json`; `schema["classes"]` has the class names.
+        images: `[images, height, width, channels]`, uint8, read-only: the network's input, resized,
+            cropped and augmented, without normalization.
+        targets: `[images, ...]`, read-only: for image classification a class index each, for
+            segmentation a mask each.
+        schema: of the targets, as in `run.json`; `schema["classes"]` contains the class names.
     """
 
     images: NDArray[np.uint8]
@@ -67,9 +67,9 @@ class FirstBatchRead(Event):
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """The class index of each image; empty where targets are something else."""
-        whole = self.targets.ndim == 1 and self.targets.dtype.kind in "iu"
-        return tuple(self.targets.tolist()) if whole else ()
+        """The class index of each image; empty where targets are not class indices."""
+        indices = self.targets.ndim == 1 and self.targets.dtype.kind in "iu"
+        return tuple(self.targets.tolist()) if indices else ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -84,11 +84,11 @@ class EpochEnded(Event):
     Args:
         phase: name of the phase.
         epoch: counted from 1 within the phase.
-        epochs: how many the phase has.
+        epochs: number of epochs of the phase.
         lr: learning rate of its last step.
         train_loss: mean over the epoch's images, auxiliary losses included.
-        metrics: of the validation images: `loss`, `top1` and `top5` in 0..1, `images`, and those
-            of your own.
+        metrics: of the validation images: `loss`, `top1` and `top5` in 0..1, `images`, and custom
+            metrics.
         best: whether this is the best epoch so far.
         seconds: wall time of the epoch.
     """
@@ -109,11 +109,10 @@ class FitEnded(Event):
 
     Args:
         backbone: id of the backbone.
-        metrics: per split, as in `run.json`: `loss`, `top1`, `top5`, `images` and metrics of your
-            own; `per_class`; and `confusion`, whose rows are true classes, or None where there are
-            too many of them.
+        metrics: per split, as in `run.json`: `loss`, `top1`, `top5`, `images` and custom metrics;
+            `per_class`; and `confusion`, with true classes as rows, or None for too many classes.
         seconds: wall time of the training.
-        folder: absolute path of the run folder, in which the model file and `run.json` now are.
+        folder: absolute path of the run folder, which contains the model file and `run.json`.
     """
 
     backbone: str
@@ -124,13 +123,13 @@ class FitEnded(Event):
 
 @dataclass(frozen=True)
 class FitFailed(Event):
-    """Training stopped on an error, which is raised after the observers have been told.
+    """Training stopped on an error, which is raised after the observers were called.
 
     Args:
         backbone: id of the backbone.
         kind: the error's class name; `KeyboardInterrupt` for Ctrl-C.
-        message: what it said.
-        folder: absolute path of the run folder, which is taken away if it then holds nothing.
+        message: of the error.
+        folder: absolute path of the run folder, which is removed if it is then empty.
     """
 
     backbone: str

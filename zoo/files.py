@@ -1,7 +1,7 @@
-"""Where zoo keeps things, and the one writer for files.
+"""Cache and configuration folders, and atomic file writes.
 
-A file appears whole or not at all: it is written beside its final place, flushed to the disk and
-renamed. Nothing here imports torch.
+A file is written to a temporary path in its folder, fsynced and renamed, so it is complete or
+absent. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ def _base_dir(variable: str, fallback: str) -> Path:
 
 
 def cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/zoo`: catalogues and converted weights; safe to delete."""
+    """Return `$XDG_CACHE_HOME/zoo`; all of its content is safe to delete."""
     return _base_dir("XDG_CACHE_HOME", ".cache") / "zoo"
 
 
 def config_dir() -> Path:
-    """`$XDG_CONFIG_HOME/zoo`: the user's `registry.toml`."""
+    """Return `$XDG_CONFIG_HOME/zoo`, the folder of the user's `registry.toml`."""
     return _base_dir("XDG_CONFIG_HOME", ".config") / "zoo"
 
 
 def environment_problem(error: OSError, path: Path) -> EnvironmentProblem:
-    """Return a refusal by the system as an error for people."""
+    """Return a failed write as a `ZooError` with a hint."""
     hints = {
         errno.ENOSPC: "free some disk space and run it again",
-        errno.EDQUOT: "your disk quota is used up",
-        errno.EROFS: "the file system is read-only; choose another place",
-        errno.EACCES: "check the permissions, or choose another place",
-        errno.EPERM: "check the permissions, or choose another place",
+        errno.EDQUOT: "your disk quota is exceeded",
+        errno.EROFS: "the file system is read-only; choose another folder",
+        errno.EACCES: "check the permissions, or choose another folder",
+        errno.EPERM: "check the permissions, or choose another folder",
     }
     reason = error.strerror or str(error)
     return EnvironmentProblem(f"cannot write {path}: {reason}", hints.get(error.errno or 0))
 
 
 def make_dir(path: Path) -> Path:
-    """Create a folder and its parents where they do not exist, and return it.
+    """Create a folder and its parents as needed, and return it.
 
     Raises:
         EnvironmentProblem: the system refuses.
@@ -61,10 +61,10 @@ def make_dir(path: Path) -> Path:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes its name only when the block ends well.
+    """Open a temporary file that replaces `path` when the block ends without an error.
 
     Raises:
-        EnvironmentProblem: the disk is full, read-only or closed to us; `path` is as it was.
+        EnvironmentProblem: the system refuses; `path` is unchanged.
     """
     import tempfile
 
@@ -77,7 +77,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp asks for 0600; a file of ours gets what the umask leaves, like any other.
+        # mkstemp sets mode 0600; apply the umask, as `open` does.
         mask = os.umask(0)
         os.umask(mask)
         staged.chmod(0o666 & ~mask)
@@ -96,26 +96,26 @@ def writing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a whole file, or leave what was there.
+    """Write a file atomically.
 
     Raises:
-        EnvironmentProblem: the system refuses.
+        EnvironmentProblem: the system refuses; `path` is unchanged.
     """
     with writing(path) as file:
         file.write(data)
 
 
 def library_versions(*libraries: str) -> dict[str, str]:
-    """Return the versions of those that are installed."""
-    found = {}
+    """Return the versions of those libraries that are installed."""
+    versions = {}
     for library in libraries:
         with contextlib.suppress(PackageNotFoundError):
-            found[library] = version(library)
-    return found
+            versions[library] = version(library)
+    return versions
 
 
 def canonical_json(value: Any) -> str:
-    """Return the one JSON text of a value: sorted keys, no spaces, no NaN."""
+    """Return the canonical JSON of a value: sorted keys, no spaces, no NaN."""
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )

@@ -1,22 +1,22 @@
 """Every hook that a plugin may implement.
 
 A plugin is a module named by an entry point of the group `zoo`; the entry point's name is the
-source in a backbone's id. The module is imported by every command that needs the registry, so it
-must import nothing heavy: no torch, no timm.
+source in a backbone's id. Every command that needs the registry imports the module, so it must
+import nothing heavy: no torch, no timm.
 
     [project.entry-points.zoo]
     leafnet = "leafnet.plugin"
 
-A training tells the observing hooks what happens, in its own thread. What they return is of no
-account, and they cannot change it: events are copies, random generators and torch's modes are put
-back after each call, and an observer that raises is a warning.
+A training calls the observing hooks in its own thread and ignores what they return. They cannot
+change it: events are copies, random generators and torch's modes are restored after each call, and
+an observer that raises is a warning.
 
 Hooks are pluggy's, and so are `tryfirst`, `trylast` and wrappers. A wrapper
-(`@zoo.hookimpl(wrapper=True)`) runs around every plugin's implementation: whatever one of them
-raises is that plugin's failure, so that the wrapper runs to its end, and what the wrapper raises
-is its own plugin's. Around a collecting hook it sees one list of records for each plugin, and
-returns what is to be registered instead. A record that has a `source`, changed or not, stays that
-plugin's; one that has none is the wrapper's own.
+(`@zoo.hookimpl(wrapper=True)`) runs around the implementations of all plugins. An implementation
+that raises is a failure of its plugin and does not stop the wrapper; a wrapper that raises is a
+failure of the wrapper's plugin. Around a collecting hook, a wrapper receives one list of records
+per plugin and returns the lists to register instead. A record with a `source`, modified or not,
+belongs to that plugin; a record without one belongs to the wrapper's plugin.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ hookimpl = pluggy.HookimplMarker("zoo")
 
 @hookspec
 def zoo_register_backbones() -> Iterable[Backbone | Family]:
-    """Yield the backbones that this plugin brings.
+    """Yield the backbones of this plugin.
 
-    Called once per process, when the registry is first needed; what it yields is `zoo.Backbone`,
-    or `zoo.Family` for many at once. Where anything about them is wrong, the plugin is left out
-    whole, with one line of warning.
+    Called once per process, when the registry is first needed; yields `zoo.Backbone`, or
+    `zoo.Family` for many at once. If any of them is invalid, the whole plugin is left out, with one
+    line of warning.
 
     Example:
         @zoo.hookimpl
@@ -58,11 +58,11 @@ def zoo_register_backbones() -> Iterable[Backbone | Family]:
 
 @hookspec
 def zoo_register_tasks() -> Iterable[Task]:
-    """Yield the tasks that this plugin brings: what a network can be trained to predict.
+    """Yield the tasks of this plugin: kinds of predictions that networks can be trained for.
 
-    Called once per process, when the registry is first needed. A name belongs to one plugin: a
-    built-in task keeps its own, and of two other plugins the first in loading order has it. The
-    later one is left out whole, as where anything about a task is wrong, with one line of warning.
+    Called once per process, when the registry is first needed. A name belongs to one plugin: to
+    zoo for a built-in task, else to the first in loading order. A later plugin with the same name,
+    or one whose task is invalid, is left out whole, with one line of warning.
 
     Example:
         @zoo.hookimpl
@@ -78,9 +78,9 @@ def zoo_register_tasks() -> Iterable[Task]:
 
 @hookspec
 def zoo_before_fit(event: FitStarted) -> None:
-    """Observe that training is about to begin: the network is built, and its folder is there.
+    """Observe that training is about to begin: the network is built and the run folder exists.
 
-    What is refused before, such as a folder without pictures, no observer is told of.
+    Not called for errors raised earlier, such as a data folder without images.
 
     Example:
         @zoo.hookimpl
@@ -91,9 +91,9 @@ def zoo_before_fit(event: FitStarted) -> None:
 
 @hookspec
 def zoo_on_first_batch(event: FirstBatchRead) -> None:
-    """Observe the first batch that a training reads, once, whatever it then trains on.
+    """Observe the first batch of images that a training reads; called once.
 
-    Where the features of frozen layers are kept, it is the first that they are read from.
+    Where features of frozen layers are cached, it is the first batch they are computed from.
 
     Example:
         @zoo.hookimpl
@@ -104,7 +104,7 @@ def zoo_on_first_batch(event: FirstBatchRead) -> None:
 
 @hookspec
 def zoo_after_epoch(event: EpochEnded) -> None:
-    """Observe an epoch that has been trained and validated.
+    """Observe the end of an epoch, after its validation.
 
     Example:
         @zoo.hookimpl
@@ -115,7 +115,7 @@ def zoo_after_epoch(event: EpochEnded) -> None:
 
 @hookspec
 def zoo_after_fit(event: FitEnded) -> None:
-    """Observe that training is over and the run folder is written.
+    """Observe that training is over and the run folder written.
 
     Example:
         @zoo.hookimpl
@@ -126,7 +126,7 @@ def zoo_after_fit(event: FitEnded) -> None:
 
 @hookspec
 def zoo_on_error(event: FitFailed) -> None:
-    """Observe that training stopped on an error, or on Ctrl-C; the error goes on to whoever called.
+    """Observe that training stopped on an error or on Ctrl-C; the error is then raised.
 
     Example:
         @zoo.hookimpl

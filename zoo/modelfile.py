@@ -1,8 +1,8 @@
-"""The one door for tensors from disk, and the model file.
+"""Reading and writing of tensors, and the model file; the only module that opens weights.
 
-A file is read once into memory; those bytes are hashed and those bytes are loaded, so what was
-checked is what is used. Nothing here unpickles, except `read_checkpoint`, which opens published
-`.pth` files with `weights_only=True` for their one conversion.
+A file is read once into memory, and the same bytes are hashed and parsed, so a file that changes
+meanwhile is never loaded unchecked. Nothing here unpickles, except `read_checkpoint`, which opens
+published `.pth` files with `weights_only=True` to convert them once.
 
 A model file is safetensors: the full state dict under the library's own names, and in its metadata
 one key, `zoo`, with canonical JSON. Equal trainings write equal bytes.
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import WeightsError, ZooError
 from zoo.files import canonical_json, write_bytes
-from zoo.registry.plain import preprocess_from_dict, to_dict
+from zoo.records import to_dict
 from zoo.spec import Head, Preprocess
 
 if TYPE_CHECKING:
@@ -36,12 +36,12 @@ PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 @dataclass(frozen=True)
 class TensorFile:
-    """What a safetensors file held.
+    """The content of a safetensors file.
 
     Args:
         tensors: by name, on the CPU.
-        metadata: the file's own, as text.
-        sha256: digest of the whole file.
+        metadata: of the file, as text.
+        sha256: of the file.
     """
 
     tensors: dict[str, Tensor]
@@ -50,17 +50,17 @@ class TensorFile:
 
 
 class CheckedPath(type(Path())):  # type: ignore[misc]
-    """The path of a file that was read and checked, with its content.
+    """The path of a file together with its verified content.
 
-    Converters of published weights are given a path by contract. With this one, what was checked
-    is what they read, and the file is opened once.
+    Converters of published weights take a path by contract. With this one they read the verified
+    bytes, and the file is opened once.
     """
 
     content: tuple[bytes, str] | None = None
 
 
 def check_path(path: Path, sha256: str | None = None) -> CheckedPath:
-    """Read a file whole and return its path with the content.
+    """Read a file and return its path with the content.
 
     Raises:
         WeightsError: as `read_file`.
@@ -71,14 +71,14 @@ def check_path(path: Path, sha256: str | None = None) -> CheckedPath:
 
 
 def read_file(path: Path, sha256: str | None = None) -> tuple[bytes, str]:
-    """Read a regular file whole, and return its bytes and their digest.
+    """Read a regular file, and return its bytes and their sha256.
 
     Args:
-        path: what to read; the content of a `CheckedPath` is returned as it is.
-        sha256: the digest that it must have, whole or its first digits.
+        path: of the file; the content of a `CheckedPath` is returned without reading.
+        sha256: the expected digest, or its first digits.
 
     Raises:
-        WeightsError: it is missing, not a regular file, unreadable, or another file than expected.
+        WeightsError: it is missing, not a regular file, unreadable, or has another digest.
     """
     if isinstance(path, CheckedPath) and path.content is not None:
         data, digest = path.content
@@ -96,8 +96,8 @@ def read_file(path: Path, sha256: str | None = None) -> tuple[bytes, str]:
 
 def _read_bytes(path: Path) -> bytes:
     if not path.is_file():
-        what = "is not a regular file" if path.exists() else "does not exist"
-        raise WeightsError(f"{path} {what}")
+        problem = "is not a regular file" if path.exists() else "does not exist"
+        raise WeightsError(f"{path} {problem}")
     try:
         return path.read_bytes()
     except OSError as error:
@@ -105,32 +105,32 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _header(path: Path, data: bytes) -> dict[str, Any]:
-    """Parse the header strictly: the library itself lets a name appear twice."""
-    # The length of a header, which a safetensors file begins with, can look like either of them.
+    """Parse the header strictly: safetensors accepts duplicate names."""
+    # The first eight bytes of a safetensors file, the header's length, can equal a pickle's magic.
     if data.startswith(PICKLES) and data[8:9] != b"{":
         hint = "zoo opens safetensors only; convert it with safetensors.torch.save_file"
         raise WeightsError(f"{path} is a pickle, which can run code when it is opened", hint)
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len({name for name, _ in pairs}) != len(pairs):
             raise ValueError("a name appears twice")
         return dict(pairs)
 
     try:
         (length,) = struct.unpack("<Q", data[:8])
-        header = json.loads(data[8 : 8 + length], object_pairs_hook=once)
+        header = json.loads(data[8 : 8 + length], object_pairs_hook=unique)
         if not isinstance(header, dict) or length > len(data) - 8:
-            raise ValueError("the header is cut off")
+            raise ValueError("the header is truncated")
     except (struct.error, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} is not a whole safetensors file: {error}") from error
+        raise WeightsError(f"{path} is not a valid safetensors file: {error}") from error
     return header
 
 
 def read_tensors(path: Path, sha256: str | None = None) -> TensorFile:
-    """Open a safetensors file.
+    """Read a safetensors file.
 
     Raises:
-        WeightsError: it is missing, damaged, not safetensors, or not of the expected digest.
+        WeightsError: it is missing, damaged, not safetensors, or has another digest.
     """
     import safetensors.torch
     from safetensors import SafetensorError
@@ -140,23 +140,23 @@ def read_tensors(path: Path, sha256: str | None = None) -> TensorFile:
     try:
         tensors = safetensors.torch.load(data)
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{path} is not a whole safetensors file: {error}") from error
+        raise WeightsError(f"{path} is not a valid safetensors file: {error}") from error
     return TensorFile(tensors, metadata, digest)
 
 
 def read_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """Open a published `.pth` for its conversion; only tensors and plain containers are allowed.
+    """Read a published `.pth` for conversion; only tensors and plain containers are allowed.
 
     Args:
-        path: what to open.
-        sha256: the digest that it must have, whole or its first digits.
+        path: of the file.
+        sha256: the expected digest, or its first digits.
 
     Returns:
-        The state dict as it was saved, with the versions that torch keeps beside the tensors; of
-        a training's checkpoint the averaged weights where there are any, as timm takes them.
+        The state dict as saved, with torch's version metadata; of a training checkpoint the
+        averaged weights where it has any, as timm selects them.
 
     Raises:
-        WeightsError: it is damaged, of another digest, or holds anything but a state dict.
+        WeightsError: it is damaged, has another digest, or contains more than a state dict.
     """
     import io
     import pickle
@@ -167,51 +167,52 @@ def read_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (RuntimeError, ValueError, EOFError, LookupError, pickle.UnpicklingError) as error:
-        # What torch says of it is a page on how to switch the check off.
-        raise WeightsError(f"{path} is no checkpoint that opens with code switched off") from error
+        # torch's own message is a page on how to disable the check.
+        raise WeightsError(f"{path} is not a checkpoint that loads without running code") from error
     for wrapper in ("state_dict_ema", "model_ema", "state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not (
         content and all(torch.is_tensor(tensor) for tensor in content.values())
     ):
-        raise WeightsError(f"{path} holds something else than a state dict")
+        raise WeightsError(f"{path} contains something other than a state dict")
     return content  # type: ignore[return-value]
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
-    """Return the safetensors file of a state dict; tensors that share memory are written apart."""
+    """Return a state dict as the bytes of a safetensors file; shared storage is duplicated."""
     import safetensors.torch
 
-    seen: set[int] = set()
-    apart = {}
+    storages: set[int] = set()
+    separate = {}
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        place = tensor.untyped_storage().data_ptr()
-        apart[name] = tensor.clone() if place in seen or tensor._base is not None else tensor
-        seen.add(place)
-    return safetensors.torch.save(apart, metadata)
+        storage = tensor.untyped_storage().data_ptr()
+        shared = storage in storages or tensor._base is not None
+        separate[name] = tensor.clone() if shared else tensor
+        storages.add(storage)
+    return safetensors.torch.save(separate, metadata)
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a model file says about itself; no path, time, host or worker count.
+    """The description in a model file; without paths, times, hosts and worker counts.
 
     Args:
         backbone: id of the backbone.
-        kwargs: builder arguments that the network was built with.
+        kwargs: builder arguments of the network.
         heads: as replaced.
-        task: name.
-        schema: what the targets are, as plain data.
-        preprocess: what predictions must use.
-        precision: what the network computes in.
-        settings: what else determined the weights.
+        task: name of the task.
+        schema: of the targets, as plain data.
+        preprocess: for predictions.
+        precision: of the forward pass.
+        settings: other options that determined the weights.
         data: fingerprint of the training data, and images per split.
         metrics: per split, of the weights in this file.
         base: tag, sha256 and licence of the weights that training started from.
         versions: of zoo and the libraries.
-        new_head: what replaced the main head; empty for one layer like the old one.
-        unknown: keys of a newer zoo, which are kept and ignored.
+        new_head: `HeadSpec` of the main head as plain data; empty for the default.
+        unknown: keys of a newer zoo, which are preserved and ignored.
         format: version of this description.
     """
 
@@ -241,23 +242,24 @@ class ModelCard:
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the network's outputs; empty for a task without classes."""
-        return tuple(self.schema.get("classes", ()))
+        classes = self.schema.get("classes", ()) if isinstance(self.schema, dict) else ()
+        return tuple(classes)
 
     @property
     def base_license(self) -> str | None:
-        """The licence of the weights that training started from; None where it is not stated."""
+        """Licence of the weights that training started from; None where not stated."""
         license = self.base.get("license")
         return license if isinstance(license, str) else None
 
     def check(self, path: Path) -> None:
-        """Refuse a description that makes no sense, whoever wrote it.
+        """Validate the fields.
 
         Raises:
-            WeightsError: says which part.
+            WeightsError: a field is invalid; names it.
         """
         texts = [self.backbone, self.task, self.precision, *self.classes]
         size = max(self.preprocess.height, self.preprocess.width, self.preprocess.resize or 0)
-        sound = {
+        valid = {
             "text": all(isinstance(text, str) for text in texts),
             "builder arguments": isinstance(self.kwargs, dict),
             "base": isinstance(self.base, dict) and isinstance(self.data, dict),
@@ -268,30 +270,30 @@ class ModelCard:
             "precision": self.precision in PRECISIONS,
             "preprocess": size <= MAX_SIZE and self.preprocess.channels <= MAX_CHANNELS,
         }
-        for part, good in sound.items():
-            if not good:
+        for part, passed in valid.items():
+            if not passed:
                 raise WeightsError(f"{path} has a damaged description: its {part} cannot be used")
 
     @classmethod
     def from_json(cls, text: str) -> ModelCard:
-        """Read a card back.
+        """Parse a card.
 
         Raises:
-            ValueError, KeyError, TypeError: it is not one.
+            ValueError, KeyError, TypeError: it is not a card.
         """
         plain = json.loads(text)
         plain["heads"] = tuple(Head(**head) for head in plain["heads"])
-        plain["preprocess"] = preprocess_from_dict(plain["preprocess"])
+        plain["preprocess"] = Preprocess(**plain["preprocess"])
         known = {item.name for item in fields(cls)} - {"unknown"}
         unknown = {key: plain.pop(key) for key in plain.keys() - known}
         return cls(**plain, unknown=unknown)
 
 
 def write_model(path: Path, tensors: Mapping[str, Tensor], card: ModelCard) -> str:
-    """Write a model file whole, and return its sha256.
+    """Write a model file atomically, and return its sha256.
 
     Raises:
-        EnvironmentProblem: the system refuses; what was there stays.
+        EnvironmentProblem: the system refuses; `path` is unchanged.
     """
     data = tensor_bytes(tensors, {KEY: card.to_json()})
     write_bytes(path, data)
@@ -299,10 +301,10 @@ def write_model(path: Path, tensors: Mapping[str, Tensor], card: ModelCard) -> s
 
 
 def read_model(path: Path) -> tuple[ModelCard, TensorFile]:
-    """Open a model file.
+    """Read a model file.
 
     Raises:
-        WeightsError: it is missing, damaged, or no model file of a known format.
+        WeightsError: it is missing, damaged, or not a model file of a supported format.
     """
     file = read_tensors(path)
     return parse_card(path, file), file
@@ -316,11 +318,11 @@ def parse_card(path: Path, file: TensorFile) -> ModelCard:
         file: its content.
 
     Raises:
-        WeightsError: it is damaged, or no model file of a known format.
+        WeightsError: it is damaged, or not a model file of a supported format.
     """
     if KEY not in file.metadata:
-        hint = "give a model.safetensors that zoo wrote; as a start for training use --weights"
-        raise WeightsError(f"{path} holds tensors, but was not written by zoo", hint)
+        hint = "give a model.safetensors that zoo wrote; to train from these tensors use --weights"
+        raise WeightsError(f"{path} contains tensors, but was not written by zoo", hint)
     try:
         version = json.loads(file.metadata[KEY]).get("format")
         if version != FORMAT:

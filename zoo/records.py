@@ -1,25 +1,26 @@
-"""Dataclasses whose fields hold what their annotations say, and stay as they are.
+"""Immutable dataclasses that validate their fields by annotation, and their form as plain data.
 
-What a plugin registers is shared by the whole process, so nobody may change it, and what a plugin
-got wrong must be said where it registers.
+A description that a plugin registers is shared by the whole process, so it cannot be modified, and
+a wrong field is an error where it is registered.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import MISSING, fields
+from copy import copy
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from types import UnionType
 from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from zoo.errors import UsageError
 
-Described = TypeVar("Described")
+Record = TypeVar("Record")
 
 
 def _refuse_change(self: Any, *_: Any, **__: Any) -> Any:
-    raise TypeError("what a plugin registered cannot be changed; make a copy with dict() or list()")
+    raise TypeError("a registered description cannot be changed; make a copy with dict() or list()")
 
 
 _REFUSE: Any = _refuse_change
@@ -27,7 +28,7 @@ _set = object.__setattr__
 
 
 class FrozenDict(dict[str, Any]):
-    """A mapping that stays as it is, and is otherwise a dict: for JSON, `**` and pickle."""
+    """A mapping that refuses changes; a dict still, for JSON, `**` and pickle."""
 
     __setitem__ = __delitem__ = __ior__ = _REFUSE
     clear = pop = popitem = setdefault = update = _REFUSE
@@ -47,10 +48,10 @@ class FrozenList(list[Any]):
 
 
 def _frozen(value: Any) -> Any:
-    """Return a JSON value so that nobody can change it.
+    """Return an immutable copy of a JSON value.
 
     Raises:
-        TypeError: JSON cannot carry it.
+        TypeError: it is not JSON serializable.
     """
     if value is None or isinstance(value, (str, int, FrozenDict, FrozenList)):
         return value
@@ -62,107 +63,108 @@ def _frozen(value: Any) -> Any:
         return FrozenList(_frozen(item) for item in value)
     if isinstance(value, tuple):
         return tuple(_frozen(item) for item in value)
-    raise TypeError(f"JSON cannot carry {value!r}")
+    raise TypeError(f"{value!r} is not JSON serializable")
 
 
 class _Rule(NamedTuple):
-    """What a field may hold.
+    """The values that a field accepts.
 
     Args:
         name: of the field.
-        default: what it holds where nothing is said.
-        said: its annotation.
-        plain: types whose values need no second look.
-        kinds: every type that it may have.
-        elements: the types of what is inside, for tuples and mappings.
+        default: of the field.
+        annotation: as written, for messages.
+        exact: types whose values need no further check.
+        types: every accepted type.
+        elements: the accepted types of elements, for tuples and mappings.
     """
 
     name: str
     default: Any
-    said: str
-    plain: frozenset[type]
-    kinds: tuple[type, ...]
+    annotation: str
+    exact: frozenset[type]
+    types: tuple[type, ...]
     elements: tuple[type, ...]
 
 
 @cache
 def _rules(cls: type) -> tuple[_Rule, ...]:
-    """Return the rules that the annotations of a description state."""
+    """Return a rule per field, from the annotations of a class."""
     hints = get_type_hints(cls)
     rules = []
     for item in fields(cls):
         hint = hints[item.name]
-        kinds: set[Any] = set()
+        types: set[Any] = set()
         elements: set[Any] = set()
         for part in get_args(hint) if isinstance(hint, UnionType) else (hint,):
             origin = get_origin(part)
-            kinds |= {FrozenDict} if origin is Mapping else {origin or part}
+            types |= {FrozenDict} if origin is Mapping else {origin or part}
             if origin is not None:
                 element = get_args(part)[1 if origin is Mapping else 0]
                 elements |= {object if element is Any else element}
-        kinds |= {int} if float in kinds else set()
+        types |= {int} if float in types else set()
         elements |= {int} if float in elements else set()
-        said = str(item.type) + (" of JSON values" if object in elements else "")
-        plain = frozenset(kinds - {float, tuple, FrozenDict})
-        rules.append(_Rule(item.name, item.default, said, plain, tuple(kinds), tuple(elements)))
+        annotation = str(item.type) + (" of JSON values" if object in elements else "")
+        exact = frozenset(types - {float, tuple, FrozenDict})
+        rules.append(
+            _Rule(item.name, item.default, annotation, exact, tuple(types), tuple(elements))
+        )
     return tuple(rules)
 
 
-def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
-    if type(value) in kinds and type(value) is not float:
+def _matches(value: Any, types: tuple[type, ...]) -> bool:
+    if type(value) in types and type(value) is not float:
         return True
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         return False
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def _settled(value: Any, rule: _Rule) -> Any:
-    """Return a field's value in its frozen form.
+def _validated(value: Any, rule: _Rule) -> Any:
+    """Return a field's value, immutable.
 
     Raises:
-        TypeError: it is nothing that the field may hold.
+        TypeError: the rule does not accept it.
     """
     kind = type(value)
-    if tuple in rule.kinds and kind is not tuple and isinstance(value, (list, Iterator)):
+    if tuple in rule.types and kind is not tuple and isinstance(value, (list, Iterator)):
         value = tuple(value)
-    elif FrozenDict in rule.kinds and kind is not FrozenDict and isinstance(value, Mapping):
+    elif FrozenDict in rule.types and kind is not FrozenDict and isinstance(value, Mapping):
         value = _frozen(value)
-    inside: Iterable[Any] = ()
+    elements: Iterable[Any] = ()
     if isinstance(value, (tuple, FrozenDict)) and object not in rule.elements:
-        inside = value.values() if isinstance(value, FrozenDict) else value
-    if not _fits(value, rule.kinds) or not all(_fits(item, rule.elements) for item in inside):
-        raise TypeError(f"it must be {rule.said}")
+        elements = value.values() if isinstance(value, FrozenDict) else value
+    if not _matches(value, rule.types) or not all(_matches(e, rule.elements) for e in elements):
+        raise TypeError(f"it must be {rule.annotation}")
     return value
 
 
-def settle(spec: Any) -> None:
-    """Freeze the fields of a description, and refuse what their annotations do not allow.
+def validate(record: Any) -> None:
+    """Validate the fields of a dataclass by their annotations, and make their values immutable.
 
-    A field that a plugin got wrong would otherwise fail far from here, in a command about another
-    backbone. Every `zoo list` passes tens of thousands of fields through here, so the usual ones
-    are let through by one look at their type.
+    A wrong field would otherwise fail later, in a command about another backbone. Every `zoo list`
+    validates tens of thousands of fields, so the type alone decides wherever it can.
 
     Raises:
         UsageError: names the field.
     """
-    rules = _rules(type(spec))  # type: ignore[arg-type]  # mypy takes no class for hashable
+    rules = _rules(type(record))  # type: ignore[arg-type]  # mypy does not take a class as hashable
     for rule in rules:
-        given = getattr(spec, rule.name)
-        if type(given) in rule.plain or given is rule.default:
+        value = getattr(record, rule.name)
+        if type(value) in rule.exact or value is rule.default:
             continue
         try:
-            settled = _settled(given, rule)
+            validated = _validated(value, rule)
         except TypeError as error:
-            owner = f"{type(spec).__name__} {getattr(spec, rules[0].name)!r}"[:80]
-            message = f"{owner}: {rule.name} must be {rule.said}, not {given!r}"
+            owner = f"{type(record).__name__} {getattr(record, rules[0].name)!r}"[:80]
+            message = f"{owner}: {rule.name} must be {rule.annotation}, not {value!r}"
             raise UsageError(message[:240]) from error
-        if settled is not given:
-            object.__setattr__(spec, rule.name, settled)
+        if validated is not value:
+            _set(record, rule.name, validated)
 
 
 @cache
-def _blank(cls: type) -> tuple[Mapping[str, Any], frozenset[str]]:
-    """Return the fields of a class at their defaults, and the names of those that have none."""
+def _defaults(cls: type) -> tuple[Mapping[str, Any], frozenset[str]]:
+    """Return the defaults of all fields of a class, and the names of the fields without one."""
     defaults = {
         item.name: FrozenDict() if item.default_factory is FrozenDict else item.default
         for item in fields(cls)
@@ -171,17 +173,17 @@ def _blank(cls: type) -> tuple[Mapping[str, Any], frozenset[str]]:
     return defaults, required
 
 
-def recall(cls: type[Described], values: Mapping[str, Any]) -> Described:
-    """Make a description of values that one had, without checking them again.
+def restore(cls: type[Record], values: Mapping[str, Any]) -> Record:
+    """Create a record from the fields of a validated one, without validating them again.
 
     Args:
-        cls: whose fields they are.
-        values: by field, of JSON's types; those at their default may be missing.
+        cls: of the record.
+        values: fields as JSON values; those at their default may be missing.
 
     Raises:
         KeyError: a field without a default is missing.
     """
-    defaults, required = _blank(cls)  # type: ignore[arg-type]  # as in `settle`
+    defaults, required = _defaults(cls)  # type: ignore[arg-type]  # as in `validate`
     if not required <= values.keys():
         raise KeyError(min(required - values.keys()))
     filled = {**defaults, **values}
@@ -191,10 +193,38 @@ def recall(cls: type[Described], values: Mapping[str, Any]) -> Described:
             filled[name] = _frozen(value)
         elif kind is list:
             filled[name] = tuple(value)
-    made = object.__new__(cls)
+    record = object.__new__(cls)
     if "__slots__" in cls.__dict__:
         for name, value in filled.items():
-            _set(made, name, value)
+            _set(record, name, value)
     else:
-        made.__dict__.update(filled)
-    return made
+        record.__dict__.update(filled)
+    return record
+
+
+def with_fields(record: Record, **values: Any) -> Record:
+    """Return a copy of a record with some fields replaced, without validating them again."""
+    copied = copy(record)
+    for name, value in values.items():
+        _set(copied, name, value)
+    return copied
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def to_dict(record: Any) -> dict[str, Any]:
+    """Return a record as plain data for JSON, without the fields at their default."""
+    plain = {}
+    for item in fields(record):
+        value = getattr(record, item.name)
+        if value != item.default and not (isinstance(value, Mapping) and not value):
+            plain[item.name] = _plain(value)
+    return plain

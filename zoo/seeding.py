@@ -1,8 +1,8 @@
-"""Every source of randomness, as a function of a seed and of what it is drawn for.
+"""Every source of randomness, as a pure function of a seed and a key.
 
-Nothing here depends on the number of workers, on the order in which images are read, or on what
-was drawn before, so a training draws the same numbers however it is spread and wherever it resumes.
-torch and numpy are imported where they draw: indexing a data set needs neither.
+Draws depend on neither the number of workers, nor the order in which images are read, nor earlier
+draws, so a training is reproducible however it is distributed and wherever it resumes. torch and
+numpy are imported inside the functions: indexing a data set needs neither.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RANK_STEP = 0x9E3779B97F4A7C15
 
 
 def seed_torch(seed: int | None) -> None:
-    """Seed torch's global generators; None leaves them as they are."""
+    """Seed torch's global generators, unless the seed is None."""
     if seed is not None:
         import torch
 
@@ -29,18 +29,18 @@ def seed_torch(seed: int | None) -> None:
 
 
 def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
-    """Return the seed of what a network draws in an epoch (dropout, stochastic depth).
+    """Return the seed of a network's draws in an epoch (dropout, stochastic depth).
 
     Args:
         seed: of the training.
-        epoch: counted from 1 through all phases.
-        rank: of this process; each draws different numbers.
+        epoch: counted from 1 over all phases.
+        rank: of this process; draws differ between ranks.
     """
     return (seed * 1_000_003 + epoch + rank * RANK_STEP) % 2**63
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    """Return the positions of `count` samples, shuffled as a function of seed and epoch."""
+    """Return a permutation of `range(count)` for a seed and an epoch."""
     import numpy as np
 
     sequence = np.random.SeedSequence(seed, spawn_key=(epoch,))
@@ -50,39 +50,39 @@ def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
 
 @contextlib.contextmanager
 def seeded(seed: int, *key: int) -> Iterator[None]:
-    """Seed torch's CPU generator from a seed and a key inside the block, and restore it after.
+    """Seed torch's CPU generator from a seed and a key inside the block, then restore its state.
 
     Args:
         seed: of the training.
-        key: what is drawn for, such as epoch and index.
+        key: of the draw, such as epoch and sample index.
     """
     import numpy as np
     import torch
 
     sequence = np.random.SeedSequence(seed, spawn_key=key)
     generator = torch.default_generator
-    before = generator.get_state()
+    state = generator.get_state()
     generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
     try:
         yield
     finally:
-        generator.set_state(before)
+        generator.set_state(state)
 
 
 def shuffled(count: int, seed: int) -> Tensor:
-    """Return a permutation `[count]` int64 from a generator of its own."""
+    """Return a permutation `[count]` int64, independent of torch's global generator."""
     import torch
 
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
 def draw_by_name(names: Sequence[str], seed: int, count: int) -> set[int]:
-    """Draw `count` positions, each by a hash of seed and name.
+    """Draw the indices of `count` names, ranked by a hash of seed and name.
 
-    A name more or less changes no other name's rank, so a split survives added and removed files.
+    Adding or removing a name changes no other name's rank, so a split is stable under both.
     """
 
-    def rank(position: int) -> bytes:
-        return hashlib.sha256(f"{seed}\0".encode() + os.fsencode(names[position])).digest()
+    def rank(index: int) -> bytes:
+        return hashlib.sha256(f"{seed}\0".encode() + os.fsencode(names[index])).digest()
 
     return set(sorted(range(len(names)), key=rank)[:count])

@@ -28,7 +28,7 @@ import zoo
 from benchmarks.sides.networks import BATCH, NETWORKS, build_on, device
 from zoo.data.images import prepare_one
 from zoo.data.transforms import normalize
-from zoo.engine.runtime.allocator import reused_memory
+from zoo.engine.runtime.allocator import retain_freed_memory
 from zoo.spec import Preprocess
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -133,7 +133,7 @@ def asked() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@reused_memory()
+@retain_freed_memory()
 def main() -> None:
     options = asked()
     network = NETWORKS[options.network]

@@ -1,4 +1,4 @@
-"""What was measured of networks is what the libraries that are installed build."""
+"""Committed measurements equal those of the installed libraries."""
 
 import pytest
 
@@ -7,22 +7,22 @@ from zoo.builtin.measure import measure
 from zoo.builtin.measured import read_measured, with_widths
 
 SAMPLE = [
-    "torchvision/googlenet",  # its auxiliary heads count
+    "torchvision/googlenet",  # auxiliary heads are counted
     "torchvision/squeezenet1_1",
     "timm/crossvit_tiny_240",  # several heads, several widths
     "timm/test_vit",
-    "timm/vit_small_patch16_dinov3",  # an Identity, whose width shows as the network runs
+    "timm/vit_small_patch16_dinov3",  # an Identity, whose width is known from a forward pass
     "timm/qwen3_vit_88m_enc",  # no head
 ]
 
 
 @pytest.mark.parametrize("name", SAMPLE)
-def test_it_is_as_it_was_measured(name):
+def test_measurements_match_installed_library(name):
     backbone = zoo.get(name)
-    found = measure(backbone)
-    assert found == read_measured(backbone.source)[backbone.name]
-    assert backbone.params == found["params"] > 0
-    assert [head.in_features for head in backbone.heads] == found["in_features"]
+    measured = measure(backbone)
+    assert measured == read_measured(backbone.source)[backbone.name]
+    assert backbone.params == measured["params"] > 0
+    assert [head.in_features for head in backbone.heads] == measured["in_features"]
 
 
 @pytest.mark.parametrize("source", ["torchvision", "timm"])
@@ -32,7 +32,7 @@ def test_every_backbone_was_measured(source):
         assert all(head.in_features for head in backbone.heads), backbone.id
 
 
-def test_a_backbone_that_was_not_measured_is_described_without():
+def test_with_widths_ignores_missing_measurements():
     heads = (zoo.Head("fc"),)
     assert with_widths(heads, {}) == heads
     other_version = {"params": 5, "in_features": [16, 16]}

@@ -1,3 +1,5 @@
+"""timm: catalogue, heads, preprocess, conversion of weights, against timm itself."""
+
 import json
 import math
 import pickle
@@ -18,7 +20,8 @@ from zoo.builtin import timm_build
 from zoo.builtin.timm_catalogue import enumerate_backbones
 from zoo.errors import WeightsError
 from zoo.models.build_options import BuildOptions
-from zoo.registry.plain import recall_backbone, to_dict
+from zoo.records import to_dict
+from zoo.registry.catalogue import restore_backbone
 from zoo.spec import Backbone, resolve_target
 
 REFUSED = {
@@ -45,7 +48,7 @@ def everything(backbones: dict[str, Backbone]) -> list[str]:
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
-        raise AssertionError("the network was asked for something")
+        raise AssertionError("the test opened a connection")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
@@ -59,26 +62,26 @@ def on_meta(backbone: Backbone, tag: str | None = None) -> nn.Module:
         return timm_build.build(**{**backbone.kwargs, **own})
 
 
-def test_the_adapter_imports_nothing_heavy() -> None:
+def test_adapter_imports_nothing_heavy() -> None:
     code = (
         "import sys; from zoo.builtin import timm as adapter; "
         "[family] = adapter.zoo_register_backbones(); "
         "print(family.catalogue, {'torch', 'timm', 'torchvision'} & set(sys.modules))"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == "zoo.builtin.timm_catalogue:enumerate_backbones set()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "zoo.builtin.timm_catalogue:enumerate_backbones set()"
 
 
-def test_every_architecture_and_every_weights(
+def test_catalogue_has_every_architecture_and_weights(
     backbones: dict[str, Backbone], everything: list[str]
 ) -> None:
     assert list(backbones) == list_models()
-    # Untagged weights would have an empty tag, and timm lists them under the bare name.
+    # timm lists untagged weights under the bare name; their tag would be empty.
     assert len(everything) == len(set(everything))
     assert set(everything) == set(list_pretrained())
 
 
-def test_the_default_weights_come_first(backbones: dict[str, Backbone]) -> None:
+def test_default_weights_are_first(backbones: dict[str, Backbone]) -> None:
     for backbone in backbones.values():
         if backbone.weights:
             default = timm.models.get_pretrained_cfg(backbone.name)
@@ -88,13 +91,13 @@ def test_the_default_weights_come_first(backbones: dict[str, Backbone]) -> None:
             assert backbone.license == backbone.weights[0].license
 
 
-def test_descriptions_survive_json(backbones: dict[str, Backbone]) -> None:
+def test_descriptions_round_trip_through_json(backbones: dict[str, Backbone]) -> None:
     text = json.dumps({name: to_dict(backbone) for name, backbone in backbones.items()})
-    read = {name: recall_backbone(plain) for name, plain in json.loads(text).items()}
+    read = {name: restore_backbone(plain) for name, plain in json.loads(text).items()}
     assert read == backbones
 
 
-def test_encoders_without_a_head_are_refused(backbones: dict[str, Backbone]) -> None:
+def test_encoders_without_head_are_refused(backbones: dict[str, Backbone]) -> None:
     assert {name for name, backbone in backbones.items() if backbone.refuse} == REFUSED
     for name in REFUSED:
         assert backbones[name].heads == ()
@@ -102,7 +105,7 @@ def test_encoders_without_a_head_are_refused(backbones: dict[str, Backbone]) -> 
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
-def test_what_is_refused_ignores_num_classes(name: str) -> None:
+def test_refused_encoders_ignore_num_classes(name: str) -> None:
     with torch.device("meta"):
         model = timm.create_model(name, num_classes=10)
     ends = [getattr(m, "out_features", getattr(m, "out_channels", None)) for m in model.modules()]
@@ -125,7 +128,7 @@ def test_what_is_refused_ignores_num_classes(name: str) -> None:
         "test_vit.r160_in1k",
     ],
 )
-def test_preprocess_is_what_timm_resolves(backbones: dict[str, Backbone], full_name: str) -> None:
+def test_preprocess_equals_timm_data_config(backbones: dict[str, Backbone], full_name: str) -> None:
     name, _, tag = full_name.partition(".")
     cfg = timm.models.get_pretrained_cfg(full_name)
     assert cfg is not None
@@ -183,7 +186,7 @@ def test_preprocess_is_what_timm_resolves(backbones: dict[str, Backbone], full_n
         ("vit_small_patch16_224", "dino", {"head": ("main", nn.Identity)}),
     ],
 )
-def test_heads_are_the_leaves_that_give_the_classes(
+def test_heads_are_leaf_modules_of_expected_type(
     backbones: dict[str, Backbone],
     name: str,
     tag: str | None,
@@ -191,37 +194,37 @@ def test_heads_are_the_leaves_that_give_the_classes(
 ) -> None:
     backbone = backbones[name]
     model = on_meta(backbone, tag)
-    found = {
+    leaves = {
         head.path: (head.role, model.get_submodule(head.module_path)) for head in backbone.heads
     }
-    assert list(found) == list(expected)
+    assert list(leaves) == list(expected)
     classes = backbone.find_weights(tag or backbone.weights[0].tag).num_classes if tag else None
-    for path, (role, leaf) in found.items():
+    for path, (role, leaf) in leaves.items():
         assert role == expected[path][0]
         assert isinstance(leaf, expected[path][1])
         if classes:
             assert getattr(leaf, "out_features", classes) == classes
 
 
-def test_volo_gives_one_tensor_in_training(backbones: dict[str, Backbone]) -> None:
+def test_volo_returns_one_tensor_in_training(backbones: dict[str, Backbone]) -> None:
     model = on_meta(backbones["volo_d1_224"]).train()
     logits = model(torch.empty(2, 3, 224, 224, device="meta"))
     assert logits.shape == (2, 1000)
 
 
-def test_published_settings_that_the_state_dict_lacks(backbones: dict[str, Backbone]) -> None:
+def test_fbnetc_weights_set_batchnorm_eps(backbones: dict[str, Backbone]) -> None:
     backbone = backbones["fbnetc_100"]
     model = on_meta(backbone, backbone.weights[0].tag)
     assert {m.eps for m in model.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-3}
 
 
-def test_licences(backbones: dict[str, Backbone]) -> None:
+def test_weights_licenses(backbones: dict[str, Backbone]) -> None:
     licenses = {w.license for b in backbones.values() for w in b.weights}
     assert {"apache-2.0", "cc-by-nc-4.0", None} <= licenses
     assert "unknown" not in licenses
 
 
-def test_class_names_fit_the_weights(backbones: dict[str, Backbone]) -> None:
+def test_class_names_match_num_classes(backbones: dict[str, Backbone]) -> None:
     named = {
         (w.classes, w.num_classes)
         for b in backbones.values()
@@ -251,7 +254,7 @@ class TestConvert:
 
     @pytest.mark.parametrize(("name", "tag"), [("resnet10t", "c3_in1k"), ("test_vit", "r160_in1k")])
     @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".bin"])
-    def test_a_published_file(self, backbones, tmp_path, name, tag, suffix) -> None:
+    def test_converts_published_file(self, backbones, tmp_path, name, tag, suffix) -> None:
         state = self.saved(name, tag=tag)
         path = tmp_path / f"published{suffix}"
         save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
@@ -261,29 +264,29 @@ class TestConvert:
         assert all(torch.equal(converted[key], state[key]) for key in state)
         assert not any(tensor.requires_grad for tensor in converted.values())
 
-    def test_a_file_in_its_publisher_s_own_terms(self, backbones, tmp_path) -> None:
-        # The state dict under a key, the patch embedding as a matrix: timm puts both right.
+    def test_converts_wrapped_and_reshaped_state_dict(self, backbones, tmp_path) -> None:
+        # The state dict under a key, the patch embedding as a matrix: timm converts both.
         state = self.saved("test_vit", tag="r160_in1k")
         patches = "patch_embed.proj.weight"
-        theirs = {**state, patches: state[patches].flatten(1)}
-        torch.save({"model": theirs, "epoch": 300}, tmp_path / "theirs.pth")
+        published = {**state, patches: state[patches].flatten(1)}
+        torch.save({"model": published, "epoch": 300}, tmp_path / "published.pth")
         backbone = backbones["test_vit"]
-        converted = timm_build.convert(tmp_path / "theirs.pth", backbone, backbone.weights[0])
+        converted = timm_build.convert(tmp_path / "published.pth", backbone, backbone.weights[0])
         assert all(torch.equal(converted[key], state[key]) for key in state)
 
-    def test_a_published_file_for_grey_pictures(self, backbones, tmp_path) -> None:
+    def test_converts_file_for_one_input_channel(self, backbones, tmp_path) -> None:
         state = self.saved("resnet10t", tag="c3_in1k")
         save_file(state, tmp_path / "published.safetensors")
         changed = BuildOptions(in_chans=1).apply(backbones["resnet10t"])
         weights = changed.find_weights("c3_in1k")
         converted = timm_build.convert(tmp_path / "published.safetensors", changed, weights)
         (first,) = [name for name in state if converted[name].shape != state[name].shape]
-        # A grey picture is one whose colours are equal, so their weights add up.
+        # A grayscale image has equal channels, so their weights are summed.
         torch.testing.assert_close(converted[first], state[first].sum(dim=1, keepdim=True))
         others = state.keys() - {first}
         assert all(torch.equal(converted[name], state[name]) for name in others)
 
-    def test_a_published_file_for_another_size(self, backbones, tmp_path) -> None:
+    def test_converts_file_for_another_input_size(self, backbones, tmp_path) -> None:
         state = self.saved("test_vit", tag="r160_in1k")
         save_file(state, tmp_path / "published.safetensors")
         changed = BuildOptions(input_size=96).apply(backbones["test_vit"])
@@ -295,18 +298,18 @@ class TestConvert:
         model.load_state_dict(converted)
         assert model.eval()(torch.zeros(1, 3, 96, 96)).shape == (1, 1000)
 
-    def test_ties_are_kept(self, backbones, tmp_path) -> None:
+    def test_tied_tensors_stay_tied(self, backbones, tmp_path) -> None:
         state = self.saved("coat_tiny")
         torch.save(state, tmp_path / "coat.pth")
         backbone = backbones["coat_tiny"]
         converted = timm_build.convert(tmp_path / "coat.pth", backbone, backbone.weights[0])
 
-        def places(tensors):
+        def count_storages(tensors):
             return len({tensor.data_ptr() for tensor in tensors.values()})
 
-        assert places(converted) == places(state) < len(state)
+        assert count_storages(converted) == count_storages(state) < len(state)
 
-    def test_jax_files_go_to_the_network_s_own_reader(self, backbones, tmp_path, monkeypatch):
+    def test_npz_is_read_by_load_pretrained(self, backbones, tmp_path, monkeypatch):
         read = []
         monkeypatch.setattr(
             timm.models.VisionTransformer, "load_pretrained", lambda model, path: read.append(path)
@@ -315,7 +318,7 @@ class TestConvert:
         timm_build.convert(tmp_path / "jax.npz", backbone, backbone.weights[0])
         assert read == [str(tmp_path / "jax.npz")]
 
-    def test_pickled_code_is_refused(self, backbones, tmp_path, capsys) -> None:
+    def test_pickle_with_code_is_refused(self, backbones, tmp_path, capsys) -> None:
         (tmp_path / "old.pth").write_bytes(pickle.dumps(Hostile()))
         torch.save({"fc.weight": Hostile()}, tmp_path / "new.pth")
         backbone = backbones["resnet10t"]
@@ -324,14 +327,14 @@ class TestConvert:
                 timm_build.convert(tmp_path / name, backbone, backbone.weights[0])
         assert "ran" not in capsys.readouterr().out
 
-    def test_another_network_s_file_is_refused(self, backbones, tmp_path) -> None:
+    def test_file_of_another_network_is_refused(self, backbones, tmp_path) -> None:
         save_file(self.saved("test_vit"), tmp_path / "other.safetensors")
         backbone = backbones["resnet10t"]
         with pytest.raises(WeightsError, match=r"other\.safetensors .* resnet10t\.c3_in1k"):
             timm_build.convert(tmp_path / "other.safetensors", backbone, backbone.weights[0])
 
     @pytest.mark.parametrize("content", [{}, {"epoch": 3}, [torch.ones(1)], torch.ones(2), None])
-    def test_a_file_without_weights_is_refused(self, backbones, tmp_path, content) -> None:
+    def test_file_without_weights_is_refused(self, backbones, tmp_path, content) -> None:
         torch.save(content, tmp_path / "odd.pth")
         backbone = backbones["resnet10t"]
         with pytest.raises(WeightsError, match=r"odd\.pth"):
@@ -339,7 +342,7 @@ class TestConvert:
 
     @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".npz"])
     @pytest.mark.parametrize("content", [b"", b"torn"])
-    def test_a_torn_file_is_refused(self, backbones, tmp_path, suffix, content) -> None:
+    def test_truncated_file_is_refused(self, backbones, tmp_path, suffix, content) -> None:
         path = tmp_path / f"torn{suffix}"
         path.write_bytes(content)
         backbone = backbones["test_vit"]
@@ -357,7 +360,7 @@ def settings(model: nn.Module) -> list[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.timeout(0)
 @pytest.mark.census
-def test_every_network_is_built_as_timm_builds_it_for_its_weights(
+def test_builds_every_network_like_timm(
     backbones: dict[str, Backbone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own: dict[str, object] = {"from": "the file"}

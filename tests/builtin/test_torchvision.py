@@ -14,7 +14,7 @@ import torch
 import torchvision
 from torch import nn
 from torchvision import models
-from torchvision.models import regnet
+from torchvision.models import regnet, segmentation
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from zoo.builtin.torchvision import DATA, HEADS, zoo_register_backbones
@@ -24,7 +24,9 @@ from zoo.models.build_options import BuildOptions
 from zoo.spec import Backbone, Weights, resolve_target
 
 BACKBONES: dict[str, Backbone] = {backbone.name: backbone for backbone in zoo_register_backbones()}
-INSTALLED = models.list_models(module=models)
+CLASSIFIERS = models.list_models(module=models)
+DENSE = models.list_models(module=segmentation)
+INSTALLED = sorted([*CLASSIFIERS, *DENSE])
 RECORDED = json.loads(DATA.read_text())
 SAME_VERSION = torchvision.__version__.partition("+")[0] == RECORDED["torchvision"]
 PUBLISHED = [
@@ -33,6 +35,8 @@ PUBLISHED = [
     for weights in BACKBONES[name].weights
     if weights.tag in models.get_model_weights(name).__members__
 ]
+
+CLASSES = {name: 21 if name in DENSE else 1000 for name in INSTALLED}
 
 # What torchvision counts of googlenet is what is left once it has loaded the file, which holds
 # the auxiliary heads, and has thrown those away. Of inception_v3 it counts them.
@@ -89,8 +93,8 @@ def test_recorded_data_is_what_the_installed_library_says() -> None:
 @pytest.mark.skipif(not SAME_VERSION, reason="other versions may have more, or fewer")
 def test_every_network_and_every_published_set_of_weights_is_registered() -> None:
     assert list(BACKBONES) == INSTALLED
-    assert len(BACKBONES) == 80
-    assert len(PUBLISHED) == sum(len(models.get_model_weights(name)) for name in INSTALLED) == 115
+    assert len(BACKBONES) == 80 + 6
+    assert len(PUBLISHED) == sum(len(models.get_model_weights(name)) for name in INSTALLED) == 121
 
 
 def test_default_weights_come_first() -> None:
@@ -115,11 +119,12 @@ def test_heads_are_all_the_leaves_that_end_in_the_classes(name: str) -> None:
     ends = {
         path: module
         for path, module in network.named_modules()
-        if 1000 in (getattr(module, "out_features", None), getattr(module, "out_channels", None))
+        if CLASSES[name] in (getattr(module, a, None) for a in ("out_features", "out_channels"))
     }
     heads = BACKBONES[name].heads
     assert {head.module_path for head in heads} == set(ends)
-    assert [head.role for head in heads] == ["main"] + ["aux"] * (len(heads) - 1)
+    others = "main" if name.startswith("lraspp_") else "aux"
+    assert [head.role for head in heads] == ["main"] + [others] * (len(heads) - 1)
     for module in ends.values():
         assert type(module) is nn.Linear or (
             type(module) is nn.Conv2d and module.kernel_size == (1, 1)
@@ -146,12 +151,15 @@ def test_weights_are_described_as_published(backbone: Backbone, weights: Weights
     transforms = published.transforms()
     preprocess = weights.preprocess
     assert preprocess is not None
-    assert list(preprocess.size) == transforms.crop_size * 2  # type: ignore[arg-type]
+    dense = backbone.name in DENSE
+    size = transforms.resize_size if dense else transforms.crop_size
+    assert list(preprocess.size) == size * 2  # type: ignore[arg-type]
     assert [preprocess.resize] == transforms.resize_size
     assert preprocess.interpolation == transforms.interpolation.value
     assert list(preprocess.mean) == transforms.mean
     assert list(preprocess.std) == transforms.std
-    assert (preprocess.crop, transforms.antialias) == ("center", True)
+    assert preprocess.crop == ("border" if dense else "center")
+    assert transforms.antialias is True
     assert weights.url == published.url
     assert weights.digest is not None
     assert published.url.endswith(f"-{weights.digest}.pth")
@@ -160,9 +168,11 @@ def test_weights_are_described_as_published(backbone: Backbone, weights: Weights
     if weights.features_only:
         assert (weights.classes, weights.num_classes, dict(weights.metrics)) == (None, 0, {})
     else:
-        accuracy = published.meta["_metrics"]["ImageNet-1K"]
-        assert weights.metrics["imagenet-1k/top1"] * 100 == pytest.approx(accuracy["acc@1"])
-        assert weights.metrics["imagenet-1k/top5"] * 100 == pytest.approx(accuracy["acc@5"])
+        (accuracy,) = published.meta["_metrics"].values()
+        named = ("miou", "pixel_acc") if dense else ("acc@1", "acc@5")
+        assert weights.num_classes == CLASSES[backbone.name]
+        stated = [100 * value for value in weights.metrics.values()]
+        assert stated == pytest.approx([accuracy[name] for name in named])
         assert isinstance(weights.classes, str)
         assert list(resolve_target(weights.classes)()) == published.meta["categories"]
 
@@ -203,6 +213,7 @@ def test_weights_of_auxiliary_losses() -> None:
         "googlenet.aux1.fc2": 0.3,
         "googlenet.aux2.fc2": 0.3,
         "inception_v3.AuxLogits.fc": 0.4,
+        **{f"{name}.aux_classifier[4]": 0.5 for name in DENSE if not name.startswith("lraspp_")},
     }
 
 

@@ -273,7 +273,7 @@ def test_downloaded_weights_from_end_to_end(cli, install, tmp_path, file_server,
 
 
 def test_a_dry_run_touches_nothing(cli, tmp_path):
-    code, out, _ = cli("finetune", "resnet18", "--classes", 10, "--dry-run")
+    code, out, _ = cli("finetune", "resnet18", "--data", EMBEDDED, "--classes", 10, "--dry-run")
     assert code == 0
     assert "to be downloaded" in out
     code, out, _ = cli("finetune", "lite0", "--recipe", "head-then-all", "--dry-run", "--json")

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import zoo
-from zoo.cache import held
+from zoo.cache import entries
 
 
 @pytest.fixture(autouse=True)
@@ -93,4 +93,4 @@ def test_what_cannot_be_is_said(cli, pictures, arguments, code, said):
     done = embed(cli, *arguments, *data)
     assert done[0] == code
     assert said in done[2]
-    assert held("features") == []
+    assert entries("features") == []

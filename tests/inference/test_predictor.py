@@ -85,7 +85,8 @@ def test_the_card_says_what_is_needed_and_no_more(trained, pictures):
 
     with safe_open(trained.path / "model.safetensors", "pt") as file:
         card = json.loads(file.metadata()["zoo"])
-    assert card["classes"] == ["flag", "mammal", "playing_card"]
+    assert card["task"] == "image-classification"
+    assert card["schema"] == {"classes": ["flag", "mammal", "playing_card"]}
     assert card["backbone"] == "tiny/tinynet"
     assert card["preprocess"]["size"] == [32, 32]
     assert card["metrics"]["val"]["top1"] == trained.metrics["val"]["top1"]
@@ -110,8 +111,8 @@ def forge(path, **changes):
         {"preprocess": {"size": [1000000, 1000000]}},
         {"precision": "fp7"},
         {"backbone": 5},
-        {"classes": ["a", "a", "b"]},
-        {"classes": []},
+        {"schema": {"classes": ["a", "a", "b"]}},
+        {"schema": ["a", "b", "c"]},
     ],
 )
 def test_a_forged_description_is_refused(trained, pictures, changes):
@@ -121,6 +122,19 @@ def test_a_forged_description_is_refused(trained, pictures, changes):
         zoo.load(trained.path, device="cpu")
     with pytest.raises(zoo.WeightsError):
         zoo.finetune("tiny/tinynet", data=pictures, **{**QUICK, "weights": file})
+
+
+@pytest.mark.parametrize("schema", [{"classes": []}, {}, {"classes": ["a", "b", "c"], "x": 1}])
+def test_a_schema_of_another_task_is_refused(trained, schema):
+    forge(trained.path / "model.safetensors", schema=schema)
+    with pytest.raises(zoo.WeightsError, match="its schema"):
+        zoo.load(trained.path, device="cpu")
+
+
+def test_a_model_of_an_unknown_task_names_it(trained):
+    forge(trained.path / "model.safetensors", task="object-counting")
+    with pytest.raises(zoo.UsageError, match="no plugin registers the task 'object-counting'"):
+        zoo.load(trained.path, device="cpu")
 
 
 def test_evaluating_on_the_training_folder_means_what_was_held_out(

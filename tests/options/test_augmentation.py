@@ -1,4 +1,4 @@
-"""Augmentations: their text, read and written."""
+"""Augmentations: parsing and text."""
 
 import random
 
@@ -9,21 +9,21 @@ from zoo.options import Augmentation
 from zoo.options.augmentation import STRENGTHS, USUAL
 
 
-def test_text_is_read_in_its_order():
+def test_parse_preserves_order():
     augmentation = Augmentation.parse("crop:0.5, flip,rotate:10,trivial")
     assert augmentation.steps == (("crop", 0.5), ("flip", 0.5), ("rotate", 10.0), ("trivial", 0.0))
     assert str(augmentation) == "crop:0.5,flip:0.5,rotate:10,trivial"
     assert Augmentation.parse(USUAL).steps == (("crop", 0.08), ("flip", 0.5))
 
 
-def test_none_is_no_augmentation():
+def test_parse_none_is_empty():
     assert Augmentation.parse("none") == Augmentation(())
     assert not Augmentation.parse("none")
     assert str(Augmentation()) == "none"
     assert Augmentation.parse("flip")
 
 
-def test_every_strength_is_read_back_to_the_last_digit():
+def test_strength_round_trip_is_exact():
     draw = random.Random(0)
     for _ in range(200):
         names = draw.sample([*STRENGTHS], draw.randint(0, len(STRENGTHS)))
@@ -47,6 +47,6 @@ def test_every_strength_is_read_back_to_the_last_digit():
         ("", "no augmentation"),
     ],
 )
-def test_malformed_augmentations(text, message):
+def test_parse_malformed_text_is_refused(text, message):
     with pytest.raises(zoo.UsageError, match=message):
         Augmentation.parse(text)

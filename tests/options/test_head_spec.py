@@ -1,4 +1,4 @@
-"""Heads: their text and their plain data, read and written."""
+"""Heads: parsing, text and plain data."""
 
 import random
 
@@ -18,14 +18,14 @@ from zoo.options import HeadSpec
         ("mlp:64,32,dropout=0.25", (64, 32), 0.25),
     ],
 )
-def test_text_is_read_and_written_back(text, hidden, dropout):
+def test_text_round_trip(text, hidden, dropout):
     head = HeadSpec.parse(text)
     assert (head.hidden, head.dropout, head.at) == (hidden, dropout, None)
     assert str(head) == (text or "linear")
     assert HeadSpec.from_dict(head.to_dict()) == head
 
 
-def test_every_dropout_is_read_back_to_the_last_digit():
+def test_dropout_round_trip_is_exact():
     draw = random.Random(0)
     for _ in range(200):
         hidden = tuple(draw.randint(1, 4096) for _ in range(draw.randint(1, 8)))
@@ -33,7 +33,7 @@ def test_every_dropout_is_read_back_to_the_last_digit():
         assert HeadSpec.parse(str(head)) == head
 
 
-def test_a_place_is_a_module_path():
+def test_parse_at_normalizes_module_path():
     assert HeadSpec.parse("mlp:8", "classifier[6]").at == "classifier.6"
     assert not HeadSpec.parse(None, "classifier").plain
     with pytest.raises(zoo.UsageError, match="not a module path"):
@@ -43,6 +43,6 @@ def test_a_place_is_a_module_path():
 @pytest.mark.parametrize(
     "text", ["mlp", "mlp:", "mlp:0", "mlp:a", "mlp:8,dropout=1", "mlp:8,drop=0.5", "lstm:8", ""]
 )
-def test_malformed_heads_are_refused_with_an_example(text):
+def test_parse_malformed_text_is_refused(text):
     with pytest.raises(zoo.UsageError, match="write linear, mlp:512"):
         HeadSpec.parse(text)

@@ -1,4 +1,4 @@
-"""Policies: their text, read and written."""
+"""Policies: parsing and text."""
 
 import pytest
 
@@ -17,17 +17,17 @@ from zoo.options import Policy
         ("classifier[6], features.*", Policy("modules", patterns=("classifier.6", "features.*"))),
     ],
 )
-def test_text_is_read_and_written_back(text, policy):
+def test_text_round_trip(text, policy):
     assert Policy.parse(text) == policy
     assert Policy.parse(str(policy)) == policy
 
 
 @pytest.mark.parametrize("text", ["head", "all", "stages:3", "layer4,fc", "blocks.?.attn"])
-def test_canonical_text_stays_as_it_is(text):
+def test_canonical_text_is_unchanged(text):
     assert str(Policy.parse(text)) == text
 
 
 @pytest.mark.parametrize("text", ["stages:0", "stages:x", "stage:2", "", ",", "head:2"])
-def test_malformed_policies(text):
+def test_parse_malformed_text_is_refused(text):
     with pytest.raises(zoo.UsageError, match="not a policy"):
         Policy.parse(text)

@@ -1,4 +1,4 @@
-"""Schedules: against torch's own, and their text, read and written."""
+"""Schedules: factors equal to torch's, parsing and text."""
 
 import random
 
@@ -10,7 +10,7 @@ import zoo
 from zoo.options import Schedule
 
 
-def test_step_is_torchs_step_lr():
+def test_step_equals_torch_step_lr():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     reference = torch.optim.lr_scheduler.StepLR(optimizer, step_size=7, gamma=0.1)
     factor = Schedule.parse("step:7,0.1")
@@ -21,7 +21,7 @@ def test_step_is_torchs_step_lr():
     assert Schedule.parse("step")(0.5, 7) == pytest.approx(0.1)
 
 
-def test_cosine_is_torchs_cosine_after_its_warm_up():
+def test_cosine_equals_torch_cosine_annealing_after_warmup():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=90)
     factor = Schedule.parse("cosine:0.1")
@@ -33,11 +33,11 @@ def test_cosine_is_torchs_cosine_after_its_warm_up():
     assert Schedule.parse("cosine:0")(0.0, 0) == 1.0
 
 
-def test_constant():
+def test_constant_factor_is_one():
     assert {Schedule.parse("constant")(p / 10, p) for p in range(10)} == {1.0}
 
 
-def test_text_is_read_and_written_back_to_the_last_digit():
+def test_text_round_trip_is_exact():
     draw = random.Random(0)
     for _ in range(200):
         step = Schedule("step", size=draw.randint(1, 999), gamma=1 - draw.random())
@@ -53,6 +53,6 @@ def test_text_is_read_and_written_back_to_the_last_digit():
 @pytest.mark.parametrize(
     "text", ["linear", "step:x", "step:0,0.1", "step:7", "cosine:1", "cosine:x", "constant:1", ""]
 )
-def test_malformed_schedules(text):
+def test_parse_malformed_text_is_refused(text):
     with pytest.raises(zoo.UsageError):
         Schedule.parse(text)

@@ -1,4 +1,4 @@
-"""The table of options: what it reads and refuses, and that all who take options follow it."""
+"""The table of options: validation, and that CLI, Python and registry files match it."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ from zoo.registry.config import load_config
 BY_NAME = {option.name: option for option in OPTIONS}
 
 
-def test_python_takes_the_options_of_the_table():
+def test_finetune_signature_matches_table():
     fields = {field.name: field.default for field in dataclasses.fields(Options) if field.init}
     assert fields == {option.name: option.default for option in OPTIONS}
     assert "\nRaises:\n" in zoo.finetune.__doc__
@@ -28,7 +28,7 @@ def test_python_takes_the_options_of_the_table():
         assert f"\n        {option.name}: {option.help[:20]}" in zoo.finetune.__doc__, option.name
 
 
-def test_the_command_line_takes_the_options_of_the_table():
+def test_command_line_options_match_table():
     parameters = {
         parameter.name: parameter
         for parameter in command.params
@@ -43,22 +43,22 @@ def test_the_command_line_takes_the_options_of_the_table():
         assert parameter.help == option.description
 
 
-def test_the_help_lists_every_option_once_in_its_group():
+def test_help_lists_every_option_once_in_group():
     text = command.get_help(click.Context(command, info_name="finetune"))
     titles = [f"\n{group.capitalize()}:\n" for group in GROUPS]
-    places = [text.index(title) for title in titles] + [text.index("\nEvery command:\n")]
-    assert places == sorted(places)
+    offsets = [text.index(title) for title in titles] + [text.index("\nEvery command:\n")]
+    assert offsets == sorted(offsets)
     for option in OPTIONS:
         lines = [
-            n for n in range(places[0], len(text)) if text.startswith(f"\n  {option.flag} ", n)
+            n for n in range(offsets[0], len(text)) if text.startswith(f"\n  {option.flag} ", n)
         ]
         assert len(lines) == (0 if option.python_only else 1), option.name
         start = GROUPS.index(option.group)
-        assert all(places[start] < line < places[start + 1] for line in lines), option.name
+        assert all(offsets[start] < line < offsets[start + 1] for line in lines), option.name
     assert text.index("\n  --train") < text.index("\n  --epochs") < text.index("\n  --momentum")
 
 
-def test_the_registry_file_has_the_ranges_of_the_table():
+def test_registry_defaults_have_ranges_of_table():
     shipped = load_config().defaults
     assert {*DEFAULTS} == {*shipped}
     for option in OPTIONS:
@@ -88,7 +88,7 @@ def test_the_registry_file_has_the_ranges_of_the_table():
         ("seed", None, None),
     ],
 )
-def test_text_and_values_are_read(name, given, value):
+def test_read_parses_text_and_values(name, given, value):
     read = BY_NAME[name].read(given)
     assert read == value
     assert type(read) is type(value)
@@ -114,20 +114,20 @@ def test_text_and_values_are_read(name, given, value):
         ("head_at", "a b", "not a module path"),
     ],
 )
-def test_what_is_no_value_is_refused(name, given, message):
+def test_read_invalid_value_is_refused(name, given, message):
     with pytest.raises(zoo.UsageError) as caught:
         BY_NAME[name].read(given)
     assert message in str(caught.value)
 
 
-def test_a_range_says_what_it_is():
+def test_range_as_text():
     assert str(Range(float, 0, 1)) == "a number from 0 to 1"
     assert str(Range(float, 0, 1, open=True)) == "a number between 0 and 1"
     assert str(Range(float, 0, math.inf, open=True)) == "a number above 0"
     assert math.nan not in Range(float, 0, 1)
 
 
-def test_the_help_needs_nothing_heavy():
+def test_help_imports_nothing_heavy():
     code = (
         "import sys; from zoo.cli import main\n"
         "try: main(['finetune', '--help'])\n"

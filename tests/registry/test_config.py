@@ -15,13 +15,13 @@ def user_file(text):
     return path
 
 
-def test_the_shipped_file_is_whole():
+def test_shipped_file_sets_every_default():
     loaded = config.load_config()
     assert set(loaded.defaults) == set(config.DEFAULTS)
     assert loaded.aliases
 
 
-def test_the_users_file_is_laid_over_it():
+def test_user_file_overrides_shipped_defaults():
     user_file('schema = 1\n[defaults]\nbatch_size = 7\n[aliases]\nmine = "resnet18"\n')
     loaded = config.load_config()
     assert loaded.defaults["batch_size"] == 7
@@ -31,7 +31,7 @@ def test_the_users_file_is_laid_over_it():
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "said"),
+    ("text", "line", "message"),
     [
         ("schema = 1\n[defaults]\nbatchsize = 7\n", 3, "did you mean batch_size"),
         ("schema = 1\n\n[defaults]\nseed = 'x'\n", 4, "must be of type int"),
@@ -44,12 +44,12 @@ def test_the_users_file_is_laid_over_it():
         ("defaults.seed = 1\ndefaults.sed = 1\nschema = 1", 2, "did you mean seed"),
     ],
 )
-def test_errors_say_where(text, line, said):
+def test_invalid_file_error_names_file_and_line(text, line, message):
     path = user_file(text)
     with pytest.raises(zoo.RegistryError) as caught:
         config.load_config()
     assert str(path) in str(caught.value)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert f"line {line}" in str(caught.value)
 
 
@@ -73,7 +73,7 @@ def test_errors_say_where(text, line, said):
         "momentum = 1.5",
     ],
 )
-def test_a_default_out_of_range_says_where_and_what_to_give(wrong):
+def test_default_out_of_range_names_line_and_range(wrong):
     path = user_file(f"schema = 1\n[defaults]\n{wrong}\n")
     key = wrong.partition(" ")[0]
     with pytest.raises(zoo.RegistryError, match=rf"line 3: defaults.{key} is .*give a number") as e:
@@ -81,32 +81,32 @@ def test_a_default_out_of_range_says_where_and_what_to_give(wrong):
     assert str(path) in str(e.value)
 
 
-def test_the_layers_shipped_then_the_users_then_the_one_that_is_asked_for(tmp_path):
+def test_config_layers_override_in_order(tmp_path):
     entry = '[backbones."house/{0}"]\nextends = "{1}"\n{2}\n'
     user = user_file(
         'schema = 1\n[defaults]\nseed = 3\nbatch_size = 7\n[aliases]\none = "a"\ntwo = "b"\n'
         + entry.format("leaf", "resnet18", "license = 'MIT'")
         + entry.format("oak", "resnet18", "")
     )
-    asked = tmp_path / "asked.toml"
-    asked.write_text(
+    given = tmp_path / "given.toml"
+    given.write_text(
         'schema = 1\n[defaults]\nseed = 5\n[aliases]\ntwo = "c"\n'
         + entry.format("leaf", "resnet50", "")
     )
-    plain, laid = config.load_config(), config.load_config(asked)
-    assert (plain.defaults["seed"], laid.defaults["seed"]) == (3, 5)
-    assert laid.defaults["batch_size"] == 7
-    assert (laid.aliases["one"], laid.aliases["two"]) == ("a", "c")
-    assert laid.origins["defaults.seed"] == str(asked)
-    assert laid.origins["defaults.batch_size"] == str(user)
-    # Entry by entry: what the earlier one said besides is gone.
-    assert list(laid.backbones) == ["house/leaf", "house/oak"]
-    assert laid.backbones["house/leaf"].extends == "resnet50"
-    assert laid.backbones["house/leaf"].license is None
+    plain, merged = config.load_config(), config.load_config(given)
+    assert (plain.defaults["seed"], merged.defaults["seed"]) == (3, 5)
+    assert merged.defaults["batch_size"] == 7
+    assert (merged.aliases["one"], merged.aliases["two"]) == ("a", "c")
+    assert merged.origins["defaults.seed"] == str(given)
+    assert merged.origins["defaults.batch_size"] == str(user)
+    # Whole entries are replaced, with all of their keys.
+    assert list(merged.backbones) == ["house/leaf", "house/oak"]
+    assert merged.backbones["house/leaf"].extends == "resnet50"
+    assert merged.backbones["house/leaf"].license is None
     assert plain.backbones["house/leaf"].license == "MIT"
 
 
-def test_a_file_that_is_asked_for_must_be_there(tmp_path, monkeypatch):
+def test_missing_registry_file_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(zoo.RegistryError, match=r"cannot read .*none\.toml"):
         config.load_config(tmp_path / "none.toml")
@@ -114,6 +114,6 @@ def test_a_file_that_is_asked_for_must_be_there(tmp_path, monkeypatch):
     assert config.load_config().backbones == {}
 
 
-def test_whole_numbers_and_bounds_are_in_range():
+def test_default_ranges_accept_integers_and_bounds():
     user_file("schema = 1\n[defaults]\nmomentum = 0\nhead_epochs = 1\nhead_lr = 1\n")
     assert config.load_config().defaults["head_lr"] == 1

@@ -1,4 +1,4 @@
-"""Derived backbones: what an entry changes, what it inherits, and what it may not say."""
+"""Derived backbones: overridden and inherited fields, and invalid entries."""
 
 import logging
 
@@ -11,13 +11,13 @@ from zoo.registry.registry import load_registry
 SHA = "ab" * 32
 WEIGHTS = f'tag = "v1", file = "leaf.safetensors", sha256 = "{SHA}"'
 
-# No catalogue of timm's is needed for what is tested here.
+# timm's catalogue is not needed here.
 WITHOUT = ["timm"]
 
 
 @pytest.fixture
 def registry(tmp_path):
-    """The registry with a file laid over it; a function of the file's text."""
+    """Return a function that loads the registry with a file of the given text."""
 
     def load(text, without=WITHOUT):
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.toml"
@@ -31,9 +31,9 @@ def entry(body="", base="torchvision/resnet18", id="house/leaf"):
     return f'[backbones."{id}"]\nextends = "{base}"\n{body}\n'
 
 
-def test_an_entry_without_more_is_its_base_under_another_name(registry, tmp_path):
-    found = registry(entry())
-    leaf, base = found.get("house/leaf"), found.get("resnet18")
+def test_minimal_entry_inherits_every_field(registry, tmp_path):
+    loaded = registry(entry())
+    leaf, base = loaded.get("house/leaf"), loaded.get("resnet18")
     assert (leaf.id, leaf.name, leaf.source, leaf.plugin) == (
         "house/leaf",
         "leaf",
@@ -45,15 +45,15 @@ def test_an_entry_without_more_is_its_base_under_another_name(registry, tmp_path
     assert all(getattr(leaf, name) == getattr(base, name) for name in same)
     assert leaf.extends == base
     assert leaf.published == base
-    assert found.get("leaf") is leaf
-    assert [b.id for b in found.find(["lea*"])] == ["house/leaf"]
-    assert [b.id for b in found.find(source="house")] == ["house/leaf"]
-    assert [b.id for b in found][-1] == "house/leaf"
-    assert len(found) == len(list(found))
+    assert loaded.get("leaf") is leaf
+    assert [b.id for b in loaded.find(["lea*"])] == ["house/leaf"]
+    assert [b.id for b in loaded.find(source="house")] == ["house/leaf"]
+    assert [b.id for b in loaded][-1] == "house/leaf"
+    assert len(loaded) == len(list(loaded))
 
 
-def test_bases_by_bare_name_by_alias_and_derived_ones_too(registry):
-    found = registry(
+def test_extends_accepts_name_alias_and_derived_backbone(registry):
+    loaded = registry(
         '[aliases]\nmine = "house/b"\n'
         + entry(base="resnet18", id="house/a")
         + entry(base="house/a", id="house/b")
@@ -61,14 +61,14 @@ def test_bases_by_bare_name_by_alias_and_derived_ones_too(registry):
         + entry(base="mobilenet", id="house/d")
         + entry(base="resnet50", id="house/resnet50")
     )
-    assert found.get("c").published.id == "torchvision/resnet18"
-    assert found.get("c").extends.id == "house/b"
-    assert found.get("d").extends.id == "torchvision/mobilenet_v3_large"
-    assert found.get("resnet50").id == "torchvision/resnet50"
-    assert found.get("house/resnet50").extends.id == "torchvision/resnet50"
+    assert loaded.get("c").published.id == "torchvision/resnet18"
+    assert loaded.get("c").extends.id == "house/b"
+    assert loaded.get("d").extends.id == "torchvision/mobilenet_v3_large"
+    assert loaded.get("resnet50").id == "torchvision/resnet50"
+    assert loaded.get("house/resnet50").extends.id == "torchvision/resnet50"
 
 
-def test_weights_stand_in_place_of_the_bases(registry, tmp_path):
+def test_weights_replace_inherited_ones(registry, tmp_path):
     leaf = registry(
         entry(
             'license = "MIT"\n'
@@ -81,54 +81,52 @@ def test_weights_stand_in_place_of_the_bases(registry, tmp_path):
     assert first.file == str(tmp_path / "leaf.safetensors")
     assert first.classes == ("oak", "ash")
     assert [w.num_classes for w in leaf.weights] == [2, 37, 1000]
-    # What weights state themselves stands above what is said of all.
+    # The licence of weights takes precedence over that of the entry.
     assert (leaf.license, first.license) == ("BSD", "BSD")
     assert third.license is None
     assert first.digest == SHA
     assert first.convert is None
-    # A width alone does not say which class is which.
+    # num_classes alone inherits no class names.
     assert third.classes is None
     assert first.preprocess == leaf.preprocess
     assert leaf.params is None
 
 
 @pytest.mark.parametrize(
-    ("base", "body", "said"),
+    ("base", "body", "message"),
     [
-        # Its own weights, whose publisher says nothing: nothing is known, whatever the base says.
+        # New weights without a licence: unknown, whatever the licence of the base.
         ("efficientnet_lite/lite0", f"weights = [{{ {WEIGHTS} }}]", None),
         ("vit_h_14", f"weights = [{{ {WEIGHTS} }}]", None),
         ("efficientnet_lite/lite0", f'license = "MIT"\nweights = [{{ {WEIGHTS} }}]', "MIT"),
-        # The base's weights: theirs, unless the file knows more.
+        # Inherited weights: their licence, unless the file overrides it.
         ("efficientnet_lite/lite0", "preprocess = { size = 192 }", "Apache-2.0"),
         ("resnet18", "preprocess = { size = 192 }", None),
         ("resnet18", 'license = "BSD-3-Clause"', "BSD-3-Clause"),
         ("efficientnet_lite/lite0", 'license = "mit"', "mit"),
     ],
 )
-def test_a_licence_is_that_of_the_weights_and_never_guessed(registry, base, body, said):
+def test_license_of_derived_backbone_follows_its_weights(registry, base, body, message):
     leaf = registry(entry(body, base=base)).get("leaf")
-    assert (leaf.license, leaf.weights[0].license) == (said, said)
+    assert (leaf.license, leaf.weights[0].license) == (message, message)
 
 
-def test_files_lie_beside_the_registry_file_at_home_or_where_is_said(
-    registry, tmp_path, monkeypatch
-):
+def test_weights_file_path_is_relative_to_registry_file(registry, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    for stated, found in (
+    for text, path in (
         ("a/b.safetensors", f"{tmp_path}/a/b.safetensors"),
         ("os:path", f"{tmp_path}/os:path"),
         ("~/b.safetensors", "/home/me/b.safetensors"),
         ("/b.safetensors", "/b.safetensors"),
     ):
-        said = f'tag = "v1", file = "{stated}", sha256 = "{SHA}"'
-        assert registry(entry(f"weights = [{{ {said} }}]")).get("leaf").weights[0].file == found
+        weights = f'tag = "v1", file = "{text}", sha256 = "{SHA}"'
+        assert registry(entry(f"weights = [{{ {weights} }}]")).get("leaf").weights[0].file == path
     zero = WEIGHTS.replace("leaf.safetensors", "\\u0000")
-    with pytest.raises(zoo.RegistryError, match="is no path"):
+    with pytest.raises(zoo.RegistryError, match="is not a path"):
         registry(entry(f"weights = [{{ {zero} }}]"))
 
 
-def test_the_example_in_the_shipped_file_is_true(registry):
+def test_example_in_shipped_file_is_valid(registry):
     lines = shipped_file().read_text().splitlines()
     example = "\n".join(line[4:] for line in lines if line.startswith("#   "))
     leaf = registry(example.replace('sha256 = "..."', f'sha256 = "{SHA}"')).get("house/leaf")
@@ -137,7 +135,7 @@ def test_the_example_in_the_shipped_file_is_true(registry):
     assert [head.path for head in leaf.heads] == ["fc"]
 
 
-def test_what_weights_are_like_says_what_a_file_of_tensors_does_not(registry):
+def test_weights_like_inherits_kwargs_classes_and_preprocess(registry):
     text = "weights = [{{ {} }}]"
     plain = registry(entry(text.format(WEIGHTS), "vit_b_16")).get("leaf").weights[0]
     assert plain.preprocess.size == (224, 224)
@@ -156,7 +154,7 @@ def test_what_weights_are_like_says_what_a_file_of_tensors_does_not(registry):
     assert headless.features_only
 
 
-def test_preprocess_is_laid_over_the_bases(registry):
+def test_preprocess_overrides_base_fields(registry):
     def preprocess(body):
         leaf = registry(entry(body)).get("leaf")
         assert leaf.preprocess_for(leaf.weights[0]) == leaf.preprocess
@@ -179,10 +177,10 @@ def test_preprocess_is_laid_over_the_bases(registry):
     assert layered.weights[0].preprocess == zoo.Preprocess(448, 448, "border")
 
 
-def test_heads_are_replaced(registry):
+def test_heads_replace_inherited_ones(registry):
     base = "inception_v3"
     one = registry(entry('head = "fc"', base)).get("leaf")
-    # The base knows where the logits of its head come out.
+    # The output is inherited from the head of the base.
     assert one.heads == (zoo.Head("fc", output="logits", in_features=2048),)
     two = registry(entry('heads = ["fc", "AuxLogits.fc"]', base)).get("leaf")
     assert two.heads == registry("").get(base).heads
@@ -193,7 +191,7 @@ def test_heads_are_replaced(registry):
 
 
 @pytest.mark.parametrize(
-    ("body", "line", "said"),
+    ("body", "line", "message"),
     [
         ('builder = "os:system"', 4, "unknown key .*builder; known keys: extends"),
         ('header = "fc"', 4, "did you mean head"),
@@ -250,8 +248,8 @@ def test_heads_are_replaced(registry):
         (f"weights = [{{ {WEIGHTS}, preprocess = {{ crop = 'x' }} }}]", 4, "center, squash"),
     ],
 )
-def test_errors_say_file_line_and_key(registry, tmp_path, body, line, said):
-    with pytest.raises(zoo.RegistryError, match=said) as caught:
+def test_invalid_entry_error_names_file_line_and_key(registry, tmp_path, body, line, message):
+    with pytest.raises(zoo.RegistryError, match=message) as caught:
         registry(entry(body)).get("house/leaf")
     assert f"{tmp_path / '0.toml'}, line {line}: " in str(caught.value)
     assert 'backbones."house/leaf"' in str(caught.value)
@@ -259,7 +257,7 @@ def test_errors_say_file_line_and_key(registry, tmp_path, body, line, said):
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "said"),
+    ("text", "line", "message"),
     [
         (
             entry(base="torchvision/resnet81"),
@@ -267,78 +265,78 @@ def test_errors_say_file_line_and_key(registry, tmp_path, body, line, said):
             r"extends names no base: .*'torchvision/resnet81'.*did you mean torchvision/resnet18",
         ),
         (entry(base="torchvison/resnet18"), 3, "did you mean torchvision/resnet18"),
-        (entry(base="house/leaf"), 3, "circle: house/leaf extends house/leaf"),
+        (entry(base="house/leaf"), 3, "is circular: house/leaf extends house/leaf"),
         (
             entry(base="oak") + entry(base="house/leaf", id="house/oak"),
             3,
-            "circle: house/leaf extends house/oak extends house/leaf",
+            "is circular: house/leaf extends house/oak extends house/leaf",
         ),
         ('[backbones."house/leaf"]\nlicense = "x"', 2, "names no backbone to extend"),
         ("[backbones.house.leaf]\nextends = 'x'", 2, "is no id of a backbone"),
         (entry(id="house/a/b"), 2, "is no id of a backbone"),
         ("[backbones]\n'house/leaf' = 3", 3, "must be of type table"),
-        (entry(id="torchvision/leaf"), 2, "among those of plugin torchvision"),
-        (entry(id="timm/leaf"), 2, "among those of plugin timm"),
+        (entry(id="torchvision/leaf"), 2, "source name of plugin torchvision"),
+        (entry(id="timm/leaf"), 2, "source name of plugin timm"),
         (entry("preprocess = { size = 256 }", "vit_b_32"), 4, "takes no size but 224x224"),
         (entry("preprocess = { size = 20 }", "inception_v3"), 4, "takes at least 75 pixels"),
     ],
 )
-def test_what_does_not_go_together_says_where(registry, tmp_path, text, line, said):
-    with pytest.raises(zoo.RegistryError, match=said) as caught:
+def test_entry_that_does_not_fit_base_is_refused(registry, tmp_path, text, line, message):
+    with pytest.raises(zoo.RegistryError, match=message) as caught:
         registry(text).get("house/leaf")
     assert f"{tmp_path / '0.toml'}, line {line}: " in str(caught.value)
 
 
-def test_an_unknown_base_ends_whatever_asks_for_it_and_nothing_else(registry):
-    found = registry(entry(base="torchvision/resnet81") + entry(id="house/oak"))
-    assert found.get("oak").id == "house/oak"
-    assert found.find(["resnet18"])
+def test_unknown_base_fails_only_dependent_lookups(registry):
+    loaded = registry(entry(base="torchvision/resnet81") + entry(id="house/oak"))
+    assert loaded.get("oak").id == "house/oak"
+    assert loaded.find(["resnet18"])
     with pytest.raises(zoo.RegistryError, match="resnet81"):
-        found.find()
+        loaded.find()
 
 
 @pytest.mark.parametrize("base", ["timm/resnet18", "house/base", "resnet18d"])
-def test_a_base_that_is_off_leaves_out_what_is_derived_from_it(registry, caplog, monkeypatch, base):
+def test_find_skips_backbones_whose_base_is_off(registry, caplog, monkeypatch, base):
     text = entry(base=base) + entry(id="house/oak") + entry(base="timm/resnet18", id="house/base")
-    found = registry(text)
+    loaded = registry(text)
     with caplog.at_level(logging.WARNING, "zoo"):
-        assert [b.id for b in found.find(source="house")] == ["house/oak"]
-        assert [b.id for b in found.find(source="house")] == ["house/oak"]
-        assert len(found) == 84
-    said = [r.getMessage() for r in caplog.records]
-    assert len(said) == 2
-    assert f"house/leaf extends {base}" in said[0]
-    assert "timm is switched off" in said[0]
+        assert [b.id for b in loaded.find(source="house")] == ["house/oak"]
+        assert [b.id for b in loaded.find(source="house")] == ["house/oak"]
+        assert len(loaded) == 84
+    warnings = [r.getMessage() for r in caplog.records]
+    assert len(warnings) == 2
+    assert f"house/leaf extends {base}" in warnings[0]
+    assert "timm is switched off" in warnings[0]
     with pytest.raises(zoo.BrokenPlugin, match="plugin timm is switched off") as caught:
-        found.get("leaf")
+        loaded.get("leaf")
     assert caught.value.exit_code == 5
     monkeypatch.setenv("ZOO_STRICT", "1")
     with pytest.raises(zoo.BrokenPlugin, match="switched off"):
         registry(text).find()
 
 
-def test_a_base_whose_plugin_failed(registry, install, caplog):
+def test_find_skips_backbones_whose_base_plugin_failed(registry, install, caplog):
     install("bad", "raise RuntimeError('no')")
-    found = registry(entry(base="bad/net"))
-    assert found.find(source="house") == []
+    loaded = registry(entry(base="bad/net"))
+    assert loaded.find(source="house") == []
     assert "house/leaf extends bad/net: " in caplog.text
     assert "RuntimeError: no" in caplog.text
     with pytest.raises(zoo.BrokenPlugin, match="RuntimeError: no"):
-        found.get("leaf")
-    assert found.get("resnet18").id == "torchvision/resnet18"
-    with pytest.raises(zoo.RegistryError, match="among those of plugin bad"):
+        loaded.get("leaf")
+    assert loaded.get("resnet18").id == "torchvision/resnet18"
+    with pytest.raises(zoo.RegistryError, match="source name of plugin bad"):
         registry(entry(id="bad/leaf"))
 
 
-def test_two_derived_ones_of_one_name_are_ambiguous(registry):
-    found = registry(entry() + entry(id="mill/leaf") + entry(base="leaf", id="mill/oak"))
+def test_bare_name_of_two_derived_backbones_is_ambiguous(registry):
+    loaded = registry(entry() + entry(id="mill/leaf") + entry(base="leaf", id="mill/oak"))
     with pytest.raises(zoo.UsageError, match="house/leaf, mill/leaf"):
-        found.get("leaf")
+        loaded.get("leaf")
     with pytest.raises(zoo.RegistryError, match=r"extends names no base: .*ambiguous"):
-        found.get("oak")
+        loaded.get("oak")
 
 
-def test_what_is_refused_stays_refused(registry, install):
+def test_derived_backbone_inherits_refuse(registry, install):
     install(
         "encoders",
         """
@@ -354,7 +352,7 @@ def test_what_is_refused_stays_refused(registry, install):
         registry(entry('head = "fc"', "enc")).get("leaf")
 
 
-def test_unknown_names_near_derived_ones_are_suggested(registry):
+def test_suggestions_include_derived_backbones(registry):
     with pytest.raises(zoo.UnknownBackbone, match="house/oakleaf"):
         registry(entry(id="house/oakleaf")).get("house/oakleef")
     with pytest.raises(zoo.UsageError, match="did you mean house"):

@@ -1,4 +1,4 @@
-"""pluggy's own semantics, with each plugin's records and failures its own."""
+"""pluggy's semantics, with records and failures attributed to plugins."""
 
 import logging
 import sys
@@ -83,18 +83,18 @@ def wrapper(style: str, results: str, before: str = "pass", after: str = "return
     return WRAPPER.format(style=style, results=results, before=before, after=after)
 
 
-def test_the_order_of_observers_is_pluggys(install, notify):
+def test_call_order_is_that_of_pluggy(install, notify):
     install("aa", observer("aa"))
     install("bb", observer("bb", options="(trylast=True)"))
     install("cc", observer("cc"))
     install("dd", observer("dd", options="(tryfirst=True)"))
     install("ee", observer("ee"))
-    # The last registered comes first, but for those that ask for another place.
+    # Last registered first, except for tryfirst and trylast.
     assert notify() == (["dd", "ee", "cc", "aa", "bb"], [])
 
 
 @STYLES
-def test_a_wrapper_runs_around_all_observers(install, notify, style, results):
+def test_wrapper_runs_around_all_implementations(install, notify, style, results):
     install("aa", observer("aa", "return 'one'"))
     install("bb", wrapper(style, results))
     install("cc", observer("cc", "return 'three'"))
@@ -103,7 +103,7 @@ def test_a_wrapper_runs_around_all_observers(install, notify, style, results):
 
 @STYLES
 @pytest.mark.parametrize("failure", ["raise RuntimeError('no')", "raise SystemExit(3)", "1 / 0"])
-def test_an_observer_that_fails_inside_a_wrapper(install, notify, style, results, failure):
+def test_failing_implementation_does_not_stop_wrapper(install, notify, style, results, failure):
     install("aa", observer("aa", "return 'one'"))
     install("bb", observer("bb", failure))
     install("cc", wrapper(style, results))
@@ -115,7 +115,7 @@ def test_an_observer_that_fails_inside_a_wrapper(install, notify, style, results
 
 @STYLES
 @pytest.mark.parametrize(
-    ("broken", "said"),
+    ("broken", "message"),
     [
         ({"before": "raise RuntimeError('no')"}, "RuntimeError: no"),
         ({"after": "raise SystemExit(3)"}, "SystemExit: 3"),
@@ -123,22 +123,20 @@ def test_an_observer_that_fails_inside_a_wrapper(install, notify, style, results
         ({"before": "if event: return"}, "did not yield"),
     ],
 )
-def test_a_wrapper_that_fails_is_its_own_plugins_failure(
-    install, notify, style, results, broken, said
-):
+def test_failing_wrapper_is_failure_of_its_plugin(install, notify, style, results, broken, message):
     install("aa", observer("aa", "return 'one'"))
     install("bb", wrapper(style, results, **broken))
     install("cc", wrapper("wrapper", "results"))
     printed, warnings = notify()
-    # What is around it and what is within it go on as if it were not there.
+    # The outer wrapper and the inner implementation run as without it.
     assert [line for line in printed if line not in ("before", "after ['one']")] == ["aa"]
     assert printed[-1] == "after ['one']"
     (warning,) = warnings
     assert warning.startswith("plugin 'bb' failed in zoo_after_fit: ")
-    assert said in warning
+    assert message in warning
 
 
-def test_an_old_wrapper_that_forces_an_error_has_failed(install, notify):
+def test_hookwrapper_forcing_exception_is_a_failure(install, notify):
     install("aa", observer("aa", "return 'one'"))
     install("bb", wrapper("hookwrapper", "1", after="results.force_exception(ValueError('no'))"))
     install("cc", wrapper("wrapper", "results"))
@@ -149,7 +147,7 @@ def test_an_old_wrapper_that_forces_an_error_has_failed(install, notify):
 
 @STYLES
 @pytest.mark.parametrize("what", ["pass", "return []", "raise RuntimeError('no')"])
-def test_no_wrapper_swallows_an_interrupt(install, style, results, what):
+def test_wrapper_cannot_swallow_keyboard_interrupt(install, style, results, what):
     source = """
         import zoo
         ended = []
@@ -171,7 +169,7 @@ def test_no_wrapper_swallows_an_interrupt(install, style, results, what):
     assert sys.modules["plugin_bb"].ended == ["KeyboardInterrupt"]
 
 
-def test_a_failure_that_recurs_is_named_once_and_counted(install, caplog):
+def test_repeated_failure_is_reported_once_with_count(install, caplog):
     install("bad", observer("bad", "raise RuntimeError('no')"))
     observers = Observers(load_registry().host, torch.device("cpu"))
     with caplog.at_level(logging.WARNING, "zoo"):
@@ -184,7 +182,7 @@ def test_a_failure_that_recurs_is_named_once_and_counted(install, caplog):
     ]
 
 
-def test_a_call_within_a_call_keeps_its_failures_apart(install):
+def test_nested_calls_have_separate_outcomes(install):
     nested = observer(
         "aa",
         """
@@ -201,7 +199,7 @@ def test_a_call_within_a_call_keeps_its_failures_apart(install):
     assert [(o.plugin, type(o.error)) for o in inner] == [("bb", ZeroDivisionError)]
 
 
-def test_monitoring_sees_each_call_once(install):
+def test_hookcall_monitoring_is_called_once_per_call(install):
     install("aa", LEAF + observer("aa", "raise RuntimeError('no')").replace("import zoo", ""))
     install("bb", observer("bb", "return 2"))
     manager, seen = load_registry().host.manager, []
@@ -216,7 +214,7 @@ def test_monitoring_sees_each_call_once(install):
 
 
 @STYLES
-def test_a_wrapper_changes_adds_and_takes_away(install, style, results):
+def test_wrapper_can_modify_add_and_remove_records(install, style, results):
     body = {
         "wrapper": "return changed",
         "hookwrapper": "results.force_result(changed)",
@@ -233,9 +231,9 @@ def around():
     results = yield
     changed = [[leaf("ashnet")]]
     for items in {results}:
-        kept = [item for item in items if getattr(item, "name", "") != "oaknet"]
+        others = [item for item in items if getattr(item, "name", "") != "oaknet"]
         changed.append(
-            [replace(item, params=7) if item.source == "leaf" else item for item in kept]
+            [replace(item, params=7) if item.source == "leaf" else item for item in others]
         )
     {body}
 """,
@@ -245,12 +243,12 @@ def around():
     assert zoo.get("leaf/leafnet").origin == "plugin leaf (plugin-leaf 1.0)"
     assert own("wrap") == ["wrap/ashnet", "wrap/leafnet", "wrap/elmnet"]
     assert zoo.get("ashnet").origin == "plugin wrap (plugin-wrap 1.0)"
-    assert len(own("torchvision")) == 80
+    assert len(own("torchvision")) == 86
     assert zoo.get("timm/resnet18").source == "timm"
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ("yield\n    raise RuntimeError('no leaf')", "no leaf"),
         ("raise SystemExit(2)\n    yield", "SystemExit: 2"),
@@ -264,7 +262,7 @@ def around():
         ),
     ],
 )
-def test_a_wrapper_that_fails_leaves_what_others_register(install, caplog, body, said):
+def test_failing_wrapper_preserves_records_of_other_plugins(install, caplog, body, message):
     install("leaf", LEAF)
     tail = LEAF.replace("zoo_register_backbones():", "unused():").replace("@zoo.hookimpl\n", "")
     install(
@@ -273,14 +271,14 @@ def test_a_wrapper_that_fails_leaves_what_others_register(install, caplog, body,
     )
     with caplog.at_level(logging.WARNING, "zoo"):
         assert own("leaf") == ["leaf/leafnet", "leaf/oaknet"]
-    assert len(own("torchvision")) == 80
+    assert len(own("torchvision")) == 86
     assert record("wrap").status == "failed"
-    assert said in record("wrap").error
+    assert message in record("wrap").error
     assert [m for m in caplog.messages if "'wrap'" in m] == caplog.messages
     assert len(caplog.messages) == 1
 
 
-def test_a_wrapper_sees_what_works_and_a_failure_is_whose_it_is(install):
+def test_wrapper_receives_records_of_working_plugins_only(install):
     install("bad", "import zoo\n\n@zoo.hookimpl\ndef zoo_register_backbones():\n    yield 42\n")
     install(
         "exits", "import zoo\n\n@zoo.hookimpl\ndef zoo_register_backbones(): raise SystemExit\n"
@@ -307,14 +305,14 @@ def test_a_wrapper_sees_what_works_and_a_failure_is_whose_it_is(install):
     assert [record(name).status for name in ("bad", "exits", "wrap")] == ["failed", "failed", "ok"]
 
 
-def test_none_of_a_failed_plugins_hooks_is_called(install, notify):
+def test_failed_plugin_is_unregistered_from_all_hooks(install, notify):
     source = "import zoo\n\n@zoo.hookimpl\ndef zoo_register_backbones():\n    yield 42\n"
     install("bad", source + observer("bad"))
     assert notify() == ([], [])
     assert record("bad").hooks == ("zoo_after_fit", "zoo_register_backbones")
 
 
-def test_options_that_zoo_has_no_use_for(install):
+def test_hookimpl_options_optionalhook_and_historic(install):
     marks = "optionalhook=True"
     install("newer", f"import zoo\n\n@zoo.hookimpl({marks})\ndef zoo_on_moonrise(moon): ...\n")
     install("wrong", "import zoo\n\n@zoo.hookimpl(historic=True)\ndef zoo_after_fit(event): ...\n")
@@ -324,7 +322,7 @@ def test_options_that_zoo_has_no_use_for(install):
     assert "historic" in record("wrong").error
 
 
-def test_a_historic_hook_is_replayed(install):
+def test_historic_hook_is_replayed_to_late_plugin(install):
     install(
         "leaf",
         "import zoo\nseen = []\n\n@zoo.hookimpl(optionalhook=True)\n"
@@ -353,7 +351,7 @@ def test_a_historic_hook_is_replayed(install):
     assert sys.modules["plugin_leaf"].seen == [1, -1]
 
 
-def test_strict_raises_what_a_wrapper_got_wrong(install, monkeypatch):
+def test_strict_raises_error_of_wrapper(install, monkeypatch):
     install(
         "wrap",
         "import zoo\n\n@zoo.hookimpl(wrapper=True)\n"

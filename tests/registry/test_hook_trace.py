@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 LINE = r"zoo: hook (\S+): (zoo_\w+)\((.*)\) (->|raised) (.*), (\d+\.\d) ms"
 
-TOLD = """
+PLUGIN = """
     import zoo
 
     @zoo.hookimpl
@@ -37,42 +37,44 @@ TOLD = """
 
 @pytest.fixture
 def lines(capfd):
-    """Return what was traced since the last call, taken apart."""
+    """Return the parsed trace lines since the last call."""
 
     def read():
-        said = capfd.readouterr().err.splitlines()
-        found = [re.fullmatch(LINE, line) for line in said if line.startswith("zoo: hook")]
-        assert None not in found, said
-        return {(match[1], match[2]): match.groups()[2:] for match in found}
+        printed = capfd.readouterr().err.splitlines()
+        matches = [re.fullmatch(LINE, line) for line in printed if line.startswith("zoo: hook")]
+        assert None not in matches, printed
+        return {(match[1], match[2]): match.groups()[2:] for match in matches}
 
     return read
 
 
-def test_every_call_is_a_line(install, monkeypatch, lines):
-    install("leaf", TOLD)
+def test_trace_prints_one_line_per_implementation(install, monkeypatch, lines):
+    install("leaf", PLUGIN)
     monkeypatch.setenv("ZOO_TRACE_HOOKS", "1")
     host = load_registry().host
-    said = lines()
-    given, way, what, _ = said["leaf", "zoo_register_backbones"]
-    assert (given, way) == ("", "->")
-    assert what.startswith("7: Backbone leaf0, Backbone leaf1, ")
-    assert what.endswith("and 3 more")
-    assert ("timm", "zoo_register_backbones") in said
+    traced = lines()
+    arguments, kind, result, _ = traced["leaf", "zoo_register_backbones"]
+    assert (arguments, kind) == ("", "->")
+    assert result.startswith("7: Backbone leaf0, Backbone leaf1, ")
+    assert result.endswith("and 3 more")
+    assert ("timm", "zoo_register_backbones") in traced
     metrics = {"loss": 0.5, "top1": 0.25}
     observers = Observers(host, CPU)
     event = zoo.EpochEnded("head", 1, 5, 0.1, 1 / 3, metrics, True, 2.0)
     observers.notify("zoo_after_epoch", event)
-    given, way, what, _ = lines()["leaf", "zoo_after_epoch"]
-    assert given.startswith("EpochEnded(phase='head', epoch=1, epochs=5, lr=0.1, train_loss=0.3333")
-    assert "metrics={'loss': 0.5, 'top1': 0.25}" in given
-    assert (way, what) == ("->", "'seen'")
+    arguments, kind, result, _ = lines()["leaf", "zoo_after_epoch"]
+    assert arguments.startswith(
+        "EpochEnded(phase='head', epoch=1, epochs=5, lr=0.1, train_loss=0.3333"
+    )
+    assert "metrics={'loss': 0.5, 'top1': 0.25}" in arguments
+    assert (kind, result) == ("->", "'seen'")
     observers.notify("zoo_after_fit", zoo.FitEnded("a/b", {}, 1.0, "runs/a"))
-    _, way, what, _ = lines()["leaf", "zoo_after_fit"]
-    assert way == "raised"
-    assert what == r"RuntimeError: no \x1bleaf"
+    _, kind, result, _ = lines()["leaf", "zoo_after_fit"]
+    assert kind == "raised"
+    assert result == r"RuntimeError: no \x1bleaf"
 
 
-def test_a_hook_that_fails_while_it_yields_is_told(install, monkeypatch, lines):
+def test_trace_prints_error_of_collecting_hook(install, monkeypatch, lines):
     install(
         "bad",
         """
@@ -85,12 +87,12 @@ def test_a_hook_that_fails_while_it_yields_is_told(install, monkeypatch, lines):
     )
     monkeypatch.setenv("ZOO_TRACE_HOOKS", "1")
     load_registry()
-    _, way, what, _ = lines()["bad", "zoo_register_backbones"]
-    assert (way, "registered int 42" in what) == ("raised", True)
+    _, kind, result, _ = lines()["bad", "zoo_register_backbones"]
+    assert (kind, "registered int 42" in result) == ("raised", True)
 
 
-def test_it_says_nothing_unasked(install, monkeypatch, lines):
-    install("leaf", TOLD)
+def test_trace_is_off_by_default(install, monkeypatch, lines):
+    install("leaf", PLUGIN)
     for value in (None, "", "0"):
         if value is not None:
             monkeypatch.setenv("ZOO_TRACE_HOOKS", value)
@@ -99,7 +101,7 @@ def test_it_says_nothing_unasked(install, monkeypatch, lines):
     assert lines() == {}
 
 
-def test_whatever_comes_back_can_be_shown(lines):
+def test_trace_formats_any_result(lines):
     class Odd:
         def __repr__(self):
             raise ValueError

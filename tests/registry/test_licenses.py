@@ -1,4 +1,4 @@
-"""Kinds of licences: what is permissive is known to be, and whatever is not understood is not."""
+"""Kinds of licences; what cannot be parsed is never permissive."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from zoo.registry.licenses import ADVICE, KINDS, classify, in_words, matches
 SWAG = "https://github.com/facebookresearch/SWAG/blob/main/LICENSE"
 
 # Every licence of torchvision's, timm's and the Lite plugin's weights that is not plainly
-# permissive; quoted where its publisher's words decide. One that is new is to be read, then added.
+# permissive, with the decisive quotation. Read a new one before adding it.
 RESTRICTED = {
     "cc-by-nc-4.0": "non-commercial",  # "NonCommercial purposes only"
     SWAG: "non-commercial",  # "released under the CC-BY-NC 4.0 license"
@@ -24,7 +24,7 @@ RESTRICTED = {
     "cvnets-license": "custom",
     "fastvit-license": "custom",
     "mobileone-license": "custom",
-    # Agreements of one publisher, for a person to read.
+    # Agreements of single publishers.
     "dinov3-license": "custom",
     "gemma": "custom",
     "nvidia-open-model-license": "custom",
@@ -34,9 +34,10 @@ RESTRICTED = {
 PERMISSIVE = {"apache-2.0", "Apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0"}
 
 
-def test_every_licence_in_the_registry_is_one_of_these():
-    held = {weights.license for found in zoo.list_backbones() for weights in found.weights}
-    kinds = {text: classify(text) for text in held}
+def test_classify_every_license_in_registry():
+    backbones = zoo.list_backbones()
+    licenses = {weights.license for backbone in backbones for weights in backbone.weights}
+    kinds = {text: classify(text) for text in licenses}
     assert kinds == {**RESTRICTED, **dict.fromkeys(PERMISSIVE, "permissive"), None: "unknown"}
 
 
@@ -81,7 +82,7 @@ def test_every_licence_in_the_registry_is_one_of_these():
         ("all rights reserved", "custom"),
     ],
 )
-def test_one_licence(text, kind):
+def test_classify_identifier(text, kind):
     assert classify(text) == kind
 
 
@@ -98,7 +99,7 @@ def test_one_licence(text, kind):
         ("MIT AND other", "unknown"),
         ("other AND cc-by-nc-4.0", "non-commercial"),
         ("MIT and GPL-3.0 and CC-BY-NC-4.0", "non-commercial"),
-        # AND binds more strongly than OR.
+        # AND has precedence over OR.
         ("MIT OR GPL-3.0 AND cc-by-nc-4.0", "permissive"),
         ("GPL-3.0 AND cc-by-nc-4.0 OR MIT", "permissive"),
         ("(MIT OR GPL-3.0) AND cc-by-nc-4.0", "non-commercial"),
@@ -124,7 +125,7 @@ def test_one_licence(text, kind):
         ("MIT " * 9000, "custom"),
     ],
 )
-def test_expressions(text, kind):
+def test_classify_expression(text, kind):
     assert classify(text) == kind
 
 
@@ -153,23 +154,23 @@ def test_expressions(text, kind):
         ("ftp://opensource.org/licenses/MIT", "custom"),
     ],
 )
-def test_addresses(text, kind):
+def test_classify_url(text, kind):
     assert classify(text) == kind
 
 
 @pytest.mark.parametrize("junk", [5, ["MIT"], {"id": "MIT"}, b"MIT", True])
-def test_what_is_no_text_is_not_permissive(junk):
+def test_classify_non_string_is_custom(junk):
     assert classify(junk) == "custom"
 
 
-def test_words():
+def test_in_words_appends_kind():
     assert in_words("cc-by-nc-4.0") == "cc-by-nc-4.0 (non-commercial)"
     assert in_words("Apache-2.0") == "Apache-2.0 (permissive)"
     assert in_words(None) == in_words("other") == "unknown"
     assert set(ADVICE) == set(KINDS) - {"permissive", "unknown"}
 
 
-def test_matching():
+def test_matches_kind_or_pattern():
     assert matches("Apache-2.0", "permissive")
     assert matches("Apache-2.0", "Permissive ")
     assert matches("Apache-2.0", "apache-*")
@@ -180,25 +181,25 @@ def test_matching():
     assert not matches(None, "*")
 
 
-def test_backbones_are_found_by_the_licence_of_their_default_weights():
+def test_find_by_license_kind_of_default_weights():
     everything = zoo.list_backbones()
     kinds = Counter()
     for kind in KINDS:
-        found = zoo.list_backbones(license=kind)
-        assert all(classify(b.weights[0].license) == kind for b in found)
-        kinds[kind] = len(found)
-    # None without weights, and every other once.
+        backbones = zoo.list_backbones(license=kind)
+        assert all(classify(b.weights[0].license) == kind for b in backbones)
+        kinds[kind] = len(backbones)
+    # Each backbone with weights has one kind, one without weights none.
     assert kinds.total() == sum(b.pretrained for b in everything) < len(everything)
     assert kinds["unknown"] > 78
     assert kinds["copyleft"] == 0
-    # Its default is free, and other weights of the same network are not.
+    # Its default weights are permissive, other weights of it are not.
     name = "timm/vit_base_patch16_224"
     assert name in {b.id for b in zoo.list_backbones(license="permissive")}
 
 
-def test_backbones_are_found_by_the_text_of_a_licence():
-    found = zoo.list_backbones("vit_h_14", license="https://*SWAG*")
-    assert [b.id for b in found] == ["torchvision/vit_h_14"]
+def test_find_by_license_pattern():
+    swag = zoo.list_backbones("vit_h_14", license="https://*SWAG*")
+    assert [b.id for b in swag] == ["torchvision/vit_h_14"]
     lite = zoo.list_backbones(source="efficientnet_lite", license="apache-2.0")
     assert len(lite) == 3
     assert zoo.list_backbones(license="apache-3.0") == []
@@ -208,7 +209,7 @@ def test_backbones_are_found_by_the_text_of_a_licence():
             zoo.list_backbones("lite0", license=misspelt)
 
 
-def test_a_real_licence_that_is_spelt_like_a_kind_is_found(install):
+def test_find_by_license_spelt_like_a_kind(install):
     install(
         "odd",
         """
@@ -235,7 +236,7 @@ def test_a_real_licence_that_is_spelt_like_a_kind_is_found(install):
     assert names("permissive") == names("mit") == []
 
 
-def test_it_is_light():
+def test_licenses_module_imports_nothing_heavy():
     heavy = "{'torch', 'timm', 'numpy'}"
     code = f"import sys, zoo.registry.licenses; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

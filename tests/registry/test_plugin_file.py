@@ -1,4 +1,4 @@
-"""A plugin that is one python file: what it may be called, and that it is like any other."""
+"""Plugins in a single python file: their names, isolation and caching."""
 
 import logging
 import sys
@@ -43,7 +43,7 @@ def named(registry, name):
     return [record for record in registry.host.records if record.name == name]
 
 
-def test_it_is_a_plugin_like_any_other(plugin_file):
+def test_plugin_file_registers_and_builds_backbone(plugin_file):
     file = leaf(plugin_file)
     before = list(sys.path)
     registry = load_registry(plugins=[file])
@@ -59,7 +59,7 @@ def test_it_is_a_plugin_like_any_other(plugin_file):
         zoo.get("leafnet")
 
 
-def test_registries_are_kept_by_their_files_and_share_the_module(plugin_file, monkeypatch):
+def test_registries_are_cached_by_plugin_files(plugin_file, monkeypatch):
     file, other = leaf(plugin_file), leaf(plugin_file, "zoo_oak_file", "oaknet")
     registry = load_registry(plugins=[file])
     monkeypatch.chdir(file.parent)
@@ -76,45 +76,45 @@ def test_registries_are_kept_by_their_files_and_share_the_module(plugin_file, mo
     }
 
 
-def test_the_name_is_a_source_that_can_be_typed(plugin_file):
+def test_plugin_name_drops_leading_underscores(plugin_file):
     registry = load_registry(plugins=[leaf(plugin_file, "_zoo_leaf_file")])
     assert registry.get("leafnet").id == "zoo_leaf_file/leafnet"
 
 
 @pytest.mark.parametrize(
-    ("stem", "said"),
+    ("stem", "message"),
     [
         ("json", "would hide the module 'json'"),
         ("sys", r"would hide the module 'sys' \(a part of Python\)"),
         ("torch", "would hide the module 'torch'"),
         ("zoo", "would hide the module 'zoo'"),
-        ("two words", "no name of a module"),
-        ("leaf-net", "no name of a module"),
-        ("2leaf", "no name of a module"),
-        ("class", "no name of a module"),
-        ("__", "no name of a module"),
+        ("two words", "not a module name"),
+        ("leaf-net", "not a module name"),
+        ("2leaf", "not a module name"),
+        ("class", "not a module name"),
+        ("__", "not a module name"),
     ],
 )
-def test_a_stem_that_cannot_be_imported_is_refused(plugin_file, stem, said):
+def test_invalid_stem_is_refused(plugin_file, stem, message):
     file = plugin_file(stem, "raise AssertionError('never run')")
-    with pytest.raises(zoo.UsageError, match=said) as caught:
+    with pytest.raises(zoo.UsageError, match=message) as caught:
         load_registry(plugins=[file])
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_python_file_is_refused(plugin_file, tmp_path):
+def test_invalid_file_path_is_refused(plugin_file, tmp_path):
     (tmp_path / "notes.txt").write_text("")
-    for path, said in (
+    for path, message in (
         ("gone.py", "does not exist"),
         (tmp_path, "is a folder"),
-        (tmp_path / "notes.txt", "no python file"),
+        (tmp_path / "notes.txt", "not a python file"),
     ):
-        with pytest.raises(zoo.UsageError, match=said):
+        with pytest.raises(zoo.UsageError, match=message):
             load_registry(plugins=[path])
 
 
-def test_another_file_of_a_stem_that_is_loaded_is_refused(plugin_file, tmp_path):
+def test_second_file_with_loaded_stem_is_refused(plugin_file, tmp_path):
     file = leaf(plugin_file)
     load_registry(plugins=[file])
     other = tmp_path / "elsewhere" / file.name
@@ -125,13 +125,13 @@ def test_another_file_of_a_stem_that_is_loaded_is_refused(plugin_file, tmp_path)
     assert str(file) in str(caught.value)
 
 
-def test_one_that_the_path_finds_too_is_itself(plugin_file, monkeypatch):
+def test_plugin_file_also_on_sys_path_is_accepted(plugin_file, monkeypatch):
     file = leaf(plugin_file)
     monkeypatch.syspath_prepend(str(file.parent))
     assert load_registry(plugins=[file]).get("leafnet").id == "zoo_leaf_file/leafnet"
 
 
-def test_a_failure_is_a_record_and_leaves_no_module(plugin_file, caplog):
+def test_failing_file_is_recorded_and_removed_from_modules(plugin_file, caplog):
     bad = plugin_file("zoo_bad_file", "import no_such_module")
     good = leaf(plugin_file)
     with caplog.at_level(logging.WARNING, "zoo"):
@@ -148,14 +148,14 @@ def test_a_failure_is_a_record_and_leaves_no_module(plugin_file, caplog):
         registry.get("zoo_bad_file/leafnet")
 
 
-def test_what_lies_beside_it_is_not_imported(plugin_file):
+def test_folder_of_file_is_not_on_sys_path(plugin_file):
     plugin_file("zoo_leaf_helper", "")
     registry = load_registry(plugins=[plugin_file("zoo_leaf_file", "import zoo_leaf_helper")])
     (record,) = named(registry, "zoo_leaf_file")
     assert "No module named 'zoo_leaf_helper'" in record.error
 
 
-def test_names_collide_as_those_of_installed_plugins_do(install, plugin_file, tmp_path):
+def test_plugin_file_name_conflicts(install, plugin_file, tmp_path):
     install("zoo_leaf_file", "", package="leaf-dist")
     file = leaf(plugin_file)
     first, second = named(load_registry(plugins=[file]), "zoo_leaf_file")
@@ -168,7 +168,7 @@ def test_names_collide_as_those_of_installed_plugins_do(install, plugin_file, tm
     assert second.error == f"the name 'zoo_oak_file' is already taken by file {one}"
 
 
-def test_switches(plugin_file, monkeypatch):
+def test_plugin_file_obeys_switches(plugin_file, monkeypatch):
     file = leaf(plugin_file)
     (record,) = named(load_registry(["zoo_leaf_file"], plugins=[file]), "zoo_leaf_file")
     assert record.status == "off"
@@ -181,22 +181,22 @@ def test_switches(plugin_file, monkeypatch):
         load_registry(plugins=[plugin_file("zoo_bad_file", "import no_such_module")])
 
 
-def test_a_family_in_a_file_is_enumerated(plugin_file, tmp_path, monkeypatch):
+def test_family_in_plugin_file_is_enumerated(plugin_file, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     file = plugin_file("zoo_fam_file", FAMILY.format(stem="zoo_fam_file", count=3))
     registry = load_registry(["timm"], plugins=[file])
     assert [b.id for b in registry.find(source="zoo_fam_file")] == [
         f"zoo_fam_file/fam{number}" for number in range(3)
     ]
-    (kept,) = (tmp_path / "cache" / "zoo" / "catalogues").iterdir()
+    (cached,) = (tmp_path / "cache" / "zoo" / "catalogues").iterdir()
     family = named(registry, "zoo_fam_file")[0].backbones[0]
-    assert catalogue_file(family) == kept
-    # Another content is another catalogue, of the same version of its library.
+    assert catalogue_file(family) == cached
+    # Another content has another catalogue, for the same library version.
     file.write_text(file.read_text() + "# more\n")
-    assert catalogue_file(family) != kept
+    assert catalogue_file(family) != cached
 
 
-def test_a_family_that_fails_in_a_file_is_a_record(plugin_file):
+def test_failing_family_in_plugin_file_is_recorded(plugin_file):
     source = FAMILY.format(stem="zoo_fam_file", count="no_such_number")
     registry = load_registry(["timm"], plugins=[plugin_file("zoo_fam_file", source)])
     assert registry.find(source="zoo_fam_file") == []

@@ -1,4 +1,4 @@
-"""Plugins, really installed: what each can do wrong ends in its own record."""
+"""Installed plugins: every failure is recorded with its plugin."""
 
 import json
 import logging
@@ -97,7 +97,7 @@ def record(name):
     return next(r for r in load_registry().host.records if r.name == name)
 
 
-def test_a_good_plugin_brings_its_backbone(install):
+def test_plugin_registers_backbone(install):
     install("leaf", GOOD.format(name="leafnet"))
     backbone = zoo.get("leafnet")
     assert (backbone.id, backbone.source, backbone.plugin) == ("leaf/leafnet", "leaf", "leaf")
@@ -105,28 +105,28 @@ def test_a_good_plugin_brings_its_backbone(install):
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_bad_plugin_is_a_record_and_others_go_on(install, kind, caplog):
-    source, said = BAD[kind]
+def test_failing_plugin_is_recorded_and_isolated(install, kind, caplog):
+    source, message = BAD[kind]
     install("bad", source)
     install("leaf", GOOD.format(name="leafnet"))
     with caplog.at_level(logging.WARNING, "zoo"):
         assert zoo.get("leafnet").id == "leaf/leafnet"
     assert record("bad").status == "failed"
-    assert said in record("bad").error
+    assert message in record("bad").error
     assert "\n" not in record("bad").error
     assert "Traceback" in record("bad").trace
     warnings = [r.getMessage() for r in caplog.records if "bad" in r.getMessage()]
     assert len(warnings) == 1
 
 
-def test_strict_raises(install, monkeypatch):
+def test_strict_raises_error_of_plugin(install, monkeypatch):
     install("bad", "import no_such_module")
     monkeypatch.setenv("ZOO_STRICT", "1")
     with pytest.raises(zoo.BrokenPlugin, match="no_such_module"):
         load_registry()
 
 
-def test_two_plugins_of_one_name_are_a_conflict_that_names_the_owner(install):
+def test_duplicate_plugin_name_is_a_conflict(install):
     install("leaf", GOOD.format(name="leafnet"), package="aaa-first")
     install("leaf", GOOD.format(name="othernet"), package="bbb-second")
     first, second = (r for r in load_registry().host.records if r.name == "leaf")
@@ -135,7 +135,7 @@ def test_two_plugins_of_one_name_are_a_conflict_that_names_the_owner(install):
     assert zoo.get("leafnet").id == "leaf/leafnet"
 
 
-def test_a_plugin_cannot_take_the_name_of_a_builtin(install):
+def test_builtin_plugin_name_is_reserved(install):
     install("torchvision", GOOD.format(name="leafnet"))
     assert [r.status for r in load_registry().host.records if r.name == "torchvision"] == [
         "ok",
@@ -143,7 +143,7 @@ def test_a_plugin_cannot_take_the_name_of_a_builtin(install):
     ]
 
 
-def test_switching_off(install, monkeypatch):
+def test_switches_exclude_plugins(install, monkeypatch):
     install("leaf", GOOD.format(name="leafnet"))
     install("bad", "raise RuntimeError")
     records = {r.name: r.status for r in load_registry(["bad", "timm"]).host.records}
@@ -165,7 +165,7 @@ def test_switching_off(install, monkeypatch):
     assert both["timm"] == both["efficientnet_lite"] == both["bad"] == "off"
 
 
-def test_switching_off_what_is_not_there_names_the_nearest(monkeypatch):
+def test_switch_with_unknown_plugin_suggests_nearest(monkeypatch):
     with pytest.raises(zoo.UsageError, match="did you mean timm"):
         load_registry(["tim"])
     monkeypatch.setenv("ZOO_PLUGINS", "-tim")
@@ -173,7 +173,7 @@ def test_switching_off_what_is_not_there_names_the_nearest(monkeypatch):
         load_registry()
 
 
-def test_a_broken_plugin_changes_no_other_command(install, zoo_process):
+def test_failing_plugin_does_not_affect_commands(install, zoo_process):
     install("bad", "import sys; sys.exit(3)")
     listed = zoo_process("list", "lite0", "--json")
     assert listed.returncode == 0
@@ -191,7 +191,7 @@ def test_a_broken_plugin_changes_no_other_command(install, zoo_process):
     assert "bad" not in switched.stderr
 
 
-def test_what_a_plugin_prints_is_no_part_of_the_answer(install, zoo_process):
+def test_output_of_plugins_goes_to_stderr(install, zoo_process):
     install(
         "chatty",
         """

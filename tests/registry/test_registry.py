@@ -1,4 +1,4 @@
-"""Look-up, precedence, filters, suggestions, aliases, catalogues."""
+"""Lookup, precedence, filters, suggestions, aliases, catalogues."""
 
 import ast
 import logging
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import zoo
-from zoo.registry.catalogue import catalogue_file, load_catalogue
-from zoo.registry.plain import recall_backbone, to_dict
+from zoo.records import to_dict
+from zoo.registry.catalogue import catalogue_file, load_catalogue, restore_backbone
 from zoo.registry.registry import load_registry
 from zoo.spec import Family
 
@@ -27,20 +27,20 @@ ONE = """
 """
 
 
-def test_bare_name_is_torchvisions_before_timms():
+def test_bare_name_prefers_torchvision_over_timm():
     assert zoo.get("resnet18").id == "torchvision/resnet18"
     assert zoo.get("timm/resnet18").heads[0].path == "fc"
     assert zoo.get("resnet18d").id == "timm/resnet18d"
 
 
-def test_a_third_party_never_takes_a_builtins_bare_name(install):
+def test_bare_name_prefers_builtin_over_third_party(install):
     install("aaa", ONE.format(names=["resnet18", "leafnet"]))
     assert zoo.get("resnet18").id == "torchvision/resnet18"
     assert zoo.get("aaa/resnet18").id == "aaa/resnet18"
     assert zoo.get("leafnet").id == "aaa/leafnet"
 
 
-def test_an_ambiguous_name_names_both(install):
+def test_ambiguous_name_error_lists_ids(install):
     install("aaa", ONE.format(names=["leafnet"]))
     install("bbb", ONE.format(names=["leafnet"]))
     with pytest.raises(zoo.UsageError, match="aaa/leafnet, bbb/leafnet"):
@@ -48,7 +48,7 @@ def test_an_ambiguous_name_names_both(install):
     assert zoo.get("bbb/leafnet").source == "bbb"
 
 
-def test_unknown_names_come_with_suggestions():
+def test_unknown_name_has_suggestions():
     with pytest.raises(zoo.UnknownBackbone) as caught:
         zoo.get("resnet-18")
     assert caught.value.suggestions[0] == "resnet18"
@@ -59,94 +59,94 @@ def test_unknown_names_come_with_suggestions():
         zoo.get("qqqqqqqqqq")
 
 
-def test_aliases():
+def test_alias_resolves_to_backbone():
     assert zoo.get("efficientnet-lite0").id == "efficientnet_lite/lite0"
     targets = load_registry().config.aliases
     assert {zoo.get(alias).id for alias in targets} == set(targets.values())
 
 
-def test_a_file_makes_a_registry_of_its_own(tmp_path):
+def test_registry_is_cached_by_file(tmp_path):
     path = tmp_path / "r.toml"
     path.write_text('schema = 1\n[backbones."house/leaf"]\nextends = "resnet18"\n')
-    laid = load_registry(["timm"], path)
-    assert laid is load_registry(["timm"], str(path))
-    assert laid.get("leaf").id == "house/leaf"
-    assert list(laid.derived) == ["house"]
-    assert "house" not in laid.sources
+    merged = load_registry(["timm"], path)
+    assert merged is load_registry(["timm"], str(path))
+    assert merged.get("leaf").id == "house/leaf"
+    assert list(merged.derived) == ["house"]
+    assert "house" not in merged.sources
     assert not load_registry(["timm"]).derived
-    assert [r.name for r, _ in laid.records()] == [r.name for r, _ in load_registry().records()]
+    assert [r.name for r, _ in merged.records()] == [r.name for r, _ in load_registry().records()]
 
 
-def test_a_plugins_bare_name_stands_before_a_derived_one(install, tmp_path):
+def test_bare_name_prefers_plugin_over_derived(install, tmp_path):
     install("aaa", ONE.format(names=["leafnet"]))
     path = tmp_path / "r.toml"
     path.write_text('schema = 1\n[backbones."house/leafnet"]\nextends = "leafnet"\n')
-    laid = load_registry(["timm"], path)
-    assert laid.get("leafnet").id == "aaa/leafnet"
-    assert laid.get("house/leafnet").plugin == "aaa"
+    merged = load_registry(["timm"], path)
+    assert merged.get("leafnet").id == "aaa/leafnet"
+    assert merged.get("house/leafnet").plugin == "aaa"
 
 
-def test_an_unknown_base_comes_with_suggestions(tmp_path, monkeypatch):
-    monkeypatch.delenv("ZOO_PLUGINS")  # else it may be of a plugin that is switched off
+def test_unknown_base_has_suggestions(tmp_path, monkeypatch):
+    monkeypatch.delenv("ZOO_PLUGINS")  # else a plugin that is switched off might have it
     path = tmp_path / "r.toml"
     path.write_text('schema = 1\n[backbones."house/leaf"]\nextends = "resnet-18"\n')
     with pytest.raises(zoo.RegistryError, match=r"r\.toml, line 3: .*did you mean resnet18"):
         load_registry(file=path).get("leaf")
 
 
-def test_filters():
+def test_list_backbones_filters():
     ids = [b.id for b in zoo.list_backbones("resnet18")]
     assert ids == ["torchvision/resnet18", "timm/resnet18"]
     assert all(b.id.startswith("timm/vit") for b in zoo.list_backbones("timm/vit*"))
-    assert len(zoo.list_backbones(source="torchvision")) == 80
+    assert len(zoo.list_backbones(source="torchvision")) == 86
     assert all(not b.weights for b in zoo.list_backbones(pretrained=False))
     assert zoo.list_backbones(task="text-classification") == []
     with pytest.raises(zoo.UsageError, match="did you mean timm"):
         zoo.list_backbones(source="tim")
 
 
-def test_all_built_in_backbones_are_there():
+def test_builtin_sources_have_all_backbones():
     registry = load_registry()
-    assert len(registry.sources["torchvision"]) == 80
+    assert len(registry.sources["torchvision"]) == 86
     assert len(registry.sources["timm"]) == 1371
     assert len({backbone.id for backbone in registry}) == len(registry)
 
 
-def test_encoders_without_a_head_are_listed_and_refused():
+def test_encoders_without_head_are_listed_and_refused():
     refused = [b for b in zoo.list_backbones() if b.refuse]
     assert len(refused) == 7
     with pytest.raises(zoo.UsageError, match="cannot be fine-tuned"):
         refused[0].build(classes=10)
 
 
-def test_a_catalogue_is_kept_and_read_back(monkeypatch, tmp_path, caplog):
+def test_catalogue_is_cached_and_damage_detected(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     family = Family("zoo-efficientnet-lite", "zoo_efficientnet_lite.plugin:zoo_register_backbones")
-    said: list[str] = []
-    first = load_catalogue(family, said.append)
+    notices: list[str] = []
+    first = load_catalogue(family, notices.append)
     assert set(first) == {"lite0", "lite1", "lite2"}
-    assert len(said) == 1
-    kept = catalogue_file(family)
-    assert kept.exists()
-    assert load_catalogue(family, said.append) == first
-    assert len(said) == 1
-    whole = kept.read_bytes()
+    assert len(notices) == 1
+    path = catalogue_file(family)
+    assert path.exists()
+    assert load_catalogue(family, notices.append) == first
+    assert len(notices) == 1
+    whole = path.read_bytes()
     for damaged in (b"{ damaged", b"[]", b'{"x": {"name": "x"}}', b"", whole[:-1], whole + b" "):
-        kept.write_bytes(damaged)
-        assert load_catalogue(family, said.append) == first
-        assert kept.read_bytes() == whole
+        path.write_bytes(damaged)
+        assert load_catalogue(family, notices.append) == first
+        assert path.read_bytes() == whole
 
 
-def test_a_cache_that_cannot_be_written_is_said_and_survived(monkeypatch, tmp_path):
+def test_catalogue_without_writable_cache_notifies(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     family = Family("zoo-efficientnet-lite", "zoo_efficientnet_lite.plugin:zoo_register_backbones")
-    said: list[str] = []
-    assert set(load_catalogue(family, said.append)) == {"lite0", "lite1", "lite2"}
-    assert "not kept" in said[-1]
+    notices: list[str] = []
+    assert set(load_catalogue(family, notices.append)) == {"lite0", "lite1", "lite2"}
+    assert "not cached" in notices[-1]
 
 
-def test_a_family_that_cannot_be_enumerated_is_a_record(install, caplog):
+def test_failing_family_is_recorded(install, caplog):
     install(
         "fam",
         """
@@ -168,7 +168,7 @@ def test_a_family_that_cannot_be_enumerated_is_a_record(install, caplog):
     assert zoo.get("resnet18").id == "torchvision/resnet18"
 
 
-def test_listing_imports_no_torch(zoo_process):
+def test_light_commands_import_no_torch(zoo_process):
     probe = (
         "import sys, zoo.cli as c\n"
         "try: c.main({arguments!r})\n"
@@ -190,9 +190,7 @@ def test_listing_imports_no_torch(zoo_process):
         assert done.returncode == 0, (arguments, done.stderr)
 
 
-def test_a_catalogue_is_not_made_with_what_lies_in_the_current_folder(
-    install, monkeypatch, tmp_path
-):
+def test_enumeration_ignores_current_folder(install, monkeypatch, tmp_path):
     install(
         "fam",
         """
@@ -210,13 +208,13 @@ def test_a_catalogue_is_not_made_with_what_lies_in_the_current_folder(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     family = Family("zoo-registry", "plugin_fam:enumerate_backbones")
-    said: list[str] = []
-    assert set(load_catalogue(family, said.append)) == {"leafnet"}
-    assert len(said) == 1
+    notices: list[str] = []
+    assert set(load_catalogue(family, notices.append)) == {"leafnet"}
+    assert len(notices) == 1
     assert not list(tmp_path.glob("*-was-run"))
 
 
-def test_a_description_that_cannot_be_read_fails_its_source_only(install, monkeypatch, caplog):
+def test_unreadable_catalogue_entry_fails_its_source_only(install, monkeypatch, caplog):
     install(
         "fam",
         """
@@ -248,7 +246,7 @@ def test_a_description_that_cannot_be_read_fails_its_source_only(install, monkey
         zoo.get("fam/oaknet")
 
 
-def test_an_unreadable_description_that_is_asked_for_is_the_plugins_fault(install, monkeypatch):
+def test_get_unreadable_catalogue_entry_raises_broken_plugin(install, monkeypatch):
     install("fam", ONE.format(names=["leafnet"]))
     monkeypatch.setattr("zoo.registry.registry.Source._entries", {"oaknet": {"heads": 5}})
     with pytest.raises(zoo.BrokenPlugin, match="'oaknet'"):
@@ -257,7 +255,7 @@ def test_an_unreadable_description_that_is_asked_for_is_the_plugins_fault(instal
     assert failed.status == "failed"
 
 
-def test_public_names_are_all_there_and_each_is_listed_once_for_typing():
+def test_public_names_match_type_checking_imports():
     tree = ast.parse(Path(zoo.__file__).read_text(encoding="utf-8"))
     typed = {
         alias.name: statement.module
@@ -273,8 +271,8 @@ def test_public_names_are_all_there_and_each_is_listed_once_for_typing():
     assert {"Busy", "plan"} <= set(zoo.__all__) <= set(dir(zoo))
 
 
-def _checked_again(backbone):
-    """Make a description anew, so that each of its fields is checked and settled."""
+def _validated_again(backbone):
+    """Return a copy of which each field was validated."""
     weights = tuple(
         replace(item, preprocess=item.preprocess and replace(item.preprocess))
         for item in backbone.weights
@@ -283,16 +281,16 @@ def _checked_again(backbone):
     return replace(backbone, heads=heads, weights=weights, preprocess=replace(backbone.preprocess))
 
 
-def test_what_a_catalogue_recalls_is_what_was_described():
+def test_restore_backbone_equals_validated_description():
     source = load_registry().sources["timm"]
     entries = source._entries
     assert len(entries) > 1000
     for name, plain in entries.items():
-        recalled = recall_backbone(plain)
-        checked = _checked_again(recalled)
-        assert recalled == checked, name
-        assert to_dict(recalled) == plain
-        kinds = [type(getattr(recalled, item.name)) for item in fields(recalled)]
-        assert kinds == [type(getattr(checked, item.name)) for item in fields(checked)]
+        restored = restore_backbone(plain)
+        validated = _validated_again(restored)
+        assert restored == validated, name
+        assert to_dict(restored) == plain
+        kinds = [type(getattr(restored, item.name)) for item in fields(restored)]
+        assert kinds == [type(getattr(validated, item.name)) for item in fields(validated)]
     with pytest.raises(TypeError, match="cannot be changed"):
-        recalled.kwargs["name"] = "other"
+        restored.kwargs["name"] = "other"

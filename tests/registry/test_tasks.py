@@ -1,4 +1,4 @@
-"""Tasks that plugins register, and backbones of tasks that nobody registers."""
+"""Tasks registered by plugins, and backbones of unregistered tasks."""
 
 import json
 import logging
@@ -10,6 +10,8 @@ import pytest
 import zoo
 from zoo.registry.registry import load_registry
 from zoo.testing.fixtures import reset_caches
+
+BUILT_IN = ("image-classification", "semantic-segmentation")
 
 TASKS = """
     import zoo
@@ -36,17 +38,17 @@ def record(name: str):
     return next(r for r in load_registry().host.records if r.name == name)
 
 
-def test_the_built_in_task():
+def test_builtin_task_is_registered():
     task = load_registry().task("image-classification")
     assert (task.source, task.plugin) == ("tasks", "tasks")
     assert task.origin == f"plugin tasks (zoo-registry {zoo.__version__})"
-    assert list(load_registry().tasks) == ["image-classification"]
+    assert list(load_registry().tasks) == [*BUILT_IN]
 
 
-def test_a_plugin_brings_a_task(install):
+def test_plugin_registers_tasks(install):
     install("leaf", plugin("leaf-counting", "leaf-area"))
     registry = load_registry()
-    assert list(registry.tasks) == ["image-classification", "leaf-counting", "leaf-area"]
+    assert list(registry.tasks) == [*BUILT_IN, "leaf-counting", "leaf-area"]
     task = registry.task("leaf-counting")
     assert (task.source, task.origin) == ("leaf", "plugin leaf (plugin-leaf 1.0)")
     assert task.target == "leafnet.counting:Leaves"
@@ -55,7 +57,7 @@ def test_a_plugin_brings_a_task(install):
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         (plugin("twin", "twin"), "'twin' twice"),
         (plugin("Leaf Counting"), "'Leaf Counting' is not a task name"),
@@ -68,17 +70,17 @@ def test_a_plugin_brings_a_task(install):
         ("import zoo\n@zoo.hookimpl\ndef zoo_register_task(): pass\n", "zoo_register_tasks?"),
     ],
 )
-def test_one_that_is_wrong_breaks_its_plugin_whole(install, caplog, source, said):
+def test_invalid_task_fails_its_whole_plugin(install, caplog, source, message):
     install("bad", source)
     install("leaf", plugin("leaf-counting"))
     with caplog.at_level(logging.WARNING, "zoo"):
-        assert list(load_registry().tasks) == ["image-classification", "leaf-counting"]
+        assert list(load_registry().tasks) == [*BUILT_IN, "leaf-counting"]
     assert record("bad").status == "failed"
-    assert (said in record("bad").error, record("bad").backbones) == (True, ())
+    assert (message in record("bad").error, record("bad").backbones) == (True, ())
     assert len(caplog.messages) == 1
 
 
-def test_of_two_plugins_the_first_in_loading_order_has_the_name(install):
+def test_task_name_belongs_to_first_plugin(install):
     install("aaa", plugin("leaf-counting"))
     install("bbb", plugin("leaf-counting", "leaf-area"))
     assert load_registry().task("leaf-counting").source == "aaa"
@@ -92,13 +94,13 @@ def test_of_two_plugins_the_first_in_loading_order_has_the_name(install):
     assert load_registry(["aaa"]).task("leaf-counting").source == "bbb"
 
 
-def test_a_built_in_task_keeps_its_name(install):
+def test_builtin_task_name_is_reserved(install):
     install("aaa", plugin("image-classification"))
     assert load_registry().task("image-classification").source == "tasks"
     assert "that of plugin tasks" in record("aaa").error
 
 
-def test_a_plugin_that_fails_holds_no_name(install):
+def test_failed_plugin_reserves_no_task_name(install):
     junk = "\n    @zoo.hookimpl\n    def zoo_register_backbones(): return 42\n"
     tasks, _, _ = plugin("leaf-counting").rpartition("    @zoo.hookimpl")
     install("aaa", tasks + junk)
@@ -107,7 +109,7 @@ def test_a_plugin_that_fails_holds_no_name(install):
     assert load_registry().task("leaf-counting").source == "bbb"
 
 
-def test_a_wrapper_around_tasks(install):
+def test_wrapper_can_add_tasks(install):
     install("leaf", plugin("leaf-counting"))
     install(
         "wrap",
@@ -121,26 +123,26 @@ def test_a_wrapper_around_tasks(install):
         """,
     )
     assert [(t.name, t.source) for t in load_registry().tasks.values()] == [
-        ("image-classification", "tasks"),
+        *((name, "tasks") for name in BUILT_IN),
         ("leaf-counting", "leaf"),
         ("leaf-area", "wrap"),
     ]
 
 
-def test_an_unknown_task_is_one_line(install):
+def test_unknown_task_error_is_one_line(install):
     install("leaf", plugin("leaf-counting"))
     install("bad", "raise RuntimeError")
     with pytest.raises(zoo.UsageError) as caught:
         load_registry(["timm"]).task("depth")
-    said = str(caught.value)
-    assert said.startswith("no plugin registers the task 'depth' ")
-    assert "switched off: timm, regression, tensorboard; failed: bad" in said
-    assert "image-classification by plugin tasks (zoo-registry" in said
-    assert "leaf-counting by plugin leaf (plugin-leaf 1.0)" in said
-    assert "\n" not in said
+    message = str(caught.value)
+    assert message.startswith("no plugin registers the task 'depth' ")
+    assert "switched off: timm, regression, tensorboard; failed: bad" in message
+    assert "image-classification by plugin tasks (zoo-registry" in message
+    assert "leaf-counting by plugin leaf (plugin-leaf 1.0)" in message
+    assert "\n" not in message
 
 
-def test_a_backbone_of_an_unknown_task_is_listed_and_not_trained(install, zoo_process, tmp_path):
+def test_backbone_of_unknown_task_is_listed_not_trained(install, zoo_process, tmp_path):
     install("leaf", plugin(task="leaf-counting"))
     listed = json.loads(zoo_process("list", "--task", "leaf-counting", "--json").stdout)
     assert [(b["id"], b["task"]) for b in listed] == [("leaf/leafnet", "leaf-counting")]
@@ -154,7 +156,7 @@ def test_a_backbone_of_an_unknown_task_is_listed_and_not_trained(install, zoo_pr
     assert {path.name for path in tmp_path.iterdir()} == before
 
 
-def test_without_the_built_in_tasks_the_line_says_where_they_are(cli, tmp_path):
+def test_error_without_builtin_tasks_names_switched_off_plugin(cli, tmp_path):
     code, _, err = cli("finetune", "lite0", "--weights", "none", "--no-plugin", "tasks")
     assert (code, err.count("\n")) == (2, 1)
     assert "the task 'image-classification' (plugins switched off: tasks" in err
@@ -162,23 +164,23 @@ def test_without_the_built_in_tasks_the_line_says_where_they_are(cli, tmp_path):
     assert cli("list", "lite0", "--no-plugin", "tasks")[0] == 0
 
 
-def test_plugins_lists_them(cli, install):
+def test_plugins_command_lists_tasks(cli, install):
     install("leaf", plugin("leaf-counting", "leaf-area"))
     described = {p["name"]: p for p in json.loads(cli("plugins", "--json")[1])}
     assert described["leaf"]["tasks"] == ["leaf-counting", "leaf-area"]
-    assert described["tasks"]["tasks"] == ["image-classification"]
+    assert described["tasks"]["tasks"] == [*BUILT_IN]
     assert (described["tasks"]["backbones"], described["timm"]["tasks"]) == (0, [])
     reset_caches()
     (row,) = (line for line in cli("plugins")[1].splitlines() if line.startswith("leaf "))
     assert "leaf-counting, leaf-area" in row
     shown = cli("plugins", "show", "tasks")[1].splitlines()
-    assert "tasks       image-classification" in shown
+    assert "tasks       image-classification, semantic-segmentation" in shown
     assert "hooks       zoo_register_tasks" in shown
     assert "backbones   0" in shown
     assert not [line for line in cli("plugins", "show", "timm")[1].splitlines() if "tasks" in line]
 
 
-def test_looking_a_task_up_imports_no_torch():
+def test_task_lookup_imports_no_torch():
     probe = (
         "import sys; from zoo.registry.registry import load_registry\n"
         "load_registry().task('image-classification')\n"

@@ -1,9 +1,9 @@
-"""The lines on which keys stand: quoted, dotted, nested, in arrays of tables and inside strings."""
+"""Line numbers of keys: quoted, dotted, nested, in arrays of tables and inside strings."""
 
 import pytest
 
 import zoo
-from zoo.registry.tomlfile import TomlFile, spell
+from zoo.registry.tomlfile import TomlFile, dotted_key
 
 TEXT = '''schema = 1 # [no table
 "a b".c = 3
@@ -38,7 +38,7 @@ size = 5
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
-def test_every_key_has_its_line(tmp_path, ending):
+def test_line_of_every_key(tmp_path, ending):
     path = tmp_path / "a.toml"
     path.write_text(TEXT, newline=ending)
     file = TomlFile(path)
@@ -61,7 +61,7 @@ def test_every_key_has_its_line(tmp_path, ending):
         assert file.line(*keys) == row, keys
 
 
-def test_a_key_that_is_not_there_has_the_line_of_its_table(tmp_path):
+def test_line_of_missing_key_is_that_of_table(tmp_path):
     (tmp_path / "a.toml").write_text(TEXT)
     file = TomlFile(tmp_path / "a.toml")
     assert file.line("backbones", "house/leaf", "weights", 1, "url") == 13
@@ -69,14 +69,14 @@ def test_a_key_that_is_not_there_has_the_line_of_its_table(tmp_path):
     assert file.line("nothing") == 1
 
 
-def test_names_are_spelt_as_toml_has_them():
-    assert spell(("backbones", "house/leaf", "weights", 0, "tag")) == (
+def test_dotted_key_quotes_like_toml():
+    assert dotted_key(("backbones", "house/leaf", "weights", 0, "tag")) == (
         'backbones."house/leaf".weights[0].tag'
     )
 
 
 @pytest.mark.parametrize("content", [b"schema = \n", b"\xff\xfe", b"a = " + b"[" * 100_000, None])
-def test_what_cannot_be_read_is_named(tmp_path, content):
+def test_unreadable_file_error_names_path(tmp_path, content):
     path = tmp_path / "a.toml"
     if content is None:
         path.mkdir()

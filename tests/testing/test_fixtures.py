@@ -154,7 +154,7 @@ def test_outside_of_it_all_is_as_it_was(request):
 
 
 def test_resetting_loads_everything_anew(plugin_file, caplog):
-    from zoo.models.license_notice import tell_terms
+    from zoo.models.license_notice import warn_license_once
     from zoo.registry.config import load_config
 
     file = plugin_file("zoo_reset_file", "import zoo\n")
@@ -163,7 +163,7 @@ def test_resetting_loads_everything_anew(plugin_file, caplog):
     for times in (1, 2):
         caplog.clear()
         for _ in range(2):
-            tell_terms("CC-BY-NC-4.0", "the weights of leafnet are")
+            warn_license_once("CC-BY-NC-4.0", "the weights of leafnet are")
         assert len(caplog.messages) == 1, times
         reset_caches()
     assert load_registry(plugins=[file]) is not before

@@ -1,8 +1,8 @@
-"""What the libraries do not say of their networks, measured: parameters, and widths of heads.
+"""Measure what the libraries do not publish: parameter counts, and input widths of heads.
 
 `python -m zoo.builtin.measure timm > zoo/builtin/measured_timm.json`, and the same for torchvision,
-renew what the adapters state of the versions that are installed. Every network is built once, and
-nothing is downloaded.
+update the adapters' data to the installed versions. Every network is built once, without any
+download.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from zoo.spec import Backbone
 
 
 def measure(backbone: Backbone) -> dict[str, Any]:
-    """Return how many parameters a network has, and how wide what its heads read is.
+    """Return a network's number of parameters, and the input width of each head.
 
     Raises:
-        BrokenBackbone: it does not build, or a head is not where it is said to be.
+        BrokenBackbone: it does not build, or the path of a head does not exist.
     """
     model = build_on_meta(backbone, backbone.kwargs)
     widths = [
@@ -34,7 +34,7 @@ def measure(backbone: Backbone) -> dict[str, Any]:
 
 
 def main(source: str) -> None:
-    """Print what was measured of every backbone of a source, one line for each."""
+    """Print the measurements of every backbone of a source, one line each."""
     rows = []
     for backbone in load_registry().find(source=source):
         rows.append(f"  {json.dumps(backbone.name)}: {json.dumps(measure(backbone))}")

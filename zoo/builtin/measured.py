@@ -1,4 +1,4 @@
-"""What `zoo.builtin.measure` measured of networks, for adapters to state."""
+"""Parameter counts and head widths, as measured by `zoo.builtin.measure`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from zoo.spec import Head
 
 
 def read_measured(source: str) -> Mapping[str, Mapping[str, Any]]:
-    """Return `params` and `in_features`, a width for each head, by name of the backbone."""
+    """Return `params` and `in_features`, a width per head, by name of the backbone."""
     path = Path(__file__).with_name(f"measured_{source}.json")
     measured: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     return measured
 
 
 def with_widths(heads: Sequence[Head], measured: Mapping[str, Any]) -> tuple[Head, ...]:
-    """Return heads with the widths that were measured.
+    """Return heads with their measured input widths.
 
-    They stay as they are where none were, or where another version of the library, which has
-    other heads, was measured.
+    Unmeasured heads are returned unchanged, and so are those of a library version whose number of
+    heads differs.
     """
     widths = measured.get("in_features", ())
     if len(widths) != len(heads):

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from zoo.hookspecs import hookimpl
 from zoo.spec import IMAGE_CLASSIFICATION, Task
 
+SEMANTIC_SEGMENTATION = "semantic-segmentation"
+
 
 @hookimpl
 def zoo_register_tasks() -> Iterator[Task]:
@@ -13,4 +15,9 @@ def zoo_register_tasks() -> Iterator[Task]:
         IMAGE_CLASSIFICATION,
         "one class for each image",
         target="zoo.tasks.classification.task:ImageClassification",
+    )
+    yield Task(
+        SEMANTIC_SEGMENTATION,
+        "one class for each pixel",
+        target="zoo.tasks.segmentation.task:SemanticSegmentation",
     )

@@ -1,4 +1,4 @@
-"""timm's networks, their published weights in the networks' own terms, and their class names."""
+"""Build timm's networks, convert their published weights, and name their classes."""
 
 from __future__ import annotations
 
@@ -21,50 +21,50 @@ if TYPE_CHECKING:
 def build(
     weights: str | None = None, *, name: str, tag: str | None = None, **kwargs: Any
 ) -> nn.Module:
-    """Build a network as timm publishes it, with timm's own random weights.
+    """Build a network as timm does, with timm's random initialization.
 
     Args:
-        weights: not used; zoo loads them.
+        weights: unused; zoo loads them.
         name: timm's name of the architecture.
-        tag: the published weights that it is built for: the number of classes, the image size of
-            a network of fixed size and its pooling follow from them. None for timm's default.
-        kwargs: more arguments for `timm.create_model`.
+        tag: of the published weights to build for, which determine the number of classes, a fixed
+            image size and the pooling; None for timm's default.
+        kwargs: passed to `timm.create_model`.
     """
     return timm.create_model(_full_name(name, tag), pretrained=False, **kwargs)
 
 
 def convert(path: Path, backbone: Backbone, weights: Weights) -> dict[str, Tensor]:
-    """Read a published file into the network's own state dict, as timm does when it loads it.
+    """Convert a published file to the network's state dict, as timm does when it loads it.
 
-    timm renames, reshapes and drops on the way, differently for every family, so it is left to
-    do it; only the file is opened here, which keeps pickled code out of it in every version.
+    timm renames, reshapes and drops tensors differently for each family, so the conversion is
+    timm's; only the file is opened here, so that no version of timm unpickles code.
 
     Args:
         path: the published file: safetensors, a PyTorch checkpoint, or JAX's `.npz`.
-        backbone: whose weights they are.
-        weights: which of them.
+        backbone: of the weights.
+        weights: to convert.
 
     Returns:
         The state dict; tensors share memory only where the network ties them.
 
     Raises:
-        WeightsError: it is not a file of these weights.
+        WeightsError: it does not contain these weights.
     """
     kwargs = {**backbone.kwargs, **weights.kwargs}
     full_name = _full_name(kwargs.pop("name"), kwargs.pop("tag", None))
     try:
-        # What is given in an overlay comes before hub and address, so nothing is downloaded.
+        # A file or state dict in the overlay takes precedence over hub and url: no download.
         overlay = _overlay(path)
         model = timm.create_model(
             full_name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs
         )
     except (OSError, MemoryError, WeightsError):
         raise
-    except Exception as error:  # fed with something else, an unpickler stumbles over anything
+    except Exception as error:  # reading an arbitrary file can raise anything
         reason = str(error).strip().partition("\n")[0]
         raise WeightsError(
-            f"{path.name} does not hold the weights {full_name}: {reason}",
-            "remove the file so that it is downloaded again",
+            f"{path.name} does not contain the weights {full_name}: {reason}",
+            "delete the file so that it is downloaded again",
         ) from error
     return dict(model.state_dict())
 
@@ -76,11 +76,11 @@ def _full_name(name: str, tag: str | None) -> str:
 def _overlay(path: Path) -> dict[str, Any]:
     if path.suffix in (".npz", ".npy"):
         return {"file": str(path), "custom_load": True}
-    whole = path.suffix == ".safetensors"
-    state = read_tensors(path).tensors if whole else read_checkpoint(path)
-    # timm takes an empty one for none at all, and would go on to the hub.
+    safetensors = path.suffix == ".safetensors"
+    state = read_tensors(path).tensors if safetensors else read_checkpoint(path)
+    # timm treats an empty state dict as missing, and would download from the hub.
     if not state:
-        raise ValueError("it holds no tensors by name")
+        raise ValueError("it contains no named tensors")
     return {"state_dict": state}
 
 
@@ -115,13 +115,17 @@ def imagenet_22k_ms() -> tuple[str, ...]:
 
 
 def _class_names(subset: str) -> tuple[str, ...]:
-    """Name each class by its first word, where that is taken by all of them, or by its synset."""
+    """Return each class's first lemma, where not unique all lemmas, else lemma and synset."""
     info = ImageNetInfo(subset)
     synsets = info.label_names()
-    full = info.label_descriptions()
-    short = [description.partition(",")[0].strip() for description in full]
-    shorts, fulls = Counter(short), Counter(full)
+    descriptions = info.label_descriptions()
+    lemmas = [description.partition(",")[0].strip() for description in descriptions]
+    lemma_counts, description_counts = Counter(lemmas), Counter(descriptions)
     return tuple(
-        first if shorts[first] == 1 else whole if fulls[whole] == 1 else f"{first} ({synset})"
-        for first, whole, synset in zip(short, full, synsets, strict=True)
+        lemma
+        if lemma_counts[lemma] == 1
+        else description
+        if description_counts[description] == 1
+        else f"{lemma} ({synset})"
+        for lemma, description, synset in zip(lemmas, descriptions, synsets, strict=True)
     )

@@ -1,6 +1,6 @@
-"""What timm publishes, as descriptions: read from its registry, without building a network.
+"""Descriptions of timm's backbones, from timm's registry, without building a network.
 
-Parameters and the widths of heads, which timm does not say, are as they were measured.
+Parameter counts and head widths, which timm does not publish, are measured ones.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from timm.models import (
 from zoo.builtin.measured import read_measured, with_widths
 from zoo.spec import Backbone, Head, Preprocess, Weights
 
-HOME = "zoo.builtin.timm_build"
+BUILD_MODULE = "zoo.builtin.timm_build"
 
-# timm's entry lists one head for these two and builds them with a second, for distillation.
+# timm's config lists one head for these two, but builds a second one for distillation.
 HEAD_PATHS: Mapping[str, tuple[str, ...]] = {
     "levit_384_s8": ("head.linear", "head_dist.linear"),
     "levit_conv_384_s8": ("head.linear", "head_dist.linear"),
 }
 
-# Encoders whose entry inherits a classifier path from the classifier that they are the body of.
-# timm's other encoders say it themselves: their entry has no classifier.
+# Encoders whose config inherits a classifier path from their classification variant. The configs
+# of timm's other encoders have no classifier.
 ENCODERS = frozenset({"gemma4_vit_167m_enc", "gemma4_vit_570m_enc", "mobilenetv5_300m_enc"})
 
 NO_HEAD = "an encoder without a classification head, on which timm ignores num_classes in silence"
 
-# timm builds it with another batch norm epsilon when it loads weights itself. The state dict does
-# not carry that, and without it the published weights give other logits.
+# timm sets another batch norm epsilon when it loads weights itself. The state dict does not contain
+# it, and without it the published weights yield other logits.
 WEIGHTS_KWARGS: Mapping[str, Mapping[str, Any]] = {"fbnetc_100": {"bn_eps": 1e-3}}
 
-# By the name that timm infers from the number of classes: the words of a tag that confirm it, and
-# the function that gives the class names. Not confirmed are resmlp's `fb_dino` weights: trained
+# By the subset that timm infers from the number of classes: the parts of a tag that confirm it, and
+# the function that returns the class names. Unconfirmed are resmlp's `fb_dino` weights: trained
 # without labels, listed with 1,000 classes.
 CLASS_NAMES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "imagenet-1k": (("in1k",), "imagenet_1k"),
@@ -53,21 +53,21 @@ CLASS_NAMES: Mapping[str, tuple[tuple[str, ...], str]] = {
 
 
 def enumerate_backbones() -> Iterator[Backbone]:
-    """Yield every architecture that timm lists, with all the weights it publishes."""
+    """Yield every architecture that timm lists, with all of its published weights."""
     measured = read_measured("timm")
     for name in list_models():
-        known = measured.get(name, {})
+        measurements = measured.get(name, {})
         default = get_pretrained_cfg(name) or PretrainedCfg()
         preprocess = _preprocess(default)
-        heads = with_widths(_heads(name, default), known)
+        heads = with_widths(_heads(name, default), measurements)
         yield Backbone(
             name=name,
-            builder=f"{HOME}:build",
+            builder=f"{BUILD_MODULE}:build",
             heads=heads,
             preprocess=preprocess,
             weights=_weights(name, preprocess),
             kwargs={"name": name},
-            params=known.get("params"),
+            params=measurements.get("params"),
             min_size=min(default.min_input_size[1:]) if default.min_input_size else None,
             fixed_size=default.fixed_input_size,
             image_size="img_size" if default.fixed_input_size else None,
@@ -84,18 +84,18 @@ def _heads(name: str, cfg: PretrainedCfg) -> tuple[Head, ...]:
 
 
 def _role(path: str) -> str:
-    """Tell a distillation head from those that the network adds up.
+    """Return `distill` for a distillation head, else `main`.
 
-    VOLO's `aux_head` is a main one: timm adds half of its largest token logits to the head's, in
-    training and in evaluation, and gives one tensor, so it has no loss of its own.
+    VOLO's `aux_head` is a main head: timm adds half of its largest token logits to the other
+    head's, in training and in evaluation, and returns one tensor, so it has no loss of its own.
     """
     return "distill" if any(step.endswith("_dist") for step in path.split(".")) else "main"
 
 
 def _preprocess(cfg: PretrainedCfg) -> Preprocess:
-    """Take the evaluation that weights were published with, at the size they were trained at.
+    """Return the published evaluation transform, at the training size.
 
-    Not at `test_input_size`: it costs up to twice as much for tenths of a percent, and a network
+    Not at `test_input_size`: it takes up to twice the time for tenths of a percent, and a network
     of fixed size is built for `input_size`.
     """
     height, width = cfg.input_size[1:]
@@ -110,7 +110,7 @@ def _preprocess(cfg: PretrainedCfg) -> Preprocess:
 
 
 def _weights(name: str, default: Preprocess) -> tuple[Weights, ...]:
-    """Describe what can be had, in timm's order: its default comes first."""
+    """Return the available weights in timm's order, its default first."""
     return tuple(
         _describe(name, split_model_name_tag(full_name)[1], cfg, default)
         for full_name, cfg in get_arch_pretrained_cfgs(name).items()
@@ -120,7 +120,7 @@ def _weights(name: str, default: Preprocess) -> tuple[Weights, ...]:
 
 def _describe(name: str, tag: str, cfg: PretrainedCfg, default: Preprocess) -> Weights:
     own = _preprocess(cfg)
-    hub, url = _place(cfg)
+    hub, url = _location(cfg)
     return Weights(
         tag=tag,
         hub=hub,
@@ -130,13 +130,13 @@ def _describe(name: str, tag: str, cfg: PretrainedCfg, default: Preprocess) -> W
         num_classes=cfg.num_classes,
         classes=_class_names(tag, cfg),
         kwargs={"tag": tag, **WEIGHTS_KWARGS.get(name, {})},
-        convert=f"{HOME}:convert",
+        convert=f"{BUILD_MODULE}:convert",
         features_only=cfg.num_classes == 0,
     )
 
 
-def _place(cfg: PretrainedCfg) -> tuple[str | None, str | None]:
-    """Return the repository on the hub or, where there is none, the address."""
+def _location(cfg: PretrainedCfg) -> tuple[str | None, str | None]:
+    """Return the repository on the hub or, without one, the URL."""
     if cfg.hf_hub_id:
         return ":".join(filter(None, (cfg.hf_hub_id, cfg.hf_hub_filename))), None
     return None, cfg.url if isinstance(cfg.url, str | None) else cfg.url[0]
@@ -144,5 +144,5 @@ def _place(cfg: PretrainedCfg) -> tuple[str | None, str | None]:
 
 def _class_names(tag: str, cfg: PretrainedCfg) -> str | None:
     subset = infer_imagenet_subset({"num_classes": cfg.num_classes})
-    words, function = CLASS_NAMES.get(subset or "", ((), ""))
-    return f"{HOME}:{function}" if any(word in tag for word in words) else None
+    markers, function = CLASS_NAMES.get(subset or "", ((), ""))
+    return f"{BUILD_MODULE}:{function}" if any(marker in tag for marker in markers) else None

@@ -1,4 +1,4 @@
-"""torchvision's 80 classification networks and the weights published for them.
+"""torchvision's 80 classification and 6 segmentation networks and their published weights.
 
 What torchvision says about its weights lies in `torchvision.json`, as
 `python -m zoo.builtin.torchvision_build` reads it from the library, so that neither torch nor
@@ -13,20 +13,29 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from zoo.builtin.measured import read_measured, with_widths
+from zoo.builtin.tasks import SEMANTIC_SEGMENTATION
 from zoo.hookspecs import hookimpl
-from zoo.spec import Backbone, Head, Preprocess, Weights
+from zoo.spec import IMAGE_CLASSIFICATION, Backbone, Head, Preprocess, Weights
 
 HOME = "zoo.builtin.torchvision_build"
 DATA = Path(__file__).with_suffix(".json")
 
 Stated = TypeVar("Stated")
 
+# 0.5 is the weight that trained these weights: references/segmentation/train.py of torchvision.
+DENSE = (
+    Head("classifier[4]", output="out"),
+    Head("aux_classifier[4]", role="aux", loss_weight=0.5, output="aux"),
+)
+
 # By the beginning of the name; no beginning is another's.
 HEADS: Mapping[str, tuple[Head, ...]] = {
     "alexnet": (Head("classifier[6]"),),
     "convnext_": (Head("classifier[2]"),),
+    "deeplabv3_": DENSE,
     "densenet": (Head("classifier"),),
     "efficientnet_": (Head("classifier[1]"),),
+    "fcn_": DENSE,
     # "the losses of the auxiliary classifiers were weighted by 0.3": Szegedy et al., Going Deeper
     # with Convolutions, section 5, arXiv 1409.4842.
     "googlenet": (
@@ -40,6 +49,8 @@ HEADS: Mapping[str, tuple[Head, ...]] = {
         Head("fc", output="logits"),
         Head("AuxLogits.fc", role="aux", loss_weight=0.4, output="aux_logits"),
     ),
+    # Their sum is the output.
+    "lraspp_": (Head("classifier.low_classifier"), Head("classifier.high_classifier")),
     "maxvit_": (Head("classifier[5]"),),
     "mnasnet": (Head("classifier[1]"),),
     "mobilenet_v2": (Head("classifier[1]"),),
@@ -60,7 +71,15 @@ HEADS: Mapping[str, tuple[Head, ...]] = {
 # left open warns of a change to come; False is what it will be, and what torchvision gives with
 # weights.
 AUXILIARY: Mapping[str, Any] = {"aux_logits": True, "init_weights": False}
-KWARGS: Mapping[str, Mapping[str, Any]] = {"googlenet": AUXILIARY, "inception_v3": AUXILIARY}
+# Without it torchvision downloads the weights of the classifier inside.
+BARE: Mapping[str, Any] = {"weights_backbone": None}
+KWARGS: Mapping[str, Mapping[str, Any]] = {
+    "googlenet": AUXILIARY,
+    "inception_v3": AUXILIARY,
+    "fcn_": {**BARE, "aux_loss": True},
+    "deeplabv3_": {**BARE, "aux_loss": True},
+    "lraspp_": BARE,
+}
 
 EXCEPTIONS: Mapping[str, Mapping[str, str]] = {
     "mnasnet": {
@@ -68,13 +87,14 @@ EXCEPTIONS: Mapping[str, Mapping[str, str]] = {
     }
 }
 
+DENSE_OUTPUT = ("deeplabv3_", "fcn_", "lraspp_")
 FIXED_SIZE = ("maxvit_", "vit_")
 IMAGE_SIZE = "image_size"
 
 
 @hookimpl
 def zoo_register_backbones() -> Iterator[Backbone]:
-    """Register torchvision's classification networks."""
+    """Register torchvision's classification and segmentation networks."""
     published = json.loads(DATA.read_text(encoding="utf-8"))
     measured = read_measured("torchvision")
     for name, rows in published["backbones"].items():
@@ -84,7 +104,7 @@ def zoo_register_backbones() -> Iterator[Backbone]:
 def _backbone(name: str, rows: list[dict[str, Any]], measured: Mapping[str, Any]) -> Backbone:
     weights = tuple(_weights(row) for row in rows)
     preprocess = Preprocess(**rows[0]["preprocess"])
-    kwargs = {"name": name, **KWARGS.get(name, {})}
+    kwargs = {"name": name, **_of(KWARGS, name, {})}
     image_size = IMAGE_SIZE if name.startswith("vit_") else None
     if image_size:
         # Without weights too it must take the size that it is described with: vit_h_14's default
@@ -99,6 +119,7 @@ def _backbone(name: str, rows: list[dict[str, Any]], measured: Mapping[str, Any]
         preprocess=preprocess,
         weights=weights,
         kwargs=kwargs,
+        task=SEMANTIC_SEGMENTATION if name.startswith(DENSE_OUTPUT) else IMAGE_CLASSIFICATION,
         params=measured.get("params"),
         min_size=min_size,
         fixed_size=name.startswith(FIXED_SIZE),
@@ -119,8 +140,8 @@ def _weights(row: Mapping[str, Any]) -> Weights:
         url=row["url"],
         license=row["license"],
         preprocess=Preprocess(**row["preprocess"]),
-        num_classes=0 if features_only else 1000,
-        classes=None if features_only else f"{HOME}:imagenet_classes",
+        num_classes=0 if features_only else row.get("num_classes", 1000),
+        classes=None if features_only else f"{HOME}:{row.get('classes', 'imagenet_classes')}",
         metrics=row["metrics"],
         kwargs=row.get("kwargs", {}),
         convert=f"{HOME}:convert",

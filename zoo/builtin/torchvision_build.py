@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torchvision
 from torchvision import models
+from torchvision.models import segmentation
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from zoo.errors import WeightsError
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from zoo.spec import Backbone, Weights
+
+METRICS = {"pixel_acc": "pixel_accuracy"}
 
 # A module's name cannot hold a dot any more: `denselayer1.norm.1.weight` became `norm1.weight`.
 DENSENET_OLD = re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.([12]\.)")
@@ -46,6 +49,11 @@ def build(weights: str | None = None, *, name: str, **kwargs: Any) -> nn.Module:
 def imagenet_classes() -> tuple[str, ...]:
     """Return the 1,000 class names as torchvision publishes them, in order."""
     return tuple(models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
+
+
+def voc_classes() -> tuple[str, ...]:
+    """Return the 21 classes of PASCAL VOC as torchvision publishes them, the background first."""
+    return tuple(segmentation.FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.meta["categories"])
 
 
 def convert(path: Path, backbone: Backbone, weights: Weights) -> dict[str, Tensor]:
@@ -103,7 +111,8 @@ def _fit_positions(network: nn.Module, published: dict[str, Tensor]) -> None:
 def describe() -> dict[str, list[dict[str, Any]]]:
     """Return what the installed torchvision publishes: by network, its weights, default first."""
     described = {}
-    for name in models.list_models(module=models):
+    modules = (models, segmentation)
+    for name in sorted(name for each in modules for name in models.list_models(module=each)):
         published = models.get_model_weights(name)
         entries = sorted(published, key=lambda entry: entry is not published.DEFAULT)
         described[name] = [_describe(name, entry) for entry in entries]
@@ -121,17 +130,28 @@ def _describe(name: str, entry: models.WeightsEnum) -> dict[str, Any]:
     }
     if kwargs := _kwargs(name, entry):
         row["kwargs"] = kwargs
-    if entry.meta["categories"] is None:
+    categories = entry.meta["categories"]
+    if categories is None:
         row["features_only"] = True
+    elif tuple(categories) == voc_classes():
+        row |= {"num_classes": len(categories), "classes": voc_classes.__name__}
     return row
 
 
 def _preprocess(entry: models.WeightsEnum) -> dict[str, Any]:
     """Return the arguments of `Preprocess`, ImageNet's usual mean and std left out."""
     transforms = entry.transforms()
-    (size,) = transforms.crop_size
     (resize,) = transforms.resize_size
-    values: dict[str, Any] = {"size": size, "resize": resize}
+    values: dict[str, Any]
+    if hasattr(transforms, "crop_size"):
+        (size,) = transforms.crop_size
+        values = {"size": size, "resize": resize}
+    else:
+        # For segmentation torchvision resizes the shorter side and cuts nothing off, so that no two
+        # images are of a size. A batch has one size: of the ways to have it, `border` alone shows
+        # every pixel, so that each has a prediction, and leaves proportions as they are. The longer
+        # side is of that length instead.
+        values = {"size": resize, "resize": resize, "crop": "border"}
     values["interpolation"] = transforms.interpolation.value
     if tuple(transforms.mean) != IMAGENET_MEAN or tuple(transforms.std) != IMAGENET_STD:
         values |= {"mean": list(transforms.mean), "std": list(transforms.std)}
@@ -141,10 +161,10 @@ def _preprocess(entry: models.WeightsEnum) -> dict[str, Any]:
 def _metrics(published: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Return `{"imagenet-1k/top1": 0.69758}` for `{"ImageNet-1K": {"acc@1": 69.758}}`."""
     return {
-        f"{dataset.lower()}/{metric.replace('acc@', 'top')}": round(percent / 100, 6)
+        f"{dataset.lower()}/{METRICS.get(name) or name.replace('acc@', 'top')}": round(share, 6)
         for dataset, values in published.items()
-        for metric, percent in values.items()
-        if not math.isnan(percent)
+        for name, percent in values.items()
+        if not math.isnan(share := percent / 100)
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from zoo.cache import KINDS, Held, held
+from zoo.cache import KINDS, CacheEntry, entries
 from zoo.cli.group import Entry, Settings, ZooGroup
 from zoo.cli.output import print_json, print_table
 from zoo.errors import UsageError, did_you_mean
@@ -18,7 +18,7 @@ from zoo.terminal import say
 COMMANDS = (Entry("clear", "zoo.cli.cache_clear", "Delete kept features, weights or all of it."),)
 
 
-def describe(each: Held) -> dict[str, Any]:
+def describe(each: CacheEntry) -> dict[str, Any]:
     """Return something in the cache with the keys of `zoo cache --json`."""
     known = ("weights", "size", "precision", "device")
     return {
@@ -28,7 +28,7 @@ def describe(each: Held) -> dict[str, Any]:
         "bytes": each.size,
         "used": datetime.fromtimestamp(each.used).astimezone().isoformat(timespec="seconds"),
         "images": each.images,
-        **{key: each.what.get(key) for key in known},
+        **{key: each.metadata.get(key) for key in known},
     }
 
 
@@ -42,13 +42,13 @@ def short_size(count: int) -> str:
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
 
 
-def select(patterns: tuple[str, ...]) -> list[Held]:
+def select(patterns: tuple[str, ...]) -> list[CacheEntry]:
     """Return what is in the cache and matches: a kind, or a pattern of names; all without one.
 
     Raises:
         UsageError: a pattern matches nothing, though there is something.
     """
-    everything = [each for kind in KINDS for each in held(kind)]
+    everything = [each for kind in KINDS for each in entries(kind)]
     if not patterns:
         return everything
     found = [
@@ -62,7 +62,7 @@ def select(patterns: tuple[str, ...]) -> list[Held]:
     return found
 
 
-def matches(each: Held, pattern: str) -> bool:
+def matches(each: CacheEntry, pattern: str) -> bool:
     """Whether a pattern means something: by its name, with or without its source, or its file."""
     names = (each.name, each.name.rpartition("/")[2], each.path.name)
     return any(fnmatchcase(name, pattern) for name in names)
@@ -100,7 +100,7 @@ def command(context: click.Context, as_json: bool) -> None:
     say(f"{short_size(total)} in {cache_dir()}; features may take {limit:g} GiB")
 
 
-def _row(each: Held) -> list[str]:
+def _row(each: CacheEntry) -> list[str]:
     what = describe(each)
     pixels = "x".join(str(side) for side in what["size"] or ())
     used = datetime.fromtimestamp(each.used).strftime("%Y-%m-%d %H:%M")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.group import Settings, ZooCommand
+from zoo.cli.group import ComputingCommand, Settings
 from zoo.cli.output import print_json, print_line
 
 
-@click.command(cls=ZooCommand, name="embed")
+@click.command(cls=ComputingCommand, name="embed")
 @click.argument("name")
 @click.option("--data", required=True, metavar="DATA", help="Images, as for `zoo finetune`.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE")

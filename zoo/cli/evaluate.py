@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from zoo.cli.group import Settings, ZooCommand
+from zoo.cli.group import ComputingCommand, Settings
 from zoo.cli.output import print_json, print_line, print_table
 from zoo.terminal import say
 
 
-@click.command(cls=ZooCommand, name="evaluate")
+@click.command(cls=ComputingCommand, name="evaluate")
 @click.argument("model")
 @click.option(
     "--data",
@@ -37,14 +37,16 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Measure MODEL, a model file or a run folder, on images, given as to `zoo finetune`.
+    """Measure MODEL on images, given as to `zoo finetune`.
 
-    Classes are matched by name. In the confusion matrix a row is a true class, a column what the
-    model said.
+    MODEL is a model file, a run folder, or the name of a pretrained backbone, which is then
+    measured as it is published. Classes are matched by name. In a confusion matrix a row is a true
+    class, a column what the model said.
     """
-    from zoo.inference.loading import load_model
+    from zoo.inference.loading import load_model, load_pretrained, model_file_at
 
-    loaded = load_model(model, settings.registry(), device)
+    open_model = load_model if model_file_at(model) else load_pretrained
+    loaded = open_model(model, settings.registry(), device=device)
     metrics = loaded.evaluate(data, split, batch_size, workers, bad_images)
     if as_json:
         print_json(metrics)

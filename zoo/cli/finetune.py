@@ -68,30 +68,33 @@ def command(
     features at once; --epochs trains it epoch by epoch.
     """
     from zoo.engine.plan.plan import LBFGS
-    from zoo.engine.run.finetune import fit, load
-    from zoo.engine.run.prepare import read_options
+    from zoo.engine.run.finetune import fit
+    from zoo.engine.run.prepare import prepare, read_options
     from zoo.terminal import Progress, leading
 
     progress = Progress(quiet)
-    job = load(name, read_options(**options), settings.registry(), progress, dry_run)
-    if dry_run and leading():
-        print_json(job.plan.to_dict()) if as_json else print_plan(job.plan)
+    prepared = prepare(name, read_options(**options), settings.registry(), progress, dry_run)
+    plan = prepared.plan
     if dry_run:
+        if leading():
+            print_json(plan.to_dict()) if as_json else print_plan(plan)
         return
-    plan = job.plan
-    first = ", then ".join(
+    phases = ", then ".join(
         f"{p.policy} to its optimum"
         if p.optimizer == LBFGS
         else f"{p.policy} for {p.epochs} epochs"
         for p in plan.phases
     )
-    folder, run = fit(
-        job,
-        lambda made: progress.notice(
+    result = fit(
+        prepared,
+        lambda folder: progress.notice(
             f"{plan.backbone}, weights {plan.weights}, {plan.device} {plan.precision}: "
-            f"train {first}, into {made}"
+            f"train {phases}, into {folder}"
         ),
     )
     if not leading():
         return
-    print_json(run) if as_json else print_run(folder, run, job.task, settings.naming_backbones())
+    if as_json:
+        print_json(result.record)
+    else:
+        print_run(result.path, result.record, prepared.task, settings.naming_backbones())

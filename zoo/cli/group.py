@@ -151,6 +151,17 @@ class ZooCommand(click.Command):
         super().__init__(*args, **kwargs)
 
 
+class ComputingCommand(ZooCommand):
+    """A command that runs networks, in a process that may arrange its memory for that."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, memory that a forward pass frees retained for the next one."""
+        from zoo.engine.runtime.allocator import retain_freed_memory
+
+        with retain_freed_memory():
+            return super().invoke(ctx)
+
+
 class ReaderGone(Exception):
     """Nobody reads our output any more, as after `zoo list | head`."""
 

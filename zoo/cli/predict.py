@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from zoo.cli.group import Settings, ZooCommand
+from zoo.cli.group import ComputingCommand, Settings
 from zoo.cli.output import print_json, print_line
 from zoo.errors import DataError, UsageError
 
 
-@click.command(cls=ZooCommand, name="predict")
+@click.command(cls=ComputingCommand, name="predict")
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes.")
@@ -32,7 +32,7 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Classify images.
+    """Predict images: their classes, or masks, which --out writes.
 
     MODEL is a model file, a run folder, or the name of a pretrained backbone, which is then used as
     it is, with its own classes.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zoo.cli.group import Settings, ZooCommand
+from zoo.cli.group import ComputingCommand, Settings
 from zoo.cli.output import print_json, print_table, short_count
 from zoo.errors import DataError
 from zoo.terminal import percent
@@ -33,7 +33,7 @@ class Count(click.ParamType):
         return int(float(found[1]) * FACTORS[found[2]])
 
 
-@click.command(cls=ZooCommand, name="rank")
+@click.command(cls=ComputingCommand, name="rank")
 @click.argument("patterns", nargs=-1)
 @click.option("--data", required=True, metavar="DATA", help="As `zoo finetune` takes it.")
 @click.option("--max-params", type=Count(), metavar="N", help="Such as 30M, the default.")

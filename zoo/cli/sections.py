@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from zoo.cli.group import ZooCommand
+from zoo.cli.group import ComputingCommand
 from zoo.options import OPTIONS, Option
 from zoo.options.table import GROUPS
 
@@ -45,7 +45,7 @@ class SectionedOption(click.Option):
         self.section = section
 
 
-class SectionedCommand(ZooCommand):
+class SectionedCommand(ComputingCommand):
     """A command whose help lists each option in its section, in the order of `GROUPS`."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -15,8 +15,8 @@ from zoo.cli.output import (
     short_count,
     without_collecting,
 )
+from zoo.records import to_dict
 from zoo.registry.licenses import classify, in_words
-from zoo.registry.plain import to_dict
 from zoo.spec import Backbone, Preprocess, Weights
 from zoo.terminal import percent
 

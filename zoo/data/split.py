@@ -55,7 +55,7 @@ class Split(ABC):
 
     def sample(
         self, index: int, at_least: tuple[int, int] | None = None, content: bytes | None = None
-    ) -> tuple[Image.Image | DecodedImage | Any, int]:
+    ) -> tuple[Image.Image | DecodedImage | Any, Any]:
         """Read a picture with its label.
 
         Args:
@@ -139,7 +139,7 @@ class FileSplit(Split):
 
     def sample(
         self, index: int, at_least: tuple[int, int] | None = None, content: bytes | None = None
-    ) -> tuple[Image.Image | DecodedImage, int]:
+    ) -> tuple[Image.Image | DecodedImage, Any]:
         """Decode an image, no larger than needed, with its label.
 
         Raises:

@@ -19,13 +19,12 @@ from zoo.data.all_images import AllImages
 from zoo.engine.features.cache import FeatureCache, FeatureSet, feature_batch
 from zoo.engine.features.fingerprint import network_fingerprint
 from zoo.engine.features.store import FeatureStore
-from zoo.engine.runtime.allocator import reused_memory
 from zoo.engine.runtime.reader import ImageReader
 from zoo.errors import DataError, UsageError
 from zoo.files import canonical_json, write_bytes, writing
 from zoo.inference.predictor import Predictor
 from zoo.models.freeze import freeze
-from zoo.registry.plain import to_dict
+from zoo.records import to_dict
 from zoo.terminal import Progress
 
 FORMATS = (".safetensors", ".npy")
@@ -113,7 +112,7 @@ def embedding(
     name, about = network_fingerprint(network, batch)
     transform = network.task.transform(network.preprocess)
     reader = ImageReader(transform, network.device, batch, workers, bad_images)
-    with FeatureStore(name, about) as store, reused_memory():
+    with FeatureStore(name, about) as store:
         if store.problem:
             progress.notice(f"features are kept for this run only: {store.problem}")
         cache = FeatureCache(network, reader, store, progress.wrap)

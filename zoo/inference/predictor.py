@@ -12,14 +12,13 @@ from torch import nn
 from zoo.data.images import as_many, name_of, prepare_image
 from zoo.data.split import SPLITS, Split
 from zoo.engine.features.extract import extract_features
-from zoo.engine.runtime.allocator import reused_memory
 from zoo.engine.runtime.device import memory_errors
 from zoo.engine.runtime.evaluate import evaluate_split
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.modelfile import ModelCard
-from zoo.models.freeze import in_use
+from zoo.models.freeze import inference_mode_of
 from zoo.spec import Preprocess
 from zoo.tasks.base import Schema, SourceImage, UserMetrics
 
@@ -121,7 +120,7 @@ class Predictor:
         if not waiting:
             return
         answers, pixels, sources = zip(*waiting, strict=True)
-        with in_use(self.module), memory_errors("predicting"):
+        with inference_mode_of(self.module), memory_errors("predicting"):
             outputs = self.network.forward(torch.stack(pixels))
             predictions = self.network.task.predict(outputs, sources, self.schema, top=top, out=out)
         for answer, prediction in zip(answers, predictions, strict=True):
@@ -154,8 +153,7 @@ class Predictor:
 
         Returns:
             `split`, `images`, `loss`, what else the task's metric reports, and `bad_images` by
-            path. Classification: `top1` and `top5` in 0..1, `per_class`, `confusion` (row: true
-            class).
+            path.
 
         Raises:
             DataError: the data cannot be used, has a class that the model has not, or holds an
@@ -167,7 +165,7 @@ class Predictor:
         transform = task.transform(self.preprocess)
         reader = ImageReader(transform, device, batch_size, workers, bad_images)
         metric = task.metric(self.schema, device, metrics)
-        with reused_memory(), memory_errors("evaluating"):
+        with memory_errors("evaluating"):
             evaluate_split(self.network, chosen, reader, metric)
         values = metric.report()
         if not values["images"]:

@@ -23,7 +23,7 @@ from zoo.inference.embed import Embedded, embedding
 from zoo.inference.loading import load_features
 from zoo.models.weights import availability
 from zoo.registry.registry import Registry
-from zoo.spec import Backbone
+from zoo.spec import IMAGE_CLASSIFICATION, Backbone
 from zoo.terminal import Progress
 
 NEIGHBOURS = 10
@@ -84,7 +84,7 @@ def candidates(
         max_params = MOST_PARAMS
     found = [
         backbone
-        for backbone in registry.find(patterns, pretrained=True)
+        for backbone in registry.find(patterns, task=IMAGE_CLASSIFICATION, pretrained=True)
         if not backbone.refuse
         and (max_params is None or (backbone.params is not None and backbone.params <= max_params))
     ]

@@ -1,4 +1,4 @@
-"""The options of a training: their values, and the one table that all who take them read."""
+"""The options of a training: value types, and one table for CLI, Python and registry files."""
 
 from zoo.options.augmentation import Augmentation
 from zoo.options.head_spec import HeadSpec

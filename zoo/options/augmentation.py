@@ -1,4 +1,4 @@
-"""Augmentations: by which random changes training images differ from epoch to epoch."""
+"""Augmentation: random transforms of training images."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from zoo.errors import UsageError, did_you_mean
 from zoo.options.formatting import shortest
 
-# By name: the strength that is taken where none is given, and the largest that means something.
-# None: it has no strength. `crop` and `flip` are the defaults of Inception's training, arXiv
-# 1409.4842; `trivial` is TrivialAugment Wide, arXiv 2103.10158; `erase` arXiv 1708.04896.
+# By name: the default and the largest strength; None without a strength. `crop` and `flip` are the
+# defaults of Inception's training, arXiv 1409.4842; `trivial` is TrivialAugment Wide, arXiv
+# 2103.10158; `erase` arXiv 1708.04896.
 STRENGTHS: dict[str, tuple[float, float] | None] = {
     "crop": (0.08, 1.0),
     "flip": (0.5, 1.0),
@@ -25,10 +25,10 @@ FORMS = "write names like crop,flip or crop:0.5,flip,rotate:10"
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The random changes to training images, in this order; false where there are none.
+    """Random transforms of training images, in this order; false without any.
 
     Args:
-        steps: name and strength of each; none for images as they are.
+        steps: name and strength of each.
     """
 
     steps: tuple[tuple[str, float], ...] = ()
@@ -45,18 +45,17 @@ class Augmentation:
 
     @classmethod
     def parse(cls, text: str) -> Augmentation:
-        """Read an augmentation from text.
+        """Parse an augmentation.
 
         Args:
-            text: names separated by commas, each with a strength after a colon where it has one:
-                `crop` (a random part of the image, from this share of its area up), `flip` and
-                `vflip` (mirrored, with this probability), `rotate` (by up to this many degrees),
-                `color` (brightness, contrast and saturation changed by up to this share),
-                `trivial` (TrivialAugment) and `erase` (a part made blank, with this probability);
-                `none` for none.
+            text: names separated by commas, each with an optional strength after a colon: `crop`
+                (a random crop, of at least this fraction of the area), `flip` and `vflip` (with
+                this probability), `rotate` (by up to this many degrees), `color` (brightness,
+                contrast and saturation jitter by up to this fraction), `trivial` (TrivialAugment)
+                and `erase` (random erasing, with this probability); `none` for none.
 
         Raises:
-            UsageError: a name or strength means nothing.
+            UsageError: a name or strength is invalid.
         """
         if text == "none":
             return cls()
@@ -75,19 +74,19 @@ class Augmentation:
 
 
 def _strength(name: str, text: str | None) -> float:
-    known = STRENGTHS[name]
-    if known is None:
+    strengths = STRENGTHS[name]
+    if strengths is None:
         if text is not None:
             raise UsageError(f"--augment {name} has no strength", FORMS)
         return 0.0
-    usual, most = known
+    default, largest = strengths
     if text is None:
-        return usual
+        return default
     try:
         value = float(text)
-        if not 0 < value <= most:
+        if not 0 < value <= largest:
             raise ValueError
     except ValueError:
-        hint = f"give a number above 0, up to {most:g}"
+        hint = f"give a number above 0, up to {largest:g}"
         raise UsageError(f"--augment {name}:{text}", hint) from None
     return value

@@ -1,4 +1,4 @@
-"""What replaces the main head of a network: one linear layer, or an MLP."""
+"""The new main head of a network: one linear layer, or an MLP."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from zoo.options.formatting import shortest
 from zoo.spec import path_steps
 
 FORMS = "linear, mlp:512 or mlp:4096,dropout=0.5"
-MOST_LAYERS = 8
-MOST_WIDTH = 1 << 20
+MAX_LAYERS = 8
+MAX_WIDTH = 1 << 20
 
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """What replaces a main head.
+    """The new main head.
 
     Args:
-        hidden: widths of the layers before the last one, each followed by ReLU; none for a head
-            that is one linear layer.
-        dropout: the share that is dropped after each ReLU, in [0, 1).
-        at: path of the module that is replaced, which ends in the classes or contains what does;
-            None for the leaf alone. It is not part of the text.
+        hidden: widths of the hidden layers, each followed by ReLU; empty for one linear layer.
+        dropout: probability after each ReLU, in [0, 1).
+        at: path of the module to replace, which is the head or contains it; None for the head's
+            leaf module. Not part of the text.
     """
 
     hidden: tuple[int, ...] = ()
@@ -39,21 +38,20 @@ class HeadSpec:
 
     @property
     def plain(self) -> bool:
-        """Whether it is the default: one layer at the leaf."""
+        """Whether it is the default: one linear layer at the leaf."""
         return not self.hidden and self.at is None
 
     @classmethod
     def parse(cls, text: str | None, at: str | None = None) -> HeadSpec:
-        """Read a head from text.
+        """Parse a head.
 
         Args:
-            text: `linear`; `mlp:WIDTH[,WIDTH...][,dropout=SHARE]`, linear layers of these widths,
-                each with ReLU and dropout after it, and a linear layer to the classes; None for
-                `linear`.
-            at: path of the module that it replaces; None for the leaf.
+            text: `linear`; `mlp:WIDTH[,WIDTH...][,dropout=P]`, linear layers of these widths, each
+                followed by ReLU and dropout, and a linear layer to the classes; None for `linear`.
+            at: path of the module to replace; None for the leaf.
 
         Raises:
-            UsageError: it has neither form, or the path is malformed.
+            UsageError: the text or the path is malformed.
         """
         if at is not None:
             at = ".".join(path_steps(at))
@@ -65,31 +63,31 @@ class HeadSpec:
         try:
             if kind != "mlp" or len(settings) > 1:
                 raise ValueError
-            share = 0.0
+            dropout = 0.0
             for setting in settings:
                 name, _, value = setting.partition("=")
                 if name.strip() != "dropout":
                     raise ValueError
-                share = float(value)
+                dropout = float(value)
             hidden = tuple(int(width) for width in widths)
             if not hidden:
                 raise ValueError
         except ValueError:
             raise UsageError(f"{text!r} is not a head", f"write {FORMS}") from None
-        return _checked(cls(hidden, share, at), str(text))
+        return _checked(cls(hidden, dropout, at), str(text))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain data for a model file; empty where it is the default."""
+        """Return it as plain data for a model file; empty for the default."""
         if self.plain:
             return {}
         return {"hidden": list(self.hidden), "dropout": self.dropout, "at": self.at}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> HeadSpec:
-        """Read back what `to_dict` gave.
+        """Create a head from the output of `to_dict`.
 
         Raises:
-            UsageError, TypeError, KeyError, ValueError: it is nothing of the kind.
+            UsageError, TypeError, KeyError, ValueError: it is invalid.
         """
         if not plain:
             return PLAIN
@@ -103,7 +101,7 @@ PLAIN = HeadSpec()
 
 
 def _checked(head: HeadSpec, text: str) -> HeadSpec:
-    widths = all(isinstance(width, int) and 1 <= width <= MOST_WIDTH for width in head.hidden)
-    if not widths or not 0 <= head.dropout < 1 or len(head.hidden) > MOST_LAYERS:
+    widths = all(isinstance(width, int) and 1 <= width <= MAX_WIDTH for width in head.hidden)
+    if not widths or not 0 <= head.dropout < 1 or len(head.hidden) > MAX_LAYERS:
         raise UsageError(f"{text!r} is not a head", f"write {FORMS}")
     return head

@@ -1,4 +1,4 @@
-"""What one option of a training is: its text, its default, its range, its description."""
+"""One option of a training: its name, default, range and description."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Range:
     """An interval of numbers.
 
     Args:
-        kind: int or float; where a float is wanted, a whole number does too.
+        kind: int or float; integers are accepted as floats.
         least: the smallest value.
-        most: the largest; may be infinite.
-        open: neither bound itself is allowed.
+        most: the largest value; may be infinite.
+        open: exclude both bounds.
     """
 
     kind: type[int] | type[float]
@@ -28,7 +28,7 @@ class Range:
     open: bool = False
 
     def __contains__(self, value: Any) -> bool:
-        # What is not a number compares as false, so that nan is in no range.
+        # Comparisons with nan are false, so nan is in no range.
         if self.open:
             return bool(self.least < value < self.most)
         return bool(self.least <= value <= self.most)
@@ -36,11 +36,11 @@ class Range:
     def __str__(self) -> str:
         if self.most == math.inf:
             return f"a number {'above' if self.open else 'from'} {self.least}"
-        words = "between {} and {}" if self.open else "from {} to {}"
-        return "a number " + words.format(self.least, self.most)
+        bounds = "between {} and {}" if self.open else "from {} to {}"
+        return "a number " + bounds.format(self.least, self.most)
 
     def accepts(self, value: object) -> bool:
-        """Whether a value is a number of this kind, and in range."""
+        """Whether a value is a number of this kind and in range."""
         abstract = numbers.Integral if self.kind is int else numbers.Real
         return isinstance(value, abstract) and not isinstance(value, bool) and value in self
 
@@ -50,22 +50,22 @@ class Option:
     """One option of a training, on the command line and in Python.
 
     Args:
-        name: in Python; the command line has `--` before it, and hyphens.
-        group: the section of the help that it is listed in.
-        help: what it does, without a full stop.
-        metavar: stands for its value in the help; None for a flag.
-        details: what Python's documentation has beside the help.
-        default: its value where it is not given; None where it is automatic.
-        automatic: what an automatic default comes to, where that can be put in few words.
+        name: in Python; on the command line prefixed by `--` and with hyphens.
+        group: section of the help.
+        help: description without a full stop.
+        metavar: placeholder of its value in the help; None for a flag.
+        details: addition to the description in Python's documentation.
+        default: value if not given; None if automatic.
+        automatic: short description of an automatic default.
         range: of a number.
         choices: of a name.
-        noun: what the choices are names of.
-        value: of a value that is written as text: its type, which has `parse`.
-        read_as: any other reading of a value that is given; raises UsageError.
-        per_phase: several values may be given, one for each phase.
-        config: keys of `[defaults]` in `registry.toml` that set its default, and have its range.
-        bare: the text that the flag alone stands for.
-        python_only: whether the command line leaves it out.
+        noun: what the choices name, for messages.
+        value: type of a value written as text, with a `parse` method.
+        read_as: any other conversion of a given value; raises UsageError.
+        per_phase: accepts several values, one for each phase.
+        config: keys of `[defaults]` in `registry.toml` that set its default, with the same range.
+        bare: the text for the flag without a value.
+        python_only: not on the command line.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """How the command line spells it."""
+        """The name on the command line."""
         return f"--{self.name.replace('_', '-')}"
 
     @property
@@ -103,13 +103,13 @@ class Option:
         return sentence if sentence.endswith("...") else f"{sentence}."
 
     def read(self, given: Any) -> Any:
-        """Return the value of what was given: text is parsed, numbers and names are checked.
+        """Parse and validate a value.
 
         Args:
-            given: text, or a value as Python has it; None for the default.
+            given: text or a Python value; None for the default.
 
         Raises:
-            UsageError: it is no value of this option; says what is.
+            UsageError: it is invalid; states the valid values.
         """
         if given is None:
             return self.default
@@ -160,10 +160,10 @@ class Option:
 
 
 def raise_together(faults: Sequence[UsageError]) -> None:
-    """Raise what is wrong with options as one error; nothing where nothing is.
+    """Raise the errors of several options as one, if there are any.
 
     Raises:
-        UsageError: the fault, or all of them in one line.
+        UsageError: the only error, or all of them in one line.
     """
     if len(faults) == 1:
         raise faults[0]

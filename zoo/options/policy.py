@@ -11,7 +11,7 @@ FORMS = "head, all, stages:N or module patterns like layer4,fc"
 
 @dataclass(frozen=True)
 class Policy:
-    """Which parameters train; the heads always do.
+    """Which parameters train, in addition to the heads.
 
     Args:
         kind: `head`, `all`, `stages` or `modules`.
@@ -33,14 +33,14 @@ class Policy:
 
     @classmethod
     def parse(cls, text: str) -> Policy:
-        """Read a policy from text.
+        """Parse a policy.
 
         Args:
             text: `head`; `all`; `stages:N`, the last N stages; or module patterns separated by
                 commas, in which `classifier[6]` is the same as `classifier.6`.
 
         Raises:
-            UsageError: it has none of the forms.
+            UsageError: it is malformed.
         """
         if text.strip() in ("head", "all"):
             return cls(text.strip())

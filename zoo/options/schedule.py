@@ -1,4 +1,4 @@
-"""Schedules: the factor on the learning rate as a pure function of progress."""
+"""Learning rate schedules: a factor as a pure function of progress."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Schedule:
     """The factor on the learning rate, called with the progress of a phase.
 
     Args:
-        kind: `constant`; `step`, times `gamma` every `size` epochs; or `cosine`, from 0 up over
-            the share `warmup` of the steps, then half a cosine down (SGDR without restarts, arXiv
-            1608.03983).
+        kind: `constant`; `step`, times `gamma` every `size` epochs; or `cosine`, a linear warm-up
+            over the fraction `warmup` of the steps, then half a cosine down to 0 (SGDR without
+            restarts, arXiv 1608.03983).
         size: epochs, for `step`.
         gamma: in (0, 1], for `step`.
         warmup: in [0, 1), for `cosine`.
@@ -42,8 +42,8 @@ class Schedule:
         """Return the factor.
 
         Args:
-            progress: the share of the phase's steps that is done, in 0..1.
-            epoch: epochs of the phase that are done.
+            progress: completed fraction of the phase's steps, in 0..1.
+            epoch: completed epochs of the phase.
         """
         match self.kind:
             case "step":
@@ -57,14 +57,14 @@ class Schedule:
 
     @classmethod
     def parse(cls, text: str) -> Schedule:
-        """Read a schedule from text.
+        """Parse a schedule.
 
         Args:
             text: `constant`; `step:SIZE,GAMMA`, by default `step:7,0.1`; `cosine:WARMUP`, by
                 default `cosine:0.1`.
 
         Raises:
-            UsageError: it has none of these forms.
+            UsageError: it is malformed.
         """
         kind, colon, rest = text.partition(":")
         if kind not in KINDS:

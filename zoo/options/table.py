@@ -1,8 +1,7 @@
-"""The table of the options of a training.
+"""The table of all options of a training.
 
-The command line, `zoo.finetune` and the `[defaults]` of `registry.toml` all read it, so that an
-option's name, default, range and description stand here once. In each group the usual ones are
-first.
+The command line, `zoo.finetune` and the `[defaults]` of `registry.toml` read it, so each option's
+name, default, range and description are defined once. The most common options of a group are first.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ GROUPS = ("data", "network", "training", "machine", "output")
 RECIPES = {"probe": (HEAD,), "head": (HEAD,), "all": (ALL,), "head-then-all": (HEAD, ALL)}
 OPTIMIZERS = ("sgd", "adam", "adamw")
 BAD_IMAGES = ("error", "skip")
-MOST_VIEWS = 1000
+MAX_VIEWS = 1000
 COUNT = Range(int, 1, 2**31)
 RATE = Range(float, 0, math.inf, open=True)
 
@@ -40,8 +39,7 @@ OPTIONS: tuple[Option, ...] = (
         "data",
         "A folder, a CSV or TSV of path and label, cifar10:DIR or mnist:DIR",
         "DATA",
-        "Or what else `zoo.data.sources.open_data` takes: a dict of splits, each a Dataset or "
-        "DataLoader of images and labels.",
+        "Or a dict of splits, each a Dataset or DataLoader of images and labels.",
         automatic="a demonstration on a small set",
     ),
     Option(
@@ -54,32 +52,32 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "augment",
         "data",
-        f"Change training images at random: {USUAL}, or what is named of {', '.join(STRENGTHS)}",
-        "WHAT",
-        "Each may have its strength after a colon: `crop:0.5`; `none` for images as they are.",
+        f"Augment training images: {USUAL}, or a list of {', '.join(STRENGTHS)}",
+        "NAMES",
+        "Each with an optional strength after a colon: `crop:0.5`; `none` for no augmentation.",
         value=Augmentation,
         bare=USUAL,
     ),
     Option(
         "views",
         "data",
-        "Keep K augmented views of each image",
+        "Cache features of K augmented views per image",
         "K",
-        "Only where heads alone train.",
-        range=Range(int, 1, MOST_VIEWS),
+        "Only where no more than the heads train.",
+        range=Range(int, 1, MAX_VIEWS),
     ),
     Option(
         "bad_images",
         "data",
-        "What becomes of an image that cannot be read: error or skip",
-        "WAY",
+        "Action for unreadable images: error or skip",
+        "ACTION",
         automatic="error",
         choices=BAD_IMAGES,
     ),
     Option(
         "weights",
         "network",
-        "What to start from: auto, none, a tag, or a file",
+        "Initial weights: auto, none, a tag, or a file",
         "TEXT",
         default="auto",
         read_as=str,
@@ -90,29 +88,28 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "head_at",
         "network",
-        "Replace this module, and not its last layer only",
+        "Replace this whole module, not only its last layer",
         "PATH",
         read_as=_module_path,
     ),
     Option(
         "input_size",
         "network",
-        "Pixels that the network sees",
+        "Height and width of the network's input in pixels",
         "N",
-        "Both height and width.",
         range=Range(int, 1, 2**14),
     ),
     Option(
         "in_chans",
         "network",
-        "Channels that it sees; 1 for grey",
+        "Input channels of the network; 1 for grayscale",
         "N",
         range=Range(int, 1, 2**10),
     ),
     Option(
         "train",
         "training",
-        "What trains: head, all, stages:N, or patterns",
+        "Layers to train: head, all, stages:N, or patterns",
         "POLICY",
         "The one-phase recipe.",
         value=Policy,
@@ -130,7 +127,7 @@ OPTIONS: tuple[Option, ...] = (
         "training",
         "Passes over the training images, per phase: 5,3",
         "N",
-        "One value is for every phase.",
+        "One value applies to every phase.",
         range=Range(int, 1, math.inf),
         per_phase=True,
         config=("head_epochs", "all_epochs", "tune_epochs", "random_epochs"),
@@ -148,7 +145,7 @@ OPTIONS: tuple[Option, ...] = (
         "training",
         "Learning rate, per phase: 1e-3,1e-4",
         "X",
-        "After one value, later phases take a tenth of it.",
+        "With one value, later phases use a tenth of it.",
         range=RATE,
         per_phase=True,
         config=("head_lr", "all_lr", "tune_lr", "random_lr"),
@@ -156,7 +153,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "optimizer",
         "training",
-        "sgd, adam or adamw",
+        "Optimizer: sgd, adam or adamw",
         "NAME",
         choices=OPTIMIZERS,
         noun="optimizer",
@@ -164,7 +161,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "momentum",
         "training",
-        "For --optimizer sgd",
+        "Momentum of --optimizer sgd",
         "X",
         range=Range(float, 0, 1),
         config=("momentum",),
@@ -172,7 +169,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "weight_decay",
         "training",
-        "As torch applies it",
+        "Weight decay of the optimizer",
         "X",
         range=Range(float, 0, 10**9),
         config=("weight_decay",),
@@ -180,15 +177,15 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "schedule",
         "training",
-        "Of the learning rate: constant, step:7,0.1 or cosine:0.1",
+        "Learning rate schedule: constant, step:7,0.1 or cosine:0.1",
         "NAME",
-        "Times 0.1 every 7 epochs; or up over a tenth of the steps, and half a cosine down.",
+        "Times 0.1 every 7 epochs; or a warm-up over a tenth of the steps, then half a cosine.",
         value=Schedule,
     ),
     Option(
         "seed",
         "training",
-        "Of all randomness",
+        "Seed of all randomness",
         "N",
         automatic="0",
         range=Range(int, 0, 2**63 - 1),
@@ -197,17 +194,17 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "loss",
         "training",
-        "The loss that is minimised",
-        details="Called with logits `[images, classes]` in float32 and labels `[images]`, it gives "
-        "a scalar. The loss that is reported of a split is cross-entropy whatever it is.",
+        "The loss to minimise",
+        details="Called with logits `[images, classes]` in float32 and labels `[images]`, returns "
+        "a scalar. The reported loss of a split is always cross-entropy.",
         automatic="cross-entropy",
         python_only=True,
     ),
     Option(
         "metrics",
         "training",
-        "More metrics, by name",
-        details="Each is called with all logits and labels of a split on the CPU, and gives a "
+        "Additional metrics, by name",
+        details="Each is called with all logits and labels of a split on the CPU, and returns a "
         "number that is reported beside zoo's own.",
         python_only=True,
     ),
@@ -222,7 +219,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "precision",
         "machine",
-        "Of the forward pass: auto, fp32 or bf16",
+        "Precision of the forward pass: auto, fp32 or bf16",
         "TEXT",
         default="auto",
         read_as=str,
@@ -232,15 +229,15 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "micro_batch_size",
         "machine",
-        "Images at once, to save memory",
+        "Images per micro-batch, to save memory",
         "N",
-        "The gradients of a step's parts are summed.",
+        "The gradients of a step's micro-batches are accumulated.",
         range=COUNT,
     ),
     Option("out", "output", "The run folder", "DIR", automatic="runs/NAME-1, -2, ..."),
 )
 
-# The ranges of `[defaults]` in `registry.toml`: those of the options, and of what has no option.
+# The ranges of `[defaults]` in `registry.toml`: those of options, and of keys without an option.
 DEFAULTS: dict[str, Range] = {
     **{key: option.range for option in OPTIONS for key in option.config if option.range},
     "val_fraction": Range(float, 0, 1, open=True),
@@ -249,7 +246,7 @@ DEFAULTS: dict[str, Range] = {
 
 
 def documents_options(function: Function) -> Function:
-    """Write the options, one paragraph each, in place of `{options}` in a docstring."""
+    """Replace `{options}` in a docstring by one paragraph per option."""
     paragraphs = (
         fill(
             f"{option.name}: {option.description} {option.details}",

@@ -1,4 +1,4 @@
-"""Where backbones come from: a plugin, or registry files that derive them under one name."""
+"""Sources of backbones: a plugin, or the registry files that derive them under one source name."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import BrokenPlugin, UsageError, one_line
-from zoo.registry.catalogue import load_catalogue
-from zoo.registry.plain import recall_backbone
+from zoo.registry.catalogue import load_catalogue, restore_backbone
 from zoo.registry.plugins import PluginHost, PluginRecord
 from zoo.spec import Backbone, Family
 
@@ -20,7 +19,7 @@ log = logging.getLogger("zoo")
 
 
 class Source:
-    """The backbones of one plugin, by name; described in full when they are asked for."""
+    """The backbones of one plugin, by name; full descriptions are created on demand."""
 
     def __init__(self, record: PluginRecord, host: PluginHost) -> None:
         self.name = record.name
@@ -37,8 +36,8 @@ class Source:
                     if isinstance(item, Family)
                     else {item.name: item}
                 )
-                if twice := entries.keys() & new.keys():
-                    raise BrokenPlugin(f"plugin {self.name!r} registers {min(twice)!r} twice")
+                if duplicates := entries.keys() & new.keys():
+                    raise BrokenPlugin(f"plugin {self.name!r} registers {min(duplicates)!r} twice")
                 entries.update(new)
         except BrokenPlugin as error:
             self._host.fail(self.name, error)
@@ -52,7 +51,7 @@ class Source:
         return len(self._entries)
 
     def names(self) -> Iterable[str]:
-        """Return every name, without describing anything."""
+        """Return every name, without creating any description."""
         return self._entries.keys()
 
     def _describe(self, name: str) -> Backbone:
@@ -60,22 +59,22 @@ class Source:
         try:
             if not isinstance(entry, Backbone):
                 owner = {"source": self.name, "plugin": self.name, "origin": self._record.origin}
-                return recall_backbone(entry, **owner)
+                return restore_backbone(entry, **owner)
         except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
-            reason = f"its catalogue describes {name!r} in a way zoo cannot read"
-            raise BrokenPlugin(f"{reason}: {one_line(error)}") from error
+            message = f"the entry {name!r} in its catalogue cannot be read: {one_line(error)}"
+            raise BrokenPlugin(message) from error
         return entry
 
     def _fail(self, error: BrokenPlugin) -> None:
-        """Leave the source out from here on, with a note in its plugin's record."""
+        """Empty the source, and record the error with its plugin."""
         self._host.fail(self.name, error)
         self._entries = {}
 
     def get(self, name: str) -> Backbone:
-        """Return one backbone in full.
+        """Return one backbone.
 
         Raises:
-            BrokenPlugin: what is known about it cannot be read.
+            BrokenPlugin: its catalogue entry cannot be read.
         """
         try:
             return self._describe(name)
@@ -83,10 +82,10 @@ class Source:
             self._fail(error)
             raise
 
-    def select(self, keep: Callable[[str], bool]) -> list[Backbone]:
-        """Return the backbones whose names are to be kept; none where one cannot be read."""
+    def select(self, predicate: Callable[[str], bool]) -> list[Backbone]:
+        """Return the backbones whose names satisfy a predicate; none if one cannot be read."""
         try:
-            return [self._describe(name) for name in self._entries if keep(name)]
+            return [self._describe(name) for name in self._entries if predicate(name)]
         except BrokenPlugin as error:
             self._fail(error)
             return []
@@ -97,8 +96,8 @@ class DerivedSource:
 
     Args:
         name: the part of their ids before the slash.
-        derive: lays an entry over its base; raises BrokenPlugin where the base's plugin is away.
-        strict: let that error through when many are asked for.
+        derive: derives an entry; raises BrokenPlugin where the base's plugin is off or failed.
+        strict: raise that error from `select` too, instead of skipping the entry.
     """
 
     def __init__(self, name: str, derive: Callable[[Entry], Backbone], strict: bool) -> None:
@@ -116,29 +115,30 @@ class DerivedSource:
         return len(self.entries) - len(self._left_out)
 
     def names(self) -> Iterable[str]:
-        """Return every name, without looking for a base."""
+        """Return every name, without resolving any base."""
         return self.entries.keys()
 
     def get(self, name: str) -> Backbone:
-        """Return one backbone in full.
+        """Return one backbone.
 
         Raises:
             BrokenPlugin: the plugin of its base is off or failed.
-            RegistryError: there is no such base, or the two do not go together.
+            RegistryError: there is no such base, or the entry does not fit it.
         """
         if name not in self._derived:
             self._derived[name] = self._derive(self.entries[name])
         return self._derived[name]
 
-    def select(self, keep: Callable[[str], bool]) -> list[Backbone]:
-        """Return the backbones whose names are to be kept, without those whose base is away.
+    def select(self, predicate: Callable[[str], bool]) -> list[Backbone]:
+        """Return the backbones whose names satisfy a predicate, where their base is available.
 
         Raises:
             RegistryError: as `get`.
         """
-        return [found for name in self.entries if keep(name) and (found := self._try(name))]
+        names = filter(predicate, self.entries)
+        return [backbone for name in names if (backbone := self._get_or_skip(name))]
 
-    def _try(self, name: str) -> Backbone | None:
+    def _get_or_skip(self, name: str) -> Backbone | None:
         try:
             return self.get(name)
         except BrokenPlugin as error:
@@ -146,5 +146,5 @@ class DerivedSource:
                 raise
             if name not in self._left_out:
                 self._left_out.add(name)
-                log.warning("a backbone is left out: %s", error.message)
+                log.warning("skipping a backbone: %s", error.message)
             return None

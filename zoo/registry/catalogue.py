@@ -1,7 +1,7 @@
-"""Catalogues of families: enumerated once per installed version, kept in the cache.
+"""Catalogues of families: enumerated once per installed version and cached.
 
-Enumerating imports the library, torch included, so it happens in a process of its own; whoever
-lists afterwards reads one file: a checksum, and the JSON that it belongs to.
+Enumerating imports the library, torch included, so it runs in a subprocess; later commands read
+one file: a checksum, then JSON.
 """
 
 from __future__ import annotations
@@ -10,42 +10,41 @@ import json
 import re
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from zoo import spec
+from zoo import records, spec
 from zoo.errors import BrokenPlugin, EnvironmentProblem
 from zoo.files import cache_dir, canonical_json, write_bytes
-from zoo.registry import plain
-from zoo.registry.plain import to_dict
-from zoo.spec import Backbone, Family, resolve_target
+from zoo.records import restore, to_dict
+from zoo.spec import Backbone, Family, Head, Preprocess, Weights, resolve_target
 
 MARK = "zoo-catalogue:"
 
 
 def _checksum(data: bytes) -> str:
-    """Return digits that tell damage, not malice: the cache is the user's own.
+    """Return a checksum against damage, not malice: the cache is the user's own.
 
-    Every `zoo list` comes by here, and a cryptographic digest would have it load OpenSSL.
+    A cryptographic digest would load OpenSSL in every `zoo list`.
     """
     return f"{zlib.crc32(data):08x}{zlib.adler32(data):08x}"
 
 
-def _source_of(module: str) -> bytes:
+def _source_code(module: str) -> bytes:
     try:
-        with redirect_stdout(sys.stderr):  # finding a module imports the packages around it
-            found = find_spec(module)
-        return Path(found.origin).read_bytes() if found and found.origin else b""
+        with redirect_stdout(sys.stderr):  # find_spec imports the parent packages
+            module_spec = find_spec(module)
+        return Path(module_spec.origin).read_bytes() if module_spec and module_spec.origin else b""
     except (Exception, SystemExit):
-        return b""  # enumerating will say what is wrong
+        return b""  # enumerating will report the error
 
 
 def catalogue_file(family: Family) -> Path:
-    """Return where a family's catalogue is kept: by version, and by the code that makes it.
+    """Return the path of a family's cached catalogue, which depends on version and source code.
 
     Raises:
         BrokenPlugin: the family's library is not installed.
@@ -54,20 +53,21 @@ def catalogue_file(family: Family) -> Path:
         installed = version(family.distribution)
     except (PackageNotFoundError, ValueError) as error:
         raise BrokenPlugin(f"{family.distribution} is not installed") from error
-    code = _source_of(family.catalogue.partition(":")[0])
-    code += Path(spec.__file__).read_bytes() + Path(plain.__file__).read_bytes()
+    code = _source_code(family.catalogue.partition(":")[0])
+    code += Path(spec.__file__).read_bytes() + Path(records.__file__).read_bytes()
+    code += Path(__file__).read_bytes()
     digest = _checksum(code + family.catalogue.encode())
     name = re.sub(r"[^\w.\-]", "_", family.distribution)
     return cache_dir() / "catalogues" / f"{name}-{installed}-{digest}.catalogue"
 
 
-def _enumerate_elsewhere(family: Family) -> str:
-    """Run the family's enumeration in a process of its own, and return its JSON."""
-    # -P: the current folder is no place to import from, whatever is called timm.py there.
+def _enumerate_in_subprocess(family: Family) -> str:
+    """Enumerate a family in a subprocess and return its JSON."""
     import subprocess
 
     from zoo.registry.plugin_file import file_of
 
+    # -P: a timm.py in the current folder must not be imported.
     command = [sys.executable, "-P", "-X", "utf8", "-m", "zoo.registry.catalogue", family.catalogue]
     if file := file_of(family.catalogue.partition(":")[0]):
         command.append(str(file))
@@ -75,22 +75,22 @@ def _enumerate_elsewhere(family: Family) -> str:
     for line in done.stdout.splitlines():
         if line.startswith(MARK):
             return line[len(MARK) :]
-    said = done.stderr.strip().splitlines()
-    reason = said[-1] if said else f"it ended with exit code {done.returncode}"
+    lines = done.stderr.strip().splitlines()
+    reason = lines[-1] if lines else f"exit code {done.returncode}"
     raise BrokenPlugin(f"the catalogue of {family.distribution} cannot be read: {reason}")
 
 
 def _pack(text: str) -> bytes:
-    """Return a catalogue as it is kept: what it must hash to, then what it says."""
+    """Return the content of a catalogue file: a checksum, then JSON."""
     body = text.encode()
     return _checksum(body).encode() + b"\n" + body
 
 
 def _unpack(data: bytes) -> dict[str, dict[str, Any]]:
-    """Read a kept catalogue.
+    """Parse the content of a catalogue file.
 
     Raises:
-        ValueError: it is not as it was written.
+        ValueError: the checksum does not match.
     """
     digest, _, body = data.partition(b"\n")
     if _checksum(body).encode() != digest:
@@ -99,27 +99,53 @@ def _unpack(data: bytes) -> dict[str, dict[str, Any]]:
 
 
 def load_catalogue(family: Family, notify: Callable[[str], None]) -> dict[str, dict[str, Any]]:
-    """Return a family's backbones as plain data by name, enumerating them if need be.
+    """Return a family's backbones as plain data by name, enumerating them unless cached.
 
     Args:
-        family: whose catalogue.
-        notify: called with a sentence when there is something to wait for.
+        family: of the catalogue.
+        notify: called with one line before a slow step, and where the cache cannot be written.
 
     Raises:
         BrokenPlugin: the library is not installed or cannot be enumerated.
     """
-    kept = catalogue_file(family)
+    path = catalogue_file(family)
     try:
-        return _unpack(kept.read_bytes())
+        return _unpack(path.read_bytes())
     except (OSError, ValueError):
         pass
     notify(f"reading the catalogue of {family.distribution}, once for this version; a few seconds")
-    data = _pack(_enumerate_elsewhere(family))
+    data = _pack(_enumerate_in_subprocess(family))
     try:
-        write_bytes(kept, data)
+        write_bytes(path, data)
     except EnvironmentProblem as error:
-        notify(f"the catalogue is not kept, so the next command reads it again: {error}")
+        notify(f"the catalogue is not cached, so the next command reads it again: {error}")
     return _unpack(data)
+
+
+def restore_backbone(plain: Mapping[str, Any], **owner: str) -> Backbone:
+    """Create a `Backbone` from a catalogue entry, without validating it again.
+
+    Every `zoo list` reads thousands of them, and validation would dominate its time.
+
+    Args:
+        plain: as `to_dict` returns it.
+        owner: `source`, `plugin` and `origin`.
+
+    Raises:
+        KeyError: it is not the description of a backbone.
+    """
+    values = {**plain, **owner}
+    values["heads"] = tuple(restore(Head, head) for head in plain["heads"])
+    values["preprocess"] = restore(Preprocess, plain["preprocess"])
+    values["weights"] = tuple(map(_restore_weights, plain.get("weights", ())))
+    return restore(Backbone, values)
+
+
+def _restore_weights(plain: Mapping[str, Any]) -> Weights:
+    values = dict(plain)
+    if values.get("preprocess"):
+        values["preprocess"] = restore(Preprocess, values["preprocess"])
+    return restore(Weights, values)
 
 
 def _enumerate(target: str) -> dict[str, Any]:
@@ -137,10 +163,10 @@ def main(target: str, file: str | None = None) -> None:
     """Enumerate a family and print its backbones as one marked line of JSON.
 
     Args:
-        target: what enumerates it.
-        file: the python file that the target's module is, where it is not installed.
+        target: `"package.module:function"` of the family.
+        file: the python file of that module, where it is not installed.
     """
-    with redirect_stdout(sys.stderr):  # what the library prints is no part of the answer
+    with redirect_stdout(sys.stderr):  # stdout is for the JSON alone
         if file is not None:
             from zoo.registry.plugin_file import import_file
 

@@ -1,4 +1,4 @@
-"""What collecting hooks yield: typed records, each with the plugin that owns it."""
+"""The results of collecting hooks: typed records, each owned by a plugin."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Record = Backbone | Family | Task
 class Collection(Results):
     """The records that a collecting hook yields.
 
-    Each is given its plugin's name as `source`. A wrapper sees one list of records for each plugin.
-    Of what it returns, a record that has a source, changed or not, stays that plugin's; one that
-    has none is the wrapper's own.
+    The `source` of each is set to its plugin's name. A wrapper receives one list of records per
+    plugin; a record that it returns belongs to its `source`, or without one to the wrapper's
+    plugin.
 
     Args:
         kinds: types of the records.
-        origins: by name of each plugin that may own one, what it is, in words.
+        origins: description of each plugin that may own records, by name.
     """
 
     def __init__(self, kinds: tuple[type[Record], ...], origins: Mapping[str, str]) -> None:
@@ -29,66 +29,65 @@ class Collection(Results):
         self.origins = origins
 
     def accept(self, plugin: str, result: Any) -> tuple[Record, ...]:
-        """Return what a plugin yields as its own.
+        """Return the records that a plugin yields, owned by it.
 
         Raises:
-            BrokenPlugin: it is junk, or two records have one name.
+            BrokenPlugin: the result is invalid, or two records have one name.
         """
-        found = [self._owned(plugin, item, plugin) for item in self._each(plugin, result)]
-        _check_names(plugin, found)
-        return tuple(found)
+        records = [self._owned(plugin, item, plugin) for item in self._iterable(plugin, result)]
+        _check_names(plugin, records)
+        return tuple(records)
 
     def accept_wrapped(self, plugin: str, results: Any) -> list[tuple[Record, ...]]:
-        """Return what a wrapper of that plugin makes of the records of all plugins.
+        """Return the records of all plugins that a wrapper of that plugin returns.
 
         Raises:
-            BrokenPlugin: it is junk, or two records of one plugin have one name.
+            BrokenPlugin: the result is invalid, or two records of one plugin have one name.
         """
         lists = [
             tuple(
                 self._owned(plugin, item, getattr(item, "source", "") or plugin)
-                for item in self._each(plugin, items)
+                for item in self._iterable(plugin, items)
             )
-            for items in self._each(plugin, results)
+            for items in self._iterable(plugin, results)
         ]
         _check_names(plugin, [item for items in lists for item in items])
         return lists
 
     def copy(self, results: Any) -> list[list[Record]]:
-        """Return the records as lists that may be changed."""
+        """Return the records as mutable lists."""
         return [list(items) for items in results]
 
-    def _each(self, plugin: str, result: Any) -> Iterable[Any]:
+    def _iterable(self, plugin: str, result: Any) -> Iterable[Any]:
         if not isinstance(result, Iterable) or isinstance(result, (str, bytes)):
             raise BrokenPlugin(f"plugin {plugin!r} returned {result!r:.80}, not an iterable")
         return result
 
     def _owned(self, plugin: str, item: Any, owner: str) -> Record:
         if not isinstance(item, self.kinds):
-            what = f"{type(item).__name__} {item!r}"[:80]
+            wrong = f"{type(item).__name__} {item!r}"[:80]
             kinds = " or ".join(kind.__name__ for kind in self.kinds)
-            raise BrokenPlugin(f"plugin {plugin!r} registered {what}, not a {kinds}")
+            raise BrokenPlugin(f"plugin {plugin!r} registered {wrong}, not a {kinds}")
         if owner not in self.origins:
-            named = ", ".join(self.origins)
             message = f"plugin {plugin!r} registered {item!r:.80} for {owner!r}, which is no plugin"
-            raise BrokenPlugin(message, f"one of {named}")
+            raise BrokenPlugin(message, f"one of {', '.join(self.origins)}")
         return item.with_source(owner, self.origins[owner])
 
 
-def _check_names(plugin: str, found: Iterable[Record]) -> None:
+def _check_names(plugin: str, records: Iterable[Record]) -> None:
     names: set[tuple[str, str]] = set()
-    for item in found:
-        if isinstance(item, Family):
+    for record in records:
+        if isinstance(record, Family):
             continue
-        if (item.source, item.name) in names:
-            raise BrokenPlugin(f"plugin {plugin!r} registers {item.name!r} twice")
-        names.add((item.source, item.name))
+        if (record.source, record.name) in names:
+            raise BrokenPlugin(f"plugin {plugin!r} registers {record.name!r} twice")
+        names.add((record.source, record.name))
 
 
 def by_owner(results: Iterable[Iterable[Record]]) -> dict[str, list[Any]]:
-    """Return the records of each plugin, in the order in which it yielded them."""
+    """Return the records of each plugin, in the order in which they were yielded."""
     owned: dict[str, list[Any]] = {}
-    for items in results:
-        for item in items:
-            owned.setdefault(item.source, []).append(item)
+    for records in results:
+        for record in records:
+            owned.setdefault(record.source, []).append(record)
     return owned

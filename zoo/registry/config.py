@@ -1,8 +1,8 @@
 """`registry.toml`: aliases, defaults and derived backbones, as data.
 
-The shipped file lies at the top of the source tree, and inside the package in a wheel. The user's
-own, `$XDG_CONFIG_HOME/zoo/registry.toml`, is laid over it key by key, and over that the file that
-`--registry` names. Of derived backbones a later layer replaces whole entries.
+The shipped file is at the top of the source tree, and inside the package in a wheel. The user's,
+`$XDG_CONFIG_HOME/zoo/registry.toml`, overrides it key by key, and the file of `--registry`
+overrides both. Derived backbones are replaced as whole entries.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ TABLES: Kinds = {"schema": (int,), "defaults": (dict,), "aliases": (dict,), "bac
 
 @dataclass(frozen=True)
 class Config:
-    """What the registry files say together.
+    """The merged registry files.
 
     Args:
         defaults: training defaults by key.
-        aliases: another name for a backbone, to its id or name.
-        origins: for each `table.key`, the file it was taken from.
-        backbones: derived ones by id, as their files describe them.
+        aliases: id or name of a backbone by alias.
+        origins: the file of each `table.key`.
+        backbones: entries of derived backbones by id.
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -42,10 +42,10 @@ class Config:
 
 
 def shipped_file() -> Path:
-    """Return the `registry.toml` that came with zoo."""
+    """Return the path of the `registry.toml` shipped with zoo."""
     package = Path(__file__).parent.parent
-    inside = package / "registry.toml"
-    return inside if inside.exists() else package.parent / "registry.toml"
+    packaged = package / "registry.toml"
+    return packaged if packaged.exists() else package.parent / "registry.toml"
 
 
 def _check_defaults(file: TomlFile) -> None:
@@ -58,13 +58,13 @@ def _check_defaults(file: TomlFile) -> None:
 
 
 def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
-    """Read and check one registry file.
+    """Read and validate one registry file.
 
     Returns:
-        The content as it stands there, and its derived backbones by id.
+        The content of the file, and its derived backbones by id.
 
     Raises:
-        RegistryError: it cannot be read or understood; says file, line and key.
+        RegistryError: it is unreadable or invalid; names file, line and key.
     """
     file = TomlFile(path)
     content = file.content
@@ -76,21 +76,21 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
     file.check(("aliases",), aliases, dict.fromkeys(aliases, (str,)))
     if "backbones" not in content:
         return content, {}
-    from zoo.registry.derived import read_entries  # of use to those who have some
+    from zoo.registry.derived import read_entries  # only where needed: start-up time
 
     return content, read_entries(file, content["backbones"])
 
 
 @cache
 def load_config(file: Path | None = None, user: Path | None = None) -> Config:
-    """Return the shipped registry file with the user's, and then the given one, laid over it.
+    """Return the shipped registry file, overridden by the user's, then by the given one.
 
     Args:
-        file: what `--registry` names.
-        user: the user's own; by default that of `config_dir`, as it is at the first call.
+        file: of `--registry`.
+        user: the user's file; by default that in `config_dir`, as of the first call.
 
     Raises:
-        RegistryError: one of them cannot be used.
+        RegistryError: one of them is invalid.
     """
     merged: dict[str, dict[str, Any]] = {"defaults": {}, "aliases": {}}
     backbones: dict[str, Entry] = {}

@@ -1,7 +1,7 @@
-"""Derived backbones: `[backbones."house/leaf"]` of a `registry.toml`, laid over an installed one.
+"""Derived backbones: `[backbones."house/leaf"]` of a `registry.toml`, extending an installed one.
 
-An entry is data: it can choose weights, heads and preprocess, and nothing in it can name code.
-What can be checked alone is checked when the file is read, the rest when the base is known.
+An entry is data: it selects weights, heads and preprocess, and cannot name code. It is validated
+when the file is read, and against its base when it is derived.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ PREPROCESS: Kinds = {
 SHAPES = {
     "sha256": (r"[0-9A-Fa-f]{64}", "the 64 hexadecimal digits that `sha256sum FILE` prints"),
     "url": (r"https?://[^\s/]+/\S+", "an http or https address"),
-    "hub": (r"[\w.\-]+/[\w.\-]+(:[^\s:]+)?", "org/repository, maybe with :file"),
-    # What looks like a file would be taken for one by --weights.
+    "hub": (r"[\w.\-]+/[\w.\-]+(:[^\s:]+)?", "org/repository, optionally with :file"),
+    # --weights would read a tag that looks like a file name as a file.
     "tag": (
         r"(?!.*\.(safetensors|pth|pt|bin|ckpt)$)[A-Za-z0-9][\w.\-]*",
         "letters, digits, _ . -, and not like the name of a file",
@@ -62,13 +62,13 @@ MAX_SIDE = 1 << 14
 MAX_CLASSES = 10**7
 
 
-class Stated(NamedTuple):
-    """Weights as an entry states them, before the base is known.
+class WeightsEntry(NamedTuple):
+    """Weights as a file describes them, before their base is resolved.
 
     Args:
-        keys: where they stand in the file.
-        weights: without what comes from the base.
-        table: the entry itself.
+        keys: path of the table in the file.
+        weights: without the fields inherited from the base.
+        table: as in the file.
     """
 
     keys: Keys
@@ -83,20 +83,20 @@ class Entry:
     Args:
         id: `source/name`.
         extends: id, bare name or alias of its base.
-        file: the file that describes it.
-        heads: in place of the base's, by path or in full; None for the base's.
-        weights: in place of the base's; None for the base's.
-        preprocess: laid over the base's.
-        license: of its default weights, where they state none themselves; for the base's weights
-            it stands above what the base says.
-        task: that it is trained for, its head replaced; None for the base's.
+        file: of the entry.
+        heads: instead of the base's, as paths or in full; None for the base's.
+        weights: instead of the base's; None for the base's.
+        preprocess: overrides fields of the base's.
+        license: of its default weights, where they have none of their own; overrides that of
+            inherited weights.
+        task: of the derived backbone, whose head is replaced; None for the base's.
     """
 
     id: str
     extends: str
     file: TomlFile
     heads: tuple[str | Head, ...] | None = None
-    weights: tuple[Stated, ...] | None = None
+    weights: tuple[WeightsEntry, ...] | None = None
     preprocess: Mapping[str, Any] | None = None
     license: str | None = None
     task: str | None = None
@@ -111,16 +111,16 @@ class Entry:
         """The part of the id after the slash."""
         return self.id.partition("/")[2]
 
-    def error(self, key: str | None, said: str, hint: str | None = None) -> RegistryError:
+    def error(self, key: str | None, problem: str, hint: str | None = None) -> RegistryError:
         """Return an error about this entry or one of its keys, for the caller to raise."""
         keys: Keys = ("backbones", self.id)
-        return self.file.error(keys if key is None else (*keys, key), said, hint)
+        return self.file.error(keys if key is None else (*keys, key), problem, hint)
 
     def derive(self, base: Backbone) -> Backbone:
-        """Return the base with this entry laid over it.
+        """Return the base, overridden by this entry.
 
         Raises:
-            RegistryError: the two do not go together; says file, line and key.
+            RegistryError: the entry does not fit the base; names file, line and key.
         """
         heads = base.heads if self.heads is None else self._heads(base, self.heads)
         preprocess = self._preprocess(base, base.preprocess)
@@ -139,21 +139,21 @@ class Entry:
                 params=base.params if same_width else None,
                 task=self.task or base.task,
                 source=self.source,
-                origin=f"{self.file.where('backbones', self.id)}, extending {base.id}",
+                origin=f"{self.file.location('backbones', self.id)}, extending {base.id}",
                 extends=base,
             )
         except UsageError as error:
             raise self.error(None, f"cannot be used: {error.message}", error.hint) from error
 
-    def _heads(self, base: Backbone, stated: tuple[str | Head, ...]) -> tuple[Head, ...]:
+    def _heads(self, base: Backbone, items: tuple[str | Head, ...]) -> tuple[Head, ...]:
         key = "head" if "head" in self.file.content["backbones"][self.id] else "heads"
         if base.refuse:
-            raise self.error(key, f"has no use: {base.id} cannot be fine-tuned: {base.refuse}")
-        # A path says all where the base has a head there, such as where its logits come out.
+            raise self.error(key, f"has no effect: {base.id} cannot be fine-tuned: {base.refuse}")
+        # The path of a head of the base selects it with its other fields, such as its output.
         known = {head.module_path: head for head in base.heads}
         heads = tuple(
             known.get(".".join(path_steps(item)), Head(item)) if isinstance(item, str) else item
-            for item in stated
+            for item in items
         )
         if [head.role for head in heads].count("main") != 1 or heads[0].role != "main":
             roles = ", ".join(f"{head.path} ({head.role})" for head in heads)
@@ -164,68 +164,67 @@ class Entry:
         return heads
 
     def _preprocess(
-        self, base: Backbone, before: Preprocess, stated: Stated | None = None
+        self, base: Backbone, inherited: Preprocess, weights: WeightsEntry | None = None
     ) -> Preprocess:
-        """Lay the entry's preprocess, and then that of its weights, over one of the base's."""
+        """Override a preprocess of the base by the entry's, then by that of its weights."""
         layers: list[tuple[Keys, Mapping[str, Any] | None]] = [
             (("backbones", self.id, "preprocess"), self.preprocess)
         ]
-        if stated is not None:
-            layers.append(((*stated.keys, "preprocess"), stated.table.get("preprocess")))
-        after = before
+        if weights is not None:
+            layers.append(((*weights.keys, "preprocess"), weights.table.get("preprocess")))
+        preprocess = inherited
         for keys, table in layers:
             if table is not None:
-                after = _overlay(after, table)
-                _check_fits(self.file, keys, base, before, after)
-        return after
+                preprocess = _override(preprocess, table)
+                _check_size(self.file, keys, base, inherited, preprocess)
+        return preprocess
 
     def _weights(self, base: Backbone) -> tuple[Weights, ...]:
         if self.weights is not None:
-            return tuple(self._completed(base, stated) for stated in self.weights)
-        kept = base.weights
+            return tuple(self._completed(base, entry) for entry in self.weights)
+        inherited = base.weights
         if self.preprocess is not None:
-            kept = tuple(
+            inherited = tuple(
                 replace(weights, preprocess=self._preprocess(base, weights.preprocess))
                 if weights.preprocess
                 else weights
-                for weights in kept
+                for weights in inherited
             )
-        if self.license is not None and kept:
-            kept = (replace(kept[0], license=self.license), *kept[1:])
-        return kept
+        if self.license is not None and inherited:
+            inherited = (replace(inherited[0], license=self.license), *inherited[1:])
+        return inherited
 
-    def _completed(self, base: Backbone, stated: Stated) -> Weights:
-        """Return weights with what a file of tensors does not say, as the base's have it."""
-        asked = stated.table.get("like")
+    def _completed(self, base: Backbone, entry: WeightsEntry) -> Weights:
+        """Return weights with the fields that they inherit from those they are `like`."""
+        tag = entry.table.get("like")
         like = base.weights[0] if base.weights else None
-        if asked == "none":
+        if tag == "none":
             like = None
-        elif asked is not None:
+        elif tag is not None:
             try:
-                like = base.find_weights(asked)
+                like = base.find_weights(tag)
             except UsageError as error:
-                keys = (*stated.keys, "like")
+                keys = (*entry.keys, "like")
                 raise self.file.error(keys, f"is unknown: {error.message}", error.hint) from error
-        given = stated.weights
-        classes, number = given.classes, stated.table.get("num_classes")
+        classes, number = entry.weights.classes, entry.table.get("num_classes")
         features_only = number == 0
         if number is None and classes is None and like is not None:
             number, features_only = like.num_classes, like.features_only
-            # Which class is which is nothing to guess, only to be told.
-            classes = like.classes if asked else None
+            # Class names are inherited only when `like` is explicit.
+            classes = like.classes if tag else None
         elif number is None:
-            number = len(classes) if classes else given.num_classes
+            number = len(classes) if classes else entry.weights.num_classes
         return replace(
-            given,
+            entry.weights,
             num_classes=number,
             classes=classes,
             features_only=features_only,
             kwargs=like.kwargs if like else {},
-            preprocess=self._preprocess(base, base.preprocess_for(like), stated),
+            preprocess=self._preprocess(base, base.preprocess_for(like), entry),
         )
 
 
-def _overlay(base: Preprocess, table: Mapping[str, Any]) -> Preprocess:
+def _override(base: Preprocess, table: Mapping[str, Any]) -> Preprocess:
     values = dict(table)
     if "resize" not in values and values.get("crop", base.crop) != base.crop:
         values["resize"] = None  # the convention of the new crop
@@ -237,25 +236,25 @@ def _overlay(base: Preprocess, table: Mapping[str, Any]) -> Preprocess:
     return replace(base, **values)
 
 
-def _check_fits(
-    file: TomlFile, keys: Keys, base: Backbone, before: Preprocess, after: Preprocess
+def _check_size(
+    file: TomlFile, keys: Keys, base: Backbone, inherited: Preprocess, preprocess: Preprocess
 ) -> None:
-    """Refuse a size that the network does not take."""
-    if after.size == before.size:
+    """Refuse a size that the network does not support."""
+    if preprocess.size == inherited.size:
         return
     keys = (*keys, "size")
     if base.fixed_size:
-        size = f"{before.height}x{before.width}"
+        size = f"{inherited.height}x{inherited.width}"
         raise file.error(keys, f"cannot be changed: {base.id} takes no size but {size}")
-    if base.min_size and min(after.height, after.width) < base.min_size:
+    if base.min_size and min(preprocess.height, preprocess.width) < base.min_size:
         raise file.error(keys, f"is too small: {base.id} takes at least {base.min_size} pixels")
 
 
 def read_entries(file: TomlFile, table: Mapping[str, Any]) -> dict[str, Entry]:
-    """Read the derived backbones of a file, checking what can be checked without their bases.
+    """Read the derived backbones of a file, and validate all that does not depend on their bases.
 
     Raises:
-        RegistryError: says file, line and key.
+        RegistryError: one is invalid; names file, line and key.
     """
     return {id: _read_entry(file, id, content) for id, content in table.items()}
 
@@ -321,11 +320,11 @@ def _read_preprocess(file: TomlFile, keys: Keys, owner: Mapping[str, Any]) -> di
     file.check(keys, table, PREPROCESS)
     for key, value in table.items():
         try:
-            # One at a time, beside what is sound, so that the line is that of the wrong one.
+            # One key at a time, so that the error has the line of the invalid one.
             Preprocess(**{"size": 224, key: value})
         except UsageError as error:
-            said = f"cannot be used: {error.message}"
-            raise file.error((*keys, key), said, error.hint) from error
+            problem = f"cannot be used: {error.message}"
+            raise file.error((*keys, key), problem, error.hint) from error
         sides = value if key == "size" and isinstance(value, list) else [value]
         if key in ("size", "resize") and not all(1 <= side <= MAX_SIDE for side in sides):
             raise file.error((*keys, key), f"must be from 1 to {MAX_SIDE} pixels, not {value!r}")
@@ -334,38 +333,38 @@ def _read_preprocess(file: TomlFile, keys: Keys, owner: Mapping[str, Any]) -> di
 
 def _read_all_weights(
     file: TomlFile, keys: Keys, table: Mapping[str, Any]
-) -> tuple[Stated, ...] | None:
+) -> tuple[WeightsEntry, ...] | None:
     if "weights" not in table:
         return None
     keys = (*keys, "weights")
     if not table["weights"]:
         raise file.error(keys, "is empty", "leave it out for the base's weights")
-    stated = tuple(
+    entries = tuple(
         _read_weights(file, (*keys, number), item) for number, item in enumerate(table["weights"])
     )
-    seen: set[str] = set()
-    for item in stated:
-        if item.weights.tag in seen:
-            raise file.error((*item.keys, "tag"), f"{item.weights.tag!r} is taken twice")
-        seen.add(item.weights.tag)
-    return stated
+    tags: set[str] = set()
+    for entry in entries:
+        if entry.weights.tag in tags:
+            raise file.error((*entry.keys, "tag"), f"{entry.weights.tag!r} is taken twice")
+        tags.add(entry.weights.tag)
+    return entries
 
 
-def _read_weights(file: TomlFile, keys: Keys, table: Any) -> Stated:
+def _read_weights(file: TomlFile, keys: Keys, table: Any) -> WeightsEntry:
     file.check(keys, table, WEIGHTS)
     for key in ("tag", "sha256"):
         if key not in table:
             raise file.error(keys, f"has no {key}", f'add {key} = "...", {SHAPES[key][1]}')
-    for key, (pattern, words) in SHAPES.items():
+    for key, (pattern, description) in SHAPES.items():
         if key in table and not re.fullmatch(pattern, table[key]):
-            raise file.error((*keys, key), f"is {table[key]!r}", f"give {words}")
+            raise file.error((*keys, key), f"is {table[key]!r}", f"give {description}")
     classes = _read_classes(file, keys, table)
     _read_preprocess(file, (*keys, "preprocess"), table)
-    stated = {key: table[key] for key in ("tag", "url", "hub", "sha256", "license") if key in table}
+    values = {key: table[key] for key in ("tag", "url", "hub", "sha256", "license") if key in table}
     if "file" in table:
-        stated["file"] = _place(file, (*keys, "file"), table["file"])
+        values["file"] = _absolute_path(file, (*keys, "file"), table["file"])
     try:
-        return Stated(keys, Weights(**stated, classes=classes), table)
+        return WeightsEntry(keys, Weights(**values, classes=classes), table)
     except UsageError as error:
         raise file.error(keys, f"cannot be used: {error.message}", error.hint) from error
 
@@ -379,18 +378,18 @@ def _read_classes(file: TomlFile, keys: Keys, table: Mapping[str, Any]) -> tuple
     keys, classes = (*keys, "classes"), table["classes"]
     if not classes or not all(isinstance(name, str) and name for name in classes):
         raise file.error(keys, "must be the names of the classes, in order")
-    if twice := [name for name, count in Counter(classes).items() if count > 1]:
-        raise file.error(keys, f"names {twice[0]!r} twice")
+    if duplicates := [name for name, count in Counter(classes).items() if count > 1]:
+        raise file.error(keys, f"names {duplicates[0]!r} twice")
     if number not in (None, len(classes)):
         raise file.error(keys, f"names {len(classes)} classes, but num_classes is {number}")
     return tuple(classes)
 
 
-def _place(file: TomlFile, keys: Keys, stated: str) -> str:
-    """Return an absolute path, so that it can never be read as a place in a package."""
+def _absolute_path(file: TomlFile, keys: Keys, text: str) -> str:
+    """Return an absolute path, which can never be read as `"package:path"`."""
     try:
-        if "\0" in stated:
-            raise ValueError("it holds a zero byte")
-        return str(file.path.absolute().parent / Path(stated).expanduser())
+        if "\0" in text:
+            raise ValueError("it contains a null byte")
+        return str(file.path.absolute().parent / Path(text).expanduser())
     except (ValueError, RuntimeError) as error:
-        raise file.error(keys, f"is no path: {error}") from error
+        raise file.error(keys, f"is not a path: {error}") from error

@@ -1,9 +1,9 @@
-"""A pluggy manager under which an implementation that raises ends nothing but itself.
+"""A pluggy manager that isolates the errors of hook implementations.
 
-pluggy ends the call of a hook at the first implementation that raises. Here each implementation is
-replaced, when its plugin is registered, by a function that records what it returned or raised, and
-how long it took. pluggy calls these as it calls any other, so wrappers, `tryfirst`, `trylast` and
-`add_hookcall_monitoring` mean what pluggy says that they mean.
+pluggy aborts the call of a hook at the first implementation that raises. Here registering a plugin
+replaces each of its implementations by a function that records its result or error and its time.
+pluggy calls these functions, so wrappers, `tryfirst`, `trylast` and `add_hookcall_monitoring` have
+pluggy's semantics.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from typing import Any
 
 import pluggy
 
-# SystemExit too: a plugin that exits fails; an interrupt is the user's, and goes on.
+# A plugin that exits has failed; a KeyboardInterrupt is the user's, and propagates.
 CONTAINED = (Exception, SystemExit)
 
 
 @dataclass
 class Outcome:
-    """What one implementation did in one call of a hook.
+    """The outcome of one implementation in one call of a hook.
 
     Args:
-        hook: the hook's name.
-        plugin: name of the plugin that implements it.
-        result: what it returned; of a wrapper, what the call returned after it.
-        error: what it raised instead.
-        seconds: wall time of its own; of a wrapper, without what it wraps.
+        hook: name of the hook.
+        plugin: name of the plugin.
+        result: its return value; of a wrapper, the result of the call after it.
+        error: raised instead.
+        seconds: wall time; of a wrapper, without the wrapped implementations.
     """
 
     hook: str
@@ -44,8 +44,8 @@ class Outcome:
 
     @contextmanager
     def measured(self) -> Iterator[None]:
-        """Add up the time of a block, and contain what it raises, but for interrupts."""
-        began = time.perf_counter()
+        """Measure the time of a block, and record its error; interrupts propagate."""
+        start = time.perf_counter()
         try:
             yield
         except BaseException as error:
@@ -53,26 +53,26 @@ class Outcome:
             if not isinstance(error, CONTAINED):
                 raise
         finally:
-            self.seconds += time.perf_counter() - began
+            self.seconds += time.perf_counter() - start
 
 
 class Results:
-    """What the implementations of a hook may return; here, anything."""
+    """Validation of the results of a hook; accepts anything."""
 
     def accept(self, plugin: str, result: Any) -> Any:
-        """Return what an implementation returned as the call is to give it.
+        """Return the validated result of an implementation.
 
         Raises:
-            Exception: it is nothing that the hook may return; the plugin has failed.
+            Exception: it is invalid; the plugin has failed.
         """
         return result
 
     def accept_wrapped(self, plugin: str, results: Any) -> Any:
-        """Return what a wrapper made of the results, as `accept` does."""
+        """Return the validated results of a wrapper, as `accept` does."""
         return results
 
     def copy(self, results: Any) -> Any:
-        """Return results for a wrapper to look at and change."""
+        """Return a copy of the results that a wrapper may modify."""
         return list(results) if isinstance(results, list) else results
 
 
@@ -102,7 +102,7 @@ class HookManager(pluggy.PluginManager):
         self.add_hookspecs(specs)
 
     def register(self, plugin: Any, name: str | None = None) -> str | None:
-        """Register a plugin as pluggy does, its implementations contained."""
+        """Register a plugin as pluggy does, with its errors isolated."""
         registered = super().register(plugin, name)
         for caller in self.get_hookcallers(plugin) or ():
             for implementation in caller.get_hookimpls():
@@ -113,17 +113,17 @@ class HookManager(pluggy.PluginManager):
     def call(
         self, hook: str, results: Results | None = None, **arguments: Any
     ) -> tuple[Any, list[Outcome]]:
-        """Call every implementation of a hook, whatever some of them raise.
+        """Call every implementation of a hook, even if some of them raise.
 
-        What a plugin prints goes to stderr: stdout belongs to what a command prints as JSON.
+        Output of plugins is redirected to stderr: stdout is for the command's own, such as JSON.
 
         Args:
-            hook: its name.
-            results: checks what each implementation returns.
+            hook: name of the hook.
+            results: validates the result of each implementation.
             arguments: of the hook.
 
         Returns:
-            What pluggy's call gives, without those that failed; and what each implementation did.
+            The result of pluggy's call, without failed implementations; and the outcome of each.
         """
         call = _Call(results or Results())
         token = _running.set(call)
@@ -135,13 +135,13 @@ class HookManager(pluggy.PluginManager):
 
     @property
     def outcomes(self) -> list[Outcome]:
-        """What the implementations did so far in the call that is running."""
+        """The outcomes so far of the current call."""
         call = _running.get()
         return call.outcomes if call else []
 
 
 def _contain(hook: str, implementation: pluggy.HookImpl) -> None:
-    """Replace an implementation's function by one that contains what it raises."""
+    """Replace an implementation's function by one that records its errors."""
     function, plugin = implementation.function, implementation.plugin_name
     contain = (
         _contained_hookwrapper
@@ -150,8 +150,8 @@ def _contain(hook: str, implementation: pluggy.HookImpl) -> None:
         if implementation.wrapper
         else _contained_function
     )
-    # pluggy marks the attribute as final for type checkers, since it reads the arguments' names
-    # from the function once; those stay true.
+    # pluggy declares the attribute final, since it reads the argument names once; `wraps` preserves
+    # them.
     object.__setattr__(implementation, "function", contain(hook, plugin, function))
 
 
@@ -172,7 +172,7 @@ def _contained_function(hook: str, plugin: str, function: Callable[..., Any]) ->
 def _set_up(
     outcome: Outcome, function: Callable[..., Any], args: Any, kwargs: Any
 ) -> Generator[None, Any, Any] | None:
-    """Run a wrapper up to its yield; return None if it failed."""
+    """Run a wrapper up to its yield; return None on failure."""
     with outcome.measured():
         wrapper: Generator[None, Any, Any] = function(*args, **kwargs)
         for _ in wrapper:
@@ -181,10 +181,10 @@ def _set_up(
     return None
 
 
-def _tear_down(wrapper: Generator[None, Any, Any], sent: Any) -> Any:
-    """Run a wrapper from its yield to its end, and return what it returns."""
+def _tear_down(wrapper: Generator[None, Any, Any], value: Any) -> Any:
+    """Send a value to a wrapper at its yield, and return its return value."""
     try:
-        wrapper.send(sent)
+        wrapper.send(value)
     except StopIteration as end:
         return end.value
     wrapper.close()
@@ -204,13 +204,13 @@ def _contained_wrapper(hook: str, plugin: str, function: Callable[..., Any]) -> 
         try:
             before = yield
         except BaseException as error:
-            # Nothing else gets here than an interrupt: the wrapper may clean up, and no more.
+            # Only interrupts reach this: the wrapper may clean up, but not swallow it.
             with suppress(*CONTAINED):
                 wrapper.throw(error)
             raise
         with outcome.measured():
-            made = _tear_down(wrapper, call.results.copy(before))
-            outcome.result = call.results.accept_wrapped(plugin, made)
+            after = _tear_down(wrapper, call.results.copy(before))
+            outcome.result = call.results.accept_wrapped(plugin, after)
         return before if outcome.error else outcome.result
 
     return contained
@@ -219,7 +219,7 @@ def _contained_wrapper(hook: str, plugin: str, function: Callable[..., Any]) -> 
 def _contained_hookwrapper(
     hook: str, plugin: str, function: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Contain a wrapper of pluggy's old style, which is sent a `pluggy.Result`."""
+    """Isolate the errors of an old-style wrapper, which receives a `pluggy.Result`."""
 
     @wraps(function)
     def contained(*args: Any, **kwargs: Any) -> Generator[None, pluggy.Result[Any], None]:
@@ -229,20 +229,20 @@ def _contained_hookwrapper(
             return
         outcome = call.begin(hook, plugin)
         wrapper = _set_up(outcome, function, args, kwargs)
-        given = yield
+        result = yield
         if wrapper is None:
             return
-        if given.exception is not None:
-            interrupt = given.exception
+        if result.exception is not None:
+            interrupt = result.exception
             with suppress(*CONTAINED):
-                _tear_down(wrapper, given)
-            given.force_exception(interrupt)
+                _tear_down(wrapper, result)
+            result.force_exception(interrupt)
             return
-        before = given.get_result()
-        given.force_result(call.results.copy(before))
+        before = result.get_result()
+        result.force_result(call.results.copy(before))
         with outcome.measured():
-            _tear_down(wrapper, given)
-            outcome.result = call.results.accept_wrapped(plugin, given.get_result())
-        given.force_result(before if outcome.error else outcome.result)
+            _tear_down(wrapper, result)
+            outcome.result = call.results.accept_wrapped(plugin, result.get_result())
+        result.force_result(before if outcome.error else outcome.result)
 
     return contained

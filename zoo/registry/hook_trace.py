@@ -1,4 +1,4 @@
-"""`ZOO_TRACE_HOOKS=1`: what each plugin does in a hook as one line on stderr, for their authors."""
+"""`ZOO_TRACE_HOOKS=1`: trace each call of a hook implementation as one line on stderr."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pluggy
 from zoo.errors import one_line
 from zoo.registry.hook_manager import HookManager, Outcome
 
-LONG = 60
-MANY = 4
+MAX_LENGTH = 60
+MAX_ITEMS = 4
 
 
 def _short(value: Any) -> str:
-    """Return a value in a few words, whatever it is."""
+    """Return a value as a short text."""
     try:
         if isinstance(value, float):
             return f"{value:.4g}"
@@ -26,33 +26,33 @@ def _short(value: Any) -> str:
             value = dict(value)
         name = getattr(value, "name", None)
         text = f"{type(value).__name__} {name}" if isinstance(name, str) else repr(value)
-    except Exception as error:  # a plugin's own object can do anything when it is looked at
+    except Exception as error:  # `__repr__` or `name` of a plugin's object may raise
         text = f"<{type(value).__name__}, which cannot be shown: {type(error).__name__}>"
-    return text if len(text) <= LONG else f"{text[: LONG - 3]}..."
+    return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH - 3]}..."
 
 
-def _shown(value: Any) -> str:
-    """Return what a hook was given or gave, in a line."""
+def _formatted(value: Any) -> str:
+    """Return an argument or result of a hook as one line."""
     if isinstance(value, list) and value and all(isinstance(items, tuple) for items in value):
         value = tuple(chain.from_iterable(value))  # the records of several plugins
     if isinstance(value, tuple):
-        some = ", ".join(_short(item) for item in value[:MANY])
-        more = f", and {len(value) - MANY} more" if len(value) > MANY else ""
-        return f"{len(value)}: {some}{more}" if value else "nothing"
-    fields = getattr(value, "__dataclass_fields__", None)
-    if fields is None:
+        first = ", ".join(_short(item) for item in value[:MAX_ITEMS])
+        more = f", and {len(value) - MAX_ITEMS} more" if len(value) > MAX_ITEMS else ""
+        return f"{len(value)}: {first}{more}" if value else "nothing"
+    names = getattr(value, "__dataclass_fields__", None)
+    if names is None:
         return _short(value)
-    inside = ", ".join(f"{name}={_short(getattr(value, name))}" for name in fields)
-    return f"{type(value).__name__}({inside})"
+    fields = ", ".join(f"{name}={_short(getattr(value, name))}" for name in names)
+    return f"{type(value).__name__}({fields})"
 
 
 def trace_calls(manager: HookManager) -> None:
-    """Print, after each call of a hook, a line for each implementation: its plugin and outcome."""
+    """Print, after each call of a hook, one line for each implementation."""
 
     def before(
         hook: str, implementations: Sequence[pluggy.HookImpl], arguments: Mapping[str, Any]
     ) -> None:
-        """Nothing is known yet."""
+        """Do nothing; pluggy requires both callbacks."""
 
     def after(
         result: pluggy.Result[Any],
@@ -67,21 +67,23 @@ def trace_calls(manager: HookManager) -> None:
 
 
 def print_outcome(outcome: Outcome, arguments: Mapping[str, Any]) -> None:
-    """Print whose implementation of which hook did what on what, and how long it took.
+    """Print plugin, hook, arguments, result or error, and time of an implementation.
 
     Args:
-        outcome: of one implementation.
+        outcome: of the implementation.
         arguments: of the hook.
     """
-    ended = f"raised {one_line(outcome.error)}" if outcome.error else f"-> {_shown(outcome.result)}"
-    given = ", ".join(map(_shown, arguments.values()))
-    took = f"{1000 * outcome.seconds:.1f} ms"
-    _print_line(f"zoo: hook {outcome.plugin}: {outcome.hook}({given}) {ended}, {took}")
+    result = f"-> {_formatted(outcome.result)}"
+    if outcome.error:
+        result = f"raised {one_line(outcome.error)}"
+    values = ", ".join(map(_formatted, arguments.values()))
+    milliseconds = f"{1000 * outcome.seconds:.1f} ms"
+    _print_line(f"zoo: hook {outcome.plugin}: {outcome.hook}({values}) {result}, {milliseconds}")
 
 
 def _print_line(text: str) -> None:
     line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
     if sys.stderr is not None:
-        # A reader that has gone must not cost a training.
+        # A closed pipe must not stop a training.
         with suppress(OSError):
             print(line, file=sys.stderr, flush=True)

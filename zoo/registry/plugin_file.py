@@ -1,7 +1,7 @@
-"""A plugin that is one python file and not a package, as `--plugin FILE` names it.
+"""Plugins in a single python file, as given by `--plugin FILE`.
 
-Its module is imported under the file's stem, so that `"leafnet:build"` in leafnet.py means what it
-says. The file's folder is no place to import from: what else lies there stays what it is.
+The module is imported under the file's stem, so that `"leafnet:build"` in leafnet.py resolves to
+it. The file's folder is not added to `sys.path`.
 """
 
 from __future__ import annotations
@@ -20,42 +20,42 @@ _loaded: dict[str, Path] = {}
 
 
 def file_of(module: str) -> Path | None:
-    """Return the file that a module was imported from by `import_file`; None of any other."""
+    """Return the file from which `import_file` imported a module; None for any other module."""
     return _loaded.get(module)
 
 
 def check_file(file: Path) -> str:
-    """Return the name that the plugin in a file gets; nothing is imported.
+    """Return the name of the plugin in a file, without importing it.
 
     Raises:
-        UsageError: there is no such file, or its stem cannot be the name of a new module.
+        UsageError: the file does not exist, or its stem cannot name a new module.
     """
     if file.is_dir():
-        hint = "give the python file itself; a package is installed, not named"
+        hint = "give a python file, or install the package"
         raise UsageError(f"--plugin {file} is a folder", hint)
     if not file.exists():
         raise UsageError(f"--plugin {file} does not exist", "give a python file")
     if file.suffix != ".py":
-        raise UsageError(f"--plugin {file} is no python file", "give one that ends in .py")
+        raise UsageError(f"--plugin {file} is not a python file", "give one that ends in .py")
     stem = file.stem
-    # A source's name begins like a backbone's, so that its ids can be typed and written down.
+    # The name of a source starts with a letter or digit, like that of a backbone.
     name = re.sub(r"^[^A-Za-z0-9]+", "", stem)
     if not stem.isidentifier() or iskeyword(stem) or not name:
-        message = f"--plugin {file} cannot be imported: {stem!r} is no name of a module"
+        message = f"--plugin {file} cannot be imported: {stem!r} is not a module name"
         raise UsageError(message, "name the file in letters, digits and _ only")
     _check_free(stem, file)
     return name
 
 
 def _check_free(stem: str, file: Path) -> None:
-    """Refuse a file that would stand before a module which others may import."""
+    """Refuse a file that would hide another importable module."""
     if stem in sys.modules:
         origin = getattr(sys.modules[stem], "__file__", None)
     else:
-        found = find_spec(stem)
-        if found is None:
+        spec = find_spec(stem)
+        if spec is None:
             return
-        origin = found.origin
+        origin = spec.origin
     if origin is not None and Path(origin).exists() and file.samefile(origin):
         return
     message = f"--plugin {file} would hide the module {stem!r} ({origin or 'a part of Python'})"
@@ -66,13 +66,13 @@ def import_file(file: Path) -> ModuleType:
     """Import a python file under its stem, once per process.
 
     Args:
-        file: as `check_file` passed it.
+        file: accepted by `check_file`.
 
     Returns:
-        The module, which is in `sys.modules`.
+        The module, added to `sys.modules`.
 
     Raises:
-        Exception: whatever the file raises; it is not in `sys.modules` then.
+        Exception: raised by the file; its module is removed from `sys.modules`.
     """
     stem = file.stem
     if stem in sys.modules:
@@ -92,7 +92,7 @@ def import_file(file: Path) -> ModuleType:
 
 
 def forget_files() -> None:
-    """Have every file that `import_file` imported be imported again when it is next asked for."""
+    """Remove all modules that `import_file` imported, so that it imports them again."""
     for stem in _loaded:
         sys.modules.pop(stem, None)
     _loaded.clear()

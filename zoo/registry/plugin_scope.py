@@ -1,4 +1,4 @@
-"""What a process loads from: what is built in and installed, or what a test says there is."""
+"""The plugins that a process loads: built-in and installed ones, or those that a test supplies."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Key = tuple[Switches, Path | None, tuple[Path, ...]]
 
 
 class Scope:
-    """What there is to load, and the registries that `load_registry` made of it.
+    """A set of available plugins, and the registries that `load_registry` created from it.
 
     Args:
-        plugins: called to know which plugins there are, beside those that `--plugin` names.
+        plugins: returns the available plugins, without those of `--plugin`.
     """
 
     def __init__(self, plugins: Callable[[], Sequence[Plugin]]) -> None:
@@ -28,16 +28,16 @@ _current = Scope(discover)
 
 
 def current() -> Scope:
-    """Return the scope in force."""
+    """Return the active scope."""
     return _current
 
 
 @contextmanager
 def in_force(scope: Scope) -> Iterator[Scope]:
-    """Have all of this process load from another scope, until the block ends."""
+    """Activate a scope for the whole process inside the block."""
     global _current
-    kept, _current = _current, scope
+    previous, _current = _current, scope
     try:
         yield scope
     finally:
-        _current = kept
+        _current = previous

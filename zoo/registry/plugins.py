@@ -1,8 +1,8 @@
-"""Loading plugins one at a time, and a record of what happened to each.
+"""Load plugins one at a time, and record the outcome of each.
 
-Built-in plugins come first and through the same hooks. Whatever a plugin does wrong (fails to
-import, exits, misspells a hook, returns junk, takes a name that is taken) ends in its own record
-with a status and one sentence; the others go on. `ZOO_STRICT=1` raises instead.
+Built-in plugins are loaded first, through the same hooks. A failure (an import error, an exit, a
+misspelt hook, an invalid result, a duplicate name) is recorded with its plugin as a status and one
+sentence, and the other plugins are unaffected. `ZOO_STRICT=1` raises instead.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ NO_VERSION = "-"
 
 
 class Plugin(NamedTuple):
-    """A plugin that there is, before anything of it is imported.
+    """An available plugin, before it is imported.
 
     Args:
         name: the source in its backbones' ids.
         module: the module that implements the hooks.
-        distribution: the installed package that brought it; `file` or `given` where none did.
-        version: that package's version.
-        file: the python file that `--plugin` named.
-        given: what implements the hooks, where there is nothing to import.
+        distribution: the installed package; `file` or `given` without one.
+        version: of the package.
+        file: the python file of `--plugin`.
+        given: the object that implements the hooks, if not a module to import.
     """
 
     name: str
@@ -59,11 +59,11 @@ class Plugin(NamedTuple):
 
     @property
     def packaged(self) -> bool:
-        """Whether a package brought it, rather than somebody who named it by itself."""
+        """Whether it is part of an installed package."""
         return self.version != NO_VERSION
 
     def load(self) -> Any:
-        """Import what implements the hooks."""
+        """Import and return the object that implements the hooks."""
         if self.given is not None:
             return self.given
         if self.file is not None:
@@ -75,21 +75,21 @@ class Plugin(NamedTuple):
 
 @dataclass(frozen=True)
 class PluginRecord:
-    """What is known about one plugin.
+    """The state of one plugin.
 
     Args:
-        name: the entry point's name, the source in its backbones' ids.
-        module: the module that the entry point names.
-        distribution: the installed package that brought it.
-        version: that package's version.
+        name: of the entry point, the source in its backbones' ids.
+        module: of the entry point.
+        distribution: the installed package.
+        version: of the package.
         status: `ok`, `off` (switched off), `failed` or `conflict`.
-        error: one sentence where it is not `ok` nor `off`.
-        trace: the traceback behind the error, where there is one.
-        seconds: wall time that importing it and calling its collecting hooks took.
-        backbones: what it registered of them.
-        tasks: those that it registered.
-        hooks: names of the hooks it implements, as far as it could be imported.
-        file: the python file that `--plugin` named; None for an installed one.
+        error: one sentence, where it failed or is in conflict.
+        trace: the traceback of the error, if any.
+        seconds: wall time of its import and its collecting hooks.
+        backbones: registered ones.
+        tasks: registered ones.
+        hooks: names of the hooks that it implements; empty if it was not imported.
+        file: the python file of `--plugin`; None for an installed plugin.
     """
 
     name: str
@@ -107,14 +107,14 @@ class PluginRecord:
 
     @property
     def home(self) -> str:
-        """What brought it, in words: a package with its version, or a file."""
+        """Its package with version, or its file, as text."""
         if self.file is not None:
             return f"file {self.file}"
-        return " ".join(said for said in (self.distribution, self.version) if said != NO_VERSION)
+        return " ".join(part for part in (self.distribution, self.version) if part != NO_VERSION)
 
     @property
     def origin(self) -> str:
-        """What a record of it came from, in words."""
+        """Name and package of the plugin, the origin of its backbones and tasks."""
         return f"plugin {self.name} ({self.home})"
 
 
@@ -124,14 +124,14 @@ def _is_set(variable: str) -> bool:
 
 @dataclass(frozen=True)
 class Switches:
-    """Which plugins may load; read before anything loads.
+    """Which plugins to load; read before any is imported.
 
     Args:
-        only: names of installed plugins that may load; None for all. Built-ins always may.
-        without: names, built-ins included, that may not.
-        dropped: names, built-ins included, that the environment leaves out.
+        only: names of installed plugins to load in addition to the built-in ones; None for all.
+        without: names to exclude, built-in ones included.
+        dropped: names that the environment excludes, built-in ones included.
         strict: raise at the first plugin that fails.
-        trace: say each call of a hook on stderr.
+        trace: print each call of a hook on stderr.
     """
 
     only: tuple[str, ...] | None = None
@@ -144,32 +144,32 @@ class Switches:
     def from_environment(cls, without: Sequence[str] = ()) -> Switches:
         """Read `ZOO_PLUGINS`, `ZOO_STRICT` and `ZOO_TRACE_HOOKS`.
 
-        `ZOO_PLUGINS` names what may load (unset: all, empty: none), or with a minus before each
-        what may not.
+        `ZOO_PLUGINS` names the plugins to load (unset: all, empty: none), or, prefixed by a minus,
+        those to exclude.
         """
-        said = os.environ.get("ZOO_PLUGINS")
-        named = [name.strip() for name in (said or "").split(",") if name.strip()]
-        dropped = tuple(name[1:].strip() for name in named if name.startswith("-"))
-        only = tuple(name for name in named if not name.startswith("-"))
-        anything = said is None or (dropped and not only)
+        value = os.environ.get("ZOO_PLUGINS")
+        names = [name.strip() for name in (value or "").split(",") if name.strip()]
+        dropped = tuple(name[1:].strip() for name in names if name.startswith("-"))
+        only = tuple(name for name in names if not name.startswith("-"))
+        every = value is None or (dropped and not only)
         strict, trace = _is_set("ZOO_STRICT"), _is_set("ZOO_TRACE_HOOKS")
-        return cls(None if anything else only, tuple(without), dropped, strict, trace)
+        return cls(None if every else only, tuple(without), dropped, strict, trace)
 
     def check(self, known: Sequence[str]) -> None:
-        """Refuse a name that no plugin has.
+        """Refuse unknown plugin names.
 
         Raises:
             UsageError: names the nearest plugin.
         """
-        named = (*(self.only or ()), *self.dropped)
-        for where, names in (("--no-plugin", self.without), ("ZOO_PLUGINS", named)):
+        environment = (*(self.only or ()), *self.dropped)
+        for switch, names in (("--no-plugin", self.without), ("ZOO_PLUGINS", environment)):
             for name in names:
                 if name not in known:
                     hint = did_you_mean(name, known, f"installed: {', '.join(known)}")
-                    raise UsageError(f"{where}: no plugin is named {name!r}", hint)
+                    raise UsageError(f"{switch}: no plugin is named {name!r}", hint)
 
     def off(self, plugin: Plugin) -> bool:
-        """Whether this plugin is switched off; one that was named by itself is not by others."""
+        """Whether this plugin is switched off; `only` applies to installed plugins."""
         if plugin.name in self.without or plugin.name in self.dropped:
             return True
         if self.only is None or not plugin.packaged:
@@ -178,29 +178,29 @@ class Switches:
 
 
 def builtin_plugins() -> list[Plugin]:
-    """Return those that come with zoo, in loading order."""
+    """Return the built-in plugins, in loading order."""
     return [Plugin(name, module, "zoo-registry", __version__) for name, module in BUILTIN.items()]
 
 
 def discover() -> list[Plugin]:
-    """Return each plugin there is, built-in or installed, in loading order."""
+    """Return all built-in and installed plugins, in loading order."""
 
     def order(point: EntryPoint) -> tuple[str, str]:
         return point.name, point.dist.name if point.dist else ""
 
-    found = builtin_plugins()
+    plugins = builtin_plugins()
     for point in sorted(entry_points(group=GROUP), key=order):
         distribution = point.dist.name if point.dist else "unknown"
         version = point.dist.version if point.dist else "unknown"
-        found.append(Plugin(point.name, point.value, distribution, version))
-    return found
+        plugins.append(Plugin(point.name, point.value, distribution, version))
+    return plugins
 
 
 def file_plugins(files: Sequence[Path]) -> list[Plugin]:
-    """Return the plugins in python files, none of them imported.
+    """Return the plugins in python files, without importing them.
 
     Raises:
-        UsageError: a file is not there, or cannot be imported under its own name.
+        UsageError: a file does not exist, or cannot be imported under its stem.
     """
     if not files:
         return []
@@ -209,46 +209,46 @@ def file_plugins(files: Sequence[Path]) -> list[Plugin]:
     return [Plugin(check_file(file), file.stem, "file", NO_VERSION, file) for file in files]
 
 
-def _settle(plugins: Iterable[Plugin]) -> Iterator[tuple[Plugin, PluginRecord]]:
-    """Yield each plugin with its record: the first of a name has it, another is in conflict."""
-    seen: dict[str, PluginRecord] = {}
+def _resolve_names(plugins: Iterable[Plugin]) -> Iterator[tuple[Plugin, PluginRecord]]:
+    """Yield each plugin with its record; a name belongs to the first, later ones conflict."""
+    owners: dict[str, PluginRecord] = {}
     for plugin in plugins:
         name, module, distribution, version, file, _ = plugin
         record = PluginRecord(name, module, distribution, version, file=file)
-        holder = seen.setdefault(name, record)
-        if holder is not record:
-            if plugin.packaged and (holder.distribution, holder.module) == (distribution, module):
+        owner = owners.setdefault(name, record)
+        if owner is not record:
+            if plugin.packaged and (owner.distribution, owner.module) == (distribution, module):
                 continue  # an editable install can be listed twice
-            taken_by = holder.home if holder.file else holder.distribution
+            taken_by = owner.home if owner.file else owner.distribution
             error = f"the name {name!r} is already taken by {taken_by}"
             record = replace(record, status=CONFLICT, error=error)
         yield plugin, record
 
 
 def _check_hooks(manager: HookManager, name: str, module: Any) -> None:
-    """Refuse a hook that zoo does not have, but for one marked `optionalhook`.
+    """Refuse unknown hooks, unless marked `optionalhook`.
 
-    As pluggy's `check_pending`, for one plugin, and with the nearest name.
+    Like pluggy's `check_pending`, for one plugin and with a suggestion.
     """
     known = [hook for hook in vars(hookspecs) if hook.startswith("zoo_")]
     for caller in manager.get_hookcallers(module) or ():
-        own = [made for made in caller.get_hookimpls() if made.plugin is module]
-        if caller.spec is None and not all(made.optionalhook for made in own):
+        own = [impl for impl in caller.get_hookimpls() if impl.plugin is module]
+        if caller.spec is None and not all(impl.optionalhook for impl in own):
             near = nearest(caller.name, known)
-            also = f"; did you mean {near[0]}?" if near else ""
-            raise BrokenPlugin(f"plugin {name!r} implements the unknown hook {caller.name}{also}")
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise BrokenPlugin(f"plugin {name!r} implements the unknown hook {caller.name}{hint}")
 
 
 class PluginHost:
-    """The plugins of this process.
+    """The loaded plugins of this process.
 
     Args:
-        switches: which may load.
-        warn: called with one sentence for each plugin that does not work.
-        plugins: what there is to load, in this order; None for what is built in and installed.
+        switches: select the plugins to load.
+        warn: called with one sentence for each plugin that failed or conflicts.
+        plugins: available ones, in loading order; None for built-in and installed ones.
 
     Raises:
-        UsageError: a switch names a plugin that is not there.
+        UsageError: a switch names an unknown plugin.
         BrokenPlugin: a plugin failed and the switches are strict.
     """
 
@@ -265,10 +265,10 @@ class PluginHost:
             from zoo.registry.hook_trace import trace_calls
 
             trace_calls(self.manager)
-        settled = list(_settle(discover() if plugins is None else plugins))
-        switches.check(list(dict.fromkeys(record.name for _, record in settled)))
+        resolved = list(_resolve_names(discover() if plugins is None else plugins))
+        switches.check(list(dict.fromkeys(record.name for _, record in resolved)))
         self.records: list[PluginRecord] = []
-        for plugin, record in settled:
+        for plugin, record in resolved:
             if record.status == CONFLICT:
                 self._report(record)
             elif switches.off(plugin):
@@ -285,10 +285,10 @@ class PluginHost:
         self._warn(f"{message}: {record.error}")
 
     def _load(self, plugin: Plugin, record: PluginRecord) -> PluginRecord:
-        began = time.perf_counter()
+        start = time.perf_counter()
         module = None
         try:
-            # What a plugin prints must not stand in front of what a command prints as JSON.
+            # stdout is for the command's own output, such as JSON.
             with redirect_stdout(sys.stderr):
                 module = plugin.load()
                 self.manager.register(module, record.name)
@@ -299,79 +299,79 @@ class PluginHost:
             if module is not None and self.manager.is_registered(module):
                 self.manager.unregister(module)
             record = self._failed(record, error)
-        return replace(record, seconds=time.perf_counter() - began)
+        return replace(record, seconds=time.perf_counter() - start)
 
     def _failed(self, record: PluginRecord, error: BaseException) -> PluginRecord:
-        said = error.message if isinstance(error, BrokenPlugin) else one_line(error)
-        named = f"plugin {record.name!r} "  # as it is already wherever this is said
-        said = f"it {said.removeprefix(named)}" if said.startswith(named) else said
+        message = error.message if isinstance(error, BrokenPlugin) else one_line(error)
+        prefix = f"plugin {record.name!r} "  # printed before every message of a record
+        message = f"it {message.removeprefix(prefix)}" if message.startswith(prefix) else message
         trace = "".join(traceback.format_exception(error))
-        record = replace(record, status=FAILED, error=said, trace=trace, backbones=(), tasks=())
+        record = replace(record, status=FAILED, error=message, trace=trace, backbones=(), tasks=())
         self._report(record)
         return record
 
     def _collect(self) -> None:
-        """Call the collecting hooks, and note in each record what its plugin brings."""
-        backbones = self._collected("zoo_register_backbones", Backbone, Family)
-        tasks = self._collected("zoo_register_tasks", Task)
+        """Call the collecting hooks, and store the results in each plugin's record."""
+        backbones = self._call_collecting("zoo_register_backbones", Backbone, Family)
+        tasks = self._call_collecting("zoo_register_tasks", Task)
         owners: dict[str, Task] = {}
-        for position, record in enumerate(self.records):
+        for index, record in enumerate(self.records):
             own = tasks.get(record.name, ())
             if record.status != OK:
                 continue
             if taken := next((owners[task.name] for task in own if task.name in owners), None):
-                said = f"registers the task {taken.name!r}, which is that of {taken.origin}"
-                self._drop(record.name, BrokenPlugin(f"plugin {record.name!r} {said}"))
+                problem = f"registers the task {taken.name!r}, which is that of {taken.origin}"
+                self._drop(record.name, BrokenPlugin(f"plugin {record.name!r} {problem}"))
                 continue
             owners.update((task.name, task) for task in own)
-            found = tuple(backbones.get(record.name, ()))
-            self.records[position] = replace(record, backbones=found, tasks=tuple(own))
+            registered = tuple(backbones.get(record.name, ()))
+            self.records[index] = replace(record, backbones=registered, tasks=tuple(own))
 
-    def _collected(self, hook: str, *kinds: type[Record]) -> dict[str, list[Any]]:
+    def _call_collecting(self, hook: str, *kinds: type[Record]) -> dict[str, list[Any]]:
         """Call a collecting hook, and return the records of each plugin."""
         working = [record for record in self.records if record.status == OK]
         origins = {record.name: record.origin for record in working}
         results, outcomes = self.manager.call(hook, Collection(kinds, origins))
         for outcome in outcomes:
-            position = self._position(outcome.plugin)
-            if position is not None:
-                record = self.records[position]
-                self.records[position] = replace(record, seconds=record.seconds + outcome.seconds)
+            index = self._index(outcome.plugin)
+            if index is not None:
+                record = self.records[index]
+                self.records[index] = replace(record, seconds=record.seconds + outcome.seconds)
             if outcome.error is not None:
                 self._drop(outcome.plugin, outcome.error)
         return by_owner(results)
 
-    def _position(self, name: str) -> int | None:
-        """Return where the record of a plugin that works stands; None where it does not work."""
-        for position, record in enumerate(self.records):
+    def _index(self, name: str) -> int | None:
+        """Return the index of a plugin's record; None where its status is not `ok`."""
+        for index, record in enumerate(self.records):
             if record.name == name and record.status == OK:
-                return position
+                return index
         return None
 
     def _drop(self, name: str, error: BaseException) -> None:
-        """Leave a plugin out whole: none of its hooks is called from here on."""
+        """Unregister a plugin with all of its hooks, and record the failure."""
         if self.manager.has_plugin(name):
             self.manager.unregister(name=name)
         self.fail(name, error)
 
     def fail(self, name: str, error: BaseException) -> None:
-        """Record that a plugin turned out not to work after it was loaded.
+        """Record the failure of a loaded plugin.
 
         Raises:
             BrokenPlugin: the switches are strict.
         """
-        position = self._position(name)
-        if position is not None:
-            self.records[position] = self._failed(self.records[position], error)
+        index = self._index(name)
+        if index is not None:
+            self.records[index] = self._failed(self.records[index], error)
 
     def implements(self, hook: str) -> bool:
         """Whether any plugin implements a hook."""
         return bool(getattr(self.manager.hook, hook).get_hookimpls())
 
     def notify(self, hook: str, event: Event) -> list[Outcome]:
-        """Call an observing hook, and return what each plugin's implementation did."""
+        """Call an observing hook, and return the outcome of each implementation."""
         return self.manager.call(hook, event=event)[1]
 
     def warn(self, sentence: str) -> None:
-        """Say what is wrong with a plugin."""
+        """Report a problem of a plugin."""
         self._warn(sentence)

@@ -1,4 +1,4 @@
-"""A TOML file together with the lines on which its keys stand, so that an error can say where."""
+"""A TOML file with the line number of each key, for error messages."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from zoo.errors import RegistryError, did_you_mean
 Keys = tuple[str | int, ...]
 Kinds = Mapping[str, tuple[type, ...]]
 
-# What can hide a bracket or the end of a line: strings and comments.
+# Brackets and newlines, and the strings and comments that may contain them.
 TOKEN = re.compile(
     r'"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*|[\[\]{}]|\n',
     re.DOTALL,
 )
 
-# What TOML calls them, where Python has another name.
+# TOML's names of types, where Python's differ.
 NAMES: dict[type, str] = {dict: "table", list: "array"}
 
 
@@ -28,10 +28,10 @@ class TomlFile:
     """One TOML file.
 
     Args:
-        path: where it lies.
+        path: of the file.
 
     Raises:
-        RegistryError: it cannot be read, or is not TOML.
+        RegistryError: it is unreadable or not TOML.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,37 +49,37 @@ class TomlFile:
         return _lines_of(self._text)
 
     def line(self, *keys: str | int) -> int:
-        """Return the line (from 1) of a key, or of the nearest table around it."""
+        """Return the line (from 1) of a key, or of its innermost existing table."""
         while keys and keys not in self._lines:
             keys = keys[:-1]
         return self._lines.get(keys, 1)
 
-    def where(self, *keys: str | int) -> str:
-        """Say in words where a key stands."""
+    def location(self, *keys: str | int) -> str:
+        """Return the location of a key as text: file and line."""
         return f"{self.path}, line {self.line(*keys)}"
 
-    def error(self, keys: Keys, said: str, hint: str | None = None) -> RegistryError:
-        """Return an error about a key, for the caller to raise; `said` goes on after its name."""
-        return RegistryError(f"{self.where(*keys)}: {spell(keys)} {said}", hint)
+    def error(self, keys: Keys, problem: str, hint: str | None = None) -> RegistryError:
+        """Return an error about a key, for the caller to raise; `problem` follows its name."""
+        return RegistryError(f"{self.location(*keys)}: {dotted_key(keys)} {problem}", hint)
 
     def check(self, keys: Keys, table: Any, known: Kinds) -> None:
-        """Refuse a key that a table may not have, and a value of another type.
+        """Refuse unknown keys of a table, and values of a wrong type.
 
         Args:
-            keys: where the table stands.
-            table: what stands there.
-            known: the types that the value of each key may have.
+            keys: of the table.
+            table: its value.
+            known: the accepted types of each key's value.
 
         Raises:
-            RegistryError: says file, line and key, and what there may be instead.
+            RegistryError: names file, line and key, and the accepted keys or types.
         """
         if not isinstance(table, dict):
             raise self.error(keys, f"must be of type table, not {table!r}")
         for key, value in table.items():
             if key not in known:
                 hint = did_you_mean(key, list(known), f"known keys: {', '.join(known)}")
-                where = self.where(*keys, key)
-                raise RegistryError(f"{where}: unknown key {spell((*keys, key))}", hint)
+                location = self.location(*keys, key)
+                raise RegistryError(f"{location}: unknown key {dotted_key((*keys, key))}", hint)
             kinds = known[key]
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
                 names = " or ".join(NAMES.get(kind, kind.__name__) for kind in kinds)
@@ -88,29 +88,29 @@ class TomlFile:
                 raise self.error((*keys, key), "is empty")
 
 
-def spell(keys: Keys) -> str:
-    """Write a key's full name as TOML does: `backbones."house/leaf".weights[0]`."""
+def dotted_key(keys: Keys) -> str:
+    """Return a key as TOML's dotted key: `backbones."house/leaf".weights[0]`."""
     name = ""
     for key in keys:
         if isinstance(key, int):
             name += f"[{key}]"
         else:
-            plain = re.fullmatch(r"[A-Za-z0-9_-]+", key)
-            name += ("." if name else "") + (key if plain else f'"{key}"')
+            bare = re.fullmatch(r"[A-Za-z0-9_-]+", key)
+            name += ("." if name else "") + (key if bare else f'"{key}"')
     return name
 
 
 def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """Split a valid file into its headers and assignments, each with its first line."""
-    depth, began, line, first = 0, 0, 1, 1
-    for token in TOKEN.finditer(text):
-        word = token.group()
-        depth += (word in "[{") - (word in "]}")
-        line += word.count("\n")
-        if word == "\n" and depth == 0:
-            yield first, text[began : token.end()]
-            began, first = token.end(), line
-    yield first, text[began:]
+    """Split valid TOML into headers and assignments, each with its first line number."""
+    depth, start, line, first = 0, 0, 1, 1
+    for match in TOKEN.finditer(text):
+        token = match.group()
+        depth += (token in "[{") - (token in "]}")
+        line += token.count("\n")
+        if token == "\n" and depth == 0:
+            yield first, text[start : match.end()]
+            start, first = match.end(), line
+    yield first, text[start:]
 
 
 def _lines_of(text: str) -> dict[Keys, int]:
@@ -121,56 +121,56 @@ def _lines_of(text: str) -> dict[Keys, int]:
         parsed = tomllib.loads(statement)
         if statement.lstrip().startswith("["):
             table = _header(parsed, arrays)
-            _note(lines, table, first)
+            _record(lines, table, first)
         else:
-            _note_values(lines, table, parsed, _Offsets(first, statement))
+            _record_values(lines, table, parsed, _KeyLines(first, statement))
     return lines
 
 
-def _note(lines: dict[Keys, int], keys: Keys, line: int) -> None:
+def _record(lines: dict[Keys, int], keys: Keys, line: int) -> None:
     for length in range(1, len(keys) + 1):
         lines.setdefault(keys[:length], line)
 
 
 def _header(parsed: Any, arrays: dict[Keys, int]) -> Keys:
-    """Return the table that a header opens, counting the elements of arrays of tables."""
+    """Return the keys of a header's table, with indices into arrays of tables."""
     names: list[str] = []
     while isinstance(parsed, dict) and parsed:
         ((name, parsed),) = parsed.items()
         names.append(name)
-    opened: Keys = ()
-    for position, name in enumerate(names, 1):
-        opened = (*opened, name)
-        if position == len(names) and isinstance(parsed, list):
-            arrays[opened] = arrays.get(opened, 0) + 1
-        if opened in arrays:
-            opened = (*opened, arrays[opened] - 1)
-    return opened
+    keys: Keys = ()
+    for depth, name in enumerate(names, 1):
+        keys = (*keys, name)
+        if depth == len(names) and isinstance(parsed, list):
+            arrays[keys] = arrays.get(keys, 0) + 1
+        if keys in arrays:
+            keys = (*keys, arrays[keys] - 1)
+    return keys
 
 
-class _Offsets:
-    """The lines of an assignment; one over several lines has its keys looked for in turn."""
+class _KeyLines:
+    """The line of each key in an assignment, which may span several lines."""
 
     def __init__(self, first: int, statement: str) -> None:
         self._first = first
         self._rows: Sequence[str] = statement.split("\n")
-        self._used: dict[str, int] = {}
+        self._counts: dict[str, int] = {}
 
     def next(self, key: str) -> int:
         """Return the line of the next assignment to a key."""
         pattern = rf"(?<![\w-]){re.escape(key)}[\"']?\s*="
-        found = [number for number, row in enumerate(self._rows) for _ in re.finditer(pattern, row)]
-        count = self._used.get(key, 0)
-        self._used[key] = count + 1
-        return self._first + (found[min(count, len(found) - 1)] if found else 0)
+        rows = [number for number, row in enumerate(self._rows) for _ in re.finditer(pattern, row)]
+        count = self._counts.get(key, 0)
+        self._counts[key] = count + 1
+        return self._first + (rows[min(count, len(rows) - 1)] if rows else 0)
 
 
-def _note_values(lines: dict[Keys, int], table: Keys, value: Any, offsets: _Offsets) -> None:
+def _record_values(lines: dict[Keys, int], table: Keys, value: Any, key_lines: _KeyLines) -> None:
     if isinstance(value, dict):
-        for key, inside in value.items():
-            _note(lines, (*table, key), offsets.next(key))
-            _note_values(lines, (*table, key), inside, offsets)
+        for key, item in value.items():
+            _record(lines, (*table, key), key_lines.next(key))
+            _record_values(lines, (*table, key), item, key_lines)
     elif isinstance(value, list):
-        for number, inside in enumerate(value):
-            if isinstance(inside, (dict, list)):
-                _note_values(lines, (*table, number), inside, offsets)
+        for number, item in enumerate(value):
+            if isinstance(item, (dict, list)):
+                _record_values(lines, (*table, number), item, key_lines)

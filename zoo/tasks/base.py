@@ -23,6 +23,7 @@ from zoo.data.schema import Schema
 from zoo.data.split import ImageData, Split
 from zoo.errors import BrokenBackbone, BrokenPlugin, UsageError
 from zoo.models.plugin_errors import guard
+from zoo.options import Augmentation
 from zoo.spec import Backbone, Head, Preprocess, Task, Weights, resolve_target
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "SourceImage",
     "Table",
     "load_task",
+    "loss_parts",
 ]
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -245,6 +247,18 @@ class BaseTask(ABC):
         hint = f"implement {type(self).__name__}.example_data"
         raise UsageError(f"the task {self.name} has no example data", hint)
 
+    def check_augmentation(self, augment: Augmentation | None, views: int | None) -> None:
+        """Refuse augmentations that targets cannot follow.
+
+        Args:
+            augment: that was asked for; None for none.
+            views: how many augmented views of an image are to be cached; None where not asked for.
+
+        Raises:
+            UsageError: names what is refused.
+        """
+        return None
+
     # Network
 
     def read_output(
@@ -317,6 +331,13 @@ class BaseTask(ABC):
         """Return how the plan calls what is minimised."""
         return self.loss_label if criterion is None else name_of(criterion)
 
+    def count(self, targets: Tensor) -> int:
+        """Return how many items the loss of a batch is the mean over: its samples, or pixels.
+
+        A batch that is cut up has the gradient of the whole by this: each part counts by its share.
+        """
+        return len(targets)
+
     @abstractmethod
     def metric(
         self, schema: Schema, device: torch.device, further: UserMetrics | None = None
@@ -341,6 +362,10 @@ class BaseTask(ABC):
             transform: of the task.
         """
         return transform.collate(list(split.labels))
+
+    def target_bytes(self, preprocess: Preprocess) -> int:
+        """Return how many bytes `split_targets` takes for a sample."""
+        return 8
 
     def chance(self, schema: Schema) -> float | None:
         """Return what guessing scores; None where that means nothing."""
@@ -387,6 +412,22 @@ class BaseTask(ABC):
         """Return what `zoo evaluate` shows: lines, and a table where there is more."""
         lines = [f"{'images':<8}{values['images']:,}"]
         return lines + [f"{name:<8}{values[name]:.4f}" for name in self.columns], None
+
+
+def loss_parts(
+    outputs: Outputs, targets: Tensor, loss: Callable[[Tensor, Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """Return the loss of the main output, and that of each further one by its weight.
+
+    Args:
+        outputs: of the network.
+        targets: of the batch.
+        loss: of one output.
+    """
+    parts = {"main": loss(outputs.main, targets)}
+    for number, (output, weight) in enumerate(outputs.auxiliary, start=1):
+        parts[f"auxiliary{number}"] = weight * loss(output, targets)
+    return parts
 
 
 def published_classes(backbone: Backbone, weights: Weights) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from zoo.engine.features.hooks import HeadHooks, check_head_equivalence
 from zoo.engine.runtime.network import Network
 from zoo.errors import BrokenBackbone
 from zoo.models.build import resolve_and_build
-from zoo.models.freeze import freeze, in_use
+from zoo.models.freeze import freeze, inference_mode_of
 from zoo.models.provenance import how_made
 from zoo.tasks.base import BaseTask, Metric, Outputs, SourceImage
 from zoo.testing.findings import Broken, NotApplicable
@@ -78,7 +78,7 @@ class TaskSubject:
     @cached_property
     def outputs(self) -> Outputs:
         """What the network returns for the batch, with noise that tells the samples apart."""
-        with in_use(self.network.module):
+        with inference_mode_of(self.network.module):
             outputs = self.network.forward(self.batch.inputs)
         generator = torch.Generator().manual_seed(4)
         noise = torch.randn(outputs.main.shape, generator=generator)
@@ -236,7 +236,7 @@ def combines_heads_as_the_network(subject: TaskSubject) -> str:
     reason, _ = check_head_equivalence(network, subject.batch.inputs)
     if reason is None:
         return f"equal for {len(network.heads)} heads"
-    with in_use(network.module), HeadHooks(network.module, network.paths) as hooks:
+    with inference_mode_of(network.module), HeadHooks(network.module, network.paths) as hooks:
         main = network.forward(subject.batch.inputs).main
     if hooks.outputs[network.paths[0]].shape != main.shape:
         raise NotApplicable(f"on {subject.trial.backbone.id} {reason}")

@@ -36,7 +36,8 @@ import zoo
 from zoo.data.decode import decode
 from zoo.data.transforms import prepare
 from zoo.engine.plan.options import Options
-from zoo.engine.run.finetune import fit, load
+from zoo.engine.run.finetune import fit
+from zoo.engine.run.prepare import prepare as prepare_training
 from zoo.registry.registry import load_registry
 from zoo.tasks.classification.data.sources import EMBEDDED
 from zoo.terminal import Progress
@@ -314,11 +315,11 @@ def test_a_log_that_cannot_be_written_is_one_warning(
     pictures: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     options = Options(data=pictures, epochs=3, **SMALL)
-    job = load(NAME, options, load_registry(), Progress(quiet=True))
+    prepared = prepare_training(NAME, options, load_registry(), Progress(quiet=True))
     with caplog.at_level(logging.WARNING, "zoo"):
-        folder, run = fit(job, announce=lambda path: (path / "tensorboard").write_text("taken"))
-    assert run["metrics"]["val"]["images"] == 9
-    assert (folder / "tensorboard").read_text() == "taken"
+        result = fit(prepared, announce=lambda path: (path / "tensorboard").write_text("taken"))
+    assert result.record["metrics"]["val"]["images"] == 9
+    assert (result.path / "tensorboard").read_text() == "taken"
     said = [
         record.getMessage() for record in caplog.records if "tensorboard" in record.getMessage()
     ]

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 import zoo
 from zoo.engine.plan.options import Options
-from zoo.models.build_options import Changes
+from zoo.models.build_options import BuildOptions
 from zoo.options import Augmentation, HeadSpec, Policy, Schedule
 from zoo.tasks.base import name_of
 from zoo.tasks.classification.task import ImageClassification
@@ -62,13 +62,11 @@ def test_whatever_can_be_called_is_a_loss(loss):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"loss": "focal"}, "the loss is a str; give a function of logits and labels"),
+        ({"loss": "focal"}, "the loss is a str; give a function of outputs and targets"),
         ({"loss": 0.1}, "the loss is a float"),
         ({"loss": nn.CrossEntropyLoss}, "is the class CrossEntropyLoss; give CrossEntropyLoss("),
         ({"metrics": {"f1": 0.5}}, "the metric 'f1' is a float"),
         ({"metrics": [focal]}, "metrics is a list"),
-        ({"metrics": {"top1": focal}}, "cannot be named 'top1'"),
-        ({"metrics": {"confusion": focal}}, "cannot be named 'confusion'"),
         ({"metrics": {"my f1": focal}}, "cannot be named 'my f1'"),
         ({"metrics": {1: focal}}, "cannot be named 1"),
         ({"epochs": "3"}, "--epochs has '3'; give positive numbers"),
@@ -88,6 +86,12 @@ def test_what_means_nothing_is_refused_before_anything_is_read(given, said):
         zoo.plan("lite0", data="nowhere/", **given)
 
 
+@pytest.mark.parametrize("name", ["top1", "confusion"])
+def test_metrics_of_the_task_keep_their_names(name):
+    with pytest.raises(zoo.UsageError, match=f"cannot be named '{name}'"):
+        zoo.plan("lite0", data="nowhere/", metrics={name: focal})
+
+
 def test_an_option_that_does_not_exist():
     with pytest.raises(TypeError, match="epoch"):
         zoo.plan("lite0", epoch=3)
@@ -102,7 +106,7 @@ def test_what_is_wrong_is_reported_together():
             train="head",
             recipe="all",
             momentum=0.9,
-            metrics={"top1": focal},
+            metrics={"my f1": focal},
         )
     text = str(caught.value)
     assert text.startswith("6 options are wrong: ")
@@ -112,7 +116,7 @@ def test_what_is_wrong_is_reported_together():
         "no schedule is named 'cosin' (did you mean cosine?)",
         "--train and --recipe exclude each other (give one of them)",
         "--momentum is for sgd",
-        "a metric cannot be named 'top1'",
+        "a metric cannot be named 'my f1'",
     ):
         assert fault in text
     assert "\n" not in text
@@ -143,11 +147,11 @@ def test_options_are_values_once_they_are_made():
     assert options.lr == (1e-3,)
     assert options.schedule == Schedule("step")
     assert options.augment == Augmentation((("flip", 0.5),))
-    assert options.changes == Changes(None, 1, HeadSpec((8,), at="classifier.6"))
+    assert options.changes == BuildOptions(None, 1, HeadSpec((8,), at="classifier.6"))
     assert options.weights == "w.safetensors"
     assert replace(options) == options
     assert replace(options, seed=3).changes == options.changes
-    assert Options().changes == Changes()
+    assert Options().changes == BuildOptions()
     assert Options(head=HeadSpec((8,), at="fc")).changes.head.at == "fc"
     with pytest.raises(zoo.UsageError, match="--head is for fc, and --head-at is classifier"):
         Options(head=HeadSpec((8,), at="fc"), head_at="classifier")

@@ -86,7 +86,7 @@ def test_the_plan_says_what_is_kept_and_where(tinynet, pictures, monkeypatch):
     assert kept
     assert why.startswith("as given: val, ")
     assert why.endswith("augmented images change")
-    monkeypatch.setattr(resolve, "where_kept", lambda size: None)
+    monkeypatch.setattr(resolve, "storage_location", lambda size: None)
     assert said(cache_images=True) == (
         False,
         f"there is no room for {size:.1f} MiB of prepared images",
@@ -95,5 +95,5 @@ def test_the_plan_says_what_is_kept_and_where(tinynet, pictures, monkeypatch):
 
 def test_a_dataset_of_ones_own_is_not_kept(tinynet):
     dataset = TensorDataset(torch.randn(9, 3, 32, 32), torch.arange(9) % 3)
-    with pytest.raises(zoo.UsageError, match="other pictures each time"):
+    with pytest.raises(zoo.UsageError, match="other images each time"):
         plan(tinynet, data=dataset, weights="none", cache_images=True)

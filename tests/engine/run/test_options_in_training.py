@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from torchvision.datasets import ImageFolder
 
 import zoo
 from zoo.engine.plan.resolve import Options
-from zoo.engine.run.finetune import fit, load
+from zoo.engine.run.finetune import fit
+from zoo.engine.run.prepare import prepare
 from zoo.modelfile import read_model
 from zoo.options import Augmentation, HeadSpec, Policy, Schedule
 from zoo.registry.registry import load_registry
@@ -167,10 +169,11 @@ def test_an_mlp_on_kept_features_gives_what_the_plain_loop_gives(tinynet, pictur
     )
     found = []
     for keep in (True, False):
-        job = load(tinynet, options, load_registry(), Progress(quiet=True))
-        if not keep:
-            job.plan = job.plan.with_phase(0, "for comparison", keep_features=False)
-        folder, run = fit(job)
+        prepared = prepare(tinynet, options, load_registry(), Progress(quiet=True))
+        (phase,) = prepared.plan.phases
+        plan = replace(prepared.plan, phases=(replace(phase, keep_features=keep),))
+        result = fit(replace(prepared, plan=plan))
+        folder, run = result.path, result.record
         history = csv.DictReader((folder / "history.csv").open())
         losses = [(float(row["train_loss"]), float(row["val_loss"])) for row in history]
         found.append((losses, run["backbone_forwards"]))

@@ -90,7 +90,8 @@ def take(most: int, size: int, told: list[int], norm: bool = True, images: int =
     torch.manual_seed(1)
     module = Greedy(most, norm)
     inputs, labels = torch.randn(images, 4), torch.arange(images) % 2
-    step = step_on(module, size, list(module.state_dict()), told.append)
+    names = list(module.state_dict())
+    step = step_on(module, size, names, lambda name, value, reason: told.append(value))
     losses = [step(inputs, labels) for _ in range(3)]
     return torch.stack(losses), module.state_dict(), torch.get_rng_state()
 
@@ -125,7 +126,7 @@ def test_other_errors_are_not_taken_for_it():
             raise RuntimeError("something else")
 
     module = Broken()
-    step = step_on(module, 16, [], lambda size: pytest.fail("it halved"))
+    step = step_on(module, 16, [], lambda *given: pytest.fail("it halved"))
     with pytest.raises(RuntimeError, match="something else"):
         step(torch.randn(4, 4), torch.zeros(4, dtype=torch.int64))
 

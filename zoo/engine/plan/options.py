@@ -9,7 +9,7 @@ from typing import Any
 
 from zoo.data.split import ImageData
 from zoo.errors import DataError, UsageError
-from zoo.models.build_options import Changes
+from zoo.models.build_options import BuildOptions
 from zoo.options import OPTIONS, Augmentation, HeadSpec, Policy, Schedule
 from zoo.options.option import raise_together
 
@@ -66,7 +66,7 @@ class Options:
     cache_images: bool | None = None
     micro_batch_size: int | None = None
     out: str | Path | None = None
-    changes: Changes = field(init=False, compare=False, repr=False)
+    changes: BuildOptions = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         faults: dict[str, UsageError] = {}
@@ -79,7 +79,7 @@ class Options:
         raise_together([*faults.values(), *_contradictions(self, faults), *_wrong_functions(self)])
         head = self.head or HeadSpec()
         head = replace(head, at=self.head_at or head.at)
-        changes = Changes(self.input_size, self.in_chans, head)
+        changes = BuildOptions(self.input_size, self.in_chans, head)
         object.__setattr__(self, "changes", changes)
 
 
@@ -113,20 +113,23 @@ def _wrong_functions(options: Options) -> Iterator[UsageError]:
         elif not callable(function):
             message = f"the {what} is a {type(function).__name__}"
             yield UsageError(message, "give a function of outputs and targets")
+    for name in metrics:
+        if not str(name).isidentifier():
+            yield UsageError(f"a metric cannot be named {name!r}", "give letters and digits")
 
 
 def check_metric_names(options: Options, reserved: Collection[str]) -> None:
-    """Refuse names of the user's own metrics that the task's have, or that are no identifiers.
+    """Refuse names of the user's own metrics that the task's have.
 
     Raises:
         UsageError: names all that are refused.
     """
-    hint = f"give another, of letters and digits; zoo has {', '.join(reserved)}"
+    hint = f"give another; the task has {', '.join(reserved)}"
     raise_together(
         [
             UsageError(f"a metric cannot be named {name!r}", hint)
             for name in options.metrics or ()
-            if name in reserved or not str(name).isidentifier()
+            if name in reserved
         ]
     )
 

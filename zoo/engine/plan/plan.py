@@ -1,13 +1,14 @@
 """The plan of a run: every automatic value replaced by a value and its reason.
 
-A plan is data. It is resolved before anything is touched, printed by `--dry-run`, read by the
-phases, and stored in `run.json`.
+A plan is data. It is resolved once, before a run folder is made, and never changes: `--dry-run`
+prints it, observers get it, training follows it, and `run.json` stores it. What must give way while
+a training runs is an adjustment, recorded beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from zoo.options import Augmentation, HeadSpec, Policy, Schedule
@@ -27,12 +28,12 @@ class Phase:
         policy: which parameters train.
         epochs: passes over the training images.
         optimizer: `sgd`, `adam` or `adamw`; or `lbfgs`, which runs to the optimum of a head and
-            makes nothing of the settings below.
+            ignores the settings below.
         lr: learning rate before the schedule's factor.
         momentum: for `sgd`.
         weight_decay: as torch applies it.
         schedule: the factor on the learning rate.
-        keep_features: compute the heads' input once per image and train on what was kept.
+        keep_features: compute the heads' input once per image, and train on cached features.
     """
 
     name: str
@@ -66,7 +67,7 @@ class Plan:
         head: what replaces the main head.
         head_at: paths of what is replaced.
         augment: the random changes to training images; None where there are none.
-        views: how many augmented views of each training picture are kept; 1 where none are.
+        views: how many augmented views of each training image are cached; 1 where none are.
         loss: what is minimised.
         data: name, fingerprint, and images per split.
         demonstration: whether the embedded set stands in for the user's own.
@@ -77,10 +78,10 @@ class Plan:
         device: as torch names it.
         processes: how many share each batch.
         precision: `fp32` or `bf16`.
-        memory_format: in which order the numbers of a picture lie, as torch names it.
+        memory_format: tensor memory format, such as `channels_last`.
         seed: of all randomness.
         workers: processes that decode.
-        cache_images: whether prepared pictures are kept, so that each is decoded once.
+        cache_images: whether prepared images are cached, so that each is decoded once.
         bad_images: `error` or `skip`.
         val_fraction: how much of each class is held out where the data has no val split.
         reasons: why each value is what it is, by field; `phases.N.field` for a phase's.
@@ -134,24 +135,13 @@ class Plan:
             return {"classes": f"{len(self.classes)}: {_shorten(', '.join(self.classes))}"}
         return {name: _listed(value) for name, value in self.schema.items() if name != "classes"}
 
-    def changed(self, reason: str, **changes: Any) -> Plan:
-        """Return the plan with values changed, and why."""
-        reasons = {**self.reasons, **dict.fromkeys(changes, reason)}
-        return replace(self, reasons=reasons, **changes)
-
-    def with_phase(self, number: int, reason: str, **changes: Any) -> Plan:
-        """Return the plan with a phase changed (counted from 0), and why."""
-        phases = list(self.phases)
-        phases[number] = replace(phases[number], **changes)
-        reasons = {**self.reasons, **{f"phases.{number}.{name}": reason for name in changes}}
-        return replace(self, phases=tuple(phases), reasons=reasons)
-
     def rows(self) -> list[tuple[str, str, str]]:
         """Return name, value and reason of everything, for people."""
         counts = ", ".join(f"{count} {name}" for name, count in self.data["images"].items())
         size = f"{self.preprocess.height}x{self.preprocess.width}"
         values: dict[str, Any] = {
             "backbone": self.backbone,
+            "task": self.task,
             "weights": self.weights,
             "license": in_words(self.license) if self.license_kind else "none",
             "data": f"{self.data['name']}: {counts}",

@@ -18,7 +18,7 @@ from torch import nn
 from zoo import __version__
 from zoo.data.schema import Schema
 from zoo.engine.plan.plan import Plan
-from zoo.engine.run.prepare import Job
+from zoo.engine.run.prepare import Prepared
 from zoo.engine.runtime.network import Network
 from zoo.engine.training.state import TrainState
 from zoo.errors import UsageError
@@ -36,18 +36,18 @@ def _versions() -> dict[str, str]:
     return {"zoo": __version__, **library_versions("torch", "torchvision", "timm")}
 
 
-def _card(job: Job, metrics: dict[str, Any]) -> ModelCard:
-    plan = job.plan
-    columns = (*job.task.columns, *(job.options.metrics or ()))
+def _card(prepared: Prepared, network: Network, metrics: dict[str, Any]) -> ModelCard:
+    plan = prepared.plan
+    columns = (*prepared.task.columns, *(prepared.options.metrics or ()))
     short = {name: {k: m[k] for k in columns if k in m} for name, m in metrics.items()}
     return ModelCard(
         backbone=plan.backbone,
         kwargs=plan.kwargs,
-        heads=job.backbone.heads,
+        heads=prepared.backbone.heads,
         task=plan.task,
-        schema=job.data.schema.to_dict(),
+        schema=prepared.data.schema.to_dict(),
         preprocess=plan.preprocess,
-        precision=plan.precision,
+        precision=network.precision,
         settings={
             "recipe": plan.recipe,
             "augment": str(plan.augment or "none"),
@@ -64,9 +64,9 @@ def _card(job: Job, metrics: dict[str, Any]) -> ModelCard:
         },
         data={"fingerprint": plan.data["fingerprint"], "images": plan.data["images"]},
         metrics=short,
-        base=_base(job.base),
+        base=_base(prepared.base),
         versions=_versions(),
-        new_head=job.options.changes.head.to_dict(),
+        new_head=prepared.options.changes.head.to_dict(),
     )
 
 
@@ -168,7 +168,7 @@ def _base(base: BaseWeights) -> dict[str, Any]:
 
 
 def save(
-    job: Job,
+    prepared: Prepared,
     network: Network,
     state: TrainState,
     folder: Path,
@@ -181,15 +181,15 @@ def save(
     Raises:
         EnvironmentProblem: the system refuses.
     """
-    columns = (*job.task.columns, *(job.options.metrics or ()))
+    columns = (*prepared.task.columns, *(prepared.options.metrics or ()))
     write_bytes(folder / HISTORY, _history_csv(state.history, columns))
-    card = _card(job, metrics)
+    card = _card(prepared, network, metrics)
     digest = write_model(folder / MODEL, network.module.state_dict(), card)
     run = {
-        "backbone": job.plan.backbone,
-        "task": job.plan.task,
-        "demonstration": job.plan.demonstration,
-        "chance": job.task.chance(job.data.schema),
+        "backbone": prepared.plan.backbone,
+        "task": prepared.plan.task,
+        "demonstration": prepared.plan.demonstration,
+        "chance": prepared.task.chance(prepared.data.schema),
         "model": MODEL,
         "sha256": digest,
         "metrics": metrics,
@@ -197,11 +197,11 @@ def save(
         "images_per_second": network.forwards / seconds,
         "backbone_forwards": network.forwards,
         "probe": state.probe,
-        "plan": job.plan.to_dict(),
+        "plan": prepared.plan.to_dict(),
         "adjustments": [asdict(each) for each in state.adjustments],
         "bad_images": bad,
-        "base": job.base.to_dict(),
-        "environment": _environment(job.plan),
+        "base": prepared.base.to_dict(),
+        "environment": _environment(prepared.plan),
     }
     text = json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False)
     # A path that is not valid text is shown with its bytes escaped.

@@ -1,21 +1,21 @@
-"""Fine-tuning: prepare, train, write the run folder, clean up."""
+"""Fine-tuning: train what is prepared, write the run folder, clean up."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from zoo.data.image_cache import ImageCache
-from zoo.engine.plan.resolve import kept_splits
+from zoo.engine.plan.resolve import cached_splits
 from zoo.engine.run.artifacts import HISTORY, MODEL, save
 from zoo.engine.run.folder import claim_folder, signals_waiting
 from zoo.engine.run.observers import FirstBatch, Observers
-from zoo.engine.run.prepare import Job, load
-from zoo.engine.runtime.allocator import reused_memory
+from zoo.engine.run.prepare import Prepared
 from zoo.engine.runtime.device import memory_errors
 from zoo.engine.runtime.distributed import Ranks, join, others_ending
 from zoo.engine.runtime.network import Network
@@ -25,98 +25,117 @@ from zoo.engine.training.state import TrainState
 from zoo.engine.training.train import train
 from zoo.errors import EnvironmentProblem
 from zoo.events import EpochEnded, FitEnded, FitFailed, FitStarted
+from zoo.tasks.base import Metric
 
-__all__ = ["Job", "fit", "load"]
+
+@dataclass(frozen=True)
+class Result:
+    """A training that is done.
+
+    Args:
+        path: the run folder.
+        record: the content of its `run.json`.
+    """
+
+    path: Path
+    record: dict[str, Any]
 
 
-def _keep_pictures(job: Job) -> ImageCache | None:
-    """Return where prepared pictures are kept; without room they are decoded each time."""
-    plan = job.plan
+def _open_image_cache(prepared: Prepared, state: TrainState) -> ImageCache | None:
+    """Return a cache of prepared images; None where each is decoded every time."""
+    plan, notice = prepared.plan, prepared.progress.notice
     if not plan.cache_images:
-        if job.options.cache_images:
-            job.progress.notice(f"--cache-images: {plan.reasons['cache_images']}")
+        if prepared.options.cache_images:
+            notice(f"--cache-images: {plan.reasons['cache_images']}")
         return None
     try:
-        return ImageCache(kept_splits(job.data, plan.augment), plan.preprocess)
+        return ImageCache(cached_splits(prepared.data, plan.augment), plan.preprocess)
     except EnvironmentProblem as error:
-        job.plan = plan.changed(error.message, cache_images=False)
-        job.progress.notice(f"--cache-images: {error.message}; images are decoded in every epoch")
+        state.adjust("cache_images", False, error.message)
+        notice(f"--cache-images: {error.message}; images are decoded in every epoch")
         return None
 
 
-def _run(job: Job, folder: Path, observers: Observers) -> dict[str, Any]:
-    plan, ranks, task = job.plan, join(), job.task
-    assert job.model is not None
-    device = torch.device(plan.device)
-    network = Network(job.model, job.backbone.heads, plan.preprocess, device, plan.precision, task)
-    job.model = None
-    if job.options.precision == "auto" and (reason := network.fall_back()):
-        job.plan = plan = plan.changed(f"auto: {reason}", precision="fp32")
-    reader = ImageReader(
-        task.transform(plan.preprocess),
-        device,
-        plan.batch_size,
-        plan.workers,
-        plan.bad_images,
-        cache=_keep_pictures(job),
-    )
-    location = str(folder.absolute())
-    observers.notify("zoo_before_fit", FitStarted(plan.backbone, job.plan.to_dict(), location))
-    first_batch = FirstBatch(observers, network.preprocess, job.data.schema)
-    state = TrainState(plan.micro_batch_size)
+def _train(
+    prepared: Prepared,
+    state: TrainState,
+    network: Network,
+    reader: ImageReader,
+    observers: Observers,
+) -> dict[str, Metric]:
+    """Run all phases, and return the metric of each split that is measured."""
+    plan, data, progress = prepared.plan, prepared.data, prepared.progress
+    first_batch = FirstBatch(observers, network.preprocess, data.schema)
 
     def report(event: EpochEnded) -> None:
         state.history.append(event)
-        job.progress.epoch(event, task.labels)
+        progress.epoch(event, network.task.labels)
         observers.notify("zoo_after_epoch", event)
 
-    def shrink(size: int) -> None:
-        before = state.micro_batch_size
-        message = f"memory ran out with {before} images at once"
-        state.adjust("micro_batch_size", size, message)
-        job.progress.notice(
-            f"{message}; each batch of {plan.batch_size} now goes through the network in parts of "
-            f"{size}"
-        )
+    def adjust(name: str, value: Any, reason: str) -> None:
+        state.adjust(name, value, reason)
+        effect = f"from here on it computes in {value}"
+        if name == "micro_batch_size":
+            batch = f"each batch of {plan.batch_size}"
+            effect = f"{batch} now goes through the network in parts of {value}"
+        progress.notice(f"{reason}; {effect}")
 
     with PhaseDataFactory(
-        job.plan,
-        job.data,
+        plan,
+        data,
         network,
         reader,
         state,
-        job.progress,
-        job.registry.config.defaults,
-        job.options.metrics,
+        progress,
+        int(prepared.registry.config.defaults["cache_gib"] * (1 << 30)),
+        prepared.options.metrics,
         first_batch.show if first_batch.wanted else None,
-        ranks,
+        join(),
     ) as factory:
-        metrics = {"val": train(factory, state, job.options.loss, report, shrink)}
-        job.plan = factory.plan
-        if "test" in job.data.splits:
+        metrics = {"val": train(factory, state, prepared.options.loss, report, adjust)}
+        if "test" in data.splits:
             metrics["test"] = factory.evaluate_test()
+    return metrics
+
+
+def _run(prepared: Prepared, folder: Path, observers: Observers) -> dict[str, Any]:
+    """Train, and write the run folder; return the content of `run.json`."""
+    plan, network, ranks = prepared.plan, prepared.network, join()
+    assert network is not None, "a dry run is not trained"
+    state = TrainState(plan.micro_batch_size)
+    reader = ImageReader(
+        network.task.transform(plan.preprocess),
+        network.device,
+        plan.batch_size,
+        plan.workers,
+        plan.bad_images,
+        cache=_open_image_cache(prepared, state),
+    )
+    location = str(folder.absolute())
+    observers.notify("zoo_before_fit", FitStarted(plan.backbone, plan.to_dict(), location))
+    metrics = _train(prepared, state, network, reader, observers)
     reports = {name: metric.report() for name, metric in metrics.items()}
     bad = dict(sorted(item for found in ranks.gather(reader.bad) for item in found.items()))
     network.forwards = ranks.sum(network.forwards)
     if bad:
         some = ", ".join(list(bad)[:3]) + (", ..." if len(bad) > 3 else "")
-        job.progress.notice(f"{len(bad)} images cannot be read and were left out: {some}")
-    seconds = time.perf_counter() - job.began
+        prepared.progress.notice(f"{len(bad)} images cannot be read and were left out: {some}")
+    seconds = time.perf_counter() - prepared.began
     if ranks.rank:
         return ranks.from_first(None)
-    run = save(job, network, state, folder, reports, bad, seconds)
+    record = save(prepared, network, state, folder, reports, bad, seconds)
     observers.notify("zoo_after_fit", FitEnded(plan.backbone, reports, seconds, location))
-    return ranks.from_first(run)
+    return ranks.from_first(record)
 
 
-def fit(job: Job, announce: Callable[[Path], None] | None = None) -> tuple[Path, dict[str, Any]]:
-    """Train a loaded job, write its run folder, and return the folder and `run.json`.
+def fit(prepared: Prepared, announce: Callable[[Path], None] | None = None) -> Result:
+    """Train what is prepared, and write its run folder.
 
     Whatever stops it, folders that were made for it and hold nothing are taken away again.
 
     Args:
-        job: from `load`.
-        announce: told of the run folder before training starts.
+        prepared: from `prepare`.
+        announce: called with the run folder before training starts.
 
     Raises:
         ZooError: training cannot go on.
@@ -125,31 +144,33 @@ def fit(job: Job, announce: Callable[[Path], None] | None = None) -> tuple[Path,
     with others_ending():
         if ranks.rank:
             path: Path = ranks.from_first(None)
-            observers = Observers(job.registry.host, torch.device(job.plan.device), enabled=False)
-            with reused_memory(), memory_errors(f"training {job.backbone.id}"):
-                return path, _run(job, path, observers)
-        return _fit_and_write(job, ranks, announce)
+            device = torch.device(prepared.plan.device)
+            observers = Observers(prepared.registry.host, device, enabled=False)
+            with memory_errors(f"training {prepared.backbone.id}"):
+                return Result(path, _run(prepared, path, observers))
+        return _fit_and_write(prepared, ranks, announce)
 
 
 def _fit_and_write(
-    job: Job, ranks: Ranks, announce: Callable[[Path], None] | None
-) -> tuple[Path, dict[str, Any]]:
-    folder = claim_folder(job.options, job.backbone.name)
-    observers = Observers(job.registry.host, torch.device(job.plan.device))
+    prepared: Prepared, ranks: Ranks, announce: Callable[[Path], None] | None
+) -> Result:
+    backbone = prepared.backbone
+    folder = claim_folder(prepared.options, backbone.name)
+    observers = Observers(prepared.registry.host, torch.device(prepared.plan.device))
     try:
         if announce:
             announce(folder.path)
         ranks.from_first(folder.path)
-        with reused_memory(), memory_errors(f"training {job.backbone.id}"):
-            run = _run(job, folder.path, observers)
+        with memory_errors(f"training {backbone.id}"):
+            record = _run(prepared, folder.path, observers)
     except BaseException as error:
-        place = str(folder.path.absolute())
-        event = FitFailed(job.backbone.id, type(error).__name__, str(error), place)
+        location = str(folder.path.absolute())
+        event = FitFailed(backbone.id, type(error).__name__, str(error), location)
         try:
             observers.notify("zoo_on_error", event)
             observers.close()
         finally:
-            # An interrupt may arrive while observers are told of another, and while this is done.
+            # An interrupt may arrive while observers are notified of another, and during this.
             with signals_waiting():
                 if not (folder.path / MODEL).exists():
                     (folder.path / HISTORY).unlink(missing_ok=True)
@@ -159,4 +180,4 @@ def _fit_and_write(
         raise
     observers.close()
     folder.give_back(failed=False)
-    return folder.path, run
+    return Result(folder.path, record)

@@ -1,29 +1,33 @@
-"""Loading: the backbone looked up, the data indexed, the weights had, the plan resolved."""
+"""Prepare a training: backbone, data and weights, the network tried out, the plan resolved."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from zoo.data.split import ImageData
 from zoo.engine.plan.options import Options, check_classes, check_metric_names
 from zoo.engine.plan.plan import Plan
-from zoo.engine.plan.resolve import resolve
+from zoo.engine.plan.recipes import Resolver, resolve_recipe
+from zoo.engine.plan.resolve import Settings, nondeterminism, resolve_plan, resolve_settings
+from zoo.engine.run.trial import select_heads_only, try_network
+from zoo.engine.runtime.device import memory_errors
 from zoo.engine.runtime.distributed import Ranks, join, together
+from zoo.engine.runtime.network import Network
 from zoo.errors import BrokenBackbone, DataError, UsageError, WeightsError
 from zoo.files import environment_problem
-from zoo.models.base_weights import BaseWeights, resolve_base
+from zoo.models.base_weights import BaseWeights, is_file_choice, resolve_base
 from zoo.models.build import build
 from zoo.models.build_options import options_refused
-from zoo.models.builder import build_network, check_trainable
-from zoo.models.freeze import select
-from zoo.models.heads import resolve_head
+from zoo.models.builder import check_trainable
 from zoo.models.input_size import check_size, smallest_size
 from zoo.models.provenance import how_made
+from zoo.models.weights import NotLocal, check_reachable
 from zoo.registry.plugins import BUILTIN
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone
@@ -34,39 +38,163 @@ CLAIM = ".claim"
 DEMONSTRATION_SIZES = (96, 128, 160, 192)
 
 
-@dataclass
-class Job:
-    """A training as it goes from verb to verb."""
+@dataclass(frozen=True)
+class Prepared:
+    """A training that is ready to run.
+
+    Args:
+        backbone: as described, with its heads where they are.
+        options: as given.
+        registry: plugins and defaults.
+        progress: shows how it goes.
+        data: the images.
+        task: of the backbone.
+        base: the weights that training starts from.
+        plan: of the training.
+        network: on its device; None after a dry run.
+        began: when preparation began, of `time.perf_counter`.
+    """
 
     backbone: Backbone
     options: Options
     registry: Registry
     progress: Progress
     data: ImageData
-    plan: Plan
     task: BaseTask
     base: BaseWeights
-    model: nn.Module | None = None
-    began: float = field(default_factory=time.perf_counter)
+    plan: Plan
+    network: Network | None
+    began: float
 
 
-def _ways_out(backbone: Backbone, registry: Registry, error: WeightsError) -> WeightsError:
-    """Name the three ways out of weights that cannot be had."""
-    installed = [
-        found.id
-        for name, source in registry.sources.items()
-        if name not in BUILTIN  # theirs are all elsewhere, and many
-        for found in map(source.get, source.names())
-        if found.weights and found.weights[0].file
-    ]
-    named = f" ({', '.join(installed[:3])})" if installed else ""
-    hint = (
-        f"give --weights FILE, or --weights none, or a backbone whose weights are installed{named}"
+@dataclass(frozen=True)
+class _Inputs:
+    """What a training starts from, before anything is built.
+
+    Args:
+        backbone: as the registry has it.
+        described: with the build options applied.
+        options: as given.
+        task: of the backbone.
+        data: the images.
+        base: the weights; of published ones, as they are expected to be.
+        registry: plugins and defaults.
+        dry_run: neither download nor write.
+    """
+
+    backbone: Backbone
+    described: Backbone
+    options: Options
+    task: BaseTask
+    data: ImageData
+    base: BaseWeights
+    registry: Registry
+    dry_run: bool
+
+    @property
+    def demonstration(self) -> bool:
+        """Whether the embedded set stands in for the user's own."""
+        return self.options.data is None
+
+
+def prepare(
+    name: str, options: Options, registry: Registry, progress: Progress, dry_run: bool = False
+) -> Prepared:
+    """Look the backbone up, index the data, load the weights, try the network, resolve the plan.
+
+    Args:
+        name: id, bare name or alias.
+        options: what was asked for.
+        registry: where to look.
+        progress: shows what a person should know.
+        dry_run: neither download nor write anything. Where weights are not at hand, the network is
+            tried on random ones.
+
+    Raises:
+        ZooError: something named in the options cannot be used.
+    """
+    began = time.perf_counter()
+    ranks, resolver = join(), Resolver(registry.config)
+    with together(ranks):
+        inputs = _resolve_inputs(name, options, registry, dry_run)
+        settings = resolve_settings(resolver, inputs.backbone, options, inputs.data, inputs.task)
+        # What no recipe can do is refused before weights are downloaded.
+        changes = nondeterminism(options, inputs.data)
+        resolve_recipe(Resolver(registry.config), options, inputs.base, changes, inputs.task)
+    with together(ranks):
+        _check_alike(inputs.data, ranks)
+    _announce_data(inputs, progress)
+    with memory_errors(f"preparing {inputs.backbone.id}"):
+        model, inputs = _build(inputs, settings, progress, ranks)
+        network, plan = _resolve_on(model, inputs, settings, resolver, ranks)
+    return Prepared(
+        backbone=how_made(model).backbone,
+        options=options,
+        registry=registry,
+        progress=progress,
+        data=inputs.data,
+        task=inputs.task,
+        base=inputs.base,
+        plan=plan,
+        network=None if dry_run else network,
+        began=began,
     )
-    return WeightsError(f"the weights of {backbone.id} cannot be had: {error}", hint)
 
 
-def _first_base(backbone: Backbone, options: Options) -> BaseWeights:
+def _resolve_on(
+    model: nn.Module, inputs: _Inputs, settings: Settings, resolver: Resolver, ranks: Ranks
+) -> tuple[Network, Plan]:
+    """Try a network on its device, and resolve the plan with what that finds."""
+    options, data, base, task = inputs.options, inputs.data, inputs.base, inputs.task
+    heads = how_made(model).backbone.heads
+    with together(ranks):
+        heads_only = select_heads_only(model, heads, options.train)
+        changes = nondeterminism(options, data)
+        recipe = resolve_recipe(resolver, options, base, changes, task, heads_only)
+        device, automatic = torch.device(settings.device), options.precision == "auto"
+        network = Network(
+            model, heads, base.preprocess, device, settings.precision, task, automatic
+        )
+    findings = try_network(network, data, settings, recipe, ranks, inputs.dry_run)
+    plan = resolve_plan(resolver, settings, recipe, findings, inputs.backbone, options, data, base)
+    return network, plan
+
+
+def read_options(**given: Any) -> Options:
+    """Make options of what was given; of several processes one alone reports what is wrong.
+
+    Raises:
+        UsageError: as `Options` does.
+        TypeError: an option does not exist.
+    """
+    with together(join()):
+        return Options(**given)
+
+
+def _resolve_inputs(name: str, options: Options, registry: Registry, dry_run: bool) -> _Inputs:
+    """Look up all that options name: the backbone and its task first, then data, then weights."""
+    backbone = registry.get(name)
+    task = load_task(registry.task(backbone.task))
+    check_metric_names(options, task.reserved)
+    task.check_augmentation(options.augment or None, options.views)
+    check_trainable(backbone)
+    options.changes.placed(backbone)
+    check_out(options)
+    described = options.changes.apply(backbone)
+    if options.weights not in ("auto", "none") and not is_file_choice(options.weights):
+        described.find_weights(options.weights)
+    defaults = registry.config.defaults
+    seed = options.seed if options.seed is not None else defaults["seed"]
+    data = task.open_data(
+        options.data, seed=seed, val_fraction=defaults["val_fraction"], classes=options.classes
+    )
+    check_classes(options, data)
+    check_images(options, data)
+    base = _resolve_base(described, options)
+    return _Inputs(backbone, described, options, task, data, base, registry, dry_run)
+
+
+def _resolve_base(backbone: Backbone, options: Options) -> BaseWeights:
     """Resolve the weights that training is to start from; nothing is downloaded yet.
 
     Args:
@@ -86,146 +214,114 @@ def _first_base(backbone: Backbone, options: Options) -> BaseWeights:
     raise WeightsError(message, "give --weights FILE, or --weights none, or another backbone")
 
 
-def load(
-    name: str, options: Options, registry: Registry, progress: Progress, dry_run: bool = False
-) -> Job:
-    """Look the backbone up, read the data's index, get the weights, and resolve the plan.
-
-    Args:
-        name: id, bare name or alias.
-        options: what was asked for.
-        registry: where to look.
-        progress: told of what a person should know.
-        dry_run: resolve the plan without fetching or building anything.
-
-    Raises:
-        ZooError: something named in the options cannot be used.
-    """
-    ranks = join()
-    with together(ranks):
-        job = _load(name, options, registry, progress, dry_run)
-    with together(ranks):
-        _check_alike(job, ranks)
-    return job
-
-
-def read_options(**given: Any) -> Options:
-    """Make options of what was given; of several processes one alone reports what is wrong.
-
-    Raises:
-        UsageError: as `Options` does.
-        TypeError: an option does not exist.
-    """
-    with together(join()):
-        return Options(**given)
-
-
-def _check_alike(job: Job, ranks: Ranks) -> None:
+def _check_alike(data: ImageData, ranks: Ranks) -> None:
     """Refuse images that are others than those of the first process."""
-    found = ranks.gather(job.plan.data["fingerprint"])
-    if found[ranks.rank] != found[0]:
+    fingerprints = ranks.gather(data.fingerprint)
+    if fingerprints[ranks.rank] != fingerprints[0]:
         message = f"process {ranks.rank + 1} finds other images than process 1"
         raise DataError(message, "copy the same images to each machine")
 
 
-def _load(
-    name: str, options: Options, registry: Registry, progress: Progress, dry_run: bool
-) -> Job:
-    began = time.perf_counter()
-    backbone = registry.get(name)
-    task = load_task(registry.task(backbone.task))
-    check_metric_names(options, task.reserved)
-    check_trainable(backbone)
-    options.changes.placed(backbone)
-    check_out(options)
-    described = options.changes.apply(backbone)
-    base = _first_base(described, options)
-    seed = options.seed if options.seed is not None else registry.config.defaults["seed"]
-    fraction = registry.config.defaults["val_fraction"]
-    data = task.open_data(options.data, seed=seed, val_fraction=fraction, classes=options.classes)
-    check_classes(options, data)
-    check_pictures(options, data)
-    # Once before the weights, so that a wrong device or option costs no download.
-    plan = resolve(backbone, options, data, base, registry.config, task)
-    job = Job(backbone, options, registry, progress, data, plan, task, base, began=began)
-    del base  # the job's alone, so that a file's tensors go once they are loaded
-    if options.data is None:
-        progress.notice(f"DEMONSTRATION: no --data was given, so this trains on {data.name}")
-    for notice in data.notices:
-        progress.notice(f"{data.name}: {notice}")
-    if not dry_run or job.base.random:
-        _build(job, described)
-    _check_policies(job)
-    return job
+def _announce_data(inputs: _Inputs, progress: Progress) -> None:
+    if inputs.demonstration:
+        progress.notice(f"DEMONSTRATION: no --data was given, so this trains on {inputs.data.name}")
+    for notice in inputs.data.notices:
+        progress.notice(f"{inputs.data.name}: {notice}")
 
 
-def _check_policies(job: Job) -> None:
-    """Refuse a policy that means nothing on this network, before a run folder is made.
-
-    Patterns that turn out to name heads only are trained like the policy `head`.
-    """
-    policies = [phase.policy for phase in job.plan.phases]
-    model, described = job.model, job.backbone
-    if model is None and any(policy.kind == "modules" for policy in policies):
-        model = build_network(described, job.plan.kwargs)
-    elif model is not None:
-        described = how_made(model).backbone
-    if model is None:
-        return
-    heads = {resolve_head(model, head.path) for head in described.heads}
-    for number, policy in enumerate(policies):
-        trained = set(select(model, described.heads, policy).trained)
-        still = job.plan.augment is None and job.data.deterministic
-        if policy.kind == "modules" and trained == heads and still:
-            reason = "auto: the patterns name nothing but heads"
-            job.plan = job.plan.with_phase(number, reason, keep_features=True)
-
-
-def _build(job: Job, described: Backbone) -> None:
+def _build(
+    inputs: _Inputs, settings: Settings, progress: Progress, ranks: Ranks
+) -> tuple[nn.Module, _Inputs]:
     """Build the network on its weights; in a demonstration, on random ones where need be.
 
-    Args:
-        job: whose `model`, `base`, `backbone` and `plan` are set.
-        described: the backbone with the build options applied.
+    Returns:
+        The network, and the inputs with the weights as they turned out to be.
     """
-    backbone, options = job.backbone, job.options
-    classes, seed, head = job.data.schema.outputs, job.plan.seed, options.changes.head
+    with together(ranks):
+        model, failure = _build_on_weights(inputs, settings)
+    # Where one process cannot have the weights, none uses them.
+    with together(ranks):
+        failure = next(filter(None, ranks.gather(failure)), None)
+    with together(ranks):
+        if failure is not None:
+            none = resolve_base(inputs.described, "none", inputs.options.changes)
+            inputs = replace(inputs, base=replace(none, reason=f"auto: {failure}"))
+            progress.notice(
+                f"DEMONSTRATION: pretrained weights cannot be had ({failure}); "
+                f"every layer is trained from RANDOM weights, so expect little"
+            )
+            model, _ = _build_on_weights(inputs, settings)
+        assert model is not None
+        made = how_made(model).base
+        if made.kind == inputs.base.kind:
+            inputs = replace(inputs, base=made)
+        inputs = replace(inputs, base=_fit_input_size(inputs, model))
+    if inputs.base.left_out:
+        some = ", ".join(inputs.base.left_out)
+        progress.notice(f"{inputs.base.path}: left out, of another width than the heads: {some}")
+    return model, inputs
+
+
+def _build_on_weights(inputs: _Inputs, settings: Settings) -> tuple[nn.Module | None, str | None]:
+    """Build the network, or return why a demonstration cannot have its weights."""
+    described, options, base = inputs.described, inputs.options, inputs.base
+    classes, head, seed = inputs.data.schema.outputs, options.changes.head, settings.seed
     try:
-        job.model = build(described, job.base, classes, seed, head)
+        try:
+            return build(described, base, classes, seed, head, inputs.dry_run), None
+        except NotLocal:
+            if inputs.demonstration and options.weights == "auto" and base.published:
+                check_reachable(base.published)
+            # Neither structure nor precision depends on the values of weights.
+            random = replace(base, kind="none", license=None)
+            return build(described, random, classes, seed, head, inputs.dry_run), None
     except BrokenBackbone as error:
-        raise options_refused(backbone, options.changes, error) from error
+        raise options_refused(inputs.backbone, options.changes, error) from error
     except WeightsError as error:
-        if job.base.kind == "file":
+        if base.kind == "file":
             raise
         if options.data is not None or options.weights != "auto":
-            raise _ways_out(backbone, job.registry, error) from error
-        none = resolve_base(described, "none", options.changes)
-        none = replace(none, reason=f"auto: {error}")
-        job.progress.notice(
-            f"DEMONSTRATION: pretrained weights cannot be had ({error.message}); "
-            f"every layer is trained from RANDOM weights, so expect little"
-        )
-        job.model = build(described, none, classes, seed, head)
-    made = how_made(job.model)
-    job.base, job.backbone = made.base, made.backbone
+            raise _ways_out(inputs.backbone, inputs.registry, error) from error
+        return None, error.message
+
+
+def _fit_input_size(inputs: _Inputs, model: nn.Module) -> BaseWeights:
+    """Check the input size that was asked for; in a demonstration, choose a small one.
+
+    Returns:
+        The weights with the preprocess that training uses.
+    """
+    base, options = inputs.base, inputs.options
     if options.input_size is not None:
-        check_size(job.model, backbone, options.input_size)
-    elif job.base.random and options.data is None and not backbone.fixed_size:
-        preprocess = job.base.preprocess
-        size = smallest_size(job.model, preprocess, DEMONSTRATION_SIZES)
-        job.base = replace(
-            job.base,
-            preprocess=replace(preprocess, size=size, resize=None),
+        check_size(model, inputs.backbone, options.input_size)
+    elif base.random and inputs.demonstration and not inputs.backbone.fixed_size:
+        size = smallest_size(model, base.preprocess, DEMONSTRATION_SIZES)
+        return replace(
+            base,
+            preprocess=replace(base.preprocess, size=size, resize=None),
             preprocess_reason=f"auto: {size} px suffice for a demonstration from random weights",
         )
-    if job.base.left_out:
-        some = ", ".join(job.base.left_out)
-        job.progress.notice(f"{job.base.path}: left out, of another width than the heads: {some}")
-    job.plan = resolve(backbone, options, job.data, job.base, job.registry.config, job.task)
+    return base
 
 
-def check_pictures(options: Options, data: ImageData) -> None:
-    """Refuse what cannot be done to the pictures that there are.
+def _ways_out(backbone: Backbone, registry: Registry, error: WeightsError) -> WeightsError:
+    """Name the three ways out of weights that cannot be had."""
+    installed = [
+        found.id
+        for name, source in registry.sources.items()
+        if name not in BUILTIN  # theirs are all elsewhere, and many
+        for found in map(source.get, source.names())
+        if found.weights and found.weights[0].file
+    ]
+    named = f" ({', '.join(installed[:3])})" if installed else ""
+    hint = (
+        f"give --weights FILE, or --weights none, or a backbone whose weights are installed{named}"
+    )
+    return WeightsError(f"the weights of {backbone.id} cannot be had: {error}", hint)
+
+
+def check_images(options: Options, data: ImageData) -> None:
+    """Refuse options that these images cannot be trained with.
 
     Raises:
         UsageError: says what, and what to do instead.
@@ -240,7 +336,7 @@ def check_pictures(options: Options, data: ImageData) -> None:
         raise UsageError(message, "give its Dataset")
     if loads and options.augment:
         message = f"--augment cannot change what a DataLoader gives (data[{loads[0]!r}])"
-        raise UsageError(message, "change the pictures in its Dataset, or give the Dataset itself")
+        raise UsageError(message, "change the images in its Dataset, or give the Dataset itself")
 
 
 def check_out(options: Options) -> None:

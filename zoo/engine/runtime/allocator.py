@@ -1,8 +1,9 @@
-"""Memory that a forward pass frees, kept by the process for the next one.
+"""Retain the memory that a forward pass frees, for reuse by the next one.
 
-glibc gives every large block back to the system when it is freed, and gets it anew, page by page
-and zeroed, when the next batch asks for it. On two cores that was 29 % of a forward pass of
-EfficientNet-Lite0 and 18 % of one of resnet18 (`benchmarks/the_pass.py`).
+glibc unmaps every large block when it is freed, and maps it again, page by page and zeroed, for the
+next batch. On two cores that was 29 % of a forward pass of EfficientNet-Lite0 and 18 % of one of
+resnet18 (`benchmarks/the_pass.py`). The allocator is process-wide, so the command line configures
+it and the library does not.
 """
 
 from __future__ import annotations
@@ -11,86 +12,76 @@ import contextlib
 import ctypes
 import gc
 import os
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 
 import torch
 
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
-# No block is mapped on its own, and no free memory is given back, which -1 stands for.
-KEEP = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1))
-# What glibc arrives at by itself in a process that frees large blocks, see mallopt(3).
-AS_BEFORE = ((M_MMAP_MAX, 65536), (M_MMAP_THRESHOLD, 32 << 20), (M_TRIM_THRESHOLD, 64 << 20))
+# No block is mapped separately, and free memory is never returned (-1).
+RETAIN = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1))
+# The values that glibc adapts to in a process that frees large blocks, see mallopt(3).
+DEFAULT = ((M_MMAP_MAX, 65536), (M_MMAP_THRESHOLD, 32 << 20), (M_TRIM_THRESHOLD, 64 << 20))
 
-_lock = threading.Lock()
-_users = 0
+_retaining = False
 
 
 @cache
 def _libc() -> ctypes.CDLL | None:
-    """Return glibc; None elsewhere, and where its memory is arranged by who started the process."""
-    arranged = any(name.startswith("MALLOC_") for name in os.environ)
-    if arranged or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+    """Return glibc; None for another C library, or where the environment configures malloc."""
+    configured = any(name.startswith("MALLOC_") for name in os.environ)
+    if configured or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return None
     try:
-        known = (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
-        return ctypes.CDLL(None) if known else None
+        is_glibc = (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
+        return ctypes.CDLL(None) if is_glibc else None
     except (AttributeError, OSError, TypeError, ValueError):
         return None
 
 
 @contextlib.contextmanager
-def reused_memory() -> Iterator[None]:
-    """Have this process keep freed memory while the block runs, and give it back at its end.
+def retain_freed_memory() -> Iterator[None]:
+    """Retain freed memory in this process while the block runs, and release it at the end.
 
-    Blocks may lie in each other, or run in several threads. Does nothing without glibc, or where
-    the environment has a say already: `MALLOC_...` or `GLIBC_TUNABLES`.
+    No effect without glibc, or where `MALLOC_...` or `GLIBC_TUNABLES` is set.
     """
+    global _retaining
     libc = _libc()
     if libc is None:
         yield
         return
-    _count(1, lambda: _set(libc, KEEP))
+    _configure(libc, RETAIN)
+    _retaining = True
     try:
         yield
     finally:
-        _count(-1, lambda: _restore(libc))
+        _stop_retaining()
 
 
-def make_room(device: torch.device) -> None:
-    """Give back all memory that nothing uses, now that it has run out.
+def release_memory(device: torch.device) -> None:
+    """Release all unused memory after an out-of-memory error, and stop retaining freed memory.
 
-    From here on the process keeps none either, until the outermost block of `reused_memory` ends:
-    what is kept in pieces of one size is in the way of another.
+    Blocks retained at one size cannot serve another.
 
     Args:
-        device: whose memory ran out.
+        device: that ran out of memory.
     """
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    _stop_retaining()
+
+
+def _stop_retaining() -> None:
+    global _retaining
     libc = _libc()
-    if libc is not None:
-        with _lock:
-            _restore(libc)
+    if libc is not None and _retaining:
+        _retaining = False
+        _configure(libc, DEFAULT)
+        libc.malloc_trim(0)
 
 
-def _count(more: int, at_the_edge: Callable[[], None]) -> None:
-    """Count those who use it, and act when the first comes or the last goes."""
-    global _users
-    with _lock:
-        before, _users = _users, _users + more
-        if not before or not _users:
-            at_the_edge()
-
-
-def _set(libc: ctypes.CDLL, options: tuple[tuple[int, int], ...]) -> None:
+def _configure(libc: ctypes.CDLL, options: tuple[tuple[int, int], ...]) -> None:
     for option, value in options:
         libc.mallopt(option, value)
-
-
-def _restore(libc: ctypes.CDLL) -> None:
-    _set(libc, AS_BEFORE)
-    libc.malloc_trim(0)

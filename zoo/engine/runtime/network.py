@@ -11,27 +11,28 @@ from torch import Tensor, nn
 from zoo.data.transforms import normalize
 from zoo.engine.runtime.device import autocast, environment_error, resolve_memory_format
 from zoo.errors import BrokenBackbone
-from zoo.models.freeze import in_use
+from zoo.models.freeze import inference_mode_of
 from zoo.models.heads import resolve_head
 from zoo.models.plugin_errors import guard
-from zoo.models.provenance import MADE, Made
+from zoo.models.provenance import MADE, Provenance
 from zoo.spec import Head, Preprocess
 from zoo.tasks.base import BaseTask, Outputs
 
 
 class Network:
-    """A module with all that its forward pass needs.
+    """A module with the device, precision and preprocess of its forward pass.
 
     Args:
         module: the network; moved to the device.
         heads: of its backbone.
-        preprocess: whose mean and std are applied.
-        device: where it computes.
-        precision: `fp32`, or `bf16` for autocast; the heads compute in float32 in either.
+        preprocess: with the mean and std to apply.
+        device: to compute on.
+        precision: `fp32`, or `bf16` for autocast; heads compute in float32 in both.
         task: reads its output.
+        automatic: whether float32 may replace bf16 where the network fails in it.
 
     Attributes:
-        forwards: samples that went through it, rehearsals included until they are subtracted.
+        forwards: number of samples passed through it; trial passes are subtracted later.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Network:
         device: torch.device,
         precision: str,
         task: BaseTask,
+        automatic: bool = False,
     ) -> None:
         self.module = module.to(device)
         self.memory_format: torch.memory_format = getattr(torch, resolve_memory_format(device)[0])
@@ -53,9 +55,10 @@ class Network:
         self.preprocess = preprocess
         self.device = device
         self.precision = precision
+        self.automatic = automatic
         self.task = task
-        made = module.__dict__.get(MADE)
-        self.previous_outputs = made.before if isinstance(made, Made) else None
+        provenance = module.__dict__.get(MADE)
+        self.previous_outputs = provenance.before if isinstance(provenance, Provenance) else None
         self.forwards = 0
 
     def forward(
@@ -69,17 +72,17 @@ class Network:
 
         Args:
             images: `[images, channels, height, width]`: uint8, or floats that are normalized.
-            training: whether further heads count to the loss; the modules' modes are the caller's.
-            pad_to: pad a smaller batch with blank images to this size, and drop their outputs: a
-                kernel's rounding depends on the shape of its batch.
-            through: a wrapper around the module that is called instead, such as torch's
+            training: whether auxiliary heads contribute to the loss; module modes are not changed.
+            pad_to: pad a smaller batch with blank images to this size, and drop their outputs,
+                since rounding in a kernel depends on the batch size.
+            through: a wrapper to call in place of the module, such as torch's
                 `DistributedDataParallel`.
 
         Returns:
-            Outputs on the network's device, differentiable where gradients are on.
+            Outputs on the network's device, differentiable where gradients are enabled.
 
         Raises:
-            BrokenBackbone: the network fails, or returns what its task cannot read.
+            BrokenBackbone: the network fails, or its task cannot read its output.
         """
         count = len(images)
         self.forwards += count
@@ -89,24 +92,35 @@ class Network:
         if on_device.dtype == torch.uint8:
             on_device = normalize(on_device, self.preprocess)
         inputs = on_device.contiguous(memory_format=self.memory_format)
-        with self._guarded(inputs), self.computing():
+        alone = len(inputs) == 1 and self.module.training
+        with self._guarded(inputs), self.computing(), _one_value(self.module, alone):
             output = (through or self.module)(inputs)
         outputs = self.task.read_output(output, self.heads, training, self.previous_outputs)
         return outputs if count >= pad_to else outputs.narrow(count)
 
-    def fall_back(self) -> str | None:
-        """Compute in fp32 from now on where the network fails in bf16; return why, or None.
+    def leave_bf16(self) -> bool:
+        """Compute in fp32 from now on if bf16 was chosen automatically; return whether it was."""
+        if self.precision == "fp32" or not self.automatic:
+            return False
+        self.precision = "fp32"
+        return True
 
-        Not every operation has a kernel for it on every device. Tried on two blank images.
+    def fall_back(self) -> str | None:
+        """Switch to fp32 if an automatic bf16 fails on two blank images; return why.
+
+        Not every operation has a bf16 kernel on every device.
+
+        Returns:
+            Why it failed; None where it did not.
         """
-        if self.precision == "fp32":
+        if self.precision == "fp32" or not self.automatic:
             return None
         size = self.preprocess.channels, self.preprocess.height, self.preprocess.width
         try:
-            with in_use(self.module):
+            with inference_mode_of(self.module):
                 self.forward(torch.zeros((2, *size), dtype=torch.uint8))
         except BrokenBackbone as error:
-            self.precision = "fp32"
+            self.leave_bf16()
             return f"the network fails in bf16: {error.message}"
         finally:
             self.forwards = 0
@@ -114,7 +128,7 @@ class Network:
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
-        """Have the module compute in the network's precision, its heads in float32.
+        """Compute in the network's precision in the block, in its heads in float32.
 
         bfloat16 has an 8-bit significand: large outputs tie and small head updates round to zero.
         """
@@ -133,15 +147,42 @@ class Network:
             with guard(f"the network fails on a batch of {tuple(inputs.shape)}"):
                 yield
         except BrokenBackbone as error:
-            # torch raises the death of a worker in whatever the main process is doing.
+            # torch raises the death of a worker from a signal handler, anywhere in this process.
             if error.__cause__ and (problem := environment_error(error.__cause__, "the network")):
                 raise problem from error
             raise
 
 
 @contextlib.contextmanager
+def _one_value(module: nn.Module, alone: bool) -> Iterator[None]:
+    """Have batch norm that sees a single value of each channel use its running statistics.
+
+    One value has no variance, and torch refuses it: what is pooled of a batch of one is that.
+
+    Args:
+        module: the network.
+        alone: whether it is to train on a batch of one; else nothing is done.
+    """
+    switched: list[nn.Module] = []
+
+    def enter(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if norm.training and inputs[0].numel() == inputs[0].shape[1]:
+            switched.append(norm.eval())
+
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    handles = [norm.register_forward_pre_hook(enter) for norm in norms if alone]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for norm in switched:
+            norm.train()
+
+
+@contextlib.contextmanager
 def _in_float32(head: nn.Module, device: torch.device) -> Iterator[None]:
-    """Have a head compute in float32, whatever autocast does around it."""
+    """Compute in float32 in a head, inside of an autocast block."""
     entered: list[torch.autocast] = []
 
     def enter(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -150,7 +191,7 @@ def _in_float32(head: nn.Module, device: torch.device) -> Iterator[None]:
         return tuple(each.float() if each.is_floating_point() else each for each in inputs)
 
     def leave(*_: object) -> None:
-        # Where an input could not be made float32, it was not entered.
+        # Also called where the pre-hook failed.
         if entered:
             entered.pop().__exit__(None, None, None)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from zoo.engine.runtime.distributed import Ranks
 from zoo.engine.training.sources import Source
 from zoo.engine.training.state import TrainState
-from zoo.engine.training.step import Step
+from zoo.engine.training.step import OnAdjustment, Step
 from zoo.tasks.base import Criterion, Outputs
 
 REHEARSALS = 2
@@ -41,7 +40,7 @@ class DDPStep(Step):
         state: of the training.
         criterion: the user's own loss, a mean over samples; None for the task's.
         names: entries of the state dict that the phase can change.
-        on_adjustment: called with a smaller micro-batch size, when memory ran out.
+        on_adjustment: called when the micro-batch size or the precision has to give way.
         ranks: this process among the others.
     """
 
@@ -51,7 +50,7 @@ class DDPStep(Step):
         state: TrainState,
         criterion: Criterion | None,
         names: list[str],
-        on_adjustment: Callable[[int], None],
+        on_adjustment: OnAdjustment,
         ranks: Ranks,
     ) -> None:
         super().__init__(source, state, criterion, names, on_adjustment)
@@ -71,7 +70,8 @@ class DDPStep(Step):
         if self.idle:
             inputs, targets = inputs.new_zeros((2, *inputs.shape[1:])), targets.new_zeros(2)
         rng = self._save()
-        self.weight = 0.0 if self.idle else len(targets) / images * self.ranks.world
+        own = 0 if self.idle else self.network.task.count(targets)
+        self.weight = own / max(self.ranks.sum(own), 1) * self.ranks.world
         if self.rehearsals < REHEARSALS:
             self._rehearse(inputs, targets, rng)
         mean = self._accumulate_gradients(inputs, targets)

@@ -19,7 +19,7 @@ from zoo.engine.training.ddp_step import DDPStep
 from zoo.engine.training.optim import make_optimizer
 from zoo.engine.training.sources import Batches, Source
 from zoo.engine.training.state import TrainState
-from zoo.engine.training.step import Step
+from zoo.engine.training.step import OnAdjustment, Step
 from zoo.errors import DataError, Diverged
 from zoo.events import EpochEnded
 from zoo.seeding import epoch_seed, seed_torch
@@ -36,7 +36,7 @@ class PhaseContext:
         progress: wraps an epoch's batches to show them.
         criterion: the user's own loss; None for the task's.
         report: called with each epoch.
-        on_adjustment: called with the smaller micro-batch size when memory ran out.
+        on_adjustment: called when the micro-batch size or the precision has to give way.
         ranks: this process among those that share each batch.
     """
 
@@ -45,7 +45,7 @@ class PhaseContext:
     progress: Callable[[Batches, int, str], Batches]
     criterion: Criterion | None
     report: Callable[[EpochEnded], None]
-    on_adjustment: Callable[[int], None] = lambda size: None
+    on_adjustment: OnAdjustment = lambda name, value, reason: None
     ranks: Ranks = SINGLE
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any
 
 from zoo.cache import trim
 from zoo.data.augment import Draw
@@ -13,10 +11,8 @@ from zoo.data.split import ImageData
 from zoo.engine.features.cache import FeatureCache, feature_batch
 from zoo.engine.features.fingerprint import network_fingerprint
 from zoo.engine.features.store import FeatureStore
-from zoo.engine.plan.plan import LBFGS, Phase, Plan
-from zoo.engine.plan.recipes import loop_instead
-from zoo.engine.probe.phase import probe_conflict
-from zoo.engine.runtime.allocator import make_room
+from zoo.engine.plan.plan import Phase, Plan
+from zoo.engine.runtime.allocator import release_memory
 from zoo.engine.runtime.distributed import SINGLE, Ranks
 from zoo.engine.runtime.evaluate import evaluate_split
 from zoo.engine.runtime.network import Network
@@ -32,13 +28,13 @@ class PhaseDataFactory:
     """Creates the source of each phase; a context, in which cached features can be read.
 
     Args:
-        plan: names what is cached; replaced where that turns out to be impossible.
+        plan: states what is cached.
         data: the splits.
         network: on its device.
         reader: of the images.
         state: of the training.
         progress: shows how features are computed.
-        defaults: of `registry.toml`.
+        cache_bytes: that all cached features may take.
         metrics: the user's own, by name.
         on_first_batch: called with the first batch of training images; None where none listens.
         ranks: this process among those that train together. Training on cached features is so
@@ -53,7 +49,7 @@ class PhaseDataFactory:
         reader: ImageReader,
         state: TrainState,
         progress: Progress,
-        defaults: Mapping[str, Any],
+        cache_bytes: int,
         metrics: UserMetrics | None = None,
         on_first_batch: OnFirstBatch | None = None,
         ranks: Ranks = SINGLE,
@@ -61,7 +57,7 @@ class PhaseDataFactory:
         self.plan = plan
         self.data = data
         self.progress = progress
-        self.defaults = defaults
+        self.cache_bytes = cache_bytes
         self.metrics = metrics
         self.network = network
         self.reader = reader
@@ -86,19 +82,17 @@ class PhaseDataFactory:
         self._stack.close()
         store = self.cache.store if self.cache else None
         if store is not None and store.path is not None:
-            limit = int(self.defaults["cache_gib"] * (1 << 30))
-            for entry in trim(limit, keep=store.path):
+            for entry in trim(self.cache_bytes, keep=store.path):
                 removed = f"{entry.images:,} images of {entry.name} were unused the longest"
                 self.progress.notice(f"features of {removed} and made room; see `zoo cache`")
 
-    def create(self, phase: Phase, number: int) -> ImageSource | FeatureSource | None:
-        """Return what a phase trains on; cached features where they give the same result.
+    def create(self, phase: Phase) -> ImageSource | FeatureSource | None:
+        """Return what a phase trains on: images, or cached features, as the plan has it.
 
         None where another process trains it; `broadcast_best` then has the result.
 
         Args:
             phase: of the plan.
-            number: of the phase, from 0.
 
         Raises:
             DataError: an image cannot be read, and bad images are errors; or not one can.
@@ -115,19 +109,18 @@ class PhaseDataFactory:
             on_first_batch=self.on_first_batch,
             ranks=self.ranks,
         )
-        self.on_features, self.last = False, None
+        self.on_features, self.last = phase.keep_features, None
         if phase.keep_features:
-            while (shortage := self._attempt_features(data, phase, number)) is not None:
+            while (shortage := self._attempt_features(data)) is not None:
                 self._halve_batch(shortage)
-        if not self.on_features:
+        else:
             self.last = ImageSource(self.network, data, self.reader)
         return self.last
 
-    def _attempt_features(self, data: PhaseData, phase: Phase, number: int) -> str | None:
-        """Create a source on cached features where possible; return the error of memory, if any."""
+    def _attempt_features(self, data: PhaseData) -> str | None:
+        """Create a source on cached features; return the error's text when memory ran out."""
         try:
-            self.on_features = self._can_cache(data, phase, number)
-            self.last = self._feature_source(data) if self.on_features else None
+            self.last = self._feature_source(data)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error) or self.ranks.several or self.batch == 1:
                 raise
@@ -139,7 +132,7 @@ class PhaseDataFactory:
         """Compute features in batches half as large, whose rounding may differ in the last bit."""
         self._stack.close()
         self.cache = None
-        make_room(self.network.device)
+        release_memory(self.network.device)
         before, self.batch = self.batch, self.batch // 2
         message = f"memory ran out with {before} images at once"
         self.state.adjust("feature_batch", self.batch, message)
@@ -148,33 +141,16 @@ class PhaseDataFactory:
             f"({reason.splitlines()[0][:80]})"
         )
 
-    def _can_cache(self, data: PhaseData, phase: Phase, number: int) -> bool:
-        """Return whether features can be cached; where not, the plan states why."""
-        plan = self.plan
-        cache = self.cache = self.cache or self._open()
-        images = sum(map(len, self.data.splits.values())) + (plan.views - 1) * len(data.train)
-        reason = None
-        if not self.ranks.rank:
-            reason = cache.incompatibility(data.val) or cache.storage_shortfall(images)
-        reason = self.ranks.from_first(reason)
-        if phase.optimizer == LBFGS:
-            conflict = reason or probe_conflict(self.network)
-            if conflict is not None:
-                self.plan = loop_instead(plan, number, conflict, self.defaults)
-        if reason is not None:
-            why = f"auto: {reason}"
-            self.plan = self.plan.with_phase(number, why, keep_features=False)
-        return reason is None
-
     def _feature_source(self, data: PhaseData) -> FeatureSource | None:
         """Return a source on cached features; None in all processes but the first."""
-        assert self.cache is not None
-        cache, plan = self.cache, self.plan
+        cache, plan = self.cache or self._open(), self.plan
+        self.cache = cache
         self._read_first_batch(data)
         draws: list[Draw | None] = [None]
         if data.augment:
             draws = [Draw(data.augment, plan.seed, epoch) for epoch in range(1, plan.views + 1)]
         train, val = cache.compute(data.train, draws), cache.compute(data.val)
+        self._record_spill(cache)
         return FeatureSource(self.network, data, train, val) if train and val else None
 
     def broadcast_best(self, best: BestCheckpoint) -> None:
@@ -196,12 +172,24 @@ class PhaseDataFactory:
             name, about = network_fingerprint(self.network, self.batch)
         store = self._stack.enter_context(FeatureStore(name, about))
         notice = self.progress.notice
-        if store.problem:
-            notice(f"features are kept for this run only: {store.problem}")
         if store.damaged:
-            notice(f"{len(store.damaged)} damaged parts of kept features are computed again")
+            notice(f"{len(store.damaged)} damaged parts of cached features are computed again")
         wrap = self.progress.wrap
-        return FeatureCache(self.network, self.reader, store, wrap, self.ranks, self.batch)
+        cache = FeatureCache(self.network, self.reader, store, wrap, self.ranks, self.batch)
+        splits, views = self.data.splits, self.plan.views
+        images = sum(map(len, splits.values())) + (views - 1) * len(splits["train"])
+        if store.path is not None and (shortfall := cache.disk_shortfall(images)) is not None:
+            store.spill_to_memory(shortfall)
+        self._record_spill(cache)
+        return cache
+
+    def _record_spill(self, cache: FeatureCache) -> None:
+        """Record it once if features are in memory because the disk cannot store them."""
+        problem = cache.store.problem
+        if problem is None or any(each.name == "feature_store" for each in self.state.adjustments):
+            return
+        self.state.adjust("feature_store", "memory", problem)
+        self.progress.notice(f"features are cached for this run only: {problem}")
 
     def _read_first_batch(self, data: PhaseData) -> None:
         """Read the first batch for observers, which cached features would leave unread."""

@@ -137,7 +137,10 @@ class TrainState:
             tensors[f"generator.{number}"] = get()
         plain["optimizer"] = _pack(_optimizer_dict(self.optimizer), "optimizer", tensors)
         plain["best"] = _pack(_best_dict(self.best), "best", tensors)
-        copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        copies = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in tensors.items()
+        }
         return copies, plain
 
     def load_state_dict(
@@ -171,6 +174,7 @@ class TrainState:
         if optimizer is not None and stored is not None:
             state = {int(number): values for number, values in stored["state"].items()}
             optimizer.load_state_dict({**stored, "state": state})
+            _match_strides(optimizer)
         best = _unpack(plain["best"], tensors)
         if best["score"] is None:
             self.best = BestCheckpoint()
@@ -204,6 +208,17 @@ def _optimizer_dict(optimizer: torch.optim.Optimizer | None) -> dict[str, Any] |
         return None
     state = optimizer.state_dict()
     return {**state, "state": {str(number): dict(v) for number, v in state["state"].items()}}
+
+
+def _match_strides(optimizer: torch.optim.Optimizer) -> None:
+    """Give an optimizer's state the memory format of its parameters.
+
+    torch's fused kernels read parameter and state side by side in memory, whatever their strides.
+    """
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _best_dict(best: BestCheckpoint) -> dict[str, Any]:

@@ -9,19 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.loader import batch_bounds
-from zoo.engine.runtime.allocator import make_room
+from zoo.engine.runtime.allocator import release_memory
 from zoo.engine.training.sources import Source
 from zoo.engine.training.state import TrainState, generators
-from zoo.errors import EnvironmentProblem
+from zoo.errors import BrokenBackbone, EnvironmentProblem
 from zoo.models.plugin_errors import is_out_of_memory
 from zoo.tasks.base import Criterion, Outputs
+
+# Called with the name of a value in the plan, what replaces it, and why.
+OnAdjustment = Callable[[str, Any, str], None]
 
 
 class Step:
     """Takes the steps of a phase.
 
-    The loss of a batch is the mean over its samples, however many micro-batches it goes through
-    the network in: each counts by its share of the samples. Batch norm sees one at a time.
+    The loss of a batch is the mean over what its task counts, samples or pixels, however many
+    micro-batches it goes through the network in: each counts by its share. Batch norm sees one at
+    a time.
 
     Args:
         source: runs the batches.
@@ -29,7 +33,7 @@ class Step:
             joins the micro-batch before.
         criterion: the user's own loss, a mean over samples; None for the task's.
         names: entries of the state dict that the phase can change.
-        on_adjustment: called with a smaller micro-batch size, when memory ran out at a larger one.
+        on_adjustment: called when the micro-batch size or the precision has to give way.
     """
 
     def __init__(
@@ -38,7 +42,7 @@ class Step:
         state: TrainState,
         criterion: Criterion | None,
         names: list[str],
-        on_adjustment: Callable[[int], None],
+        on_adjustment: OnAdjustment,
     ) -> None:
         assert state.optimizer is not None
         self.source = source
@@ -72,10 +76,19 @@ class Step:
 
     def _attempt_until_it_fits(self, inputs: Any, targets: Tensor, rng: list[Tensor]) -> Tensor:
         """Return the loss, gradients accumulated, in micro-batches that fit into memory."""
-        while not isinstance(loss := self._attempt(inputs, targets), Tensor):
-            self._halve_micro_batch(len(targets), loss)
-            self._restore(rng)
-        return loss
+        try:
+            while not isinstance(loss := self._attempt(inputs, targets), Tensor):
+                self._halve_micro_batch(len(targets), loss)
+                self._restore(rng)
+            return loss
+        except BrokenBackbone as error:
+            # Only what the network itself raised has a cause.
+            if self.checked or error.__cause__ is None or not self.source.network.leave_bf16():
+                raise
+            reason = f"the network fails in bf16: {error.message}"
+        self.on_adjustment("precision", "fp32", reason)
+        self._restore(rng)
+        return self._attempt_until_it_fits(inputs, targets, rng)
 
     def _attempt(self, inputs: Any, targets: Tensor) -> Tensor | str:
         """Return the loss, gradients accumulated; or the error's text when memory ran out."""
@@ -98,7 +111,10 @@ class Step:
                 task.check_outputs(outputs)
                 self.checked = True
             loss = self._loss(outputs, targets[first:last])
-            share = self.weight * (last - first) / len(targets)
+            counted, every = last - first, len(targets)
+            if not whole:
+                counted, every = task.count(targets[first:last]), max(task.count(targets), 1)
+            share = self.weight * counted / every
             if share != 1:
                 loss = loss * share
             loss.backward()
@@ -140,8 +156,9 @@ class Step:
             message = f"out of memory in training, with {size} image{'s' * (size > 1)} at once"
             hint = "give a smaller --input-size, or a smaller backbone"
             raise EnvironmentProblem(message, hint)
-        make_room(self.device)
-        self.on_adjustment(smaller)
+        release_memory(self.device)
+        message = f"memory ran out with {self.state.micro_batch_size} images at once"
+        self.on_adjustment("micro_batch_size", smaller, message)
         self.state.micro_batch_size = smaller
 
 

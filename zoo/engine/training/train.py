@@ -14,6 +14,7 @@ from zoo.engine.training.loop import PhaseContext, run_phase
 from zoo.engine.training.phase_data import PhaseDataFactory
 from zoo.engine.training.sources import FeatureSource, ImageSource
 from zoo.engine.training.state import TrainState
+from zoo.engine.training.step import OnAdjustment
 from zoo.events import EpochEnded
 from zoo.models.freeze import freeze, select
 from zoo.models.state_dict import load_state
@@ -25,7 +26,7 @@ def train(
     state: TrainState,
     criterion: Criterion | None,
     report: Callable[[EpochEnded], None],
-    on_adjustment: Callable[[int], None],
+    on_adjustment: OnAdjustment,
 ) -> Metric:
     """Run every phase, restore the best epoch, and return its validation.
 
@@ -34,7 +35,7 @@ def train(
         state: of the training.
         criterion: the user's own loss; None for the task's.
         report: called with each epoch.
-        on_adjustment: called with a smaller micro-batch size, when memory ran out.
+        on_adjustment: called when the micro-batch size or the precision has to give way.
 
     Raises:
         Diverged: the loss stopped being a number.
@@ -44,16 +45,14 @@ def train(
     module, task = network.module, network.task
     if isinstance(criterion, torch.nn.Module):
         criterion = criterion.to(network.device)
-    for number in range(len(factory.plan.phases)):
+    for number, phase in enumerate(factory.plan.phases):
         state.start_phase(number)
         if best.tensors is not None:
             load_state(module, best.tensors, strict=False)
-        policy = factory.plan.phases[number].policy
-        freeze(module, policy=policy)
-        selection = select(module, network.heads, policy)
+        freeze(module, policy=phase.policy)
+        selection = select(module, network.heads, phase.policy)
         names = [name for name in module.state_dict() if selection.trains(name)]
-        source = factory.create(factory.plan.phases[number], number)
-        phase = factory.plan.phases[number]
+        source = factory.create(phase)
         best.extend(module, names)
         if source is not None:
             context = PhaseContext(

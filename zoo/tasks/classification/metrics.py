@@ -96,8 +96,7 @@ class ClassificationMetric(Metric):
         if not self.further or not self.rows["labels"]:
             return {}
         logits, labels = torch.cat(self.rows["logits"]), torch.cat(self.rows["labels"])
-        hint = "it is called with all logits and labels of a split"
-        return call_metrics(self.further, logits, labels, hint)
+        return call_metrics(self.further, logits, labels, "all logits and labels of a split")
 
     def score(self, values: Mapping[str, float]) -> tuple[float, ...]:
         """Rank by accuracy, then by loss."""

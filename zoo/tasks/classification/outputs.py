@@ -14,10 +14,10 @@ from torch import Tensor
 
 from zoo.errors import BrokenBackbone
 from zoo.spec import Head
-from zoo.tasks.base import Criterion, Outputs
+from zoo.tasks.base import Criterion, Outputs, loss_parts
 from zoo.tasks.user_functions import call_loss
 
-USER_LOSS = "it is called with logits [images, classes] and labels [images], int64"
+LOSS_TAKES = "logits [images, classes] and labels [images], int64"
 
 
 def _pick(output: Any, head: Head) -> Tensor | None:
@@ -117,17 +117,13 @@ def classification_loss(
     Raises:
         UsageError: the user's own loss fails, or gives something else.
     """
-    loss = criterion or torch.nn.functional.cross_entropy
-    parts = {"main": _loss_of(loss, outputs.main, labels)}
-    for number, (logits, weight) in enumerate(outputs.auxiliary, start=1):
-        parts[f"auxiliary{number}"] = weight * _loss_of(loss, logits, labels)
-    return parts
 
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        if criterion is None:
+            return torch.nn.functional.cross_entropy(logits.float(), labels)
+        return call_loss(criterion, logits, labels, LOSS_TAKES)
 
-def _loss_of(loss: Criterion, logits: Tensor, labels: Tensor) -> Tensor:
-    if loss is torch.nn.functional.cross_entropy:
-        return loss(logits.float(), labels)
-    return call_loss(loss, logits, labels, USER_LOSS)
+    return loss_parts(outputs, labels, loss)
 
 
 def check_logits(logits: Tensor) -> None:

@@ -1,0 +1,105 @@
+"""The state of a training as tensors and JSON, and back."""
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+
+import zoo
+from zoo.engine.plan.plan import Phase
+from zoo.engine.runtime.network import Network
+from zoo.engine.runtime.reader import ImageReader
+from zoo.engine.training.loop import PhaseContext, run_phase
+from zoo.engine.training.optim import make_optimizer
+from zoo.engine.training.sources import ImageSource, PhaseData
+from zoo.engine.training.state import Adjustment, BestCheckpoint, TrainState
+from zoo.models.freeze import freeze
+from zoo.models.provenance import how_made
+from zoo.options import Policy, Schedule
+from zoo.tasks.classification.task import ImageClassification
+
+TASK = ImageClassification()
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, needs_cuda])]
+CPU = torch.device("cpu")
+
+
+def network_of(backbone, seed, device=CPU):
+    torch.manual_seed(seed)
+    module = zoo.get(backbone).build(classes=3)
+    made = how_made(module)
+    freeze(module, policy="all")
+    return Network(module, made.backbone.heads, made.preprocess, device, "fp32", TASK)
+
+
+def train(network, pictures, optimizer, metrics=None):
+    """Train two epochs, and return the state afterwards."""
+    opened = TASK.open_data(pictures)
+    splits = opened.splits
+    data = PhaseData(splits["train"], splits["val"], opened.schema, 3, 8, metrics=metrics)
+    reader = ImageReader(TASK.transform(network.preprocess), network.device, 8)
+    phase = Phase("all", Policy("all"), 2, optimizer, 0.01, 0.9, 0.01, Schedule("cosine"), False)
+    names = list(network.module.state_dict())
+    state = TrainState(8, phase=1, earlier_epochs=4)
+    context = PhaseContext(3, names, lambda batches, *_: batches, None, state.history.append)
+    run_phase(phase, ImageSource(network, data, reader), state, context)
+    state.adjust("micro_batch_size", 4, "memory ran out with 8 images at once")
+    return state, names, opened.schema
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_state_survives_safetensors_and_json(tinynet, pictures, optimizer, device):
+    device = torch.device(device)
+    metrics = {"largest": lambda logits, labels: logits.max()}
+    network = network_of(tinynet, 0, device)
+    state, names, schema = train(network, pictures, optimizer, metrics)
+    tensors, plain = state.state_dict(network.module, names)
+    expected = torch.rand(5, device=device)
+
+    loaded = safetensors.torch.load(safetensors.torch.save(tensors))
+    other = network_of(tinynet, 1, device)
+    parameters = [p for p in other.module.parameters() if p.requires_grad]
+    fresh = make_optimizer(optimizer, parameters, 0.5, 0.0, 0.0)
+    again = TrainState(1)
+    plain = json.loads(json.dumps(plain, allow_nan=False))
+    again.load_state_dict(loaded, plain, other.module, fresh, TASK.metric(schema, device, metrics))
+
+    assert torch.equal(torch.rand(5, device=device), expected)
+    assert (again.phase, again.epoch, again.step, again.total_epoch) == (1, 2, 2, 6)
+    assert again.history == state.history
+    assert len(again.history) == 2
+    adjusted = Adjustment("micro_batch_size", 4, "memory ran out with 8 images at once", 1, 2)
+    assert again.adjustments == [adjusted]
+    for name, tensor in network.module.state_dict().items():
+        assert torch.equal(tensor, other.module.state_dict()[name]), name
+    assert again.best.score == state.best.score
+    assert again.best.tensors.keys() == state.best.tensors.keys()
+    assert all(torch.equal(t, again.best.tensors[n]) for n, t in state.best.tensors.items())
+    assert again.best.metric.report() == state.best.metric.report()
+
+    # Both go on to the same weights.
+    for net, current in ((network, state), (other, again)):
+        torch.manual_seed(9)
+        net.module.train()
+        current.optimizer.zero_grad()
+        images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+        outputs = net.forward(images, training=True)
+        sum(TASK.loss(outputs, torch.arange(4, device=device) % 3).values()).backward()
+        current.optimizer.step()
+    for name, tensor in network.module.state_dict().items():
+        assert torch.equal(tensor, other.module.state_dict()[name]), name
+
+
+def test_state_before_the_first_epoch(tinynet, pictures):
+    network = network_of(tinynet, 0)
+    names = list(network.module.state_dict())
+    tensors, plain = TrainState(8).state_dict(network.module, names)
+    again = TrainState(1)
+    schema = TASK.open_data(pictures).schema
+    again.load_state_dict(
+        tensors, json.loads(json.dumps(plain)), network.module, None, TASK.metric(schema, CPU)
+    )
+    assert (again.micro_batch_size, again.epoch, again.optimizer) == (8, 0, None)
+    assert again.best == BestCheckpoint()

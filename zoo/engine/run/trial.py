@@ -1,0 +1,122 @@
+"""Try a network before its training: what it cannot do decides the plan."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from zoo.data.split import ImageData
+from zoo.engine.features.cache import FeatureCache, feature_batch
+from zoo.engine.features.fingerprint import network_fingerprint
+from zoo.engine.features.store import FeatureStore
+from zoo.engine.plan.plan import LBFGS
+from zoo.engine.plan.recipes import Recipe
+from zoo.engine.plan.resolve import Findings, Settings
+from zoo.engine.probe.phase import probe_conflict
+from zoo.engine.runtime.allocator import release_memory
+from zoo.engine.runtime.distributed import Ranks, together
+from zoo.engine.runtime.network import Network
+from zoo.engine.runtime.reader import ImageReader
+from zoo.models.freeze import freeze, select
+from zoo.models.heads import resolve_head
+from zoo.models.plugin_errors import is_out_of_memory
+from zoo.options import Policy
+from zoo.options.policy import HEAD
+from zoo.spec import Head
+
+# Whether heads on features give what the network gives shows on any batch; a dry run should be
+# quick.
+DRY_RUN_IMAGES = 4
+
+
+def select_heads_only(
+    model: nn.Module, heads: tuple[Head, ...], policy: Policy | None
+) -> tuple[Policy, ...]:
+    """Return a policy by module patterns where they match nothing but heads; else nothing.
+
+    Args:
+        model: the network.
+        heads: of its backbone.
+        policy: as given; None where none is.
+
+    Raises:
+        UsageError: a pattern matches no module, or the network has fewer stages.
+    """
+    if policy is None:
+        return ()
+    trained = set(select(model, heads, policy).trained)
+    alone = trained == {resolve_head(model, head.path) for head in heads}
+    return (policy,) if policy.kind == "modules" and alone else ()
+
+
+def try_network(
+    network: Network,
+    data: ImageData,
+    settings: Settings,
+    recipe: Recipe,
+    ranks: Ranks,
+    dry_run: bool,
+) -> Findings:
+    """Return what stands against a plan; the same in every process.
+
+    Args:
+        network: on its device; in float32 from here on where bf16 fails.
+        data: the images.
+        settings: of the plan.
+        recipe: of the plan.
+        ranks: this process among those that train together.
+        dry_run: write nothing.
+
+    Raises:
+        DataError: an image cannot be read, and bad images are errors; or not one can.
+    """
+    with together(ranks):
+        reason = network.fall_back()
+    with together(ranks):
+        precision = next(filter(None, ranks.gather(reason)), None)
+        if precision is not None:
+            network.leave_bf16()
+    findings = Findings(precision)
+    with together(ranks):
+        if recipe.on_features and not ranks.rank:
+            # The recipe `probe` is the one that solves for heads.
+            solved = any(phase.optimizer == LBFGS for phase in recipe.phases)
+            findings = Findings(
+                precision,
+                _feature_conflict(network, data, settings, dry_run),
+                probe_conflict(network) if solved else None,
+            )
+    with together(ranks):
+        return ranks.from_first(None if ranks.rank else findings)
+
+
+def _feature_conflict(
+    network: Network, data: ImageData, settings: Settings, dry_run: bool
+) -> str | None:
+    """Return why features cannot be cached; None where they can."""
+    freeze(network.module, policy=HEAD)
+    batch = feature_batch(network.device)
+    reader = ImageReader(
+        network.task.transform(network.preprocess),
+        network.device,
+        batch,
+        bad_images=settings.bad_images,
+    )
+    name, about = network_fingerprint(network, batch)
+    images = sum(map(len, data.splits.values())) + (settings.views - 1) * len(data.splits["train"])
+    with FeatureStore(name, about, read_only=dry_run) as store:
+        cache = FeatureCache(network, reader, store, lambda batches, *_: batches)
+        count = DRY_RUN_IMAGES if dry_run else batch
+        while isinstance(conflict := _check(cache, data, count), MemoryError):
+            release_memory(network.device)
+            count //= 2
+        return conflict or cache.storage_shortfall(images)
+
+
+def _check(cache: FeatureCache, data: ImageData, images: int) -> str | MemoryError | None:
+    """Check heads on features of some images; return an error without frames if memory ran out."""
+    try:
+        return cache.incompatibility(data.splits["val"], images)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error) or images == 1:
+            raise
+        return MemoryError()  # not the error itself, whose frames reference the memory

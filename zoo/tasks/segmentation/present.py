@@ -1,0 +1,38 @@
+"""How the terminal shows metrics and predictions of semantic segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from zoo.tasks.base import Table
+from zoo.terminal import percent
+
+
+def prediction_lines(answer: Mapping[str, Any]) -> list[str]:
+    """Return one line per class, with its share of the pixels, and where the mask is."""
+    lines = [f"{percent(each['fraction']):>7}  {each['class']}" for each in answer["predictions"]]
+    return lines + [f"{key:>7}  {answer[key]}" for key in ("mask", "overlay") if answer[key]]
+
+
+def metric_line(values: Mapping[str, Any]) -> str:
+    """Return mean IoU, pixel accuracy and loss of a split in a line."""
+    return (
+        f"mIoU {percent(values['miou'])}, pixels {percent(values['pixel_accuracy'])}, "
+        f"loss {values['loss']:.4f} on {values['images']:,} images"
+    )
+
+
+def metric_table(values: Mapping[str, Any]) -> tuple[list[str], Table]:
+    """Return totals, and a table of classes."""
+    lines = [
+        f"images  {values['images']:,}",
+        f"loss    {values['loss']:.4f}",
+        f"mIoU    {percent(values['miou'])}",
+        f"pixels  {percent(values['pixel_accuracy'])}",
+    ]
+    rows = tuple(
+        (name, f"{each['pixels']:,}", percent(each["iou"]))
+        for name, each in values["per_class"].items()
+    )
+    return lines, Table(("CLASS", "PIXELS", "IOU"), rows, ("PIXELS", "IOU"))

@@ -1,0 +1,172 @@
+"""Semantic segmentation: one class per pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.data.all_images import AllImages
+from zoo.data.schema import Schema
+from zoo.data.split import ImageData, Split
+from zoo.errors import UsageError
+from zoo.options import Augmentation
+from zoo.spec import Backbone, Head, Preprocess, Weights
+from zoo.tasks.base import (
+    BaseTask,
+    Criterion,
+    Outputs,
+    SampleTransform,
+    SourceImage,
+    Table,
+    UserMetrics,
+    published_classes,
+)
+from zoo.tasks.segmentation.data import open_all, open_data, open_split
+from zoo.tasks.segmentation.example import example_data
+from zoo.tasks.segmentation.masks import MaskSplit
+from zoo.tasks.segmentation.metrics import SegmentationMetric
+from zoo.tasks.segmentation.outputs import (
+    check_shape,
+    combine_heads,
+    read_output,
+    segmentation_loss,
+)
+from zoo.tasks.segmentation.predict import predict
+from zoo.tasks.segmentation.present import metric_line, metric_table, prediction_lines
+from zoo.tasks.segmentation.schema import IGNORE_INDEX, SegmentationSchema
+from zoo.tasks.segmentation.transform import MaskTransform
+
+NOT_JOINT = ("trivial", "erase")
+
+
+class SemanticSegmentation(BaseTask):
+    """One class per pixel: folders of images and masks, cross-entropy, mean IoU."""
+
+    name = "semantic-segmentation"
+    columns = ("loss", "miou", "pixel_accuracy")
+    labels: Mapping[str, str] = {"loss": "loss", "miou": "mIoU", "pixel_accuracy": "pixels"}
+    reserved = ("loss", "miou", "pixel_accuracy", "images", "per_class")
+
+    def open_data(
+        self, source: Any, *, seed: int = 0, val_fraction: float = 0.2, classes: int | None = None
+    ) -> ImageData:
+        """Index images and masks. See `BaseTask.open_data`."""
+        return open_data(source, seed=seed, val_fraction=val_fraction, classes=classes)
+
+    def open_split(self, source: Any, schema: Schema, split: str | None = None) -> Split:
+        """Index one split, its classes matched by name. See `BaseTask.open_split`."""
+        return open_split(source, schema.classes, split)
+
+    def open_all(self, source: Any) -> AllImages:
+        """Index every image, its mask left aside: it has no one class."""
+        return open_all(source) or super().open_all(source)
+
+    def schema_from_dict(self, plain: Mapping[str, Any]) -> SegmentationSchema:
+        """Read classes and palette back from a model file."""
+        return SegmentationSchema.from_dict(plain)
+
+    def published_schema(self, backbone: Backbone, weights: Weights) -> SegmentationSchema:
+        """Return the classes of published weights, in the colours of PASCAL VOC."""
+        return SegmentationSchema(published_classes(backbone, weights))
+
+    def transform(self, preprocess: Preprocess) -> MaskTransform:
+        """Return what takes image and mask through one geometry."""
+        return MaskTransform(preprocess)
+
+    def check_augmentation(self, augment: Augmentation | None, views: int | None) -> None:
+        """Refuse what masks cannot follow.
+
+        Raises:
+            UsageError: names it.
+        """
+        if views is not None:
+            message = "--views: masks are cached once for each image, and not for each view of it"
+            raise UsageError(message, "leave it out; images are then augmented in every epoch")
+        for name in dict(augment.steps) if augment else ():
+            if name in NOT_JOINT:
+                what = "moves pixels by amounts of its own" if name == "trivial" else "blanks parts"
+                message = f"--augment {name} {what}, which a mask does not follow"
+                raise UsageError(message, "use crop, flip, vflip, rotate and color")
+
+    def example_data(self, preprocess: Preprocess, count: int, seed: int) -> ImageData:
+        """Return images with masks of stripes."""
+        return example_data(preprocess, count, seed)
+
+    def read_output(
+        self, output: Any, heads: Sequence[Head], training: bool, previous: int | None = None
+    ) -> Outputs:
+        """Read logits `[images, classes, height, width]`. See `BaseTask.read_output`."""
+        return read_output(output, heads, training, previous)
+
+    def combine_heads(
+        self, outputs: Mapping[str, tuple[Head, Tensor]], size: tuple[int, int], training: bool
+    ) -> Outputs:
+        """Sum main heads, and interpolate each output to the input's size."""
+        return combine_heads(outputs, size, training)
+
+    def check_outputs(self, outputs: Outputs) -> None:
+        """Refuse a single prediction for a whole image."""
+        check_shape(outputs)
+
+    def loss(
+        self, outputs: Outputs, targets: Tensor, criterion: Criterion | None = None
+    ) -> dict[str, Tensor]:
+        """Return cross-entropy of the labelled pixels, of the main and every auxiliary head."""
+        return segmentation_loss(outputs, targets, criterion)
+
+    def loss_name(self, criterion: Criterion | None) -> str:
+        """Return what is minimised."""
+        return "cross-entropy per pixel" if criterion is None else super().loss_name(criterion)
+
+    def count(self, targets: Tensor) -> int:
+        """Return how many pixels have a class."""
+        return int((targets != IGNORE_INDEX).sum())
+
+    def metric(
+        self, schema: Schema, device: torch.device, further: UserMetrics | None = None
+    ) -> SegmentationMetric:
+        """Return a metric of intersection over union."""
+        return SegmentationMetric(schema, device, further)
+
+    def probe(self, criterion: Criterion | None) -> str:
+        """Return why heads are trained epoch by epoch."""
+        return "a head for pixels is trained epoch by epoch"
+
+    def split_targets(self, split: Split, transform: SampleTransform) -> Tensor:
+        """Return the masks of a split as the network sees them, `[images, height, width]` uint8."""
+        if not isinstance(split, MaskSplit) or not isinstance(transform, MaskTransform):
+            return super().split_targets(split, transform)
+        return transform.collate([transform.mask(split.mask(n)) for n in range(len(split))])
+
+    def target_bytes(self, preprocess: Preprocess) -> int:
+        """Return the size of a mask."""
+        return preprocess.height * preprocess.width
+
+    def predict(
+        self,
+        outputs: Outputs,
+        images: Sequence[SourceImage],
+        schema: Schema,
+        *,
+        top: int = 5,
+        out: Path | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return classes by their share of the pixels: `[{class, fraction}]`, and the mask."""
+        assert isinstance(schema, SegmentationSchema)
+        return predict(outputs, images, schema, top, out)
+
+    def prediction_lines(self, answer: Mapping[str, Any]) -> list[str]:
+        """Return one line per class, and the paths of mask and overlay."""
+        return prediction_lines(answer)
+
+    def metric_line(self, values: Mapping[str, Any], chance: float | None) -> str:
+        """Return mean IoU, pixel accuracy and loss in a line."""
+        return metric_line(values)
+
+    def metric_table(self, values: Mapping[str, Any]) -> tuple[list[str], Table | None]:
+        """Return totals and classes."""
+        return metric_table(values)

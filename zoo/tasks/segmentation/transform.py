@@ -1,0 +1,77 @@
+"""Image and mask through one geometry, and through one augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as vision
+
+from zoo.data.augment import Draw, augmentation, fill_of
+from zoo.data.dataset import SampleTransform
+from zoo.data.decode import DecodedImage
+from zoo.data.transforms import prepare, prepare_mask
+from zoo.seeding import seeded
+from zoo.tasks.segmentation.schema import IGNORE_INDEX
+
+
+class MaskTransform(SampleTransform):
+    """From an image and its mask to tensors."""
+
+    def __call__(
+        self, image: Image.Image | DecodedImage, target: Any, index: int, draw: Draw | None = None
+    ) -> tuple[Tensor, Any]:
+        """Transform an image and its mask together; a target that is no mask stays as it is.
+
+        Returns:
+            `[channels, height, width]` uint8, and `[height, width]` uint8.
+        """
+        if not isinstance(target, Image.Image):
+            return super().__call__(image, target, index, draw)
+        if draw is None or not draw.augment:
+            return prepare(image, self.preprocess), self.mask(target)
+        steps = dict(draw.augment.steps)
+        with seeded(draw.seed, draw.epoch, index):
+            if "crop" in steps:
+                pixels, mask = self._crop(image, target, steps.pop("crop"))
+            else:
+                pixels, mask = prepare(image, self.preprocess), self.mask(target)
+            both = tv_tensors.Image(pixels), tv_tensors.Mask(mask)
+            color = fill_of(self.preprocess)
+            fill = {tv_tensors.Image: color, tv_tensors.Mask: IGNORE_INDEX}
+            for name, strength in steps.items():
+                both = augmentation(name, strength, fill)(*both)
+        return both[0].as_subclass(Tensor), both[1].as_subclass(Tensor)
+
+    def mask(self, mask: Image.Image) -> Tensor:
+        """Return a mask as the network's input has its image, `[height, width]` uint8."""
+        return prepare_mask(mask, self.preprocess, IGNORE_INDEX)
+
+    def _crop(
+        self, image: Image.Image | DecodedImage, mask: Image.Image, share: float
+    ) -> tuple[Tensor, Tensor]:
+        """Cut the same random part out of an image in full and its mask."""
+        whole = image.pixels if isinstance(image, DecodedImage) else image
+        size = (self.preprocess.height, self.preprocess.width)
+        drawn = v2.RandomResizedCrop(size, scale=(share, 1.0)).make_params([whole])
+        kernel = InterpolationMode(self.preprocess.interpolation)
+        part = vision.resized_crop(whole, **drawn, size=size, interpolation=kernel, antialias=True)
+        # Of the pixels below one of the result, Pillow takes the middle one for a mask, and v2 the
+        # one at its corner, which is half a pixel of the result away.
+        corner = (drawn["left"], drawn["top"])
+        box = (*corner, corner[0] + drawn["width"], corner[1] + drawn["height"])
+        nearest = mask.resize(size[::-1], Image.Resampling.NEAREST, box)
+        part = part.convert("L") if self.preprocess.channels == 1 else part
+        return vision.pil_to_tensor(part), vision.pil_to_tensor(nearest)[0]
+
+    def collate(self, targets: Sequence[Any]) -> Tensor:
+        """Stack the masks of a batch, `[images, height, width]` uint8."""
+        if not targets:
+            shape = (0, self.preprocess.height, self.preprocess.width)
+            return torch.zeros(shape, dtype=torch.uint8)
+        return super().collate(targets)
