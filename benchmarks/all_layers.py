@@ -30,7 +30,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.docs.workplace import copy_pictures  # noqa: E402
+from tests.docs.workplace import copy_images  # noqa: E402
 from zoo.tasks.classification.data.sources import EMBEDDED  # noqa: E402
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -145,7 +145,7 @@ def measure(options: argparse.Namespace, precision: str) -> dict[str, Any]:
         folder = Path(name)
         classes = sorted(path.name for path in (EMBEDDED / "train").iterdir())
         parts = {"train": ("train", 0, options.images // len(classes)), "val": ("val", 0, 2)}
-        copy_pictures(folder / "photos", classes, parts)
+        copy_images(folder / "photos", classes, parts)
         (folder / "gate.py").write_text(GATE)
         epochs = str(options.rounds + 1)
         how = ["--device", options.device, "--precision", precision]

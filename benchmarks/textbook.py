@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.docs.passages import Block, commands, read_page  # noqa: E402
-from tests.docs.workplace import copy_pictures, leave_download, write_embedded_cifar  # noqa: E402
+from tests.docs.workplace import copy_images, write_downloaded_weights, write_embedded_cifar  # noqa: E402
 from tests.published_sets import digests  # noqa: E402
 from zoo.tasks.classification.data.sources import EMBEDDED  # noqa: E402
 
@@ -105,7 +105,7 @@ class Bench:
         self.folder = folder
         self.page = read_page("cookbook.md")
         classes = sorted(path.name for path in (EMBEDDED / "train").iterdir())
-        copy_pictures(folder / "photos", classes, PARTS)
+        copy_images(folder / "photos", classes, PARTS)
         small = dict(digests(write_embedded_cifar(folder / "cifar", each=4)))
         self.small_cifar = SMALL_CIFAR.format(small, "torchvision.datasets.CIFAR10")
         (folder / "cat.jpg").write_bytes(next((EMBEDDED / "val/mammal").iterdir()).read_bytes())
@@ -166,7 +166,7 @@ def augmentation(bench: Bench) -> dict[str, list[float]]:
     """Return validation accuracy over three seeds on eight pictures a class, by augmentation."""
     classes = sorted(path.name for path in (EMBEDDED / "train").iterdir())
     few = {"train": ("train", 0, 8), "val": ("val", 0, 10)}
-    copy_pictures(bench.folder / "few", classes, few)
+    copy_images(bench.folder / "few", classes, few)
     found: dict[str, list[float]] = {}
     for augment in ("none", "crop:0.5,flip", "crop,flip"):
         for seed in ("0", "1", "2"):
@@ -217,7 +217,9 @@ def main() -> None:
                 continue
             if exercise.network != "lite0":
                 os.environ["XDG_CACHE_HOME"] = bench.environment["XDG_CACHE_HOME"]
-                leave_download(exercise.network, bench.folder / "cache", bench.folder / "torch")
+                write_downloaded_weights(
+                    exercise.network, bench.folder / "cache", bench.folder / "torch"
+                )
             row = {"network": exercise.network, "chapter": bench.chapter(exercise)}
             results["exercises"][key] = {**row, "zoo": bench.zoo(exercise)}
             RESULTS.write_text(json.dumps(results, indent=2) + "\n")

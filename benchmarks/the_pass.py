@@ -80,11 +80,11 @@ class Pass:
     def ways(self) -> dict[str, tuple[Callable[[], Any], bool]]:
         """Return what is timed by name, and whether freed memory is kept meanwhile."""
         return {
-            "reading": (lambda: list(self.read()), True),
-            "forward, memory given back": (lambda: self.forward(iter(self.held)), False),
+            "decoding": (lambda: list(self.read()), True),
+            "forward, memory returned": (lambda: self.forward(iter(self.held)), False),
             "forward": (lambda: self.forward(iter(self.held)), True),
-            "in turns": (lambda: self.forward(b.images for b in self.read()), True),
-            "beside each other": (
+            "alternating": (lambda: self.forward(b.images for b in self.read()), True),
+            "concurrent": (
                 lambda: self.forward(b.images for b in self.read(threads=1, ahead=2)),
                 True,
             ),

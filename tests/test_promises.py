@@ -1,4 +1,4 @@
-"""The promises of the README, as a user would run them."""
+"""The claims of the README, run end to end."""
 
 import json
 
@@ -14,7 +14,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, needs_cuda])]
 
 @pytest.fixture
 def few(tmp_path, monkeypatch):
-    """Three classes with six images each; the working directory is an empty folder."""
+    """Three classes of six images each, in an empty current folder."""
     import shutil
 
     from zoo.tasks.classification.data.sources import EMBEDDED
@@ -31,7 +31,7 @@ def few(tmp_path, monkeypatch):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("recipe", ["head", "all", "head-then-all"])
 @pytest.mark.parametrize(("name", "weights"), [("lite0", "auto"), ("resnet18", "none")])
-def test_every_recipe_on_every_device(few, name, weights, recipe, device):
+def test_finetune_recipe_on_device(few, name, weights, recipe, device):
     run = zoo.finetune(
         name, data=few, weights=weights, recipe=recipe, epochs=1, batch_size=6, device=device
     )
@@ -43,7 +43,7 @@ def test_every_recipe_on_every_device(few, name, weights, recipe, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_bf16_precision_is_stored_in_model_file(few, device):
+def test_bf16_recorded_and_weights_stored_as_float32(few, device):
     run = zoo.finetune(
         "lite0", data=few, recipe="head-then-all", epochs=1, device=device, precision="bf16"
     )
@@ -54,7 +54,7 @@ def test_bf16_precision_is_stored_in_model_file(few, device):
 
 
 @pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
-def test_auxiliary_heads_are_trained_and_unused_in_evaluation(few, name):
+def test_auxiliary_heads_replaced_and_features_cached(few, name):
     run = zoo.finetune(name, data=few, weights="none", train="head", epochs=2, device="cpu")
     card, file = read_model(run.path / "model.safetensors")
     start = zoo.get(name).heads
@@ -66,7 +66,7 @@ def test_auxiliary_heads_are_trained_and_unused_in_evaluation(few, name):
 
 
 @pytest.mark.slow
-def test_demonstration_learns_offline(zoo_process, tmp_path):
+def test_demonstration_offline_beats_chance(zoo_process, tmp_path):
     done = zoo_process("finetune", "resnet18", "--classes", "10")
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "runs" / "resnet18-1" / "run.json").read_text())
@@ -77,7 +77,7 @@ def test_demonstration_learns_offline(zoo_process, tmp_path):
 
 
 @pytest.mark.slow
-def test_pretrained_weights_transfer_better_than_random(tmp_path, monkeypatch):
+def test_pretrained_probe_beats_random_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     real = zoo.finetune("lite0")
     random = zoo.finetune("lite0", weights="none", train="head")

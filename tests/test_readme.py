@@ -1,4 +1,4 @@
-"""The README's code runs, and its commands and paths exist."""
+"""README.md: its Python and its plugin run, its commands parse, its tables and paths are true."""
 
 import hashlib
 import re
@@ -10,6 +10,7 @@ import pytest
 
 import zoo
 from zoo.cli.group import zoo_group
+from zoo.spec import IMAGE_CLASSIFICATION
 from zoo.tasks.classification.data.sources import EMBEDDED
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -28,7 +29,7 @@ def python_block(containing):
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_readme_commands_parse(line):
+def test_readme_command_parses(line):
     context = zoo_group.make_context("zoo", shlex.split(line)[1:])
     name, command, rest = zoo_group.resolve_command(context, context._protected_args + context.args)
     command.make_context(name, rest, parent=context)
@@ -44,12 +45,11 @@ def test_readme_python_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(python_block("zoo.finetune"), names)
-    assert len(names["trained"]) == 2
+    assert len(names["parameters"]) == 2
     assert "probability" in capsys.readouterr().out
 
 
 def test_readme_plugin_registers_backbone(install, tmp_path):
-
     install("leafnet", python_block("leafnet.model:build"))
     backbone = zoo.get("leafnet")
     assert backbone.heads[0].module_path == "classifier.6"
@@ -71,15 +71,16 @@ def test_readme_derived_backbone_predicts(tmp_path):
     (answer,) = load_pretrained("house/leaf", registry).predict(
         next((EMBEDDED / "val/flag").iterdir())
     )
-    assert {prediction["class"] for prediction in answer["predictions"]} == {"oak", "ash"}
+    assert {each["class"] for each in answer["predictions"]} == {"oak", "ash"}
 
 
-def test_readme_counts_of_backbones():
-    from zoo.registry.registry import load_registry
-
-    sources = load_registry().sources
-    total = len(sources["torchvision"]) + len(sources["timm"])
-    assert f"{total:,} image classification backbones" in README
+def test_readme_backbone_count():
+    backbones = [
+        backbone
+        for source in ("torchvision", "timm")
+        for backbone in zoo.list_backbones(source=source, task=IMAGE_CLASSIFICATION)
+    ]
+    assert f"{len(backbones):,} image classification backbones" in README
 
 
 def test_readme_exit_codes():
@@ -91,7 +92,7 @@ def test_readme_exit_codes():
     assert stated == {int(code) for code in ExitCode}
 
 
-def test_readme_links_and_paths_exist():
+def test_readme_named_paths_exist():
     root = Path(__file__).parents[1]
     for target in re.findall(r"\]\(([\w./-]+)\)", README):
         assert (root / target).exists(), target

@@ -1,4 +1,4 @@
-"""The command line: public exit codes, one line for each error, JSON with stable keys."""
+"""The command line: exit codes, one-line errors, stable JSON keys."""
 
 import json
 import shutil
@@ -14,8 +14,8 @@ from zoo.cli.group import COMMANDS, Settings
 EMBEDDED = Path(next(iter(zoo.data.__path__))) / "clipart10"
 
 
-def folder(root, **classes):
-    """A folder of class folders: so many pictures of the embedded set in each."""
+def make_folder(root, **classes):
+    """Make a folder of class folders with as many embedded images each."""
     source = sorted((EMBEDDED / "train" / "flag").iterdir())
     for name, count in classes.items():
         (root / name).mkdir(parents=True)
@@ -24,7 +24,7 @@ def folder(root, **classes):
     return root
 
 
-def test_the_table_of_commands_is_true():
+def test_commands_table_matches_modules():
     import importlib
 
     for entry in COMMANDS:
@@ -36,17 +36,17 @@ def test_the_table_of_commands_is_true():
 def test_list_json(cli):
     code, out, _ = cli("list", "resnet18", "*/lite0", "--json")
     assert code == 0
-    found = {item["id"]: item for item in json.loads(out)}
-    assert list(found) == ["torchvision/resnet18", "timm/resnet18", "efficientnet_lite/lite0"]
+    items = {item["id"]: item for item in json.loads(out)}
+    assert list(items) == ["torchvision/resnet18", "timm/resnet18", "efficientnet_lite/lite0"]
     keys = {"id", "name", "source", "plugin", "task", "heads", "params", "pretrained", "license"}
-    assert all(keys <= set(item) for item in found.values())
-    assert found["torchvision/resnet18"]["params"] == 11_689_512
-    assert found["timm/resnet18"]["params"] == 11_689_512
-    assert found["torchvision/resnet18"]["license"] is None
-    assert found["timm/resnet18"]["license"] == "apache-2.0"
+    assert all(keys <= set(item) for item in items.values())
+    assert items["torchvision/resnet18"]["params"] == 11_689_512
+    assert items["timm/resnet18"]["params"] == 11_689_512
+    assert items["torchvision/resnet18"]["license"] is None
+    assert items["timm/resnet18"]["license"] == "apache-2.0"
 
 
-def test_list_for_people(cli):
+def test_list_table_sort_and_suggestions(cli):
     code, out, err = cli("list", "resnet*", "--source", "torchvision", "--sort", "params")
     assert code == 0
     names = [line.split()[0] for line in out.splitlines()[1:]]
@@ -63,17 +63,17 @@ def test_list_for_people(cli):
     assert marked
 
 
-def test_show(cli):
+def test_show_json_and_table(cli):
     code, out, _ = cli("show", "inception_v3", "--json")
-    said = json.loads(out)
+    item = json.loads(out)
     assert code == 0
-    assert said["heads"] == [
+    assert item["heads"] == [
         {"path": "fc", "role": "main", "loss_weight": 1.0, "in_features": 2048},
         {"path": "AuxLogits.fc", "role": "aux", "loss_weight": 0.4, "in_features": 768},
     ]
-    assert said["preprocess"]["size"] == [299, 299]
-    assert said["weights"][0]["tag"] == "IMAGENET1K_V1"
-    assert said["exceptions"] == {}
+    assert item["preprocess"]["size"] == [299, 299]
+    assert item["weights"][0]["tag"] == "IMAGENET1K_V1"
+    assert item["exceptions"] == {}
     code, out, _ = cli("show", "mnasnet0_5")
     assert "exception   library_loads_it: torchvision's MNASNet wants a version" in out
     code, out, _ = cli("show", "vgg16")
@@ -81,20 +81,20 @@ def test_show(cli):
     assert "IMAGENET1K_FEATURES" in out
 
 
-def test_plugins(cli):
+def test_plugins_json_and_table(cli):
     code, out, _ = cli("plugins", "--json")
-    found = {item["name"]: item for item in json.loads(out)}
+    items = {item["name"]: item for item in json.loads(out)}
     assert code == 0
     keys = {"name", "version", "status", "backbones", "error", "seconds"}
-    assert all(keys <= set(item) for item in found.values())
-    assert found["timm"]["backbones"] == 1371
-    assert found["efficientnet_lite"]["error"] is None
+    assert all(keys <= set(item) for item in items.values())
+    assert items["timm"]["backbones"] == 1371
+    assert items["efficientnet_lite"]["error"] is None
     code, out, _ = cli("plugins")
     assert "efficientnet_lite" in out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["fintune"], 2, "did you mean finetune"),
         (["list", "--jsn"], 2, "--json"),
@@ -114,40 +114,40 @@ def test_plugins(cli):
         (["predict", "no_such_backbone", "x.jpg"], 2, "no backbone is named"),
     ],
 )
-def test_errors_are_one_line_with_the_right_code(cli, tmp_path, arguments, code, said):
-    got, out, err = cli(*arguments)
+def test_error_is_one_line_with_exit_code(cli, tmp_path, arguments, code, message):
+    exit_code, out, err = cli(*arguments)
     lines = [line for line in err.splitlines() if not line.startswith("DEMONSTRATION")]
-    assert (got, out) == (code, ""), err
+    assert (exit_code, out) == (code, ""), err
     assert len(lines) == 1, err
     assert lines[0].startswith("zoo: error: ")
-    assert said in lines[0]
+    assert message in lines[0]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_data_that_cannot_be_used(cli, tmp_path):
+def test_finetune_unusable_data_exits_with_3(cli, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
-    one = folder(tmp_path / "one", flag=3)
+    one = make_folder(tmp_path / "one", flag=3)
     differs = tmp_path / "differs"
-    folder(differs / "train", flag=3, other=3)
-    folder(differs / "val", flag=3, another=3)
-    for data, said in ((empty, "no images"), (one, "one class"), (differs, "another")):
+    make_folder(differs / "train", flag=3, other=3)
+    make_folder(differs / "val", flag=3, another=3)
+    for data, message in ((empty, "no images"), (one, "one class"), (differs, "another")):
         code, out, err = cli("finetune", "lite0", "--data", data)
         assert (code, out) == (3, ""), err
-        assert said in err
+        assert message in err
         assert str(data) in err
     assert not (tmp_path / "runs").exists()
 
 
-def test_weights_that_cannot_be_had(cli, tmp_path):
-    data = folder(tmp_path / "data", one=3, two=3)
+def test_finetune_unreachable_weights_exits_with_4(cli, tmp_path):
+    data = make_folder(tmp_path / "data", one=3, two=3)
     code, out, err = cli("finetune", "resnet18", "--data", data)
     assert (code, out) == (4, "")
     assert all(way in err for way in ("--weights FILE", "--weights none", "efficientnet_lite"))
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_broken_backbone(cli, install):
+def test_finetune_broken_backbone_exits_with_5(cli, install):
     install(
         "broken",
         """
@@ -176,7 +176,7 @@ def test_a_broken_backbone(cli, install):
     assert "broken/nobuild does not build" in err
 
 
-def test_a_network_that_fails_is_broken(cli, install):
+def test_finetune_failing_forward_exits_with_5(cli, install):
     install(
         "failing",
         """
@@ -206,7 +206,7 @@ def test_a_network_that_fails_is_broken(cli, install):
     assert "(32, 3, 32, 32): ZeroDivisionError: in the network" in err
 
 
-def test_a_bug_is_said_to_be_one(cli, monkeypatch):
+def test_unexpected_exception_is_reported_as_bug(cli, monkeypatch):
     def fail(value):
         raise ZeroDivisionError("in zoo")
 
@@ -219,8 +219,10 @@ def test_a_bug_is_said_to_be_one(cli, monkeypatch):
         _run(["list", "--json", "--debug"], Settings())
 
 
-def test_downloaded_weights_from_end_to_end(cli, install, tmp_path, file_server, monkeypatch):
-    """A plugin whose weights are on a server: good, wrong bytes, half a file, and 404."""
+def test_finetune_downloaded_weights_good_and_damaged(
+    cli, install, tmp_path, file_server, monkeypatch
+):
+    """Weights on a server: valid, of another digest, truncated, and missing."""
     import io
 
     import torch
@@ -255,24 +257,24 @@ def test_downloaded_weights_from_end_to_end(cli, install, tmp_path, file_server,
             return Net()
         """,
     )
-    data = folder(tmp_path / "data", one=4, two=4)
+    data = make_folder(tmp_path / "data", one=4, two=4)
     code, _, err = cli("finetune", "net_good", "--data", data, "--epochs", "1")
     assert code == 0, err
     record = json.loads((tmp_path / "runs" / "net_good-1" / "run.json").read_text())
     assert record["base"]["sha256"].startswith(digits)
-    for kind, said in (
+    for kind, message in (
         ("wrong", "not the file that was published"),
         ("half", "ended after"),
         ("missing", "404"),
     ):
         code, _, err = cli("finetune", f"net_{kind}", "--data", data, "--epochs", "1")
         assert code == 4
-        assert said in err
+        assert message in err
         assert "--weights none" in err
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["net_good-1"]
 
 
-def test_a_dry_run_touches_nothing(cli, tmp_path):
+def test_dry_run_writes_nothing(cli, tmp_path):
     code, out, _ = cli("finetune", "resnet18", "--data", EMBEDDED, "--classes", 10, "--dry-run")
     assert code == 0
     assert "to be downloaded" in out
@@ -283,7 +285,7 @@ def test_a_dry_run_touches_nothing(cli, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_from_training_to_use(cli, tmp_path):
+def test_finetune_evaluate_predict_round_trip(cli, tmp_path):
     data = tmp_path / "photos"
     for name in ("flag", "mammal"):
         target = data / name
@@ -296,9 +298,9 @@ def test_from_training_to_use(cli, tmp_path):
     assert "zoo predict runs/lite0-1" in out
     assert err.count("val top-1") == 5
     code, out, _ = cli("evaluate", "runs/lite0-1", "--data", data, "--json")
-    said = json.loads(out)
-    assert (code, said["images"], said["split"]) == (0, 4, "val")
-    assert {"loss", "top1", "top5", "per_class", "confusion"} <= set(said)
+    metrics = json.loads(out)
+    assert (code, metrics["images"], metrics["split"]) == (0, 4, "val")
+    assert {"loss", "top1", "top5", "per_class", "confusion"} <= set(metrics)
     code, out, _ = cli("evaluate", "runs/lite0-1", "--data", data)
     assert "CLASS" in out
     image = next((data / "flag").iterdir())
@@ -315,7 +317,7 @@ def test_from_training_to_use(cli, tmp_path):
     assert {"metrics", "seconds", "images_per_second", "plan", "backbone_forwards"} <= set(run)
 
 
-def test_a_pretrained_network_as_it_is(cli, tmp_path):
+def test_predict_with_pretrained_backbone(cli, tmp_path):
     from skimage import data
 
     Image.fromarray(data.chelsea()).save(tmp_path / "cat.png")
@@ -329,14 +331,14 @@ def test_a_pretrained_network_as_it_is(cli, tmp_path):
     assert "espresso" in out
 
 
-def test_help_needs_no_plugin(zoo_process, install):
+def test_help_loads_no_plugin(zoo_process, install):
     install("bad", "raise RuntimeError('never loaded for help')")
     for arguments in (["--help"], ["finetune", "--help"], ["--version"]):
         done = zoo_process(*arguments)
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_completion(zoo_process):
+def test_completion_of_command_names(zoo_process):
     done = zoo_process(_ZOO_COMPLETE="bash_complete", COMP_WORDS="zoo fi", COMP_CWORD="1")
     assert "finetune" in done.stdout
     assert "evaluate" not in done.stdout

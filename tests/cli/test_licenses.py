@@ -1,4 +1,4 @@
-"""Licences on the command line: listed by kind, shown in words, and warned of once."""
+"""Licences on the command line: `list --license`, `show`, plans, warnings."""
 
 import json
 import shutil
@@ -50,14 +50,14 @@ def ids(out):
     return [item["id"] for item in json.loads(out)]
 
 
-def test_listing_by_kind_and_by_text(cli):
+def test_list_license_by_kind_and_pattern(cli):
     code, out, err = cli("list", "--license", "permissive", "--json")
-    found = json.loads(out)
+    items = json.loads(out)
     assert (code, err) == (0, "")
-    assert len(found) > 1000
-    # Nothing whose licence is not known, torchvision's included, counts as permissive.
-    assert all(item["license"] and item["pretrained"] for item in found)
-    assert "torchvision" not in {item["source"] for item in found}
+    assert len(items) > 1000
+    # Unknown licences, torchvision's included, never count as permissive.
+    assert all(item["license"] and item["pretrained"] for item in items)
+    assert "torchvision" not in {item["source"] for item in items}
     code, out, _ = cli("list", "vit_h_14", "lite0", "--license", "non-commercial", "--json")
     assert ids(out) == ["torchvision/vit_h_14"]
     code, out, err = cli("list", "--license", "APACHE-2.0", "--source", "efficientnet_lite")
@@ -68,30 +68,30 @@ def test_listing_by_kind_and_by_text(cli):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (("--license", "permisive"), 2, "did you mean permissive?"),
         (("lite0", "--license", "noncommercial"), 2, "did you mean non-commercial?"),
-        (("--license", "apache-3.0"), 0, "nothing matches; did you mean Apache-2.0?"),
-        (("lite0", "--license", "mit"), 0, "nothing matches; licences there: Apache-2.0"),
-        (("resnet18", "--license", "copyleft", *LIGHT), 0, "licences there: unknown"),
+        (("--license", "apache-3.0"), 0, "no backbone matches; did you mean Apache-2.0?"),
+        (("lite0", "--license", "mit"), 0, "no backbone matches; licences of these: Apache-2.0"),
+        (("resnet18", "--license", "copyleft", *LIGHT), 0, "licences of these: unknown"),
         (("resnet18x", "--license", "mit"), 0, "did you mean resnet18"),
-        (("--no-pretrained", "--license", "mit"), 0, "there is nothing to license"),
+        (("--no-pretrained", "--license", "mit"), 0, "hence no licence"),
     ],
 )
-def test_what_is_not_there(cli, arguments, code, said):
-    got, out, err = cli("list", *arguments)
-    assert (got, out) == (code, "")
+def test_list_license_without_match_suggests(cli, arguments, code, message):
+    exit_code, out, err = cli("list", *arguments)
+    assert (exit_code, out) == (code, "")
     assert err.count("\n") == 1
-    assert said in err
+    assert message in err
 
 
-def test_the_help_says_what_becomes_of_those_without_weights(cli):
+def test_list_help_documents_backbones_without_weights(cli):
     _, out, _ = cli("list", "--help")
-    assert "Without weights, none matches" in " ".join(out.split())
+    assert "Backbones without weights never match" in " ".join(out.split())
 
 
-def test_show_says_the_kind(cli, leafnet):
+def test_show_license_kind(cli, leafnet):
     code, out, _ = cli("show", "leafnet", *LIGHT)
     assert code == 0
     facts = dict(line.split(maxsplit=1) for line in out.splitlines() if line.startswith("license"))
@@ -103,12 +103,16 @@ def test_show_says_the_kind(cli, leafnet):
     assert rows["free"].endswith("MIT (permissive)")
     assert rows["unstated"].endswith("unknown")
     code, out, _ = cli("show", "leafnet", "--json", *LIGHT)
-    said = [(item["license"], item["license_kind"]) for item in json.loads(out)["weights"]]
-    assert said == [("CC-BY-NC-4.0", "non-commercial"), ("MIT", "permissive"), (None, "unknown")]
+    licenses = [(item["license"], item["license_kind"]) for item in json.loads(out)["weights"]]
+    assert licenses == [
+        ("CC-BY-NC-4.0", "non-commercial"),
+        ("MIT", "permissive"),
+        (None, "unknown"),
+    ]
     assert "license     unknown" in cli("show", "resnet18", *LIGHT)[1]
 
 
-def test_a_dry_run_shows_it(cli, leafnet):
+def test_dry_run_license_in_plan(cli, leafnet):
     code, out, _ = cli("finetune", "leafnet", "--dry-run", *LIGHT)
     assert code == 0
     (row,) = [line for line in out.splitlines() if line.startswith("license")]
@@ -119,7 +123,7 @@ def test_a_dry_run_shows_it(cli, leafnet):
 
 
 @pytest.mark.slow
-def test_each_command_warns_once(zoo_process, leafnet, tmp_path):
+def test_license_warning_once_per_command(zoo_process, leafnet, tmp_path):
     for name in ("flag", "mammal"):
         (tmp_path / "few" / name).mkdir(parents=True)
         for path in sorted((EMBEDDED / "train" / name).iterdir())[:4]:
@@ -127,7 +131,7 @@ def test_each_command_warns_once(zoo_process, leafnet, tmp_path):
     image = next((tmp_path / "few" / "flag").iterdir())
     training = ("finetune", "leafnet", "--data", "few", "--epochs", "1", "--quiet")
     terms = "licensed CC-BY-NC-4.0 (non-commercial): not for commercial use"
-    for arguments, said in (
+    for arguments, message in (
         (training, f"zoo: warning: weights nc of leafy/leafnet are {terms}"),
         (("predict", "leafnet", image), f"zoo: warning: weights nc of leafy/leafnet are {terms}"),
         (
@@ -139,6 +143,6 @@ def test_each_command_warns_once(zoo_process, leafnet, tmp_path):
     ):
         done = zoo_process(*map(str, arguments), *LIGHT)
         assert done.returncode == 0, done.stderr
-        assert [line for line in done.stderr.splitlines() if "licensed" in line] == [said][
-            : bool(said)
+        assert [line for line in done.stderr.splitlines() if "licensed" in line] == [message][
+            : bool(message)
         ]

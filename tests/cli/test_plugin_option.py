@@ -1,4 +1,4 @@
-"""`--plugin FILE` on the command line, from the list to a trained model in use."""
+"""`--plugin FILE`: list, train, evaluate and predict with a plugin in one file."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def file(plugin_file):
     return plugin_file(STEM, LEAF)
 
 
-def test_it_stands_before_or_after_a_command(cli, file, plugin_file):
+def test_plugin_option_before_and_after_command(cli, file, plugin_file):
     more = plugin_file("oak_in_file", LEAF.replace("leaf", "oak"))
     for arguments in (
         ["--plugin", file, "list", "*_tiny", "--source", STEM, "--json"],
@@ -50,8 +50,8 @@ def test_it_stands_before_or_after_a_command(cli, file, plugin_file):
     assert f"from        plugin {STEM} (file {file})" in out
 
 
-def test_what_cannot_be_a_plugin_ends_with_2(cli, tmp_path, plugin_file):
-    for path, said in (
+def test_plugin_option_invalid_file_exits_with_2(cli, tmp_path, plugin_file):
+    for path, message in (
         (tmp_path / "gone.py", "does not exist"),
         (tmp_path, "is a folder"),
         (plugin_file("json", ""), "would hide the module 'json'"),
@@ -60,10 +60,10 @@ def test_what_cannot_be_a_plugin_ends_with_2(cli, tmp_path, plugin_file):
         assert (code, out) == (2, "")
         assert err.startswith("zoo: error: --plugin ")
         assert err.count("\n") == 1
-        assert said in err
+        assert message in err
 
 
-def test_a_broken_one_harms_only_who_asks_for_it(cli, plugin_file):
+def test_broken_plugin_file_fails_only_its_backbones(cli, plugin_file):
     bad = plugin_file("bad_in_file", "raise RuntimeError('no leaf today')")
     code, out, _ = cli("list", "torchvision/resnet18", "--json", "--plugin", bad)
     assert (code, len(json.loads(out))) == (0, 1)
@@ -78,7 +78,7 @@ def test_a_broken_one_harms_only_who_asks_for_it(cli, plugin_file):
 
 
 @pytest.mark.slow
-def test_from_training_to_use(zoo_process, file, tmp_path):
+def test_plugin_file_finetune_evaluate_predict(zoo_process, file, tmp_path):
     for name in ("flag", "mammal"):
         target = tmp_path / "photos" / name
         target.mkdir(parents=True)
@@ -99,18 +99,18 @@ def test_from_training_to_use(zoo_process, file, tmp_path):
     done = zoo_process("predict", "run", str(path), "--json", *with_plugin)
     assert done.returncode == 0, done.stderr
     (answer,) = json.loads(done.stdout)
-    assert {said["class"] for said in answer["predictions"]} == {"flag", "mammal"}
+    assert {text["class"] for text in answer["predictions"]} == {"flag", "mammal"}
     done = zoo_process("predict", "run", str(path))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
-    for said in (f"'{STEM}/leaf_tiny'", "run/model.safetensors", "--plugin FILE"):
-        assert said in done.stderr
+    for text in (f"'{STEM}/leaf_tiny'", "run/model.safetensors", "--plugin FILE"):
+        assert text in done.stderr
     done = zoo_process("predict", "run", str(path), *with_plugin, "--no-plugin", STEM)
     assert done.returncode == 2
     assert f"plugin {STEM} is switched off" in done.stderr
 
 
-def test_it_imports_no_torch(file):
+def test_list_with_plugin_file_imports_no_torch(file):
     import subprocess
     import sys
 

@@ -1,4 +1,4 @@
-"""`zoo plugins check`: of an installed plugin, a file, a package folder, and a registry file."""
+"""`zoo plugins check` of an installed plugin, a file, a package folder, a registry file."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ def faulty(install, tmp_path):
     (tmp_path / "site" / "faulty_model.py").write_text(MODEL)
 
 
-def test_an_installed_plugin(cli, faulty):
+def test_check_installed_plugin(cli, faulty):
     code, out, err = cli("plugins", "check", "faulty", "--backbone", "sound")
     assert (code, err) == (0, "")
     assert out.splitlines() == [
@@ -39,7 +39,7 @@ def test_an_installed_plugin(cli, faulty):
     ]
 
 
-def test_what_breaks_is_named_and_the_exit_code_says_so(cli, faulty):
+def test_check_failure_named_and_exits_with_5(cli, faulty):
     code, out, _ = cli("plugins", "check", "faulty", "--backbone", "*un*")
     assert code == 5
     assert "faulty/counting: 14 kept, 3 not applicable, 1 broken" in out
@@ -47,37 +47,37 @@ def test_what_breaks_is_named_and_the_exit_code_says_so(cli, faulty):
     assert "1 of 4 backbones conform" in out
 
 
-def test_json_has_every_check_of_every_backbone(cli, faulty):
+def test_check_json_lists_every_check(cli, faulty):
     code, out, _ = cli("plugins", "check", "faulty", "--backbone", "un*", "--json")
     assert code == 5
-    (said,) = json.loads(out)
-    assert (said["backbone"], said["conforms"]) == ("faulty/unused", False)
-    assert [check["check"] for check in said["checks"]] == [check.name for check in SUITE]
-    assert {key for check in said["checks"] for key in check} == {
+    (item,) = json.loads(out)
+    assert (item["backbone"], item["conforms"]) == ("faulty/unused", False)
+    assert [check["check"] for check in item["checks"]] == [check.name for check in SUITE]
+    assert {key for check in item["checks"] for key in check} == {
         "check",
         "promise",
         "status",
         "detail",
         "seconds",
     }
-    broken = [check for check in said["checks"] if check["status"] == "broken"]
+    broken = [check for check in item["checks"] if check["status"] == "broken"]
     assert [check["check"] for check in broken] == ["everything_has_a_gradient"]
 
 
-def test_debug_shows_where_a_network_fails(cli, faulty):
+def test_check_debug_prints_traceback(cli, faulty):
     code, out, _ = cli("--debug", "plugins", "check", "faulty", "--backbone", "crashing")
     assert code == 5
     assert 'raise RuntimeError("no such layer")' in out
 
 
-def test_a_file_that_is_not_packaged(cli, plugin_file):
+def test_check_plugin_file(cli, plugin_file):
     path = plugin_file("leaf_alone", SINGLE)
     code, out, err = cli("plugins", "check", path)
     assert (code, err) == (0, "")
     assert "leaf_alone/leafnet: 14 kept, 4 not applicable" in out
 
 
-def test_a_derived_backbone(cli, tmp_path, faulty):
+def test_check_derived_backbone(cli, tmp_path, faulty):
     weights = tmp_path / "leaf.safetensors"
     zoo.save(zoo.get("faulty/sound").build(classes=2), weights, ["ash", "elm"])
     file = tmp_path / "registry.toml"
@@ -99,12 +99,12 @@ def test_a_derived_backbone(cli, tmp_path, faulty):
     assert "1 of 1 backbones conform" in out
 
 
-def test_the_folder_of_a_package(cli, faulty, tmp_path):
+def test_check_package_folder(cli, faulty, tmp_path):
     folder = tmp_path / "package"
     folder.mkdir()
     project = folder / "pyproject.toml"
     project.write_text('[project.entry-points.zoo]\nfaulty = "plugin_faulty"\n')
-    # What is tried of one without a head takes no time.
+    # A backbone without a head has the fewest checks.
     code, out, _ = cli("plugins", "check", folder, "--backbone", "encoder")
     assert (code, out.splitlines()[-1]) == (0, "1 of 1 backbones conform")
     project.write_text('[project.entry-points.zoo]\nelsewhere = "elsewhere"\n')
@@ -114,11 +114,11 @@ def test_the_folder_of_a_package(cli, faulty, tmp_path):
     project.unlink()
     code, out, err = cli("plugins", "check", folder)
     assert code == 2
-    assert f"{folder} is no plugin package" in err
+    assert f"{folder} is not a plugin package" in err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["efficientnet_light"], 2, "did you mean efficientnet_lite"),
         (["faulty", "--backbone", "oak*"], 2, "faulty has no backbones that match 'oak*'"),
@@ -127,8 +127,8 @@ def test_the_folder_of_a_package(cli, faulty, tmp_path):
         (["nowhere.py"], 2, "does not exist"),
     ],
 )
-def test_what_cannot_be_checked(cli, faulty, install, arguments, code, said):
+def test_check_unusable_argument(cli, faulty, install, arguments, code, message):
     install("broken", "raise RuntimeError('no leaf today')")
     done = cli("plugins", "check", *arguments)
     assert done[0] == code
-    assert said in done[2]
+    assert message in done[2]

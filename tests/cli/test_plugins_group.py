@@ -1,4 +1,4 @@
-"""`zoo plugins` with and without a command behind it."""
+"""`zoo plugins` with and without a subcommand."""
 
 import importlib
 import json
@@ -12,22 +12,22 @@ import zoo.cli
 from zoo.cli.plugins import COMMANDS, command
 
 
-def here():
-    """The commands whose modules are written."""
+def command_entries():
+    """Return the entries whose modules exist."""
     folder = Path(zoo.cli.__file__).parent
     return [e for e in COMMANDS if (folder / f"{e.module.rpartition('.')[2]}.py").exists()]
 
 
-def test_the_table_is_true():
+def test_commands_table_matches_modules():
     assert {"show", "new", "check"} <= {entry.name for entry in COMMANDS}
-    assert here()
-    for entry in here():
-        found = importlib.import_module(entry.module).command
-        assert found.name == entry.name
-        assert found.help
+    assert command_entries()
+    for entry in command_entries():
+        subcommand = importlib.import_module(entry.module).command
+        assert subcommand.name == entry.name
+        assert subcommand.help
 
 
-def test_without_a_command_it_lists(cli):
+def test_plugins_without_subcommand_lists(cli):
     code, out, err = cli("plugins")
     assert (code, err) == (0, "")
     assert out.split()[:3] == ["NAME", "PACKAGE", "STATUS"]
@@ -37,7 +37,7 @@ def test_without_a_command_it_lists(cli):
     assert [list(item) for item in json.loads(out)] == [keys] * len(json.loads(out))
 
 
-def test_common_options_stand_anywhere(cli):
+def test_common_options_in_any_position(cli):
     for arguments in (
         ("--no-plugin", "timm", "plugins", "--json"),
         ("plugins", "--no-plugin", "timm", "--json"),
@@ -57,7 +57,7 @@ def test_common_options_stand_anywhere(cli):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["sho", "timm"], "no plugins command is named 'sho'; did you mean show?"),
         (["qqqq"], "see `zoo plugins --help`"),
@@ -67,15 +67,15 @@ def test_common_options_stand_anywhere(cli):
         (["--json", "show", "timm"], "write `zoo plugins show --json`"),
     ],
 )
-def test_errors_are_one_line(cli, arguments, said):
+def test_error_is_one_line(cli, arguments, message):
     code, out, err = cli("plugins", *arguments)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     assert err.startswith("zoo: error: ")
-    assert said in err
+    assert message in err
 
 
-def test_help_imports_no_command_behind_it(cli):
+def test_help_imports_no_subcommand(cli):
     code, out, _ = cli("plugins", "--help")
     assert code == 0
     for entry in COMMANDS:
@@ -89,7 +89,7 @@ def test_help_imports_no_command_behind_it(cli):
     subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True)
 
 
-def test_completion(zoo_process):
+def test_completion_of_subcommands(zoo_process):
     done = zoo_process(_ZOO_COMPLETE="bash_complete", COMP_WORDS="zoo plugins sh", COMP_CWORD="2")
     assert "show" in done.stdout
     assert "check" not in done.stdout

@@ -1,4 +1,4 @@
-"""`zoo plugins new`: what it writes is a plugin that works, really installed."""
+"""`zoo plugins new`: the package it writes, built and installed."""
 
 import json
 import os
@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 
 import zoo
-from zoo.cli.plugins_new import FILES, TEMPLATE, names_of, write_all
+from zoo.cli.plugins_new import FILES, TEMPLATE, derive_names, write_all
 
-SURROUNDINGS = dict(os.environ)  # as they were before any fixture; uv's cache is found by them
+ENVIRONMENT = dict(os.environ)  # before any fixture changes it, so that uv finds its cache
 UV = os.environ.get("UV") or shutil.which("uv")
 NEEDS_UV = pytest.mark.skipif(UV is None, reason="uv builds and installs what is written")
 
 
-def install_really(package: Path, target: Path) -> None:
-    """Build a package and install it into a folder, without a network where that is possible."""
+def install_with_uv(package: Path, target: Path) -> None:
+    """Build a package and install it into a folder, offline if possible."""
     command = [UV, "pip", "install", "--no-deps", "--python", sys.executable, "--target", target]
     for offline in (["--offline"], []):
         done = subprocess.run(
-            [*command, *offline, package], capture_output=True, text=True, env=SURROUNDINGS
+            [*command, *offline, package], capture_output=True, text=True, env=ENVIRONMENT
         )
         if done.returncode == 0:
             return
@@ -32,32 +32,32 @@ def install_really(package: Path, target: Path) -> None:
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
+def cwd(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
-def installed(cli, here, monkeypatch):
-    """Write a package and install it where every process of the test finds it."""
+def installed(cli, cwd, monkeypatch):
+    """Write a package and install it on the path of every process of the test."""
     assert cli("plugins", "new", "leaf-nets")[0] == 0
-    install_really(here / "zoo-leaf-nets", here / "site")
-    monkeypatch.setenv("PYTHONPATH", str(here / "site"))
-    return here / "zoo-leaf-nets"
+    install_with_uv(cwd / "zoo-leaf-nets", cwd / "site")
+    monkeypatch.setenv("PYTHONPATH", str(cwd / "site"))
+    return cwd / "zoo-leaf-nets"
 
 
-def test_every_template_is_used():
+def test_template_files_all_used():
     assert {path.name for path in TEMPLATE.iterdir()} == set(FILES.values())
 
 
-def test_what_it_writes_and_says(cli, here):
+def test_new_writes_package_and_prints_steps(cli, cwd):
     code, out, err = cli("plugins", "new", "Leaf-nets")
     assert (code, err) == (0, "")
-    root = here / "zoo-leaf-nets"
-    written = {str(p.relative_to(here)) for p in root.rglob("*") if p.is_file()}
+    root = cwd / "zoo-leaf-nets"
+    written = {str(p.relative_to(cwd)) for p in root.rglob("*") if p.is_file()}
     assert written == set(re.findall(r"^wrote (.+)$", out, re.MULTILINE))
     assert len(written) == len(FILES)
-    assert not [path for path in here.iterdir() if path != root]
+    assert not [path for path in cwd.iterdir() if path != root]
     project = tomllib.loads((root / "pyproject.toml").read_text())
     assert project["project"]["name"] == "zoo-leaf-nets"
     assert project["project"]["dependencies"] == ["zoo-registry"]
@@ -75,13 +75,13 @@ def test_what_it_writes_and_says(cli, here):
     assert "http" not in out
 
 
-def test_what_it_writes_is_clean(cli, here):
+def test_new_package_passes_ruff(cli, cwd):
     cli("plugins", "new", "leaf-nets")
     settings = Path(zoo.__file__).parents[1] / "pyproject.toml"
     for check in (["check", "--per-file-ignores", "**/tests/*:D"], ["format", "--check"]):
         done = subprocess.run(
             [sys.executable, "-m", "ruff", *check, "--config", settings, "."],
-            cwd=here,
+            cwd=cwd,
             capture_output=True,
             text=True,
         )
@@ -89,7 +89,7 @@ def test_what_it_writes_is_clean(cli, here):
 
 
 @NEEDS_UV
-def test_it_works_once_installed(installed, zoo_process):
+def test_new_package_works_when_installed(installed, zoo_process):
     listed = zoo_process("list", "leaf_nets/*", "--json")
     assert [item["id"] for item in json.loads(listed.stdout)] == ["leaf_nets/leaf_nets_tiny"]
     shown = zoo_process("show", "leaf_nets_tiny", "--json")
@@ -101,12 +101,12 @@ def test_it_works_once_installed(installed, zoo_process):
     assert json.loads(done.stdout)["plan"]["backbone"] == "leaf_nets/leaf_nets_tiny"
     again = zoo_process("plugins", "new", "leaf-nets", "--out", "other")
     assert again.returncode == 2
-    assert "'leaf_nets' is the name of a plugin of zoo-leaf-nets 0.1.0" in again.stderr
+    assert "'leaf_nets' is already a plugin of zoo-leaf-nets 0.1.0" in again.stderr
 
 
 @pytest.mark.slow
 @NEEDS_UV
-def test_its_own_tests_pass(installed):
+def test_new_package_own_tests_pass(installed):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", installed],
         cwd=installed.parent,
@@ -118,38 +118,38 @@ def test_its_own_tests_pass(installed):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
-        ("timm", "plugin of zoo-registry"),
-        ("zoo-torchvision", "plugin of zoo-registry"),
-        ("EfficientNet-Lite", "plugin of zoo-efficientnet-lite"),
-        ("registry", "zoo-registry 0.1.0 is installed already"),
-        ("leaf net", "no name for a plugin"),
-        ("../leaf", "no name for a plugin"),
-        ("blätter", "no name for a plugin"),
-        ("leaf\n", "no name for a plugin"),
-        ("leaf--net", "no name for a plugin"),
-        ("", "no name for a plugin"),
+        ("timm", "already a plugin of zoo-registry"),
+        ("zoo-torchvision", "already a plugin of zoo-registry"),
+        ("EfficientNet-Lite", "already a plugin of zoo-efficientnet-lite"),
+        ("registry", "zoo-registry 0.1.0 is already installed"),
+        ("leaf net", "not a valid plugin name"),
+        ("../leaf", "not a valid plugin name"),
+        ("blätter", "not a valid plugin name"),
+        ("leaf\n", "not a valid plugin name"),
+        ("leaf--net", "not a valid plugin name"),
+        ("", "not a valid plugin name"),
     ],
 )
-def test_a_name_that_cannot_be_used(cli, here, name, said):
+def test_new_rejects_invalid_or_taken_name(cli, cwd, name, message):
     code, out, err = cli("plugins", "new", name)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
-    assert said in err
-    assert list(here.iterdir()) == []
+    assert message in err
+    assert list(cwd.iterdir()) == []
 
 
-def test_the_source_of_a_derived_backbone_is_taken(cli, here, tmp_path):
+def test_new_rejects_source_of_derived_backbones(cli, cwd, tmp_path):
     file = tmp_path / "r.toml"
     file.write_text('schema = 1\n[backbones."house/leaf"]\nextends = "resnet18"\n')
     code, _, err = cli("plugins", "new", "house", "--registry", file)
     assert code == 2
-    assert "'house' is a source of derived backbones" in err
+    assert "'house' is already a source of derived backbones" in err
 
 
-def test_names():
-    names = names_of("zoo-Big_leaf-2")
+def test_derive_names():
+    names = derive_names("zoo-Big_leaf-2")
     assert names == {
         "distribution": "zoo-big-leaf-2",
         "package": "zoo_big_leaf_2",
@@ -160,31 +160,31 @@ def test_names():
     }
 
 
-def test_nothing_is_written_over(cli, here):
-    (here / "full").mkdir()
-    (here / "full" / "mine.txt").write_text("mine")
-    (here / "file").write_text("mine")
+def test_new_rejects_non_empty_folder(cli, cwd):
+    (cwd / "full").mkdir()
+    (cwd / "full" / "mine.txt").write_text("mine")
+    (cwd / "file").write_text("mine")
     for out in ("full", "file"):
-        code, said, err = cli("plugins", "new", "leaf", "--out", out)
-        assert (code, said) == (2, "")
+        code, output, err = cli("plugins", "new", "leaf", "--out", out)
+        assert (code, output) == (2, "")
         assert "is not an empty folder" in err
-    assert (here / "full" / "mine.txt").read_text() == (here / "file").read_text() == "mine"
-    assert sorted(path.name for path in here.rglob("*")) == ["file", "full", "mine.txt"]
+    assert (cwd / "full" / "mine.txt").read_text() == (cwd / "file").read_text() == "mine"
+    assert sorted(path.name for path in cwd.rglob("*")) == ["file", "full", "mine.txt"]
 
 
-def test_an_empty_folder_is_taken_as_it_is(cli, here, monkeypatch):
-    (here / "empty").mkdir()
-    before = (here / "empty").stat().st_ino
-    monkeypatch.chdir(here / "empty")
+def test_new_fills_empty_folder_in_place(cli, cwd, monkeypatch):
+    (cwd / "empty").mkdir()
+    before = (cwd / "empty").stat().st_ino
+    monkeypatch.chdir(cwd / "empty")
     code, out, _ = cli("plugins", "new", "leaf", "--out", ".")
     assert code == 0
     assert "wrote zoo_leaf/plugin.py" in out
-    assert (here / "empty").stat().st_ino == before
-    assert (here / "empty" / "zoo_leaf" / "plugin.py").is_file()
-    assert [path.name for path in here.iterdir()] == ["empty"]
+    assert (cwd / "empty").stat().st_ino == before
+    assert (cwd / "empty" / "zoo_leaf" / "plugin.py").is_file()
+    assert [path.name for path in cwd.iterdir()] == ["empty"]
 
 
-def test_all_files_appear_or_none(here):
+def test_write_all_is_all_or_nothing(cwd):
     with pytest.raises(zoo.EnvironmentProblem, match="cannot write"):
-        write_all(here / "leaf", {"one": "text", "one/two": "no folder"})
-    assert list(here.iterdir()) == []
+        write_all(cwd / "leaf", {"one": "text", "one/two": "no folder"})
+    assert list(cwd.iterdir()) == []

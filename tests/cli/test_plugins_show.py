@@ -1,8 +1,8 @@
-"""`zoo plugins show`: the whole story of a plugin, working or not."""
+"""`zoo plugins show` of working, failed, conflicting and disabled plugins."""
 
 import json
 
-from zoo.cli.plugins_show import FEW
+from zoo.cli.plugins_show import MAX_NAMES
 
 GOOD = """
     import zoo
@@ -20,13 +20,13 @@ GOOD = """
 """
 
 
-def test_one_that_works(cli, install):
+def test_show_working_plugin(cli, install):
     install("leaf", GOOD.format(names=["leafnet", "oaknet"]), version="2.1")
     code, out, _ = cli("plugins", "show", "leaf", "--json")
-    said = json.loads(out)
+    item = json.loads(out)
     assert code == 0
-    assert 0 < said.pop("seconds") < 60
-    assert said == {
+    assert 0 < item.pop("seconds") < 60
+    assert item == {
         "name": "leaf",
         "version": "2.1",
         "status": "ok",
@@ -49,16 +49,16 @@ def test_one_that_works(cli, install):
     assert "error" not in out
 
 
-def test_a_family_is_counted_and_a_few_are_named(cli):
+def test_show_family_names_are_abbreviated(cli):
     code, out, _ = cli("plugins", "show", "timm")
     assert code == 0
     (line,) = [line for line in out.splitlines() if line.startswith("backbones")]
-    assert f"and {1371 - FEW:,} more, which `zoo list --source timm` shows" in line
-    said = json.loads(cli("plugins", "show", "timm", "--json")[1])
-    assert said["backbones"] == len(said["names"]) == 1371
+    assert f"and {1371 - MAX_NAMES:,} more: `zoo list --source timm`" in line
+    item = json.loads(cli("plugins", "show", "timm", "--json")[1])
+    assert item["backbones"] == len(item["names"]) == 1371
 
 
-def test_one_that_failed_with_its_traceback(cli, install):
+def test_show_failed_plugin_prints_traceback(cli, install):
     install("bad", "def leaf():\n    raise RuntimeError('no leaf today')\nleaf()\n")
     code, out, _ = cli("plugins", "show", "bad")
     assert code == 0
@@ -67,12 +67,12 @@ def test_one_that_failed_with_its_traceback(cli, install):
     assert "Traceback" in out
     assert 'plugin_bad.py", line 2, in leaf' in out
     assert "hooks       none known" in out
-    said = json.loads(cli("plugins", "show", "bad", "--json")[1])
-    assert (said["status"], said["backbones"], said["names"]) == ("failed", 0, [])
-    assert "line 2, in leaf" in said["traceback"]
+    item = json.loads(cli("plugins", "show", "bad", "--json")[1])
+    assert (item["status"], item["backbones"], item["names"]) == ("failed", 0, [])
+    assert "line 2, in leaf" in item["traceback"]
 
 
-def test_hooks_of_one_that_failed_after_its_import(cli, install):
+def test_show_hooks_of_plugin_failed_after_import(cli, install):
     install(
         "bad",
         """
@@ -83,11 +83,11 @@ def test_hooks_of_one_that_failed_after_its_import(cli, install):
             return [42]
         """,
     )
-    said = json.loads(cli("plugins", "show", "bad", "--json")[1])
-    assert (said["status"], said["hooks"]) == ("failed", ["zoo_register_backbones"])
+    item = json.loads(cli("plugins", "show", "bad", "--json")[1])
+    assert (item["status"], item["hooks"]) == ("failed", ["zoo_register_backbones"])
 
 
-def test_a_family_that_fails_when_it_is_read(cli, install):
+def test_show_family_failing_on_enumeration(cli, install):
     install(
         "fam",
         """
@@ -102,18 +102,18 @@ def test_a_family_that_fails_when_it_is_read(cli, install):
         """,
     )
     code, out, _ = cli("plugins", "show", "fam", "--json")
-    said = json.loads(out)
-    assert (code, said["status"]) == (0, "failed")
-    assert "of another time" in said["error"]
+    item = json.loads(out)
+    assert (code, item["status"]) == (0, "failed")
+    assert "of another time" in item["error"]
 
 
-def test_one_in_conflict_and_one_switched_off(cli, install):
+def test_show_conflicting_and_disabled_plugin(cli, install):
     install("leaf", GOOD.format(names=["leafnet"]), package="aaa-first")
     install("leaf", GOOD.format(names=["othernet"]), package="bbb-second")
     code, out, _ = cli("plugins", "show", "leaf", "--json")
-    said = json.loads(out)
-    assert (code, said["distribution"], said["names"]) == (0, "aaa-first", ["leafnet"])
-    (other,) = said["conflicts"]
+    item = json.loads(out)
+    assert (code, item["distribution"], item["names"]) == (0, "aaa-first", ["leafnet"])
+    (other,) = item["conflicts"]
     assert (other["distribution"], other["status"]) == ("bbb-second", "conflict")
     assert "aaa-first" in other["error"]
     assert (other["backbones"], other["names"]) == (0, [])
@@ -124,14 +124,14 @@ def test_one_in_conflict_and_one_switched_off(cli, install):
     assert "status      off" in out
 
 
-def test_an_unknown_name_names_the_nearest(cli):
+def test_show_unknown_plugin_suggests_nearest(cli):
     code, out, err = cli("plugins", "show", "tim")
     assert (code, out) == (2, "")
     assert err == "zoo: error: no plugin is named 'tim'; did you mean timm?\n"
     assert "torchvision" in cli("plugins", "show", "qqqq")[2]
 
 
-def test_it_imports_no_torch():
+def test_plugins_show_imports_no_torch():
     import subprocess
     import sys
 

@@ -1,4 +1,4 @@
-"""`--registry FILE` in every command: derived backbones listed, shown, trained and used."""
+"""`--registry FILE`: list, show, train and predict with derived backbones."""
 
 import hashlib
 import json
@@ -43,19 +43,19 @@ sha256 = "{sha256}"
 license = "CC-BY-4.0"
 classes = ["blue", "red"]
 """
-# Nothing here needs timm's catalogue.
+# No test here needs the catalogue of timm.
 LIGHT = ("--no-plugin", "timm")
 
 
 @pytest.fixture
 def cli(cli):
-    """Run a command without what these tests do not need."""
+    """Run a command without timm."""
     return lambda *arguments: cli(*arguments, *LIGHT)
 
 
 @pytest.fixture
 def colours(tmp_path):
-    """A folder of pictures in two classes that are easy to tell apart."""
+    """A folder of images in two easily separable classes."""
     for name, colour in (("blue", (0, 0, 255)), ("red", (255, 0, 0))):
         folder = tmp_path / "colours" / name
         folder.mkdir(parents=True)
@@ -66,14 +66,14 @@ def colours(tmp_path):
 
 
 def register(root, file, **changes):
-    """Write a registry file beside a file of weights."""
-    said = {"file": file, "sha256": hashlib.sha256((root / file).read_bytes()).hexdigest()}
+    """Write a registry file that derives a backbone from a weights file."""
+    values = {"file": file, "sha256": hashlib.sha256((root / file).read_bytes()).hexdigest()}
     path = root / f"house-{len(list(root.glob('*.toml')))}.toml"
-    path.write_text(ENTRY.format(**(said | changes)))
+    path.write_text(ENTRY.format(**(values | changes)))
     return path
 
 
-def test_from_a_model_file_to_a_backbone_and_on(cli, install, colours, tmp_path):
+def test_derived_backbone_from_model_file(cli, install, colours, tmp_path):
     install("tiny", TINY)
     training = ("--data", colours, "--epochs", 2, "--device", "cpu", "--quiet")
     training += ("--precision", "fp32")
@@ -84,9 +84,9 @@ def test_from_a_model_file_to_a_backbone_and_on(cli, install, colours, tmp_path)
 
     code, out, err = cli("--registry", registry, "predict", "leaf", image, "--json")
     assert code == 0, err
-    said = json.loads(out)
-    assert said == json.loads(cli("predict", "runs/tinynet-1", image, "--json")[1])
-    assert {p["class"] for p in said[0]["predictions"]} == {"blue", "red"}
+    answers = json.loads(out)
+    assert answers == json.loads(cli("predict", "runs/tinynet-1", image, "--json")[1])
+    assert {p["class"] for p in answers[0]["predictions"]} == {"blue", "red"}
 
     code, _, err = cli("finetune", "house/leaf", "--registry", registry, *training)
     assert code == 0, err
@@ -105,7 +105,7 @@ def test_from_a_model_file_to_a_backbone_and_on(cli, install, colours, tmp_path)
         assert "'house/leaf'" in err
 
 
-def test_a_plain_file_of_tensors_with_a_head_of_its_own(cli, install, colours, tmp_path):
+def test_derived_backbone_from_plain_state_dict(cli, install, colours, tmp_path):
     install("tiny", TINY)
     tensors = {
         "stem.weight": torch.zeros(8, 3, 3, 3),
@@ -129,7 +129,7 @@ def test_a_plain_file_of_tensors_with_a_head_of_its_own(cli, install, colours, t
     assert "leaf.safetensors does not exist" in err
 
 
-def test_listed_and_shown_with_where_it_comes_from(cli, install, tmp_path):
+def test_derived_backbone_list_and_show_origin(cli, install, tmp_path):
     install("tiny", TINY)
     (tmp_path / "leaf.safetensors").write_bytes(b"never opened here")
     registry = register(tmp_path, "leaf.safetensors")
@@ -143,10 +143,10 @@ def test_listed_and_shown_with_where_it_comes_from(cli, install, tmp_path):
     assert out.splitlines()[1].startswith("house/leaf")
     assert "1 of 85" in err
     code, out, _ = cli("show", "leaf", "--json", "--registry", registry)
-    said = json.loads(out)
-    assert said["origin"] == origin
-    assert said["weights"][0]["from"] == str(tmp_path / "leaf.safetensors")
-    assert said["weights"][0]["num_classes"] == 2
+    item = json.loads(out)
+    assert item["origin"] == origin
+    assert item["weights"][0]["from"] == str(tmp_path / "leaf.safetensors")
+    assert item["weights"][0]["num_classes"] == 2
     code, out, _ = cli("show", "leaf", "--registry", registry)
     assert f"from        {origin}" in out
     code, out, _ = cli("plugins", "--registry", registry, "--json")
@@ -154,7 +154,7 @@ def test_listed_and_shown_with_where_it_comes_from(cli, install, tmp_path):
     assert cli("show", "leaf")[0] == 2
 
 
-def test_a_base_that_is_off_is_one_line_and_no_error(cli, install, tmp_path):
+def test_derived_backbone_with_disabled_base(cli, install, tmp_path):
     install("tiny", TINY)
     (tmp_path / "leaf.safetensors").touch()
     away = ("--registry", register(tmp_path, "leaf.safetensors"), "--no-plugin", "tiny")
@@ -166,7 +166,7 @@ def test_a_base_that_is_off_is_one_line_and_no_error(cli, install, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (
             "schema = 1\n[backbones.'a/b']\nextend = 'x'",
@@ -177,17 +177,17 @@ def test_a_base_that_is_off_is_one_line_and_no_error(cli, install, tmp_path):
         (None, "cannot read"),
     ],
 )
-def test_a_bad_file_is_one_line_with_its_place(cli, tmp_path, text, said):
+def test_invalid_registry_file_names_line(cli, tmp_path, text, message):
     path = tmp_path / "bad.toml"
     if text is not None:
         path.write_text(text)
     code, out, err = cli("list", "--registry", path)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert f"zoo: error: {path}" in err or "cannot read" in err
-    assert said in err
+    assert message in err
 
 
-def test_every_command_takes_the_option_once(cli, tmp_path):
+def test_registry_option_of_every_command(cli, tmp_path):
     for entry in COMMANDS:
         assert "--registry FILE" in cli(entry.name, "--help")[1]
     code, _, err = cli("--registry", "a.toml", "list", "--registry", "b.toml")
@@ -195,7 +195,7 @@ def test_every_command_takes_the_option_once(cli, tmp_path):
     assert "--registry is given twice" in err
 
 
-def test_listing_derived_ones_imports_no_torch(install, tmp_path):
+def test_list_derived_backbones_imports_no_torch(install, tmp_path):
     install("tiny", TINY)
     (tmp_path / "leaf.safetensors").touch()
     registry = register(tmp_path, "leaf.safetensors")

@@ -1,4 +1,4 @@
-"""Output as others meet it: full disks, closed streams, readers that go, signals, odd names."""
+"""Standard streams and signals: full disks, closed pipes, SIGTERM, unprintable names."""
 
 import json
 import os
@@ -17,11 +17,11 @@ from zoo.errors import ExitCode
 from zoo.registry.registry import load_registry
 
 ZOO = f"{shlex.quote(sys.executable)} -m zoo"
-ODD = "a\nb\x1b[31m.jpg"
+UNPRINTABLE = "a\nb\x1b[31m.jpg"
 
 
 def shell(line, tmp_path):
-    """Run a line as a shell does, `zoo` in it; return code, stdout, stderr."""
+    """Run a shell line that calls `zoo`; return exit code, stdout, stderr."""
     command = ["bash", "-o", "pipefail", "-c", line.replace("zoo ", f"{ZOO} ")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
     return done.returncode, done.stdout, done.stderr
@@ -29,36 +29,36 @@ def shell(line, tmp_path):
 
 @pytest.fixture
 def catalogues():
-    """Have them read, which is said on stderr the first time."""
+    """Read the catalogues, which prints a notice the first time."""
     load_registry().find()
 
 
 def cli(capsys, *arguments):
-    """Run a command in this process; return code, stdout, stderr."""
+    """Run a command in this process; return exit code, stdout, stderr."""
     code = _run([str(argument) for argument in arguments], Settings())
     out, err = capsys.readouterr()
     return code, out, err
 
 
-def test_without_arguments_the_help_is_whole(zoo_process):
-    done, asked = zoo_process(), zoo_process("--help")
+def test_no_arguments_prints_help_to_stderr(zoo_process):
+    done, help_run = zoo_process(), zoo_process("--help")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == asked.stdout
+    assert done.stderr == help_run.stdout
     assert "\n  finetune " in done.stderr
 
 
 @pytest.mark.parametrize("arguments", ["plugins --no-plugin timm", "--help"])
-def test_a_full_disk_is_of_the_environment(tmp_path, arguments):
+def test_full_disk_exits_with_6(tmp_path, arguments):
     code, _, err = shell(f"zoo {arguments} >/dev/full", tmp_path)
     assert code == 6
-    assert err == "zoo: error: the system refuses: No space left on device\n"
+    assert err == "zoo: error: No space left on device\n"
 
 
-def test_an_error_that_cannot_be_told_keeps_its_code(tmp_path):
+def test_exit_code_with_unwritable_stderr(tmp_path):
     assert shell("zoo show no_such 2>/dev/full", tmp_path) == (2, "", "")
 
 
-def test_what_is_printed_by_others_is_flushed_too(capsys, monkeypatch):
+def test_failing_flush_exits_with_6(capsys, monkeypatch):
     def refuse():
         raise OSError(28, "No space left on device")
 
@@ -78,21 +78,21 @@ def test_what_is_printed_by_others_is_flushed_too(capsys, monkeypatch):
         ("zoo show no_such <&- >&- 2>&-", 2, ""),
     ],
 )
-def test_closed_streams(tmp_path, line, code, words, catalogues):
-    got, out, err = shell(line, tmp_path)
-    assert (got, err) == (code, "")
+def test_closed_standard_streams(tmp_path, line, code, words, catalogues):
+    exit_code, out, err = shell(line, tmp_path)
+    assert (exit_code, err) == (code, "")
     assert words in out
     assert bool(words) == bool(out)
     assert not {"zoo:", "DEMONSTRATION:"} & set(out.split())
 
 
-def test_a_reader_may_go(tmp_path, catalogues):
+def test_closed_pipe_exits_with_0(tmp_path, catalogues):
     for reader, read in (("head -1", "[\n"), ("true", "")):
         code, out, err = shell(f"zoo list --json | {reader}", tmp_path)
         assert (code, out, err) == (0, read, "")
 
 
-def test_a_reader_that_never_was(tmp_path):
+def test_pipe_without_reader_exits_with_0(tmp_path):
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-m", "zoo", "--help"]
@@ -101,18 +101,18 @@ def test_a_reader_that_never_was(tmp_path):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_another_broken_pipe_is_not_taken_for_a_reader(capsys, monkeypatch):
+def test_other_broken_pipe_exits_with_6(capsys, monkeypatch):
     def fail(value):
         raise BrokenPipeError(32, "Broken pipe")
 
     monkeypatch.setattr("zoo.cli.list.print_json", fail)
     code, _, err = cli(capsys, "list", "--json")
     assert code == 6
-    assert "has gone" in err
+    assert "has exited" in err
 
 
-def test_terminating_the_whole_group_is_one_line(tmp_path, install):
-    """As `timeout`, a batch system or a closed terminal does it: workers die with us."""
+def test_sigterm_to_process_group_is_one_line(tmp_path, install):
+    """As `timeout`, a batch system or a closed terminal sends it: to the workers too."""
     install(
         "tiny",
         """
@@ -130,8 +130,8 @@ def test_terminating_the_whole_group_is_one_line(tmp_path, install):
     )
     command = f"{ZOO} finetune tiny --weights none --train all --epochs 1000 --workers 2"
     with started(shlex.split(command), stderr=subprocess.PIPE, cwd=tmp_path) as running:
-        said = next((line for line in running.stderr if " 1/1000 " in line), None)
-        assert said
+        line = next((line for line in running.stderr if " 1/1000 " in line), None)
+        assert line
         os.killpg(running.pid, signal.SIGTERM)
         _, err = running.communicate(timeout=60)
     rest = [line for line in err.splitlines() if "/1000 " not in line]
@@ -140,9 +140,9 @@ def test_terminating_the_whole_group_is_one_line(tmp_path, install):
 
 @pytest.mark.parametrize("where", ["destructor", "fork"])
 @pytest.mark.parametrize(
-    ("number", "code", "said"), [("SIGTERM", 143, "terminated"), ("SIGINT", 130, "interrupted")]
+    ("number", "code", "message"), [("SIGTERM", 143, "terminated"), ("SIGINT", 130, "interrupted")]
 )
-def test_a_signal_that_python_drops_comes_again(tmp_path, where, number, code, said):
+def test_signal_in_destructor_or_fork_is_resent(tmp_path, where, number, code, message):
     program = f"""
 import os, signal, time
 from zoo.cli import main
@@ -171,11 +171,11 @@ main()
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=50)
     assert done.returncode == code
-    assert done.stderr == f"zoo: {said}: nothing half-written is left\n"
+    assert done.stderr == f"zoo: {message}: nothing half-written is left\n"
 
 
 @pytest.mark.parametrize("terminated", [True, False])
-def test_what_is_half_made_at_termination_is_not_complained_of(tmp_path, terminated):
+def test_unraisable_error_after_sigterm_is_silent(tmp_path, terminated):
     program = f"""
 import os, signal
 from zoo.cli import main
@@ -206,7 +206,7 @@ main()
     assert not terminated or done.stderr == "zoo: terminated: nothing half-written is left\n"
 
 
-def test_an_error_after_termination_is_its_consequence(capsys, monkeypatch):
+def test_error_after_sigterm_exits_as_terminated(capsys, monkeypatch):
     def fail(value):
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated.")
 
@@ -215,9 +215,9 @@ def test_an_error_after_termination_is_its_consequence(capsys, monkeypatch):
     assert capsys.readouterr().err == "zoo: terminated: nothing half-written is left\n"
 
 
-def test_odd_names_are_shown_to_people_and_exact_in_json(capsys, tmp_path, monkeypatch):
+def test_unprintable_names_escaped_but_exact_in_json(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = [ODD, os.fsdecode(b"\xff.jpg")]
+    names = [UNPRINTABLE, os.fsdecode(b"\xff.jpg")]
     for name in names:
         (tmp_path / name).write_text("words")
     code, out, err = cli(capsys, "predict", "lite0", *names)
@@ -231,28 +231,28 @@ def test_odd_names_are_shown_to_people_and_exact_in_json(capsys, tmp_path, monke
     assert [answer["path"] for answer in json.loads(out)] == names
 
 
-def test_odd_names_in_a_table(capsys):
+def test_unprintable_names_in_table(capsys):
     print_table(["CLASS", "N"], [["a\nb\x1b[31m\udcff", "1"], ["c", "2"]])
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["CLASS".ljust(20) + "N", r"a\nb\x1b[31m\udcff  1", "c".ljust(20) + "2"]
 
 
-def test_json_holds_no_nan():
+def test_print_json_rejects_nan():
     with pytest.raises(ValueError, match="JSON compliant"):
         print_json({"loss": float("nan")})
 
 
-def test_weights_are_not_ignored_for_a_model_file(capsys):
+def test_predict_weights_with_model_file_rejected(capsys):
     for weights in ("nonsense", "auto"):
         code, out, err = cli(capsys, "predict", "m.safetensors", "x.jpg", "--weights", weights)
         assert (code, out) == (2, "")
-        assert f"--weights {weights} has no meaning for m.safetensors" in err
+        assert f"--weights {weights} does not apply to m.safetensors" in err
 
 
-def test_bad_images_are_as_given_only_when_given(capsys):
+def test_bad_images_reason_as_given_or_auto(capsys):
     reasons = []
-    for given in ([], ["--bad-images", "error"]):
-        _, out, _ = cli(capsys, "finetune", "lite0", "--dry-run", "--json", *given)
+    for option in ([], ["--bad-images", "error"]):
+        _, out, _ = cli(capsys, "finetune", "lite0", "--dry-run", "--json", *option)
         reasons.append(json.loads(out)["reasons"]["bad_images"])
     assert reasons[0] != "as given"
     assert reasons[1] == "as given"

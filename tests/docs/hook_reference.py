@@ -1,4 +1,4 @@
-"""docs/hooks.md, made of the hooks themselves: `python -m tests.docs.hook_reference`."""
+"""Generate docs/hooks.md from the hooks: `python -m tests.docs.hook_reference`."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from zoo import events, hookspecs
 HEAD = """\
 # Hooks
 
-Every hook that zoo calls, in the order of a training. A plugin implements those that it wants, as
-functions of its module marked with `@zoo.hookimpl`; [plugins.md](plugins.md) is the guide.
+All hooks, in the order of a training. A plugin implements any of them as functions of its module
+marked with `@zoo.hookimpl`; [plugins.md](plugins.md) is the guide.
 
 {about}
-This page is made of [zoo/hookspecs.py](../zoo/hookspecs.py), by
+This page is generated from [zoo/hookspecs.py](../zoo/hookspecs.py) by
 `python -m tests.docs.hook_reference > docs/hooks.md`.
 """
 
 
-COLLECTS = "Collects: zoo keeps what it yields."
-OBSERVES = "Observes: zoo tells it, and does nothing with what it returns."
+COLLECTS = "Collecting hook: the records it yields are registered."
+OBSERVES = "Observing hook: the return value is ignored."
 
 
 @dataclass(frozen=True)
 class Hook:
-    """A hook as its specification has it.
+    """A hook specification.
 
     Args:
         name: of the function.
-        signature: the whole of it, as it stands in the source.
-        text: its docstring without the example.
-        example: python code.
-        event: the class of the event that it observes; None where it collects.
+        signature: as in the source.
+        text: docstring without the example.
+        example: Python code.
+        event: class of the event of an observing hook; None of a collecting hook.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Hook:
 
 
 def _split(doc: str) -> tuple[str, str]:
-    """Return a docstring's text, and the code of its example."""
+    """Split a docstring into its text and the code of its example."""
     text, _, code = inspect.cleandoc(doc).partition("Example:\n")
     return text.strip(), f"import zoo\n\n\n{textwrap.dedent(code).strip()}"
 
@@ -66,14 +66,14 @@ def read_hook(name: str, function: Callable[..., Any]) -> Hook:
 
 def read_hooks() -> list[Hook]:
     """Return every hook of zoo/hookspecs.py, in its order."""
-    found = {name: made for name, made in vars(hookspecs).items() if name.startswith("zoo_")}
-    return [read_hook(name, function) for name, function in found.items()]
+    functions = {name: item for name, item in vars(hookspecs).items() if name.startswith("zoo_")}
+    return [read_hook(name, function) for name, function in functions.items()]
 
 
-def meanings(event: type) -> dict[str, str]:
-    """Return what the docstring of an event says of each field, in one line."""
-    _, _, said = inspect.cleandoc(event.__doc__ or "").partition("Args:\n")
-    items = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", said, re.MULTILINE)
+def field_descriptions(event: type) -> dict[str, str]:
+    """Return the description of each field of an event from its docstring, in one line."""
+    _, _, arguments = inspect.cleandoc(event.__doc__ or "").partition("Args:\n")
+    items = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", arguments, re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in items}
 
 
@@ -82,15 +82,16 @@ def _cell(text: str) -> str:
 
 
 def _event_lines(event: type) -> list[str]:
-    said = meanings(event)
+    descriptions = field_descriptions(event)
     summary = inspect.cleandoc(event.__doc__ or "").partition("\n")[0]
     return [
         f"The event is a `zoo.{event.__name__}`. {summary}",
         "",
-        "| field | type | meaning |",
+        "| field | type | description |",
         "|---|---|---|",
         *(
-            f"| `{field.name}` | `{_cell(str(field.type))}` | {_cell(said.get(field.name, ''))} |"
+            f"| `{field.name}` | `{_cell(str(field.type))}` "
+            f"| {_cell(descriptions.get(field.name, ''))} |"
             for field in fields(event)
         ),
         "",
@@ -114,12 +115,12 @@ def _hook_lines(hook: Hook) -> list[str]:
 
 
 def _about() -> str:
-    """Return what the module says of all hooks; its indented passage becomes a toml block."""
-    _, _, said = inspect.cleandoc(hookspecs.__doc__ or "").partition("\n\n")
+    """Return the module's docstring without its first paragraph, indented text as toml blocks."""
+    _, _, text = inspect.cleandoc(hookspecs.__doc__ or "").partition("\n\n")
     return re.sub(
         r"((?:^    .*\n)+)",
-        lambda found: f"```toml\n{textwrap.dedent(found[1])}```\n",
-        f"{said}\n",
+        lambda match: f"```toml\n{textwrap.dedent(match[1])}```\n",
+        f"{text}\n",
         flags=re.MULTILINE,
     )
 

@@ -1,4 +1,4 @@
-"""The cookbook's exercises: the chapter's lines and zoo's, run as they stand and held together."""
+"""docs/cookbook.md: the chapter's code and zoo's commands run, with equal losses."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from torch import nn
 
 import zoo
 from tests.docs.passages import check_console, commands, read_page, run_command
-from tests.docs.workplace import copy_pictures, write_embedded_cifar
+from tests.docs.workplace import copy_images, write_embedded_cifar
 from tests.published_sets import publish
 from zoo.engine.training.loop import epoch_seed
 from zoo.modelfile import read_model
@@ -25,8 +25,8 @@ LOOP = "The chapter's loop"
 FIVE_DIGITS = {"rel": 1e-5, "abs": 1e-5}
 
 
-class ZooOrder(torch.utils.data.Sampler):
-    """Gives a chapter's loader the order that zoo draws, and dropout zoo's numbers."""
+class ZooSampler(torch.utils.data.Sampler):
+    """Sampler of the chapter's loaders with zoo's order, and zoo's seed for dropout."""
 
     def __init__(self, count: int) -> None:
         self.count, self.epoch = count, 0
@@ -42,36 +42,36 @@ class ZooOrder(torch.utils.data.Sampler):
 
 @pytest.fixture
 def page(workplace, downloaded, monkeypatch):
-    """The cookbook on two classes; the chapter's loop has zoo's order and memory format."""
+    """The cookbook on two classes, the chapter's loop with zoo's order and memory format."""
     monkeypatch.setenv("TORCH_HOME", str(downloaded.home))
     shutil.rmtree(workplace / "photos")
-    copy_pictures(workplace / "photos", ("flag", "mammal"))
+    copy_images(workplace / "photos", ("flag", "mammal"))
     page = read_page("cookbook.md")
     page.names["CLASSES"] = 2
     page.run_python(page.blocks(LOOP, "python")[0])
-    opened, trained = page.names["open_pictures"], page.names["train"]
+    original_open, original_train = page.names["open_images"], page.names["train"]
 
-    def open_pictures(**options):
-        loaders = opened(**options)
+    def open_images(**options):
+        loaders = original_open(**options)
         data, size = loaders["train"].dataset, loaders["train"].batch_size
-        loaders["train"] = torch.utils.data.DataLoader(data, size, sampler=ZooOrder(len(data)))
+        loaders["train"] = torch.utils.data.DataLoader(data, size, sampler=ZooSampler(len(data)))
         return loaders
 
     def train(model, *arguments, **options):
-        return trained(model.to(memory_format=torch.channels_last), *arguments, **options)
+        return original_train(model.to(memory_format=torch.channels_last), *arguments, **options)
 
-    page.names.update(open_pictures=open_pictures, train=train)
+    page.names.update(open_images=open_images, train=train)
     return page
 
 
-def kept_in_eval(model: nn.Module, head: nn.Module) -> nn.Module:
-    """Make `model.train()` what it should be where only a head trains."""
+def keep_frozen_in_eval(model: nn.Module, head: nn.Module) -> nn.Module:
+    """Make `model.train()` set only the head to training mode."""
     model.train = lambda mode=True: (nn.Module.train(model, False), head.train(mode))
     return model
 
 
 def run_zoo(page, heading, capsys) -> list[dict]:
-    """Run every command of an exercise; return the records of the runs they left."""
+    """Run every command of an exercise; return the records of their runs."""
     records = []
     for block in page.blocks(heading, "sh"):
         for arguments in commands(block):
@@ -102,7 +102,7 @@ def check_mistakes(page, heading, capsys) -> list[int]:
     return [check_console(block, capsys) for block in page.blocks(heading, "console")]
 
 
-def test_1_all_layers(page, downloaded, capsys):
+def test_exercise_1_all_layers(page, downloaded, capsys):
     downloaded("resnet18")
     heading = heading_of(page, 1)
     names = run_chapter(page, heading)
@@ -113,13 +113,13 @@ def test_1_all_layers(page, downloaded, capsys):
     assert check_mistakes(page, heading, capsys) == [zoo.ExitCode.DATA]
 
 
-def test_2_a_classifier_of_ones_own(page, downloaded, capsys):
+def test_exercise_2_new_classifier(page, downloaded, capsys):
     downloaded("vgg16")
     heading = heading_of(page, 2)
     names = run_chapter(page, heading, 0, 1)
     (record,) = run_zoo(page, heading, capsys)
     assert losses_of(record) == pytest.approx(names["losses"], **FIVE_DIGITS)
-    assert record["backbone_forwards"] < 2 * (16 + 8) + 16  # once each, and the proof
+    assert record["backbone_forwards"] < 2 * (16 + 8) + 16  # once each, and the verification
     assert check_mistakes(page, heading, capsys) == [zoo.ExitCode.USAGE]
 
     names = run_chapter(page, heading, 1)
@@ -129,18 +129,18 @@ def test_2_a_classifier_of_ones_own(page, downloaded, capsys):
     logits = model.classifier.eval()(names["features"])
     expected = nn.functional.cross_entropy(logits, names["labels"])
     assert names["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
-    # The floor of a softmax before cross-entropy, as the page states it.
-    sure = nn.functional.cross_entropy(torch.tensor([[1.0, 0.0]]), torch.tensor([0])).item()
-    assert f"below {sure:.2f} for two classes" in page.path.read_text().replace("\n", " ")
+    # The lower bound of a softmax before cross-entropy, as stated on the page.
+    bound = nn.functional.cross_entropy(torch.tensor([[1.0, 0.0]]), torch.tensor([0])).item()
+    assert f"below {bound:.2f} for two classes" in page.path.read_text().replace("\n", " ")
 
 
-def test_3_the_last_layer_then_everything(page, downloaded, capsys):
+def test_exercise_3_last_layer_then_all(page, downloaded, capsys):
     downloaded("vgg16")
     heading = heading_of(page, 3)
     names = run_chapter(page, heading)
     (record,) = run_zoo(page, heading, capsys)
-    wrong, found = names["losses"], losses_of(record)
-    assert abs(found[0] - wrong[0]) > 1e-3  # dropout in the frozen layers
+    with_dropout, losses_of_zoo = names["losses"], losses_of(record)
+    assert abs(losses_of_zoo[0] - with_dropout[0]) > 1e-3  # dropout in the frozen layers
     assert [phase["policy"] for phase in record["plan"]["phases"]] == ["head", "all"]
     assert [phase["lr"] for phase in record["plan"]["phases"]] == [0.001, 0.0001]
 
@@ -148,19 +148,19 @@ def test_3_the_last_layer_then_everything(page, downloaded, capsys):
     torch.manual_seed(0)
     model.classifier[6] = nn.Linear(4096, 2)
     optimizer = torch.optim.SGD(model.classifier[6].parameters(), lr=0.001, momentum=0.9)
-    careful = kept_in_eval(model, model.classifier[6])
-    losses = names["train"](careful, names["open_pictures"](batch_size=8), optimizer, 2)
-    assert found[:2] == pytest.approx(losses, **FIVE_DIGITS)
+    frozen_in_eval = keep_frozen_in_eval(model, model.classifier[6])
+    losses = names["train"](frozen_in_eval, names["open_images"](batch_size=8), optimizer, 2)
+    assert losses_of_zoo[:2] == pytest.approx(losses, **FIVE_DIGITS)
 
 
-def test_4_frozen_with_a_schedule(page, downloaded, capsys):
+def test_exercise_4_frozen_with_schedule(page, downloaded, capsys):
     downloaded("resnet18")
     heading = heading_of(page, 4)
     names = run_chapter(page, heading)
     (record,) = run_zoo(page, heading, capsys)
     outside = [name for name in names["before"] if not name.startswith("fc.")]
-    said = re.search(r"(\d+) of the (\d+)\s+tensors outside `fc` have", page.path.read_text())
-    assert (len(names["drifted"]), len(outside)) == (int(said[1]), int(said[2]))
+    counts = re.search(r"(\d+) of the (\d+)\s+tensors outside `fc` have", page.path.read_text())
+    assert (len(names["drifted"]), len(outside)) == (int(counts[1]), int(counts[2]))
 
     _, file = read_model(record["folder"] / "model.safetensors")
     assert all(torch.equal(file.tensors[name], names["before"][name]) for name in outside)
@@ -170,19 +170,19 @@ def test_4_frozen_with_a_schedule(page, downloaded, capsys):
     model.fc = nn.Linear(512, 2)
     optimizer = torch.optim.SGD(model.fc.parameters(), lr=0.001, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 7, 0.1)
-    loaders = names["open_pictures"](batch_size=8)
-    losses = names["train"](kept_in_eval(model, model.fc), loaders, optimizer, 25, scheduler)
+    loaders = names["open_images"](batch_size=8)
+    losses = names["train"](keep_frozen_in_eval(model, model.fc), loaders, optimizer, 25, scheduler)
     assert losses_of(record) == pytest.approx(losses, **FIVE_DIGITS)
     assert names["evaluate"](model, loaders["val"]) == record["metrics"]["val"]["top1"]
 
 
 @pytest.fixture
 def cifar(workplace, monkeypatch):
-    """A tiny CIFAR-10, whose digests stand in the place of the whole set's."""
+    """A tiny CIFAR-10, its digests registered as the published ones."""
     publish(monkeypatch, write_embedded_cifar(workplace / "cifar"))
 
 
-def test_5_cifar(page, cifar, downloaded, capsys):
+def test_exercise_5_cifar10(page, cifar, downloaded, capsys):
     downloaded("resnet18")
     heading = heading_of(page, 5)
     names = run_chapter(page, heading)
@@ -199,7 +199,7 @@ def test_5_cifar(page, cifar, downloaded, capsys):
 @pytest.mark.parametrize(
     ("name", "first", "losses"), [("inception_v3", 0, "losses"), ("googlenet", 1, "two_losses")]
 )
-def test_6_auxiliary_heads(page, downloaded, capsys, name, first, losses):
+def test_exercise_6_auxiliary_heads(page, downloaded, capsys, name, first, losses):
     downloaded(name)
     heading = heading_of(page, 6)
     names = run_chapter(page, heading, first, first + 1)
@@ -216,7 +216,7 @@ def test_6_auxiliary_heads(page, downloaded, capsys, name, first, losses):
         assert check_mistakes(page, heading, capsys) == [zoo.ExitCode.USAGE, zoo.ExitCode.BROKEN]
 
 
-def test_7_augmentation(page, downloaded, capsys):
+def test_exercise_7_augmentation(page, downloaded, capsys):
     downloaded("resnet18")
     heading = heading_of(page, 7)
     run_chapter(page, heading)
@@ -231,7 +231,7 @@ def test_7_augmentation(page, downloaded, capsys):
     assert again.record["sha256"] == record["sha256"]
 
 
-def test_8_as_it_is(page, downloaded, capsys):
+def test_exercise_8_pretrained_prediction(page, downloaded, capsys):
     downloaded("resnet18")
     heading = heading_of(page, 8)
     names = run_chapter(page, heading)
@@ -240,8 +240,8 @@ def test_8_as_it_is(page, downloaded, capsys):
     code, out, err = run_command([*torchvisions, "--json"], capsys)
     assert code == 0, err
     (answer,) = json.loads(out)
-    said = {p["class"]: p["probability"] for p in answer["predictions"]}
+    probabilities = {p["class"]: p["probability"] for p in answer["predictions"]}
     expected = dict(zip(names["names"], names["best"].values.tolist(), strict=True))
-    assert said == pytest.approx(expected, rel=1e-4)
+    assert probabilities == pytest.approx(expected, rel=1e-4)
     assert run_command(lites, capsys)[0] == 0
     assert check_mistakes(page, heading, capsys) == [zoo.ExitCode.USAGE]

@@ -1,4 +1,4 @@
-"""docs/hooks.md: it is what the hooks say of themselves, and every example in it runs."""
+"""docs/hooks.md: generated from the hooks, and every example in it runs."""
 
 import ast
 import inspect
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import zoo
-from tests.docs.hook_reference import meanings, read_hooks, render
+from tests.docs.hook_reference import field_descriptions, read_hooks, render
 from tests.docs.passages import DOCS, read_page
 from zoo import hookspecs
 from zoo.registry.registry import load_registry
@@ -38,42 +38,42 @@ def build(weights=None):
 """
 
 
-def test_the_page_is_made_of_the_hooks():
-    again = "`python -m tests.docs.hook_reference > docs/hooks.md` writes it again"
-    assert (DOCS / "hooks.md").read_text(encoding="utf-8") == render(), again
+def test_hooks_page_is_up_to_date():
+    hint = "run `python -m tests.docs.hook_reference > docs/hooks.md`"
+    assert (DOCS / "hooks.md").read_text(encoding="utf-8") == render(), hint
 
 
 def signatures() -> list[str]:
-    """Return the signature of every hook, read from the source and not from what it became."""
-    found = []
+    """Return the signature of every hook, parsed from the source."""
+    lines = []
     for node in ast.parse(inspect.getsource(hookspecs)).body:
         marks = [ast.unparse(mark) for mark in getattr(node, "decorator_list", ())]
         if isinstance(node, ast.FunctionDef) and "hookspec" in marks:
-            found.append(f"{node.name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns)}")
-    return found
+            lines.append(f"{node.name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns)}")
+    return lines
 
 
-def test_every_hook_has_a_heading_with_its_signature():
+def test_hooks_page_heading_per_signature():
     headings = [line for line in (DOCS / "hooks.md").read_text().splitlines() if line[:3] == "## "]
     assert headings == [f"## `{signature}`" for signature in signatures()]
     assert len(headings) == len(HOOKS) > 1
 
 
 @pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.name)
-def test_every_hook_says_what_it_is(hook):
+def test_hook_docstring_and_event_fields(hook):
     assert hook.text
     assert f"@zoo.hookimpl\ndef {hook.name}(" in hook.example
     assert [block.text.strip() for block in PAGE.blocks(f"`{hook.signature}`")] == [hook.example]
     if hook.event:
-        said = meanings(hook.event)
-        assert list(said) == [field.name for field in fields(hook.event)]
-        assert all(said.values())
+        descriptions = field_descriptions(hook.event)
+        assert list(descriptions) == [field.name for field in fields(hook.event)]
+        assert all(descriptions.values())
         assert hook.event.__name__ in zoo.__all__
 
 
 @pytest.fixture
 def leafnet(install, tmp_path) -> str:
-    """Install the network of the collecting example, described by that example to the letter."""
+    """Install the network that the collecting examples describe, with them as its adapter."""
     backbones, tasks = (hook.example for hook in HOOKS if not hook.event)
     install("leafnet", f"{backbones}\n\n\n{tasks.removeprefix('import zoo')}")
     package = tmp_path / "site" / "leafnet"
@@ -84,11 +84,11 @@ def leafnet(install, tmp_path) -> str:
 
 
 @pytest.fixture
-def told(install, leafnet, monkeypatch, capsys):
-    """Install each observing example as a plugin, and train; give what each hook's said.
+def train_with_examples(install, leafnet, monkeypatch, capsys):
+    """Install each observing example as a plugin, and return a function that trains.
 
-    Returns a function of a network and options: the run, or the error that it ended in, and by
-    hook what its example printed before zoo traced the call.
+    It takes options, and returns the run or the error it raised, and the lines that each hook's
+    example printed before zoo traced the call.
     """
     for hook in OBSERVING:
         install(hook.name, hook.example)
@@ -97,18 +97,18 @@ def told(install, leafnet, monkeypatch, capsys):
     def train(**options):
         capsys.readouterr()
         try:
-            end = zoo.finetune(leafnet, **QUICK | options)
+            result = zoo.finetune(leafnet, **QUICK | options)
         except zoo.ZooError as error:
-            end = error
-        said, printed = {hook.name: [] for hook in OBSERVING}, []
+            result = error
+        printed_by, printed = {hook.name: [] for hook in OBSERVING}, []
         for line in capsys.readouterr().err.splitlines():
             name = line.removeprefix("zoo: hook ").partition(":")[0]
-            if line.startswith("zoo: hook ") and name in said:
+            if line.startswith("zoo: hook ") and name in printed_by:
                 assert f"zoo: hook {name}: {name}({event_of(name)}(" in line
                 assert "raised" not in line
-                said[name] += printed
+                printed_by[name] += printed
             printed = [] if line.startswith("zoo: ") else [*printed, line]
-        return end, said
+        return result, printed_by
 
     return train
 
@@ -117,11 +117,11 @@ def event_of(name: str) -> str:
     return next(hook.event.__name__ for hook in OBSERVING if hook.name == name)
 
 
-def wanted(run, failure) -> dict[str, list[str]]:
-    """Return what each example prints, of a training that ended well and of one that did not."""
+def expected_output(run, failure) -> dict[str, list[str]]:
+    """Return the output of each example for a training that succeeded, and one that failed."""
     rows = (run.path / "history.csv").read_text().splitlines()
-    place = rows[0].split(",").index("val_top1")
-    accuracies = [float(row.split(",")[place]) for row in rows[1:]]
+    column = rows[0].split(",").index("val_top1")
+    accuracies = [float(row.split(",")[column]) for row in rows[1:]]
     return {
         "zoo_before_fit": ["leafnet/leafnet 0"],
         "zoo_on_first_batch": [f"(8, 224, 224, 3) {first_labels(run)}"],
@@ -132,27 +132,27 @@ def wanted(run, failure) -> dict[str, list[str]]:
 
 
 def first_labels(run) -> list[str]:
-    """Return the classes of the first batch: an epoch's order is drawn from the seed."""
-    pictures = sorted(Path("photos/train").rglob("*.jpg"))
-    order = epoch_order(len(pictures), run.record["plan"]["seed"], 1)
-    return [pictures[place].parent.name for place in list(order)[:8]]
+    """Return the classes of the first batch, whose order depends on the seed."""
+    paths = sorted(Path("photos/train").rglob("*.jpg"))
+    order = epoch_order(len(paths), run.record["plan"]["seed"], 1)
+    return [paths[index].parent.name for index in list(order)[:8]]
 
 
-def test_every_example_runs(workplace, told):
-    run, said = told(data="photos")
-    broken, said_of_failure = told(
+def test_observing_examples_print_as_documented(workplace, train_with_examples):
+    run, printed_by = train_with_examples(data="photos")
+    broken, printed_on_failure = train_with_examples(
         data="photos", lr=1e18, optimizer="sgd", schedule="constant", epochs=3
     )
     assert isinstance(broken, zoo.Diverged)
-    said["zoo_on_error"] += said_of_failure["zoo_on_error"]
-    shown = wanted(run, broken)
-    assert shown.keys() == {hook.name for hook in OBSERVING}  # a new hook needs its own line there
-    assert said == shown
-    assert said_of_failure["zoo_before_fit"] == shown["zoo_before_fit"]
-    assert said_of_failure["zoo_after_fit"] == []
+    printed_by["zoo_on_error"] += printed_on_failure["zoo_on_error"]
+    expected = expected_output(run, broken)
+    assert expected.keys() == {hook.name for hook in OBSERVING}  # extend it for a new hook
+    assert printed_by == expected
+    assert printed_on_failure["zoo_before_fit"] == expected["zoo_before_fit"]
+    assert printed_on_failure["zoo_after_fit"] == []
 
 
-def test_the_collecting_examples_describe_what_is_built_and_trained(leafnet):
+def test_collecting_examples_register(leafnet):
     backbone = zoo.get(leafnet)
     assert backbone.build(classes=3).classifier[6].out_features == 3
     task = load_registry().task("leaf-counting")

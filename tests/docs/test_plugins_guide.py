@@ -1,4 +1,4 @@
-"""docs/plugins.md: every block of it is executed, in order, and its tables are true."""
+"""docs/plugins.md: every block runs, in order, and its tables match the code."""
 
 import json
 import re
@@ -15,23 +15,23 @@ from zoo.testing.suite import SUITE
 PAGE = read_page("plugins.md")
 TEXT = PAGE.path.read_text(encoding="utf-8")
 BLOCKS = [block for blocks in PAGE.sections.values() for block in blocks]
-OF_THE_REGISTRY = {"source", "plugin", "origin", "extends"}
+SET_BY_REGISTRY = {"source", "plugin", "origin", "extends"}
 TROUBLE = "When a plugin does not work"
 ADDRESS = "https://example.org/leafnet-00000000.pth"
 
 
 @pytest.fixture
 def workshop(workplace, tmp_path_factory, monkeypatch, capsys):
-    # What is kept of a family goes by its distribution's version, and here is another of that name.
+    # A cached family is keyed by distribution and version, which other tests install as well.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard,-timm,-regression")
-    made = Workshop(workplace, monkeypatch, capsys)
-    yield made
-    made.forget()
+    runner = Workshop(workplace, monkeypatch, capsys)
+    yield runner
+    runner.forget()
 
 
 def publish(workshop, file_server) -> None:
-    """Put what the page calls the laboratory's weights where it says that they are, nearly."""
+    """Serve the page's `lab` weights from a local server instead of `ADDRESS`."""
     tensors = zoo.get("leafnet").build().state_dict()
     path = workshop.folder / "published.pth"
     torch.save({f"net.{name}": tensor for name, tensor in tensors.items()}, path)
@@ -43,8 +43,8 @@ def publish(workshop, file_server) -> None:
 CHECKS = {}
 
 
-def says(heading):
-    """Register what has to be so after a section, beside what it shows."""
+def after_section(heading):
+    """Register a check of the folder that runs after a section."""
 
     def register(check):
         CHECKS[heading] = check
@@ -57,7 +57,7 @@ def record_of(folder, run):
     return json.loads((folder / "runs" / run / "run.json").read_text())
 
 
-@says("A package in one command")
+@after_section("A package in one command")
 def _(folder):
     stated = [cell.strip("`") for cell, _ in table("file")]
     assert all((folder / "zoo-leafnet" / path).is_file() for path in stated)
@@ -65,20 +65,20 @@ def _(folder):
     assert record_of(folder, "leafnet_tiny-1")["plan"]["backbone"] == "leafnet/leafnet_tiny"
 
 
-@says("Weights")
+@after_section("Weights")
 def _(folder):
     assert record_of(folder, "leafnet-2")["plan"]["weights"] == "v1"
     assert record_of(folder, "lab")["plan"]["weights"] == "lab"
 
 
-@says("Observe a training")
+@after_section("Observe a training")
 def _(folder):
     named = (folder / "runs" / "watched" / "worst" / "class.txt").read_text()
     assert named in record_of(folder, "watched")["plan"]["classes"]
 
 
 @pytest.mark.slow
-def test_the_whole_page_runs(workshop, file_server):
+def test_plugins_page_runs(workshop, file_server):
     codes = []
     rows = re.findall(r"^\| `((?:[A-Z_]+=\S* )?zoo [^`]+)` \| (\d) \|$", TEXT, re.MULTILINE)
     for heading, blocks in PAGE.sections.items():
@@ -94,13 +94,13 @@ def test_the_whole_page_runs(workshop, file_server):
     assert workshop.done == len(BLOCKS) == TEXT.count("\n```") / 2
     assert [code for code in codes if code[1]] == [
         ("Weights", zoo.ExitCode.USAGE),
-        ("The contract", zoo.ExitCode.BROKEN),
+        ("Conformance", zoo.ExitCode.BROKEN),
         (TROUBLE, zoo.ExitCode.BROKEN),
         (TROUBLE, zoo.ExitCode.USAGE),
     ]
 
 
-def test_no_block_is_of_a_kind_that_is_not_executed():
+def test_plugins_page_every_block_is_executed():
     kinds = {"file" if file_named_by(block) else block.kind for block in BLOCKS}
     assert {f"_do_{kind}" for kind in kinds} == {n for n in vars(Workshop) if n.startswith("_do_")}
     assert len(BLOCKS) == TEXT.count("\n```") / 2
@@ -112,7 +112,7 @@ def is_toml_part(block) -> bool:
 
 
 def table(head: str) -> list[tuple[str, str]]:
-    """Return the rows of a table by its header's first cell: the first cell, and the rest."""
+    """Return the rows of the table whose header starts with `head`: first cell, other cells."""
     _, _, after = TEXT.partition(f"\n| {head} |")
     body = after.partition("\n\n")[0].splitlines()[2:]
     rows = [line.strip("| ").partition(" | ") for line in body]
@@ -120,20 +120,20 @@ def table(head: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("described", [zoo.Head, zoo.Backbone, zoo.Weights])
-def test_every_field_of_a_description_is_explained(described):
+def test_plugins_page_documents_every_field(described):
     rows = table(f"field of `{described.__name__}`")
     stated = [name for cell, _ in rows for name in re.findall(r"`(\w+)`", cell)]
     assert sorted(stated) == sorted(
-        field.name for field in fields(described) if field.name not in OF_THE_REGISTRY
+        field.name for field in fields(described) if field.name not in SET_BY_REGISTRY
     )
     assert all(meaning for _, meaning in rows)
 
 
-def test_the_promises_are_the_suites():
+def test_plugins_page_lists_conformance_checks():
     assert table("promise") == [(f"`{check.name}`", check.promise) for check in SUITE]
 
 
-def test_every_link_resolves():
+def test_plugins_page_links_resolve():
     links = re.findall(r"\]\(([^)\s]+)\)", TEXT)
     assert links
     for link in links:

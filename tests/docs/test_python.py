@@ -1,4 +1,4 @@
-"""docs/python.md: every passage runs, in order, and does what the page says of it."""
+"""docs/python.md: every passage runs, in order, with the results it documents."""
 
 import ast
 import inspect
@@ -50,8 +50,8 @@ SOFTNET = """
 CHECKS = {}
 
 
-def says(heading):
-    """Register what a section of the page claims: a function of its names, and what it printed."""
+def after_section(heading):
+    """Register a check of a section: a function of the page's names and the printed text."""
 
     def register(check):
         CHECKS[heading] = check
@@ -60,46 +60,46 @@ def says(heading):
     return register
 
 
-def test_every_passage_runs_and_does_what_is_said(workplace, install, capsys):
+def test_python_page_runs(workplace, install, capsys):
     install("soft", SOFTNET)
     names = {"__name__": "page"}
     for heading, blocks in PAGE.sections.items():
-        printed = answered = ""
+        printed = output = ""
         for block in blocks:
             if block.kind == "text":
                 pattern = block.text.strip().replace("[", "[[]").replace("...", "*")
-                assert fnmatchcase(answered, pattern), f"{block.line}: it prints\n{answered}"
+                assert fnmatchcase(output, pattern), f"{block.line}: it prints\n{output}"
                 continue
             source = "\n" * (block.line - 1) + block.text
             exec(compile(source, str(PAGE.path), "exec"), names)
-            answered = capsys.readouterr().out.strip()
-            printed += answered
+            output = capsys.readouterr().out.strip()
+            printed += output
         if any(block.kind == "python" for block in blocks):
             CHECKS[heading](names, printed)
     assert len(list((workplace / "runs").iterdir())) == 5
 
 
-@says("Look up")
+@after_section("Look up")
 def _(names, printed):
     assert names["backbone"].id == "efficientnet_lite/lite0"
     assert names["nearest"][0] == "resnet18"
 
 
-@says("Filter")
+@after_section("Filter")
 def _(names, printed):
-    found = [backbone.name for backbone in names["small"]]
-    assert "resnet18" in found
-    assert "resnet152" not in found
+    small = [backbone.name for backbone in names["small"]]
+    assert "resnet18" in small
+    assert "resnet152" not in small
     assert {backbone.source for backbone in names["small"]} == {"torchvision"}
 
 
-@says("What a description says")
+@after_section("Descriptions")
 def _(names, printed):
     assert names["head"].path in printed
     assert "imagenet 1000 Apache-2.0" in printed
 
 
-@says("Build for your classes")
+@after_section("Build for your classes")
 def _(names, printed):
     model = names["model"]
     assert model.training
@@ -119,7 +119,7 @@ def _(names, printed):
     ]
 
 
-@says("Freeze by policy")
+@after_section("Freeze by policy")
 def _(names, printed):
     assert "2 parameters train" in printed
     assert torch.equal(names["before"], names["model"].bn1.running_mean)
@@ -127,7 +127,7 @@ def _(names, printed):
     assert {name.partition(".")[0] for name in free} == {"layer4", "fc"}
 
 
-@says("Read features")
+@after_section("Extract features")
 def _(names, printed):
     model = names["model"]
     assert names["rows"].shape == (2, 1280)
@@ -138,7 +138,7 @@ def _(names, printed):
     assert not model.bn1.training
 
 
-@says("Train in a loop of your own")
+@after_section("Train in your own loop")
 def _(names, printed):
     assert names["mine"].classes == ("flag", "mammal", "playing_card")
     saved, trained = names["mine"].module.state_dict(), names["model"].state_dict()
@@ -150,7 +150,7 @@ def _(names, printed):
     assert measured["images"] == 12
 
 
-@says("Train with zoo's loop")
+@after_section("Train with zoo's loop")
 def _(names, printed):
     run, plan = names["run"], names["plan"]
     assert plan.phases[0].epochs == 1
@@ -159,11 +159,11 @@ def _(names, printed):
     assert "as given" in printed
     assert run.record["sha256"] in printed
     assert run.metrics["val"]["top1"] > 1 / 3
-    # Each of 24, 12 and 12 pictures once, and twice a batch that proves that once is enough.
+    # 24, 12 and 12 images once, and a batch of 12 twice to verify the cached features.
     assert run.record["backbone_forwards"] == 24 + 12 + 12 + 2 * 12
 
 
-@says("A Dataset of your own")
+@after_section("Your own Dataset")
 def _(names, printed):
     plan = names["shapes"].record["plan"]
     assert plan["classes"] == ["dark", "light"]
@@ -171,7 +171,7 @@ def _(names, printed):
     assert plan["phases"][0]["keep_features"] is False
 
 
-@says("DataLoaders of your own")
+@after_section("Your own DataLoaders")
 def _(names, printed):
     plan = names["loaded"].record["plan"]
     assert plan["batch_size"] == 8
@@ -179,7 +179,7 @@ def _(names, printed):
     assert plan["classes"] == ["flag", "mammal", "playing_card"]
 
 
-@says("A loss of your own")
+@after_section("Your own loss")
 def _(names, printed):
     assert "label_smoothing=0.1" in printed
     assert printed.endswith("focal")
@@ -188,14 +188,14 @@ def _(names, printed):
     assert {names[name].metrics["val"]["images"] for name in ("smoothed", "focused")} == {12}
 
 
-@says("Metrics of your own")
+@after_section("Your own metrics")
 def _(names, printed):
-    said = names["said"]
-    assert said["flags"] == pytest.approx(said["per_class"]["flag"]["top1"])
-    assert said["top1"] == names["run"].metrics["val"]["top1"]
+    metrics = names["metrics"]
+    assert metrics["flags"] == pytest.approx(metrics["per_class"]["flag"]["top1"])
+    assert metrics["top1"] == names["run"].metrics["val"]["top1"]
 
 
-@says("Save and load")
+@after_section("Save and load")
 def _(names, printed):
     good, missing = names["answers"]
     assert good["predictions"][0]["class"] in names["run"].model().classes
@@ -204,7 +204,7 @@ def _(names, printed):
     assert len(names["published"][0]["predictions"]) == 1
 
 
-@says("Errors")
+@after_section("Errors")
 def _(names, printed):
     assert "nowhere" in printed
     assert printed.endswith("| 3")
@@ -218,7 +218,7 @@ def _(names, printed):
     assert stated == actual
 
 
-@says("When things are wrong")
+@after_section("Common mistakes")
 def _(names, printed):
     assert sorted(p.name for p in Path("runs").iterdir()) == [
         "first",
@@ -229,7 +229,7 @@ def _(names, printed):
     ]
 
 
-def test_every_function_is_on_the_page_with_a_right_call():
+def test_python_page_calls_every_function():
     assert {name for name, _ in CALLS} >= {*FUNCTIONS}
     for name, call in CALLS:
         if name in FUNCTIONS:
@@ -240,7 +240,7 @@ def test_every_function_is_on_the_page_with_a_right_call():
                 assert keywords.keys() - {"quiet"} <= set(Options.__dataclass_fields__)
 
 
-def test_every_link_resolves():
+def test_python_page_links_resolve():
     links = re.findall(r"\]\(([^)\s]+)\)", TEXT)
     assert links
     for link in links:
@@ -258,15 +258,15 @@ def parameters(function):
 
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, "Backbone.build", "Model.evaluate", "Model.predict"])
-def test_every_function_documents_its_parameters(name):
+def test_public_function_documents_parameters(name):
     owner, _, method = name.rpartition(".")
     function = getattr(getattr(zoo, owner), method) if owner else getattr(zoo, name)
     assert documented(function.__doc__) == parameters(function)
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_every_class_documents_its_parameters(name):
-    made = getattr(zoo, name)
-    assert made.__doc__
-    inherited = issubclass(made, zoo.ZooError) and "__init__" not in vars(made)
-    assert documented(made.__doc__) == (set() if inherited else parameters(made))
+def test_public_class_documents_parameters(name):
+    cls = getattr(zoo, name)
+    assert cls.__doc__
+    inherited = issubclass(cls, zoo.ZooError) and "__init__" not in vars(cls)
+    assert documented(cls.__doc__) == (set() if inherited else parameters(cls))

@@ -1,4 +1,4 @@
-"""What the pages of docs/ find on disk: pictures, CIFAR-10, weights as a download leaves them."""
+"""Files for the pages of docs/: images, CIFAR-10, weights as if downloaded."""
 
 import hashlib
 import shutil
@@ -14,16 +14,16 @@ from zoo.modelfile import tensor_bytes
 from zoo.models.weights import _record_file
 from zoo.tasks.classification.data.sources import EMBEDDED
 
-# Of which embedded split each split takes its pictures, and from which place to which.
+# By split: the embedded split its images are from, first and last index.
 FEW = {"train": ("train", 0, 8), "val": ("val", 0, 4), "test": ("val", 4, 8)}
 
 
-def copy_pictures(
+def copy_images(
     target: Path,
     classes: Sequence[str] = ("flag", "mammal", "playing_card"),
     parts: Mapping[str, tuple[str, int, int]] = FEW,
 ) -> Path:
-    """Copy some of the embedded pictures into splits of class folders."""
+    """Copy some of the embedded images into splits of class folders."""
     for split, (source, first, last) in parts.items():
         for name in classes:
             folder = target / split / name
@@ -34,11 +34,11 @@ def copy_pictures(
 
 
 def write_embedded_cifar(folder: Path, each: int = 1) -> Path:
-    """Write a small CIFAR-10 as torchvision lays it out, of embedded images at 32 pixels.
+    """Write a small CIFAR-10 in torchvision's layout, of embedded images at 32 pixels.
 
     Args:
-        folder: the root that torchvision is given.
-        each: images of each class in each of the six files.
+        folder: `root` of torchvision's data set.
+        each: images per class in each of the six files.
     """
     pixels = embedded_pixels(6 * each)
     parts = [pixels[first : first + each] for first in range(0, 6 * each, each)]
@@ -46,32 +46,30 @@ def write_embedded_cifar(folder: Path, each: int = 1) -> Path:
     return write_cifar(folder, [(part.reshape(-1, 32, 32, 3), labels) for part in parts])
 
 
-def _settled(backbone: zoo.Backbone) -> dict[str, torch.Tensor]:
-    """Return random values with batch norm that knows them, so that features have a usual scale."""
+def _random_state_dict(backbone: zoo.Backbone) -> dict[str, torch.Tensor]:
+    """Return random weights with matching batch-norm statistics, for features of normal scale."""
     torch.manual_seed(0)
     model = backbone.build()
     images = torch.randn(4, 3, backbone.preprocess.height, backbone.preprocess.width)
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.momentum = None  # the statistics of all batches so far, of which there is one
+            module.momentum = None  # cumulative average, here of one batch
     with torch.no_grad():
         model.train()(images)
     return model.state_dict()
 
 
-def leave_download(name: str, cache: Path, home: Path) -> None:
-    """Leave weights in zoo's cache and in torchvision's, as their downloads would have.
-
-    No hub is within reach of a test, so the values are drawn at random.
+def write_downloaded_weights(name: str, cache: Path, home: Path) -> None:
+    """Write random weights to zoo's cache and torchvision's, as if downloaded.
 
     Args:
-        name: torchvision's name of a network.
+        name: of a torchvision network.
         cache: `XDG_CACHE_HOME`.
         home: `TORCH_HOME`.
     """
     backbone = zoo.get(f"torchvision/{name}")
     weights = backbone.weights[0]
-    tensors = _settled(backbone)
+    tensors = _random_state_dict(backbone)
     data = tensor_bytes(tensors)
     digest = hashlib.sha256(data).hexdigest()
     record = cache / "zoo" / "weights" / _record_file(backbone, weights).name

@@ -1,7 +1,7 @@
-"""What docs/plugins.md is executed with: files written, packages installed, commands run.
+"""Execute docs/plugins.md: write files, install packages, run commands.
 
 A `python` or `toml` block whose first line is `# PATH` is a file of that name; `# in PATH` is a
-part of a file that is there. Of an `sh` block every line runs, and must end well.
+part of an existing file. Every line of an `sh` block runs, and must exit with 0.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from zoo.testing.fixtures import reset_caches
 
 
 def file_named_by(block: Block) -> str | None:
-    """Return the file that a block is, or that it is `in`; None where it is none."""
-    found = re.match(r"# (in )?([\w./-]+\.(?:py|toml))\n", block.text)
-    return found[2] if found and block.kind in ("python", "toml") else None
+    """Return the path in the first line of a file block; None for other blocks."""
+    match = re.match(r"# (in )?([\w./-]+\.(?:py|toml))\n", block.text)
+    return match[2] if match and block.kind in ("python", "toml") else None
 
 
-def matches(answered: str, shown: str) -> bool:
-    """Whether a text is as a page shows it, where `...` stands for anything."""
-    return fnmatchcase(answered.strip(), shown.strip().replace("[", "[[]").replace("...", "*"))
+def matches(output: str, expected: str) -> bool:
+    """Return whether an output is as documented, where `...` matches any text."""
+    return fnmatchcase(output.strip(), expected.strip().replace("[", "[[]").replace("...", "*"))
 
 
 class Workshop:
-    """A folder in which the page is followed, and what it has installed.
+    """Executes the blocks of a page in a folder.
 
     Args:
-        folder: the current one.
-        monkeypatch: undoes what is set for all of the test.
-        capsys: reads what commands say.
+        folder: the current folder.
+        monkeypatch: for changes to the environment of the test.
+        capsys: captures the output of Python blocks.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Workshop:
         self.done = 0
 
     def forget(self) -> None:
-        """Make this process as new: nothing is imported from the folder, no registry is made."""
+        """Drop the registry and all modules imported from the folder."""
         reset_caches()
         for name, module in list(sys.modules.items()):
             if (getattr(module, "__file__", None) or "").startswith(f"{self.folder}/"):
@@ -67,7 +67,7 @@ class Workshop:
         importlib.invalidate_caches()
 
     def execute(self, block: Block) -> None:
-        """Do what a block says, and hold what it shows against what comes of it."""
+        """Execute a block, and compare its output with the page."""
         self.forget()
         kind = "file" if file_named_by(block) else block.kind
         getattr(self, f"_do_{kind}")(block)
@@ -79,8 +79,8 @@ class Workshop:
             self._check_part(tomllib.loads(block.text), tomllib.loads(path.read_text()))
             return
         text = block.text
-        for shown, meant in self.instead.items():
-            text = text.replace(shown, meant)
+        for documented, actual in self.instead.items():
+            text = text.replace(documented, actual)
         path.write_text(text)
 
     def _check_part(self, part: Any, whole: Any) -> None:
@@ -100,16 +100,16 @@ class Workshop:
 
     def _do_sh(self, block: Block) -> None:
         for line in joined(block).splitlines():
-            code, said = self.run(line)
-            assert code == 0, f"{block.line}: {line}\n{said}"
+            code, output = self.run(line)
+            assert code == 0, f"{block.line}: {line}\n{output}"
 
     def _do_console(self, block: Block) -> None:
-        line, _, shown = joined(block).removeprefix("$ ").partition("\n")
-        self.code, said = self.run(line)
-        assert matches(said, shown), f"{block.line}: {line} answers\n{said}"
+        line, _, expected = joined(block).removeprefix("$ ").partition("\n")
+        self.code, output = self.run(line)
+        assert matches(output, expected), f"{block.line}: {line} prints\n{output}"
 
     def run(self, line: str) -> tuple[int, str]:
-        """Run a line of shell; return its exit code, and what it says."""
+        """Run a shell line; return its exit code and output."""
         self.forget()
         *settings, command = re.split(r"(?<=^)([A-Z_]+=\S*) ", line)
         words = shlex.split(command)
@@ -119,10 +119,14 @@ class Workshop:
             return getattr(self, f"_run_{words[0]}")(words[1:])
 
     def _run_zoo(self, words: list[str]) -> tuple[int, str]:
-        said = io.StringIO()  # of stdout and stderr, so that their lines are in a terminal's order
-        with redirect_stdout(said), redirect_stderr(said), pytest.raises(SystemExit) as ending:
+        output = io.StringIO()  # stdout and stderr interleaved as in a terminal
+        with (
+            redirect_stdout(output),
+            redirect_stderr(output),
+            pytest.raises(SystemExit) as exit_info,
+        ):
             main(words)
-        return int(ending.value.code or 0), said.getvalue()
+        return int(exit_info.value.code or 0), output.getvalue()
 
     def _run_pytest(self, words: list[str]) -> tuple[int, str]:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words]
@@ -134,12 +138,12 @@ class Workshop:
         return 0, ""
 
     def _run_sha256sum(self, words: list[str]) -> tuple[int, str]:
-        # The page cannot know the digest; whoever follows it copies this one into the adapter.
+        # The digest is not known in advance; a reader copies it into the adapter.
         self.instead["0" * 64] = hashlib.sha256(Path(words[0]).read_bytes()).hexdigest()
         return 0, ""
 
     def _run_pip(self, words: list[str]) -> tuple[int, str]:
-        """Install a package as an editable install does: by its metadata, and its folder a path."""
+        """Install a package as editable: write its metadata, and add its folder to the path."""
         install, editable, package, *others = words
         assert (install, editable, others) == ("install", "-e", ["pytest"])
         folder = self.folder / package

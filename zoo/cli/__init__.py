@@ -1,4 +1,4 @@
-"""The command line: one small module per command over a static table."""
+"""The command line: one small module per command, named by a static table."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any
 
 import click
 
-from zoo.cli.group import ReaderGone, Settings, noticing_a_gone_reader, zoo_group
+from zoo.cli.group import OutputClosed, Settings, detecting_closed_output, zoo_group
 from zoo.errors import ExitCode, ZooError
 from zoo.terminal import leading, printable, say
 
-# With these the machine says no, and not zoo that has lost its way among files.
-REFUSALS = {
+# errno values that mean an environment problem rather than a bug.
+ENVIRONMENT_ERRNOS = {
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EIO,
@@ -31,86 +31,86 @@ REFUSALS = {
     errno.ENFILE,
     errno.ENOMEM,
 }
+INTERRUPTION = "nothing half-written is left"
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived."""
+    """SIGTERM was received."""
 
 
-def _terminator(settings: Settings) -> Callable[[int, FrameType | None], None]:
-    """Return what handles SIGTERM in this process."""
+def _sigterm_handler(settings: Settings) -> Callable[[int, FrameType | None], None]:
+    """Return the SIGTERM handler of this process."""
     owner = os.getpid()
 
     def terminate(number: int, frame: FrameType | None) -> None:
-        # A forked process inherits this handler until it sets its own, but has nothing to say.
+        # A forked process inherits this handler until it installs its own; it must not report.
         if os.getpid() != owner:
             os._exit(ExitCode.TERMINATED)
         settings.terminated = True
-        # Where the whole group is terminated, torch would raise from its handler that workers
-        # died, at whatever puts things in order now.
+        # When the whole process group is terminated, torch's SIGCHLD handler would raise for the
+        # dead workers in the middle of the cleanup.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         raise Terminated
 
     return terminate
 
 
-def _set_up_endings(settings: Settings) -> None:
-    """Make SIGTERM end a command as Ctrl-C does, and let neither get lost, wherever it arrives."""
-    report = sys.unraisablehook
+def _install_signal_handlers(settings: Settings) -> None:
+    """Make SIGTERM end a command like Ctrl-C, and resend either if Python drops the exception."""
+    default_hook = sys.unraisablehook
     owner = os.getpid()
 
-    def again(unraisable: Any) -> None:
-        # Raised in a `__del__`, or while a process is forked, either is printed and forgotten, so
-        # it comes once more.
+    def resend(unraisable: Any) -> None:
+        # Raised in a `__del__` or in a fork handler, either is printed and dropped by Python.
         match unraisable.exc_value:
             case Terminated():
                 number = signal.SIGTERM
             case KeyboardInterrupt():
                 number = signal.SIGINT
             case _:
-                # What was half made when it arrived can only be a consequence of it.
+                # After SIGTERM, a failing finalizer is a consequence of it.
                 if not settings.terminated:
-                    report(unraisable)
+                    default_hook(unraisable)
                 return
         if os.getpid() == owner:
             timer = threading.Timer(0.05, os.kill, (owner, number))
             timer.daemon = True
             timer.start()
 
-    sys.unraisablehook = again
-    signal.signal(signal.SIGTERM, _terminator(settings))
+    sys.unraisablehook = resend
+    signal.signal(signal.SIGTERM, _sigterm_handler(settings))
 
 
-class _Lines(logging.Formatter):
-    """Notices as one line each, like `zoo: warning: ...`."""
+class _LineFormatter(logging.Formatter):
+    """Format a log record as one line such as `zoo: warning: ...`."""
 
     def format(self, record: logging.LogRecord) -> str:
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         return printable(f"zoo: {level}{' '.join(record.getMessage().split())}")
 
 
-def _set_up_notices() -> None:
+def _configure_logging() -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines())
+    handler.setFormatter(_LineFormatter())
     logger = logging.getLogger("zoo")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO if leading() else logging.ERROR)
     logger.propagate = False
 
 
-def _set_up_streams() -> None:
-    """Open what the caller closed, and let no character be one that cannot be printed."""
-    # In the order of their numbers, so that each takes its own and no file of ours gets it.
+def _configure_streams() -> None:
+    """Reopen closed standard streams on devnull, and escape characters they cannot encode."""
+    # In the order of their descriptors: each gets its own number, and no other file does.
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 (for good)
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 (never closed)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
-def _let_go_of_streams() -> None:
-    """Write what is left; where that fails drop it, or Python would complain of it at exit."""
+def _flush_streams() -> None:
+    """Flush the output streams; discard what cannot be written, which Python would report."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -118,43 +118,43 @@ def _let_go_of_streams() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _say(kind: str, text: str) -> None:
-    # Where several processes train, all of them are interrupted, and one says so.
+def _print_error(kind: str, text: str) -> None:
+    # Under torchrun all processes are interrupted; the first one reports it.
     if kind in ("interrupted", "terminated") and not leading():
         return
     say(f"zoo: {kind}: {' '.join(text.split())}")
 
 
 def _run(arguments: list[str] | None, settings: Settings) -> int:
-    """Run a command, and return its exit code; every ending is one line on stderr."""
+    """Run a command and return its exit code; report a failure in one line on stderr."""
     try:
         code = zoo_group.main(arguments, prog_name="zoo", obj=settings, standalone_mode=False)
-        with noticing_a_gone_reader():
+        with detecting_closed_output():
             sys.stdout.flush()
         return int(code or 0)
     except BaseException as error:
         # Any error after SIGTERM is a consequence of it.
-        ending = Terminated() if settings.terminated else error
-        return _report(ending, settings)
+        cause = Terminated() if settings.terminated else error
+        return _report(cause, settings)
 
 
 def _report(error: BaseException, settings: Settings) -> int:
-    """Say why a command ended, and return its exit code."""
+    """Report why a command ended, and return its exit code."""
     match error:
         case click.exceptions.Exit():
             return error.exit_code
         case click.ClickException():
             context = getattr(error, "ctx", None)
-            hint = f"; `{context.command_path} --help` shows the options" if context else ""
-            _say("error", error.format_message().rstrip(".") + hint)
+            hint = f"; see `{context.command_path} --help`" if context else ""
+            _print_error("error", error.format_message().rstrip(".") + hint)
             return ExitCode.USAGE
         case click.Abort() | KeyboardInterrupt():
-            _say("interrupted", "nothing half-written is left")
+            _print_error("interrupted", INTERRUPTION)
             return ExitCode.INTERRUPTED
         case Terminated():
-            _say("terminated", "nothing half-written is left")
+            _print_error("terminated", INTERRUPTION)
             return ExitCode.TERMINATED
-        case ReaderGone():
+        case OutputClosed():
             return ExitCode.DONE
         case Exception() if not settings.debug:
             return _report_failure(error)
@@ -162,39 +162,39 @@ def _report(error: BaseException, settings: Settings) -> int:
 
 
 def _report_failure(error: Exception) -> int:
-    """Say in one line what failed, and return its exit code."""
+    """Report an exception in one line, and return its exit code."""
     match error:
         case ZooError():
             if not getattr(error, "told", False) or leading():
-                _say("error", str(error))
+                _print_error("error", str(error))
             return error.exit_code
         case MemoryError():
-            _say("error", "out of memory")
+            _print_error("error", "out of memory")
             return ExitCode.ENVIRONMENT
-        case OSError() if error.errno in REFUSALS:
-            where = f": {error.filename}" if error.filename else ""
-            _say("error", f"the system refuses: {error.strerror}{where}")
+        case OSError() if error.errno in ENVIRONMENT_ERRNOS:
+            path = f": {error.filename}" if error.filename else ""
+            _print_error("error", f"{error.strerror}{path}")
             return ExitCode.ENVIRONMENT
-    said = f"{type(error).__name__}: {error}"
-    _say("bug", f"{said}; please report it, with what --debug prints")
+    message = f"{type(error).__name__}: {error}"
+    _print_error("bug", f"{message}; please report it with the traceback that --debug prints")
     return ExitCode.BUG
 
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line, and exit with a code of `zoo.ExitCode`."""
     settings = Settings()
-    _set_up_streams()
-    _set_up_notices()
-    _set_up_endings(settings)
+    _configure_streams()
+    _configure_logging()
+    _install_signal_handlers(settings)
     try:
         code = int(_run(arguments, settings))
     except Terminated:
-        # It arrived while another ending was being told.
+        # Received while another error was being reported.
         code = int(ExitCode.TERMINATED)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _let_go_of_streams()
+    _flush_streams()
     distributed = sys.modules.get("zoo.engine.runtime.distributed")
     if distributed is not None and distributed.ended_badly():
-        # Threads of torch's that wait for processes that have gone would abort this one.
+        # torch's threads that wait for the other processes would abort this one at exit.
         os._exit(code)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""`zoo cache`: what zoo keeps in its cache folder, and clearing it."""
+"""`zoo cache`: list the cache folder."""
 
 from __future__ import annotations
 
@@ -8,32 +8,36 @@ from typing import Any
 
 import click
 
-from zoo.cache import KINDS, CacheEntry, entries
-from zoo.cli.group import Entry, Settings, ZooGroup
+from zoo.cache import KINDS, CacheEntry
+from zoo.cache import entries as cache_entries
+from zoo.cli.group import CommandEntry, Settings, ZooGroup
+from zoo.cli.options import json_option
 from zoo.cli.output import print_json, print_table
 from zoo.errors import UsageError, did_you_mean
 from zoo.files import cache_dir
 from zoo.terminal import say
 
-COMMANDS = (Entry("clear", "zoo.cli.cache_clear", "Delete kept features, weights or all of it."),)
+COMMANDS = (
+    CommandEntry("clear", "zoo.cli.cache_clear", "Delete cached features, weights or everything."),
+)
 
 
-def describe(each: CacheEntry) -> dict[str, Any]:
-    """Return something in the cache with the keys of `zoo cache --json`."""
-    known = ("weights", "size", "precision", "device")
+def describe(entry: CacheEntry) -> dict[str, Any]:
+    """Return a cache entry with the keys of `zoo cache --json`."""
+    keys = ("weights", "size", "precision", "device")
     return {
-        "kind": each.kind,
-        "name": each.name,
-        "path": str(each.path),
-        "bytes": each.size,
-        "used": datetime.fromtimestamp(each.used).astimezone().isoformat(timespec="seconds"),
-        "images": each.images,
-        **{key: each.metadata.get(key) for key in known},
+        "kind": entry.kind,
+        "name": entry.name,
+        "path": str(entry.path),
+        "bytes": entry.size,
+        "used": datetime.fromtimestamp(entry.used).astimezone().isoformat(timespec="seconds"),
+        "images": entry.images,
+        **{key: entry.metadata.get(key) for key in keys},
     }
 
 
 def short_size(count: int) -> str:
-    """Return bytes for people: `12.3 MiB`."""
+    """Format a number of bytes such as `12.3 MiB`."""
     size, unit = float(count), "B"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
         if size < 1024:
@@ -43,28 +47,30 @@ def short_size(count: int) -> str:
 
 
 def select(patterns: tuple[str, ...]) -> list[CacheEntry]:
-    """Return what is in the cache and matches: a kind, or a pattern of names; all without one.
+    """Return the cache entries that match any pattern; all without a pattern.
+
+    Args:
+        patterns: each a kind of `KINDS`, or a shell-style pattern of names.
 
     Raises:
-        UsageError: a pattern matches nothing, though there is something.
+        UsageError: a pattern is neither a kind nor matches an entry.
     """
-    everything = [each for kind in KINDS for each in entries(kind)]
+    entries = [entry for kind in KINDS for entry in cache_entries(kind)]
     if not patterns:
-        return everything
-    found = [
-        each for each in everything if any(p == each.kind or matches(each, p) for p in patterns)
-    ]
+        return entries
     for pattern in patterns:
-        if pattern not in KINDS and not any(matches(each, pattern) for each in everything):
-            names = [*KINDS, *sorted({each.name for each in everything})]
-            hint = did_you_mean(pattern, names, f"there are {', '.join(KINDS)}, and names")
-            raise UsageError(f"nothing in the cache is called {pattern!r}", hint)
-    return found
+        if pattern not in KINDS and not any(matches(entry, pattern) for entry in entries):
+            names = [*KINDS, *sorted({entry.name for entry in entries})]
+            hint = did_you_mean(pattern, names, f"give a NAME, or one of {', '.join(KINDS)}")
+            raise UsageError(f"no cache entry matches {pattern!r}", hint)
+    return [
+        entry for entry in entries if any(p == entry.kind or matches(entry, p) for p in patterns)
+    ]
 
 
-def matches(each: CacheEntry, pattern: str) -> bool:
-    """Whether a pattern means something: by its name, with or without its source, or its file."""
-    names = (each.name, each.name.rpartition("/")[2], each.path.name)
+def matches(entry: CacheEntry, pattern: str) -> bool:
+    """Return whether a pattern matches an entry's name, with or without source, or its file."""
+    names = (entry.name, entry.name.rpartition("/")[2], entry.path.name)
     return any(fnmatchcase(name, pattern) for name in names)
 
 
@@ -75,36 +81,36 @@ def matches(each: CacheEntry, pattern: str) -> bool:
     invoke_without_command=True,
     subcommand_metavar="[COMMAND] [ARGS]...",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """Show what zoo keeps: features, weights that were converted, catalogues, downloads.
+    """List the cache: features, converted weights, catalogues, downloads.
 
-    Kept features are why a second training on the same images runs no image through the backbone.
-    All of it can be had again, so all of it may be deleted at any time.
+    With cached features, a second training on the same images runs no image through the backbone.
+    The cache may be cleared at any time: every entry can be computed or downloaded again.
     """
     if context.invoked_subcommand is not None:
         return
-    found = select(())
+    entries = select(())
     if as_json:
-        print_json([describe(each) for each in found])
+        print_json([describe(entry) for entry in entries])
         return
     print_table(
         ["KIND", "NAME", "WEIGHTS", "PIXELS", "PRECISION", "IMAGES", "SIZE", "LAST USED"],
-        [_row(each) for each in found],
+        [_row(entry) for entry in entries],
         right="IMAGES SIZE",
     )
     settings = context.ensure_object(Settings)
     limit = settings.registry().config.defaults["cache_gib"]
-    total = sum(each.size for each in found)
-    say(f"{short_size(total)} in {cache_dir()}; features may take {limit:g} GiB")
+    total = sum(entry.size for entry in entries)
+    say(f"{short_size(total)} in {cache_dir()}; features are limited to {limit:g} GiB")
 
 
-def _row(each: CacheEntry) -> list[str]:
-    what = describe(each)
-    pixels = "x".join(str(side) for side in what["size"] or ())
-    used = datetime.fromtimestamp(each.used).strftime("%Y-%m-%d %H:%M")
-    images = f"{each.images:,}" if each.images is not None else ""
-    name = each.name if len(each.name) <= 40 else f"{each.name[:36]} ..."
-    weights, precision = what["weights"] or "", what["precision"] or ""
-    return [each.kind, name, weights, pixels, precision, images, short_size(each.size), used]
+def _row(entry: CacheEntry) -> list[str]:
+    fields = describe(entry)
+    pixels = "x".join(str(side) for side in fields["size"] or ())
+    used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
+    images = f"{entry.images:,}" if entry.images is not None else ""
+    name = entry.name if len(entry.name) <= 40 else f"{entry.name[:36]} ..."
+    weights, precision = fields["weights"] or "", fields["precision"] or ""
+    return [entry.kind, name, weights, pixels, precision, images, short_size(entry.size), used]

@@ -14,14 +14,14 @@ from zoo.terminal import say
 @click.command(cls=ZooCommand, name="clear")
 @click.argument("what", nargs=-1)
 def command(what: tuple[str, ...]) -> None:
-    """Delete from the cache: WHAT is features, weights, catalogues, downloads or a NAME.
+    """Delete cache entries: WHAT is features, weights, catalogues, downloads or a NAME.
 
-    Without WHAT, all of it. Features that a training reads just now stay.
+    Without WHAT, delete all of them. Features in use by a training are skipped.
     """
-    gone = size = 0
-    for each in select(what):
-        if remove(each):
-            gone, size = gone + 1, size + each.size
+    deleted = size = 0
+    for entry in select(what):
+        if remove(entry):
+            deleted, size = deleted + 1, size + entry.size
         else:
-            say(f"zoo: {each.kind} of {each.name} stay: a training is using them")
-    print_line(f"deleted {gone} entries, {short_size(size)}")
+            say(f"zoo: {entry.kind} of {entry.name} skipped: in use by a training")
+    print_line(f"deleted {deleted} entries, {short_size(size)}")

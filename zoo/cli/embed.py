@@ -7,20 +7,29 @@ from pathlib import Path
 import click
 
 from zoo.cli.group import ComputingCommand, Settings
+from zoo.cli.options import device_option, json_option, quiet_option, reading_options
 from zoo.cli.output import print_json, print_line
 
 
 @click.command(cls=ComputingCommand, name="embed")
 @click.argument("name")
-@click.option("--data", required=True, metavar="DATA", help="Images, as for `zoo finetune`.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE")
-@click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
-    "--bad-images", type=click.Choice(["error", "skip"]), default="error", show_default=True
+    "--data",
+    required=True,
+    metavar="DATA",
+    help="Data set, as for `zoo finetune`, or a folder of images.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--quiet", is_flag=True, help="Only the result.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A .safetensors or .npy file.",
+)
+@reading_options
+@device_option
+@json_option
+@quiet_option
 @click.pass_obj
 def command(
     settings: Settings,
@@ -33,11 +42,10 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Write the features that NAME, a backbone or a model file, makes of images.
+    """Write the features of images: the input of the main head of NAME, a backbone or model file.
 
-    Features are what its main head reads. FILE ends in .safetensors, with labels, classes and
-    paths in it, or in .npy, with those in a .json beside it. --data may be a folder without classes
-    too.
+    A .safetensors FILE also contains labels, classes and paths; for .npy they are written to a
+    .json file beside it.
     """
     from zoo.inference.embed import check_format, embedding, write_features
     from zoo.inference.loading import load_features
@@ -46,17 +54,17 @@ def command(
     check_format(out)
     progress, registry = Progress(quiet), settings.registry()
     model = load_features(name, registry, device)
-    every = model.network.task.open_all(data)
-    for notice in every.notices:
-        progress.notice(f"{every.name}: {notice}")
+    images = model.network.task.open_all(data)
+    for notice in images.notices:
+        progress.notice(f"{images.name}: {notice}")
     limit = int(registry.config.defaults["cache_gib"] * (1 << 30))
     with embedding(
-        model, every, progress, limit, workers=workers, bad_images=bad_images
+        model, images, progress, limit, workers=workers, bad_images=bad_images
     ) as embedded:
-        said = write_features(embedded, model, out)
+        summary = write_features(embedded, model, out)
     for path, reason in sorted(embedded.bad.items()):
-        progress.notice(f"left out: {path}: {reason}")
+        progress.notice(f"skipped: {path}: {reason}")
     if as_json:
-        print_json({"path": str(out), **said, "bad_images": embedded.bad})
+        print_json({"path": str(out), **summary, "bad_images": embedded.bad})
         return
-    print_line(f"{said['images']:,} images, {said['width']:,} numbers each: {out}")
+    print_line(f"{summary['images']:,} images, {summary['width']:,} features each: {out}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from zoo.cli.group import ComputingCommand, Settings
+from zoo.cli.options import device_option, json_option, reading_options
 from zoo.cli.output import print_json, print_line, print_table
 from zoo.terminal import say
 
@@ -14,17 +15,19 @@ from zoo.terminal import say
 @click.option(
     "--data",
     metavar="DATA",
-    help="A folder, a CSV or TSV of path and label, cifar10:DIR or mnist:DIR; by default the "
-    "embedded set.",
+    help="Data set, as for `zoo finetune`. [default: the embedded set]",
 )
-@click.option("--split", metavar="NAME", help="By default test where there is one, else val.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
-@click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--split", metavar="NAME", help="Split. [default: test, else val]")
 @click.option(
-    "--bad-images", type=click.Choice(["error", "skip"]), default="error", show_default=True
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Images per batch.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@reading_options
+@device_option
+@json_option
 @click.pass_obj
 def command(
     settings: Settings,
@@ -37,11 +40,11 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Measure MODEL on images, given as to `zoo finetune`.
+    """Evaluate MODEL on a data set.
 
-    MODEL is a model file, a run folder, or the name of a pretrained backbone, which is then
-    measured as it is published. Classes are matched by name. In a confusion matrix a row is a true
-    class, a column what the model said.
+    MODEL is a model file, a run folder, or the name of a backbone, which is evaluated with its
+    published weights. Classes are matched by name. In a confusion matrix, rows are true and columns
+    predicted classes.
     """
     from zoo.inference.loading import load_model, load_pretrained, model_file_at
 
@@ -52,7 +55,7 @@ def command(
         print_json(metrics)
         return
     if metrics["bad_images"]:
-        say(f"zoo: {len(metrics['bad_images'])} images cannot be read")
+        say(f"zoo: {len(metrics['bad_images'])} unreadable images skipped")
     lines, table = loaded.network.task.metric_table(metrics)
     for line in lines:
         print_line(line)

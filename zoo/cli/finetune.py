@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.cli.group import Settings
+from zoo.cli.options import QUIET
 from zoo.cli.output import print_json, print_line, print_table
 from zoo.cli.sections import SectionedCommand, SectionedOption, training_options
 from zoo.terminal import percent
@@ -19,39 +20,42 @@ if TYPE_CHECKING:
 
 
 def print_plan(plan: Plan) -> None:
-    """Print a plan for people: every value with its reason."""
-    print_table(["", "VALUE", "WHY"], plan.rows())
+    """Print a plan as a table: each value with its reason."""
+    print_table(["", "VALUE", "REASON"], plan.rows())
 
 
 def print_run(folder: Path, run: dict[str, Any], task: BaseTask, options: str) -> None:
-    """Print what a run came to, and the command that uses it.
+    """Print the metrics of a run, its model file, and the command that predicts with it.
 
     Args:
         folder: of the run.
         run: content of its `run.json`.
         task: of the backbone.
-        options: that every command on it needs.
+        options: that a later command needs to resolve the backbone.
     """
     if run["probe"] and run["probe"]["accuracy"]:
         folds = run["probe"]["accuracy"]
-        shown = f"{percent(min(folds))} to {percent(max(folds))}"
-        print_line(f"folds {shown} held out in training, at C = {run['probe']['strength']:.3g}")
+        accuracy = f"{percent(min(folds))} to {percent(max(folds))}"
+        strength = run["probe"]["strength"]
+        print_line(
+            f"folds {accuracy} in cross-validation on the training images, C = {strength:.3g}"
+        )
     for name, metrics in run["metrics"].items():
         print_line(f"{name:<5} {task.metric_line(metrics, run['chance'])}")
     print_line(f"model {folder / run['model']}")
     print_line(f"use   zoo predict {quote(str(folder))} IMAGE...{options}")
 
 
-def _own(*names: str, text: str) -> SectionedOption:
+def _output_flag(*names: str, text: str) -> SectionedOption:
     return SectionedOption(names, section="output", is_flag=True, help=text)
 
 
 PARAMETERS = [
     click.Argument(["name"]),
     *training_options(),
-    _own("--dry-run", text="Print the plan with reasons, and touch nothing."),
-    _own("--json", "as_json", text="Print run.json, or the plan, as JSON."),
-    _own("--quiet", text="Only the result."),
+    _output_flag("--dry-run", text="Print the plan with its reasons, and write nothing."),
+    _output_flag("--json", "as_json", text="Print run.json, or the plan, as JSON."),
+    _output_flag("--quiet", text=QUIET),
 ]
 
 
@@ -62,10 +66,11 @@ def command(
 ) -> None:
     """Fine-tune the backbone NAME: load pretrained weights, replace its head, train.
 
-    --data is a folder of class folders, of which a part is held out to validate; a folder with
-    train/, val/ and maybe test/; a CSV or TSV file with path, label and maybe split; or cifar10:DIR
-    or mnist:DIR as torchvision keeps them. Plain `zoo finetune` finds the best head for frozen
-    features at once; --epochs trains it epoch by epoch.
+    For classification, --data is a folder of class folders, of which a part is held out for
+    validation; a folder with train/, val/ and optionally test/; a CSV or TSV file with columns
+    path, label and optionally split; or cifar10:DIR or mnist:DIR as written by torchvision. By
+    default a linear probe is solved on frozen features; with --epochs the head is trained by
+    gradient descent.
     """
     from zoo.engine.plan.plan import LBFGS
     from zoo.engine.run.finetune import fit
@@ -97,4 +102,4 @@ def command(
     if as_json:
         print_json(result.record)
     else:
-        print_run(result.path, result.record, prepared.task, settings.naming_backbones())
+        print_run(result.path, result.record, prepared.task, settings.backbone_options())

@@ -1,7 +1,6 @@
-"""Static tables of commands, and the group that reads one.
+"""Static tables of commands, and the click group that reads one.
 
-Help and completion need names and summaries only, so a command's module is imported when the
-command runs.
+Help and completion need names and summaries only; a command's module is imported when it runs.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Settings:
-    """What holds for every command.
+    """Values of the options common to all commands.
 
     Args:
-        without: plugins switched off by `--no-plugin`.
-        plugin_files: what `--plugin` names.
-        registry_file: what `--registry` names.
-        debug: let errors end in their traceback.
-        terminated: whether SIGTERM has arrived.
+        without: plugins disabled by `--no-plugin`.
+        plugin_files: files given by `--plugin`.
+        registry_file: file given by `--registry`.
+        debug: raise errors with their traceback instead of reporting one line.
+        terminated: whether SIGTERM was received.
     """
 
     without: list[str] = field(default_factory=list)
@@ -43,23 +42,23 @@ class Settings:
     terminated: bool = False
 
     def registry(self) -> Registry:
-        """Return the registry with all that the options say of it."""
+        """Load the registry these options select."""
         from zoo.registry.registry import load_registry
 
         return load_registry(self.without, self.registry_file, self.plugin_files)
 
-    def naming_backbones(self) -> str:
-        """Return the options without which another command would not know the same backbones."""
+    def backbone_options(self) -> str:
+        """Return the options another command needs to resolve the same backbones."""
         from shlex import quote
 
-        named = [f" --plugin {quote(str(file))}" for file in self.plugin_files]
+        options = [f" --plugin {quote(str(file))}" for file in self.plugin_files]
         if self.registry_file is not None:
-            named.append(f" --registry {quote(str(self.registry_file))}")
-        return "".join(named)
+            options.append(f" --registry {quote(str(self.registry_file))}")
+        return "".join(options)
 
 
-class Entry(NamedTuple):
-    """A command: its name, the module that holds it, and what it does in a line."""
+class CommandEntry(NamedTuple):
+    """A command: its name, its module, and a one-line summary."""
 
     name: str
     module: str
@@ -67,27 +66,27 @@ class Entry(NamedTuple):
 
 
 COMMANDS = (
-    Entry("list", "zoo.cli.list", "List backbones, filtered and sorted."),
-    Entry("show", "zoo.cli.show", "Show all that is known about a backbone."),
-    Entry("finetune", "zoo.cli.finetune", "Fine-tune a backbone on images."),
-    Entry("evaluate", "zoo.cli.evaluate", "Measure a model file on images."),
-    Entry("predict", "zoo.cli.predict", "Classify images with a model file or a backbone."),
-    Entry("embed", "zoo.cli.embed", "Write the features of images."),
-    Entry("rank", "zoo.cli.rank", "Rank backbones by how well they suit images."),
-    Entry("cache", "zoo.cli.cache", "Show what zoo keeps; clear it."),
-    Entry("plugins", "zoo.cli.plugins", "List plugins; show, check or begin one."),
+    CommandEntry("list", "zoo.cli.list", "List backbones, filtered and sorted."),
+    CommandEntry("show", "zoo.cli.show", "Show the description of a backbone."),
+    CommandEntry("finetune", "zoo.cli.finetune", "Fine-tune a backbone on a data set."),
+    CommandEntry("evaluate", "zoo.cli.evaluate", "Evaluate a model on a data set."),
+    CommandEntry("predict", "zoo.cli.predict", "Predict images with a model or a backbone."),
+    CommandEntry("embed", "zoo.cli.embed", "Write the features of images to a file."),
+    CommandEntry("rank", "zoo.cli.rank", "Rank backbones by accuracy of their frozen features."),
+    CommandEntry("cache", "zoo.cli.cache", "List or clear the cache."),
+    CommandEntry("plugins", "zoo.cli.plugins", "List plugins; show, check or create one."),
 )
 
 
-def _note_without(context: click.Context, _: click.Parameter, names: tuple[str, ...]) -> None:
+def _add_disabled(context: click.Context, _: click.Parameter, names: tuple[str, ...]) -> None:
     context.ensure_object(Settings).without.extend(names)
 
 
-def _note_plugins(context: click.Context, _: click.Parameter, files: tuple[Path, ...]) -> None:
+def _add_plugin_files(context: click.Context, _: click.Parameter, files: tuple[Path, ...]) -> None:
     context.ensure_object(Settings).plugin_files.extend(files)
 
 
-def _note_registry(context: click.Context, _: click.Parameter, files: tuple[Path, ...]) -> None:
+def _set_registry(context: click.Context, _: click.Parameter, files: tuple[Path, ...]) -> None:
     settings = context.ensure_object(Settings)
     for file in files:
         if settings.registry_file not in (None, file):
@@ -95,13 +94,13 @@ def _note_registry(context: click.Context, _: click.Parameter, files: tuple[Path
         settings.registry_file = file
 
 
-def _note_debug(context: click.Context, _: click.Parameter, debug: bool) -> None:
+def _set_debug(context: click.Context, _: click.Parameter, debug: bool) -> None:
     settings = context.ensure_object(Settings)
     settings.debug = settings.debug or debug
 
 
 def common_options() -> list[click.Option]:
-    """Return the options that stand before or after a command alike."""
+    """Return the options accepted before and after every command."""
     return [
         click.Option(
             ["--no-plugin"],
@@ -109,8 +108,8 @@ def common_options() -> list[click.Option]:
             metavar="NAME",
             expose_value=False,
             is_eager=True,
-            callback=_note_without,
-            help="Leave a plugin out; may be repeated.",
+            callback=_add_disabled,
+            help="Disable a plugin. Repeatable.",
         ),
         click.Option(
             ["--plugin"],
@@ -119,32 +118,32 @@ def common_options() -> list[click.Option]:
             metavar="FILE",
             expose_value=False,
             is_eager=True,
-            callback=_note_plugins,
-            help="Load a python file as a plugin; may be repeated.",
+            callback=_add_plugin_files,
+            help="Load a Python file as a plugin. Repeatable.",
         ),
         click.Option(
             ["--registry"],
-            multiple=True,  # so that a second one is noticed
+            multiple=True,  # to detect a second one
             type=click.Path(path_type=Path),
             metavar="FILE",
             expose_value=False,
             is_eager=True,
-            callback=_note_registry,
-            help="A registry.toml to lay over your own.",
+            callback=_set_registry,
+            help="A registry.toml that overrides your own.",
         ),
         click.Option(
             ["--debug"],
             is_flag=True,
             expose_value=False,
             is_eager=True,
-            callback=_note_debug,
-            help="Show the traceback of an error.",
+            callback=_set_debug,
+            help="Print the traceback of an error.",
         ),
     ]
 
 
 class ZooCommand(click.Command):
-    """A command that takes the common options too."""
+    """A command that also takes the common options."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["params"] = [*(kwargs.get("params") or []), *common_options()]
@@ -152,75 +151,80 @@ class ZooCommand(click.Command):
 
 
 class ComputingCommand(ZooCommand):
-    """A command that runs networks, in a process that may arrange its memory for that."""
+    """A command that runs networks, and configures the allocator of its process for that."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, memory that a forward pass frees retained for the next one."""
+        """Run the command with memory freed by one forward pass retained for the next."""
         from zoo.engine.runtime.allocator import retain_freed_memory
 
         with retain_freed_memory():
             return super().invoke(ctx)
 
 
-class ReaderGone(Exception):
-    """Nobody reads our output any more, as after `zoo list | head`."""
+class OutputClosed(Exception):
+    """The reader of stdout has closed it, as in `zoo list | head`."""
 
 
-def _nobody_reads() -> bool:
+def _output_is_closed() -> bool:
     """Return whether stdout is a pipe without a reader."""
     poll = select.poll()
     try:
         poll.register(sys.stdout.fileno(), 0)
     except OSError:
-        return False  # no file, as in a test
+        return False  # stdout is not a file, as under pytest
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 @contextmanager
-def noticing_a_gone_reader() -> Iterator[None]:
-    """Tell a reader that has gone from other broken pipes; click ends with 1 on either."""
+def detecting_closed_output() -> Iterator[None]:
+    """Raise `OutputClosed` only if stdout broke; click exits with 1 on any broken pipe.
+
+    Raises:
+        OutputClosed: the reader of stdout closed it.
+        EnvironmentProblem: another pipe broke.
+    """
     try:
         yield
     except BrokenPipeError as error:
-        if _nobody_reads():
-            raise ReaderGone from error
-        raise EnvironmentProblem(f"a process that zoo talks to has gone: {error}") from error
+        if _output_is_closed():
+            raise OutputClosed from error
+        raise EnvironmentProblem(f"a process that zoo writes to has exited: {error}") from error
 
 
 class ZooGroup(ZooCommand, click.Group):
-    """A group that knows its commands by name, and imports the one that runs.
+    """A group that reads its commands from a table, and imports the one that runs.
 
     Args:
-        table: the commands, in the order of the help.
+        table: commands, in the order the help lists them.
     """
 
-    def __init__(self, *args: Any, table: Sequence[Entry], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, table: Sequence[CommandEntry], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.table = tuple(table)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """Read the command line."""
-        with noticing_a_gone_reader():
+        """Parse the command line."""
+        with detecting_closed_output():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        with noticing_a_gone_reader():
+        with detecting_closed_output():
             return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the options; without any argument, show the help as what is missing."""
+        """Parse the options; without any argument, print the help and exit with 2."""
         if not args and not self.invoke_without_command and not ctx.resilient_parsing:
             click.echo(ctx.get_help(), err=True)
             ctx.exit(ExitCode.USAGE)
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order of the table."""
+        """Return the names, in the order of the table."""
         return [entry.name for entry in self.table]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command."""
+        """Import and return a command; None if the table has no such name."""
         for entry in self.table:
             if entry.name == cmd_name:
                 command: click.Command = import_module(entry.module).command
@@ -230,29 +234,33 @@ class ZooGroup(ZooCommand, click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command of a command line, or name the nearest."""
+        """Resolve the command of a command line.
+
+        Raises:
+            click.UsageError: no command has the name; the message suggests the nearest.
+        """
         name = args[0] if args else ""
         if name not in self.list_commands(ctx) and not name.startswith("-"):
             hint = did_you_mean(name, self.list_commands(ctx), f"see `{ctx.command_path} --help`")
-            within = f"{self.name} " if ctx.parent else ""
-            raise click.UsageError(f"no {within}command is named {name!r}; {hint}")
+            group = f"{self.name} " if ctx.parent else ""
+            raise click.UsageError(f"no {group}command is named {name!r}; {hint}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the table, importing nothing."""
+        """Write the commands from the table, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(entry.name, entry.summary) for entry in self.table])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
-        """Complete a command's name from the table."""
+        """Complete the name of a command from the table."""
         from click.shell_completion import CompletionItem
 
-        found = [
+        items = [
             CompletionItem(entry.name, help=entry.summary)
             for entry in self.table
             if entry.name.startswith(incomplete)
         ]
-        return found or click.Command.shell_complete(self, ctx, incomplete)
+        return items or click.Command.shell_complete(self, ctx, incomplete)
 
 
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -264,7 +272,7 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
 zoo_group = ZooGroup(
     name="zoo",
     table=COMMANDS,
-    help="A model zoo for transfer learning: every backbone frozen, cut and trained the same way.",
+    help="A model zoo for transfer learning: one command to fine-tune any backbone.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     params=[
         click.Option(
@@ -273,7 +281,7 @@ zoo_group = ZooGroup(
             expose_value=False,
             is_eager=True,
             callback=_print_version,
-            help="Show the version.",
+            help="Print the version.",
         ),
     ],
 )

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.cli.group import Settings, ZooCommand
-from zoo.cli.output import natural_key, print_json, print_table, short_count, without_collecting
+from zoo.cli.options import json_option
+from zoo.cli.output import (
+    garbage_collection_disabled,
+    natural_key,
+    print_json,
+    print_table,
+    short_count,
+)
 from zoo.errors import nearest
 from zoo.spec import Backbone
 from zoo.terminal import say
@@ -36,46 +43,58 @@ def describe(backbone: Backbone) -> dict[str, Any]:
     }
 
 
-def _sort(found: list[Backbone], key: str | None) -> list[Backbone]:
+def _sort(backbones: list[Backbone], key: str | None) -> list[Backbone]:
     if key is None:
-        return found
+        return backbones
     if key == "params":
-        return sorted(found, key=lambda b: (b.params is None, b.params or 0, natural_key(b.name)))
+        return sorted(
+            backbones, key=lambda b: (b.params is None, b.params or 0, natural_key(b.name))
+        )
     if key == "license":
-        return sorted(found, key=lambda b: (b.license or "~", natural_key(b.id)))
-    return sorted(found, key=lambda b: natural_key(b.id if key == "id" else b.name))
+        return sorted(backbones, key=lambda b: (b.license or "~", natural_key(b.id)))
+    return sorted(backbones, key=lambda b: natural_key(b.id if key == "id" else b.name))
 
 
 def _hint(
-    registry: Registry, patterns: tuple[str, ...], others: list[Backbone], license: str
+    registry: Registry, patterns: tuple[str, ...], unlicensed: list[Backbone], license: str
 ) -> str:
-    """Name what there is instead: licences where only the licence is in the way, else names."""
-    held = Counter(b.license or "unknown" for b in others if b.weights)
-    if held:
-        near = nearest(license, list(held))
-        most = ", ".join(text for text, _ in held.most_common(4))
-        return f"; did you mean {', '.join(near)}?" if near else f"; licences there: {most}"
-    if others:
-        return "; no weights are published for them, so there is nothing to license"
+    """Suggest licences if only `--license` excludes every match, names otherwise.
+
+    Args:
+        registry: source of the names.
+        patterns: arguments of the command.
+        unlicensed: backbones that match all other options.
+        license: value of `--license`.
+    """
+    licenses = Counter(b.license or "unknown" for b in unlicensed if b.weights)
+    if licenses:
+        near = nearest(license, list(licenses))
+        common = ", ".join(text for text, _ in licenses.most_common(4))
+        return f"; did you mean {', '.join(near)}?" if near else f"; licences of these: {common}"
+    if unlicensed:
+        return "; these have no published weights, hence no licence"
     near = tuple(name for pattern in patterns for name in registry.suggest(pattern.strip("*")))
     return f"; did you mean {', '.join(near)}?" if near else ""
 
 
 @click.command(cls=ZooCommand, name="list")
 @click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
-@click.option("--source", metavar="NAME", help="Only those of this plugin.")
-@click.option("--task", metavar="TASK", help="Only those for this task.")
-@click.option("--pretrained/--no-pretrained", default=None, help="With, or without, weights.")
+@click.option("--source", metavar="NAME", help="Only backbones of this source.")
+@click.option("--task", metavar="TASK", help="Only backbones for this task.")
+@click.option(
+    "--pretrained/--no-pretrained", default=None, help="Only with, or without, published weights."
+)
 @click.option(
     "--license",
     metavar="KIND",
-    help="Only those whose default weights are permissive, copyleft, non-commercial, custom or "
-    "unknown, or have this licence: apache-2.0, cc-by-*. Without weights, none matches.",
+    help="Only backbones whose default weights have this licence (apache-2.0, cc-by-*), or one of "
+    "this kind: permissive, copyleft, non-commercial, custom, unknown. Backbones without weights "
+    "never match.",
 )
-@click.option("--sort", type=click.Choice(SORTS), help="By default plugin by plugin.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--sort", type=click.Choice(SORTS), help="Sort key. [default: by source]")
+@json_option
 @click.pass_obj
-@without_collecting()
+@garbage_collection_disabled()
 def command(
     settings: Settings,
     patterns: tuple[str, ...],
@@ -88,18 +107,18 @@ def command(
 ) -> None:
     """List backbones.
 
-    A PATTERN has shell-style wildcards and matches the id (timm/resnet18) or the name (resnet18);
-    with several, any of them.
+    A PATTERN is shell-style and matches the id (timm/resnet18) or the name (resnet18). With several
+    patterns, a backbone must match one of them.
     """
     registry = settings.registry()
     find = partial(registry.find, patterns, source=source, task=task, pretrained=pretrained)
-    found = _sort(find(license=license), sort)
+    backbones = _sort(find(license=license), sort)
     if as_json:
-        print_json([describe(backbone) for backbone in found])
+        print_json([describe(backbone) for backbone in backbones])
         return
-    if not found:
-        others = find() if license else []
-        say(f"zoo: nothing matches{_hint(registry, patterns, others, license or '')}")
+    if not backbones:
+        unlicensed = find() if license else []
+        say(f"zoo: no backbone matches{_hint(registry, patterns, unlicensed, license or '')}")
         return
     rows = [
         [
@@ -109,7 +128,7 @@ def command(
             backbone.license or "?",
             "cannot be fine-tuned" if backbone.refuse else "",
         ]
-        for backbone in found
+        for backbone in backbones
     ]
     print_table(["ID", "PARAMS", "WEIGHTS", "LICENSE", ""], rows, right="PARAMS WEIGHTS")
-    say(f"zoo: {len(found):,} of {len(registry):,} backbones")
+    say(f"zoo: {len(backbones):,} of {len(registry):,} backbones")

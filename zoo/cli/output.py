@@ -1,4 +1,4 @@
-"""What commands print: plain tables for people, JSON for programs."""
+"""Output of commands: plain-text tables and JSON."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from zoo.terminal import printable
 
 
 @contextmanager
-def without_collecting() -> Iterator[None]:
-    """Look for no garbage meanwhile: a command that only lists keeps nearly all that it makes."""
-    collecting = gc.isenabled()
+def garbage_collection_disabled() -> Iterator[None]:
+    """Disable the cyclic garbage collector: a command that lists frees almost nothing."""
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if collecting:
+        if enabled:
             gc.enable()
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON on stdout, every text exactly as it is; a list line by line."""
+    """Print a value as JSON on stdout, strings unchanged; a list has one item per line."""
     text = _to_json(value, ensure_ascii=False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
-        # Such as the name of a file that is not UTF-8; JSON has escapes for all there is.
+        # A file name that is not UTF-8, for one; JSON can escape any of them.
         text = _to_json(value, ensure_ascii=True)
     click.echo(text)
 
@@ -41,45 +41,45 @@ def print_json(value: Any) -> None:
 def _to_json(value: Any, ensure_ascii: bool) -> str:
     if not isinstance(value, list) or not value:
         return json.dumps(value, indent=2, ensure_ascii=ensure_ascii, allow_nan=False)
-    # Indented all through, a list of every backbone would take Python's own slow encoder.
+    # With an indent, json uses its pure-Python encoder, slow on a list of all backbones.
     dump = json.JSONEncoder(ensure_ascii=ensure_ascii, allow_nan=False).encode
     return "[\n" + ",\n".join(f"  {dump(item)}" for item in value) + "\n]"
 
 
 def print_line(text: str = "") -> None:
-    """Print a line for people on stdout."""
+    """Print a line on stdout, control characters escaped."""
     click.echo(printable(text))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> None:
-    """Print columns on stdout, as wide as they need to be.
+    """Print a table on stdout, its columns as wide as their longest cell.
 
     Args:
-        header: names of the columns.
+        header: column names.
         rows: cells as text.
-        right: names of the columns that are aligned to the right, in one string.
+        right: names of the right-aligned columns, separated by spaces.
     """
     table = [[printable(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
-    to_right = [name in right.split() for name in header]
+    right_aligned = [name in right.split() for name in header]
     lines = []
     for row in table:
         cells = [
             cell.rjust(width) if flush else cell.ljust(width)
-            for cell, width, flush in zip(row, widths, to_right, strict=True)
+            for cell, width, flush in zip(row, widths, right_aligned, strict=True)
         ]
         lines.append("  ".join(cells).rstrip())
     click.echo("\n".join(lines))
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:
-    """Return a sorting key that puts resnet18 before resnet101."""
+    """Return a sort key that orders resnet18 before resnet101."""
     parts = re.split(r"(\d+)", text)
     return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts if part]
 
 
 def short_count(number: int | None) -> str:
-    """Return a number of parameters for people: `11.7M`; `?` where it is not known."""
+    """Format a parameter count such as `11.7M`; `?` if unknown."""
     if number is None:
         return "?"
     for factor, letter in ((1_000_000_000, "B"), (1_000_000, "M"), (1_000, "k")):

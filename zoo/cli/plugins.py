@@ -1,4 +1,4 @@
-"""`zoo plugins`, and the commands that stand behind it."""
+"""`zoo plugins`, and the table of its subcommands."""
 
 from __future__ import annotations
 
@@ -6,15 +6,24 @@ from typing import Any
 
 import click
 
-from zoo.cli.group import Entry, Settings, ZooGroup
-from zoo.cli.output import print_json, print_table, without_collecting
+from zoo.cli.group import CommandEntry, Settings, ZooGroup
+from zoo.cli.options import json_option
+from zoo.cli.output import garbage_collection_disabled, print_json, print_table
 from zoo.errors import UsageError
 from zoo.registry.plugins import PluginRecord
 
 COMMANDS = (
-    Entry("show", "zoo.cli.plugins_show", "Show all that is known about a plugin."),
-    Entry("new", "zoo.cli.plugins_new", "Write a plugin package that works at once."),
-    Entry("check", "zoo.cli.plugins_check", "Hold a plugin's backbones against zoo's promises."),
+    CommandEntry(
+        "show",
+        "zoo.cli.plugins_show",
+        "Show the state of a plugin, with its traceback if it failed.",
+    ),
+    CommandEntry(
+        "new", "zoo.cli.plugins_new", "Create a plugin package with a network and its tests."
+    ),
+    CommandEntry(
+        "check", "zoo.cli.plugins_check", "Run the conformance checks on a plugin's backbones."
+    ),
 )
 
 
@@ -22,8 +31,8 @@ def describe(record: PluginRecord, count: int) -> dict[str, Any]:
     """Return a plugin with the keys of `zoo plugins --json`.
 
     Args:
-        record: what is known about it.
-        count: how many backbones it brings.
+        record: of the plugin.
+        count: number of its backbones.
     """
     return {
         "name": record.name,
@@ -44,22 +53,22 @@ def describe(record: PluginRecord, count: int) -> dict[str, Any]:
     invoke_without_command=True,
     subcommand_metavar="[COMMAND] [ARGS]...",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_context
-@without_collecting()
+@garbage_collection_disabled()
 def command(context: click.Context, as_json: bool) -> None:
-    """List plugins, built-in and installed, and what happened to each."""
+    """List built-in and installed plugins with their status."""
     if context.invoked_subcommand is not None:
         if as_json:
-            after = f"{context.command_path} {context.invoked_subcommand} --json"
-            raise UsageError("--json stands before a command of plugins", f"write `{after}`")
+            corrected = f"{context.command_path} {context.invoked_subcommand} --json"
+            raise UsageError("--json must follow the subcommand", f"write `{corrected}`")
         return
     registry = context.ensure_object(Settings).registry()
-    # Counting reads the catalogues, which can itself change a plugin's status.
+    # Counting reads the catalogues, which can change the status of a plugin.
     registry.records()
-    described = [describe(record, count) for record, count in registry.records()]
+    items = [describe(record, count) for record, count in registry.records()]
     if as_json:
-        print_json(described)
+        print_json(items)
         return
     rows = [
         [
@@ -71,7 +80,7 @@ def command(context: click.Context, as_json: bool) -> None:
             ", ".join(item["tasks"]),
             str(item["error"] or ""),
         ]
-        for item in described
+        for item in items
     ]
     header = ["NAME", "PACKAGE", "STATUS", "BACKBONES", "SECONDS", "TASKS", "ERROR"]
     print_table(header, rows, right="BACKBONES SECONDS")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.cli.group import Settings, ZooCommand
+from zoo.cli.options import json_option
 from zoo.cli.output import print_json, print_line
 from zoo.errors import BrokenPlugin, ExitCode, UsageError, did_you_mean, one_line
 from zoo.registry.plugins import CONFLICT, FAILED, OK
@@ -23,27 +24,31 @@ if TYPE_CHECKING:
 
 
 def _entry_points(folder: Path) -> list[str]:
-    """Return the names of the plugins that a package states.
+    """Return the names of the entry points that a plugin package declares.
 
     Raises:
-        UsageError: it is no folder of a plugin package.
+        UsageError: the folder has no `pyproject.toml` with entry points of the group `zoo`.
     """
     try:
         project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
         names = list(project["project"]["entry-points"]["zoo"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"{folder} is no plugin package: {one_line(error)}"
-        hint = "give one whose pyproject.toml has entry points of the group zoo, or a python file"
+        message = f"{folder} is not a plugin package: {one_line(error)}"
+        hint = "its pyproject.toml must have entry points of the group zoo"
         raise UsageError(message, hint) from error
     return names
 
 
-def _find(settings: Settings, what: str) -> tuple[Registry, list[str]]:
-    """Return the registry, and the names of the sources that are meant.
+def _resolve(settings: Settings, what: str) -> tuple[Registry, list[str]]:
+    """Return the registry, and the names of the sources to check.
+
+    Args:
+        settings: of the command; a Python file is added to its plugins.
+        what: name of a source, path of a Python file, or path of a package folder.
 
     Raises:
-        UsageError: nothing of that name is installed, or it is switched off.
-        BrokenPlugin: it failed to load.
+        UsageError: no such plugin is installed, or it is disabled.
+        BrokenPlugin: the plugin fails to load.
     """
     path = Path(what)
     if path.suffix == ".py":
@@ -62,41 +67,41 @@ def _find(settings: Settings, what: str) -> tuple[Registry, list[str]]:
             if path.is_dir():
                 raise UsageError(f"{name} is not installed", f"`uv pip install -e {path}`")
             known = [*records, *registry.derived]
-            hint = did_you_mean(name, known, f"there are: {', '.join(known)}")
+            hint = did_you_mean(name, known, f"there are {', '.join(known)}")
             raise UsageError(f"no plugin is named {name!r}", hint)
         if records[name].status in (FAILED, CONFLICT):
-            hint = f"`zoo plugins show {name}` says more"
+            hint = f"see `zoo plugins show {name}`"
             raise BrokenPlugin(f"plugin {name!r} does not load: {records[name].error}", hint)
         if records[name].status != OK:
             raise UsageError(f"plugin {name!r} is switched off")
     return registry, names
 
 
-def _chosen(
+def _select(
     registry: Registry, names: Sequence[str], pattern: str | None
 ) -> tuple[list[Backbone], list[Task]]:
     """Return the backbones and the tasks to check; with a pattern, backbones alone.
 
     Raises:
-        UsageError: there are none.
+        UsageError: no backbone matches.
         BrokenPlugin: the plugin's catalogue cannot be read.
     """
     patterns = [pattern] if pattern else []
-    found = [backbone for name in names for backbone in registry.find(patterns, source=name)]
+    backbones = [backbone for name in names for backbone in registry.find(patterns, source=name)]
     for record in registry.host.records:
         if record.name in names and record.status == FAILED:
             raise BrokenPlugin(f"plugin {record.name!r} does not load: {record.error}")
     tasks = [] if pattern else [task for task in registry.tasks.values() if task.source in names]
-    if not found and not tasks:
+    if not backbones and not tasks:
         which = f"that match {pattern!r}" if pattern else "to check"
         raise UsageError(f"{', '.join(names)} has no backbones {which}")
-    return found, tasks
+    return backbones, tasks
 
 
 def _check(
     settings: Settings, registry: Registry, backbone: Backbone, groups: set[str]
 ) -> list[Finding]:
-    """Hold the suite against a backbone; in a fresh process too, for the first of its like."""
+    """Run the suite on a backbone, in a fresh process too if it is the first of its group."""
     from zoo.testing.fresh import in_fresh_process
     from zoo.testing.subject import Subject
     from zoo.testing.suite import hold_all
@@ -104,7 +109,7 @@ def _check(
     subject = Subject(backbone, registry)
     try:
         group = subject.group
-    except Exception:  # whatever it is, the checks come upon it too, and say so
+    except Exception:  # the checks fail in the same way, and report it
         group = ""
     if group not in groups:
         groups.add(group)
@@ -115,14 +120,14 @@ def _check(
 
 
 def _check_task(registry: Registry, task: Task) -> list[Finding]:
-    """Try the suite of tasks on one, with a backbone of its plugin where there is one."""
+    """Run the checks of tasks on one, with a backbone of its plugin where there is one."""
     from zoo.testing.task_suite import check_all, task_subject
 
     return list(check_all(task_subject(task.name, registry)))
 
 
 def _describe(kind: str, name: str, findings: Sequence[Finding]) -> dict[str, Any]:
-    checks = [asdict(found) for found in findings]
+    checks = [asdict(finding) for finding in findings]
     for check in checks:
         check["seconds"] = round(check["seconds"], 3)
         del check["backbone"], check["trace"]
@@ -130,33 +135,34 @@ def _describe(kind: str, name: str, findings: Sequence[Finding]) -> dict[str, An
 
 
 def _conforms(findings: Sequence[Finding]) -> bool:
-    return not any(found.broken for found in findings)
+    return not any(finding.broken for finding in findings)
 
 
 def _print(name: str, findings: Sequence[Finding], debug: bool) -> None:
-    counted = Counter(found.status for found in findings)
-    said = ", ".join(f"{number} {status}" for status, number in counted.items())
-    print_line(f"{name}: {said}")
-    for found in findings:
-        if found.broken:
-            print_line(f"  {found.check} ({found.promise}): {found.detail}")
-            for line in (found.trace or "").splitlines() if debug else ():
+    counts = Counter(finding.status for finding in findings)
+    totals = ", ".join(f"{number} {status}" for status, number in counts.items())
+    print_line(f"{name}: {totals}")
+    for finding in findings:
+        if finding.broken:
+            print_line(f"  {finding.check} ({finding.promise}): {finding.detail}")
+            for line in (finding.trace or "").splitlines() if debug else ():
                 print_line(f"    {line}")
 
 
 @click.command(cls=ZooCommand, name="check")
 @click.argument("what", metavar="NAME|PATH")
-@click.option("--backbone", metavar="PATTERN", help="Only those that match, by id or name.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--backbone", metavar="PATTERN", help="Only backbones that match, by id or name.")
+@json_option
 @click.pass_obj
 def command(settings: Settings, what: str, backbone: str | None, as_json: bool) -> int:
-    """Hold a plugin's backbones and tasks against every promise that zoo makes of one.
+    """Run the conformance checks on the backbones and tasks of a plugin.
 
-    NAME is a plugin, or the part before the slash of backbones that a registry file derives. PATH
-    is a python file, or the folder of an installed package.
+    NAME is a source: a plugin, or the part before the slash of backbones that a registry.toml
+    derives. PATH is a Python file, or the folder of an installed package. The exit code is 5 if any
+    check fails.
     """
-    registry, names = _find(settings, what)
-    chosen, tasks = _chosen(registry, names, backbone)
+    registry, names = _resolve(settings, what)
+    chosen, tasks = _select(registry, names, backbone)
     groups: set[str] = set()
     described: list[dict[str, Any]] = []
 

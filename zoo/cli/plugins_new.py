@@ -1,4 +1,4 @@
-"""`zoo plugins new`: a plugin package that works at once."""
+"""`zoo plugins new`: create a plugin package from the template."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ FILES = {
 }
 
 
-def names_of(name: str) -> dict[str, str]:
-    """Return every name that a new plugin gets, from the one that was asked for.
+def derive_names(name: str) -> dict[str, str]:
+    """Return the names of package, source, backbone and class for a plugin name.
 
     Raises:
-        UsageError: it holds what is no letter, digit, - or _.
+        UsageError: the name has characters other than letters, digits, - and _.
     """
     if not re.fullmatch(r"[A-Za-z0-9]+([-_][A-Za-z0-9]+)*", name):
-        hint = "letters and digits, with single - or _ between them"
-        raise UsageError(f"{name!r} is no name for a plugin", hint)
+        hint = "use letters and digits, with single - or _ between them"
+        raise UsageError(f"{name!r} is not a valid plugin name", hint)
     parts = re.split("[-_]", name.lower())
     if parts[0] == "zoo" and len(parts) > 1:
-        del parts[0]  # it will stand in front anyway
+        del parts[0]  # the prefix is added below
     source = "_".join(parts)
     return {
         "distribution": "-".join(["zoo", *parts]),
@@ -48,11 +48,11 @@ def names_of(name: str) -> dict[str, str]:
     }
 
 
-def check_free(names: Mapping[str, str], registry: Registry) -> None:
-    """Refuse names that stand for something else here already.
+def check_available(names: Mapping[str, str], registry: Registry) -> None:
+    """Check that no installed plugin, package or module has one of the names.
 
     Raises:
-        UsageError: says what has the name.
+        UsageError: a name is taken; the message names what has it.
     """
     from importlib.metadata import PackageNotFoundError, version
     from importlib.util import find_spec
@@ -61,20 +61,21 @@ def check_free(names: Mapping[str, str], registry: Registry) -> None:
     source, distribution, package = (names[key] for key in ("source", "distribution", "package"))
     for record in registry.host.records:
         if record.name == source:
-            raise UsageError(f"{source!r} is the name of a plugin of {record.home}", hint)
+            raise UsageError(f"{source!r} is already a plugin of {record.home}", hint)
     if source in registry.derived:
-        raise UsageError(f"{source!r} is a source of derived backbones in a registry.toml", hint)
+        message = f"{source!r} is already a source of derived backbones in a registry.toml"
+        raise UsageError(message, hint)
     try:
         taken = f"{distribution} {version(distribution)}"
     except PackageNotFoundError:
         if find_spec(package) is None:
             return
         taken = f"a module {package}"
-    raise UsageError(f"{taken} is installed already", hint)
+    raise UsageError(f"{taken} is already installed", hint)
 
 
 def render(names: Mapping[str, str]) -> dict[str, str]:
-    """Return the text of every file by its path in the package."""
+    """Return the content of each file by its path in the package."""
     from string import Template
 
     return {
@@ -87,8 +88,8 @@ def write_all(folder: Path, files: Mapping[str, str]) -> None:
     """Write files into a new or empty folder: all of them or none.
 
     Raises:
-        UsageError: it holds something, or is no folder.
-        EnvironmentProblem: the system refuses.
+        UsageError: the folder is not empty, or not a folder.
+        EnvironmentProblem: a file cannot be written.
     """
     import shutil
 
@@ -97,7 +98,7 @@ def write_all(folder: Path, files: Mapping[str, str]) -> None:
     staged = folder.parent / f".{folder.name}.{os.getpid()}.part"
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            hint = "give a new folder; nothing is overwritten"
+            hint = "give a new folder; files are never overwritten"
             raise UsageError(f"--out {folder} is not an empty folder", hint)
         for path, text in files.items():
             make_dir((staged / path).parent)
@@ -110,7 +111,7 @@ def write_all(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def _move(staged: Path, folder: Path) -> None:
-    """Give files their final place; an empty folder that is there stays the one it is."""
+    """Move files to their final folder; an existing empty folder is filled, not replaced."""
     if not folder.exists():
         staged.rename(folder)
         return
@@ -130,29 +131,29 @@ def _move(staged: Path, folder: Path) -> None:
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="The package's folder itself; by default zoo-NAME.",
+    help="Folder of the package. [default: zoo-NAME]",
 )
 @click.pass_obj
 def command(settings: Settings, name: str, out: Path | None) -> None:
-    """Write a plugin package named NAME, with a small network that trains at once.
+    """Create a plugin package NAME with a small network that can be trained, and its tests.
 
-    NAME becomes the source in the ids of its backbones; it has letters, digits, - and _.
+    NAME consists of letters, digits, - and _, and becomes the source in the ids of its backbones.
     """
     from shlex import quote
 
-    names = names_of(name)
-    check_free(names, settings.registry())
+    names = derive_names(name)
+    check_available(names, settings.registry())
     folder = out or Path(names["distribution"])
     files = render(names)
-    # Absolute, so that `.` has a parent and a name of its own.
+    # Absolute: `.` has no parent and no name.
     write_all(folder.absolute(), files)
     for path in files:
         print_line(f"wrote {folder / path}")
-    place = quote(str(folder))
+    path = quote(str(folder))
     print_line()
-    for said, line in (
-        ("install", f"pip install -e {place} pytest"),
-        ("test", f"pytest {place}"),
+    for step, line in (
+        ("install", f"pip install -e {path} pytest"),
+        ("test", f"pytest {path}"),
         ("use", f"zoo finetune {names['backbone']} --epochs 1"),
     ):
-        print_line(f"{said:<8}{line}")
+        print_line(f"{step:<8}{line}")

@@ -8,35 +8,36 @@ from typing import Any
 import click
 
 from zoo.cli.group import Settings, ZooCommand
+from zoo.cli.options import json_option
 from zoo.cli.output import print_json, print_line
 from zoo.cli.plugins import describe
 from zoo.errors import UsageError, did_you_mean
 from zoo.registry.plugins import CONFLICT, PluginRecord
 from zoo.registry.registry import Registry
 
-FEW = 6
+MAX_NAMES = 6
 
 
 def find_records(registry: Registry, name: str) -> list[PluginRecord]:
-    """Return what is known about a plugin, and after it about those that wanted its name.
+    """Return the record of a plugin, followed by those of plugins in conflict with its name.
 
     Raises:
-        UsageError: no plugin has the name; names the nearest.
+        UsageError: no plugin has the name; the hint suggests the nearest.
     """
     if name in registry.sources:
         registry.sources[name].names()  # reading its catalogue can change its status
-    found = [record for record in registry.host.records if record.name == name]
-    if not found:
+    records = [record for record in registry.host.records if record.name == name]
+    if not records:
         known = list(dict.fromkeys(record.name for record in registry.host.records))
         hint = did_you_mean(name, known, f"there are {', '.join(known)}")
         raise UsageError(f"no plugin is named {name!r}", hint)
-    return found
+    return records
 
 
-def describe_whole(registry: Registry, record: PluginRecord) -> dict[str, Any]:
-    """Return a plugin with the keys of `zoo plugins show --json`, but for `conflicts`."""
-    holds = record.status != CONFLICT and record.name in registry.sources
-    names = list(registry.sources[record.name].names()) if holds else []
+def describe_plugin(registry: Registry, record: PluginRecord) -> dict[str, Any]:
+    """Return a plugin with the keys of `zoo plugins show --json`, except `conflicts`."""
+    is_source = record.status != CONFLICT and record.name in registry.sources
+    names = list(registry.sources[record.name].names()) if is_source else []
     return {
         **describe(record, len(names)),
         "module": record.module,
@@ -47,48 +48,48 @@ def describe_whole(registry: Registry, record: PluginRecord) -> dict[str, Any]:
     }
 
 
-def _few(names: Sequence[str], source: str) -> str:
-    if len(names) <= FEW:
+def _abbreviate(names: Sequence[str], source: str) -> str:
+    if len(names) <= MAX_NAMES:
         return ", ".join(names)
-    more = f"and {len(names) - FEW:,} more, which `zoo list --source {source}` shows"
-    return f"{', '.join(names[:FEW])}, {more}"
+    more = f"and {len(names) - MAX_NAMES:,} more: `zoo list --source {source}`"
+    return f"{', '.join(names[:MAX_NAMES])}, {more}"
 
 
-def _print(said: dict[str, Any]) -> None:
+def _print(item: dict[str, Any]) -> None:
     facts = {
-        "name": said["name"],
-        "package": f"{said['distribution']} {said['version']}",
-        "module": said["module"],
-        "file": said["file"],
-        "status": said["status"],
-        "error": said["error"],
-        "hooks": ", ".join(said["hooks"]) or "none known",
-        "backbones": f"{said['backbones']:,}",
-        "tasks": ", ".join(said["tasks"]) or None,
-        "seconds": f"{said['seconds']:.3f}",
+        "name": item["name"],
+        "package": f"{item['distribution']} {item['version']}",
+        "module": item["module"],
+        "file": item["file"],
+        "status": item["status"],
+        "error": item["error"],
+        "hooks": ", ".join(item["hooks"]) or "none known",
+        "backbones": f"{item['backbones']:,}",
+        "tasks": ", ".join(item["tasks"]) or None,
+        "seconds": f"{item['seconds']:.3f}",
     }
-    if said["names"]:
-        facts["backbones"] += f": {_few(said['names'], said['name'])}"
+    if item["names"]:
+        facts["backbones"] += f": {_abbreviate(item['names'], item['name'])}"
     for key, value in facts.items():
         if value is not None:
             print_line(f"{key:<12}{value}")
-    if said["traceback"]:
+    if item["traceback"]:
         print_line()
-        for line in said["traceback"].splitlines():
+        for line in item["traceback"].splitlines():
             print_line(line)
 
 
 @click.command(cls=ZooCommand, name="show")
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_obj
 def command(settings: Settings, name: str, as_json: bool) -> None:
-    """Show all that is known about the plugin NAME, whether it works or not.
+    """Show the plugin NAME: package, status, hooks, backbones, and the traceback if it failed.
 
-    After it come those that were left out because they have the same name.
+    Plugins that were skipped because they have the same name are shown after it.
     """
     registry = settings.registry()
-    first, *others = (describe_whole(registry, r) for r in find_records(registry, name))
+    first, *others = (describe_plugin(registry, r) for r in find_records(registry, name))
     if as_json:
         print_json({**first, "conflicts": others})
         return

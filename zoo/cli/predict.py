@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from zoo.cli.group import ComputingCommand, Settings
+from zoo.cli.options import device_option, json_option
 from zoo.cli.output import print_json, print_line
 from zoo.errors import DataError, UsageError
 
@@ -14,13 +15,22 @@ from zoo.errors import DataError, UsageError
 @click.command(cls=ComputingCommand, name="predict")
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="For masks and overlays."
+    "--top",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Number of classes per image.",
 )
-@click.option("--weights", metavar="TAG", help="Of a backbone: auto (the default) or a tag.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder for masks and overlays, of segmentation models.",
+)
+@click.option("--weights", metavar="TAG", help="Weights of a backbone. [default: auto]")
+@device_option
+@json_option
 @click.pass_obj
 def command(
     settings: Settings,
@@ -32,10 +42,10 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Predict images: their classes, or masks, which --out writes.
+    """Predict images with MODEL.
 
-    MODEL is a model file, a run folder, or the name of a pretrained backbone, which is then used as
-    it is, with its own classes.
+    MODEL is a model file, a run folder, or the name of a backbone, which predicts the classes of
+    its published weights.
     """
     from zoo.inference.loading import load_model, load_pretrained, model_file_at
 
@@ -45,8 +55,8 @@ def command(
     elif weights is None:
         loaded = load_model(model, registry, device)
     else:
-        message = f"--weights {weights} has no meaning for {model}"
-        raise UsageError(message, "leave it out; a model file has its own weights")
+        message = f"--weights {weights} does not apply to {model}"
+        raise UsageError(message, "a model file has its own weights; omit the option")
     answers = loaded.predict(images, top, out=out)
     if as_json:
         print_json(answers)
@@ -60,7 +70,7 @@ def command(
                 print_line(f"  error: {answer['error']}")
     failed = [answer for answer in answers if "error" in answer]
     if failed:
-        some = ", ".join(answer["path"] for answer in failed[:3])
-        message = f"{len(failed)} of {len(answers)} images cannot be read: {some}"
-        others = len(failed) < len(answers)
-        raise DataError(message, "the others were predicted" if others else None)
+        paths = ", ".join(answer["path"] for answer in failed[:3])
+        message = f"{len(failed)} of {len(answers)} images cannot be read: {paths}"
+        partial = len(failed) < len(answers)
+        raise DataError(message, "the others were predicted" if partial else None)

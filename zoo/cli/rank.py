@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from zoo.cli.group import ComputingCommand, Settings
+from zoo.cli.options import device_option, json_option, quiet_option, reading_options
 from zoo.cli.output import print_json, print_table, short_count
 from zoo.errors import DataError
 from zoo.terminal import percent
@@ -19,33 +20,38 @@ FACTORS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
 
 
 class Count(click.ParamType):
-    """A number of parameters such as 30M."""
+    """A parameter count such as 30M."""
 
     name = "count"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
-        """Read the number."""
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMB]?)", str(value).upper())
-        if found is None:
+        """Parse the number."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMB]?)", str(value).upper())
+        if match is None:
             self.fail(f"{value!r} is not a number like 30M", param, ctx)
-        return int(float(found[1]) * FACTORS[found[2]])
+        return int(float(match[1]) * FACTORS[match[2]])
 
 
 @click.command(cls=ComputingCommand, name="rank")
 @click.argument("patterns", nargs=-1)
-@click.option("--data", required=True, metavar="DATA", help="As `zoo finetune` takes it.")
-@click.option("--max-params", type=Count(), metavar="N", help="Such as 30M, the default.")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
-@click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--data", required=True, metavar="DATA", help="Data set, as for `zoo finetune`.")
 @click.option(
-    "--bad-images", type=click.Choice(["error", "skip"]), default="error", show_default=True
+    "--max-params", type=Count(), metavar="N", help="Largest parameter count. [default: 30M]"
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the folds.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--quiet", is_flag=True, help="Only the result.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Largest number of candidates.",
+)
+@reading_options
+@device_option
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the folds.")
+@json_option
+@quiet_option
 @click.pass_obj
 def command(
     settings: Settings,
@@ -60,12 +66,12 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Rank pretrained backbones by how well their frozen features tell your images apart.
+    """Rank pretrained backbones by how well their frozen features separate the classes of DATA.
 
-    Of each candidate: accuracy of the best head on its features, on five folds of the images, and
-    of their nearest neighbours. Without PATTERNS one of each kind of network is tried, weights
-    that are at hand first. What was computed is kept: a ranking that was stopped goes on, and
-    training the winner starts at its head.
+    For each candidate, report the accuracy of a linear probe over five folds, and that of the
+    nearest neighbours. Without PATTERNS, the candidates are one of each kind of network, those with
+    local weights first. Features are cached: an interrupted ranking resumes, and training the
+    winner computes only its head.
     """
     from zoo.inference.rank import candidates, rank
     from zoo.spec import IMAGE_CLASSIFICATION
@@ -74,34 +80,33 @@ def command(
 
     progress, registry = Progress(quiet), settings.registry()
     task = load_task(registry.task(IMAGE_CLASSIFICATION))
-    every = task.open_all(data)
-    if not every.classes:
-        raise DataError(f"{every.name} has no classes", "give a folder of class folders")
-    for notice in every.notices:
-        progress.notice(f"{every.name}: {notice}")
-    chosen = candidates(registry, patterns, max_params, limit)
-    found: list[Rank] = []
-    ranks = rank(
-        chosen, every, registry, progress, device, seed, workers=workers, bad_images=bad_images
-    )
-    for number, each in enumerate(ranks, start=1):
-        found.append(each)
-        said = f"cannot be tried: {each.error}" if each.error else percent(each.accuracy)
-        progress.notice(f"{number}/{len(chosen)} {each.backbone}: {said}")
-    found.sort(key=lambda each: (each.accuracy is None, -(each.accuracy or 0)))
+    images = task.open_all(data)
+    if not images.classes:
+        raise DataError(f"{images.name} has no classes", "give a folder of class folders")
+    for notice in images.notices:
+        progress.notice(f"{images.name}: {notice}")
+    backbones = candidates(registry, patterns, max_params, limit)
+    ranks: list[Rank] = []
+    for each in rank(
+        backbones, images, registry, progress, device, seed, workers=workers, bad_images=bad_images
+    ):
+        ranks.append(each)
+        result = f"failed: {each.error}" if each.error else percent(each.accuracy)
+        progress.notice(f"{len(ranks)}/{len(backbones)} {each.backbone}: {result}")
+    ranks.sort(key=lambda each: (each.accuracy is None, -(each.accuracy or 0)))
     if as_json:
-        print_json([each.to_dict() for each in found])
+        print_json([each.to_dict() for each in ranks])
         return
     print_table(
-        ["BACKBONE", "WEIGHTS", "PROBE", "+-", "KNN", "SECONDS", "PARAMS", "WHY NOT"],
-        [_row(each) for each in found],
+        ["BACKBONE", "WEIGHTS", "PROBE", "+-", "KNN", "SECONDS", "PARAMS", "ERROR"],
+        [_row(each) for each in ranks],
         right="PROBE +- KNN SECONDS PARAMS",
     )
 
 
 def _row(each: Rank) -> list[str]:
     seconds = "-" if each.seconds is None else f"{each.seconds:.1f}"
-    why = each.error or ""
+    error = each.error or ""
     return [
         each.backbone,
         each.weights,
@@ -110,5 +115,5 @@ def _row(each: Rank) -> list[str]:
         percent(each.knn),
         seconds,
         short_count(each.params),
-        why if len(why) <= 60 else f"{why[:56]} ...",
+        error if len(error) <= 60 else f"{error[:56]} ...",
     ]

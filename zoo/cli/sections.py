@@ -1,4 +1,4 @@
-"""Commands with so many options that their help lists them in sections."""
+"""Commands whose help lists the options in sections."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from zoo.options.table import GROUPS
 COMMON = "Every command"
 
 
-class Several(click.ParamType):
-    """One value, or one for each phase, separated by commas."""
+class PerPhase(click.ParamType):
+    """One value, or one per phase separated by commas."""
 
     def __init__(self, kind: Callable[[str], Any]) -> None:
         self.kind = kind
@@ -24,7 +24,7 @@ class Several(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[Any, ...]:
-        """Read the values."""
+        """Parse the values."""
         if isinstance(value, tuple):
             return value
         try:
@@ -34,7 +34,7 @@ class Several(click.ParamType):
 
 
 class SectionedOption(click.Option):
-    """An option that the help lists in a section.
+    """An option with the section of the help it is listed in.
 
     Args:
         section: one of `GROUPS`.
@@ -46,10 +46,10 @@ class SectionedOption(click.Option):
 
 
 class SectionedCommand(ComputingCommand):
-    """A command whose help lists each option in its section, in the order of `GROUPS`."""
+    """A command whose help lists its options by section, in the order of `GROUPS`."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the sections, and last what every command takes."""
+        """Write the sections, the common options last."""
         sections: dict[str, list[tuple[str, str]]] = {name: [] for name in (*GROUPS, COMMON)}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -67,15 +67,15 @@ def _as_click(option: Option) -> SectionedOption:
         settings |= {"is_flag": True}
     elif option.range is not None:
         kind = option.range.kind
-        settings |= {"type": Several(kind) if option.per_phase else kind}
+        settings |= {"type": PerPhase(kind) if option.per_phase else kind}
     if option.bare is not None:
         settings |= {"is_flag": False, "flag_value": option.bare}
-    shown = option.default is not None
+    show = option.default is not None
     return SectionedOption(
-        [option.flag], section=option.group, default=option.default, show_default=shown, **settings
+        [option.flag], section=option.group, default=option.default, show_default=show, **settings
     )
 
 
 def training_options() -> list[SectionedOption]:
-    """Return the options of a training as the command line has them."""
+    """Return the options of a training as click options."""
     return [_as_click(option) for option in OPTIONS if not option.python_only]

@@ -8,12 +8,13 @@ import click
 
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.list import describe
+from zoo.cli.options import json_option
 from zoo.cli.output import (
+    garbage_collection_disabled,
     print_json,
     print_line,
     print_table,
     short_count,
-    without_collecting,
 )
 from zoo.records import to_dict
 from zoo.registry.licenses import classify, in_words
@@ -36,7 +37,7 @@ def _describe_weights(backbone: Backbone, weights: Weights) -> dict[str, Any]:
     }
 
 
-def describe_whole(backbone: Backbone) -> dict[str, Any]:
+def describe_backbone(backbone: Backbone) -> dict[str, Any]:
     """Return a backbone with the keys of `zoo show --json`."""
     return {
         **describe(backbone),
@@ -75,21 +76,24 @@ def _head_text(backbone: Backbone) -> str:
     parts = []
     for head in backbone.heads:
         role = "" if head.role == "main" else f" ({head.role}, loss weight {head.loss_weight:g})"
-        width = f" reading {head.in_features:,}" if head.in_features else ""
+        width = f" of {head.in_features:,} features" if head.in_features else ""
         parts.append(f"{head.path}{role}{width}")
     return ", ".join(parts) or "none"
 
 
 @click.command(cls=ZooCommand, name="show")
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_obj
-@without_collecting()
+@garbage_collection_disabled()
 def command(settings: Settings, name: str, as_json: bool) -> None:
-    """Show all that is known about the backbone NAME: an id, a bare name or an alias."""
+    """Show the description of a backbone: heads, preprocess, weights, licences.
+
+    NAME is an id (timm/resnet18), a bare name or an alias.
+    """
     backbone = settings.registry().get(name)
     if as_json:
-        print_json(describe_whole(backbone))
+        print_json(describe_backbone(backbone))
         return
     size = f"{backbone.params:,}" if backbone.params else "?"
     facts = {
@@ -105,10 +109,10 @@ def command(settings: Settings, name: str, as_json: bool) -> None:
         facts["fine-tuning"] = f"refused: {backbone.refuse}"
     for key, value in facts.items():
         print_line(f"{key:<12}{value}")
-    for promise, reason in backbone.exceptions.items():
-        print_line(f"{'exception':<12}{promise}: {reason}")
+    for check, reason in backbone.exceptions.items():
+        print_line(f"{'exception':<12}{check}: {reason}")
     if not backbone.weights:
-        print_line(f"{'weights':<12}none are published")
+        print_line(f"{'weights':<12}none published")
         return
     print_line()
     rows = [

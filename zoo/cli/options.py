@@ -1,0 +1,37 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+QUIET = "Print only the result."
+
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1, ..."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+quiet_option = click.option("--quiet", is_flag=True, help=QUIET)
+
+
+def reading_options(command: Command) -> Command:
+    """Add `--workers` and `--bad-images` to a command that reads images."""
+    workers = click.option(
+        "--workers",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Processes that decode images.",
+    )
+    bad_images = click.option(
+        "--bad-images",
+        type=click.Choice(["error", "skip"]),
+        default="error",
+        show_default=True,
+        help="What to do with an unreadable image.",
+    )
+    return workers(bad_images(command))
