@@ -39,10 +39,12 @@ class TaskSubject:
     """One task, and what the checks need of it; made when first asked for.
 
     Args:
-        task: the task.
+        name: that it is registered by.
+        task: what implements it.
         trial: a backbone that it trains.
     """
 
+    name: str
     task: BaseTask
     trial: Subject
 
@@ -141,6 +143,13 @@ def _through_json(value: Any, what: str) -> Any:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise Broken(f"{what} cannot be written as JSON: {error}") from error
+
+
+def has_its_name(subject: TaskSubject) -> str:
+    """Compare the names of the class and of what is registered."""
+    if subject.task.name != subject.name:
+        raise Broken(f"{type(subject.task).__name__} has the name {subject.task.name!r}")
+    return type(subject.task).__qualname__
 
 
 def gives_example_data(subject: TaskSubject) -> str:
