@@ -44,6 +44,15 @@ def test_finetune_recipe_on_device(few, name, weights, recipe, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_probe_on_device(few, device):
+    run = zoo.finetune("lite0", data=few, device=device)
+    assert run.record["plan"]["recipe"] == "probe"
+    assert run.record["probe"]["converged"]
+    assert run.metrics["val"]["top1"] > 0.5
+    assert zoo.finetune("lite0", data=few, device=device).record["backbone_forwards"] == 0
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_bf16_recorded_and_weights_stored_as_float32(few, device):
     run = zoo.finetune(
         "lite0", data=few, recipe="head-then-all", epochs=1, device=device, precision="bf16"

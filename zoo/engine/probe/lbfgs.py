@@ -89,7 +89,7 @@ class Softmax:
         """
         losses, correct = [], []
         for span, rows in self._chunks():
-            labels, folds = self.labels[span], fold[span]
+            labels, folds = self.labels[span], fold[span].to(self.labels.device)
             index = folds.clamp(min=0)[None, None].expand(1, self.classes, -1)
             logits = self._logits(weights, rows).gather(0, index)[0]
             loss = logits.logsumexp(0) - logits.gather(0, labels[None])[0]
