@@ -33,7 +33,7 @@ from zoo.data.loader import Batch, load_batches
 from zoo.data.split import Split
 from zoo.engine.features.cache import CPU_BATCH
 from zoo.engine.runtime.allocator import retain_freed_memory
-from zoo.engine.runtime.device import reading, resolve_precision
+from zoo.engine.runtime.device import reader_threads, resolve_precision
 from zoo.engine.runtime.network import Network
 from zoo.tasks.classification.data.sources import open_data
 
@@ -63,7 +63,7 @@ class Pass:
 
     def read(self, threads: int | None = None, ahead: int = 0) -> Iterator[Batch]:
         """Yield the images as batches."""
-        threads = reading(CPU)[0] if threads is None else threads
+        threads = reader_threads(CPU)[0] if threads is None else threads
         step = len(self.split) // self.images  # some of every class
         order = range(0, step * self.images, step)
         preprocess = self.network.preprocess

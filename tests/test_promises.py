@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import zoo
+from tests.tasks.segmentation.scenes import write_scenes
 from zoo.modelfile import read_model
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -43,6 +44,15 @@ def test_finetune_recipe_on_device(few, name, weights, recipe, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_probe_on_device(few, device):
+    run = zoo.finetune("lite0", data=few, device=device)
+    assert run.record["plan"]["recipe"] == "probe"
+    assert run.record["probe"]["converged"]
+    assert run.metrics["val"]["top1"] > 0.5
+    assert zoo.finetune("lite0", data=few, device=device).record["backbone_forwards"] == 0
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_bf16_recorded_and_weights_stored_as_float32(few, device):
     run = zoo.finetune(
         "lite0", data=few, recipe="head-then-all", epochs=1, device=device, precision="bf16"
@@ -51,6 +61,21 @@ def test_bf16_recorded_and_weights_stored_as_float32(few, device):
     assert card.precision == "bf16"
     assert {t.dtype for t in file.tensors.values() if t.is_floating_point()} == {torch.float32}
     assert run.model(device=device).evaluate(few, "all")["images"] == 18
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("train", ["head", "all"])
+def test_segmentation_on_device(tmp_path, monkeypatch, train, device):
+    monkeypatch.chdir(tmp_path)
+    data = write_scenes(tmp_path / "scenes", 12, seed=0)
+    options = {"weights": "none", "input_size": 64, "epochs": 1, "batch_size": 4}
+    run = zoo.finetune(
+        "lraspp_mobilenet_v3_large", data=data, train=train, device=device, **options
+    )
+    assert run.record["plan"]["phases"][0]["keep_features"] is (train == "head")
+    values = run.model(device=device).evaluate(data)
+    assert (values["images"], values["loss"] > 0) == (2, True)
+    assert 0 <= values["miou"] <= values["pixel_accuracy"] <= 1
 
 
 @pytest.mark.parametrize("name", ["inception_v3", "googlenet"])

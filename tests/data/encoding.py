@@ -1,4 +1,4 @@
-"""Pictures as files, for tests of decoding."""
+"""Encode images as files, for tests of decoding."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Every image of a source, in whatever split, with a class or without."""
+"""All images of a source, labelled or not, whatever their split."""
 
 import pytest
 from PIL import Image
@@ -13,9 +13,9 @@ def write_image(path):
     Image.new("RGB", (4, 4)).save(path)
 
 
-def test_all_splits_count_and_nothing_is_held_out(tmp_path):
-    for place in ("train/a/1.png", "train/a/2.png", "train/b/1.png", "val/a/3.png", "test/b/4.png"):
-        write_image(tmp_path / place)
+def test_open_all_includes_every_split(tmp_path):
+    for path in ("train/a/1.png", "train/a/2.png", "train/b/1.png", "val/a/3.png", "test/b/4.png"):
+        write_image(tmp_path / path)
     every = open_all(tmp_path, open_data)
     assert [(split.name, len(split)) for split in every.splits] == [
         ("train", 3),
@@ -27,7 +27,7 @@ def test_all_splits_count_and_nothing_is_held_out(tmp_path):
     assert len(open_all(None, open_data)) == 483
 
 
-def test_a_folder_of_images_has_no_classes(tmp_path):
+def test_open_all_flat_folder_has_no_classes(tmp_path):
     for name in ("b.png", "a.png", ".hidden.png"):
         write_image(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no image")
@@ -41,7 +41,7 @@ def test_a_folder_of_images_has_no_classes(tmp_path):
     assert every.notices
 
 
-def test_what_gives_other_images_each_time_is_refused(tmp_path):
+def test_open_all_rejects_dataset_objects(tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(zoo.DataError, match="no images"):
         open_all(tmp_path, open_data)

@@ -1,4 +1,4 @@
-"""Reading one image: training, validation, evaluation and prediction see the same bytes."""
+"""Samples have the same bytes in training, validation, evaluation and prediction."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def pixels(split: FileSplit, augment: str | None = None) -> torch.Tensor:
     return sample.input
 
 
-def test_a_large_jpeg_is_the_same_wherever_it_is_read(large: FileSplit) -> None:
+def test_large_jpeg_is_identical_on_every_path(large: FileSplit) -> None:
     path = large.path(0)
     seen = pixels(large)
     assert not torch.equal(seen, prepare(decode(path), SMALL))
@@ -44,12 +44,12 @@ def test_a_large_jpeg_is_the_same_wherever_it_is_read(large: FileSplit) -> None:
     assert torch.equal(seen, pixels(large, "flip:1").flip(-1))
 
 
-def test_a_random_crop_is_cut_from_the_whole_picture(large: FileSplit) -> None:
+def test_random_crop_decodes_at_full_resolution(large: FileSplit) -> None:
     path = large.path(0)
     draw = Draw(Augmentation.parse("crop"), seed=0, epoch=0)
     assert torch.equal(pixels(large, "crop"), draw(decode(path), SMALL, 0))
 
 
-def test_what_pil_opened_is_read_in_full(large: FileSplit) -> None:
+def test_pil_image_is_decoded_at_full_resolution(large: FileSplit) -> None:
     path = large.path(0)
     assert torch.equal(prepare_image(Image.open(path), SMALL).pixels, prepare(decode(path), SMALL))

@@ -53,15 +53,15 @@ def noise() -> Image.Image:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
-def test_lossless_files_keep_every_pixel(noise: Image.Image, kind: str) -> None:
+def test_decode_lossless_formats_are_exact(noise: Image.Image, kind: str) -> None:
     assert np.array_equal(np.asarray(decode(encoded(noise, kind))), np.asarray(noise))
 
 
 @pytest.mark.parametrize(("kind", "options"), [("JPEG", {}), ("WEBP", {"lossless": True})])
-def test_every_kind_of_source_gives_the_same(
+def test_decode_source_types_are_equivalent(
     tmp_path: Path, noise: Image.Image, kind: str, options: dict[str, object]
 ) -> None:
-    path = tmp_path / "picture.bin"
+    path = tmp_path / "image.bin"
     path.write_bytes(encoded(noise, kind, **options))
     expected = pixels(Image.open(path).convert("RGB"))
     with path.open("rb") as file:
@@ -69,17 +69,17 @@ def test_every_kind_of_source_gives_the_same(
         assert all(pixels(decode(source)) == expected for source in sources)
 
 
-# What each EXIF orientation does to a picture whose rows are "rg" and "bw".
+# Pixels after each EXIF orientation of an image whose rows are "rg" and "bw".
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_orientation_is_applied_once(kind: str, orientation: int) -> None:
     image = Image.new("RGB", (2, 2))
-    for place, color in zip(
+    for position, color in zip(
         [(0, 0), (1, 0), (0, 1), (1, 1)], [RED, GREEN, BLUE, WHITE], strict=True
     ):
-        image.putpixel(place, color)
+        image.putpixel(position, color)
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"lossless": True} if kind == "WEBP" else {}
@@ -89,14 +89,14 @@ def test_orientation_is_applied_once(kind: str, orientation: int) -> None:
     assert pixels(decode(decoded)) == pixels(decoded)
 
 
-def test_orientation_of_a_jpeg_swaps_the_sides(noise: Image.Image) -> None:
+def test_orientation_of_jpeg_swaps_sides(noise: Image.Image) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     assert decode(encoded(noise, "JPEG", exif=exif)).size == (64, 96)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_broken_exif_leaves_the_picture_as_it_lies(noise: Image.Image) -> None:
+def test_corrupt_exif_is_ignored(noise: Image.Image) -> None:
     assert decode(with_broken_exif(noise)).size == noise.size
 
 
@@ -110,7 +110,7 @@ def test_alpha_is_composited_over_white(mode: str) -> None:
     assert all(abs(value - 127) <= 1 for value in half)
 
 
-def test_palette_with_and_without_transparency() -> None:
+def test_palette_transparency_is_composited() -> None:
     image = Image.new("P", (2, 1))
     image.putpalette([*RED, *BLUE])
     image.putpixel((1, 0), 1)
@@ -120,7 +120,7 @@ def test_palette_with_and_without_transparency() -> None:
     assert pixels(decode(encoded(image, "GIF", transparency=0))) == [WHITE, BLUE]
 
 
-def test_transparent_color_of_grey_and_rgb() -> None:
+def test_transparent_color_of_grey_and_rgb_png() -> None:
     grey = png(2, 1, 8, 0, b"\0\x00\x40", chunk(b"tRNS", b"\0\0"))
     assert pixels(decode(grey)) == [WHITE, (64,) * 3]
     color = png(2, 1, 8, 2, bytes([0, *RED, *BLUE]), chunk(b"tRNS", bytes([0, 255, 0, 0, 0, 0])))
@@ -129,7 +129,7 @@ def test_transparent_color_of_grey_and_rgb() -> None:
     assert pixels(decode(deep)) == [WHITE, (1,) * 3]
 
 
-def test_grey_and_one_bit() -> None:
+def test_grey_and_one_bit_become_rgb() -> None:
     assert pixels(decode(encoded(Image.new("L", (1, 1), 77), "PNG"))) == [(77,) * 3]
     bits = Image.new("1", (2, 1))
     bits.putpixel((1, 0), 1)
@@ -144,7 +144,7 @@ def test_cmyk_jpeg_is_not_inverted() -> None:
 
 
 @pytest.mark.parametrize("mode", ["YCbCr", "HSV", "LAB"])
-def test_other_color_spaces_come_back_to_rgb(mode: str) -> None:
+def test_other_color_spaces_become_rgb(mode: str) -> None:
     color = (200, 60, 40)
     if mode == "LAB":
         # L* 47, a* 55, b* 45 under D50, as bytes: L* x 2.55, then two signed numbers.
@@ -187,7 +187,7 @@ def test_16_bit_pgm_has_a_fixed_range() -> None:
         ([-3.0, -3.0, -3.0], [0, 0, 0]),
     ],
 )
-def test_float_tiff_follows_the_stated_rule(values: list[float], expected: list[int]) -> None:
+def test_float_tiff_range(values: list[float], expected: list[int]) -> None:
     image = Image.fromarray(np.array([values], dtype=np.float32))
     assert [pixel[0] for pixel in pixels(decode(encoded(image, "TIFF")))] == expected
 
@@ -200,20 +200,20 @@ def test_float_tiff_follows_the_stated_rule(values: list[float], expected: list[
         ([-100, 0, 100], [0, 128, 255]),
     ],
 )
-def test_integer_tiff_follows_the_stated_rule(values: list[int], expected: list[int]) -> None:
+def test_integer_tiff_range(values: list[int], expected: list[int]) -> None:
     image = Image.fromarray(np.array([values], dtype=np.int32))
     assert [pixel[0] for pixel in pixels(decode(encoded(image, "TIFF")))] == expected
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
-def test_the_first_frame_is_taken(kind: str) -> None:
+def test_animation_decodes_first_frame(kind: str) -> None:
     frames = [Image.new("RGB", (8, 8), color) for color in (RED, BLUE, GREEN)]
     options = {"lossless": True} if kind == "WEBP" else {}
     moving = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert set(pixels(decode(moving))) == {RED}
 
 
-def test_a_picture_of_the_caller_is_left_unchanged() -> None:
+def test_decode_does_not_modify_pil_image() -> None:
     image = Image.new("RGB", (2, 2), RED)
     image.info["note"] = "mine"
     decode(image).putpixel((0, 0), BLUE)
@@ -223,34 +223,32 @@ def test_a_picture_of_the_caller_is_left_unchanged() -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"])
 @pytest.mark.parametrize("share", [0.5, 0.95])
-def test_truncated_files_are_refused(
-    tmp_path: Path, noise: Image.Image, kind: str, share: float
-) -> None:
+def test_truncated_file_raises(tmp_path: Path, noise: Image.Image, kind: str, share: float) -> None:
     whole = encoded(noise, kind)
     path = tmp_path / f"cut.{kind.lower()}"
     path.write_bytes(whole[: int(len(whole) * share)])
-    # WebP and TIFF keep what is needed to open them in places that the cut takes away.
+    # WebP and TIFF store what is needed to open them where the truncation removes it.
     assert reason(path) in {"truncated", "not an image that zoo reads"} or reason(path).startswith(
         "damaged"
     )
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
 
 
-def test_a_truncated_picture_of_the_caller_is_refused(noise: Image.Image) -> None:
+def test_truncated_pil_image_raises(noise: Image.Image) -> None:
     lazy = Image.open(io.BytesIO(encoded(noise, "JPEG")[:2000]))
     with pytest.raises(UnreadableImage, match="the image: truncated"):
         decode(lazy)
 
 
-def test_damaged_bytes_inside_a_png_are_refused(noise: Image.Image) -> None:
+def test_corrupt_png_data_raises(noise: Image.Image) -> None:
     damaged = bytearray(encoded(noise, "PNG"))
     damaged[len(damaged) // 2] ^= 0xFF
     assert reason(bytes(damaged)).startswith("damaged")
 
 
-def test_what_is_no_picture_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_non_image_raises_one_line_message(tmp_path: Path) -> None:
     text = tmp_path / "text.jpg"
-    text.write_text("not a picture\n" * 100)
+    text.write_text("not an image\n" * 100)
     assert reason(text) == "not an image that zoo reads"
     empty = tmp_path / "empty.png"
     empty.touch()
@@ -263,11 +261,11 @@ def test_what_is_no_picture_is_refused_in_one_line(tmp_path: Path) -> None:
         decode(str(text))
 
 
-def test_postscript_is_not_run() -> None:
+def test_postscript_is_rejected() -> None:
     assert reason(encoded(Image.new("RGB", (4, 4)), "EPS")) == "not an image that zoo reads"
 
 
-def test_pipes_sockets_and_devices_do_not_hang(tmp_path: Path) -> None:
+def test_special_files_raise_without_blocking(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.jpg"
     os.mkfifo(pipe)
     assert reason(pipe) == "it is not a regular file"
@@ -277,13 +275,13 @@ def test_pipes_sockets_and_devices_do_not_hang(tmp_path: Path) -> None:
     assert reason("/dev/zero") == "it is not a regular file"
 
 
-def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+def test_link_loop_raises(tmp_path: Path) -> None:
     (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
     assert "symbolic links" in reason(tmp_path / "loop.jpg")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission_is_refused(tmp_path: Path, noise: Image.Image) -> None:
+def test_file_without_permission_raises(tmp_path: Path, noise: Image.Image) -> None:
     path = tmp_path / "closed.png"
     noise.save(path)
     path.chmod(0)
@@ -291,32 +289,32 @@ def test_a_file_without_permission_is_refused(tmp_path: Path, noise: Image.Image
 
 
 @pytest.mark.parametrize("side", [13_400, 30_000, 200_000])
-def test_bombs_are_refused_before_their_pixels_are_read(side: int) -> None:
+def test_decompression_bomb_raises_before_decoding(side: int) -> None:
     bomb = png(side, side, 8, 2, b"")
     assert len(bomb) < 100
     assert f"{MAX_PIXELS:,}" in reason(bomb)
 
 
-def test_what_pillow_warns_of_is_read_without_a_word(noise: Image.Image) -> None:
+def test_pillow_warnings_are_suppressed(noise: Image.Image) -> None:
     side = 9_500
     assert Image.MAX_IMAGE_PIXELS is not None
     assert Image.MAX_IMAGE_PIXELS < side * side < MAX_PIXELS
     large = encoded(Image.new("1", (side, side)), "PNG")
     read = "print(decode(sys.stdin.buffer.read()).size)"
     program = f"import sys; from zoo.data.decode import decode; {read}"
-    for picture, size in [(large, (side, side)), (with_broken_exif(noise), noise.size)]:
-        done = subprocess.run([sys.executable, "-c", program], input=picture, capture_output=True)
+    for data, size in [(large, (side, side)), (with_broken_exif(noise), noise.size)]:
+        done = subprocess.run([sys.executable, "-c", program], input=data, capture_output=True)
         assert (done.stdout.decode().strip(), done.stderr) == (str(size), b"")
 
 
-def test_a_warning_made_an_error_is_a_refusal() -> None:
+def test_pillow_warning_as_error_is_unreadable_image() -> None:
     large = encoded(Image.new("1", (9_500, 9_500)), "PNG")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "pixels" in reason(large)
 
 
-def test_the_error_crosses_processes() -> None:
+def test_unreadable_image_pickles() -> None:
     error = pickle.loads(pickle.dumps(UnreadableImage("a.jpg", "truncated")))
     assert (str(error), error.source, error.reason) == (
         "cannot read a.jpg: truncated",

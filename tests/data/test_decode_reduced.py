@@ -1,4 +1,4 @@
-"""JPEGs decoded at a reduced scale: as large as asked for, and showing the same."""
+"""JPEGs decoded at a reduced scale: their size, position and content."""
 
 import io
 
@@ -11,7 +11,7 @@ from zoo.data.decode import UnreadableImage, decode, decode_reduced
 
 
 def waves(width: int, height: int) -> Image.Image:
-    """A smooth picture that looks alike nowhere, nor turned."""
+    """Return a smooth image without symmetry or repetition."""
     x, y = np.arange(width) / 160, np.arange(height)[:, None] / 110
     planes = [np.sin(6 * x + y), np.cos(5 * y - 2 * x), np.sin(x * x + 3 * y)]
     return Image.fromarray((np.stack(planes, axis=-1) * 100 + 128).astype(np.uint8))
@@ -20,17 +20,17 @@ def waves(width: int, height: int) -> Image.Image:
 @pytest.mark.parametrize(
     ("at_least", "scale"), [(65, 8), (66, 4), (131, 4), (132, 2), (262, 2), (263, 1), (5000, 1)]
 )
-def test_a_jpeg_is_decoded_no_larger_than_needed(at_least: int, scale: int) -> None:
-    picture = decode_reduced(encoded(waves(803, 525), "JPEG"), (at_least, at_least))
-    assert picture.size == (803, 525)
-    assert picture.pixels.size == (-(-803 // scale), -(-525 // scale))
-    assert picture.box == (0, 0, 803 / scale, 525 / scale)
-    assert picture.reduced is (scale > 1)
+def test_decode_reduced_picks_smallest_sufficient_scale(at_least: int, scale: int) -> None:
+    image = decode_reduced(encoded(waves(803, 525), "JPEG"), (at_least, at_least))
+    assert image.size == (803, 525)
+    assert image.pixels.size == (-(-803 // scale), -(-525 // scale))
+    assert image.box == (0, 0, 803 / scale, 525 / scale)
+    assert image.reduced is (scale > 1)
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 @pytest.mark.parametrize("size", [(803, 525), (805, 527), (801, 528)])
-def test_a_reduced_picture_lies_where_the_whole_one_does(
+def test_decode_reduced_box_matches_full_resolution(
     orientation: int, size: tuple[int, int]
 ) -> None:
     exif = Image.Exif()
@@ -39,9 +39,9 @@ def test_a_reduced_picture_lies_where_the_whole_one_does(
     whole = decode(jpeg)
     for scale in (2, 4, 8):
         upright = whole.width // scale, whole.height // scale
-        picture = decode_reduced(jpeg, upright)
-        assert picture.size == whole.size
-        small = picture.pixels.resize((20, 15), Image.Resampling.BICUBIC, picture.box)
+        image = decode_reduced(jpeg, upright)
+        assert image.size == whole.size
+        small = image.pixels.resize((20, 15), Image.Resampling.BICUBIC, image.box)
         expected = whole.resize((20, 15), Image.Resampling.BICUBIC)
         # One pixel off would be 4 and more; at the edges the kernel is cut off otherwise.
         off = np.subtract(small, expected, dtype=np.int16)[2:-2, 2:-2]
@@ -54,15 +54,15 @@ def test_a_reduced_picture_lies_where_the_whole_one_does(
     ("mode", "options"),
     [("L", {}), ("CMYK", {}), ("RGB", {"progressive": True}), ("RGB", {"subsampling": 0})],
 )
-def test_every_kind_of_jpeg_can_be_reduced(mode: str, options: dict[str, object]) -> None:
+def test_decode_reduced_supports_all_jpeg_modes(mode: str, options: dict[str, object]) -> None:
     jpeg = encoded(waves(800, 600).convert(mode), "JPEG", quality=95, **options)
-    picture = decode_reduced(jpeg, (200, 150))
-    assert (picture.pixels.mode, picture.pixels.size) == ("RGB", (200, 150))
+    image = decode_reduced(jpeg, (200, 150))
+    assert (image.pixels.mode, image.pixels.size) == ("RGB", (200, 150))
     expected = decode(jpeg).resize((200, 150), Image.Resampling.BOX)
-    assert np.abs(np.subtract(picture.pixels, expected, dtype=np.int16)).max() <= 6
+    assert np.abs(np.subtract(image.pixels, expected, dtype=np.int16)).max() <= 6
 
 
-def test_a_jpeg_with_further_pictures_can_be_reduced() -> None:
+def test_decode_reduced_supports_multi_picture_jpeg() -> None:
     frames = waves(800, 600), Image.new("RGB", (800, 600))
     several = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
     alone = encoded(frames[0], "JPEG")
@@ -72,20 +72,20 @@ def test_a_jpeg_with_further_pictures_can_be_reduced() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "GIF"])
-def test_other_formats_are_decoded_in_full(kind: str) -> None:
-    picture = decode_reduced(encoded(waves(320, 200), kind), (10, 10))
-    assert picture.pixels.size == picture.size == (320, 200)
-    assert not picture.reduced
+def test_decode_reduced_other_formats_at_full_resolution(kind: str) -> None:
+    image = decode_reduced(encoded(waves(320, 200), kind), (10, 10))
+    assert image.pixels.size == image.size == (320, 200)
+    assert not image.reduced
 
 
-def test_what_somebody_opened_is_not_reduced() -> None:
+def test_decode_reduced_pil_image_at_full_resolution() -> None:
     lazy = Image.open(io.BytesIO(encoded(waves(320, 200), "JPEG")))
     assert decode_reduced(lazy, (10, 10)).pixels.size == lazy.size == (320, 200)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.95])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_reduced_jpeg_that_is_truncated_is_refused(share: float, progressive: bool) -> None:
+def test_decode_reduced_truncated_jpeg_raises(share: float, progressive: bool) -> None:
     whole = encoded(waves(800, 600), "JPEG", progressive=progressive)
     with pytest.raises(UnreadableImage, match="truncated"):
         decode_reduced(whole[: int(len(whole) * share)], (100, 75))

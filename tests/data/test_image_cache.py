@@ -1,4 +1,4 @@
-"""Cached images: decoded once, and then the same batches as from the files."""
+"""Image cache: each image is decoded once, with the same batches as from the files."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def split(tmp_path) -> FileSplit:
 
 
 def read(split, order, stored=None, workers=0, size=4):
-    """Return all of the batches, and how many positions were asked of the files."""
+    """Return all batches, and how many positions were loaded from the files."""
     asked = []
 
     def load(some, bounds):
@@ -57,9 +57,9 @@ def same(one, two) -> bool:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("in_memory", [image_cache.IN_MEMORY, 0])
-def test_every_image_is_read_once_in_whatever_order(split, monkeypatch, workers, in_memory):
+def test_cache_reads_each_image_once(split, monkeypatch, workers, in_memory):
     monkeypatch.setattr(image_cache, "IN_MEMORY", in_memory)
-    monkeypatch.setattr(image_cache, "LEFT_FREE", 0)
+    monkeypatch.setattr(image_cache, "FREE_MARGIN", 0)
     stored = ImageCache({"train": split}, SMALL).split(split, SMALL)
     orders = ([5, 3, 0, 1, 2], list(range(COUNT)), [10, 9, 3, 4, 5, 0, 2, 8, 7, 6, 1])
     asked = []
@@ -70,7 +70,7 @@ def test_every_image_is_read_once_in_whatever_order(split, monkeypatch, workers,
     assert asked == [5, 6, 0]
 
 
-def test_what_is_gone_from_the_disk_is_still_there(split):
+def test_cached_images_outlive_their_files(split):
     stored = ImageCache({"train": split}, SMALL).split(split, SMALL)
     first, _ = read(split, range(COUNT), stored)
     for path in Path(split.root).iterdir():
@@ -79,7 +79,7 @@ def test_what_is_gone_from_the_disk_is_still_there(split):
     assert [bad.path for batch in first for bad in batch.bad] == [str(split.path(3))]
 
 
-def test_an_interrupted_pass_leaves_what_it_read(split):
+def test_interrupted_pass_is_cached(split):
     stored = ImageCache({"train": split}, SMALL).split(split, SMALL)
 
     def load(order, bounds):
@@ -89,9 +89,9 @@ def test_an_interrupted_pass_leaves_what_it_read(split):
     assert read(split, range(COUNT), stored)[1] == COUNT - 4
 
 
-def test_the_file_of_a_cache_has_no_name(split, monkeypatch, tmp_path):
+def test_cache_file_is_unnamed(split, monkeypatch, tmp_path):
     monkeypatch.setattr(image_cache, "IN_MEMORY", 0)
-    monkeypatch.setattr(image_cache, "LEFT_FREE", 0)
+    monkeypatch.setattr(image_cache, "FREE_MARGIN", 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert storage_location(1000) == f"in a temporary file in {tmp_path / 'cache' / 'zoo'}"
     cache = ImageCache({"train": split}, SMALL)
@@ -99,14 +99,14 @@ def test_the_file_of_a_cache_has_no_name(split, monkeypatch, tmp_path):
     assert list((tmp_path / "cache" / "zoo").iterdir()) == []
 
 
-def test_images_for_another_network_are_not_these(split):
+def test_cache_ignores_other_preprocess(split):
     cache = ImageCache({"train": split}, SMALL)
     assert cache.split(split, zoo.Preprocess(size=24)) is None
     other = FileSplit("val", split.root, split.paths, split.labels)
     assert cache.split(other, SMALL) is None
 
 
-def test_without_space_nothing_is_cached(split):
+def test_cache_without_disk_space_raises(split):
     far = bytes_needed(10**12, SMALL)
     assert storage_location(far) is None
     with pytest.raises(zoo.EnvironmentProblem, match="no room for"):

@@ -45,7 +45,7 @@ SMALL = SampleTransform(PREPROCESS)
 
 @pytest.fixture
 def split(tmp_path: Path) -> FileSplit:
-    """Eleven images, of which three cannot be read."""
+    """Return a split of eleven images, three of them unreadable."""
     generator = np.random.default_rng(0)
     for label in ("a", "b"):
         (tmp_path / label).mkdir()
@@ -66,7 +66,7 @@ def same(one: Batch, other: Batch) -> bool:
     return all(equal) and one.bad == other.bad
 
 
-def test_a_batch_holds_what_can_be_read(split: FileSplit) -> None:
+def test_batch_contains_readable_images(split: FileSplit) -> None:
     order = [10, 2, 0, 8, 3, 7]
     first, second = load_batches(split, SMALL, order, 4)
     assert first.inputs.shape == (2, 3, 40, 48)
@@ -80,30 +80,30 @@ def test_a_batch_holds_what_can_be_read(split: FileSplit) -> None:
     assert (second.indices.tolist(), second.bad) == ([7], (BadImage(split.where(3), "truncated"),))
 
 
-def test_a_batch_of_nothing_but_bad_images_is_empty(split: FileSplit) -> None:
+def test_batch_of_bad_images_is_empty(split: FileSplit) -> None:
     (batch,) = load_batches(split, SMALL, [2, 3], 2)
     assert (len(batch), batch.inputs.shape, len(batch.bad)) == (0, (0, 3, 40, 48), 2)
 
 
-def test_the_number_of_workers_changes_nothing(split: FileSplit) -> None:
+def test_batches_do_not_depend_on_workers(split: FileSplit) -> None:
     order = epoch_order(len(split), seed=3, epoch=1)
     expected = list(load_batches(split, SMALL, order, 3))
     seen = [i for batch in expected for i in batch.indices.tolist()]
     assert seen == [i for i in order if i not in (2, 3, 8)]
     for workers, threads in [(1, 0), (2, 0), (0, 1), (0, 2), (0, 7)]:
-        found = list(load_batches(split, SMALL, order, 3, workers, threads=threads))
-        assert all(same(one, other) for one, other in zip(expected, found, strict=True))
+        batches = list(load_batches(split, SMALL, order, 3, workers, threads=threads))
+        assert all(same(one, other) for one, other in zip(expected, batches, strict=True))
     assert list(load_batches(split, SMALL, [], 3, threads=2)) == []
 
 
-def test_loading_draws_no_random_numbers_of_others(split: FileSplit) -> None:
+def test_loading_preserves_global_generator(split: FileSplit) -> None:
     before = torch.random.get_rng_state()
     for workers, threads in [(0, 0), (1, 0), (0, 2)]:
         list(load_batches(split, SMALL, range(4), 2, workers, threads=threads))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_real_images_come_back_by_their_index() -> None:
+def test_batches_of_real_images_match_their_indices() -> None:
     val = open_data(None).splits["val"]
     batches = list(
         load_batches(val, SampleTransform(Preprocess(32)), range(len(val)), 19, 2, training=True)
@@ -116,13 +116,13 @@ def test_real_images_come_back_by_their_index() -> None:
 
 
 def children() -> set[int]:
-    """This process's children; Linux only."""
+    """Return the ids of this process's children; Linux only."""
     listed = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
     return {int(pid) for pid in listed.split()}
 
 
 def read_and_signal(split: FileSplit, number: signal.Signals) -> list[int]:
-    """Read many batches, and send a signal to the worker after the first."""
+    """Load many batches, and send a signal to the worker after the first."""
     many = FileSplit(split.name, split.root, split.paths * 50, split.labels * 50)
     before, seen = children(), []
     for batch in load_batches(many, SMALL, range(len(many)), 8, workers=1):
@@ -137,7 +137,7 @@ needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="finds its child
 
 
 @needs_proc
-def test_a_killed_worker_is_a_problem_of_the_environment(split: FileSplit, tmp_path: Path) -> None:
+def test_killed_worker_raises_environment_problem(split: FileSplit, tmp_path: Path) -> None:
     # In a process of its own: torch tells of the death from a signal handler, at any line.
     program = f"""
         import pickle, signal, sys
@@ -154,14 +154,14 @@ def test_a_killed_worker_is_a_problem_of_the_environment(split: FileSplit, tmp_p
             print(worker_problem(error))
     """
     (tmp_path / "split").write_bytes(pickle.dumps(split))
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
     )
-    assert re.search(r"reads images died: it (is|exited)", said.stdout), said.stderr
-    assert "workers" in said.stdout
+    assert re.search(r"reads images died: it (is|exited)", process.stdout), process.stderr
+    assert "workers" in process.stdout
 
 
 def readers() -> list[threading.Thread]:
@@ -170,7 +170,7 @@ def readers() -> list[threading.Thread]:
 
 @dataclass(frozen=True)
 class Counting(FileSplit):
-    """Notes which thread reads what."""
+    """Records the thread that reads each sample."""
 
     seen: list[str] = field(default_factory=list)
 
@@ -179,7 +179,7 @@ class Counting(FileSplit):
         return super().sample(index, at_least)
 
 
-def test_threads_read_a_few_batches_ahead_and_end_with_whoever_asks(split: FileSplit) -> None:
+def test_threads_prefetch_and_stop_with_caller(split: FileSplit) -> None:
     many = Counting(split.name, split.root, split.paths * 50, split.labels * 50)
     batches = load_batches(many, SMALL, range(len(many)), 8, threads=2)
     assert not readers()
@@ -198,19 +198,19 @@ def test_threads_read_a_few_batches_ahead_and_end_with_whoever_asks(split: FileS
     assert readers() == []
 
 
-def test_threads_that_are_not_to_read_ahead_rest_between_batches(split: FileSplit) -> None:
+def test_threads_without_prefetch_are_idle_between_batches(split: FileSplit) -> None:
     many = Counting(split.name, split.root, split.paths * 5, split.labels * 5)
     batches = load_batches(many, SMALL, range(len(many)), 8, threads=2, ahead=0)
     for number in (1, 2, 3):
         next(batches)
         time.sleep(0.2)
         assert len(many.seen) == 8 * number
-    found = [*load_batches(many, SMALL, range(len(many)), 8, threads=2, ahead=0)]
+    batches = [*load_batches(many, SMALL, range(len(many)), 8, threads=2, ahead=0)]
     expected = [*load_batches(many, SMALL, range(len(many)), 8)]
-    assert all(same(one, other) for one, other in zip(found, expected, strict=True))
+    assert all(same(one, other) for one, other in zip(batches, expected, strict=True))
 
 
-def test_what_is_drawn_or_their_own_is_not_read_by_threads(split: FileSplit) -> None:
+def test_threads_not_used_for_augmentation_or_user_datasets(split: FileSplit) -> None:
     names: list[str] = []
 
     class Theirs(TensorDataset):
@@ -232,7 +232,7 @@ def test_what_is_drawn_or_their_own_is_not_read_by_threads(split: FileSplit) -> 
     assert can_use_threads(split, None)
 
 
-def test_a_signal_ends_reading_in_threads_at_once(split: FileSplit, tmp_path: Path) -> None:
+def test_signal_stops_threads(split: FileSplit, tmp_path: Path) -> None:
     program = """
         import pickle, signal, sys
         from zoo.data.loader import load_batches
@@ -262,11 +262,11 @@ def test_a_signal_ends_reading_in_threads_at_once(split: FileSplit, tmp_path: Pa
 
 
 @needs_proc
-def test_an_interrupt_is_the_main_process_to_act_on(split: FileSplit) -> None:
+def test_workers_ignore_interrupt(split: FileSplit) -> None:
     assert len(read_and_signal(split, signal.SIGINT)) == 550
 
 
-def test_only_a_dead_worker_is_explained() -> None:
+def test_worker_problem_recognizes_dead_workers_only() -> None:
     killed = RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is ...")
     gone = RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly")
     for error, fate in [(killed, "is killed by signal: Bus error"), (gone, "exited unexpectedly")]:
@@ -278,7 +278,7 @@ def test_only_a_dead_worker_is_explained() -> None:
     assert worker_problem(RuntimeError("Caught X in DataLoader worker process 0.")) is None
 
 
-def test_a_bug_in_a_worker_is_not_hidden(split: FileSplit) -> None:
+def test_worker_exception_propagates(split: FileSplit) -> None:
     short = FileSplit(split.name, split.root, split.paths, ())
     for workers, threads in [(0, 0), (1, 0), (0, 2)]:
         with pytest.raises(IndexError):
@@ -288,7 +288,7 @@ def test_a_bug_in_a_worker_is_not_hidden(split: FileSplit) -> None:
 
 @pytest.mark.parametrize("count", range(12))
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
-def test_bounds_cover_everything_and_leave_no_single_image(count: int, size: int) -> None:
+def test_batch_bounds_cover_order_without_single_image(count: int, size: int) -> None:
     bounds = batch_bounds(count, size)
     assert [i for first, last in bounds for i in range(first, last)] == list(range(count))
     lengths = [last - first for first, last in bounds]
@@ -298,12 +298,12 @@ def test_bounds_cover_everything_and_leave_no_single_image(count: int, size: int
         assert lengths[-1] > 1
 
 
-def test_a_batch_of_no_image_is_refused() -> None:
+def test_batch_bounds_rejects_batch_size_zero() -> None:
     with pytest.raises(UsageError, match="a batch of 0 images"):
         batch_bounds(10, 0)
 
 
-def test_order_is_a_function_of_seed_and_epoch() -> None:
+def test_order_depends_on_seed_and_epoch() -> None:
     first = epoch_order(100, seed=0, epoch=0)
     torch.manual_seed(1)
     np.random.default_rng(1).random()
@@ -318,22 +318,22 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_pinned_batches_are_the_same(split: FileSplit) -> None:
+def test_pinned_batches_are_equal(split: FileSplit) -> None:
     plain = list(load_batches(split, SMALL, range(11), 4, workers=1))
     pinned = list(load_batches(split, SMALL, range(11), 4, workers=1, pin_memory=True))
     assert all(batch.inputs.is_pinned() and batch.targets.is_pinned() for batch in pinned)
     assert all(same(one, other) for one, other in zip(plain, pinned, strict=True))
 
 
-def test_a_single_image_left_over_joins_the_batch_before():
+def test_batch_bounds_merges_single_remaining_image():
     images, labels = torch.zeros(9, 3, 8, 8), torch.arange(9) % 2
 
     def sizes(batch_size, **options):
         loader = DataLoader(TensorDataset(images, labels), batch_size=batch_size, **options)
         batches = list(LoaderSplit("train", loader, (), 2).batches())
-        assert torch.cat([said for _, said in batches]).tolist() == labels.tolist()
-        assert all(len(some) == len(said) for some, said in batches)
-        return [len(said) for _, said in batches]
+        assert torch.cat([targets for _, targets in batches]).tolist() == labels.tolist()
+        assert all(len(inputs) == len(targets) for inputs, targets in batches)
+        return [len(targets) for _, targets in batches]
 
     assert sizes(4) == [4, 5]
     assert sizes(2) == [2, 2, 2, 3]

@@ -46,7 +46,7 @@ def seen(image: Image.Image, preprocess: Preprocess) -> Tensor:
         (ConvNeXt_Tiny_Weights.DEFAULT, Preprocess(224, resize=236)),
     ],
 )
-def test_torchvision_presets(
+def test_prepare_matches_torchvision_presets(
     weights: Any, preprocess: Preprocess, images: list[Image.Image]
 ) -> None:
     published: Callable[[Image.Image], Tensor] = weights.transforms()
@@ -66,7 +66,9 @@ def test_torchvision_presets(
         ("deepseek_vit_412m.deepseek_v4_flash_vision_exp", "border", 1.0),
     ],
 )
-def test_timm_evaluation(name: str, crop: str, crop_pct: float, images: list[Image.Image]) -> None:
+def test_prepare_matches_timm_evaluation(
+    name: str, crop: str, crop_pct: float, images: list[Image.Image]
+) -> None:
     config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
     published = timm.data.create_transform(**config, is_training=False)
     assert (config["crop_mode"], config["crop_pct"]) == (crop, crop_pct)
@@ -85,7 +87,7 @@ def test_timm_evaluation(name: str, crop: str, crop_pct: float, images: list[Ima
 
 @pytest.mark.parametrize("crop", ["center", "squash", "border"])
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
-def test_timm_at_a_size_that_is_not_square(
+def test_prepare_matches_timm_at_non_square_size(
     crop: str, interpolation: str, images: list[Image.Image]
 ) -> None:
     published = timm.data.create_transform(
@@ -98,17 +100,17 @@ def test_timm_at_a_size_that_is_not_square(
 
 @pytest.mark.parametrize("crop", ["center", "squash", "border"])
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (33, 32), (500, 3)])
-def test_any_proportions_come_out_at_the_size(crop: str, size: tuple[int, int]) -> None:
+def test_prepare_any_aspect_ratio_returns_size(crop: str, size: tuple[int, int]) -> None:
     preprocess = Preprocess((24, 32), resize=28, crop=crop)
     assert prepare(Image.new("RGB", size), preprocess).shape == (3, 24, 32)
 
 
-def test_what_would_take_all_memory_is_refused() -> None:
+def test_prepare_rejects_too_narrow_image() -> None:
     with pytest.raises(DataError, match="10000 x 1 pixels are too narrow"):
         prepare(Image.new("RGB", (10_000, 1)), Preprocess(224))
 
 
-def test_memory_order_is_kept(images: list[Image.Image]) -> None:
+def test_normalize_preserves_memory_format(images: list[Image.Image]) -> None:
     preprocess = Preprocess(64)
     batch = torch.stack([prepare(image, preprocess) for image in images])
     last = batch.contiguous(memory_format=torch.channels_last)
@@ -117,7 +119,7 @@ def test_memory_order_is_kept(images: list[Image.Image]) -> None:
     assert torch.equal(result, normalize(batch, preprocess))
 
 
-def test_half_precision_is_rounded_once(images: list[Image.Image]) -> None:
+def test_normalize_rounds_half_precision_once(images: list[Image.Image]) -> None:
     preprocess = Preprocess(64)
     batch = prepare(images[0], preprocess)[None]
     half = normalize(batch, preprocess, torch.bfloat16)
@@ -125,7 +127,7 @@ def test_half_precision_is_rounded_once(images: list[Image.Image]) -> None:
     assert batch.dtype == torch.uint8
 
 
-def test_normalize_returns_what_may_be_changed() -> None:
+def test_normalize_returns_new_tensor() -> None:
     preprocess = Preprocess(8)
     batch = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     first = normalize(batch, preprocess)
@@ -134,7 +136,7 @@ def test_normalize_returns_what_may_be_changed() -> None:
     assert torch.equal(normalize(batch, preprocess), expected)
 
 
-def test_denormalize_gives_every_byte_back():
+def test_denormalize_inverts_normalize():
     preprocess = Preprocess(size=16)
     pixels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).repeat(2, 3, 1, 1)
     assert torch.equal(denormalize(normalize(pixels, preprocess), preprocess), pixels)
@@ -146,7 +148,7 @@ def test_denormalize_gives_every_byte_back():
 @pytest.mark.parametrize("crop", ["center", "squash", "border"])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
 @pytest.mark.parametrize("size", [(1411, 1411), (1395, 1001)])
-def test_a_reduced_jpeg_looks_as_it_does_in_full(
+def test_prepare_reduced_jpeg_matches_full_resolution(
     crop: str, interpolation: str, size: tuple[int, int]
 ) -> None:
     jpeg = io.BytesIO()
@@ -159,7 +161,7 @@ def test_a_reduced_jpeg_looks_as_it_does_in_full(
     assert (whole - reduced).abs().max() <= 16
 
 
-def test_the_crop_of_a_reduced_picture_is_rounded_as_in_full() -> None:
+def test_prepare_reduced_crop_is_rounded_as_full() -> None:
     # At 341 of 342 columns and more, a column too far shows at once.
     stripes = np.zeros((1537, 2049, 3), np.uint8)
     stripes[:, ::2], stripes[:, 1020:1030] = 40, 255
@@ -171,7 +173,7 @@ def test_the_crop_of_a_reduced_picture_is_rounded_as_in_full() -> None:
     assert brightest[0] == brightest[1]
 
 
-def test_nearest_takes_its_pixels_from_the_whole_picture() -> None:
+def test_at_least_nearest_needs_full_resolution() -> None:
     assert at_least(Preprocess(32, interpolation="nearest")) is None
     assert at_least(Preprocess(32, resize=40)) == (120, 120)
     assert at_least(Preprocess((32, 64), resize=40)) == (240, 120)

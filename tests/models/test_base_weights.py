@@ -26,7 +26,7 @@ from zoo.models.weights import _converted_file, _record_file
 SQUEEZENET = "torchvision/squeezenet1_1"
 
 
-def test_random_weights():
+def test_resolve_random_weights():
     backbone = zoo.get(SQUEEZENET)
     for choice in (None, "none"):
         base = resolve_base(backbone, choice)
@@ -63,7 +63,7 @@ def test_published_weights_before_and_after_loading():
     }
 
 
-def test_resolving_downloads_nothing(file_server, own_cache):
+def test_resolve_base_does_not_download(file_server, own_cache):
     address, digits = file_server(b"whatever")
     weights = zoo.Weights("far", url=f"{address}/good-{digits}.pth")
     base = resolve_base(replace(zoo.get(SQUEEZENET), weights=(weights,)), "auto")
@@ -71,13 +71,13 @@ def test_resolving_downloads_nothing(file_server, own_cache):
     assert file_server.asked == []
 
 
-def test_nothing_published_for_auto():
+def test_auto_without_published_weights_raises():
     backbone = replace(zoo.get(SQUEEZENET), weights=())
     with pytest.raises(zoo.WeightsError, match="no weights are published"):
         resolve_base(backbone, "auto")
 
 
-def test_a_plain_file_is_taken_to_be_like_the_default_weights(tmp_path):
+def test_plain_file_uses_default_weights_preprocess(tmp_path):
     backbone = zoo.get("torchvision/vgg16")
     features = next(weights for weights in backbone.weights if weights.features_only)
     backbone = replace(backbone, weights=(features,))
@@ -86,7 +86,7 @@ def test_a_plain_file_is_taken_to_be_like_the_default_weights(tmp_path):
     base = resolve_base(backbone, str(path))
     assert (base.kind, base.name, base.path) == ("file", "own.safetensors", path)
     assert base.preprocess == features.preprocess != backbone.preprocess
-    assert base.preprocess_reason == "of IMAGENET1K_FEATURES, which the file is taken to be like"
+    assert base.preprocess_reason == "of IMAGENET1K_FEATURES, which the file is assumed to match"
     assert (base.license, base.license_reason) == (None, "none is stated; ask their publisher")
 
 
@@ -106,7 +106,7 @@ def card(backbone: zoo.Backbone, path: Path, **differing) -> Path:
     return path
 
 
-def test_a_model_file_states_what_it_needs(tmp_path):
+def test_model_file_sets_kwargs_and_preprocess(tmp_path):
     backbone = zoo.get(SQUEEZENET)
     own = zoo.Preprocess(size=96)
     path = card(backbone, tmp_path / "model.safetensors", preprocess=own)
@@ -119,7 +119,7 @@ def test_a_model_file_states_what_it_needs(tmp_path):
         resolve_base(zoo.get("resnet18"), str(path))
 
 
-def test_build_options_take_precedence_over_a_model_file(tmp_path):
+def test_build_options_override_model_file(tmp_path):
     backbone = zoo.get("timm/swin_tiny_patch4_window7_224")
     path = tmp_path / "model.safetensors"
     sizes = {
@@ -144,7 +144,7 @@ def test_build_options_take_precedence_over_a_model_file(tmp_path):
     assert base.preprocess_reason == "of the model file, --in-chans 3"
 
 
-def test_layers_without_values_are_known_before_loading(tmp_path):
+def test_untrained_layers_are_known_before_loading(tmp_path):
     backbone = zoo.get("torchvision/vgg11")
     state = {n: t for n, t in backbone.build().state_dict().items() if n.startswith("features")}
     path = tmp_path / "features.safetensors"
@@ -166,7 +166,7 @@ def test_layers_without_values_are_known_before_loading(tmp_path):
     assert resolve_base(convnext, tag).untrained == ()
 
 
-def test_tensors_of_a_file_go_once_they_are_loaded(tmp_path):
+def test_file_tensors_are_released_after_loading(tmp_path):
     backbone = zoo.get(SQUEEZENET)
     path = tmp_path / "own.safetensors"
     save_file(backbone.build().state_dict(), path)
@@ -215,7 +215,7 @@ def opened(tmp_path, pictures):
     return train
 
 
-def test_ones_own_file_is_read_once(tinynet, tmp_path, opened):
+def test_user_file_is_read_once(tinynet, tmp_path, opened):
     model = zoo.get(tinynet).build(classes=3)
     plain, own = tmp_path / "plain.safetensors", tmp_path / "own.safetensors"
     save_file(model.state_dict(), plain)
@@ -238,7 +238,7 @@ def test_installed_weights_are_read_once(own_cache, opened):
     assert converted.parent == cache_dir() / "weights"
 
 
-def test_an_installed_file_of_tensors_is_read_once(install, tmp_path, opened):
+def test_installed_safetensors_is_read_once(install, tmp_path, opened):
     from tests.networks import PLAIN
 
     path = tmp_path / "published.safetensors"

@@ -11,7 +11,7 @@ from zoo.models.build import resolve_and_build
 from zoo.models.provenance import how_made
 
 
-def test_pretrained_weights_and_new_heads():
+def test_build_replaces_heads_of_pretrained_weights():
     backbone = zoo.get("lite0")
     model = resolve_and_build(backbone, "auto", 10, seed=0)
     base = how_made(model).base
@@ -23,16 +23,16 @@ def test_pretrained_weights_and_new_heads():
     assert all(map(torch.equal, model.state_dict().values(), again.state_dict().values()))
     published = backbone.build(weights="auto")
     assert published.classifier.out_features == 1000
-    kept = {k: v for k, v in published.state_dict().items() if not k.startswith("classifier")}
-    assert all(torch.equal(model.state_dict()[k], v) for k, v in kept.items())
+    expected = {k: v for k, v in published.state_dict().items() if not k.startswith("classifier")}
+    assert all(torch.equal(model.state_dict()[k], v) for k, v in expected.items())
 
 
-def test_an_unknown_tag_names_what_there_is():
+def test_unknown_tag_lists_published_tags():
     with pytest.raises(zoo.UsageError, match="did you mean imagenet"):
         zoo.get("lite0").build(weights="imagenett")
 
 
-def test_ones_own_file(tmp_path):
+def test_build_from_user_file(tmp_path):
     backbone = zoo.get("torchvision/mobilenet_v3_small")
     model = backbone.build(classes=7)
     path = tmp_path / "own.safetensors"
@@ -48,7 +48,7 @@ def test_ones_own_file(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["torchvision/squeezenet1_1", "torchvision/mobilenet_v3_small"])
-def test_published_weights_of_another_width_bring_their_heads(tmp_path, name):
+def test_published_weights_with_other_class_count(tmp_path, name):
     backbone = zoo.get(name)
     trained = backbone.build(classes=7)
     path = tmp_path / "seven.safetensors"
@@ -65,21 +65,21 @@ def test_published_weights_of_another_width_bring_their_heads(tmp_path, name):
         wrong.build(weights="seven")
 
 
-def test_a_file_of_another_network_is_refused(tmp_path):
+def test_file_of_another_network_raises(tmp_path):
     path = tmp_path / "own.safetensors"
     save_file(zoo.get("torchvision/squeezenet1_1").build(classes=3).state_dict(), path)
     with pytest.raises(zoo.WeightsError, match="does not fit torchvision/resnet18"):
         zoo.get("resnet18").build(classes=3, weights=str(path))
 
 
-def test_a_pickled_file_is_refused_with_the_way_out(tmp_path):
+def test_pickled_file_raises_with_hint(tmp_path):
     path = tmp_path / "own.pth"
     torch.save(zoo.get("torchvision/squeezenet1_1").build(classes=3).state_dict(), path)
     with pytest.raises(zoo.WeightsError, match="safetensors only"):
         zoo.get("torchvision/squeezenet1_1").build(classes=3, weights=str(path))
 
 
-def test_a_builder_that_fails_names_its_backbone():
+def test_failing_builder_raises_broken_backbone():
     backbone = zoo.Backbone("x", "torch.nn:Linear", (zoo.Head("fc"),), zoo.Preprocess(size=32))
     with pytest.raises(zoo.BrokenBackbone, match="x does not build: TypeError"):
         backbone.build(classes=2)
@@ -88,7 +88,7 @@ def test_a_builder_that_fails_names_its_backbone():
         backbone.build(classes=2)
 
 
-def test_weights_that_are_not_published_are_said():
+def test_build_without_published_weights_raises():
     unpublished = next(b for b in zoo.list_backbones(source="timm", pretrained=False))
     with pytest.raises(zoo.WeightsError, match="no weights are published"):
         unpublished.build(classes=2, weights="auto")
@@ -130,12 +130,12 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_what_a_plugin_breaks_is_said_to_be_its(tmp_path, monkeypatch, kind):
-    source, said = BROKEN[kind]
+def test_plugin_errors_name_the_plugin(tmp_path, monkeypatch, kind):
+    source, message = BROKEN[kind]
     (tmp_path / f"broken_{kind}.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))
     backbone = zoo.Backbone(
         "x", f"broken_{kind}:build", (zoo.Head("one"),), zoo.Preprocess(size=32)
     )
-    with pytest.raises((zoo.BrokenBackbone, zoo.BrokenPlugin), match=said):
+    with pytest.raises((zoo.BrokenBackbone, zoo.BrokenPlugin), match=message):
         backbone.build(classes=3)

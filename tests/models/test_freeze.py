@@ -1,11 +1,11 @@
-"""Frozen means frozen: bit-identity of every tensor outside what trains."""
+"""Freezing by policy: tensors of frozen modules stay bit-identical."""
 
 import pytest
 import torch
 from torch import nn
 
 import zoo
-from zoo.models.freeze import in_use
+from zoo.models.freeze import inference_mode_of
 from zoo.models.heads import resolve_head
 from zoo.models.stages import find_stages
 from zoo.tasks.classification.outputs import classification_loss, read_output
@@ -57,7 +57,7 @@ def same(one, other):
 
 
 def settle(model, size):
-    """Give random weights the batch-norm statistics of some pictures, or features are absurd."""
+    """Estimate batch-norm statistics for random weights on some images."""
     if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
         return
     model.train()
@@ -67,7 +67,7 @@ def settle(model, size):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_head_policy_changes_the_heads_only(name):
+def test_freeze_policy_head_changes_heads_only(name):
     torch.manual_seed(0)
     backbone, size = zoo.get(f"torchvision/{name}"), FAMILIES[name]
     model = backbone.build(classes=2)
@@ -81,7 +81,7 @@ def test_head_policy_changes_the_heads_only(name):
     assert len(parameters) == len(in_heads)
 
 
-def test_the_textbook_way_drifts_and_ours_does_not():
+def test_freeze_preserves_batchnorm_statistics_in_train_mode():
     backbone = zoo.get("torchvision/resnet18")
     torch.manual_seed(0)
     model = backbone.build(classes=2)
@@ -104,7 +104,7 @@ def test_the_textbook_way_drifts_and_ours_does_not():
         ("layer4[1],layer1.*", ("layer4.1.", "layer1.", "fc.")),
     ],
 )
-def test_part_of_a_network_trains(policy, inside):
+def test_freeze_policy_selects_modules(policy, inside):
     torch.manual_seed(0)
     backbone = zoo.get("torchvision/resnet18")
     model = backbone.build(classes=2)
@@ -114,7 +114,7 @@ def test_part_of_a_network_trains(policy, inside):
     assert changed(before, model) == {n for n in before if n.startswith(inside)}
 
 
-def test_all_lets_everything_train_after_a_head_phase():
+def test_freeze_policy_all_after_head_unfreezes():
     torch.manual_seed(0)
     backbone = zoo.get("torchvision/resnet18")
     model = backbone.build(classes=2)
@@ -125,7 +125,7 @@ def test_all_lets_everything_train_after_a_head_phase():
     assert changed(before, model) == set(before)
 
 
-def test_evaluation_mode_is_left_alone():
+def test_freeze_hook_does_not_change_eval_mode():
     backbone = zoo.get("torchvision/inception_v3")
     with torch.device("meta"):
         model = backbone.build(classes=2)
@@ -135,7 +135,7 @@ def test_evaluation_mode_is_left_alone():
     assert not any(m.training for m in model.modules())
 
 
-def test_a_pattern_that_matches_nothing_names_the_nearest():
+def test_unmatched_pattern_suggests_nearest_module():
     backbone = zoo.get("torchvision/resnet18")
     with torch.device("meta"):
         model = backbone.build(classes=2)
@@ -156,7 +156,7 @@ def test_a_pattern_that_matches_nothing_names_the_nearest():
         ("timm/convnext_atto", 5, None),
     ],
 )
-def test_stages_are_read_off_the_structure(name, count, last):
+def test_find_stages_of_backbones(name, count, last):
     backbone = zoo.get(name)
     with torch.device("meta"):
         model = backbone.build()
@@ -170,14 +170,14 @@ def test_stages_are_read_off_the_structure(name, count, last):
     assert not set(inside) & set(leaves)
 
 
-def test_in_use_a_network_says_the_same_whatever_wants_gradients():
+def test_inference_mode_output_does_not_depend_on_requires_grad():
     # A Linear on a slice of tokens, for which torch chooses the kernel by `requires_grad`.
     torch.manual_seed(0)
     layer, tokens = nn.Linear(64, 128), torch.randn(2, 51, 64)[:, :2]
     said = []
     for trainable in (True, False):
         layer.requires_grad_(trainable)
-        with in_use(layer.train()):
+        with inference_mode_of(layer.train()):
             assert not layer.training
             said.append(layer(tokens))
         assert all(parameter.requires_grad == trainable for parameter in layer.parameters())

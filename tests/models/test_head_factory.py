@@ -32,7 +32,7 @@ class Small(nn.Module):
         return self.tail(self.classifier(x.movedim(1, 3) if self.last_channels else x))
 
 
-def test_a_head_stands_at_the_leaf_or_around_it():
+def test_place_head_at_leaf_or_container():
     heads = (zoo.Head("classifier[6]"), zoo.Head("aux", role="aux"))
     assert place_head(heads, PLAIN, "x") == heads
     for at in ("classifier", "classifier.6"):
@@ -45,7 +45,7 @@ def test_a_head_stands_at_the_leaf_or_around_it():
         place_head(two, HeadSpec.parse(None, "a"), "x")
 
 
-def test_the_layers_of_an_mlp_are_those_of_the_textbook():
+def test_mlp_head_layers():
     model = Small()
     torch.manual_seed(0)
     replace_heads(model, MAIN, 3, SMALL, HeadSpec.parse("mlp:5,dropout=0.5"))
@@ -62,7 +62,7 @@ def test_the_layers_of_an_mlp_are_those_of_the_textbook():
 
 
 @pytest.mark.parametrize("last_channels", [False, True])
-def test_around_the_leaf_the_features_are_pooled(last_channels):
+def test_head_at_container_pools_features(last_channels):
     model = Small(last_channels)
     new = HeadSpec.parse("mlp:5", "classifier")
     before = copy.deepcopy(model.body.state_dict())
@@ -77,7 +77,7 @@ def test_around_the_leaf_the_features_are_pooled(last_channels):
     )
 
 
-def test_one_by_one_convolutions_stay_convolutions():
+def test_mlp_head_of_convolution_is_convolutional():
     model = nn.Sequential(
         nn.Conv2d(3, 6, 3), nn.Conv2d(6, 7, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
@@ -86,13 +86,13 @@ def test_one_by_one_convolutions_stay_convolutions():
     assert model(torch.rand(2, 3, 32, 32)).shape == (2, 4)
 
 
-def test_a_place_that_does_not_end_in_the_classes_is_refused():
+def test_head_path_without_class_output_raises():
     new = HeadSpec.parse("mlp:5", "classifier")
     with pytest.raises(zoo.UsageError, match="--head-at classifier"):
         replace_heads(Small(flat=False), place_head(MAIN, new, "x"), 4, SMALL, new)
 
 
-def test_tokens_are_no_vector():
+def test_head_at_container_of_tokens_raises():
     class Tokens(nn.Module):
         def __init__(self):
             super().__init__()
@@ -111,7 +111,7 @@ def test_tokens_are_no_vector():
     ("name", "at"),
     [("vgg16", "classifier"), ("alexnet", "classifier"), ("mobilenet_v3_small", None)],
 )
-def test_real_networks_take_an_mlp(name, at):
+def test_mlp_head_on_real_networks(name, at):
     backbone = zoo.get(name)
     model = backbone.build(classes=2, head="mlp:16,dropout=0.5", head_at=at, input_size=64)
     assert isinstance(find_module(model, at or backbone.heads[0].path), HeadStack)

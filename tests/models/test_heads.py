@@ -1,4 +1,4 @@
-"""Heads: found by path, replaced like for like."""
+"""Heads: resolved by path, replaced by the same type of layer."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ class Container(nn.Module):
         return self.classifier(self.body(x))
 
 
-def test_a_wrong_path_names_the_children_where_it_stops():
+def test_find_module_wrong_path_lists_children():
     model = Container(nn.Linear(6, 7))
     with pytest.raises(zoo.BrokenBackbone) as caught:
         find_module(model, "classifier[9]")
@@ -33,7 +33,7 @@ def test_a_wrong_path_names_the_children_where_it_stops():
         find_module(model, "classifier[1].fc")
 
 
-def test_a_container_means_its_last_leaf():
+def test_resolve_head_of_container_is_last_leaf():
     model = Container(nn.Linear(6, 7))
     assert resolve_head(model, "classifier") == "classifier.2"
     assert resolve_head(model, "classifier[2]") == "classifier.2"
@@ -43,7 +43,7 @@ def test_a_container_means_its_last_leaf():
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("training", [True, False])
-def test_linear_is_replaced_like_for_like(bias, training):
+def test_replace_heads_linear(bias, training):
     model = Container(nn.Linear(6, 7, bias=bias)).to(torch.float64).train(training)
     pretrained = model.classifier[0].weight.clone()
     assert replace_heads(model, [zoo.Head("classifier[2]")], 3, SMALL) == ["classifier.2"]
@@ -55,7 +55,7 @@ def test_linear_is_replaced_like_for_like(bias, training):
     assert torch.equal(model.classifier[0].weight, pretrained)
 
 
-def test_convolution_is_replaced_by_convolution():
+def test_replace_heads_convolution():
     class Fully(nn.Module):
         def __init__(self):
             super().__init__()
@@ -70,7 +70,7 @@ def test_convolution_is_replaced_by_convolution():
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
 
 
-def test_identity_becomes_linear_of_the_width_that_arrives():
+def test_replace_heads_identity_becomes_linear():
     model = Container(nn.Identity(), num_classes=0)
     modes = [m.training for m in model.modules()]
     replace_heads(model, [zoo.Head("classifier[2]")], 3, SMALL)
@@ -79,7 +79,7 @@ def test_identity_becomes_linear_of_the_width_that_arrives():
     assert [m.training for m in model.modules()] == modes
 
 
-def test_running_width_changes_nothing():
+def test_running_width_restores_network():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Identity())
     before = {k: v.clone() for k, v in model.state_dict().items()}
     assert running_width(model, "3", SMALL) == 4 * 30 * 30
@@ -97,7 +97,7 @@ def test_running_width_changes_nothing():
         ("convnext_tiny", ["classifier.2"]),
     ],
 )
-def test_all_heads_of_a_backbone_are_replaced_together(name, paths):
+def test_replace_heads_replaces_all_heads(name, paths):
     backbone = zoo.get(f"torchvision/{name}")
     with torch.device("meta"):
         model = backbone.build()
@@ -106,14 +106,14 @@ def test_all_heads_of_a_backbone_are_replaced_together(name, paths):
     assert widths == {5}
 
 
-def test_build_gives_a_network_for_so_many_classes():
+def test_backbone_build_sets_classes():
     model = zoo.get("torchvision/mobilenet_v3_small").build(classes=4)
     assert model.training
     assert all(p.requires_grad for p in model.parameters())
     assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 4)
 
 
-def test_encoders_are_refused():
+def test_build_encoder_without_head_raises():
     refused = next(b for b in zoo.list_backbones(source="timm") if b.refuse)
     with pytest.raises(zoo.UsageError, match="cannot be fine-tuned"):
         refused.build(classes=3)

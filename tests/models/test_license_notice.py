@@ -1,4 +1,4 @@
-"""The licence of weights goes wherever they go, and is said once where it asks for something."""
+"""Licences of weights: recorded in derived files, with one warning where they have conditions."""
 
 import hashlib
 import json
@@ -71,7 +71,7 @@ def leafy(install, tmp_path, monkeypatch):
 
 @pytest.fixture
 def few(tmp_path):
-    """Two classes with four pictures each."""
+    """Return a folder of two classes with four images each."""
     for name in ("flag", "mammal"):
         (tmp_path / "few" / name).mkdir(parents=True)
         for path in sorted((EMBEDDED / "train" / name).iterdir())[:4]:
@@ -85,15 +85,15 @@ def warnings(caplog):
     caplog.set_level(logging.WARNING, "zoo")
 
     def since():
-        said = [record.getMessage() for record in caplog.records]
+        message = [record.getMessage() for record in caplog.records]
         caplog.clear()
-        return said
+        return message
 
     return since
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "said"),
+    ("name", "kind", "message"),
     [
         ("nc", "non-commercial", "cc-by-nc-4.0 (non-commercial): not for commercial use"),
         ("shared", "copyleft", "CC-BY-SA-4.0 (copyleft): "),
@@ -102,12 +102,12 @@ def warnings(caplog):
         ("unstated", "unknown", None),
     ],
 )
-def test_training_says_it_once_and_records_it(leafy, few, warnings, name, kind, said):
+def test_finetune_warns_once_and_records_license(leafy, few, warnings, name, kind, message):
     run = zoo.finetune(name, data=few, **QUICK)
     got = warnings()
-    assert len(got) == (said is not None), got
-    if said:
-        assert f"weights first of leafy/{name} are licensed {said}" in got[0]
+    assert len(got) == (message is not None), got
+    if message:
+        assert f"weights first of leafy/{name} are licensed {message}" in got[0]
     license = LICENSES[name]
     record = json.loads((run.path / "run.json").read_text())
     assert record["base"]["license"] == record["plan"]["license"] == license
@@ -116,18 +116,20 @@ def test_training_says_it_once_and_records_it(leafy, few, warnings, name, kind, 
     assert (card.base["tag"], card.base_license) == ("first", license)
 
 
-def test_using_what_was_trained_says_it_once(leafy, few, warnings):
+def test_loading_trained_model_warns_once(leafy, few, warnings):
     run = zoo.finetune("nc", data=few, **QUICK)
     warnings()
     image = next((few / "flag").iterdir())
     for _ in range(3):
         zoo.predict(run.path, image, device="cpu")
     zoo.evaluate(run.path, few, device="cpu")
-    (said,) = warnings()
-    assert said.startswith(f"{run.path / 'model.safetensors'} is trained from weights licensed cc-")
+    (message,) = warnings()
+    assert message.startswith(
+        f"{run.path / 'model.safetensors'} is trained from weights licensed cc-"
+    )
 
 
-def test_a_pretrained_network_in_use_says_it_once(leafy, few, warnings):
+def test_loading_pretrained_network_warns_once(leafy, few, warnings):
     image = next((few / "flag").iterdir())
     for name in ("nc", "nc", "free", "unstated"):
         zoo.predict(name, image, device="cpu")
@@ -140,7 +142,7 @@ def test_a_pretrained_network_in_use_says_it_once(leafy, few, warnings):
     assert warnings() == []
 
 
-def test_it_is_carried_from_file_to_file(leafy, few, warnings, tmp_path):
+def test_license_propagates_through_model_files(leafy, few, warnings, tmp_path):
     first = zoo.finetune("nc", data=few, **QUICK)
     assert len(warnings()) == 1
     file = first.path / "model.safetensors"
@@ -158,7 +160,7 @@ def test_it_is_carried_from_file_to_file(leafy, few, warnings, tmp_path):
     assert read_model(tmp_path / "fourth.safetensors")[0].base_license == "cc-by-nc-4.0"
 
 
-def test_a_plain_file_of_tensors_has_none(leafy, few, warnings, tmp_path):
+def test_plain_file_has_no_license(leafy, few, warnings, tmp_path):
     plan = zoo.plan("nc", data=few, weights=str(tmp_path / "leafy.safetensors"), **QUICK)
     assert (plan.license, plan.license_kind) == (None, "unknown")
     built = zoo.get("nc").build(classes=3, weights=tmp_path / "leafy.safetensors")
@@ -167,7 +169,7 @@ def test_a_plain_file_of_tensors_has_none(leafy, few, warnings, tmp_path):
     assert warnings() == []
 
 
-def test_the_plan_shows_it_and_touches_nothing(leafy, few, warnings):
+def test_plan_shows_license_without_warning(leafy, few, warnings):
     rows = {name: rest for name, *rest in zoo.plan("nc", data=few).rows()}
     assert rows["license"] == ["cc-by-nc-4.0 (non-commercial)", "of these weights"]
     assert list(rows)[1:3] == ["weights", "license"]
@@ -181,22 +183,22 @@ def test_the_plan_shows_it_and_touches_nothing(leafy, few, warnings):
     assert warnings() == []
 
 
-def derived(file, *, stated="", place=None):
+def derived(file, *, stated="", source=None):
     """Derive house/leaf from nc with a file of its own, in the user's registry file."""
     home = Path(os.environ["XDG_CONFIG_HOME"]) / "zoo"
     home.mkdir()
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    place = place or f'file = "{file}"'
+    source = source or f'file = "{file}"'
     (home / "registry.toml").write_text(
         f'schema = 1\n[backbones."house/leaf"]\nextends = "nc"\n{stated}\n'
-        f'[[backbones."house/leaf".weights]]\ntag = "v1"\n{place}\n'
+        f'[[backbones."house/leaf".weights]]\ntag = "v1"\n{source}\n'
         f'sha256 = "{digest}"\nlike = "none"\nnum_classes = 3\n'
     )
     reset_caches()
     return zoo.get("house/leaf")
 
 
-def test_a_derived_backbone_never_takes_its_bases(leafy, few, warnings, tmp_path):
+def test_derived_backbone_does_not_inherit_license(leafy, few, warnings, tmp_path):
     assert derived(tmp_path / "leafy.safetensors").license is None
     run = zoo.finetune("house/leaf", data=few, **QUICK)
     assert (run.record["base"]["tag"], run.record["base"]["license"]) == ("v1", None)
@@ -204,15 +206,15 @@ def test_a_derived_backbone_never_takes_its_bases(leafy, few, warnings, tmp_path
     assert warnings() == []
 
 
-def test_a_derived_backbone_has_what_it_states(leafy, few, warnings, tmp_path):
+def test_derived_backbone_states_license(leafy, few, warnings, tmp_path):
     derived(tmp_path / "leafy.safetensors", stated='license = "GPL-3.0-only"')
     run = zoo.finetune("house/leaf", data=few, **QUICK)
     assert run.record["base"]["license"] == "GPL-3.0-only"
-    (said,) = warnings()
-    assert "weights v1 of house/leaf are licensed GPL-3.0-only (copyleft)" in said
+    (message,) = warnings()
+    assert "weights v1 of house/leaf are licensed GPL-3.0-only (copyleft)" in message
 
 
-def test_a_registered_model_file_keeps_the_licence_of_its_base(leafy, few, warnings, tmp_path):
+def test_registered_model_file_has_license_of_base(leafy, few, warnings, tmp_path):
     model = zoo.get("nc").build(weights="auto")
     zoo.save(model, tmp_path / "leaf.safetensors", ["a", "b", "c"])
     assert len(warnings()) == 1
@@ -220,14 +222,14 @@ def test_a_registered_model_file_keeps_the_licence_of_its_base(leafy, few, warni
     assert derived(tmp_path / "leaf.safetensors").license is None
     run = zoo.finetune("house/leaf", data=few, **QUICK)
     assert run.record["base"]["license"] == run.record["plan"]["license"] == "cc-by-nc-4.0"
-    (said,) = warnings()
-    assert "weights v1 of house/leaf are licensed cc-by-nc-4.0" in said
+    (message,) = warnings()
+    assert "weights v1 of house/leaf are licensed cc-by-nc-4.0" in message
 
 
-def test_it_is_remembered_with_a_download(leafy, tmp_path, file_server):
+def test_license_is_cached_with_download(leafy, tmp_path, file_server):
     zoo.save(zoo.get("nc").build(weights="auto"), tmp_path / "leaf.safetensors", ["a", "b", "c"])
     address, _ = file_server((tmp_path / "leaf.safetensors").read_bytes())
-    leaf = derived(tmp_path / "leaf.safetensors", place=f'url = "{address}/leaf.safetensors"')
+    leaf = derived(tmp_path / "leaf.safetensors", source=f'url = "{address}/leaf.safetensors"')
     for _ in range(2):
         file = fetch(leaf, leaf.weights[0])
         assert ModelCard.from_json(file.metadata[KEY]).base_license == "cc-by-nc-4.0"
@@ -235,7 +237,7 @@ def test_it_is_remembered_with_a_download(leafy, tmp_path, file_server):
 
 
 @pytest.mark.parametrize("junk", [5, ["MIT"], {"a": 1}, None])
-def test_a_card_that_says_nonsense_says_nothing(leafy, few, warnings, tmp_path, junk):
+def test_invalid_license_in_model_file_is_ignored(leafy, few, warnings, tmp_path, junk):
     file = tmp_path / "own.safetensors"
     zoo.save(zoo.get("nc").build(classes=2, weights="auto"), file, ["flag", "mammal"])
     warnings()

@@ -1,4 +1,4 @@
-"""Published weights: fetched from a real server, checked, converted once, read from the cache."""
+"""Published weights: downloaded from a real server, checked, converted once, cached."""
 
 import hashlib
 import io
@@ -35,13 +35,13 @@ def own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def leafnet(**place):
+def leafnet(**source):
     return zoo.Backbone(
         name="leafnet",
         builder=f"{__name__}:build",
         heads=(zoo.Head("0"),),
         preprocess=zoo.Preprocess(size=32),
-        weights=(zoo.Weights("one", num_classes=3, **place),),
+        weights=(zoo.Weights("one", num_classes=3, **source),),
     )
 
 
@@ -49,7 +49,7 @@ def build(weights=None):
     return nn.Sequential(nn.Linear(4, 3))
 
 
-def test_a_good_file_is_downloaded_checked_converted_and_cached(server):
+def test_fetch_downloads_checks_converts_and_caches(server):
     address, digits, asked = server
     backbone = leafnet(url=f"{address}/good-{digits}.pth")
     assert availability(backbone, backbone.weights[0]) == "download"
@@ -60,61 +60,61 @@ def test_a_good_file_is_downloaded_checked_converted_and_cached(server):
     again = fetch(backbone, backbone.weights[0])
     assert again.sha256 == got.sha256
     assert len(asked) == 1
-    kept = sorted(path.suffix for path in (cache_dir() / "weights").iterdir())
-    assert kept == [".json", ".safetensors"]
+    cached = sorted(path.suffix for path in (cache_dir() / "weights").iterdir())
+    assert cached == [".json", ".safetensors"]
     assert list((cache_dir() / "downloads").iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("wrong", "not the file that was published"),
         ("half", "ended after|broke off|cannot download"),
         ("missing", "answered 404"),
     ],
 )
-def test_what_is_wrong_is_refused_and_nothing_is_kept(server, path, said):
+def test_fetch_invalid_download_raises_and_caches_nothing(server, path, message):
     address, digits, _ = server
     backbone = leafnet(url=f"{address}/{path}-{digits}.pth")
-    with pytest.raises(zoo.WeightsError, match=said):
+    with pytest.raises(zoo.WeightsError, match=message):
         fetch(backbone, backbone.weights[0])
     assert not (cache_dir() / "weights").exists()
     assert list((cache_dir() / "downloads").iterdir()) == []
 
 
-def test_a_damaged_cache_is_noticed_and_made_again(server):
+def test_damaged_cache_is_replaced(server):
     address, digits, asked = server
     backbone = leafnet(url=f"{address}/good-{digits}.pth")
     fetch(backbone, backbone.weights[0])
-    (kept,) = (cache_dir() / "weights").glob("*.safetensors")
-    data = bytearray(kept.read_bytes())
+    (cached,) = (cache_dir() / "weights").glob("*.safetensors")
+    data = bytearray(cached.read_bytes())
     data[-1] ^= 1
-    kept.write_bytes(bytes(data))
+    cached.write_bytes(bytes(data))
     got = fetch(backbone, backbone.weights[0])
     assert all(torch.equal(got.tensors[name], CONTENT[name]) for name in CONTENT)
     assert len(asked) == 2
 
 
-def test_nobody_there(server):
+def test_fetch_unreachable_server_raises(server):
     backbone = leafnet(url="http://127.0.0.1:9/good-01234567.pth")
     with pytest.raises(zoo.WeightsError, match="cannot download"):
         fetch(backbone, backbone.weights[0])
 
 
-def test_other_schemes_are_refused(tmp_path):
+def test_fetch_other_url_schemes_raise(tmp_path):
     (tmp_path / "x.pth").write_bytes(checkpoint())
     backbone = leafnet(url=f"file://{tmp_path}/x.pth")
     with pytest.raises(zoo.WeightsError, match="not an http"):
         fetch(backbone, backbone.weights[0])
 
 
-def test_a_missing_package_is_named():
+def test_missing_package_raises():
     backbone = leafnet(file="no_such_package:weights.pth")
     with pytest.raises(zoo.WeightsError, match="no_such_package"):
         fetch(backbone, backbone.weights[0])
 
 
-def test_weights_at_a_path(tmp_path):
+def test_fetch_weights_at_path(tmp_path):
     path = tmp_path / "leaf.safetensors"
     digest = hashlib.sha256(save(CONTENT)).hexdigest()
     backbone = leafnet(file=str(path), sha256=digest)
@@ -130,7 +130,7 @@ def test_weights_at_a_path(tmp_path):
         fetch(backbone, backbone.weights[0])
 
 
-def test_a_checkpoint_at_a_path_is_converted_once(tmp_path):
+def test_checkpoint_at_path_is_converted_once(tmp_path):
     path = tmp_path / "leaf.pth"
     path.write_bytes(checkpoint())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -144,7 +144,7 @@ def test_a_checkpoint_at_a_path_is_converted_once(tmp_path):
         fetch(other, other.weights[0])
 
 
-def test_what_is_derived_shares_what_was_converted_for_its_base(tmp_path, monkeypatch, server):
+def test_derived_backbone_shares_converted_weights_of_base(tmp_path, monkeypatch, server):
     address, digits, asked = server
     (tmp_path / "named_convert.py").write_text(
         "from zoo.modelfile import read_checkpoint\n"
@@ -161,7 +161,7 @@ def test_what_is_derived_shares_what_was_converted_for_its_base(tmp_path, monkey
 
 @pytest.fixture
 def model_file(tmp_path):
-    """A model file of zoo's, registered as weights with whatever is said of them."""
+    """Return a function that registers a model file as weights with given fields."""
     path = tmp_path / "model.safetensors"
     heads, preprocess = (zoo.Head("0"),), zoo.Preprocess(size=32)
     card = ModelCard(
@@ -175,8 +175,8 @@ def model_file(tmp_path):
     )
     write_model(path, CONTENT, card)
 
-    def register(**said):
-        stated = {"num_classes": 3, "kwargs": {"wide": True}, **said}
+    def register(**fields):
+        stated = {"num_classes": 3, "kwargs": {"wide": True}, **fields}
         return replace(
             leafnet(file=str(path)), weights=(zoo.Weights("own", file=str(path), **stated),)
         )
@@ -184,9 +184,9 @@ def model_file(tmp_path):
     return register
 
 
-def test_a_model_file_may_be_published(model_file, caplog):
-    for said in ({}, {"classes": ("x", "y", "z")}):
-        backbone = model_file(**said)
+def test_fetch_published_model_file(model_file, caplog):
+    for fields in ({}, {"classes": ("x", "y", "z")}):
+        backbone = model_file(**fields)
         assert len(fetch(backbone, backbone.weights[0]).tensors) == 2
     assert not caplog.records
     backbone = model_file(preprocess=zoo.Preprocess(size=64))
@@ -195,16 +195,16 @@ def test_a_model_file_may_be_published(model_file, caplog):
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("fields", "message"),
     [
         ({"num_classes": 1000}, "has 3 classes, and is registered with 1000"),
         ({"classes": ("x", "z", "y")}, "in another order; its own are x, y, z"),
-        ({"kwargs": {}}, "kwargs of these weights, laid over those of the backbone, must"),
+        ({"kwargs": {}}, "kwargs of the backbone, updated by those of these weights, must"),
     ],
 )
-def test_a_model_file_registered_as_something_else_is_refused(model_file, said, why):
-    backbone = model_file(**said)
-    with pytest.raises(zoo.WeightsError, match=why):
+def test_model_file_with_mismatched_registration_raises(model_file, fields, message):
+    backbone = model_file(**fields)
+    with pytest.raises(zoo.WeightsError, match=message):
         fetch(backbone, backbone.weights[0])
 
 
@@ -222,7 +222,7 @@ def test_installed_weights_are_converted_once():
     assert record.stat().st_mtime_ns == changed
 
 
-def test_a_hub_that_cannot_be_reached_is_said_at_once(monkeypatch):
+def test_unreachable_hub_raises_at_once(monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", "https://hub.invalid")
@@ -231,7 +231,7 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once(monkeypatch):
         fetch(backbone, backbone.weights[0])
 
 
-def test_a_cache_that_cannot_be_written_is_survived(monkeypatch, tmp_path, caplog):
+def test_unwritable_cache_warns(monkeypatch, tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "leafpack").mkdir()
     (tmp_path / "leafpack/__init__.py").touch()
@@ -240,10 +240,10 @@ def test_a_cache_that_cannot_be_written_is_survived(monkeypatch, tmp_path, caplo
     backbone = leafnet(file="leafpack:leaf.pth")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert fetch(backbone, backbone.weights[0]).tensors.keys() == CONTENT.keys()
-    assert "not kept" in caplog.text
+    assert "not cached" in caplog.text
 
 
-def test_a_converter_that_fails_is_said(tmp_path, monkeypatch, server):
+def test_failing_converter_raises_broken_backbone(tmp_path, monkeypatch, server):
     address, digits, _ = server
     (tmp_path / "odd_convert.py").write_text(
         "def fails(path, backbone, weights): raise KeyError('x')\n"

@@ -255,10 +255,19 @@ class Relative(Sound):
     def predict(self, outputs, images, schema, *, top=5, out=None):
         scaled = outputs.main - outputs.main.mean(0)
         return [{"predictions": [{"pair": pair}]} for pair in scaled.tolist()]
+
+
+for task in Sound.__subclasses__():
+    task.name = task.__name__.lower()
+
+
+class Misnamed(Sound):
+    pass
 '''
 
 # What is wrong with each task, by name: the promise that breaks, and what is seen of it.
 TASK_FAULTS = {
+    "misnamed": ("has_its_name", "Misnamed has the name 'sound'"),
     "unseeded": ("gives_example_data", "the same seed gives other data"),
     "dataless": ("gives_example_data", "has no example data; implement Dataless.example_data"),
     "forgetful": ("schema_survives_json", "scale=0.1) comes back as Pair"),

@@ -76,18 +76,24 @@ def test_plugins_check_tries_the_tasks_of_a_plugin(cli, install):
 
         @zoo.hookimpl
         def zoo_register_tasks():
-            yield zoo.Task("pairs", "two numbers", "faulty_tasks:Backwards")
+            yield zoo.Task("pairs", "two numbers", "plugin_pairs:Pairs")
 
         @zoo.hookimpl
         def zoo_register_backbones():
             yield zoo.Backbone("net", "faulty_tasks:build", (zoo.Head("fc"),),
                                zoo.Preprocess(16, 16), task="pairs")
+
+        def __getattr__(name):
+            if name != "Pairs":
+                raise AttributeError(name)
+            import faulty_tasks
+            return type("Pairs", (faulty_tasks.Backwards,), {"name": "pairs"})
         """,
     )
     code, out, _ = cli("plugins", "check", "pairs")
     lines = out.splitlines()
     assert code == zoo.ExitCode.BROKEN
-    assert "task pairs: 13 kept, 1 broken" in lines
+    assert "task pairs: 14 kept, 1 broken" in lines
     assert lines[-2:] == ["1 of 1 backbones conform", "0 of 1 tasks conform"]
     (described,) = [
         d for d in json.loads(cli("plugins", "check", "pairs", "--json")[1]) if "task" in d
@@ -95,6 +101,6 @@ def test_plugins_check_tries_the_tasks_of_a_plugin(cli, install):
     assert (described["task"], described["conforms"], len(described["checks"])) == (
         "pairs",
         False,
-        14,
+        15,
     )
     assert cli("plugins", "check", "pairs", "--backbone", "net")[0] == zoo.ExitCode.DONE

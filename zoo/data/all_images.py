@@ -1,4 +1,4 @@
-"""AllImages image of a source, whatever split it is in, and whether it has a class or not."""
+"""All images of a source, labelled or not, whatever their split."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class AllImages:
     """All images of a source.
 
     Args:
-        name: of the source, for people.
-        splits: all that the task opens; together they are all images.
+        name: of the source.
+        splits: all splits that the task opens.
         classes: names in the order of the labels; empty where the images have none.
-        notices: what was left out or looks odd, one line each.
+        notices: skipped files and oddities, one line each.
     """
 
     name: str
@@ -36,7 +36,7 @@ class AllImages:
 
 
 def open_all(source: Any, open_data: Callable[[Any], ImageData]) -> AllImages:
-    """Find all images of a source.
+    """Open all images of a source.
 
     Args:
         source: as `open_data` takes it, or a folder of images without classes.
@@ -44,7 +44,7 @@ def open_all(source: Any, open_data: Callable[[Any], ImageData]) -> AllImages:
 
     Raises:
         DataError: there are none.
-        UsageError: it is a dataset of the user's own, which may give another image each time.
+        UsageError: the source is a dataset object, which may return another image each time.
     """
     if source is not None and not isinstance(source, (str, Path)):
         raise UsageError(f"features of a {type(source).__name__} are not cached", "give a folder")
@@ -55,17 +55,17 @@ def open_all(source: Any, open_data: Callable[[Any], ImageData]) -> AllImages:
 
 
 def _flat(root: Path) -> AllImages | None:
-    """Return the images of a folder that has no folders in it; None of any other."""
+    """Return the images of a folder without subfolders; None for any other path."""
     if not root.is_dir():
         return None
     entries = list_folder(root)
     if any(is_folder(entry) for entry in entries):
         return None
-    seen = [entry.name for entry in entries if not is_hidden(entry.name)]
-    names = sorted(name for name in seen if is_image(name))
+    visible = [entry.name for entry in entries if not is_hidden(entry.name)]
+    names = sorted(name for name in visible if is_image(name))
     if not names:
         raise DataError(f"{root} has no images", EXPECTED)
-    others = len(seen) - len(names)
+    others = len(visible) - len(names)
     notices = (f"left out: {counted(others, 'file')} that are no images",) if others else ()
     split = FileSplit("all", root, tuple(names), (UNKNOWN,) * len(names))
     return AllImages(root.absolute().name, (split,), (), notices)

@@ -1,7 +1,7 @@
-"""Augmentation: training images changed at random, as a function of seed, epoch and index.
+"""Random augmentation of training images, a function of seed, epoch and sample index.
 
-The changes themselves are torchvision's. Each image's draws come from a generator state of its
-own, so that neither the number of workers nor an interruption can change them.
+The transforms are torchvision's. Each sample draws from its own generator state, so that neither
+the number of workers nor an interruption changes the result.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Draw:
     """The augmentation of one epoch.
 
     Args:
-        augment: what is done; None for nothing beside what a dataset does by itself.
+        augment: its steps; None for none beside a dataset's own.
         seed: of the training.
-        epoch: counted through all phases.
+        epoch: counted over all phases.
     """
 
     augment: Augmentation | None
@@ -37,9 +37,9 @@ class Draw:
     epoch: int
 
     def at_least(self, preprocess: Preprocess) -> tuple[int, int] | None:
-        """Return the width and height that decoding must leave; None for every pixel.
+        """Return the minimum width and height to decode at; None for full resolution.
 
-        Of a random crop nobody knows before it is drawn how few pixels it takes.
+        A random crop needs full resolution: its area is unknown until it is drawn.
         """
         crops = self.augment is not None and "crop" in dict(self.augment.steps)
         return None if crops else at_least(preprocess)
@@ -47,12 +47,12 @@ class Draw:
     def __call__(
         self, image: Image.Image | DecodedImage, preprocess: Preprocess, index: int
     ) -> Tensor:
-        """Change and prepare an image.
+        """Augment and prepare an image.
 
         Args:
             image: of mode RGB.
             preprocess: size and interpolation; a random crop replaces its crop.
-            index: of the image in its split.
+            index: of the sample in its split.
 
         Returns:
             `[channels, height, width]` uint8.
@@ -65,60 +65,62 @@ class Draw:
             pixels: Tensor
             if "crop" in steps:
                 image = image.pixels if isinstance(image, DecodedImage) else image
-                pixels = prepare(_crop(image, preprocess, steps["crop"]), _as_it_is(preprocess))
+                pixels = prepare(
+                    _random_crop(image, preprocess, steps["crop"]), _identity(preprocess)
+                )
             else:
                 pixels = prepare(image, preprocess)
             for name, strength in steps.items():
                 if name != "crop":
-                    pixels = change(name, strength, fill_of(preprocess))(pixels)
+                    pixels = augmentation(name, strength, fill_of(preprocess))(pixels)
         return pixels
 
     def while_reading(self, index: int) -> contextlib.AbstractContextManager[None]:
-        """Let torch draw what follows from seed, epoch and index while a dataset makes an item."""
+        """Seed torch by seed, epoch and index while a dataset returns an item."""
         return seeded(self.seed, self.epoch, index, 1)
 
 
-def _crop(image: Image.Image, preprocess: Preprocess, share: float) -> Image.Image:
-    cut: Image.Image = v2.RandomResizedCrop(
+def _random_crop(image: Image.Image, preprocess: Preprocess, scale: float) -> Image.Image:
+    cropped: Image.Image = v2.RandomResizedCrop(
         (preprocess.height, preprocess.width),
-        scale=(share, 1.0),
+        scale=(scale, 1.0),
         interpolation=InterpolationMode(preprocess.interpolation),
         antialias=True,
     )(image)
-    return cut
+    return cropped
 
 
-def _as_it_is(preprocess: Preprocess) -> Preprocess:
-    """Return a preprocess that leaves an image of its own size as it is."""
+def _identity(preprocess: Preprocess) -> Preprocess:
+    """Return a preprocess that does not change an image of its own size."""
     size = (preprocess.height, preprocess.width)
     return Preprocess(size, min(size), mean=preprocess.mean, std=preprocess.std)
 
 
 def fill_of(preprocess: Preprocess) -> list[int]:
-    """Return the mean colour, for what an augmentation leaves without pixels."""
+    """Return the mean colour, which fills pixels outside the image."""
     return [round(255 * value) for value in preprocess.mean]
 
 
-def change(name: str, strength: float, fill: Any) -> Callable[..., Any]:
-    """Return the torchvision transform of an augmentation, a random crop apart.
+def augmentation(name: str, strength: float, fill: Any) -> Callable[..., Any]:
+    """Return the torchvision transform of an augmentation other than a random crop.
 
     Args:
         name: of the augmentation.
         strength: of it.
-        fill: for pixels that come from nowhere; by type of tensor for a joint transform.
+        fill: value outside the image, or values by type of tensor for a joint transform.
     """
-    made: Callable[..., Any]
+    transform: Callable[..., Any]
     match name:
         case "flip":
-            made = v2.RandomHorizontalFlip(strength)
+            transform = v2.RandomHorizontalFlip(strength)
         case "vflip":
-            made = v2.RandomVerticalFlip(strength)
+            transform = v2.RandomVerticalFlip(strength)
         case "rotate":
-            made = v2.RandomRotation(strength, InterpolationMode.BILINEAR, fill=fill)
+            transform = v2.RandomRotation(strength, InterpolationMode.BILINEAR, fill=fill)
         case "color":
-            made = v2.ColorJitter(brightness=strength, contrast=strength, saturation=strength)
+            transform = v2.ColorJitter(brightness=strength, contrast=strength, saturation=strength)
         case "trivial":
-            made = v2.TrivialAugmentWide(fill=fill)
+            transform = v2.TrivialAugmentWide(fill=fill)
         case _:
-            made = v2.RandomErasing(strength, value=fill)
-    return made
+            transform = v2.RandomErasing(strength, value=fill)
+    return transform

@@ -1,4 +1,4 @@
-"""One sample of a split, read and transformed; what cannot be read comes back as data."""
+"""Read and transform samples of a split; unreadable images are returned as `BadImage`."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class BadImage:
     """An image that could not be read.
 
     Args:
-        path: of the file, or another name that identifies the image.
-        reason: what is wrong with it, without its name.
+        path: of the file, or another identifier of the image.
+        reason: why, without the path.
     """
 
     path: str
@@ -37,13 +37,13 @@ class BadImage:
 
 @dataclass(frozen=True)
 class Sample:
-    """An image and its target, as network and loss take them.
+    """An image and its target as tensors.
 
     Args:
         input: `[channels, height, width]`: uint8, or floats that are normalized already.
-        target: of the image; what it is depends on the task.
-        index: its position in the split.
-        digest: sha256 of the content that was read; empty where it was not requested.
+        target: of the image; its type depends on the task.
+        index: position in the split.
+        digest: sha256 of the content; empty unless requested.
     """
 
     input: Tensor
@@ -54,9 +54,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class SampleTransform:
-    """From a decoded image and its target to tensors; a task whose target is spatial extends it.
+    """Transform a decoded image and its target to tensors; tasks with spatial targets extend it.
 
-    It is sent to worker processes, so it must pickle.
+    Must be picklable, for worker processes.
 
     Args:
         preprocess: size, crop and interpolation.
@@ -101,25 +101,25 @@ def read_sample(
 ) -> Sample | BadImage:
     """Read one sample of a split.
 
-    A function of its arguments alone, so it gives the same in whichever process it runs.
+    A function of its arguments alone: the result is the same in every process.
 
     Args:
-        split: where the sample is.
-        transform: makes tensors of it.
-        index: its position in the split.
+        split: to read from.
+        transform: from image and target to tensors.
+        index: position in the split.
         draw: the epoch's augmentation; None for none.
         digest: whether to digest the content, the same bytes that are decoded.
     """
     preprocess, content_digest = transform.preprocess, b""
     try:
-        enough = draw.at_least(preprocess) if draw else at_least(preprocess)
+        min_size = draw.at_least(preprocess) if draw else at_least(preprocess)
         if digest:
             content = split.content(index)
             content_digest = sha256(content).digest()
-            image, target = split.sample(index, enough, content)
+            image, target = split.sample(index, min_size, content)
         else:
             with draw.while_reading(index) if draw else contextlib.nullcontext():
-                image, target = split.sample(index, enough)
+                image, target = split.sample(index, min_size)
         if isinstance(image, Tensor):
             check_shape(image, preprocess)
             return Sample(image.float(), target, index)
@@ -133,19 +133,19 @@ def read_sample(
 
 
 def check_shape(image: Tensor, preprocess: Preprocess) -> None:
-    """Refuse a tensor that was prepared elsewhere, for another input.
+    """Check that a prepared tensor has the network's input shape.
 
     Raises:
-        DataError: its shape is not the network's input.
+        DataError: it has another shape.
     """
-    wanted = (preprocess.channels, preprocess.height, preprocess.width)
-    if tuple(image.shape) != wanted:
-        message = f"it is {list(image.shape)}, and the network sees {list(wanted)}"
-        raise DataError(f"{message}; zoo.transform gives what it sees")
+    expected = (preprocess.channels, preprocess.height, preprocess.width)
+    if tuple(image.shape) != expected:
+        message = f"it is {list(image.shape)}, and the network sees {list(expected)}"
+        raise DataError(f"{message}; zoo.transform prepares images for it")
 
 
 class SplitDataset(Dataset[Sample | BadImage]):
-    """A split as torch's `DataLoader` takes it."""
+    """A split as a torch `Dataset`."""
 
     def __init__(
         self,

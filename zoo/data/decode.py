@@ -1,10 +1,10 @@
-"""The one decoder: every source of an image becomes 8-bit RGB, in training and in prediction alike.
+"""Decode images to 8-bit RGB: one decoder for training and prediction.
 
-Pillow reads the file. What it leaves open is decided here: orientation, alpha, depth, and what is
-refused. Colour profiles are left unread, as they were when published weights were trained.
+Pillow reads the file; orientation, alpha, bit depth and which files are refused are decided here.
+Colour profiles are ignored, as they were when published weights were trained.
 
-Where an image is to become much smaller, a JPEG of many pixels can be decoded at a half, a quarter
-or an eighth of its size, which its coding gives almost for nothing: see `decode_reduced`.
+An image that will be made much smaller need not be decoded in full: a large JPEG can be decoded at
+a half, a quarter or an eighth of its size at little cost, see `decode_reduced`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from zoo.errors import DataError
 
-# Where Pillow itself stops unless it is told otherwise; half a gigabyte as RGB.
+# Pillow's own default limit; half a gigabyte as RGB.
 MAX_PIXELS = 178_956_970
 
-# An allow-list, since Pillow's others include PostScript, which would run a program on the file.
+# An allow-list: Pillow's other formats include PostScript, which runs a program on the file.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
 
-# The depths that numbers without a declared range are taken to have, the smallest that fits.
+# Assumed maxima of values without a declared range; the smallest that fits is taken.
 RANGES = (1, 255, 65535)
 
 _TRANSPOSE = {
@@ -43,12 +43,12 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Whether what an orientation puts at the left and at the top lay at the right or the bottom.
+# Whether an orientation's left and top edge are the file's right and bottom edge.
 _REVERSED = {2: (1, 0), 3: (1, 1), 4: (0, 1), 6: (1, 0), 7: (1, 1), 8: (0, 1)}
 _SWAPPED = (5, 6, 7, 8)
 
-# Pillow warns at half of MAX_PIXELS, and of metadata that is broken, which is not used then.
-# Appended, so that any filter of the application comes first.
+# Pillow warns at half of MAX_PIXELS, and of corrupt metadata, which is ignored anyway.
+# Appended, so that filters of the application take precedence.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, append=True)
 warnings.filterwarnings("ignore", message="(Possibly c|C)orrupt EXIF data", append=True)
 
@@ -57,8 +57,8 @@ class UnreadableImage(DataError):
     """An image that cannot be read.
 
     Args:
-        source: the file, or what else the image came from.
-        reason: what is wrong with it, in a few words.
+        source: the file, or another origin of the image.
+        reason: why, in a few words.
     """
 
     def __init__(self, source: str, reason: str) -> None:
@@ -69,12 +69,12 @@ class UnreadableImage(DataError):
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """An image as it was decoded, perhaps at a reduced scale.
+    """A decoded image, possibly at a reduced scale.
 
     Args:
         pixels: of mode RGB.
-        size: width and height that it has in full.
-        box: left, upper, right and lower edge of what of `pixels` it fills. Where a side is no
+        size: width and height at full resolution.
+        box: left, upper, right and lower edge of the image within `pixels`. Where a side is not a
             multiple of the scale, the image ends inside the last pixel.
     """
 
@@ -84,21 +84,21 @@ class DecodedImage:
 
     @property
     def reduced(self) -> bool:
-        """Whether it has fewer pixels than in full."""
+        """Whether it was decoded at a reduced scale."""
         return self.pixels.size != self.size
 
 
 def decode(source: str | Path | bytes | BinaryIO | Image.Image) -> Image.Image:
     """Read an image as 8-bit RGB.
 
-    Orientation from EXIF or XMP is applied, alpha is composited over white, and of an animation or
-    a file of several pages the first is taken. 16-bit grey is scaled by its full range. 32-bit
-    integers and floats declare no range: it is the smallest of 0..1, 0..255 and 0..65535 that
-    holds all values, else the image's own minimum to maximum; what is not finite becomes black.
+    Orientation from EXIF or XMP is applied, alpha is composited over white, and the first frame of
+    an animation or the first of several pages is taken. 16-bit grey is scaled by its full range.
+    32-bit integers and floats declare no range: it is the smallest of 0..1, 0..255 and 0..65535
+    that contains all values, else the image's minimum to maximum; non-finite values become black.
 
     Args:
-        source: a file's path, its bytes, an open binary file, or an image that Pillow opened,
-            which is left unchanged.
+        source: a file's path, its bytes, an open binary file, or a Pillow image, which is not
+            modified.
 
     Returns:
         A new image of mode RGB.
@@ -113,16 +113,16 @@ def decode(source: str | Path | bytes | BinaryIO | Image.Image) -> Image.Image:
 def decode_reduced(
     source: str | Path | bytes | BinaryIO | Image.Image, at_least: tuple[int, int] | None
 ) -> DecodedImage:
-    """Read an image as `decode` does, but of a JPEG no more than is needed.
+    """Read an image as `decode` does, a JPEG at a reduced scale where that suffices.
 
     Args:
-        source: as for `decode`. What Pillow opened already is read in full.
-        at_least: width and height, upright, below which no side may fall. A JPEG is read at the
-            smallest of its scales, 1/1 to 1/8, that satisfies this; all others in full. None for
-            in full.
+        source: as for `decode`. A Pillow image is read at full resolution.
+        at_least: minimum width and height, after orientation. A JPEG is read at the smallest of
+            its scales, 1/1 to 1/8, that satisfies this; other formats at full resolution. None
+            for full resolution.
 
     Raises:
-        UnreadableImage: as `decode` does; `MAX_PIXELS` counts in full.
+        UnreadableImage: as for `decode`; `MAX_PIXELS` applies to the full resolution.
     """
     name = _name(source)
     if isinstance(source, Image.Image):
@@ -152,28 +152,28 @@ def read_size(path: Path) -> tuple[int, int]:
                     swapped = _orientation(image) in _SWAPPED
                     return image.size[::-1] if swapped else image.size
         except Exception as error:
-            _refuse(name, error)
+            _raise_unreadable(name, error)
     return decode(path).size
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read an image's file whole.
+    """Read the bytes of an image file.
 
     Raises:
-        UnreadableImage: it is missing, not a regular file, or the system refuses.
+        UnreadableImage: it is missing, not a regular file, or cannot be read.
     """
     with _open_file(path, str(path)) as file:
         try:
             return file.read()
         except (OSError, MemoryError) as error:
-            _refuse(str(path), error)
+            _raise_unreadable(str(path), error)
 
 
 def _name(source: str | Path | bytes | BinaryIO | Image.Image) -> str:
     if isinstance(source, (str, Path)):
         return str(source)
-    stated = getattr(source, "filename", None) or getattr(source, "name", None)
-    return stated if isinstance(stated, str) else "the image"
+    name = getattr(source, "filename", None) or getattr(source, "name", None)
+    return name if isinstance(name, str) else "the image"
 
 
 def _open_file(path: Path, name: str) -> BinaryIO:
@@ -202,7 +202,7 @@ def _decode_file(file: BinaryIO, name: str, at_least: tuple[int, int] | None) ->
         reason = "the file is empty" if empty else "not an image that zoo reads"
         raise UnreadableImage(name, reason) from error
     except Exception as error:
-        _refuse(name, error)
+        _raise_unreadable(name, error)
 
 
 @lru_cache(maxsize=1)
@@ -211,8 +211,8 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _refuse(name: str, error: Exception) -> NoReturn:
-    """Raise an exception of Pillow's as `UnreadableImage`; damaged bytes raise nearly any kind."""
+def _raise_unreadable(name: str, error: Exception) -> NoReturn:
+    """Raise any exception of Pillow's as `UnreadableImage`; damaged bytes raise nearly any type."""
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         reason = f"more than {MAX_PIXELS:,} pixels"
     elif isinstance(error, MemoryError):
@@ -241,19 +241,19 @@ def _convert(
     try:
         extent = _reduce(image, at_least) if at_least else size
         image.load()
-        # After loading: some formats turn the pixels then, and drop the tag.
+        # After loading: some formats apply the orientation then, and drop the tag.
         orientation = _orientation(image)
         upright = _to_rgb(image)
     except Exception as error:
-        _refuse(name, error)
+        _raise_unreadable(name, error)
     if orientation in _TRANSPOSE:
         upright = upright.transpose(_TRANSPOSE[orientation])
     elif borrowed and upright is image:
         upright = image.copy()
-    # Pillow hands metadata on; a second decoding must not turn the image again.
+    # Pillow copies metadata; decoding twice must not apply the orientation twice.
     upright.info = {}
     if extent == size:
-        # Not `size`: some formats have another one once they are loaded.
+        # Not `size`: it changes on loading in some formats.
         return DecodedImage(upright, upright.size, (0, 0, *upright.size))
     if orientation in _SWAPPED:
         size, extent = (size[1], size[0]), (extent[1], extent[0])
@@ -264,7 +264,7 @@ def _convert(
 
 
 def _reduce(image: Image.Image, at_least: tuple[int, int]) -> tuple[float, float]:
-    """Have a JPEG decoded at a scale; return its width and height in pixels of that scale."""
+    """Set the scale that a JPEG is decoded at; return its width and height at that scale."""
     if not isinstance(image, JpegImageFile) or min(image.size) < 2 * min(at_least):
         return image.size
     if _orientation(image) in _SWAPPED:
@@ -277,7 +277,7 @@ def _orientation(image: Image.Image) -> Any:
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
     except Exception:
-        # Broken metadata says nothing about the pixels, and Pillow raises nearly any kind here.
+        # Corrupt metadata does not affect the pixels, and Pillow raises nearly any type here.
         return None
 
 
@@ -295,10 +295,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scale(image: Image.Image) -> Image.Image:
-    """Bring deep grey to 8 bits."""
+    """Scale grey of 16 or 32 bits to 8 bits."""
     values = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = 0.0, 65535.0
-    # Of these formats Pillow hands out 16 bits in mode I, or did in earlier versions.
+    # Pillow opens 16-bit files of these formats in mode I, at least in earlier versions.
     if image.mode in ("I", "F") and image.format not in ("PNG", "PPM"):
         smallest, largest = float(values.min()), float(values.max())
         fitting = [limit for limit in RANGES if smallest >= 0 and largest <= limit]

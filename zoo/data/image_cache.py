@@ -1,7 +1,7 @@
-"""A cache of prepared images, filled as they are first read, so that each is decoded once.
+"""Cache of prepared images, filled on first read, so that each image is decoded once.
 
-It stores the bytes that `prepare` gives, in memory where they are few, and else in a temporary
-file without a name, which the system removes with the process however that ends.
+It stores the bytes that `prepare` returns: small caches in memory, others in an unnamed temporary
+file, which the system removes when the process ends, killed or not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from zoo.files import cache_dir, environment_problem, make_dir
 from zoo.spec import Preprocess
 
 IN_MEMORY = 256 << 20
-LEFT_FREE = 1 << 30
+FREE_MARGIN = 1 << 30
 
 UNREAD, CACHED, BAD = 0, 1, 2
 
@@ -33,7 +33,7 @@ Read = Callable[[Sequence[int], Bounds], Iterator[Batch]]
 
 
 def bytes_needed(images: int, preprocess: Preprocess) -> int:
-    """Return how many bytes so many prepared images take."""
+    """Return the size of prepared images in bytes."""
     return images * preprocess.height * preprocess.width * preprocess.channels
 
 
@@ -41,7 +41,7 @@ class CachedSplit:
     """The prepared images of one split.
 
     Args:
-        split: whose images.
+        split: to cache.
         pixels: `[images, height, width, channels]` uint8, to write into.
     """
 
@@ -55,12 +55,12 @@ class CachedSplit:
     def read(
         self, order: Sequence[int], bounds: Bounds, load: Read, pinned: bool
     ) -> Iterator[Batch]:
-        """Yield batches as a loader would, reading only what is not cached yet.
+        """Yield batches as a loader does, loading only images that are not cached yet.
 
         Args:
             order: positions in the split.
-            bounds: where the order is cut into batches.
-            load: reads batches of what is missing.
+            bounds: start and end of each batch in the order.
+            load: loads batches of missing images.
             pinned: whether the batches are in page-locked memory.
         """
         positions = torch.tensor(list(order), dtype=torch.int64)
@@ -69,7 +69,7 @@ class CachedSplit:
             yield from self._fill(positions, bounds, missing, load, pinned)
             return
         for first, last in bounds:
-            yield self._take(positions[first:last], pinned)
+            yield self._read_cached(positions[first:last], pinned)
 
     def _fill(
         self, positions: Tensor, bounds: Bounds, missing: Tensor, load: Read, pinned: bool
@@ -78,13 +78,13 @@ class CachedSplit:
         parts = [(ends[first], ends[last]) for first, last in bounds]
         batches = load(positions[missing].tolist(), parts)
         for (first, last), batch in zip(bounds, batches, strict=True):
-            wanted = positions[first:last]
-            self._put(batch, wanted)
-            whole = len(batch) + len(batch.bad) == last - first
-            yield batch if whole else self._take(wanted, pinned)
+            requested = positions[first:last]
+            self._store(batch, requested)
+            complete = len(batch) + len(batch.bad) == last - first
+            yield batch if complete else self._read_cached(requested, pinned)
 
-    def _put(self, batch: Batch, wanted: Tensor) -> None:
-        """Keep what a loader gave of the wanted positions; those that it could not read, too."""
+    def _store(self, batch: Batch, requested: Tensor) -> None:
+        """Store a loaded batch; requested positions that are not in it are bad images."""
         self.pixels[batch.indices] = batch.inputs.permute(0, 2, 3, 1)
         if self.targets is None and len(batch):
             shape = (len(self.split), *batch.targets.shape[1:])
@@ -92,35 +92,35 @@ class CachedSplit:
         if self.targets is not None:
             self.targets[batch.indices] = batch.targets
         self.state[batch.indices] = CACHED
-        unread = wanted[self.state[wanted] == UNREAD]
+        unread = requested[self.state[requested] == UNREAD]
         for index, bad in zip(unread.tolist(), batch.bad, strict=True):
             self.bad[index] = bad
             self.state[index] = BAD
 
-    def _take(self, wanted: Tensor, pinned: bool) -> Batch:
-        found = wanted[self.state[wanted] == CACHED]
-        shape = (len(found), *self.pixels.shape[1:])
+    def _read_cached(self, requested: Tensor, pinned: bool) -> Batch:
+        indices = requested[self.state[requested] == CACHED]
+        shape = (len(indices), *self.pixels.shape[1:])
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
-        torch.index_select(self.pixels, 0, found, out=images)
+        torch.index_select(self.pixels, 0, indices, out=images)
         stored = torch.zeros(0, dtype=torch.int64) if self.targets is None else self.targets
-        targets = stored[found]
+        targets = stored[indices]
         return Batch(
             images.permute(0, 3, 1, 2),
             targets.pin_memory() if pinned else targets,
-            found,
-            tuple(self.bad[index] for index in wanted.tolist() if index in self.bad),
+            indices,
+            tuple(self.bad[index] for index in requested.tolist() if index in self.bad),
         )
 
 
 class ImageCache:
-    """The prepared images of those splits that do not change.
+    """The prepared images of splits that do not change.
 
     Args:
         splits: by name.
-        preprocess: for which they are prepared.
+        preprocess: that they are prepared with.
 
     Raises:
-        EnvironmentProblem: neither memory nor disk has space for them.
+        EnvironmentProblem: there is not enough memory and disk space.
     """
 
     def __init__(self, splits: Mapping[str, Split], preprocess: Preprocess) -> None:
@@ -136,7 +136,7 @@ class ImageCache:
         """Return the cached images of a split; None where it is not cached."""
         if preprocess != self.preprocess:
             return None
-        return next((each for each in self.splits if each.split is split), None)
+        return next((cached for cached in self.splits if cached.split is split), None)
 
 
 def _allocate(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -160,25 +160,25 @@ def storage_location(size: int) -> str | None:
 
 def _find_folder(size: int) -> Path | None:
     for folder in (cache_dir(), Path(tempfile.gettempdir())):
-        # A folder that does not exist yet has the space of its nearest parent that does.
-        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        if os.access(there, os.W_OK) and shutil.disk_usage(there).free >= size + LEFT_FREE:
+        # A missing folder has the free space of its nearest existing parent.
+        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        if os.access(existing, os.W_OK) and shutil.disk_usage(existing).free >= size + FREE_MARGIN:
             return folder
     return None
 
 
 def _in_file(size: int) -> Tensor:
-    """Allocate bytes in a file without a name.
+    """Allocate bytes in an unnamed temporary file.
 
     Raises:
-        EnvironmentProblem: there is no space, or the system refuses.
+        EnvironmentProblem: there is not enough space, or the file cannot be created.
     """
     folder = _find_folder(size)
     if folder is None:
         raise EnvironmentProblem(f"there is no room for {format_bytes(size)} of prepared images")
     try:
         with tempfile.TemporaryFile(dir=make_dir(folder)) as file:
-            # What is only promised to be there would end the process where the disk fills up.
+            # A sparse file would crash the process with SIGBUS when the disk is full.
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
             else:

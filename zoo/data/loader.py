@@ -1,8 +1,8 @@
-"""Batches of a split, the same bytes in the same order whoever reads them, and how many.
+"""Load batches of a split, with the same bytes in the same order for any number of workers.
 
-Threads read as well as processes do: Pillow lets others run while it decodes and resizes. They
-start at once, and what they read need not travel. Processes are for code that is somebody else's,
-and for what draws at random, since torch has one generator for all threads.
+Threads scale as well as processes, since Pillow releases the GIL while it decodes and resizes, and
+need no start-up or transfer. Processes are for datasets of users, which may not be thread-safe,
+and for augmentation, since torch has one generator for all threads.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ __all__ = [
 
 FEWER_WORKERS = "free some memory, or use fewer workers, or 0"
 
-# How many batches torch's processes read before they are asked for; threads may as well.
+# Batches to prefetch; torch's default for worker processes.
 AHEAD = 2
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples that go through the network together.
+    """A batch of samples.
 
     Args:
-        inputs: `[n, channels, height, width]` in channels-last memory order: uint8, or floats that
+        inputs: `[n, channels, height, width]` in channels-last memory format: uint8, or floats that
             are normalized already.
         targets: `[n, ...]`, as the task collates them.
         indices: `[n]`, int64: each sample's position in the split.
-        bad: those that could not be read, and are not in the tensors; `n` is 0 where all are.
-        digests: sha256 of each image's content; empty where they were not requested.
+        bad: unreadable images, which are not in the tensors; `n` is 0 where all are.
+        digests: sha256 of each image's content; empty unless requested.
     """
 
     inputs: Tensor
@@ -64,7 +64,7 @@ class Batch:
         return len(self.indices)
 
     def pin_memory(self) -> Batch:
-        """Return the batch in page-locked memory; torch's loader calls this."""
+        """Return the batch in page-locked memory; called by torch's loader."""
         return replace(
             self,
             inputs=self.inputs.pin_memory(),
@@ -74,10 +74,10 @@ class Batch:
 
 
 def batch_bounds(count: int, batch_size: int, training: bool = True) -> list[tuple[int, int]]:
-    """Cut `count` images into batches, each given as its first position and the one past its last.
+    """Return start and end position of each batch of `count` images.
 
-    Batch norm cannot train on one image, so in training a single one left over joins the batch
-    before.
+    Batch norm cannot train on one image, so in training a single remaining image is added to the
+    batch before.
 
     Raises:
         UsageError: the batch size is below 1.
@@ -104,28 +104,28 @@ def load_batches(
     ahead: int = AHEAD,
     bounds: Sequence[tuple[int, int]] | None = None,
 ) -> Iterator[Batch]:
-    """Read images of a split, batch by batch.
+    """Load samples of a split, batch by batch.
 
     Args:
-        split: where the images are.
-        transform: makes tensors of each sample; `normalize` comes later.
+        split: to read from.
+        transform: from image and target to tensors; `normalize` is applied later.
         order: positions in the split.
-        batch_size: images in a batch, as `batch_bounds` cuts them.
-        workers: processes that read; 0 reads in this one.
+        batch_size: samples per batch, see `batch_bounds`.
+        workers: number of reader processes; 0 reads in this one.
         pin_memory: whether the batches are in page-locked memory, for copying to a device.
         draw: the epoch's augmentation; None for none.
-        digest: whether to digest their content too.
-        training: whether a single image left over joins the batch before.
-        threads: of this process that read, in place of workers; where `can_use_threads` says no,
-            it reads without them.
-        ahead: how many batches threads read before they are asked for.
-        bounds: where the order is cut into batches, which may be empty; None for `batch_bounds`.
+        digest: whether to digest the content too.
+        training: whether a single remaining image is added to the batch before.
+        threads: reader threads in place of workers; not used unless `can_use_threads`.
+        ahead: number of batches that threads prefetch.
+        bounds: start and end of each batch in the order, which may be equal; None for
+            `batch_bounds`.
 
     Yields:
-        Every position of the order once, as an image or as a bad one.
+        Every position of the order once, as a sample or as a bad image.
 
     Raises:
-        EnvironmentProblem: a worker was killed, or there is no memory to share with it.
+        EnvironmentProblem: a worker was killed, or shared memory ran out.
     """
     if bounds is None:
         bounds = batch_bounds(len(order), batch_size, training)
@@ -142,10 +142,9 @@ def load_batches(
 
 
 def can_use_threads(split: Split, draw: Draw | None) -> bool:
-    """Whether several threads of one process may read a split at once.
+    """Whether several threads may read a split concurrently.
 
-    A `Dataset` of the user's own may not bear it, and what is drawn comes from torch's generator,
-    of which there is one.
+    A user's `Dataset` may not be thread-safe, and augmentation draws from torch's one generator.
     """
     return draw is None and split.thread_safe
 
@@ -156,33 +155,33 @@ def _read_in_threads(
     threads: int,
     ahead: int,
 ) -> Iterator[list[Sample | BadImage]]:
-    """Read batches, so many of them before they are asked for."""
-    waiting: deque[list[Future[Sample | BadImage]]] = deque()
-    rest = iter(batches)
+    """Read batches in threads, prefetching `ahead` of them."""
+    pending: deque[list[Future[Sample | BadImage]]] = deque()
+    remaining = iter(batches)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="zoo-read")
 
-    def submit(most: int) -> None:
-        for batch in itertools.islice(rest, most - len(waiting)):
-            waiting.append([pool.submit(read, index) for index in batch])
+    def submit(limit: int) -> None:
+        for batch in itertools.islice(remaining, limit - len(pending)):
+            pending.append([pool.submit(read, index) for index in batch])
 
     try:
         for _ in batches:
             submit(max(ahead, 1))
-            found = [future.result() for future in waiting.popleft()]
+            samples = [future.result() for future in pending.popleft()]
             submit(ahead)
-            yield found
+            yield samples
     finally:
-        # Whoever stops early waits for the images that are being read, and for no others.
+        # A caller that stops early waits only for images that are being read.
         pool.shutdown(cancel_futures=True)
 
 
 def _read_in_processes(
     dataset: SplitDataset, batches: Sequence[list[int]], workers: int, pin_memory: bool
 ) -> Iterator[Batch]:
-    """Read batches in processes of their own, or in this one where there are none.
+    """Read batches in worker processes, or in this one without workers.
 
     Raises:
-        EnvironmentProblem: a worker was killed, or there is no memory to share with it.
+        EnvironmentProblem: a worker was killed, or shared memory ran out.
     """
     loader = DataLoader(
         dataset,
@@ -191,7 +190,7 @@ def _read_in_processes(
         num_workers=workers,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
-        # Or the loader would draw from the global generator, and dropout with it.
+        # Without it the loader advances the global generator, which dropout draws from.
         generator=torch.Generator(),
     )
     try:
@@ -202,34 +201,34 @@ def _read_in_processes(
             raise
         raise problem from error
     except (ConnectionError, EOFError, FileNotFoundError) as error:
-        # A batch was on its way when the process that held it was killed.
+        # The worker was killed while it sent a batch.
         if not workers:
             raise
-        raise _dead_worker("exited") from error
+        raise _worker_died("exited") from error
 
 
 def worker_problem(error: RuntimeError) -> EnvironmentProblem | None:
-    """Say what torch means when a worker dies; None for any other error.
+    """Translate torch's error for a dead worker; None for any other error.
 
-    torch raises it from a signal handler, so it can arrive at whatever the main process is doing
-    outside of `load_batches` too.
+    torch raises it from a signal handler, so it can occur anywhere in the main process, outside of
+    `load_batches` too.
     """
     text = str(error)
-    if found := re.search(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) ([^.\n]*)", text):
-        return _dead_worker(found.group(1).strip())
+    if match := re.search(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) ([^.\n]*)", text):
+        return _worker_died(match.group(1).strip())
     if "shared memory" in text or "file </torch_" in text:
         message = "there is no shared memory left for the processes that read images"
         return EnvironmentProblem(message, FEWER_WORKERS)
     return None
 
 
-def _dead_worker(fate: str) -> EnvironmentProblem:
-    return EnvironmentProblem(f"a process that reads images died: it {fate}", FEWER_WORKERS)
+def _worker_died(cause: str) -> EnvironmentProblem:
+    return EnvironmentProblem(f"a process that reads images died: it {cause}", FEWER_WORKERS)
 
 
 def _start_worker(_: int) -> None:
-    # On Ctrl-C the main process decides, and may want the batch that is being read. torch itself
-    # holds workers to one thread, and ends them with their parent.
+    # Ctrl-C is handled by the main process, which may still need the batch that is being read.
+    # torch limits workers to one thread, and ends them with their parent.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

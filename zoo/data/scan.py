@@ -1,4 +1,4 @@
-"""Listing folders of images safely, and writing what was listed in messages."""
+"""List folders of images, and format names and counts for messages."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ EXTENSIONS = frozenset({
 })
 # fmt: on
 
-# Left behind by archivers and file servers; some hold thumbnails of every image.
+# Created by archivers and file servers; some contain thumbnails of every image.
 LITTER = frozenset({"__MACOSX", "@eaDir"})
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of that name is never looked at, such as `.ipynb_checkpoints`."""
+    """Whether a file or folder of that name is ignored, such as `.ipynb_checkpoints`."""
     return name.startswith(".") or name in LITTER
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of that name is taken for an image."""
+    """Whether a file name has an image extension."""
     return os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122 - a million of them
 
 
@@ -51,12 +51,12 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
-    """Write a number with its noun: `1 image`, `1,200 images`."""
+    """Format a number with its noun: `1 image`, `1,200 images`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def shorten(names: Iterable[str], most: int = 5) -> str:
-    """Join names for a message, saying how many are left out."""
+    """Join the first names for a message, and count the others."""
     listed = list(names)
     more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more

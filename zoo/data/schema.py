@@ -11,9 +11,9 @@ Self = TypeVar("Self", bound="Schema")
 
 @dataclass(frozen=True)
 class Schema:
-    """What the targets of a data set are; a task that needs more extends it.
+    """The targets of a data set; a task that needs more fields extends it.
 
-    Every field must survive JSON: text, numbers, booleans, and tuples of them.
+    Fields must round-trip through JSON: text, numbers, booleans, and tuples of them.
 
     Args:
         classes: class names in the order of the network's outputs; empty where there are none.
@@ -23,19 +23,19 @@ class Schema:
 
     @property
     def outputs(self) -> int:
-        """How many outputs a head has."""
+        """Number of outputs of a head."""
         return len(self.classes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the schema as plain data for JSON."""
+        """Return the schema as JSON-compatible data."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls: type[Self], plain: Mapping[str, Any]) -> Self:
-        """Read back what `to_dict` gave, also after a trip through JSON.
+        """Restore a schema from `to_dict`, also after a round trip through JSON.
 
         Raises:
-            TypeError, ValueError: it is no such schema.
+            TypeError, ValueError: the data is not of this schema.
         """
         return cls(**{name: _tuples(value) for name, value in plain.items()})
 

@@ -1,4 +1,4 @@
-"""Splits chosen by name, and digested."""
+"""Select a split by name; fingerprint splits."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from zoo.errors import DataError
 
 
 def listed(names: Iterable[str]) -> str:
-    """Join names as a person lists them: `train, val and test`."""
-    *some, last = names
-    return f"{', '.join(some)} and {last}" if some else last
+    """Join names for a message: `train, val and test`."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def choose_split(source: str | Path, names: Mapping[str, str], split: str | None) -> str:
-    """Decide which split to evaluate on.
+    """Return the split to evaluate on.
 
     Args:
         source: of the images, for messages.
-        names: what each split that there is is called there.
-        split: which one was asked for; None for `test` where there is one, else `val`.
+        names: of each split in the source, by zoo's name.
+        split: the requested split; None for `test` where there is one, else `val`.
 
     Raises:
         DataError: there is no such split.
@@ -32,7 +32,7 @@ def choose_split(source: str | Path, names: Mapping[str, str], split: str | None
         for name in ("test", "val"):
             if name in names:
                 return name
-        mark = "/" if any(called.endswith("/") for called in names.values()) else ""
+        mark = "/" if any(name.endswith("/") for name in names.values()) else ""
         message = f"{source} has {listed(names.values())}, but no test{mark} or val{mark}"
         raise DataError(message, "name the split train to evaluate on what a model was trained on")
     name = SPLITS.get(split.lower(), split)
@@ -42,14 +42,14 @@ def choose_split(source: str | Path, names: Mapping[str, str], split: str | None
 
 
 def fingerprint(parts: Mapping[str, Mapping[str, Sequence[tuple[str, int]]]]) -> str:
-    """Digest splits by what distinguishes their images: split, path, group and size.
+    """Digest the split, path, group and size of all images.
 
     Args:
-        parts: by split and by group, such as a class: each image's path and its size in bytes.
+        parts: path and size in bytes of each image, by split and by group, such as a class.
     """
     digest = hashlib.sha256()
     for name, images in parts.items():
-        for label, found in images.items():
-            for path, size in found:
-                digest.update(os.fsencode(f"{name}\0{path}\0{label}\0{size}\0"))
+        for group, files in images.items():
+            for path, size in files:
+                digest.update(os.fsencode(f"{name}\0{path}\0{group}\0{size}\0"))
     return digest.hexdigest()

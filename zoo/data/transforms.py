@@ -1,7 +1,7 @@
-"""From a decoded image to what a network sees, as torchvision and timm publish it.
+"""Preprocessing from a decoded image to a network's input, as torchvision and timm publish it.
 
-In two steps, so that images are sent and cached as bytes: `prepare` gives uint8 pixels for each
-image, and `normalize` turns a batch of them into floats on the device that computes.
+In two steps, so that images are transferred and cached as bytes: `prepare` returns uint8 pixels of
+one image, and `normalize` converts a batch to floats on the computing device.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ REDUCED = 3
 
 
 def at_least(preprocess: Preprocess) -> tuple[int, int] | None:
-    """Return the width and height that decoding must leave for `prepare` to give the same image.
+    """Return the minimum width and height to decode at, for `prepare` to give the same image.
 
     Returns:
-        What `decode_reduced` takes; None where every pixel counts.
+        `at_least` of `decode_reduced`; None for full resolution.
     """
-    # It takes single pixels, and averages none.
+    # It samples single pixels of the full resolution.
     if preprocess.interpolation == "nearest":
         return None
     height, width = target_size(preprocess)
@@ -50,39 +50,38 @@ def prepare(image: Image.Image | DecodedImage, preprocess: Preprocess) -> Tensor
     """Resize and crop an image.
 
     `resize` is the length that the shorter side of `size` is scaled to before the crop; the other
-    side of a `size` that is not square is scaled with it. `center` scales the image, its
-    proportions preserved, until it covers that, `border` until it fits into it, and `squash` scales
-    each side on its own. Then the center of `size` is cut out; what the image does not fill is
-    the mean colour in `border`, and black in the others, as timm and torchvision have it.
+    side of a non-square `size` is scaled in proportion. `center` scales the image, keeping its
+    aspect ratio, to cover that area, `border` to fit into it, and `squash` scales each side
+    independently. Then the center of `size` is cropped; padding is the mean colour in `border`, and
+    black in the others, as in timm and torchvision.
 
     Args:
         image: of mode RGB.
-        preprocess: which size, crop and interpolation.
+        preprocess: size, crop and interpolation.
 
     Returns:
-        `[channels, height, width]` uint8, in the memory order of the image, which is channels
-        last; one channel is grey.
+        `[channels, height, width]` uint8, channels last in memory; one channel is grey.
 
     Raises:
-        DataError: the image is so narrow that resizing it would take all memory.
+        DataError: the image is too narrow to be resized within `MAX_PIXELS`.
     """
     if not isinstance(image, DecodedImage):
         image = DecodedImage(image, image.size, (0, 0, *image.size))
     geometry = geometry_of(image.size, preprocess)
     if geometry.scaled[0] * geometry.scaled[1] > MAX_PIXELS:
         raise DataError(f"{image.size[0]} x {image.size[1]} pixels are too narrow to resize")
-    cut = _resize(image, geometry, preprocess)
+    cropped = _resize(image, geometry, preprocess)
     if preprocess.crop == "border":
-        cut = _pad(cut, preprocess)
-    cut = vision.center_crop(cut, [preprocess.height, preprocess.width])
+        cropped = _pad(cropped, preprocess)
+    cropped = vision.center_crop(cropped, [preprocess.height, preprocess.width])
     if preprocess.channels == 1:
-        cut = cut.convert("L")
-    pixels: Tensor = vision.pil_to_tensor(cut)
+        cropped = cropped.convert("L")
+    pixels: Tensor = vision.pil_to_tensor(cropped)
     return pixels
 
 
 def prepare_source(source: Any, preprocess: Preprocess) -> Tensor:
-    """Read and prepare an image, at a reduced scale where that is as good.
+    """Read and prepare an image, decoded at a reduced scale where that suffices.
 
     Args:
         source: a path, bytes, an open file or a PIL image.
@@ -117,18 +116,18 @@ def _resize(image: DecodedImage, geometry: Geometry, preprocess: Preprocess) -> 
     kernel = Image.Resampling[preprocess.interpolation.upper()]
     scaled, (left, top, right, bottom) = geometry.scaled, geometry.crop
     if not image.reduced:
-        # In full first: to scale the crop alone is quicker, and rounds some values otherwise.
+        # Resize in full before cropping: resizing the crop alone is faster, but rounds differently.
         return image.pixels.resize(scaled, kernel).crop((left, top, right, bottom))
     x0, y0, x1, y1 = image.box
     across, down = (x1 - x0) / scaled[0], (y1 - y0) / scaled[1]
-    # Rounding must not lead out of the image.
+    # Rounding must not exceed the image.
     x1, y1 = min(x0 + right * across, x1), min(y0 + bottom * down, y1)
     box = (x0 + left * across, y0 + top * down, x1, y1)
     return image.pixels.resize((right - left, bottom - top), kernel, box)
 
 
 def _pad(image: Image.Image, preprocess: Preprocess) -> Image.Image:
-    """Fill up to `size` with the mean colour."""
+    """Pad to `size` with the mean colour."""
     across = max(preprocess.width - image.width, 0)
     down = max(preprocess.height - image.height, 0)
     margins = [across // 2, down // 2, (across + 1) // 2, (down + 1) // 2]
@@ -139,12 +138,12 @@ def _pad(image: Image.Image, preprocess: Preprocess) -> Image.Image:
 
 
 def normalize(batch: Tensor, preprocess: Preprocess, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Turn bytes into what weights were trained on, on the device that they are on.
+    """Scale bytes to 0..1, and normalize them by mean and std.
 
     Args:
         batch: `[images, channels, height, width]`, uint8.
-        preprocess: whose mean and std.
-        dtype: of the result; the arithmetic is in float32 whatever it is.
+        preprocess: mean and std.
+        dtype: of the result; the arithmetic is always in float32.
 
     Returns:
         A new tensor in the batch's memory format.
@@ -154,14 +153,14 @@ def normalize(batch: Tensor, preprocess: Preprocess, dtype: torch.dtype = torch.
 
 
 def denormalize(batch: Tensor, preprocess: Preprocess) -> Tensor:
-    """Turn what `normalize` gave into bytes again, for people to look at.
+    """Invert `normalize`, for display.
 
     Args:
-        batch: `[images, channels, height, width]`: floats, or bytes, which stay as they are.
-        preprocess: whose mean and std.
+        batch: `[images, channels, height, width]`: floats; bytes are returned unchanged.
+        preprocess: mean and std.
 
     Returns:
-        uint8; what is out of range is black or white.
+        uint8, clamped to its range.
     """
     if batch.dtype == torch.uint8:
         return batch
@@ -172,7 +171,7 @@ def denormalize(batch: Tensor, preprocess: Preprocess) -> Tensor:
 
 @dataclass(frozen=True)
 class Transform:
-    """From an image to what a network sees, for a `Dataset` of one's own.
+    """Transform an image to a network's input, for a `Dataset` of the user's.
 
     Args:
         preprocess: size, crop, interpolation, mean and std.
@@ -184,8 +183,8 @@ class Transform:
         """Prepare and normalize an image.
 
         Args:
-            image: a path, bytes, an open file or a PIL image. Of the first three a large JPEG
-                is decoded at a reduced scale, as zoo does it everywhere; what PIL has is in full.
+            image: a path, bytes, an open file or a PIL image. A large JPEG of the first three is
+                decoded at a reduced scale, as everywhere in zoo; a PIL image is used in full.
 
         Returns:
             `[channels, height, width]`, float32.
@@ -201,6 +200,6 @@ class Transform:
 def _constants(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Cache mean and std on the device: a copy for every batch would wait for it."""
-    to_channels = [torch.tensor(values).view(-1, 1, 1).to(device) for values in (mean, std)]
-    return to_channels[0], to_channels[1]
+    """Cache mean and std on the device: a copy per batch would synchronize with it."""
+    per_channel = [torch.tensor(values).view(-1, 1, 1).to(device) for values in (mean, std)]
+    return per_channel[0], per_channel[1]

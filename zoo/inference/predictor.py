@@ -18,7 +18,7 @@ from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.modelfile import ModelCard
-from zoo.models.freeze import in_use
+from zoo.models.freeze import inference_mode_of
 from zoo.spec import Preprocess
 from zoo.tasks.base import Schema, SourceImage, UserMetrics
 
@@ -120,7 +120,7 @@ class Predictor:
         if not waiting:
             return
         answers, pixels, sources = zip(*waiting, strict=True)
-        with in_use(self.module), memory_errors("predicting"):
+        with inference_mode_of(self.module), memory_errors("predicting"):
             outputs = self.network.forward(torch.stack(pixels))
             predictions = self.network.task.predict(outputs, sources, self.schema, top=top, out=out)
         for answer, prediction in zip(answers, predictions, strict=True):

@@ -1,1 +1,1 @@
-"""The torch side of a backbone: build, weights, heads, outputs, freezing."""
+"""Backbones in torch: build, weights, heads, freezing."""

@@ -1,4 +1,4 @@
-"""The weights that a network starts from, resolved once and without a download."""
+"""Resolve the weights that a network starts from, once and without a download."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ RECORDED = ("kind", "tag", "sha256", "license", "left_out", "untrained")
 
 @dataclass(frozen=True, kw_only=True)
 class BaseWeights:
-    """The weights that a network starts from, and what they ask of it.
+    """The weights that a network starts from, with the arguments and preprocess they require.
 
-    `resolve_base` fills in all but `sha256` and `left_out`, which are known once the tensors are
-    loaded. Loading also settles `license` and `untrained`, and drops `file`.
+    `resolve_base` sets all but `sha256` and `left_out`, which are known once the tensors are
+    loaded. Loading also updates `license` and `untrained`, and releases `file`.
 
     Args:
         kind: `published`, `file` or `none`.
         tag: of published weights.
-        published: their description; None for others, and for those a model file names.
+        published: their description; None for other kinds, and when read from a model file.
         path: of the user's file.
         reason: why these weights.
         kwargs: builder arguments.
         preprocess: from image to input.
-        preprocess_reason: where the preprocess is from.
+        preprocess_reason: origin of the preprocess.
         license: of the weights; None where it is not stated.
         availability: of published weights: `installed`, `cached` or `download`.
-        untrained: layers below the head that the weights have no values for.
+        untrained: layers below the head that the weights do not cover.
         sha256: digest of the published file, or of the user's.
         left_out: entries of the user's file that do not fit the heads.
         file: content of the user's file until it is loaded.
@@ -73,7 +73,7 @@ class BaseWeights:
 
     @property
     def license_reason(self) -> str:
-        """Where the licence is from, or why there is none."""
+        """Origin of the licence, or why there is none."""
         if self.random:
             return "not applicable: randomly initialised"
         return "of these weights" if self.license else "none is stated; ask their publisher"
@@ -84,29 +84,29 @@ class BaseWeights:
 
 
 def is_file_choice(choice: str | None) -> bool:
-    """Whether a choice of weights names a file rather than a tag."""
+    """Whether a choice of weights is a file rather than a tag."""
     return choice is not None and ("/" in choice or Path(choice).suffix in FILE_SUFFIXES)
 
 
 def resolve_base(
     backbone: Backbone, choice: str | None, options: BuildOptions = NO_OPTIONS
 ) -> BaseWeights:
-    """Resolve a choice of weights; nothing is downloaded, and only a user's own file is opened.
+    """Resolve a choice of weights, without a download; only a user's file is opened.
 
-    A state dict does not carry everything that its network must be built with and fed
-    (`transform_input`, image size). A model file of zoo's does; any other file of a user's is
-    taken to be like the default weights.
+    A state dict does not determine the builder arguments and preprocess of its network
+    (`transform_input`, image size). A model file of zoo does; any other file is assumed to match
+    the default weights.
 
     Args:
         backbone: with the options applied.
         choice: None or `none` for random weights, `auto` for the default ones, a published tag, or
             a `.safetensors` file.
-        options: that were applied; they take precedence over a model file.
+        options: the applied options; they take precedence over a model file.
 
     Raises:
         UsageError: no published weights have the tag.
-        WeightsError: nothing is published for `auto`, the file cannot be read, or a model file is
-            of another backbone.
+        WeightsError: no weights are published for `auto`, the file cannot be read, or a model file
+            is of another backbone.
     """
     if choice is not None and is_file_choice(choice):
         return _resolve_file(backbone, Path(choice), options)
@@ -123,12 +123,12 @@ def resolve_base(
     weights = backbone.weights[0] if choice == "auto" else backbone.find_weights(choice)
     kwargs = {**backbone.kwargs, **weights.kwargs}
     source = availability(backbone, weights)
-    known = {"installed": "installed", "cached": "in the cache", "download": "to be downloaded"}
+    states = {"installed": "installed", "cached": "in the cache", "download": "to be downloaded"}
     return BaseWeights(
         kind="published",
         tag=weights.tag,
         published=weights,
-        reason=f"auto: the default, {known[source]}" if choice == "auto" else "as given",
+        reason=f"auto: the default, {states[source]}" if choice == "auto" else "as given",
         kwargs=kwargs,
         preprocess=backbone.preprocess_for(weights),
         preprocess_reason=options.reason("of these weights"),
@@ -156,7 +156,7 @@ def _resolve_file(backbone: Backbone, path: Path, options: BuildOptions) -> Base
             file=file,
         )
     like = backbone.weights[0] if backbone.weights else None
-    reason = f"of {like.tag}, which the file is taken to be like" if like else "the backbone's own"
+    reason = f"of {like.tag}, which the file is assumed to match" if like else "the backbone's own"
     return BaseWeights(
         kind="file",
         path=path,
@@ -172,36 +172,38 @@ def _expected_untrained(
 ) -> tuple[str, ...]:
     """Return the layers around the head that weights without a head are expected to lack.
 
-    Those that belong to a classifier. Normalisation in front of a head belongs to the features,
-    and is published with them.
+    These are the classifier's. Normalisation before a head belongs to the features, and is
+    published with them.
     """
     if not (weights.features_only and backbone.heads):
         return ()
     head = backbone.heads[0].module_path
     top, _, below = head.partition(".")
     if not below:
-        return ()  # the head stands alone
-    around = build_on_meta(backbone, kwargs).get_submodule(top).named_modules(prefix=top)
+        return ()  # the head is a top-level module
+    layers = build_on_meta(backbone, kwargs).get_submodule(top).named_modules(prefix=top)
     classifiers = (nn.Linear, nn.Conv2d)
     return tuple(
-        sorted(name for name, layer in around if isinstance(layer, classifiers) and name != head)
+        sorted(name for name, layer in layers if isinstance(layer, classifiers) and name != head)
     )
 
 
 def check_card(card: ModelCard, backbone: Backbone, source: str | Path) -> None:
-    """Refuse a model file that would build its backbone in a way the adapter does not know.
+    """Check the builder arguments and heads of a model file against those of its backbone.
 
-    Builder arguments reach a library's own code, which may open files or the network by them, so
-    a file from a stranger must not choose them.
+    Builder arguments reach library code that may open files or connections, so an untrusted file
+    must not choose them.
 
     Raises:
-        WeightsError: an argument or a head is none of this backbone's.
+        WeightsError: the backbone has no such argument or head.
     """
-    known = [backbone.kwargs, *(weights.kwargs for weights in backbone.weights)]
-    known.append({backbone.image_size: card.preprocess.height} if backbone.image_size else {})
-    known.append({backbone.in_chans: card.preprocess.channels} if backbone.in_chans else {})
+    allowed = [backbone.kwargs, *(weights.kwargs for weights in backbone.weights)]
+    allowed.append({backbone.image_size: card.preprocess.height} if backbone.image_size else {})
+    allowed.append({backbone.in_chans: card.preprocess.channels} if backbone.in_chans else {})
     for key, value in card.kwargs.items():
-        if not any(key in kwargs and _plain(kwargs[key]) == _plain(value) for kwargs in known):
+        if not any(
+            key in kwargs and _as_json(kwargs[key]) == _as_json(value) for kwargs in allowed
+        ):
             message = f"{source} wants {backbone.id} built with {key}={value!r}"
             raise WeightsError(message, "its adapter knows no such argument; the file is refused")
     try:
@@ -213,5 +215,5 @@ def check_card(card: ModelCard, backbone: Backbone, source: str | Path) -> None:
         raise WeightsError(f"{source} names other heads than {backbone.id}: {', '.join(paths)}")
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value))

@@ -1,7 +1,7 @@
 """Build a backbone: the network as published, its weights, then its heads.
 
-Networks are built as they were published and cut afterwards, since pretrained weights and another
-number of classes are refused by 80 of torchvision's 80 builders.
+Networks are built as published and their heads replaced afterwards: all 80 of torchvision's
+builders refuse pretrained weights with another number of classes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from zoo.errors import UsageError, WeightsError
-from zoo.modelfile import KEY, ModelCard
+from zoo.modelfile import KEY, ModelCard, TensorFile
 from zoo.models.base_weights import BaseWeights, check_card, resolve_base
 from zoo.models.build_options import NO_OPTIONS, BuildOptions
 from zoo.models.builder import build_network, check_trainable
@@ -30,12 +30,11 @@ from zoo.spec import Backbone, Weights
 
 
 def _load_published(
-    model: nn.Module, backbone: Backbone, base: BaseWeights, local: bool
+    model: nn.Module, backbone: Backbone, base: BaseWeights, file: TensorFile
 ) -> BaseWeights:
     weights = base.published
     assert weights is not None
-    file = fetch(backbone, weights, local)
-    _widen(model, backbone, weights, file.tensors)
+    _match_classes(model, backbone, weights, file.tensors)
     try:
         result = load_state(model, file.tensors, strict=False)
     except RuntimeError as error:
@@ -43,7 +42,7 @@ def _load_published(
     missing: list[str] = list(result.missing_keys)
     untrained: tuple[str, ...] = ()
     if weights.features_only and backbone.heads:
-        # Published without their classifier; its layers keep their random start.
+        # Published without their classifier; its layers stay randomly initialised.
         head = backbone.heads[0].module_path
         top = f"{head.partition('.')[0]}."
         layers = {name.rpartition(".")[0] for name in missing if name.startswith(top)}
@@ -58,10 +57,10 @@ def _load_published(
     return replace(base, sha256=file.sha256, license=license, untrained=untrained)
 
 
-def _widen(
+def _match_classes(
     model: nn.Module, backbone: Backbone, weights: Weights, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Replace the heads where published weights have another number of classes than was built."""
+    """Replace the heads where published weights have another number of classes than the network."""
     if not backbone.heads or not weights.num_classes:
         return
     leaf = resolve_head(model, backbone.heads[0].path)
@@ -73,31 +72,34 @@ def _widen(
 
 
 def _load_file(model: nn.Module, backbone: Backbone, base: BaseWeights) -> BaseWeights:
-    """Load a state dict of the user's; a head that does not fit whole is left out.
+    """Load a user's state dict, without the heads that do not fit completely.
 
     Raises:
-        WeightsError: it does not fit elsewhere than in the heads only.
+        WeightsError: an entry outside the heads does not fit.
     """
     file = base.file
     assert file is not None
-    own = model.state_dict()
+    state = model.state_dict()
     heads = [resolve_head(model, head.path) for head in backbone.heads]
 
     def head_of(name: str) -> str | None:
         return next((head for head in heads if name.startswith(f"{head}.")), None)
 
     def fits(name: str) -> bool:
-        return name in own and name in file.tensors and own[name].shape == file.tensors[name].shape
+        tensor = file.tensors.get(name)
+        return name in state and tensor is not None and state[name].shape == tensor.shape
 
-    names = {*own, *file.tensors}
-    unfit = {head_of(name) for name in names if not fits(name)}
-    wrong = sorted(name for name in names if not fits(name) and head_of(name) is None)
+    mismatched = sorted(name for name in {*state, *file.tensors} if not fits(name))
+    heads_left_out = {head_of(name) for name in mismatched}
+    wrong = [name for name in mismatched if head_of(name) is None]
     if wrong:
-        some = ", ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")
+        first = ", ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")
         hint = "give a file with the backbone's own state dict"
-        message = f"{base.path} does not fit {backbone.id}, {len(wrong)} entries: {some}"
+        message = f"{base.path} does not fit {backbone.id}, {len(wrong)} entries: {first}"
         raise WeightsError(message, hint)
-    fitting = {name: tensor for name, tensor in file.tensors.items() if head_of(name) not in unfit}
+    fitting = {
+        name: tensor for name, tensor in file.tensors.items() if head_of(name) not in heads_left_out
+    }
     load_state(model, fitting, strict=False)
     left_out = tuple(sorted(file.tensors.keys() - fitting.keys()))
     return replace(base, sha256=file.sha256, left_out=left_out, file=None)
@@ -111,44 +113,47 @@ def build(
     head: HeadSpec = PLAIN,
     dry_run: bool = False,
 ) -> nn.Module:
-    """Build a network on its weights, replace its heads, and record how it was made.
+    """Build a network, load its weights, replace its heads, and record its provenance.
 
     Args:
-        backbone: what to build, with the build options applied.
-        base: what it starts from, as `resolve_base` returns it; `how_made(model).base` has what
-            loading found.
-        classes: width of the new heads; None leaves the published ones.
-        seed: makes random weights and new heads a function of it; None leaves torch's generator.
-        head: what replaces the main head.
+        backbone: to build, with the build options applied.
+        base: starting weights, from `resolve_base`; `how_made(model).base` is the record after
+            loading.
+        classes: width of the new heads; None preserves the published ones.
+        seed: of random weights and new heads; None uses torch's generator as it is.
+        head: replaces the main head.
         dry_run: neither download weights nor write to the cache, and warn of no licence.
 
     Raises:
-        UsageError: the head cannot be had, or the backbone cannot be fine-tuned and `classes` is
+        UsageError: the head is not possible, or the backbone cannot be fine-tuned and `classes` is
             given.
         NotLocal: `dry_run`, and published weights must be downloaded or converted first.
         WeightsError: the weights cannot be reached or are refused.
-        BrokenBackbone: it does not build, or is not what its adapter says.
+        BrokenBackbone: it does not build, or does not match its adapter.
     """
     if classes is not None:
         check_trainable(backbone)
-    placed = BuildOptions(head=head).placed(backbone)
+    described = BuildOptions(head=head).placed(backbone)
+    published = base.published if base.kind == "published" else None
+    # Before anything is built for weights that are not there.
+    file = fetch(backbone, published, local=True) if published and dry_run else None
     seed_torch(seed)
     model = build_network(backbone, base.kwargs)
-    if base.kind == "published":
-        base = _load_published(model, backbone, base, dry_run)
-    # Again, since converting weights for the first time may have drawn numbers in between.
+    if published:
+        base = _load_published(model, backbone, base, file or fetch(backbone, published))
+    # Again: converting weights for the first time may have advanced the generator.
     seed_torch(seed)
-    own = base.kind == "file"
-    heads_fit = own and head.plain and _classes_of(model, backbone) == [classes]
+    from_file = base.kind == "file"
+    heads_fit = from_file and head.plain and _classes_of(model, backbone) == [classes]
     before = None
     if classes is not None and not heads_fit:
         before = _classes_of(model, backbone)[-1]
-        replace_heads(model, placed.heads, classes, base.preprocess, head)
+        replace_heads(model, described.heads, classes, base.preprocess, head)
     else:
-        placed = backbone
-    if own:  # last, since the file may have tensors for the new heads
-        base = _load_file(model, placed, base)
-    record_provenance(model, Provenance(placed, base, head, before))
+        described = backbone
+    if from_file:  # last, since the file may have tensors for the new heads
+        base = _load_file(model, described, base)
+    record_provenance(model, Provenance(described, base, head, before))
     subject = f"{base.path} is trained from weights"
     if base.kind == "published":
         subject = f"weights {base.tag} of {backbone.id} are"
@@ -191,7 +196,7 @@ def build_backbone(
     input_size: int | None,
     in_chans: int | None,
 ) -> nn.Module:
-    """Build a network; what `Backbone.build` calls.
+    """Build a network; implements `Backbone.build`.
 
     Raises:
         UsageError, WeightsError, BrokenBackbone, BrokenPlugin: as `resolve_and_build`.
@@ -208,11 +213,11 @@ def build_backbone(
 def build_trained(
     backbone: Backbone, card: ModelCard, outputs: int, tensors: Mapping[str, Tensor], path: Path
 ) -> nn.Module:
-    """Build the network of a model file, and record how it was made.
+    """Build the network of a model file, and record its provenance.
 
     Args:
         backbone: as its plugin describes it.
-        card: description in the model file.
+        card: metadata of the model file.
         outputs: of each head.
         tensors: of the model file.
         path: of the model file, for messages.

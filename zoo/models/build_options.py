@@ -16,12 +16,12 @@ from zoo.spec import Backbone, Preprocess
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How a network is to differ from its description, beside the number of classes.
+    """Differences of a network from its description, beside the number of classes.
 
     Args:
         input_size: height and width of the input in pixels; None for the backbone's own.
         in_chans: channels of the input; None for the backbone's own, which are three.
-        head: what replaces the main head.
+        head: replaces the main head.
     """
 
     input_size: int | None = None
@@ -31,8 +31,8 @@ class BuildOptions:
     def preprocess(self, own: Preprocess) -> Preprocess:
         """Return a preprocess with the size and channels of these options.
 
-        The crop keeps its share of the image. One channel is grey, and takes the mean of the
-        colours' mean and std; more than three repeat theirs in turn.
+        The ratio of crop to image is preserved. One channel is grey, with the averages of mean and
+        std; more than three channels repeat mean and std in turn.
         """
         changed = own
         if self.input_size is not None:
@@ -41,53 +41,53 @@ class BuildOptions:
             resize = max(math.floor(own.resize * scale), self.input_size)
             changed = replace(changed, size=self.input_size, resize=resize)
         if self.in_chans is not None and self.in_chans != own.channels:
-            mean, std = (_spread(values, self.in_chans) for values in (own.mean, own.std))
+            mean, std = (_match_channels(values, self.in_chans) for values in (own.mean, own.std))
             changed = replace(changed, mean=mean, std=std)
         return changed
 
     def kwargs(self, backbone: Backbone) -> Mapping[str, Any]:
-        """Return the builder arguments that these options need.
+        """Return the builder arguments that these options require.
 
         Raises:
-            UsageError: the backbone cannot be built that way; names what it takes.
+            UsageError: the backbone does not support them.
         """
-        wanted: dict[str, Any] = {}
+        arguments: dict[str, Any] = {}
         own = backbone.preprocess
         if self.in_chans is not None and self.in_chans != own.channels:
             if backbone.in_chans is None:
                 message = f"--in-chans {self.in_chans}: {backbone.id} takes {own.channels} channels"
                 hint = "its library builds it with no other; timm's networks take any number"
                 raise UsageError(message, hint)
-            wanted[backbone.in_chans] = self.in_chans
+            arguments[backbone.in_chans] = self.in_chans
         if self.input_size is None or not backbone.fixed_size:
-            return wanted
+            return arguments
         sizes = {backbone.preprocess_for(weights).size for weights in (None, *backbone.weights)}
         if sizes == {(self.input_size, self.input_size)}:
-            return wanted
+            return arguments
         if backbone.image_size is None:
             raise size_refused(backbone, self.input_size, "")
-        return {**wanted, backbone.image_size: self.input_size}
+        return {**arguments, backbone.image_size: self.input_size}
 
     def kwargs_over(self, built: Preprocess, backbone: Backbone) -> Mapping[str, Any]:
-        """Return the builder arguments that must replace those of a network built before.
+        """Return the builder arguments that override those of an earlier network.
 
         Args:
-            built: the input that it was built for.
+            built: preprocess of the earlier network.
             backbone: its description, with these options applied.
         """
-        wanted: dict[str, Any] = {}
+        arguments: dict[str, Any] = {}
         if backbone.in_chans and self.in_chans not in (None, built.channels):
-            wanted[backbone.in_chans] = self.in_chans
+            arguments[backbone.in_chans] = self.in_chans
         resized = self.input_size is not None and {built.height, built.width} != {self.input_size}
         if backbone.image_size and backbone.fixed_size and resized:
-            wanted[backbone.image_size] = self.input_size
-        return wanted
+            arguments[backbone.image_size] = self.input_size
+        return arguments
 
     def reason(self, own: str) -> str:
-        """Return why the preprocess is what it is.
+        """Return the origin of the preprocess.
 
         Args:
-            own: where the preprocess is from without these options.
+            own: its origin without these options.
         """
         given = {"--input-size": self.input_size, "--in-chans": self.in_chans}
         flags = [f"{name} {value}" for name, value in given.items() if value is not None]
@@ -97,7 +97,7 @@ class BuildOptions:
         """Return the backbone's description with the size and channels of these options.
 
         Raises:
-            UsageError: it cannot be built that way.
+            UsageError: the backbone does not support them.
         """
         kwargs = self.kwargs(backbone)
         if self.input_size is None and not kwargs:
@@ -129,7 +129,7 @@ class BuildOptions:
 NO_OPTIONS = BuildOptions()
 
 
-def _spread(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+def _match_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     if channels == 1:
         return (sum(values) / len(values),)
     return tuple(values[number % len(values)] for number in range(channels))
@@ -138,13 +138,13 @@ def _spread(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
 def size_refused(
     backbone: Backbone, size: int, reason: str, takes: int | None = None
 ) -> UsageError:
-    """Return the error for an input size that a backbone does not take; it names one that it does.
+    """Return the error for an unsupported input size, with a supported one as a hint.
 
     Args:
-        backbone: as it is described.
-        size: in pixels, refused.
-        reason: the network's own message; may be empty.
-        takes: a size near it on which the network ran.
+        backbone: as described.
+        size: the unsupported size in pixels.
+        reason: message of the network; may be empty.
+        takes: the nearest size on which the network ran.
     """
     own = backbone.preprocess
     detail = f": {reason}" if reason else ""
@@ -160,20 +160,20 @@ def size_refused(
 
 
 def options_refused(backbone: Backbone, options: BuildOptions, error: BrokenBackbone) -> Exception:
-    """Return why a backbone does not build: by its own fault, or by that of the options.
+    """Return the error for a failed build: a `UsageError` where the options caused it.
 
     Args:
-        backbone: as it is described.
-        options: that it was to be built with.
-        error: that building raised.
+        backbone: as described.
+        options: build options.
+        error: raised by the build.
     """
-    wanted = options.kwargs(backbone)
+    arguments = options.kwargs(backbone)
     reason = error.message.partition(": ")[2] or error.message
-    if not wanted and options.input_size is not None:
+    if not arguments and options.input_size is not None:
         return size_refused(backbone, options.input_size, reason)
-    if not wanted:
+    if not arguments:
         return error
-    arguments = ", ".join(f"{name}={value}" for name, value in wanted.items())
+    given = ", ".join(f"{name}={value}" for name, value in arguments.items())
     own = backbone.preprocess
     hint = f"it takes {own.height}x{own.width} images of {own.channels} channels"
-    return UsageError(f"{backbone.id} cannot be built with {arguments}: {reason}", hint)
+    return UsageError(f"{backbone.id} cannot be built with {given}: {reason}", hint)

@@ -1,4 +1,4 @@
-"""Calling an adapter's builder, and checking what it returns."""
+"""Call an adapter's builder, and check its result."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from zoo.spec import Backbone, resolve_target
 
 
 def check_trainable(backbone: Backbone) -> None:
-    """Refuse a backbone that has no head to replace.
+    """Check that a backbone can be fine-tuned.
 
     Raises:
-        UsageError: gives the adapter's reason.
+        UsageError: it cannot, with the adapter's reason.
     """
     if backbone.refuse:
         hint = "`zoo list` marks those that cannot be fine-tuned"
@@ -25,11 +25,11 @@ def check_trainable(backbone: Backbone) -> None:
 
 
 def build_network(backbone: Backbone, kwargs: Mapping[str, Any]) -> nn.Module:
-    """Call a backbone's builder and check what it returns.
+    """Call a backbone's builder and check its result.
 
     Raises:
         BrokenPlugin: the builder cannot be imported.
-        BrokenBackbone: it fails, or returns no network.
+        BrokenBackbone: the builder fails, or does not return a network.
     """
     builder = resolve_target(backbone.builder, f"backbone {backbone.id}")
     with guard(f"{backbone.id} does not build"):
@@ -45,9 +45,9 @@ def build_network(backbone: Backbone, kwargs: Mapping[str, Any]) -> nn.Module:
 
 
 def build_on_meta(backbone: Backbone, kwargs: Mapping[str, Any]) -> nn.Module:
-    """Build a network for its structure alone; torch's generator is left as it was.
+    """Build a network for its structure alone, without advancing torch's generator.
 
-    On torch's meta device, without memory; where that fails, on the CPU.
+    Uses the meta device, which allocates no memory; the CPU where that fails.
 
     Raises:
         BrokenPlugin, BrokenBackbone: as `build_network`.
@@ -56,5 +56,5 @@ def build_on_meta(backbone: Backbone, kwargs: Mapping[str, Any]) -> nn.Module:
         try:
             with torch.device("meta"):
                 return build_network(backbone, kwargs)
-        except Exception:  # a builder that reads its own numbers fails in many ways
+        except Exception:  # a builder that reads tensor values may raise anything
             return build_network(backbone, kwargs)

@@ -1,9 +1,8 @@
-"""Freezing by policy, so that frozen means frozen.
+"""Freeze parts of a network by policy: parameters, buffers and modes.
 
-`requires_grad = False` alone leaves batch norm updating its statistics, and dropout and stochastic
-depth drawing numbers, whenever the network is in training mode. So the frozen parts are in eval
-mode too, and stay there: a hook on the network puts the modes right before each forward pass, even
-where a training loop has called `model.train()`.
+With `requires_grad = False` alone, batch norm still updates its statistics in training mode, and
+dropout and stochastic depth are active. So frozen modules are in eval mode too; a forward pre-hook
+restores it before each forward pass, even after a training loop called `model.train()`.
 """
 
 from __future__ import annotations
@@ -26,43 +25,43 @@ from zoo.options import Policy
 from zoo.options.policy import FORMS
 from zoo.spec import Backbone, Head
 
-HOOK = "_zoo_keep_frozen"
+FREEZE_HOOK = "_zoo_keep_frozen"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What a policy means on one network.
+    """The modules of a network that a policy trains.
 
     Args:
-        trained: dotted paths of the modules that train, whole; `""` is the network.
-        alive: dotted paths of modules that are in training mode without training, so that the
-            network gives its auxiliary outputs.
+        trained: dotted paths of the modules that train, with all they contain; `""` is the network.
+        train_mode_only: dotted paths of modules that are in training mode without being trained,
+            so that the network returns its auxiliary outputs.
     """
 
     trained: tuple[str, ...]
-    alive: tuple[str, ...]
+    train_mode_only: tuple[str, ...]
 
     def trains(self, name: str) -> bool:
-        """Whether a module or parameter of that dotted name trains."""
+        """Whether the module or parameter of a dotted name trains."""
         return any(not root or name == root or name.startswith(f"{root}.") for root in self.trained)
 
     def modes(self, model: nn.Module) -> Iterator[tuple[nn.Module, bool]]:
-        """Yield every module with whether it belongs in training mode."""
+        """Yield every module, and whether it should be in training mode."""
         for name, module in model.named_modules():
-            yield module, self.trains(name) or name in self.alive
+            yield module, self.trains(name) or name in self.train_mode_only
 
 
-def _matched(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+def _match_modules(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     names = [name for name, _ in model.named_modules() if name]
     matched = []
     for pattern in patterns:
-        found = [name for name in names if fnmatchcase(name, pattern)]
-        if not found:
+        matches = [name for name in names if fnmatchcase(name, pattern)]
+        if not matches:
             near = did_you_mean(pattern, ["head", "all", *names])
             top = ", ".join(name for name, _ in model.named_children())
             hint = near or f"top-level modules: {top}; policies: {FORMS}"
             raise UsageError(f"no module matches {pattern!r} in --train", hint)
-        matched.extend(found)
+        matched.extend(matches)
     return matched
 
 
@@ -72,18 +71,18 @@ def _ancestors(path: str) -> list[str]:
 
 
 def select(model: nn.Module, heads: Sequence[Head], policy: Policy) -> Selection:
-    """Work out which modules of a network a policy trains.
+    """Return the modules of a network that a policy trains.
 
     Raises:
         UsageError: a pattern matches no module, or there are fewer stages.
         BrokenBackbone: a head path does not resolve.
     """
     leaves = [resolve_head(model, head.path) for head in heads]
-    alive = {
-        above
+    train_mode_only = {
+        parent
         for leaf, head in zip(leaves, heads, strict=True)
         if head.role == "aux"
-        for above in _ancestors(leaf)
+        for parent in _ancestors(leaf)
     }
     if policy.kind == "all":
         return Selection(("",), ())
@@ -95,13 +94,13 @@ def select(model: nn.Module, heads: Sequence[Head], policy: Policy) -> Selection
         if policy.stages == len(stages):
             return Selection(("",), ())
         last = [path for stage in stages[-policy.stages :] for path in stage]
-        return Selection((*last, *leaves), tuple(sorted(alive)))
-    chosen = _matched(model, policy.patterns) if policy.kind == "modules" else []
-    return Selection((*chosen, *leaves), tuple(sorted(alive)))
+        return Selection((*last, *leaves), tuple(sorted(train_mode_only)))
+    chosen = _match_modules(model, policy.patterns) if policy.kind == "modules" else []
+    return Selection((*chosen, *leaves), tuple(sorted(train_mode_only)))
 
 
-class _KeepFrozen:
-    """Before each forward pass in training, puts frozen modules back into eval mode."""
+class _EvalModeHook:
+    """Forward pre-hook that restores eval mode of frozen modules in training."""
 
     def __init__(self, selection: Selection) -> None:
         self.selection = selection
@@ -113,8 +112,8 @@ class _KeepFrozen:
 
 
 def unfreeze(model: nn.Module) -> None:
-    """Let everything train again, and take the hook of an earlier `freeze` away."""
-    handle = model.__dict__.pop(HOOK, None)
+    """Make all parameters trainable, and remove the hook of an earlier `freeze`."""
+    handle = model.__dict__.pop(FREEZE_HOOK, None)
     if isinstance(handle, RemovableHandle):
         handle.remove()
     for parameter in model.parameters():
@@ -124,15 +123,15 @@ def unfreeze(model: nn.Module) -> None:
 def freeze(
     model: nn.Module, backbone: Backbone | None = None, policy: str | Policy = "head"
 ) -> list[nn.Parameter]:
-    """Freeze all that a policy does not train: its parameters, and its modes.
+    """Freeze the parameters and modes of all modules that a policy does not train.
 
-    After it, `model.train()` is safe: batch norm, dropout and stochastic depth of the frozen parts
-    stay in eval mode. It may be called again with another policy.
+    Afterwards `model.train()` is safe: batch norm, dropout and stochastic depth of frozen modules
+    stay in eval mode. May be called again with another policy.
 
     Args:
-        model: the network, its heads in place; changed in place.
+        model: with its heads replaced; modified in place.
         backbone: its description; None for a network that zoo built.
-        policy: which parameters train, or its text: `head`, `all`, `stages:N` or module patterns.
+        policy: `head`, `all`, `stages:N` or module patterns, parsed or as text.
 
     Returns:
         The parameters that train, for an optimizer.
@@ -141,36 +140,36 @@ def freeze(
         UsageError: the policy is malformed, or a pattern matches no module.
         BrokenBackbone: a head path does not resolve.
     """
-    wanted = Policy.parse(policy) if isinstance(policy, str) else policy
-    selection = select(model, how_made(model, backbone).backbone.heads, wanted)
+    parsed = Policy.parse(policy) if isinstance(policy, str) else policy
+    selection = select(model, how_made(model, backbone).backbone.heads, parsed)
     unfreeze(model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(parameter.is_floating_point() and selection.trains(name))
     for module, training in selection.modes(model):
         module.training = training
     if selection.trained != ("",):
-        model.__dict__[HOOK] = model.register_forward_pre_hook(_KeepFrozen(selection))
+        model.__dict__[FREEZE_HOOK] = model.register_forward_pre_hook(_EvalModeHook(selection))
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 @contextmanager
-def in_use(model: nn.Module) -> Iterator[None]:
-    """Have a network as it is used: in eval mode, without gradients, and nothing that wants any.
+def inference_mode_of(model: nn.Module) -> Iterator[None]:
+    """Put a network in inference mode: `eval`, `no_grad`, and `requires_grad` off.
 
-    For some shapes torch takes another kernel where a weight wants a gradient, even while none is
-    computed, and rounds otherwise. Without this a network gives other digits after it was loaded
-    than while it was validated in its training.
+    For some shapes torch selects another kernel, with other rounding, where a weight requires a
+    gradient, even under `no_grad`. Outputs would then differ between validation in training and the
+    same network loaded.
 
     Args:
-        model: stays in eval mode; what wanted gradients wants them again afterwards.
+        model: stays in eval mode; `requires_grad` is restored.
     """
-    wanting = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
-    for parameter in wanting:
+    for parameter in trainable:
         parameter.requires_grad_(False)
     try:
         with torch.no_grad():
             yield
     finally:
-        for parameter in wanting:
+        for parameter in trainable:
             parameter.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""What takes a head's place: one layer, or a small network of its own, at the leaf or around it."""
+"""Build new heads: one layer or an MLP, in place of a leaf or of its container."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from zoo.spec import Head
 
 
 def place_head(heads: Sequence[Head], new: HeadSpec, owner: str) -> tuple[Head, ...]:
-    """Return a backbone's heads as they are once the new one is in its place.
+    """Return a backbone's heads with the path of a new main head.
 
     Raises:
-        UsageError: the new head's place has nothing to do with where the classes come from.
+        UsageError: the path is neither the main head nor a container of it.
     """
     if new.at is None:
         return tuple(heads)
@@ -37,40 +37,40 @@ def place_head(heads: Sequence[Head], new: HeadSpec, owner: str) -> tuple[Head, 
 
 
 def check_widths(tensors: Mapping[str, Tensor], heads: Sequence[Head], new: HeadSpec) -> None:
-    """Refuse widths that a file's own tensors do not have, before layers are made of them.
+    """Check the hidden widths of a model file's head against its tensors, before layers are built.
 
     Args:
         tensors: of a model file.
-        heads: as the file names them.
-        new: as the file describes it.
+        heads: in the file's metadata.
+        new: in the file's metadata.
 
     Raises:
-        UsageError: it says one thing and holds another.
+        UsageError: the tensors do not have these widths.
     """
     for head in heads if new.hidden else ():
-        held = {
+        widths = {
             tensor.shape[0]
             for name, tensor in tensors.items()
             if name.startswith(f"{head.module_path}.") and tensor.ndim > 1
         }
-        if head.role != "aux" and not set(new.hidden) <= held:
-            raise UsageError(f"its head {head.path} is said to be {new}, and is not")
+        if head.role != "aux" and not set(new.hidden) <= widths:
+            raise UsageError(f"its head {head.path} is described as {new}, and is not")
 
 
 class HeadStack(nn.Sequential):
-    """A head of several layers, which is frozen, trained and replaced as one."""
+    """A head of several layers, frozen, trained and replaced as a unit."""
 
     def _weights(self) -> list[Tensor]:
         return [layer.weight for layer in self if isinstance(layer, (nn.Linear, nn.Conv2d))]
 
     @property
     def width(self) -> int:
-        """How many features it reads."""
+        """Number of input features."""
         return self._weights()[0].shape[1]
 
     @property
     def classes(self) -> int:
-        """How many classes it ends in."""
+        """Number of output classes."""
         return len(self._weights()[-1])
 
 
@@ -83,16 +83,16 @@ class MeanPool(nn.Module):
 
 
 def new_layer(old: nn.Module, width: int, classes: int, like: Tensor) -> nn.Linear | nn.Conv2d:
-    """Return one layer that replaces another like for like, as torch initialises it.
+    """Return a layer that replaces another of the same type, with torch's initialisation.
 
     Args:
         old: a Conv2d is replaced by a Conv2d, anything else by a Linear; with a bias unless the
-            old one has none.
-        width: how many features it reads.
-        classes: how many values it gives.
-        like: whose device and dtype it has.
+            old layer has none.
+        width: number of input features.
+        classes: number of outputs.
+        like: device and dtype of the new layer.
     """
-    where: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
+    factory: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
     if isinstance(old, nn.Conv2d):
         return nn.Conv2d(
             width,
@@ -101,32 +101,32 @@ def new_layer(old: nn.Module, width: int, classes: int, like: Tensor) -> nn.Line
             stride=old.stride,  # type: ignore[arg-type]
             padding=old.padding,  # type: ignore[arg-type]
             bias=old.bias is not None,
-            **where,
+            **factory,
         )
-    biased = old.bias is not None if isinstance(old, nn.Linear) else True
-    return nn.Linear(width, classes, bias=biased, **where)
+    bias = old.bias is not None if isinstance(old, nn.Linear) else True
+    return nn.Linear(width, classes, bias=bias, **factory)
 
 
 def new_layers(
     new: HeadSpec, old: nn.Module, width: int, classes: int, like: Tensor, before: list[nn.Module]
 ) -> nn.Module:
-    """Return what replaces a head: one layer, or several as a `HeadStack`.
+    """Return the replacement of a head: one layer, or several as a `HeadStack`.
 
     Args:
-        new: what is wanted.
-        old: the leaf or container that goes.
-        width: how many features arrive.
-        classes: how many classes it ends in.
-        like: whose device and dtype the layers have.
-        before: layers that turn what arrives into one vector for each image.
+        new: description of the new head.
+        old: the leaf or container that is replaced.
+        width: number of input features.
+        classes: number of output classes.
+        like: device and dtype of the new layers.
+        before: layers that pool the input to one vector per image.
     """
     layers = list(before)
-    where: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
+    factory: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
     for size in new.hidden:
         inner: nn.Module = (
-            nn.Conv2d(width, size, kernel_size=1, **where)
+            nn.Conv2d(width, size, kernel_size=1, **factory)
             if isinstance(old, nn.Conv2d)
-            else nn.Linear(width, size, **where)
+            else nn.Linear(width, size, **factory)
         )
         layers += [inner, nn.ReLU()]
         layers += [nn.Dropout(new.dropout)] if new.dropout else []

@@ -1,8 +1,8 @@
-"""Finding a backbone's heads by path, and replacing each like for like.
+"""Resolve a backbone's heads by path, and replace each by the same type of layer.
 
-What is replaced is the leaf that ends in the classes, never its container, which may hold
-pretrained layers (ConvNeXt's norm, VGG's 25088x4096). The width comes from the module itself, or,
-where a network was published without a head, from what arrives there as it runs.
+By default the leaf layer that ends in the classes is replaced, not its container, which may have
+pretrained layers (ConvNeXt's norm, VGG's 25088x4096). The width is that of the old layer, or, where
+a network was published without a head, that of the features at its path in a forward pass.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ def find_module(model: nn.Module, path: str) -> nn.Module:
     """Return the module at a path; `classifier[6]` and `classifier.6` are the same.
 
     Raises:
-        BrokenBackbone: there is none; names the children at the place where the path stops.
+        BrokenBackbone: there is none; the message lists the children where the path ends.
     """
-    module, walked = model, ""
+    module, resolved = model, ""
     for step in path_steps(path):
         children = dict(module.named_children())
         if step not in children:
-            place = f"{walked or type(model).__name__} has the children {', '.join(children)}"
-            if not children:
-                place = f"{walked or type(model).__name__} has no children"
+            parent = resolved or type(model).__name__
+            names = f"the children {', '.join(children)}" if children else "no children"
             hint = did_you_mean(step, list(children))
-            raise BrokenBackbone(f"no module {path!r}: there is no {step!r}; {place}", hint)
+            message = f"no module {path!r}: there is no {step!r}; {parent} has {names}"
+            raise BrokenBackbone(message, hint)
         module = children[step]
-        walked = f"{walked}.{step}" if walked else step
+        resolved = f"{resolved}.{step}" if resolved else step
     return module
 
 
 def is_leaf(module: nn.Module) -> bool:
-    """Whether a module ends in the classes by itself: Linear, 1x1 Conv2d, Identity, or zoo's."""
+    """Whether a module can be a head: Linear, 1x1 Conv2d, Identity or `HeadStack`."""
     if isinstance(module, nn.Conv2d):
         return module.kernel_size == (1, 1) and module.groups == 1
     return isinstance(module, (nn.Linear, nn.Identity, HeadStack))
 
 
 def resolve_head(model: nn.Module, path: str) -> str:
-    """Return the path of the leaf that a head path means: `AuxLogits` means `AuxLogits.fc`.
+    """Return the path of the leaf of a head path: that of `AuxLogits` is `AuxLogits.fc`.
 
-    A container means its last Linear or 1x1 Conv2d.
+    The leaf of a container is its last Linear or 1x1 Conv2d.
 
     Raises:
         BrokenBackbone: the path does not exist, or nothing there can be replaced.
@@ -60,20 +60,20 @@ def resolve_head(model: nn.Module, path: str) -> str:
     dotted = ".".join(path_steps(path))
     if is_leaf(module):
         return dotted
-    inside: list[str] = []
+    leaves: list[str] = []
     for name, child in module.named_modules():
-        within = bool(inside) and f"{dotted}.{name}".startswith(f"{inside[-1]}.")
-        if name and is_leaf(child) and not isinstance(child, nn.Identity) and not within:
-            inside.append(f"{dotted}.{name}")
-    if not inside:
+        nested = bool(leaves) and f"{dotted}.{name}".startswith(f"{leaves[-1]}.")
+        if name and is_leaf(child) and not isinstance(child, nn.Identity) and not nested:
+            leaves.append(f"{dotted}.{name}")
+    if not leaves:
         kind = type(module).__name__
         hint = "a head is a Linear, a 1x1 Conv2d or an Identity, or contains one"
         raise BrokenBackbone(f"head {path!r} is a {kind} with nothing to replace", hint)
-    return inside[-1]
+    return leaves[-1]
 
 
 def head_width(leaf: nn.Module) -> int | None:
-    """Return how many features a leaf reads; None for an Identity."""
+    """Return the number of input features of a leaf; None for an Identity."""
     if isinstance(leaf, HeadStack):
         return leaf.width
     if isinstance(leaf, nn.Linear):
@@ -82,7 +82,7 @@ def head_width(leaf: nn.Module) -> int | None:
 
 
 def head_classes(leaf: nn.Module) -> int | None:
-    """Return how many classes a leaf ends in; None for an Identity."""
+    """Return the number of output classes of a leaf; None for an Identity."""
     if isinstance(leaf, HeadStack):
         return leaf.classes
     if isinstance(leaf, nn.Linear):
@@ -93,27 +93,28 @@ def head_classes(leaf: nn.Module) -> int | None:
 def shapes_at(
     model: nn.Module, path: str, preprocess: Preprocess
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the shapes of what enters and what leaves a module as the network runs.
+    """Return the shapes of a module's input and output in a forward pass.
 
     Args:
         model: the network; it runs once, in eval mode, on one blank image.
         path: dotted path of the module.
-        preprocess: whose size and channels the image has.
+        preprocess: size and channels of the image.
 
     Raises:
-        BrokenBackbone: not one tensor passes through it.
+        BrokenBackbone: the module does not run exactly once, from one tensor to one tensor.
     """
-    seen: list[tuple[Any, Any]] = []
+    calls: list[tuple[Any, Any]] = []
     module = model.get_submodule(path)
-    hook = module.register_forward_hook(lambda _, given, made: seen.append((given[0], made)))
+    hook = module.register_forward_hook(lambda _, args, output: calls.append((args[0], output)))
     try:
         run_blank(model, preprocess)
     finally:
         hook.remove()
-    if len(seen) != 1 or not all(isinstance(value, Tensor) for value in seen[0]):
-        raise BrokenBackbone(f"head {path!r} is not passed once by one tensor as the network runs")
-    arrives, leaves = seen[0]
-    return tuple(arrives.shape), tuple(leaves.shape)
+    if len(calls) != 1 or not all(isinstance(value, Tensor) for value in calls[0]):
+        message = f"head {path!r} does not run once on one tensor in a forward pass"
+        raise BrokenBackbone(message)
+    features, output = calls[0]
+    return tuple(features.shape), tuple(output.shape)
 
 
 def run_blank(model: nn.Module, preprocess: Preprocess) -> Any:
@@ -136,38 +137,40 @@ def run_blank(model: nn.Module, preprocess: Preprocess) -> Any:
 
 
 def running_width(model: nn.Module, path: str, preprocess: Preprocess) -> int:
-    """Return the width of the features that arrive at a module as the network runs.
+    """Return the width of a module's input features in a forward pass.
 
     Raises:
-        BrokenBackbone: nothing arrives there, or not one vector for each image.
+        BrokenBackbone: the module does not run, or its input is not one vector per image.
     """
-    arrives, _ = shapes_at(model, path, preprocess)
-    if len(arrives) not in (2, 3):
-        raise BrokenBackbone(f"head {path!r} is an Identity and features of {arrives} reach it")
-    return arrives[-1]
+    shape, _ = shapes_at(model, path, preprocess)
+    if len(shape) not in (2, 3):
+        raise BrokenBackbone(f"head {path!r} is an Identity whose input has the shape {shape}")
+    return shape[-1]
 
 
-def _around(model: nn.Module, path: str, preprocess: Preprocess) -> tuple[int, list[nn.Module]]:
-    """Return the width of what enters a container, and the layers that make it one vector.
+def _container_width(
+    model: nn.Module, path: str, preprocess: Preprocess
+) -> tuple[int, list[nn.Module]]:
+    """Return the width of a container's input, and the layers that pool it to one vector.
 
     Raises:
-        UsageError: it is not fed with one vector or one map of features for each image.
+        UsageError: its input is not one vector or one feature map per image.
     """
-    arrives, leaves = shapes_at(model, path, preprocess)
-    if len(arrives) == 2:
-        return arrives[1], []
-    inner = head_width(model.get_submodule(resolve_head(model, path)))
-    if len(arrives) == 4 and len(leaves) in (2, 4):
-        if arrives[1] == inner or inner not in arrives[1:]:
-            return arrives[1], [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        if arrives[3] == inner:
-            return arrives[3], [MeanPool()]
-    message = f"--head-at {path}: it is fed with {list(arrives)}, not one vector for each image"
+    shape, output_shape = shapes_at(model, path, preprocess)
+    if len(shape) == 2:
+        return shape[1], []
+    leaf_width = head_width(model.get_submodule(resolve_head(model, path)))
+    if len(shape) == 4 and len(output_shape) in (2, 4):
+        if shape[1] == leaf_width or leaf_width not in shape[1:]:
+            return shape[1], [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        if shape[3] == leaf_width:
+            return shape[3], [MeanPool()]
+    message = f"--head-at {path}: its input is {list(shape)}, not one vector for each image"
     raise UsageError(message, f"give {resolve_head(model, path)}, or leave it out")
 
 
-def _check_alone(model: nn.Module, path: str) -> None:
-    """Refuse a head that stands in the network twice: replacing it would leave one behind."""
+def _check_not_shared(model: nn.Module, path: str) -> None:
+    """Check that a head is not a shared module, of which replacing would leave other references."""
     leaf = model.get_submodule(path)
     names = [name for name, part in model.named_modules(remove_duplicate=False) if part is leaf]
     if len(names) > 1:
@@ -175,12 +178,12 @@ def _check_alone(model: nn.Module, path: str) -> None:
 
 
 def _set_num_classes(model: nn.Module, path: str, old: int | None, classes: int) -> None:
-    """Keep the `num_classes` of every module above a head true."""
+    """Update the `num_classes` of every module that contains a head."""
     steps = path.split(".")
     for depth in range(len(steps)):
         owner = model.get_submodule(".".join(steps[:depth]))
-        stated = getattr(owner, "num_classes", None)
-        if isinstance(stated, int) and stated in (old, 0):
+        value = getattr(owner, "num_classes", None)
+        if isinstance(value, int) and value in (old, 0):
             owner.num_classes = classes  # type: ignore[assignment]
 
 
@@ -191,75 +194,76 @@ def replace_heads(
     preprocess: Preprocess,
     new: HeadSpec = PLAIN,
 ) -> list[str]:
-    """Replace every head for a new number of classes, like for like.
+    """Replace every head for a new number of classes, preserving its type.
 
     Linear by Linear, 1x1 Conv2d by Conv2d, Identity by Linear; bias, device, dtype and mode are
-    kept, and so is a `num_classes` attribute. New layers start as torch initialises them.
+    preserved, and `num_classes` attributes updated. New layers have torch's initialisation.
 
     Args:
-        model: the network, changed in place.
-        heads: all heads of the backbone; with a new place, those of `place_head`.
-        classes: how many classes the new heads end in.
-        preprocess: the input that a network is measured with where its layers do not say a width.
-        new: what replaces the main head, and a distilled one; auxiliary ones are replaced by one
-            layer.
+        model: modified in place.
+        heads: all heads of the backbone; with a new path, those of `place_head`.
+        classes: number of classes of the new heads.
+        preprocess: input of the forward pass that measures widths which no layer states.
+        new: replaces the main head and distilled ones; auxiliary heads are replaced by one layer.
 
     Returns:
-        The dotted paths of what was put in, in the order of `heads`.
+        The dotted paths of the new heads, in the order of `heads`.
 
     Raises:
-        BrokenBackbone: a path does not resolve, or the widths cannot be read.
-        UsageError: the new head cannot stand where it is wanted.
+        BrokenBackbone: a path does not resolve, or a width cannot be determined.
+        UsageError: the new head is not possible at its path.
     """
-    paths = [_place_of(model, head, new) for head in heads]
+    paths = [_replaced_path(model, head, new) for head in heads]
     for path in paths:
-        _check_alone(model, path)
-    widths = [_width_at(model, path, preprocess) for path in paths]
+        _check_not_shared(model, path)
+    widths = [_input_width(model, path, preprocess) for path in paths]
     shape = () if new.at is None else _main_shape(run_blank(model, preprocess))
     reference = next(model.parameters())
     for head, path, (width, before) in zip(heads, paths, widths, strict=True):
         old = model.get_submodule(path)
         like = next(old.parameters(), reference)
-        wanted = PLAIN if head.role == "aux" else new
-        made = new_layers(wanted, old, width, classes, like, before).train(old.training)
-        had = head_classes(model.get_submodule(resolve_head(model, path)))
+        spec = PLAIN if head.role == "aux" else new
+        layer = new_layers(spec, old, width, classes, like, before).train(old.training)
+        old_classes = head_classes(model.get_submodule(resolve_head(model, path)))
         parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, made)
-        _set_num_classes(model, path, had, classes)
+        setattr(model.get_submodule(parent), name, layer)
+        _set_num_classes(model, path, old_classes, classes)
     if new.at is not None:
         _check_classes(model, classes, preprocess, new.at, (1, classes, *shape[2:]))
     return paths
 
 
-def _place_of(model: nn.Module, head: Head, new: HeadSpec) -> str:
-    """Return the path of what is replaced: the leaf, or what was asked for around it."""
+def _replaced_path(model: nn.Module, head: Head, new: HeadSpec) -> str:
+    """Return the path of the replaced module: the leaf, or the requested container."""
     if head.role == "main" and head.module_path == new.at:
         find_module(model, head.path)
         return head.module_path
     return resolve_head(model, head.path)
 
 
-def _width_at(model: nn.Module, path: str, preprocess: Preprocess) -> tuple[int, list[nn.Module]]:
+def _input_width(
+    model: nn.Module, path: str, preprocess: Preprocess
+) -> tuple[int, list[nn.Module]]:
     module = model.get_submodule(path)
     if not is_leaf(module):
-        return _around(model, path, preprocess)
+        return _container_width(model, path, preprocess)
     return head_width(module) or running_width(model, path, preprocess), []
 
 
 def _check_classes(
     model: nn.Module, classes: int, preprocess: Preprocess, at: str, expected: tuple[int, ...]
 ) -> None:
-    """Refuse a place after which the network does not end in the classes."""
+    """Check that the network's main output has the expected shape after the replacement."""
     try:
         shape = _main_shape(run_blank(model, preprocess))
     except BrokenBackbone as error:
         raise UsageError(f"--head-at {at}: the network does not run with it: {error}") from error
     if shape != expected:
-        raise UsageError(f"--head-at {at}: the network then gives {shape}, not {classes} classes")
+        raise UsageError(f"--head-at {at}: the network returns {shape}, not {classes} classes")
 
 
 def _main_shape(output: Any) -> tuple[int, ...]:
-    """Return the shape of a network's main output: the tensor itself, or the first in it."""
+    """Return the shape of a network's main output: the output, or its first tensor."""
     while isinstance(output, (Mapping, tuple, list)) and output:
         output = next(iter(output.values() if isinstance(output, Mapping) else output))
     return tuple(output.shape) if isinstance(output, Tensor) else ()

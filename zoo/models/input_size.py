@@ -1,4 +1,4 @@
-"""Which image sizes a network takes, found by running it."""
+"""Determine by forward passes which image sizes a network supports."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ STEP = 32
 
 
 def why_not_size(model: nn.Module, preprocess: Preprocess) -> str | None:
-    """Say why a network cannot be trained on images of a size; None where it can.
+    """Return why a network cannot be trained on images of a size; None where it can.
 
-    It runs once on two blank images in training mode, where auxiliary heads run too.
+    Runs the network once on two blank images in training mode, where auxiliary heads run too.
 
     Args:
-        model: its statistics are put back, and its modes.
-        preprocess: whose size and channels the images have.
+        model: its buffers and modes are restored.
+        preprocess: size and channels of the images.
     """
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modes = {part: part.training for part in model.modules()}
@@ -45,11 +45,11 @@ def why_not_size(model: nn.Module, preprocess: Preprocess) -> str | None:
 
 
 def smallest_size(model: nn.Module, preprocess: Preprocess, sizes: Sequence[int]) -> int:
-    """Return the first of some sizes that a network takes, its own being the last resort.
+    """Return the first of some sizes that a network supports, or its own size.
 
     Args:
-        model: put back as it was.
-        preprocess: whose own size is the last resort.
+        model: its buffers and modes are restored.
+        preprocess: with the network's own size.
         sizes: in pixels, smallest first.
     """
     own = min(preprocess.height, preprocess.width)
@@ -60,7 +60,7 @@ def smallest_size(model: nn.Module, preprocess: Preprocess, sizes: Sequence[int]
 
 
 def nearest_size(model: nn.Module, preprocess: Preprocess, size: int) -> int | None:
-    """Return a size near one that a network refuses, which it takes: a multiple of 32, or None."""
+    """Return a supported multiple of 32 near an unsupported size; None if there is none."""
     down = size // STEP * STEP
     for near in (down + STEP, down, down + 2 * STEP, down + 3 * STEP):
         if near and why_not_size(model, replace(preprocess, size=near, resize=None)) is None:
@@ -69,15 +69,15 @@ def nearest_size(model: nn.Module, preprocess: Preprocess, size: int) -> int | N
 
 
 def check_size(model: nn.Module, backbone: Backbone, size: int) -> None:
-    """Refuse a size that a network cannot be trained at, and name one that it can.
+    """Check that a network can be trained on images of a size.
 
     Args:
-        model: built for that size, as far as its library can.
-        backbone: as it is described.
-        size: height and width in pixels that were asked for.
+        model: built for that size, as far as its library supports it.
+        backbone: as described.
+        size: requested height and width in pixels.
 
     Raises:
-        UsageError: the network fails on it.
+        UsageError: the network fails; the hint is the nearest supported size.
     """
     preprocess = how_made(model).preprocess
     if reason := why_not_size(model, preprocess):

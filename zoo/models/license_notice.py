@@ -1,4 +1,4 @@
-"""Warning of licences that ask for more than credit."""
+"""Warn of licences with conditions beyond attribution."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from zoo.registry.licenses import ADVICE, classify, in_words
 
 log = logging.getLogger("zoo")
 
-# One warning for a loop that loads a model a thousand times.
+# A loop that loads a model a thousand times warns once.
 _warned: set[tuple[str, str]] = set()
 
 
 def warn_license_once(license: str | None, subject: str) -> None:
-    """Warn of a licence with conditions, once for the same weights in this process.
+    """Warn of a licence with conditions, once per process for the same weights.
 
-    An unstated licence raises no warning: nearly all of torchvision's weights have none, and a
+    A missing licence raises no warning: nearly all of torchvision's weights state none, and a
     warning at every use would be ignored. `zoo show`, the plan and `run.json` show it.
 
     Args:
         license: of the weights.
-        subject: the weights, as the beginning of a sentence that continues with `licensed`.
+        subject: start of the message, continued by `licensed`.
     """
     advice = ADVICE.get(classify(license))
     if license is None or advice is None or (license, subject) in _warned:
@@ -30,5 +30,5 @@ def warn_license_once(license: str | None, subject: str) -> None:
 
 
 def forget_notices() -> None:
-    """Repeat every notice from here on."""
+    """Clear the record of warnings, so that each is repeated."""
     _warned.clear()

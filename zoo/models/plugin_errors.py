@@ -1,4 +1,4 @@
-"""Running the code of plugins, so that what it raises names its owner."""
+"""Run plugin code, and attribute its exceptions to the plugin."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the device or off it."""
+    """Whether an error means that host or device memory ran out."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(said in str(error) for said in OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY)
 
 
 @contextlib.contextmanager
 def guard(what: str) -> Iterator[None]:
-    """Turn whatever a plugin's code raises, an exit too, into an error for people.
+    """Convert exceptions of a plugin's code, `SystemExit` included, to `BrokenBackbone`.
 
     Args:
-        what: was going on, as the beginning of a sentence.
+        what: failed operation, the start of the message.
 
     Raises:
-        BrokenBackbone: the block raised something that is neither zoo's own error, nor the
-            system's, nor memory running out.
+        BrokenBackbone: the block raised anything but a `ZooError`, an `OSError` or an
+            out-of-memory error.
     """
     try:
         yield

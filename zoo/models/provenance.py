@@ -1,4 +1,4 @@
-"""How a network was made, recorded on the network itself."""
+"""Provenance of a network, recorded on the network itself."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ MADE = "_zoo_made"
 
 @dataclass(frozen=True)
 class Provenance:
-    """How a network was made.
+    """How a network was built.
 
     Args:
-        backbone: its description, with the build options applied and the heads as they are.
+        backbone: its description, with the build options applied and the heads that it has.
         base: the weights that it started from.
-        new_head: what replaced the main head.
-        before: how many classes the main head ended in before it was replaced; None where it was
-            not.
+        new_head: replaced the main head.
+        before: classes of the main head before it was replaced; None where it was not.
     """
 
     backbone: Backbone
@@ -46,19 +45,20 @@ class Provenance:
 
 
 def record_provenance(model: nn.Module, provenance: Provenance) -> None:
-    """Record on a network how it was made, for `how_made`."""
+    """Record the provenance of a network, for `how_made`."""
     model.__dict__[MADE] = provenance
 
 
 def how_made(model: nn.Module, backbone: Backbone | None = None) -> Provenance:
-    """Return how zoo made a network.
+    """Return the provenance of a network.
 
     Args:
         model: any network.
-        backbone: its description, for a network that zoo did not make.
+        backbone: its description, for a network that zoo did not build.
 
     Raises:
-        UsageError: zoo did not make it, and there is no description, or it is of another backbone.
+        UsageError: zoo did not build it and no description is given, or the description is of
+            another backbone.
     """
     made = model.__dict__.get(MADE)
     if isinstance(made, Provenance):

@@ -1,9 +1,10 @@
-"""Cutting any network into stages, from its own structure.
+"""Split any network into stages by its module tree.
 
-`stages:N` must mean something for every backbone, so stages are read off the module tree, not off
-names: the children of the network in order, a container that is nearly everything replaced by its
-own children (`features`, `blocks`, `encoder.layers`), modules that only normalise, pool or drop
-joined to the stage before them, and whatever holds a head cut up so that the head stands apart.
+`stages:N` must be defined for every backbone, so stages do not depend on names. They are the
+children of the network in order, where a container with nearly all parameters is replaced by its
+children (`features`, `blocks`, `encoder.layers`), modules without weight matrices (normalisation,
+pooling, dropout) join the stage before them, and containers of heads are split so that the heads
+are separate.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
-MOST = 0.5
-FEW = 2
+# A container is expanded where it has more than this share of the parameters, and there are at most
+# so many other modules with weights.
+TRUNK_SHARE = 0.5
+TRUNK_SIBLINGS = 2
 
 
 def _size(module: nn.Module) -> int:
@@ -21,11 +24,11 @@ def _size(module: nn.Module) -> int:
 
 
 def _has_weights(module: nn.Module) -> bool:
-    """Whether a module transforms features, as a convolution does and a norm does not."""
+    """Whether a module has weight matrices, as a convolution does and a norm does not."""
     return any(parameter.ndim > 1 for parameter in module.parameters())
 
 
-def _holds(path: str, heads: Sequence[str]) -> bool:
+def _contains_head(path: str, heads: Sequence[str]) -> bool:
     return any(head == path or head.startswith(f"{path}.") for head in heads)
 
 
@@ -35,13 +38,13 @@ def _children(path: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _trunk(units: list[tuple[str, nn.Module]]) -> int | None:
-    """Return the position of a unit that is nearly the whole network, and can be cut up."""
-    weighty = [position for position, (_, module) in enumerate(units) if _has_weights(module)]
+    """Return the position of a container with most of the network's parameters, if any."""
+    weighted = [position for position, (_, module) in enumerate(units) if _has_weights(module)]
     total = sum(_size(module) for _, module in units)
-    for position in weighty:
+    for position in weighted:
         path, module = units[position]
         parts = [child for _, child in _children(path, module) if _has_weights(child)]
-        if parts and _size(module) > MOST * total and len(weighty) - 1 <= FEW:
+        if parts and _size(module) > TRUNK_SHARE * total and len(weighted) - 1 <= TRUNK_SIBLINGS:
             return position
     return None
 
@@ -49,33 +52,35 @@ def _trunk(units: list[tuple[str, nn.Module]]) -> int | None:
 def find_stages(model: nn.Module, heads: Sequence[str]) -> list[list[str]]:
     """Return the stages of a network, first to last, each as dotted module paths.
 
+    Auxiliary classifiers branch off in the middle, so their layers belong to the first stage.
+
     Args:
         model: the network.
         heads: dotted paths of its head leaves, the main one first; they are in no stage.
-
-    Auxiliary classifiers branch off in the middle, so their layers count to the first stage.
     """
     units = _children("", model)
-    aside: list[str] = []
-    while held := [unit for unit in units if _holds(unit[0], heads)]:
-        path, module = held[0]
-        position = units.index(held[0])
+    auxiliary: list[str] = []
+    while containers := [unit for unit in units if _contains_head(unit[0], heads)]:
+        path, module = containers[0]
+        position = units.index(containers[0])
         inner = [] if path in heads else _children(path, module)
-        if heads and not _holds(path, heads[:1]):
-            aside.extend(name for name, _ in inner if name not in heads)
-            inner = [unit for unit in inner if _holds(unit[0], heads) and unit[0] not in heads]
+        if heads and not _contains_head(path, heads[:1]):
+            auxiliary.extend(name for name, _ in inner if name not in heads)
+            inner = [
+                unit for unit in inner if _contains_head(unit[0], heads) and unit[0] not in heads
+            ]
         units[position : position + 1] = inner
     while (trunk := _trunk(units)) is not None:
         units[trunk : trunk + 1] = _children(*units[trunk])
     stages: list[list[str]] = []
-    weighty: list[bool] = []
+    weighted: list[bool] = []
     for path, module in units:
-        if stages and (not _has_weights(module) or not weighty[-1]):
+        if stages and (not _has_weights(module) or not weighted[-1]):
             stages[-1].append(path)
-            weighty[-1] = weighty[-1] or _has_weights(module)
+            weighted[-1] = weighted[-1] or _has_weights(module)
         else:
             stages.append([path])
-            weighty.append(_has_weights(module))
+            weighted.append(_has_weights(module))
     if stages:
-        stages[0] = aside + stages[0]
+        stages[0] = auxiliary + stages[0]
     return stages

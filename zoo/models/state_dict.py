@@ -1,4 +1,4 @@
-"""Loading tensors into a network, whatever the network makes of a state dict's version."""
+"""Load tensors into a network, independent of the version of its state dict."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 
 def load_state(model: nn.Module, tensors: Mapping[str, Tensor], strict: bool = True) -> Any:
-    """Load tensors that are in the network's present form.
+    """Load tensors that are in the network's current format.
 
-    A state dict carries a version for each module beside its tensors, which no tensor file keeps;
-    a network that asks for it (MNASNet) refuses a plain mapping.
+    A state dict has a version for each module beside its tensors, which tensor files do not store;
+    a network that checks it (MNASNet) refuses a plain mapping.
 
     Args:
-        model: the network, changed in place.
+        model: modified in place.
         tensors: by the network's own names.
-        strict: whether the names must be all and only the network's.
+        strict: whether the names must match the network's exactly.
 
     Returns:
-        What torch returns: `missing_keys` and `unexpected_keys`.
+        torch's `missing_keys` and `unexpected_keys`.
 
     Raises:
         RuntimeError: names or shapes do not fit.

@@ -1,9 +1,9 @@
 """Published weights: locate, download, check, convert once, read.
 
 Weights are inside an installed package or at a path (`file`), at an address (`url`) or on the
-Hugging Face hub (`hub`). What is not a ready safetensors state dict is converted once into the
-cache, where a file is named by its own sha256, so that every later load can check it. Each file is
-read once: a converter is given a `CheckedPath`, which has the content that was checked.
+Hugging Face hub (`hub`). Other formats than a safetensors state dict are converted once into the
+cache, where a file is named by its sha256, so that every load can check it. Each file is read once:
+a converter is called with a `CheckedPath`, which contains the checked content.
 """
 
 from __future__ import annotations
@@ -66,20 +66,20 @@ def _installed_file(weights: Weights) -> Path:
         return Path(weights.file)
     package, _, inside = weights.file.partition(":")
     try:
-        found = find_spec(package)
+        spec = find_spec(package)
     except (ImportError, ValueError):
-        found = None
-    if found is None or not found.submodule_search_locations:
-        raise WeightsError(f"the package {package!r} that holds weights {weights.tag!r} is missing")
-    return Path(next(iter(found.submodule_search_locations))) / inside
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise WeightsError(f"the package {package!r} of weights {weights.tag!r} is not installed")
+    return Path(next(iter(spec.submodule_search_locations))) / inside
 
 
 def _record_file(backbone: Backbone, weights: Weights) -> Path:
-    """Return the path of the record that names the converted file of these weights."""
+    """Return the path of the record with the digests of converted weights."""
     identity: list[Any] = [weights.file, weights.url, weights.hub, weights.digest, weights.convert]
     if weights.convert:
-        # A conversion goes through a library's own code, and its names may change with it. What
-        # is derived with the weights of its base shares what was converted for that.
+        # A conversion runs library code, and parameter names may change with its version. Derived
+        # backbones share the converted weights of their base.
         identity += [backbone.published.id, dict(backbone.kwargs), dict(weights.kwargs)]
         identity += [library_versions("timm", "torchvision")]
     key = hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:24]
@@ -87,7 +87,7 @@ def _record_file(backbone: Backbone, weights: Weights) -> Path:
 
 
 def _read_record(record: Path) -> dict[str, str]:
-    """Return the digests that were recorded of a conversion; empty where there are none."""
+    """Return the recorded digests of a conversion; empty where there are none."""
     try:
         recorded = json.loads(record.read_bytes())
         return {name: str(recorded[name]) for name in ("source", "converted")}
@@ -117,9 +117,9 @@ def _read_converted(backbone: Backbone, weights: Weights) -> TensorFile | None:
 
 
 def availability(backbone: Backbone, weights: Weights) -> str:
-    """Return where weights would come from: `installed`, `cached` or `download`.
+    """Return the source of weights: `installed`, `cached` or `download`.
 
-    Nothing is fetched, and no file of weights is opened.
+    Nothing is downloaded, and no weights file is opened.
     """
     if weights.file is not None:
         return "installed"
@@ -128,9 +128,9 @@ def availability(backbone: Backbone, weights: Weights) -> str:
 
 
 def _check_reachable(address: str) -> None:
-    """Fail at once where a host has no address, rather than after a library's long retries."""
+    """Raise at once where a host cannot be resolved, rather than after a library's long retries."""
     if getproxies().keys() & {"http", "https", "all"}:
-        return  # the proxy knows the address, we need not
+        return  # the proxy resolves it
     host = urlparse(address).hostname or ""
     try:
         socket.getaddrinfo(host, None)
@@ -158,22 +158,22 @@ def _copy(response: http.client.HTTPResponse, target: Path, label: str) -> None:
 
     length = response.headers.get("Content-Length")
     expected = int(length) if length and length.isdecimal() else None
-    shown = tqdm(
+    progress = tqdm(
         total=expected, unit="B", unit_scale=True, desc=label, disable=not sys.stderr.isatty()
     )
-    done = 0
-    with target.open("wb") as file, shown:
+    received = 0
+    with target.open("wb") as file, progress:
         while chunk := response.read(CHUNK):
             file.write(chunk)
-            done += len(chunk)
-            shown.update(len(chunk))
-    if expected is not None and done != expected:
-        raise WeightsError(f"the download ended after {done:,} of {expected:,} bytes")
+            received += len(chunk)
+            progress.update(len(chunk))
+    if expected is not None and received != expected:
+        raise WeightsError(f"the download ended after {received:,} of {expected:,} bytes")
 
 
 @contextlib.contextmanager
 def _downloaded(url: str) -> Iterator[Path]:
-    """Download a file into the cache for as long as the block runs."""
+    """Download a file into a temporary folder of the cache, removed after the block."""
     if urlparse(url).scheme not in ("http", "https"):
         raise WeightsError(f"{url} is not an http or https address")
     _check_reachable(url)
@@ -232,14 +232,14 @@ def _from_hub(hub: str) -> tuple[Path, str | None]:
 
 
 def _with_blob_digest(path: Path) -> tuple[Path, str | None]:
-    """The hub's cache names a large file's blob by its sha256."""
+    """Return a file of the hub's cache with its sha256, by which blobs of large files are named."""
     blob = path.resolve().name
     return path, blob if len(blob) == 64 else None
 
 
 @contextlib.contextmanager
 def _source_file(weights: Weights) -> Iterator[tuple[Path, str | None]]:
-    """Give the published file, wherever it is, with the digest that it must have."""
+    """Yield the path of the published file and its expected sha256, if known."""
     if weights.file is not None:
         yield _installed_file(weights), weights.digest
     elif weights.url is not None:
@@ -257,12 +257,12 @@ def _convert(
     """Convert a published file, and release its content.
 
     Returns:
-        The backbone's own state dict, and the safetensors file of it.
+        The backbone's state dict, and its safetensors file.
     """
     if weights.convert is None:
-        plain = read_checkpoint(path)
+        tensors = read_checkpoint(path)
         path.content = None
-        return plain, tensor_bytes(plain)
+        return tensors, tensor_bytes(tensors)
     what = f"weights {weights.tag!r} of {backbone.id}"
     convert = resolve_target(weights.convert, what)
     with guard(f"the conversion of {what} fails"):
@@ -273,20 +273,20 @@ def _convert(
 
 
 def _check_source(path: Path, expected: str | None, weights: Weights) -> CheckedPath:
-    """Read a published file, or raise what its owner can do about another digest."""
+    """Read a published file and check its digest, with a hint for installed files."""
     try:
         return check_path(path, expected)
     except WeightsError as error:
         if error.hint is None or weights.file is None:
             raise
-        hint = "put that file back, or correct the sha256 where it is registered"
+        hint = "restore that file, or correct the sha256 where it is registered"
         raise WeightsError(error.message, hint) from error
 
 
 def _check_model_file(path: Path, file: TensorFile, backbone: Backbone, weights: Weights) -> None:
-    """Refuse a model file of zoo's that is registered as something else than what it is.
+    """Check that a model file of zoo matches the entry that registers it.
 
-    Its tensors would load all the same, and its predictions be wrong without a warning.
+    On a mismatch its tensors may still load, and its predictions would be wrong without a warning.
     """
     if KEY not in file.metadata:
         return
@@ -303,11 +303,9 @@ def _check_model_file(path: Path, file: TensorFile, backbone: Backbone, weights:
         message = f"{path} is registered with other classes than its own, or in another order"
         raise WeightsError(message, f"its own are {', '.join(card.classes[:10])}")
     if canonical_json(dict(card.kwargs)) != canonical_json(built):
-        hint = "kwargs of these weights, laid over those of the backbone, must come to the same"
+        hint = "kwargs of the backbone, updated by those of these weights, must equal the file's"
         if backbone.extends:
-            hint = (
-                'say which weights of its base it was trained from: like = "TAG", or like = "none"'
-            )
+            hint = 'name the weights of its base that it was trained from: like = "TAG" or "none"'
         message = f"{path} was built with {dict(card.kwargs)}, and is registered with {built}"
         raise WeightsError(message, hint)
     if card.preprocess != backbone.preprocess_for(weights):
@@ -319,7 +317,7 @@ class NotLocal(WeightsError):
 
 
 def fetch(backbone: Backbone, weights: Weights, local: bool = False) -> TensorFile:
-    """Return published weights, checked: from the cache, the installed package, or downloaded.
+    """Return published weights, checked: cached, installed or downloaded.
 
     Args:
         backbone: whose weights they are.
@@ -327,14 +325,14 @@ def fetch(backbone: Backbone, weights: Weights, local: bool = False) -> TensorFi
         local: neither download nor convert, and write nothing.
 
     Returns:
-        The backbone's own state dict, with the digest of the published file; of a model file of
-        zoo's, its metadata too.
+        The backbone's state dict, with the digest of the published file; for a model file of zoo,
+        its metadata too.
 
     Raises:
         NotLocal: `local`, and they are neither in the cache nor installed as safetensors.
-        WeightsError: they cannot be reached, or are not what was published.
+        WeightsError: they cannot be reached, or do not match the published digest.
         BrokenBackbone: their converter fails.
-        EnvironmentProblem: there is no place to download them to.
+        EnvironmentProblem: a download cannot be written.
     """
     if (cached := _read_converted(backbone, weights)) is not None:
         return cached
@@ -350,7 +348,7 @@ def fetch(backbone: Backbone, weights: Weights, local: bool = False) -> TensorFi
             if weights.file is not None:
                 return file
         else:
-            del data  # two files in memory are enough
+            del data  # limit memory to two files
             tensors, data = _convert(source, backbone, weights)
             file = TensorFile(tensors, {}, digest)
     _store(_record_file(backbone, weights), digest, data)
@@ -358,11 +356,11 @@ def fetch(backbone: Backbone, weights: Weights, local: bool = False) -> TensorFi
 
 
 def _store(record: Path, source: str, data: bytes) -> None:
-    """Write a converted file and its record into the cache; without room, warn."""
+    """Write a converted file and its record into the cache; warn where that fails."""
     converted = hashlib.sha256(data).hexdigest()
     try:
         write_bytes(record.parent / f"{converted}.safetensors", data)
         digests = {"source": source, "converted": converted}
         write_bytes(record, canonical_json(digests).encode())
     except EnvironmentProblem as error:
-        log.warning("weights are not kept, so the next command gets them again: %s", error)
+        log.warning("weights are not cached, and the next command fetches them again: %s", error)

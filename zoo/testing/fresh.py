@@ -34,7 +34,7 @@ def logits_of(model: Predictor, images: Tensor) -> Tensor:
     import torch
 
     from zoo.engine.runtime.network import Network
-    from zoo.models.freeze import in_use
+    from zoo.models.freeze import inference_mode_of
 
     assert model.card is not None
     network = Network(
@@ -45,7 +45,7 @@ def logits_of(model: Predictor, images: Tensor) -> Tensor:
         model.card.precision,
         model.network.task,
     )
-    with in_use(model.module):
+    with inference_mode_of(model.module):
         return network.forward(images).main
 
 

@@ -20,7 +20,7 @@ from zoo.engine.features.hooks import HeadHooks, check_head_equivalence
 from zoo.engine.runtime.network import Network
 from zoo.errors import BrokenBackbone
 from zoo.models.build import resolve_and_build
-from zoo.models.freeze import freeze, in_use
+from zoo.models.freeze import freeze, inference_mode_of
 from zoo.models.provenance import how_made
 from zoo.tasks.base import BaseTask, Metric, Outputs, SourceImage
 from zoo.testing.findings import Broken, NotApplicable
@@ -39,10 +39,12 @@ class TaskSubject:
     """One task, and what the checks need of it; made when first asked for.
 
     Args:
-        task: the task.
+        name: that it is registered by.
+        task: what implements it.
         trial: a backbone that it trains.
     """
 
+    name: str
     task: BaseTask
     trial: Subject
 
@@ -76,7 +78,7 @@ class TaskSubject:
     @cached_property
     def outputs(self) -> Outputs:
         """What the network returns for the batch, with noise that tells the samples apart."""
-        with in_use(self.network.module):
+        with inference_mode_of(self.network.module):
             outputs = self.network.forward(self.batch.inputs)
         generator = torch.Generator().manual_seed(4)
         noise = torch.randn(outputs.main.shape, generator=generator)
@@ -141,6 +143,13 @@ def _through_json(value: Any, what: str) -> Any:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise Broken(f"{what} cannot be written as JSON: {error}") from error
+
+
+def has_its_name(subject: TaskSubject) -> str:
+    """Compare the names of the class and of what is registered."""
+    if subject.task.name != subject.name:
+        raise Broken(f"{type(subject.task).__name__} has the name {subject.task.name!r}")
+    return type(subject.task).__qualname__
 
 
 def gives_example_data(subject: TaskSubject) -> str:
@@ -227,7 +236,7 @@ def combines_heads_as_the_network(subject: TaskSubject) -> str:
     reason, _ = check_head_equivalence(network, subject.batch.inputs)
     if reason is None:
         return f"equal for {len(network.heads)} heads"
-    with in_use(network.module), HeadHooks(network.module, network.paths) as hooks:
+    with inference_mode_of(network.module), HeadHooks(network.module, network.paths) as hooks:
         main = network.forward(subject.batch.inputs).main
     if hooks.outputs[network.paths[0]].shape != main.shape:
         raise NotApplicable(f"on {subject.trial.backbone.id} {reason}")

@@ -20,6 +20,11 @@ _check = partial(Check, kind=TASK)
 
 TASK_SUITE = (
     _check(
+        "has_its_name",
+        "its class has the name that it is registered by",
+        hold=task_checks.has_its_name,
+    ),
+    _check(
         "gives_example_data",
         "it has example data, the same for the same seed",
         hold=task_checks.gives_example_data,
@@ -115,7 +120,7 @@ def task_subject(name: str, registry: Registry, backbone: str | None = None) -> 
             hint = "a plugin registers one with task=..., or a registry.toml derives one"
             raise UsageError(f"there is no backbone of the task {name!r} to try it on", hint)
         chosen = min(candidates, key=lambda each: _order(each, described.source))
-    return TaskSubject(task, Subject(chosen, registry))
+    return TaskSubject(name, task, Subject(chosen, registry))
 
 
 def _order(backbone: Backbone, source: str) -> tuple[bool, float]:
@@ -129,7 +134,7 @@ def check_task(subject: TaskSubject, check: Check) -> Finding:
         EnvironmentProblem: the system refuses, which is no fault of the task's.
         MemoryError: there is not enough memory for it.
     """
-    return attempt(subject.task.name, check, subject)
+    return attempt(subject.name, check, subject)
 
 
 def check_all(subject: TaskSubject) -> Iterator[Finding]:

@@ -26,7 +26,7 @@ from zoo.engine.training.sources import ImageSource, PhaseData
 from zoo.engine.training.state import TrainState
 from zoo.inference.loading import load_model
 from zoo.models.build import resolve_and_build
-from zoo.models.freeze import freeze, in_use
+from zoo.models.freeze import freeze, inference_mode_of
 from zoo.models.heads import resolve_head
 from zoo.models.provenance import how_made
 from zoo.options import Policy, Schedule
@@ -212,7 +212,7 @@ def _model_file(subject: Subject) -> tuple[Path, Trial]:
 
 
 def _logits(network: Network, images: Tensor) -> Tensor:
-    with in_use(network.module):
+    with inference_mode_of(network.module):
         return network.forward(images).main
 
 

@@ -1,4 +1,4 @@
-"""Frozen work is done once: over runs, splits and hyperparameters, and proven to be the same."""
+"""Feature cache: each image is computed once over runs, splits and hyperparameters."""
 
 import shutil
 
@@ -24,7 +24,7 @@ from zoo.testing.fixtures import reset_caches
 
 TASK = ImageClassification()
 QUICK = {"weights": "none", "device": "cpu", "recipe": "probe"}
-PROOF = 2 * 12  # the val split, in eval mode and as in training
+CHECK = 2 * 12  # the val split, in eval and in training mode
 
 
 def reader_for(network):
@@ -37,63 +37,63 @@ def in_a_folder(tmp_path, monkeypatch, own_cache):
 
 
 @pytest.fixture
-def mine(pictures, tmp_path):
-    """Pictures that a test may change."""
-    return shutil.copytree(pictures, tmp_path / "mine")
+def data(pictures, tmp_path):
+    """Return a copy of the images that a test may modify."""
+    return shutil.copytree(pictures, tmp_path / "data")
 
 
 def forwards(run) -> int:
     return run.record["backbone_forwards"]
 
 
-def test_a_second_run_leaves_the_backbone_alone_whatever_else_it_changes(tinynet, mine):
-    first = zoo.finetune(tinynet, data=mine, **QUICK)
-    assert forwards(first) == 24 + 12 + 12 + PROOF
-    again = zoo.finetune(tinynet, data=mine, **QUICK)
+def test_second_run_computes_no_features(tinynet, data):
+    first = zoo.finetune(tinynet, data=data, **QUICK)
+    assert forwards(first) == 24 + 12 + 12 + CHECK
+    again = zoo.finetune(tinynet, data=data, **QUICK)
     assert forwards(again) == 0
     assert again.record["sha256"] == first.record["sha256"]
     loop = {"weights": "none", "device": "cpu", "train": "head"}
-    assert forwards(zoo.finetune(tinynet, data=mine, epochs=3, **loop)) == 0
-    other = zoo.finetune(tinynet, data=mine, epochs=7, optimizer="sgd", lr=0.1, **loop)
+    assert forwards(zoo.finetune(tinynet, data=data, epochs=3, **loop)) == 0
+    other = zoo.finetune(tinynet, data=data, epochs=7, optimizer="sgd", lr=0.1, **loop)
     assert forwards(other) == 0
     # Another split of the same images: all of val/ becomes training images.
-    for path in sorted((mine / "val").rglob("*.*")):
-        path.rename(mine / "train" / path.parent.name / path.name)
-    shutil.rmtree(mine / "val")
-    moved = zoo.finetune(tinynet, data=mine, **QUICK)
+    for path in sorted((data / "val").rglob("*.*")):
+        path.rename(data / "train" / path.parent.name / path.name)
+    shutil.rmtree(data / "val")
+    moved = zoo.finetune(tinynet, data=data, **QUICK)
     assert moved.record["plan"]["data"]["images"]["train"] != 24
     assert forwards(moved) == 0
 
 
-def test_images_added_or_changed_cost_only_themselves(tinynet, mine):
-    zoo.finetune(tinynet, data=mine, **QUICK)
-    some = sorted((mine / "train/flag").iterdir())
-    Image.new("RGB", (40, 40), "red").save(mine / "train/flag/new.png")
+def test_only_new_or_changed_images_are_computed(tinynet, data):
+    zoo.finetune(tinynet, data=data, **QUICK)
+    some = sorted((data / "train/flag").iterdir())
+    Image.new("RGB", (40, 40), "red").save(data / "train/flag/new.png")
     Image.new("RGB", (40, 40), "blue").save(some[0].with_suffix(".png"))
-    assert forwards(zoo.finetune(tinynet, data=mine, **QUICK)) == 2
-    shutil.copyfile(some[1], mine / "train/flag/copy.jpg")
-    assert forwards(zoo.finetune(tinynet, data=mine, **QUICK)) == 0
+    assert forwards(zoo.finetune(tinynet, data=data, **QUICK)) == 2
+    shutil.copyfile(some[1], data / "train/flag/copy.jpg")
+    assert forwards(zoo.finetune(tinynet, data=data, **QUICK)) == 0
 
 
-def test_other_weights_precision_or_size_are_another_shelf(tinynet, mine):
+def test_weights_precision_and_size_change_fingerprint(tinynet, data):
     for options in ({}, {"seed": 1}, {"precision": "bf16"}, {"input_size": 24}):
         asked = {"precision": "fp32", **QUICK, **options}
-        assert forwards(zoo.finetune(tinynet, data=mine, **asked)) == 48 + PROOF
+        assert forwards(zoo.finetune(tinynet, data=data, **asked)) == 48 + CHECK
     assert len(entries("features")) == 4
 
 
-def test_features_of_another_thread_count_are_others(tinynet, mine):
+def test_thread_count_changes_fingerprint(tinynet, data):
     before = torch.get_num_threads()
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            assert forwards(zoo.finetune(tinynet, data=mine, **QUICK)) == 48 + PROOF
+            assert forwards(zoo.finetune(tinynet, data=data, **QUICK)) == 48 + CHECK
     finally:
         torch.set_num_threads(before)
     assert len(entries("features")) == 2
 
 
-def test_features_do_not_depend_on_their_company(tinynet):
+def test_features_do_not_depend_on_batch_composition(tinynet):
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
     module = zoo.get(tinynet).build(classes=3)
@@ -103,42 +103,42 @@ def test_features_do_not_depend_on_their_company(tinynet):
         network = Network(
             module, made.backbone.heads, made.preprocess, torch.device("cpu"), precision, TASK
         )
-        found = []
+        columns = []
         for rows in (np.arange(50), np.arange(50)[::-1], np.array([3])):
             split = PublishedSplit("all", images[rows], (0,) * len(rows), ("x",) * len(rows))
-            with FeatureStore(None) as shelf:
-                keeper = FeatureCache(network, reader_for(network), shelf, lambda it, *_: it)
-                kept = keeper.compute(split)
-                found.append({path: kept.column(path, slice(None)) for path in network.paths})
+            with FeatureStore(None) as store:
+                cache = FeatureCache(network, reader_for(network), store, lambda it, *_: it)
+                features = cache.compute(split)
+                columns.append({path: features.column(path, slice(None)) for path in network.paths})
         for path in network.paths:
-            assert torch.equal(found[0][path], found[1][path].flip(0))
-            assert torch.equal(found[0][path][3:4], found[2][path])
+            assert torch.equal(columns[0][path], columns[1][path].flip(0))
+            assert torch.equal(columns[0][path][3:4], columns[2][path])
 
 
-def test_where_there_is_no_room_it_is_said_before_anything_is_computed(tinynet, pictures):
+def test_storage_shortfall_reports_missing_space(tinynet, pictures):
     module = zoo.get(tinynet).build(classes=3)
     freeze(module)
     made = how_made(module)
-    place = torch.device("cpu")
-    network = Network(module, made.backbone.heads, made.preprocess, place, "fp32", TASK)
+    device = torch.device("cpu")
+    network = Network(module, made.backbone.heads, made.preprocess, device, "fp32", TASK)
     val = open_data(pictures).splits["val"]
-    with FeatureStore("a") as shelf:
-        keeper = FeatureCache(network, reader_for(network), shelf, lambda it, *_: it)
-        assert keeper.incompatibility(val) is None
-        assert shelf.row_bytes == 4 * (16 + 8) + 32
-        assert keeper.storage_shortfall(48) is None
-        assert shelf.problem is None
-        assert "and less is free" in keeper.storage_shortfall(10**15)
+    with FeatureStore("a") as store:
+        cache = FeatureCache(network, reader_for(network), store, lambda it, *_: it)
+        assert cache.incompatibility(val) is None
+        assert store.row_bytes == 4 * (16 + 8) + 32
+        assert cache.storage_shortfall(48) is None
+        assert store.problem is None
+        assert "and less is free" in cache.storage_shortfall(10**15)
 
 
-def test_the_name_changes_with_all_that_decides_features(tinynet):
+def test_fingerprint_covers_network_and_settings(tinynet):
     def name(change=lambda module: None, precision="fp32", batch=32) -> str:
         torch.manual_seed(0)
         module = zoo.get(tinynet).build(classes=3)
         change(module)
         made = how_made(module)
-        place = torch.device("cpu")
-        network = Network(module, made.backbone.heads, made.preprocess, place, precision, TASK)
+        device = torch.device("cpu")
+        network = Network(module, made.backbone.heads, made.preprocess, device, precision, TASK)
         return network_fingerprint(network, batch)[0]
 
     def touch(tensor):
@@ -157,28 +157,28 @@ def test_the_name_changes_with_all_that_decides_features(tinynet):
     assert len({name(), *others}) == 7
 
 
-def test_views_of_augmented_images_are_kept(tinynet, mine):
+def test_augmented_views_are_cached(tinynet, data):
     asked = {**QUICK, "augment": "crop,flip", "views": 3}
-    first = zoo.finetune(tinynet, data=mine, **asked)
-    assert forwards(first) == 3 * 24 + 12 + 12 + PROOF
+    first = zoo.finetune(tinynet, data=data, **asked)
+    assert forwards(first) == 3 * 24 + 12 + 12 + CHECK
     assert first.record["plan"]["views"] == 3
-    assert forwards(zoo.finetune(tinynet, data=mine, **asked)) == 0
-    more = zoo.finetune(tinynet, data=mine, **{**asked, "views": 4})
+    assert forwards(zoo.finetune(tinynet, data=data, **asked)) == 0
+    more = zoo.finetune(tinynet, data=data, **{**asked, "views": 4})
     assert forwards(more) == 24
     loop = {"weights": "none", "device": "cpu", "train": "head", "epochs": 8}
-    seen = zoo.finetune(tinynet, data=mine, augment="crop,flip", views=4, **loop)
+    seen = zoo.finetune(tinynet, data=data, augment="crop,flip", views=4, **loop)
     assert forwards(seen) == 0
-    for wrong, said in (
+    for wrong, message in (
         ({"views": 3}, "augmented"),
         ({"views": 3, "augment": "flip", "train": "all"}, "heads alone"),
         ({"views": 0, "augment": "flip"}, "views"),
     ):
-        with pytest.raises(zoo.UsageError, match=said):
-            zoo.plan(tinynet, data=mine, weights="none", **wrong)
+        with pytest.raises(zoo.UsageError, match=message):
+            zoo.plan(tinynet, data=data, weights="none", **wrong)
 
 
 def features_of_epochs(backbone, data, views, epochs):
-    """Return what arrives at the main head in each epoch's steps, as a set of rows."""
+    """Return the main head's inputs in each epoch, as a set of rows."""
     inputs, steps = [], []
 
     def record(module, arguments):
@@ -200,42 +200,42 @@ def features_of_epochs(backbone, data, views, epochs):
     return [set(map(tuple, each)) for each in rows]
 
 
-def test_an_epoch_trains_on_the_next_view(tinynet, mine):
-    seen = features_of_epochs(tinynet, mine, views=3, epochs=7)
+def test_epochs_cycle_through_views(tinynet, data):
+    seen = features_of_epochs(tinynet, data, views=3, epochs=7)
     assert all(len(rows) == 24 for rows in seen)
     first, second, third = seen[:3]
     assert first.isdisjoint(second | third)
     assert second.isdisjoint(third)
     assert seen[3:] == [first, second, third, first]
-    assert features_of_epochs(tinynet, mine, views=2, epochs=3) == [first, second, first]
+    assert features_of_epochs(tinynet, data, views=2, epochs=3) == [first, second, first]
 
 
-def test_unreadable_images_are_left_out_each_time(tinynet, mine):
-    broken = mine / "train/flag/broken.png"
+def test_unreadable_images_are_skipped_on_every_run(tinynet, data):
+    broken = data / "train/flag/broken.png"
     broken.write_bytes(b"\x89PNG nothing")
-    for expected in (48 + PROOF, 0):
-        run = zoo.finetune(tinynet, data=mine, bad_images="skip", **QUICK)
+    for expected in (48 + CHECK, 0):
+        run = zoo.finetune(tinynet, data=data, bad_images="skip", **QUICK)
         assert forwards(run) == expected
         assert list(run.record["bad_images"]) == [str(broken)]
     with pytest.raises(zoo.DataError, match=r"broken\.png"):
-        zoo.finetune(tinynet, data=mine, **QUICK)
+        zoo.finetune(tinynet, data=data, **QUICK)
 
 
-def test_what_was_cleared_is_computed_again(tinynet, mine, cli):
-    zoo.finetune(tinynet, data=mine, **QUICK)
+def test_cleared_features_are_computed_again(tinynet, data, cli):
+    zoo.finetune(tinynet, data=data, **QUICK)
     assert entries("features")[0].images == 48
     assert cli("cache", "clear", "features")[0] == 0
     assert entries("features") == []
-    assert forwards(zoo.finetune(tinynet, data=mine, **QUICK)) == 48 + PROOF
+    assert forwards(zoo.finetune(tinynet, data=data, **QUICK)) == 48 + CHECK
 
 
-def test_the_cache_is_kept_in_bounds(tinynet, mine, tmp_path, monkeypatch):
+def test_cache_size_is_limited(tinynet, data, tmp_path, monkeypatch):
     home = tmp_path / "config/zoo"
     home.mkdir(parents=True)
     (home / "registry.toml").write_text("schema = 1\n[defaults]\ncache_gib = 0\n")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     reset_caches()
     for seed in (0, 1):
-        zoo.finetune(tinynet, data=mine, seed=seed, **QUICK)
-        # What the last training used stays until the next needs room.
+        zoo.finetune(tinynet, data=data, seed=seed, **QUICK)
+        # Features of the last training remain until the next needs space.
         assert len(entries("features")) == 1

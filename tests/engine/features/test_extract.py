@@ -1,4 +1,4 @@
-"""Features: what a library gives before its head, of any network, which is left as it was."""
+"""Features of given images: against the libraries' own, without side effects on the network."""
 
 import copy
 
@@ -16,22 +16,22 @@ from zoo.data.transforms import normalize
 IMAGES = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
-def close(found, expected):
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050", "edgenext_xx_small"])
-def test_they_are_what_timm_gives_before_its_head(name):
+def test_features_match_timm_pre_logits(name):
     torch.manual_seed(0)
     network = timm.create_model(name).eval()
     with torch.no_grad():
         expected = network.forward_head(network.forward_features(IMAGES), pre_logits=True)
-    found = zoo.features(network, IMAGES, f"timm/{name}")
-    assert found.dtype == torch.float32
-    close(found, expected)
+    actual = zoo.features(network, IMAGES, f"timm/{name}")
+    assert actual.dtype == torch.float32
+    close(actual, expected)
 
 
-def test_they_are_what_torchvision_gives_before_its_head():
+def test_features_match_torchvision():
     network = torchvision.models.resnet18().eval()
     with torch.no_grad():
         expected = nn.Sequential(*list(network.children())[:-1])(IMAGES).flatten(1)
@@ -42,7 +42,7 @@ def test_they_are_what_torchvision_gives_before_its_head():
     close(zoo.features(squeeze, IMAGES, zoo.get("squeezenet1_1")), maps)  # read by a convolution
 
 
-def test_a_new_head_reads_what_the_old_one_did():
+def test_features_do_not_depend_on_new_head():
     backbone = zoo.get("lite0")
     published = zoo.features("lite0", IMAGES)
     for head in ("linear", "mlp:8,dropout=0.5"):
@@ -51,7 +51,7 @@ def test_a_new_head_reads_what_the_old_one_did():
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_modes_and_values_are_put_back(tinynet, frozen):
+def test_features_restores_modes_and_buffers(tinynet, frozen):
     model = zoo.get(tinynet).build(classes=3)
     if frozen:
         zoo.freeze(model)
@@ -69,18 +69,18 @@ def test_modes_and_values_are_put_back(tinynet, frozen):
     assert not model.head.fc._forward_hooks
 
 
-def test_a_copy_of_a_network_knows_how_it_was_made(tinynet):
+def test_features_of_deep_copy(tinynet):
     model = zoo.get(tinynet).build(classes=3)
     close(zoo.features(copy.deepcopy(model), IMAGES), zoo.features(model, IMAGES))
 
 
-def test_every_form_of_a_picture_gives_the_same(tinynet, pictures):
+def test_features_image_forms_are_equivalent(tinynet, pictures):
     model = zoo.get(tinynet).build(classes=3)
     path = sorted((pictures / "val" / "flag").iterdir())[0]
     expected = zoo.features(model, path)
-    picture = Image.open(path).convert("RGB")
+    image = Image.open(path).convert("RGB")
     pixels = zoo.transform(model)(path)
-    for form in (str(path), path.read_bytes(), picture, np.asarray(picture), pixels[None]):
+    for form in (str(path), path.read_bytes(), image, np.asarray(image), pixels[None]):
         close(zoo.features(model, form), expected)
     close(zoo.features(model, pixels[None].double()), expected)
     many = zoo.features(model, [path] * 5, batch_size=2)
@@ -95,7 +95,7 @@ def test_uint8_tensors_are_normalized(tinynet):
     close(zoo.features(model, pixels), zoo.features(model, by_hand))
 
 
-def test_a_run_is_read_by_its_folder(tinynet, pictures, tmp_path, monkeypatch):
+def test_features_of_run_folder(tinynet, pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = zoo.finetune(
         tinynet, data=pictures, weights="none", epochs=1, precision="fp32", device="cpu"
@@ -108,7 +108,7 @@ def test_a_run_is_read_by_its_folder(tinynet, pictures, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("images", "said"),
+    ("images", "message"),
     [
         ([], "no images"),
         (IMAGES[:0], "no images"),
@@ -117,14 +117,14 @@ def test_a_run_is_read_by_its_folder(tinynet, pictures, tmp_path, monkeypatch):
         (IMAGES.long(), "a tensor of int64"),
     ],
 )
-def test_what_is_no_batch_of_images_is_refused(tinynet, images, said):
+def test_features_invalid_images_raise(tinynet, images, message):
     model = zoo.get(tinynet).build(classes=3)
     with pytest.raises(zoo.UsageError) as caught:
         zoo.features(model, images)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_what_has_no_features_is_refused(tinynet):
+def test_features_invalid_network_raises(tinynet):
     with pytest.raises(zoo.UsageError, match="name its backbone"):
         zoo.features(nn.Linear(2, 2), IMAGES)
     with pytest.raises(zoo.UsageError, match="no features in a int"):
@@ -137,7 +137,7 @@ def test_what_has_no_features_is_refused(tinynet):
         zoo.features(zoo.get(tinynet).build(), "nowhere.jpg")
 
 
-def test_a_head_that_is_passed_by_is_said():
+def test_features_head_that_does_not_run_raises():
     class Bypass(nn.Module):
         def __init__(self):
             super().__init__()

@@ -1,4 +1,4 @@
-"""A linear head at its optimum: as scikit-learn finds it, with the same folds and weights."""
+"""Linear probe: optimum, folds and class weights, against scikit-learn."""
 
 import os
 import subprocess
@@ -26,8 +26,8 @@ def digits():
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    """Everything is large: nothing is held, and a chunk is a few rows."""
-    monkeypatch.setattr(standard, "HELD_BYTES", 0)
+    """Disable the in-memory copy, and limit chunks to a few rows."""
+    monkeypatch.setattr(standard, "CACHE_BYTES", 0)
     monkeypatch.setattr(standard, "CHUNK_BYTES", 1 << 16)
 
 
@@ -52,9 +52,9 @@ def log_loss(probe, features, labels):
 
 
 def objective(weight, bias, features, labels, strength, weights):
-    """What scikit-learn says that it minimises."""
-    said = torch.log_softmax(torch.from_numpy(features @ weight.T + bias), 1).numpy()
-    losses = -said[np.arange(len(labels)), labels]
+    """Return scikit-learn's objective."""
+    log_probs = torch.log_softmax(torch.from_numpy(features @ weight.T + bias), 1).numpy()
+    losses = -log_probs[np.arange(len(labels)), labels]
     return strength * (weights * losses).sum() + (weight**2).sum() / 2
 
 
@@ -64,7 +64,7 @@ CLASS_WEIGHTS = {"even": np.ones(10), "uneven": np.array([0.2, 3, 1, 1, 1, 5, 1,
 @pytest.mark.parametrize("weighting", CLASS_WEIGHTS)
 @pytest.mark.parametrize("strength", [1e-4, 0.01, 1.0])
 @pytest.mark.parametrize("width", [64, 300])
-def test_it_is_the_optimum_that_scikit_learn_finds(digits, strength, weighting, width):
+def test_fit_probe_matches_scikit_learn_optimum(digits, strength, weighting, width):
     features, labels = digits
     if width == 300:  # more than twice as wide as there are rows
         generator = torch.Generator().manual_seed(0)
@@ -89,16 +89,16 @@ def test_it_is_the_optimum_that_scikit_learn_finds(digits, strength, weighting, 
     mine = objective(*ours, scaled, known, strength, weights)
     best = objective(theirs.coef_, theirs.intercept_, scaled, known, strength, weights)
     assert mine == pytest.approx(best, rel=1e-7)
-    said = logits(probe, features).softmax(1).numpy()
-    np.testing.assert_allclose(said, theirs.predict_proba(scaled), atol=3e-4)
+    probabilities = logits(probe, features).softmax(1).numpy()
+    np.testing.assert_allclose(probabilities, theirs.predict_proba(scaled), atol=3e-4)
     assert probe.loss == pytest.approx(
         objective(0 * ours[0], 0, scaled, known, 0, weights)
-        + float((weights * -np.log(said[np.arange(len(known)), known])).mean()),
+        + float((weights * -np.log(probabilities[np.arange(len(known)), known])).mean()),
         rel=1e-4,
     )
 
 
-def test_it_is_as_good_as_scikit_learns_cross_validation(digits):
+def test_fit_probe_not_worse_than_logistic_regression_cv(digits):
     features, labels = digits
     ours, theirs, losses = [], [], []
     for split in range(3):
@@ -118,10 +118,10 @@ def test_it_is_as_good_as_scikit_learns_cross_validation(digits):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model.fit(scaler.transform(features[train].double().numpy()), labels[train].numpy())
-        said = model.predict_proba(scaler.transform(features[test].double().numpy()))
+        probabilities = model.predict_proba(scaler.transform(features[test].double().numpy()))
         ours.append(right(probe, features[test], labels[test]))
-        theirs.append(float((said.argmax(1) == labels[test].numpy()).mean()))
-        known = said[np.arange(len(test)), labels[test].numpy()]
+        theirs.append(float((probabilities.argmax(1) == labels[test].numpy()).mean()))
+        known = probabilities[np.arange(len(test)), labels[test].numpy()]
         losses.append((log_loss(probe, features[test], labels[test]), float(-np.log(known).mean())))
     assert np.mean(ours) > 0.9
     assert np.mean(ours) >= np.mean(theirs) - 0.005
@@ -129,19 +129,19 @@ def test_it_is_as_good_as_scikit_learns_cross_validation(digits):
     assert mine <= other * 1.02
 
 
-def test_what_was_searched_is_what_the_folds_hold_out(digits):
+def test_searched_losses_match_held_out_folds(digits):
     features, labels = digits[0][:600], digits[1][:600]
     probe = fit_probe(features, labels, 10, seed=3)
     strengths = [strength for strength, _, _ in probe.searched]
     assert strengths == sorted(strengths)
     assert probe.strength == min(probe.searched, key=lambda tried: tried[1])[0]
-    assert f"{len(strengths)} in 5 folds" in probe.reason
-    # The same, one fold at a time: each alone standardises a little differently.
+    assert f"{len(strengths)} strengths in 5 folds" in probe.reason
+    # The same, one fold at a time, with slightly different standardization of each.
     fold = deal_folds(labels, 5, seed=3)
     shares, losses = [], []
     for number in range(5):
         out = fold == number
-        # The strength weighs a sum over all images; a fold's has fewer terms, not a larger factor.
+        # The strength multiplies a sum of losses, which has fewer terms in a fold.
         alone = fit_probe(
             features, labels, 10, rows=(~out).nonzero()[:, 0], strength=probe.strength
         )
@@ -152,7 +152,7 @@ def test_what_was_searched_is_what_the_folds_hold_out(digits):
     assert loss == pytest.approx(np.mean(losses), rel=0.05)
 
 
-def test_absurd_scales_and_constants_change_nothing():
+def test_fit_probe_is_invariant_to_feature_scales():
     features, labels = blobs(400, 12, 4)
     plain = fit_probe(features, labels, 4)
     scales = torch.tensor([1e11, 1e-12] * 6)
@@ -163,12 +163,12 @@ def test_absurd_scales_and_constants_change_nothing():
     assert bool(torch.isfinite(probe.weight).all() and torch.isfinite(probe.bias).all())
     assert not probe.weight[:, -3:].any()
     assert probe.strength == plain.strength
-    said = torch.nn.functional.linear(absurd, probe.weight, probe.bias)
-    np.testing.assert_allclose(said.double(), logits(plain, features), atol=1e-2, rtol=1e-2)
-    assert float((said.argmax(1) == labels).float().mean()) > 0.75
+    output = torch.nn.functional.linear(absurd, probe.weight, probe.bias)
+    np.testing.assert_allclose(output.double(), logits(plain, features), atol=1e-2, rtol=1e-2)
+    assert float((output.argmax(1) == labels).float().mean()) > 0.75
 
 
-def test_the_same_bytes_again_and_other_folds_with_another_seed(digits):
+def test_fit_probe_is_deterministic_by_seed(digits):
     features, labels = digits[0][:500], digits[1][:500]
     first, again, other = (fit_probe(features, labels, 10, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(first.weight, again.weight)
@@ -177,7 +177,7 @@ def test_the_same_bytes_again_and_other_folds_with_another_seed(digits):
     assert first.searched != other.searched
 
 
-def test_folds_are_even_in_size_and_in_classes():
+def test_deal_folds_is_stratified():
     labels = torch.tensor([0] * 53 + [1] * 17 + [2] * 3 + [3])
     fold = deal_folds(labels, 5, seed=0)
     assert fold[-1] == -1
@@ -190,7 +190,7 @@ def test_folds_are_even_in_size_and_in_classes():
     assert not torch.equal(fold, deal_folds(labels, 5, seed=1))
 
 
-def test_two_images_of_two_classes():
+def test_fit_probe_two_images_per_class():
     features = torch.tensor([[0.0, 1.0], [1.0, 1.5], [9.0, 1.2], [8.0, 1.1]])
     labels = torch.tensor([0, 0, 1, 1])
     probe = fit_probe(features, labels, 2)
@@ -198,7 +198,7 @@ def test_two_images_of_two_classes():
     assert right(probe, features, labels) == 1.0
 
 
-def test_one_image_of_each_class_takes_the_default_and_says_so():
+def test_fit_probe_one_image_per_class_uses_default_strength():
     features, labels = blobs(3, 40, 3)
     probe = fit_probe(features, labels, 3)
     assert (probe.strength, probe.searched, probe.accuracy) == (DEFAULT_STRENGTH, (), ())
@@ -206,7 +206,7 @@ def test_one_image_of_each_class_takes_the_default_and_says_so():
     assert right(probe, features, labels) == 1.0
 
 
-def test_rare_single_and_absent_classes():
+def test_fit_probe_rare_and_absent_classes():
     features, labels = blobs(200, 8, 2, apart=3)
     features = torch.cat([features, torch.full((2, 8), 20.0), torch.full((1, 8), -20.0)])
     labels = torch.cat([labels, torch.tensor([2, 2, 4])])
@@ -214,12 +214,12 @@ def test_rare_single_and_absent_classes():
     assert right(probe, features, labels) > 0.97
     assert not probe.weight[[3, 5]].any()
     anywhere = torch.randn(5000, 8, generator=torch.Generator().manual_seed(0)) * 100
-    said = logits(probe, anywhere).argmax(1)
-    assert not bool(((said == 3) | (said == 5)).any())
+    predicted = logits(probe, anywhere).argmax(1)
+    assert not bool(((predicted == 3) | (predicted == 5)).any())
     assert float(probe.bias.abs().max()) < 100
 
 
-def test_a_class_of_weight_0_is_as_good_as_absent(digits):
+def test_class_weight_zero_equals_absent_class(digits):
     features, labels = digits[0][:300], digits[1][:300]
     weight = torch.ones(10)
     weight[4] = 0
@@ -228,21 +228,21 @@ def test_a_class_of_weight_0_is_as_good_as_absent(digits):
     assert torch.equal(probe.weight, fit_probe(features, labels, 10, rows=rows).weight)
 
 
-def test_only_the_ratios_of_class_weights_count(digits):
+def test_class_weights_are_scale_invariant(digits):
     features, labels = digits[0][:300], digits[1][:300]
     weight = torch.arange(1.0, 11.0)
     one, other = (fit_probe(features, labels, 10, class_weight=weight * by) for by in (1, 64))
     assert torch.equal(one.weight, other.weight)
 
 
-def test_one_class_only():
+def test_fit_probe_single_class():
     features, labels = blobs(5, 3, 1)
     probe = fit_probe(features, labels + 2, 4)
     assert "only one class" in probe.reason
     assert right(probe, features, labels + 2) == 1.0
 
 
-def test_labels_without_any_signal_are_not_believed():
+def test_fit_probe_random_labels_selects_strong_regularisation():
     features = torch.randn(300, 50, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(300) % 3
     probe = fit_probe(features, labels, 3)
@@ -252,7 +252,7 @@ def test_labels_without_any_signal_are_not_believed():
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_in_chunks_it_is_the_same_head(digits, monkeypatch):
+def test_fit_probe_in_chunks_matches_in_memory(digits, monkeypatch):
     features, labels = digits
     chunked = fit_probe(features, labels, 10, strength=0.1)
     monkeypatch.undo()
@@ -262,7 +262,7 @@ def test_in_chunks_it_is_the_same_head(digits, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["numpy", "half", "bfloat16", "memmap", "float64"])
-def test_every_kind_of_matrix(digits, kind, tmp_path):
+def test_fit_probe_matrix_types(digits, kind, tmp_path):
     # Whole numbers up to 16 are the same in all of them.
     features, labels = digits[0][:400], digits[1][:400]
     rows = torch.randperm(400, generator=torch.Generator().manual_seed(0))[:300]
@@ -270,8 +270,8 @@ def test_every_kind_of_matrix(digits, kind, tmp_path):
     if kind == "numpy":
         given = features.numpy()
     elif kind == "memmap":
-        features.numpy().astype(np.float16).tofile(tmp_path / "kept")
-        given = np.memmap(tmp_path / "kept", np.float16, "r", shape=(400, 64))
+        features.numpy().astype(np.float16).tofile(tmp_path / "features")
+        given = np.memmap(tmp_path / "features", np.float16, "r", shape=(400, 64))
     else:
         given = features.to(getattr(torch, kind))
     probe = fit_probe(given, labels, 10, rows=rows)
@@ -292,7 +292,7 @@ def private():
         return next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) >> 10
 
 torch.set_num_threads(1)
-standard.HELD_BYTES, standard.CHUNK_BYTES = 1 << 20, 1 << 20
+standard.CACHE_BYTES, standard.CHUNK_BYTES = 1 << 20, 1 << 20
 rows = int(sys.argv[2])
 features = np.memmap(sys.argv[1], np.float16, "r", shape=(rows, 256))
 labels, most, over = torch.arange(rows) % 2, [0], threading.Event()
@@ -314,17 +314,17 @@ print(most[0] - before, float(probe.weight.abs().max()))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_memory_does_not_grow_with_the_images(tmp_path):
+def test_fit_probe_memory_is_independent_of_rows(tmp_path):
     rows, width = 60_000, 256
     generator = np.random.default_rng(0)
-    with (tmp_path / "kept").open("wb") as file:
+    with (tmp_path / "features").open("wb") as file:
         for start in range(0, rows, 10_000):
             part = generator.standard_normal((10_000, width), np.float32)
             part[:, 0] += (np.arange(start, start + 10_000) % 2) * 1.0
             part.astype(np.float16).tofile(file)
-    size = (tmp_path / "kept").stat().st_size >> 20
-    command = [sys.executable, "-c", MEASURE, str(tmp_path / "kept"), str(rows)]
-    # What is freed goes back at once, and is not taken for what is held.
+    size = (tmp_path / "features").stat().st_size >> 20
+    command = [sys.executable, "-c", MEASURE, str(tmp_path / "features"), str(rows)]
+    # Freed memory is released at once, and is not measured as used.
     surroundings = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=surroundings)
     grown, largest = (float(part) for part in done.stdout.split())
@@ -335,14 +335,14 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
     assert grown < 12
 
 
-def test_features_that_are_not_finite_are_refused(digits):
+def test_fit_probe_non_finite_features_raise(digits):
     features, labels = digits[0][:100].clone(), digits[1][:100]
     features[17, 5] = float("inf")
     with pytest.raises(DataError, match=r"feature 5 .* not finite"):
         fit_probe(features, labels, 10)
 
 
-def test_arguments_that_do_not_fit(digits):
+def test_fit_probe_invalid_arguments_raise(digits):
     features, labels = digits[0][:20], digits[1][:20]
     with pytest.raises(UsageError, match=r"\[20, 64\] are not those of 19"):
         fit_probe(features, labels[:19], 10)
@@ -356,7 +356,7 @@ def test_arguments_that_do_not_fit(digits):
         fit_probe(features, labels, 10, rows=torch.empty(0, dtype=torch.long))
 
 
-def test_views_of_an_image_are_held_out_together():
+def test_views_of_an_image_share_a_fold():
     # Every image is its own cluster, its label drawn at random: nothing can be learned but by
     # meeting another view of the very image.
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""The recipe `probe`: when it is chosen, what it leaves behind, and that it is the optimum."""
+"""The recipe `probe`: when it is the default, its record, and its optimum."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def in_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_it_is_what_plain_finetune_does_and_says_how(pictures):
+def test_probe_is_default_recipe_and_recorded(pictures):
     run = zoo.finetune("lite0", data=pictures, device="cpu")
     plan, probe = run.record["plan"], run.record["probe"]
     assert plan["recipe"] == "probe"
@@ -43,7 +43,7 @@ def test_it_is_what_plain_finetune_does_and_says_how(pictures):
         ({"loss": nn.CrossEntropyLoss(label_smoothing=0.1)}, "loss of your own"),
     ],
 )
-def test_what_belongs_to_epochs_asks_for_them(pictures, given, why):
+def test_epoch_options_exclude_probe(pictures, given, why):
     plan = zoo.plan("lite0", data=pictures, **given)
     assert plan.recipe == "head"
     assert why in plan.reasons["recipe"]
@@ -52,7 +52,7 @@ def test_what_belongs_to_epochs_asks_for_them(pictures, given, why):
         zoo.plan("lite0", data=pictures, recipe="probe", **given)
 
 
-def test_the_head_is_where_the_penalised_loss_is_least(tinynet, pictures):
+def test_probe_head_minimises_penalised_loss(tinynet, pictures):
     run = zoo.finetune(tinynet, data=pictures, recipe="probe", precision="fp32", **BASE)
     model = run.model("cpu")
     paths = [path for name in model.classes for path in (pictures / "train" / name).iterdir()]
@@ -60,19 +60,19 @@ def test_the_head_is_where_the_penalised_loss_is_least(tinynet, pictures):
     labels = torch.arange(3).repeat_interleave(8)
     head = model.module.head.fc
     deviation = features.std(dim=0, correction=0)
-    said = features @ head.weight.double().T + head.bias.double()
-    wrong = said.softmax(dim=1) - nn.functional.one_hot(labels, 3)
-    # The bias is not held back, so each class is expected as often as it is there.
-    assert wrong.sum(dim=0).abs().max() < 1e-3
+    logits = features @ head.weight.double().T + head.bias.double()
+    residual = logits.softmax(dim=1) - nn.functional.one_hot(labels, 3)
+    # The bias is not penalised, so predicted class frequencies are those of the labels.
+    assert residual.sum(dim=0).abs().max() < 1e-3
     standard = (features - features.mean(dim=0)) / deviation
-    pull = run.record["probe"]["strength"] * (wrong.T @ standard)
-    held = head.weight.double() * deviation
+    pull = run.record["probe"]["strength"] * (residual.T @ standard)
+    weight = head.weight.double() * deviation
     used = deviation > 1e-5
-    assert held.abs().max() > 1e-3
-    torch.testing.assert_close(held[:, used], -pull[:, used], rtol=1e-2, atol=1e-3)
+    assert weight.abs().max() > 1e-3
+    torch.testing.assert_close(weight[:, used], -pull[:, used], rtol=1e-2, atol=1e-3)
 
 
-def test_class_weights_are_respected(pictures):
+def test_probe_uses_class_weights(pictures):
     heavy = torch.tensor([100.0, 1.0, 0.01])
     heads = []
     for loss in (None, nn.CrossEntropyLoss(), nn.CrossEntropyLoss(weight=heavy)):
@@ -84,7 +84,7 @@ def test_class_weights_are_respected(pictures):
     assert not torch.allclose(heads[0], heads[2], rtol=0.1)
 
 
-def test_a_network_that_goes_on_after_its_head_trains_epochs(pictures):
+def test_network_with_layers_after_head_trains_epochs(pictures):
     run = zoo.finetune("squeezenet1_1", data=pictures, recipe="probe", input_size=64, **BASE)
     plan = run.record["plan"]
     assert plan["recipe"] == "head"
@@ -116,7 +116,7 @@ NO_BIAS = """
 """
 
 
-def test_a_head_without_a_bias_trains_epochs(install, pictures):
+def test_head_without_bias_trains_epochs(install, pictures):
     install("nobias", NO_BIAS)
     run = zoo.finetune("nobias", data=pictures, recipe="probe", **BASE)
     assert "no bias" in run.record["plan"]["reasons"]["recipe"]

@@ -1,11 +1,11 @@
-"""Standardised features: what a chunk holds, and weights taken back to features as they are."""
+"""Standardized features: chunks, and conversion of weights to raw features."""
 
 import numpy as np
 import pytest
 import torch
 
 from zoo.engine.probe import standardize as standard
-from zoo.engine.probe.standardize import Standard
+from zoo.engine.probe.standardize import StandardizedFeatures
 from zoo.errors import DataError
 
 CPU = torch.device("cpu")
@@ -16,17 +16,17 @@ def random(rows, width, seed=0):
 
 
 def whole(standardised, dtype=torch.float32, logits=1):
-    """Return all chunks as one, having seen that they follow on each other."""
-    places, parts = zip(*standardised.chunks(dtype, logits), strict=True)
-    ends = [0, *(place.stop for place in places)]
-    assert [place.start for place in places] == ends[:-1]
+    """Concatenate all chunks, and check that their slices are contiguous."""
+    spans, parts = zip(*standardised.chunks(dtype, logits), strict=True)
+    ends = [0, *(span.stop for span in spans)]
+    assert [span.start for span in spans] == ends[:-1]
     assert ends[-1] == standardised.count
     return torch.cat(parts)
 
 
 @pytest.fixture
-def nothing_held(monkeypatch):
-    monkeypatch.setattr(standard, "HELD_BYTES", 0)
+def no_memory_cache(monkeypatch):
+    monkeypatch.setattr(standard, "CACHE_BYTES", 0)
     monkeypatch.setattr(standard, "CHUNK_BYTES", 4096)
 
 
@@ -38,56 +38,56 @@ def expect(features):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_columns_have_mean_0_and_deviation_1(dtype):
     features = (random(500, 7) + 3) * torch.logspace(-6, 6, 7)
-    found = whole(Standard(features, None, CPU), dtype)
-    assert found.dtype == dtype
-    np.testing.assert_allclose(found, expect(features), atol=2e-5)
+    actual = whole(StandardizedFeatures(features, None, CPU), dtype)
+    assert actual.dtype == dtype
+    np.testing.assert_allclose(actual, expect(features), atol=2e-5)
 
 
-@pytest.mark.usefixtures("nothing_held")
-def test_where_nothing_is_held_each_chunk_is_read_anew():
+@pytest.mark.usefixtures("no_memory_cache")
+def test_chunks_without_memory_cache():
     features = random(500, 7) + 1000
     features[250:] += 50  # a mean that differs from chunk to chunk
-    standardised = Standard(features, None, CPU)
+    standardised = StandardizedFeatures(features, None, CPU)
     assert len(list(standardised.chunks(torch.float32, 1))) > 3
     np.testing.assert_allclose(whole(standardised), expect(features), atol=2e-4)
     more = len(list(standardised.chunks(torch.float32, logits=64)))
     assert more > len(list(standardised.chunks(torch.float32, logits=1)))
 
 
-@pytest.mark.usefixtures("nothing_held")
-def test_only_the_rows_that_count_are_seen_and_read():
+@pytest.mark.usefixtures("no_memory_cache")
+def test_chunks_of_selected_rows():
     features = random(400, 5)
     rows = torch.arange(3, 400, 3)
     features[0] = float("nan")
     np.testing.assert_allclose(
-        whole(Standard(features, rows, CPU)), expect(features[rows]), atol=1e-5
+        whole(StandardizedFeatures(features, rows, CPU)), expect(features[rows]), atol=1e-5
     )
 
 
 @pytest.mark.parametrize("wide", [False, True])
-def test_weights_go_back_to_features_as_they_are(wide):
+def test_fold_back_converts_weights_to_raw_features(wide):
     rows, width = (30, 90) if wide else (90, 30)
     features = random(rows, width) * 5 + 100
-    standardised = Standard(features, None, CPU)
+    standardised = StandardizedFeatures(features, None, CPU)
     assert standardised.columns == (rows if wide else width)
     weight, bias = random(4, standardised.columns, seed=1).double(), torch.arange(4.0).double()
-    said = whole(standardised, torch.float64) @ weight.T + bias
+    expected = whole(standardised, torch.float64) @ weight.T + bias
     raw_weight, raw_bias = standardised.fold_back(weight, bias)
     assert raw_weight.shape == (4, width)
-    np.testing.assert_allclose(features.double() @ raw_weight.T + raw_bias, said, atol=1e-4)
+    np.testing.assert_allclose(features.double() @ raw_weight.T + raw_bias, expected, atol=1e-4)
 
 
-def test_in_the_space_of_its_rows_inner_products_stay():
+def test_projection_preserves_inner_products():
     features = random(20, 100)
-    found = whole(Standard(features, None, CPU), torch.float64)
-    assert found.shape == (20, 20)
+    actual = whole(StandardizedFeatures(features, None, CPU), torch.float64)
+    assert actual.shape == (20, 20)
     expected = expect(features)
-    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-4)
+    np.testing.assert_allclose(actual @ actual.T, expected @ expected.T, atol=1e-4)
 
 
-def test_what_does_not_vary_gets_no_weight():
+def test_constant_columns_get_zero_weight():
     features = torch.cat([random(50, 2), torch.full((50, 1), 1e30), torch.zeros(50, 1)], dim=1)
-    standardised = Standard(features, None, CPU)
+    standardised = StandardizedFeatures(features, None, CPU)
     assert not whole(standardised)[:, 2:].any()
     weight, _ = standardised.fold_back(torch.ones(3, 4).double(), torch.zeros(3).double())
     assert not weight[:, 2:].any()
@@ -95,8 +95,8 @@ def test_what_does_not_vary_gets_no_weight():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_the_column_that_is_not_finite_is_named(bad):
+def test_non_finite_column_raises(bad):
     features = random(40, 6)
     features[33, 4] = bad
     with pytest.raises(DataError, match=r"feature 4 .* not finite"):
-        Standard(features, None, CPU)
+        StandardizedFeatures(features, None, CPU)

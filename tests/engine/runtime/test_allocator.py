@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next batch, and given back at the end; watched in real processes."""
+"""Freed memory is retained for the next batch and released at the end, in real processes."""
 
 import os
 import subprocess
@@ -27,10 +27,10 @@ print(faults())
 with retain_freed_memory():
     faults()
     print(faults())
-    held = resident()
-left = resident()
+    retained = resident()
+released = resident()
 print(faults())
-print(held - began, left - began)
+print(retained - began, released - began)
 try:
     with retain_freed_memory():
         raise KeyboardInterrupt
@@ -65,19 +65,19 @@ def has_glibc():
 
 
 @pytest.mark.skipif(not has_glibc(), reason="the C library is another")
-def test_a_freed_block_is_used_again_and_given_back_at_the_end():
-    before, within, after, held, left, once_more, *ran_out = watched()
+def test_retain_freed_memory_reuses_and_releases_blocks():
+    before, within, after, retained, released, once_more, *ran_out = watched()
     # 20 times 64 MiB, in pages of 4 KiB, or fewer where the system gives larger ones.
     assert before > 1000
     assert within < before / 20
     assert after > before / 10
     assert once_more > before / 10
-    assert held > 60
-    assert left < held / 2
-    assert ran_out[0] < held / 2
+    assert retained > 60
+    assert released < retained / 2
+    assert ran_out[0] < retained / 2
     assert ran_out[1] > before / 10
 
 
-def test_whoever_arranged_it_otherwise_is_left_alone():
+def test_malloc_environment_variables_take_precedence():
     before, within, *_ = watched(MALLOC_ARENA_MAX="2")
     assert within > before / 2

@@ -1,4 +1,4 @@
-"""Several processes that torchrun starts train as one does; one ends, and all do."""
+"""Distributed training by torchrun: equivalence to one process, and error handling."""
 
 import json
 import os
@@ -32,24 +32,24 @@ def in_tmp(tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
 
 
-def test_parts_are_the_whole_in_order_and_none_is_of_one():
+def test_shards_cover_order_without_single_positions():
     for world in range(1, 6):
         for count in range(14):
             parts = [shard(range(count), rank, world) for rank in range(world)]
-            assert [place for part in parts for place in part] == list(range(count))
+            assert [position for part in parts for position in part] == list(range(count))
             sizes = [len(part) for part in parts]
             assert 1 not in sizes or count == 1
             filled = [size for size in sizes if size]
             assert not filled or max(filled) - min(filled) <= 1
 
 
-def test_each_process_has_a_part_of_every_batch():
+def test_share_batches_splits_every_batch():
     order, bounds = [5, 3, 8, 1, 9, 2, 7], [(0, 4), (4, 7)]
     shares = [Ranks(rank, 2).share_batches(order, bounds) for rank in (0, 1)]
     assert shares == [([5, 3, 9, 2, 7], [(0, 2), (2, 5)]), ([8, 1], [(0, 2), (2, 2)])]
 
 
-def test_a_gpu_for_each_process():
+def test_own_device_per_process():
     assert own_device(torch.device("cuda:1"), SINGLE) == torch.device("cuda:1")
     assert own_device(torch.device("cpu"), Ranks(1, 2, 1)) == torch.device("cpu")
     with pytest.raises(zoo.UsageError, match="cuda:1 for 2 processes"):
@@ -84,33 +84,33 @@ SCRIPT = """
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(plainnet, tinynet, pictures, tmp_path):
+def test_two_processes_match_one(plainnet, tinynet, pictures, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(pictures, broken)
     for victim in sorted((broken / "train" / "flag").iterdir())[:3]:
-        victim.write_bytes(b"no picture")
+        victim.write_bytes(b"no image")
     cases = [
-        # 24 pictures in batches of 7 end in one of three, of which the second process gets none.
+        # 24 images in batches of 7 end in a batch of three, with an empty shard for rank 1.
         (plainnet, {"train": "all", "batch_size": 7, "data": str(pictures)}),
         (plainnet, {"train": "all", "batch_size": 10, "micro_batch_size": 2, "cache_images": True}),
         (plainnet, {"train": "all", "batch_size": 8, "data": str(broken), "bad_images": "skip"}),
         (tinynet, {"train": "head", "batch_size": 8, "data": str(pictures), "workers": 1}),
     ]
     cases = [(name, {"data": str(pictures), **QUICK, **options}) for name, options in cases]
-    found = {**BASE, "recipe": "probe", "data": str(broken), "bad_images": "skip"}
-    then = {**QUICK, "recipe": "head-then-all", "data": str(pictures)}
-    cases += [(tinynet, found), (plainnet, then)]
+    probe = {**BASE, "recipe": "probe", "data": str(broken), "bad_images": "skip"}
+    two_phases = {**QUICK, "recipe": "head-two_phases-all", "data": str(pictures)}
+    cases += [(tinynet, probe), (plainnet, two_phases)]
     Path("runs.json").write_text(
         json.dumps([(n, {**o, "out": f"two-{i}"}) for i, (n, o) in enumerate(cases)])
     )
     Path("script.py").write_text(textwrap.dedent(SCRIPT))
     with torchrun(["script.py", "runs.json"], XDG_CACHE_HOME=str(tmp_path / "cache")) as process:
-        alone = [
+        single = [
             zoo.finetune(name, **options, out=f"one-{i}") for i, (name, options) in enumerate(cases)
         ]
-        _, said = process.communicate(timeout=500)
-    assert process.returncode == 0, said
-    for number, one in enumerate(alone):
+        _, stderr = process.communicate(timeout=500)
+    assert process.returncode == 0, stderr
+    for number, one in enumerate(single):
         record = json.loads(Path(f"two-{number}/run.json").read_text())
         assert sorted(p.name for p in Path(f"two-{number}").iterdir()) == sorted(
             p.name for p in one.path.iterdir()
@@ -130,50 +130,50 @@ def test_two_processes_train_as_one(plainnet, tinynet, pictures, tmp_path):
         assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
-def lines_of_ours(said: str) -> list[str]:
-    """Return what endings said, and not that a catalogue is read for the first time."""
+def ending_lines(stderr: str) -> list[str]:
+    """Return the lines that report the end of a process."""
     endings = ("zoo: error:", "zoo: bug:", "zoo: terminated:", "zoo: interrupted:")
-    return [line for line in said.splitlines() if line.startswith(endings)]
+    return [line for line in stderr.splitlines() if line.startswith(endings)]
 
 
 @pytest.mark.slow
-def test_what_all_find_wrong_one_says(pictures):
+def test_common_error_is_reported_once(pictures):
     command = ["-m", "zoo", "finetune", "no_such_net", "--data", str(pictures)]
     with torchrun(command) as process:
-        out, said = process.communicate(timeout=300)
+        out, stderr = process.communicate(timeout=300)
     assert process.returncode == 1
     assert out == ""
-    ours = lines_of_ours(said)
-    assert len(ours) == 1, said
-    (line,) = ours
+    lines = ending_lines(stderr)
+    assert len(lines) == 1, stderr
+    (line,) = lines
     assert "no backbone is named 'no_such_net'" in line
-    assert "exitcode  : 2" in said
+    assert "exitcode  : 2" in stderr
 
 
 @pytest.mark.slow
-def test_an_image_that_one_cannot_read_ends_all(plainnet, pictures, tmp_path):
+def test_unreadable_image_ends_all_processes(plainnet, pictures, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(pictures, broken)
     # The last of the validation split, which the second process reads.
     victim = max((broken / "val" / "playing_card").iterdir())
-    victim.write_bytes(b"no picture")
+    victim.write_bytes(b"no image")
     options = ["--data", str(broken), "--weights", "none", "--device", "cpu", "--train", "all"]
     with torchrun(["-m", "zoo", "finetune", plainnet, *options]) as process:
-        _, said = process.communicate(timeout=300)
+        _, stderr = process.communicate(timeout=300)
     assert process.returncode == 1
-    ours = lines_of_ours(said)
-    assert sum(str(victim) in line for line in ours) == 1
+    lines = ending_lines(stderr)
+    assert sum(str(victim) in line for line in lines) == 1
     assert all(
-        str(victim) in line or "another process" in line or "terminated" in line for line in ours
+        str(victim) in line or "another process" in line or "terminated" in line for line in lines
     )
-    assert len(ours) <= 2
-    assert "Traceback (most recent call last)" not in said.partition("torch/distributed")[0]
+    assert len(lines) <= 2
+    assert "Traceback (most recent call last)" not in stderr.partition("torch/distributed")[0]
     assert not Path("runs").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_process_that_is_ended_ends_the_others(plainnet, pictures, number):
+def test_killed_process_ends_the_others(plainnet, pictures, number):
     options = ["--data", str(pictures), "--weights", "none", "--device", "cpu", "--train", "all"]
     command = ["-m", "zoo", "finetune", plainnet, *options, "--epochs", "100000"]
     with torchrun(command) as process:
@@ -188,8 +188,8 @@ def test_a_process_that_is_ended_ends_the_others(plainnet, pictures, number):
             for child in children
         }
         os.kill(ranks["1"], number)
-        said = process.communicate(timeout=300)[1]
+        stderr = process.communicate(timeout=300)[1]
         assert not Path(f"/proc/{ranks['0']}").exists()
     assert process.returncode == 1
-    assert len(lines_of_ours(said)) <= 2
+    assert len(ending_lines(stderr)) <= 2
     assert not Path("runs").exists()

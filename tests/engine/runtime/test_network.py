@@ -8,7 +8,7 @@ from zoo.models.provenance import how_made
 from zoo.tasks.classification.task import ImageClassification
 
 
-def test_weights_and_pictures_lie_in_the_devices_memory_format(tinynet):
+def test_weights_and_inputs_have_memory_format(tinynet):
     module = zoo.get(tinynet).build(classes=3).eval()
     made = how_made(module)
     cpu = torch.device("cpu")
@@ -44,7 +44,7 @@ def test_heads_compute_in_float32_under_bf16(tinynet):
         network.forward(torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8))
         [(features, logits)] = calls
         exact = torch.nn.functional.linear(features.float(), head.weight, head.bias)
-    # The frozen part computed in bf16, whose 8 bits of precision would let most logits tie.
+    # The frozen part computes in bf16, in whose 8-bit significand most logits would tie.
     assert torch.equal(features, features.bfloat16().float())
     assert torch.equal(logits, exact)
     assert len(logits[0].unique()) > 1990

@@ -1,1 +1,1 @@
-"""Inputs of the heads, computed once per image and cached."""
+"""Features (inputs of the heads), computed once per image and cached."""

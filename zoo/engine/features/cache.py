@@ -1,4 +1,4 @@
-"""Features of a frozen network: computed once per image, cached for all later trainings."""
+"""Features of a frozen network, computed once per image and cached for later trainings."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from zoo.errors import DataError
 from zoo.files import canonical_json
 from zoo.models.provenance import how_made
 
-# Images in a forward pass that computes features, always as many: on the CPU what a kernel rounds
-# to depends on the shape of its batch. More would not be faster there; a GPU wants more.
+# Fixed batch sizes of the forward pass: on the CPU, rounding in a kernel depends on the batch size.
+# Larger batches are not faster on the CPU, but are on a GPU.
 CPU_BATCH, GPU_BATCH = 32, 256
-# Where the disk is too small, features may take this much memory.
+# Limit of features in memory, where the disk is too small.
 MEMORY_LIMIT = 4 << 30
-# Up to this much is copied to the device; larger feature sets are read from the store.
+# Up to this size a feature set is copied to the device; larger ones are read from the store.
 LOAD_LIMIT = 256 << 20
 # Targets are in memory, and on the device.
 TARGET_LIMIT = 1 << 30
@@ -43,19 +43,19 @@ Wrap = Callable[[Rounds, int, str], Rounds]
 
 
 def feature_batch(device: torch.device) -> int:
-    """Return how many images a forward pass for features takes on a device."""
+    """Return the batch size of the forward pass on a device."""
     return CPU_BATCH if device.type == "cpu" else GPU_BATCH
 
 
 @dataclass
 class FeatureSet:
-    """Features of a split: the inputs of each head, one row for each image or view of it.
+    """Features of a split: the inputs of each head, one row per view of an image.
 
     Args:
         store: that contains them.
-        rows: `[images, views]`, rows of the store, of the images that could be read.
+        rows: `[images, views]`, row numbers in the store, of readable images.
         targets: `[images, ...]`, on the device.
-        row: `[samples]`, the image of each position in the split; -1 where it cannot be read.
+        row: `[samples]`, row of `rows` for each position in the split; -1 for unreadable images.
         device: that trains.
     """
 
@@ -80,11 +80,11 @@ class FeatureSet:
         return int(self.rows.shape[1])
 
     def read(self, images: Tensor, view: int = 0) -> dict[str, Tensor]:
-        """Return features by head path of some images, on the device.
+        """Return features of some images by head path, on the device.
 
         Args:
-            images: `[n]`, indices among those that could be read, on the CPU.
-            view: which view of them.
+            images: `[n]`, indices among the readable images, on the CPU.
+            view: index of the view.
         """
         index = images * self.views + view
         if self.loaded is not None:
@@ -94,11 +94,11 @@ class FeatureSet:
         return {path: tensor.to(self.device) for path, tensor in features.items()}
 
     def column(self, path: str, rows: slice | NDArray[np.int64]) -> Tensor:
-        """Return the features of one head, `[rows, width]`, the views of an image in turn.
+        """Return the features of one head, `[rows, width]`.
 
         Args:
             path: of the head.
-            rows: which.
+            rows: indices of views; the views of an image are consecutive.
         """
         if self.loaded is not None:
             index = rows if isinstance(rows, slice) else torch.from_numpy(rows)
@@ -107,15 +107,15 @@ class FeatureSet:
 
 
 class FeatureCache:
-    """Computes what the heads of a frozen network read, for images that the store lacks.
+    """Computes the head inputs of a frozen network for images that are not in the store.
 
     Args:
         network: frozen by the policy `head`.
         reader: of the images.
         store: open.
         wrap: shows progress.
-        ranks: this process among those that compute together; the first alone stores.
-        batch: images in a forward pass; None for as many as suit the device.
+        ranks: this process; rank 0 writes to the store.
+        batch: images per forward pass; None for `feature_batch`.
     """
 
     def __init__(
@@ -133,15 +133,18 @@ class FeatureCache:
         self.store = store
         self.wrap = wrap
         self.ranks = ranks
-        # The input of an auxiliary head arrives in training mode only.
+        # Auxiliary heads run in training mode only.
         self.training = any(head.role == "aux" for head in network.heads)
 
     def incompatibility(self, split: Split, images: int | None = None) -> str | None:
-        """Return why heads cannot train on features; checked once per network and kind of head.
+        """Return why the heads cannot train on features; None where they can.
+
+        Checked once per network and kind of head, and recorded in the store.
 
         Args:
-            split: whose first images it is checked on.
-            images: on how many; None for a batch.
+            split: provides the images for the check.
+            images: how many; None for a batch.
+
 
         Raises:
             DataError: no image of it can be read.
@@ -181,23 +184,23 @@ class FeatureCache:
         return f"{free >> 20:,} MiB are free in {folder.parent}"
 
     def compute(self, split: Split, draws: Sequence[Draw | None] = (None,)) -> FeatureSet | None:
-        """Return the features of a split, computing those that the store lacks.
+        """Return the features of a split, computing those that are not in the store.
 
         Args:
-            split: whose images.
+            split: to compute.
             draws: augmentation of each view; None for none.
 
         Returns:
-            None in all processes but the first.
+            The features on rank 0; None on other ranks.
 
         Raises:
-            DataError: an image cannot be read, and bad images are errors; or not one can.
+            DataError: an image cannot be read and bad images are errors, or no image can be read.
         """
         rows = np.full((len(split), len(draws)), -1, dtype=np.int64)
         contents = _digest_contents(split) if len(self.store) else None
         for view, draw in enumerate(draws):
             if contents is not None:
-                keys = [_key(each, draw, index) for index, each in enumerate(contents)]
+                keys = [_key(content, draw, index) for index, content in enumerate(contents)]
                 rows[:, view] = self.store.find(keys)
             label = f"features of {split.name}" + (f" {view + 1}" if len(draws) > 1 else "")
             self._compute_missing(split, rows[:, view], draw, label)
@@ -217,15 +220,15 @@ class FeatureCache:
     def _compute_missing(
         self, split: Split, rows: NDArray[np.int64], draw: Draw | None, label: str
     ) -> None:
-        """Run the images that have no row yet, and record their rows."""
+        """Compute features of images without a row, and set their rows."""
         ranks = self.ranks
         missing = ranks.from_first(None if ranks.rank else np.flatnonzero(rows < 0).tolist())
         if not missing:
             return
         network = self.network
         network.module.train(self.training)
-        most = max(len(shard(missing, rank, ranks.world)) for rank in range(ranks.world))
-        rounds = len(batch_bounds(most, self.batch, training=False))
+        largest = max(len(shard(missing, rank, ranks.world)) for rank in range(ranks.world))
+        rounds = len(batch_bounds(largest, self.batch, training=False))
         batches = self.reader.read(split, ranks.share(missing), draw, digest=True)
         with torch.no_grad(), HeadHooks(network.module, network.paths) as hooks:
             for batch in self.wrap(_padded(batches, rounds), rounds, label):
@@ -238,7 +241,7 @@ class FeatureCache:
     def _features(
         self, batch: Batch, draw: Draw | None, hooks: HeadHooks
     ) -> tuple[list[int], list[bytes], dict[str, Tensor]]:
-        """Return a batch's positions in its split, its keys in the store, and its features."""
+        """Return the positions in the split, the keys and the features of a batch."""
         hooks.inputs.clear()
         self.network.forward(batch.inputs, self.training, pad_to=self.batch)
         indices = batch.indices.tolist()
@@ -246,7 +249,7 @@ class FeatureCache:
         return indices, keys, self._to_store(hooks.inputs, len(indices))
 
     def _to_store(self, inputs: dict[str, Tensor], count: int) -> dict[str, Tensor]:
-        """Return the head inputs of the first `count` images as they are stored, on the CPU."""
+        """Return the head inputs of the first `count` images on the CPU, in the stored dtype."""
         return {
             path: inputs[path][:count].to("cpu", _stored_dtype(inputs[path]), copy=True)
             for path in self.network.paths
@@ -255,10 +258,10 @@ class FeatureCache:
 
 
 def _padded(batches: Iterator[Batch], rounds: int) -> Iterator[Batch | None]:
-    """Yield batches, then None, so that all processes have as many rounds."""
+    """Yield batches, then None, so that all processes have the same number of rounds."""
     for _ in range(rounds):
         yield next(batches, None)
-    # Exhaust the reader, so that it finishes.
+    # Exhaust the reader, so that it can clean up.
     for _ in batches:
         raise AssertionError("more batches than rounds")
 
@@ -271,12 +274,12 @@ def _key(content: bytes, draw: Draw | None, index: int) -> bytes:
     """Return the key of an image's features: a digest of its content and its augmentation."""
     if draw is None or not content:
         return content
-    drawn = f"{draw.augment} {draw.seed} {draw.epoch} {index}"
-    return hashlib.sha256(content + drawn.encode()).digest()
+    augmentation = f"{draw.augment} {draw.seed} {draw.epoch} {index}"
+    return hashlib.sha256(content + augmentation.encode()).digest()
 
 
 def _digest_contents(split: Split) -> list[bytes]:
-    """Digest the contents of images; zeros for those that cannot be read."""
+    """Return a digest of each image's content; zeros for unreadable images."""
 
     def digest(first: int) -> list[bytes]:
         digests = []
@@ -290,4 +293,4 @@ def _digest_contents(split: Split) -> list[bytes]:
     # Reading and hashing both release the GIL.
     with ThreadPoolExecutor(min(available_cores(), 8)) as pool:
         parts = pool.map(digest, range(0, len(split), DIGEST_CHUNK))
-        return [each for part in parts for each in part]
+        return [content for part in parts for content in part]

@@ -1,4 +1,4 @@
-"""Features of images that are given one by one: the input of the main head as the network runs."""
+"""Extract features of given images: the input of the main head in a forward pass."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from zoo.engine.features.hooks import HeadHooks
 from zoo.engine.runtime.device import memory_errors
 from zoo.engine.runtime.network import Network
 from zoo.errors import BrokenBackbone, UsageError
-from zoo.models.freeze import in_use
+from zoo.models.freeze import inference_mode_of
 from zoo.models.provenance import how_made
 from zoo.spec import Preprocess
 
 
 def extract_features(network: Network, images: Any, batch_size: int = 32) -> Tensor:
-    """Run images through a network in eval mode, and return what its main head reads.
+    """Run images through a network in eval mode, and return the inputs of its main head.
 
     Args:
-        network: whose modes are restored.
-        images: as `zoo.features` takes them.
+        network: its modes are restored.
+        images: as for `zoo.features`.
         batch_size: images per forward pass.
 
     Returns:
-        `[images, width]` float32 on the CPU, or more dimensions where the head reads more; of
-        several main heads what they read, side by side.
+        `[images, width]` float32 on the CPU, or more dimensions where the head's input has more;
+        inputs of several main heads are concatenated in the last dimension.
 
     Raises:
         DataError: an image cannot be read.
-        UsageError: a tensor is no batch of images, or the backbone has no head.
-        BrokenBackbone: the network fails, or nothing arrives at its head.
+        UsageError: a tensor is not a batch of images, or the backbone has no head.
+        BrokenBackbone: the network fails, or its head does not run.
     """
     module = network.module
     pairs = zip(network.paths, network.heads, strict=True)
@@ -45,7 +45,7 @@ def extract_features(network: Network, images: Any, batch_size: int = 32) -> Ten
     rows: list[Tensor] = []
     try:
         with (
-            in_use(module),
+            inference_mode_of(module),
             HeadHooks(module, paths) as hooks,
             memory_errors("reading features"),
         ):

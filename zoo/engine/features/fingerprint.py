@@ -1,4 +1,4 @@
-"""What decides a network's features beside the pictures: the name that they are kept under."""
+"""Fingerprint of everything beside the images that determines a network's features."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ from zoo.files import canonical_json, library_versions
 from zoo.models.provenance import how_made
 from zoo.records import to_dict
 
-# Counted up whenever the same network would give other features, or they would be laid out anew.
+# Incremented when the features of a network, or their layout on disk, change.
 FORMAT = 1
 
 
 def network_fingerprint(network: Network, batch: int) -> tuple[str, dict[str, Any]]:
-    """Return the name of a network's features, a digest, and a description of them.
+    """Return the fingerprint of a network's features, and their description.
 
-    The name is a digest of all that can change a bit of them: the values of everything outside
-    the heads, the modules and the code of their classes, preparation, precision, device, threads,
-    images in a forward pass, and the libraries' versions.
+    The fingerprint covers all that can change a bit of the features: tensors outside the heads,
+    modules and the code of their classes, preprocess, precision, device, threads, batch size, and
+    versions of libraries.
 
     Args:
-        network: as it computes.
-        batch: images in each forward pass.
+        network: that computes the features.
+        batch: images per forward pass.
     """
-    made = how_made(network.module)
-    inside = tuple(f"{path}." for path in network.paths)
-    place = torch.cuda.get_device_name(network.device) if network.device.type == "cuda" else ""
+    provenance = how_made(network.module)
+    heads = tuple(f"{path}." for path in network.paths)
+    gpu = torch.cuda.get_device_name(network.device) if network.device.type == "cuda" else ""
     libraries = ("torch", "torchvision", "timm", "pillow", "numpy")
     facts = {
         "format": FORMAT,
-        "backbone": made.backbone.id,
-        "kwargs": dict(made.kwargs),
+        "backbone": provenance.backbone.id,
+        "kwargs": dict(provenance.kwargs),
         "heads": network.paths,
-        "weights": _digest_tensors(network.module, inside),
-        "modules": _digest_modules(network.module, inside),
+        "weights": _digest_tensors(network.module, heads),
+        "modules": _digest_modules(network.module, heads),
         "preprocess": to_dict(network.preprocess),
         "precision": network.precision,
-        "device": f"{network.device.type} {place or torch.backends.cpu.get_cpu_capability()}",
+        "device": f"{network.device.type} {gpu or torch.backends.cpu.get_cpu_capability()}",
         "threads": torch.get_num_threads(),
         "batch": batch,
         "versions": {"zoo": __version__, **library_versions(*libraries)},
     }
-    about = {
-        "backbone": made.backbone.id,
-        "weights": made.base.tag or made.base.kind,
+    description = {
+        "backbone": provenance.backbone.id,
+        "weights": provenance.base.tag or provenance.base.kind,
         "size": [network.preprocess.height, network.preprocess.width],
         "precision": network.precision,
         "device": network.device.type,
     }
-    return hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:32], about
+    return hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:32], description
 
 
 def _digest_tensors(module: nn.Module, heads: tuple[str, ...]) -> str:
@@ -73,13 +73,13 @@ def _digest_tensors(module: nn.Module, heads: tuple[str, ...]) -> str:
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    # Buffers that are in no state dict decide features too.
+    # Non-persistent buffers, which are in no state dict, affect features too.
     yield from module.named_parameters()
     yield from module.named_buffers()
 
 
 def _digest_modules(module: nn.Module, heads: tuple[str, ...]) -> str:
-    """Digest what the modules outside the heads are and how they are set, and their code."""
+    """Digest types, settings and source code of the modules outside the heads."""
     digest = hashlib.sha256()
     parts = [(n, m) for n, m in module.named_modules() if not f"{n}.".startswith(heads)]
     for name, part in parts:
@@ -93,7 +93,7 @@ def _digest_modules(module: nn.Module, heads: tuple[str, ...]) -> str:
 
 
 def _sources(parts: Iterable[nn.Module]) -> Iterator[str]:
-    """Yield the files that the classes of modules are written in."""
+    """Yield the source files of the classes of modules."""
     for part in parts:
         for kind in type(part).__mro__:
             file = getattr(sys.modules.get(kind.__module__), "__file__", None)

@@ -60,9 +60,9 @@ def run_heads(network: Network, features: Mapping[str, Tensor], training: bool) 
     """Run the heads on features, and combine their outputs as the network does.
 
     Args:
-        network: whose heads.
+        network: with the heads.
         features: `[images, ...]` by head path.
-        training: whether further heads count to the loss.
+        training: whether auxiliary heads contribute to the loss.
     """
     with network.computing():
         outputs = {
@@ -72,7 +72,7 @@ def run_heads(network: Network, features: Mapping[str, Tensor], training: bool) 
 
 
 def combine_heads(network: Network, outputs: Mapping[str, Tensor], training: bool) -> Outputs:
-    """Combine the heads' outputs, by path in any order, as the network combines them."""
+    """Combine the heads' outputs, by path in any order, as the network does."""
     pairs = dict(zip(network.paths, network.heads, strict=True))
     ordered = {path: (head, outputs[path]) for path, head in pairs.items() if path in outputs}
     size = (network.preprocess.height, network.preprocess.width)
@@ -82,16 +82,16 @@ def combine_heads(network: Network, outputs: Mapping[str, Tensor], training: boo
 def check_head_equivalence(
     network: Network, images: Tensor
 ) -> tuple[str | None, dict[str, Tensor]]:
-    """Check on a batch that heads on features give what the whole network gives.
+    """Check on a batch that heads on features have the same outputs as the whole network.
 
-    Both in eval mode and as in training: tested, and not assumed from the structure.
+    Compares outputs in eval and in training mode, since they do not follow from the structure.
 
     Args:
         network: frozen by the policy `head`.
-        images: a few, as the network takes them.
+        images: a batch of a few images.
 
     Returns:
-        Why they differ, None where they do not; and each head's input in training, by path.
+        Why they differ, or None; and each head's input in training mode, by path.
     """
     features: dict[str, Tensor] = {}
     reason = network.task.head_outputs_differ(network.heads)
@@ -104,24 +104,24 @@ def check_head_equivalence(
             features = {path: hooks.inputs[path] for path in network.paths if path in hooks.inputs}
             if network.paths[0] not in features:
                 return "nothing arrives at the head", features
-            # In training a head may drop some of its features, never the same twice.
+            # In training, dropout in a head is random: compare its captured outputs.
             if training:
-                alone = combine_heads(network, hooks.outputs, training)
+                combined = combine_heads(network, hooks.outputs, training)
             else:
-                alone = run_heads(network, features, training)
-        if (reason := _difference(whole, alone)) is not None:
+                combined = run_heads(network, features, training)
+        if (reason := _difference(whole, combined)) is not None:
             return reason, features
     return None, features
 
 
-def _difference(whole: Outputs, alone: Outputs) -> str | None:
-    if len(whole.auxiliary) != len(alone.auxiliary):
+def _difference(whole: Outputs, heads: Outputs) -> str | None:
+    if len(whole.auxiliary) != len(heads.auxiliary):
         return "the heads alone give other outputs than the network"
-    pairs = [(whole.main, alone.main)]
-    pairs += [(a, b) for (a, _), (b, _) in zip(whole.auxiliary, alone.auxiliary, strict=True)]
-    for expected, found in pairs:
-        if expected.shape != found.shape or not torch.allclose(
-            expected.float(), found.float(), rtol=1e-4, atol=1e-4
+    pairs = [(whole.main, heads.main)]
+    pairs += [(a, b) for (a, _), (b, _) in zip(whole.auxiliary, heads.auxiliary, strict=True)]
+    for expected, actual in pairs:
+        if expected.shape != actual.shape or not torch.allclose(
+            expected.float(), actual.float(), rtol=1e-4, atol=1e-4
         ):
             return "the network does more after its head"
     return None

@@ -1,10 +1,10 @@
-"""Features on the disk: what a frozen network made of each picture, found again by content.
+"""Store of a frozen network's features on disk, addressed by the digest of each image.
 
-A shelf holds the features of one network, prepared and computed in one way. It is a folder of
-pairs of files that are written once and never changed: `NAME.rows`, a record for each picture, and
-`NAME.index`, the digest of each picture in the same order. A pair is there when its index is, and
-that is renamed into place last, so what a killed process leaves is never read. Two trainings that
-run at once write pairs of their own. Records are memory-mapped; in memory is the index alone.
+A store contains the features of one network fingerprint. It is a folder of immutable segments, each
+a pair of files: `NAME.rows`, a record per image, and `NAME.index`, the digests in the same order.
+The index is renamed last, so segments that a killed process did not complete are never read.
+Concurrent trainings write separate segments. Records are memory-mapped; only the index is in
+memory.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from zoo.cache import DIGEST, INDEX, PART, ROWS, STORE_FILE, features_dir, locke
 from zoo.errors import EnvironmentProblem
 from zoo.files import environment_problem, make_dir, write_bytes
 
-# Written as they are; numpy has no bfloat16, and only carries its bits.
+# Stored without conversion; numpy has no bfloat16, so its bits are stored as integers.
 DTYPES: dict[torch.dtype, str] = {
     torch.float32: "<f4",
     torch.float16: "<f2",
     torch.bfloat16: "<u2",
     torch.float64: "<f8",
 }
-LEAST_ROWS = 2048
+MIN_SEGMENT_ROWS = 2048
 
 
 @dataclass(frozen=True)
 class Column:
-    """What a record holds of one head.
+    """Column of a record: the features of one head.
 
     Args:
         path: of the head.
-        dtype: of its features, as torch names it.
-        shape: of one picture's features.
+        dtype: torch's name of the dtype.
+        shape: of one image's features.
     """
 
     path: str
@@ -57,76 +57,84 @@ class Column:
 
     @property
     def width(self) -> int:
-        """How many numbers that are."""
+        """Number of values per image."""
         return math.prod(self.shape)
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The dtype itself."""
-        found: torch.dtype = getattr(torch, self.dtype)
-        return found
+        """The dtype as torch's object."""
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype
 
 
 def columns_of(features: Mapping[str, Tensor]) -> tuple[Column, ...]:
-    """Describe the records of a batch of features, `[images, ...]` by head path."""
+    """Return the columns of a batch of features, `[images, ...]` by head path."""
     return tuple(
         Column(path, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape[1:]))
         for path, tensor in features.items()
     )
 
 
-def _record(columns: Sequence[Column]) -> np.dtype[Any]:
-    """Return the layout of a record."""
+def _record_dtype(columns: Sequence[Column]) -> np.dtype[Any]:
+    """Return the structured dtype of a record."""
     return np.dtype(
         [(f"f{n}", DTYPES[each.torch_dtype], each.shape) for n, each in enumerate(columns)]
     )
 
 
 class FeatureStore:
-    """Features of one network, by the digest of each picture.
+    """Features of one network, by the digest of each image.
 
-    Used as a context, in which it is read and written; what was added is kept when it ends,
-    whichever way it ends.
+    A context manager; added features are written when it exits, also by an exception.
 
     Args:
-        name: a digest of all that decides what the features are, pictures apart; None for a shelf
-            in memory, of which nothing is left.
-        about: what a person wants to know of it.
-        read_only: read the description alone, write nothing, and contain no features.
+        name: fingerprint of the network's features; None for a temporary store in memory.
+        description: of the network, for listings of the cache.
+        read_only: read the header alone, write nothing, and contain no features.
+
+    Attributes:
+        columns: of a record; empty until features are added.
+        checks: reason by check of the network that failed, None where it passed.
+        segments: memory-mapped records.
+        damaged: names of unreadable segments.
+        problem: why the store spilled to memory; None on disk.
     """
 
     def __init__(
-        self, name: str | None, about: Mapping[str, Any] | None = None, read_only: bool = False
+        self,
+        name: str | None,
+        description: Mapping[str, Any] | None = None,
+        read_only: bool = False,
     ) -> None:
         self.path = features_dir() / name if name else None
         self.read_only = read_only
-        self.about = dict(about or {})
+        self.description = dict(description or {})
         self.columns: tuple[Column, ...] = ()
         self.checks: dict[str, str | None] = {}
-        self.parts: list[NDArray[Any]] = []
-        self.starts: list[int] = [0]
+        self.segments: list[NDArray[Any]] = []
+        self._offsets: list[int] = [0]
         self.damaged: list[str] = []
         self.problem: str | None = None
         self._digests: list[NDArray[np.uint8]] = []
         self._order: NDArray[np.int64] | None = None
-        self._sorted: NDArray[np.uint64] | None = None
-        self._writer: _Writer | None = None
+        self._sorted_keys: NDArray[np.uint64] | None = None
+        self._writer: _SegmentWriter | None = None
         self._stack = contextlib.ExitStack()
 
     def __len__(self) -> int:
-        return self.starts[-1]
+        return self._offsets[-1]
 
     @property
     def row_bytes(self) -> int:
-        """How many bytes a picture takes."""
-        return _record(self.columns).itemsize + DIGEST if self.columns else 0
+        """Size of an image's record and digest in bytes."""
+        return _record_dtype(self.columns).itemsize + DIGEST if self.columns else 0
 
     def __enter__(self) -> FeatureStore:
         if self.path is not None and self.read_only:
-            self._read_description(self.path)
+            self._read_header(self.path)
         elif self.path is not None:
             try:
-                self._clean(self.path)
+                self._remove_incomplete(self.path)
                 self._stack.enter_context(locked(self.path))
                 self._open(make_dir(self.path))
             except EnvironmentProblem as error:
@@ -146,85 +154,85 @@ class FeatureStore:
             self._stack.close()
 
     def spill_to_memory(self, reason: str) -> None:
-        """Keep what comes from now on in memory."""
+        """Store further features in memory."""
         self.problem = reason
         self.path = None
 
-    def _clean(self, path: Path) -> None:
-        """Remove what killed processes left behind, if nobody is writing."""
+    def _remove_incomplete(self, path: Path) -> None:
+        """Remove incomplete segments of killed processes, unless another process is writing."""
         with locked(path, exclusive=True) as free:
-            for left in [*path.glob(f"*{PART}")] if free else []:
-                left.unlink(missing_ok=True)
+            for file in [*path.glob(f"*{PART}")] if free else []:
+                file.unlink(missing_ok=True)
 
-    def _read_description(self, path: Path) -> None:
-        stored = read_store(path)
-        self.checks = dict(stored.get("proofs", {}))
+    def _read_header(self, path: Path) -> None:
+        header = read_store(path)
+        self.checks = dict(header.get("proofs", {}))
         self.columns = tuple(
-            Column(each["path"], each["dtype"], tuple(each["shape"]))
-            for each in stored.get("columns", ())
+            Column(column["path"], column["dtype"], tuple(column["shape"]))
+            for column in header.get("columns", ())
         )
 
     def _open(self, path: Path) -> None:
-        self._read_description(path)
+        self._read_header(path)
         with contextlib.suppress(OSError):
-            os.utime(path / STORE_FILE)  # so that it counts as used
+            os.utime(path / STORE_FILE)  # time of last use, for the cache limit
         for index in sorted(path.glob(f"*{INDEX}")) if self.columns else []:
             rows: NDArray[Any]
             try:
                 digests = np.fromfile(index, dtype=np.uint8).reshape(-1, DIGEST)
-                rows = np.memmap(index.with_suffix(ROWS), _record(self.columns), mode="r")
+                rows = np.memmap(index.with_suffix(ROWS), _record_dtype(self.columns), mode="r")
                 if len(rows) != len(digests):
                     raise ValueError
             except (OSError, ValueError):
                 self.damaged.append(index.stem)
             else:
-                self._take(rows, digests)
+                self._append_segment(rows, digests)
 
-    def _take(self, rows: NDArray[Any], digests: NDArray[np.uint8]) -> None:
-        self.parts.append(rows)
+    def _append_segment(self, rows: NDArray[Any], digests: NDArray[np.uint8]) -> None:
+        self.segments.append(rows)
         self._digests.append(digests)
-        self.starts.append(self.starts[-1] + len(rows))
+        self._offsets.append(self._offsets[-1] + len(rows))
         self._order = None
 
     def find(self, digests: Sequence[bytes]) -> NDArray[np.int64]:
-        """Return the row of each picture; -1 where it is not there."""
+        """Return the row of each image; -1 where it is not stored."""
         self.flush()
         if not len(self) or not digests:
             return np.full(len(digests), -1, dtype=np.int64)
         if self._order is None:
-            firsts = np.concatenate([each[:, :8] for each in self._digests])
-            keys = np.ascontiguousarray(firsts).view(np.uint64).ravel()
+            prefixes = np.concatenate([digests[:, :8] for digests in self._digests])
+            keys = np.ascontiguousarray(prefixes).view(np.uint64).ravel()
             self._order = np.argsort(keys, kind="stable")
-            self._sorted = keys[self._order]
+            self._sorted_keys = keys[self._order]
         wanted = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, DIGEST)
         keys = np.ascontiguousarray(wanted[:, :8]).view(np.uint64).ravel()
-        assert self._sorted is not None
-        places = np.minimum(np.searchsorted(self._sorted, keys), len(self._sorted) - 1)
-        rows = self._order[places]
-        same = self._sorted[places] == keys
-        # Eight bytes find it, all of them decide.
-        for part, start, stop in self._spans():
+        assert self._sorted_keys is not None
+        index = np.minimum(np.searchsorted(self._sorted_keys, keys), len(self._sorted_keys) - 1)
+        rows = self._order[index]
+        same = self._sorted_keys[index] == keys
+        # The search compares prefixes of eight bytes; compare whole digests.
+        for segment, start, stop in self._spans():
             inside = np.flatnonzero(same & (rows >= start) & (rows < stop))
-            held = self._digests[part][rows[inside] - start]
-            same[inside] = (held == wanted[inside]).all(axis=1)
+            stored = self._digests[segment][rows[inside] - start]
+            same[inside] = (stored == wanted[inside]).all(axis=1)
         return np.where(same, rows, -1)
 
     def _spans(self) -> list[tuple[int, int, int]]:
-        pairs = zip(self.starts, self.starts[1:], strict=False)
-        return [(part, start, stop) for part, (start, stop) in enumerate(pairs)]
+        pairs = zip(self._offsets, self._offsets[1:], strict=False)
+        return [(segment, start, stop) for segment, (start, stop) in enumerate(pairs)]
 
     def add(self, digests: Sequence[bytes], features: Mapping[str, Tensor]) -> NDArray[np.int64]:
-        """Keep the features of some pictures, and return their rows.
+        """Add the features of images, and return their rows.
 
         Args:
-            digests: sha256 of each picture's content.
+            digests: sha256 of each image's content.
             features: by head path, `[images, ...]`, on the CPU.
         """
         if not self.columns:
             self.columns = columns_of(features)
-            self._describe()
+            self._write_header()
         assert columns_of(features) == self.columns
-        records = np.empty(len(digests), dtype=_record(self.columns))
+        records = np.empty(len(digests), dtype=_record_dtype(self.columns))
         for number, column in enumerate(self.columns):
             tensor = features[column.path].contiguous()
             raw = tensor.view(torch.uint8).numpy() if tensor.ndim > 1 else tensor.numpy()
@@ -232,7 +240,7 @@ class FeatureStore:
                 len(digests), *column.shape
             )
         if self._writer is None:
-            self._writer = _Writer(self.path, max(LEAST_ROWS, len(self) // 8))
+            self._writer = _SegmentWriter(self.path, max(MIN_SEGMENT_ROWS, len(self) // 8))
         first = len(self) + len(self._writer)
         try:
             self._writer.write(records, b"".join(digests))
@@ -243,62 +251,64 @@ class FeatureStore:
         return np.arange(first, first + len(digests))
 
     def flush(self) -> None:
-        """Make what was added last, and is not yet whole, a part of the shelf."""
+        """Commit added features as a segment."""
         writer, self._writer = self._writer, None
         if writer is not None and len(writer):
-            record = _record(self.columns)
+            dtype = _record_dtype(self.columns)
             try:
-                rows = writer.commit(record)
+                rows = writer.commit(dtype)
             except EnvironmentProblem as error:
                 self.spill_to_memory(str(error))
-                rows = writer.commit(record)
-            self._take(rows, writer.digests())
+                rows = writer.commit(dtype)
+            self._append_segment(rows, writer.digests())
 
     def gather(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
-        """Return features of some rows, by head path, in that order."""
+        """Return features of some rows in their order, `[rows, ...]` by head path."""
         self.flush()
-        found = np.empty(len(rows), dtype=_record(self.columns))
-        for part, start, stop in self._spans():
+        records = np.empty(len(rows), dtype=_record_dtype(self.columns))
+        for segment, start, stop in self._spans():
             inside = np.flatnonzero((rows >= start) & (rows < stop))
             if len(inside):
-                found[inside] = self.parts[part][rows[inside] - start]
+                records[inside] = self.segments[segment][rows[inside] - start]
         return {
-            column.path: torch.from_numpy(np.ascontiguousarray(found[f"f{number}"]).view(np.uint8))
+            column.path: torch.from_numpy(
+                np.ascontiguousarray(records[f"f{number}"]).view(np.uint8)
+            )
             .view(column.torch_dtype)
             .reshape(len(rows), *column.shape)
             for number, column in enumerate(self.columns)
         }
 
-    def record_check(self, what: str, reason: str | None) -> None:
-        """Note that something was tried of the network, and why it does not hold, if it doesn't."""
-        self.checks[what] = reason
-        self._describe()
+    def record_check(self, name: str, reason: str | None) -> None:
+        """Record the result of a check of the network: why it failed, None where it passed."""
+        self.checks[name] = reason
+        self._write_header()
 
-    def _describe(self) -> None:
+    def _write_header(self) -> None:
         if self.path is None or self.read_only:
             return
         columns = [
-            {"path": each.path, "dtype": each.dtype, "shape": list(each.shape)}
-            for each in self.columns
+            {"path": column.path, "dtype": column.dtype, "shape": list(column.shape)}
+            for column in self.columns
         ]
-        said = {**self.about, "columns": columns, "proofs": self.checks}
+        header = {**self.description, "columns": columns, "proofs": self.checks}
         try:
-            write_bytes(self.path / STORE_FILE, json.dumps(said, indent=2).encode())
+            write_bytes(self.path / STORE_FILE, json.dumps(header, indent=2).encode())
         except EnvironmentProblem as error:
             self.spill_to_memory(str(error))
 
 
-class _Writer:
-    """A pair of files in the making; where there is no folder, or no room in it, in memory.
+class _SegmentWriter:
+    """Writes a segment, to disk or, without a folder or enough space in it, to memory.
 
     Args:
-        folder: of the shelf.
-        most: records after which the pair is full.
+        folder: of the store; None for memory.
+        capacity: number of records of a full segment.
     """
 
-    def __init__(self, folder: Path | None, most: int) -> None:
-        self.place = folder / uuid.uuid4().hex if folder else None
-        self.most = most
+    def __init__(self, folder: Path | None, capacity: int) -> None:
+        self.stem = folder / uuid.uuid4().hex if folder else None
+        self.capacity = capacity
         self.count = 0
         self.records: list[NDArray[Any]] = []
         self.keys: list[bytes] = []
@@ -310,75 +320,75 @@ class _Writer:
     @property
     def full(self) -> bool:
         """Whether it should be committed."""
-        return self.count >= self.most
+        return self.count >= self.capacity
 
-    def _staged(self, suffix: str) -> Path:
-        assert self.place is not None
-        return self.place.with_suffix(suffix + PART)
+    def _incomplete(self, suffix: str) -> Path:
+        assert self.stem is not None
+        return self.stem.with_suffix(suffix + PART)
 
     def write(self, records: NDArray[Any], keys: bytes) -> None:
         """Add records.
 
         Raises:
-            EnvironmentProblem: the system refuses; they are kept in memory then, with all before.
+            EnvironmentProblem: the disk cannot be written; all records are in memory then.
         """
         self.keys.append(keys)
         self.count += len(records)
-        if self.place is None:
+        if self.stem is None:
             self.records.append(records)
             return
         try:
             if self.file is None:
-                self.file = self._staged(ROWS).open("wb", buffering=0)
+                self.file = self._incomplete(ROWS).open("wb", buffering=0)
             raw = records.tobytes()
             if self.file.write(raw) < len(raw):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             self.records.append(records)
-            raise self._retreat(error, records.dtype) from error
+            raise self._move_to_memory(error, records.dtype) from error
 
-    def _retreat(self, error: OSError, dtype: np.dtype[Any]) -> EnvironmentProblem:
-        """Take into memory what is on the disk already."""
-        assert self.place is not None
-        problem = environment_problem(error, self.place.with_suffix(ROWS))
-        wanted = self.count - sum(len(each) for each in self.records)
+    def _move_to_memory(self, error: OSError, dtype: np.dtype[Any]) -> EnvironmentProblem:
+        """Read records back from the disk after an error, and return it as an environment error."""
+        assert self.stem is not None
+        problem = environment_problem(error, self.stem.with_suffix(ROWS))
+        written = self.count - sum(map(len, self.records))
         if self.file is not None:
             with contextlib.suppress(OSError):
                 self.file.close()
-            held = np.fromfile(self._staged(ROWS), dtype=dtype, count=wanted)
-            if len(held) < wanted:
+            stored = np.fromfile(self._incomplete(ROWS), dtype=dtype, count=written)
+            if len(stored) < written:
                 raise problem from error
-            self.records.insert(0, held)
+            self.records.insert(0, stored)
         for suffix in (ROWS, INDEX):
             with contextlib.suppress(OSError):
-                self._staged(suffix).unlink(missing_ok=True)
-        self.place, self.file = None, None
+                self._incomplete(suffix).unlink(missing_ok=True)
+        self.stem, self.file = None, None
         return problem
 
     def commit(self, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Make the pair of files whole, and return its records.
+        """Complete the segment, and return its records.
 
         Raises:
-            EnvironmentProblem: the system refuses; the records are in memory then.
+            EnvironmentProblem: the disk cannot be written; all records are in memory then.
         """
-        if self.place is None:
+        if self.stem is None:
             return np.concatenate(self.records)
         try:
             assert self.file is not None
             with self.file:
                 os.fsync(self.file.fileno())
-            self._staged(ROWS).rename(self.place.with_suffix(ROWS))
-            with self._staged(INDEX).open("wb") as file:
+            self._incomplete(ROWS).rename(self.stem.with_suffix(ROWS))
+            with self._incomplete(INDEX).open("wb") as file:
                 file.write(b"".join(self.keys))
                 file.flush()
                 os.fsync(file.fileno())
-            self._staged(INDEX).rename(self.place.with_suffix(INDEX))
-            return np.memmap(self.place.with_suffix(ROWS), dtype, mode="r")
+            self._incomplete(INDEX).rename(self.stem.with_suffix(INDEX))
+            return np.memmap(self.stem.with_suffix(ROWS), dtype, mode="r")
         except OSError as error:
-            whole = self.place.with_suffix(ROWS)
-            if whole.exists():
-                whole.rename(self._staged(ROWS))
-            raise self._retreat(error, dtype) from error
+            rows = self.stem.with_suffix(ROWS)
+            if rows.exists():
+                rows.rename(self._incomplete(ROWS))
+            raise self._move_to_memory(error, dtype) from error
 
     def digests(self) -> NDArray[np.uint8]:
         """Return the digests of the records, `[records, 32]`."""

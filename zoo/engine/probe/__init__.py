@@ -1,1 +1,1 @@
-"""A linear head solved to its optimum on cached features."""
+"""Linear probe: heads at the optimum of logistic regression on cached features."""

@@ -1,7 +1,7 @@
-"""Multinomial logistic regression to its optimum: several problems at once, by L-BFGS.
+"""Multinomial logistic regression by L-BFGS, for several problems at once.
 
-The problems share their rows and differ in which of them count, as folds do, so that one product
-of the features with all weights side by side serves them all.
+The problems share their rows and differ in row weights, as cross-validation folds do, so that one
+product of the features with all weights stacked computes the logits of all problems.
 """
 
 from __future__ import annotations
@@ -12,36 +12,36 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zoo.engine.probe.standardize import Standard
+from zoo.engine.probe.standardize import StandardizedFeatures
 
-# How many steps L-BFGS remembers, as long as they take no more than so much.
-MEMORY, MEMORY_BYTES = 10, 256 << 20
-# Of the decrease that the slope promises, what a step must keep.
-ENOUGH = 1e-4
-SHORTEST = 1e-4
-# After so many steps that gain nothing, no further one will.
-IDLE = 3
+# History of L-BFGS: number of steps, and their maximum size.
+HISTORY, HISTORY_BYTES = 10, 256 << 20
+# Armijo condition: fraction of the decrease predicted by the slope that a step must reach.
+ARMIJO = 1e-4
+MIN_STEP = 1e-4
+# Consecutive steps without progress after which a problem is stopped.
+MAX_IDLE = 3
 
 Function = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Softmax:
-    """The mean weighted cross-entropy of several problems, and half the penalty times |W|².
+    """Weighted mean cross-entropy of several problems, plus half the penalty times |W|².
 
-    Weights are `[problems, classes, columns + 1]`; last comes the bias, which nothing penalises.
-    Logits have their rows last: so few classes times so many rows is what products of matrices
-    are quickest at, by up to five times.
+    Weights are `[problems, classes, columns + 1]`, the last column the unpenalised bias. Logits
+    have rows in the last dimension: the products of few classes and many rows are up to five times
+    faster so.
 
     Args:
-        features: standardised.
+        features: standardized.
         labels: `[rows]`, on the features' device.
-        classes: how many there are.
-        counts: `[problems, rows]`: what each row counts in each problem.
+        classes: number of classes.
+        counts: `[problems, rows]`, weight of each row in each problem.
         dtype: to compute in.
     """
 
-    features: Standard
+    features: StandardizedFeatures
     labels: Tensor
     classes: int
     counts: Tensor
@@ -49,11 +49,11 @@ class Softmax:
 
     @property
     def problems(self) -> int:
-        """How many problems there are."""
+        """Number of problems."""
         return len(self.counts)
 
     def zeros(self) -> Tensor:
-        """Return weights to start at."""
+        """Return weights of zero."""
         shape = (self.problems, self.classes, self.features.columns + 1)
         return torch.zeros(shape, dtype=self.dtype, device=self.counts.device)
 
@@ -65,14 +65,15 @@ class Softmax:
             gradient[..., -1] = 0
             loss = dots(gradient, weights) / 2
             by_class = gradient.flatten(0, 1)
-            for place, rows in self._chunks():
-                said = self._logits(weights, rows).log_softmax(1)
-                counts = self.counts[:, place]
-                mine = self.labels[None, None, place].expand(self.problems, 1, -1)
-                loss = loss - (counts * said.gather(1, mine)[:, 0]).sum(1, dtype=loss.dtype)
-                wrong = said.exp_()
-                wrong.scatter_add_(1, mine, wrong.new_full((), -1).expand(mine.shape))
-                flat = wrong.mul_(counts[:, None]).flatten(0, 1)
+            for span, rows in self._chunks():
+                log_probs = self._logits(weights, rows).log_softmax(1)
+                counts = self.counts[:, span]
+                labels = self.labels[None, None, span].expand(self.problems, 1, -1)
+                loss = loss - (counts * log_probs.gather(1, labels)[:, 0]).sum(1, dtype=loss.dtype)
+                # Gradient of the logits: probabilities minus the one-hot labels.
+                residual = log_probs.exp_()
+                residual.scatter_add_(1, labels, residual.new_full((), -1).expand(labels.shape))
+                flat = residual.mul_(counts[:, None]).flatten(0, 1)
                 by_class[:, :-1].addmm_(flat, rows)
                 by_class[:, -1] += flat.sum(1)
             return loss, gradient
@@ -80,21 +81,21 @@ class Softmax:
         return evaluate
 
     def held_out(self, weights: Tensor, fold: Tensor) -> tuple[Tensor, Tensor]:
-        """Return of each row that a fold holds out its log loss, and whether it is right.
+        """Return the log loss of each held-out row, and whether its prediction is correct.
 
         Args:
-            weights: of all problems, one for each fold.
-            fold: `[rows]`: the fold that holds a row out, or -1; such rows come out as 0.
+            weights: of all problems, one per fold.
+            fold: `[rows]`, the fold that holds out a row, or -1 for none; the loss is 0 then.
         """
-        losses, right = [], []
-        for place, rows in self._chunks():
-            mine, out = self.labels[place], fold[place]
-            index = out.clamp(min=0)[None, None].expand(1, self.classes, -1)
-            said = self._logits(weights, rows).gather(0, index)[0]
-            loss = said.logsumexp(0) - said.gather(0, mine[None])[0]
-            losses.append(loss * (out >= 0))
-            right.append((said.argmax(0) == mine) & (out >= 0))
-        return torch.cat(losses), torch.cat(right)
+        losses, correct = [], []
+        for span, rows in self._chunks():
+            labels, folds = self.labels[span], fold[span].to(self.labels.device)
+            index = folds.clamp(min=0)[None, None].expand(1, self.classes, -1)
+            logits = self._logits(weights, rows).gather(0, index)[0]
+            loss = logits.logsumexp(0) - logits.gather(0, labels[None])[0]
+            losses.append(loss * (folds >= 0))
+            correct.append((logits.argmax(0) == labels) & (folds >= 0))
+        return torch.cat(losses), torch.cat(correct)
 
     def _chunks(self) -> Iterator[tuple[slice, Tensor]]:
         return self.features.chunks(self.dtype, self.problems * self.classes)
@@ -108,15 +109,15 @@ class Softmax:
 
 @dataclass(frozen=True)
 class Optimum:
-    """Where a minimisation ended.
+    """Result of a minimisation.
 
     Args:
         weights: of all problems.
         loss: `[problems]`, penalty included.
-        gap: `[problems]`: how far above its minimum a loss can be at most.
-        converged: whether all gaps are as small as asked.
-        iterations: how many it took.
-        evaluations: how often all features were gone through.
+        gap: `[problems]`, upper bound of the distance of the loss to its minimum.
+        converged: whether all gaps are within the tolerance.
+        iterations: number of iterations.
+        evaluations: number of passes over all features.
     """
 
     weights: Tensor
@@ -132,96 +133,96 @@ def minimise(
     start: Tensor,
     curvature: float,
     tolerance: float,
-    most: int,
+    max_iterations: int,
     stall: float = 0,
 ) -> Optimum:
-    """Minimise several convex functions of their own weights at once, by L-BFGS.
+    """Minimise several independent convex functions at once by L-BFGS.
 
-    How near the minimum is, the gradient proves: `loss - minimum <= |gradient|² / (2 curvature)`.
-    It stops where that is small beside the loss.
+    The gradient bounds the distance to the minimum: `loss - minimum <= |gradient|² / (2
+    curvature)`. Stops when the bound is small relative to the loss.
 
     Args:
         function: from weights to losses and the gradient.
-        start: weights to start at.
-        curvature: the least that the losses have in any direction; a penalty gives them one.
-        tolerance: of the gap, for the size of the loss.
-        most: iterations.
-        stall: gives up after a few steps that each decrease a loss by no more, for its size.
+        start: initial weights.
+        curvature: lower bound of the curvature in any direction, which a penalty ensures.
+        tolerance: of the gap, relative to the loss.
+        max_iterations: limit of iterations.
+        stall: stop after `MAX_IDLE` steps whose relative decrease of the loss is no larger.
     """
-    # Rounding moves a loss by so much, and no step can decrease it further.
+    # Relative rounding error of a loss, below which no step can decrease it.
     noise = 4 * torch.finfo(start.dtype).eps
     weights = start
     loss, gradient = function(weights)
-    steps = _Steps(start)
+    history = _History(start)
     evaluations, iterations = 1, 0
     idle = torch.zeros_like(loss)
     while True:
         gap = dots(gradient, gradient) / (2 * curvature)
         done = gap <= tolerance * loss
-        if bool((done | (idle >= IDLE)).all()) or iterations == most:
+        if bool((done | (idle >= MAX_IDLE)).all()) or iterations == max_iterations:
             return Optimum(weights, loss, gap, bool(done.all()), iterations, evaluations)
         iterations += 1
-        way = steps.direction(gradient)
-        slope = dots(gradient, way)
+        direction = history.direction(gradient)
+        slope = dots(gradient, direction)
         length = torch.ones_like(slope)
         if iterations == 1:
-            # Nothing is known yet of how far to go.
+            # Without a history there is no scale: limit the first step to length 1.
             length = (1 / dots(gradient, gradient).sqrt()).clamp(max=1)
         while True:
-            there = weights + _scaled(way, length)
-            new, new_gradient = function(there)
+            new = weights + _scaled(direction, length)
+            new_loss, new_gradient = function(new)
             evaluations += 1
-            short = ~(new <= loss + ENOUGH * length * slope + noise * loss)
-            if not bool(short.any()):
+            rejected = ~(new_loss <= loss + ARMIJO * length * slope + noise * loss)
+            if not bool(rejected.any()):
                 break
-            # The minimum of the parabola through both losses and the slope.
-            factor = -slope * length / (2 * (new - loss - slope * length))
+            # Minimum of the parabola through both losses and the slope.
+            factor = -slope * length / (2 * (new_loss - loss - slope * length))
             factor = factor.nan_to_num(0.1, 0.1, 0.1).clamp(0.1, 0.5)
-            length = torch.where(short, length * factor, length)
-            # No step is short enough to decrease what rounding alone moves.
-            lost = length < SHORTEST
-            length = torch.where(lost, torch.zeros_like(length), length)
-            idle = torch.where(lost, torch.full_like(idle, IDLE), idle)
-        slow = loss - new <= max(stall, noise) * loss
+            length = torch.where(rejected, length * factor, length)
+            # The decrease is within rounding: stop this problem.
+            stopped = length < MIN_STEP
+            length = torch.where(stopped, torch.zeros_like(length), length)
+            idle = torch.where(stopped, torch.full_like(idle, MAX_IDLE), idle)
+        slow = loss - new_loss <= max(stall, noise) * loss
         idle = torch.where(slow, idle + 1, torch.zeros_like(idle))
-        steps.remember(there - weights, new_gradient - gradient)
-        weights, loss, gradient = there, new, new_gradient
+        history.append(new - weights, new_gradient - gradient)
+        weights, loss, gradient = new, new_loss, new_gradient
 
 
-class _Steps:
-    """What L-BFGS knows of the curvature: the last steps, and what they did to the gradient."""
+class _History:
+    """L-BFGS approximation of the inverse Hessian, from the last steps and gradient changes."""
 
     def __init__(self, like: Tensor) -> None:
-        bytes_each = 2 * like.numel() * like.element_size()
-        self.most = min(MEMORY, max(3, MEMORY_BYTES // bytes_each))
-        self.kept: list[tuple[Tensor, Tensor, Tensor]] = []
+        step_bytes = 2 * like.numel() * like.element_size()
+        self.size = min(HISTORY, max(3, HISTORY_BYTES // step_bytes))
+        self.steps: list[tuple[Tensor, Tensor, Tensor]] = []
         self.scale: Tensor | None = None
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """Return where to go from a gradient."""
-        way = -gradient
-        shares = []
-        for step, change, inverse in reversed(self.kept):
-            share = inverse * dots(step, way)
-            way = way - _scaled(change, share)
-            shares.append(share)
+        """Return the search direction at a gradient (two-loop recursion)."""
+        direction = -gradient
+        alphas = []
+        for step, change, inverse in reversed(self.steps):
+            alpha = inverse * dots(step, direction)
+            direction = direction - _scaled(change, alpha)
+            alphas.append(alpha)
         if self.scale is not None:
-            way = _scaled(way, self.scale)
-        for (step, change, inverse), share in zip(self.kept, reversed(shares), strict=True):
-            share = share - inverse * dots(change, way)
-            way = way + _scaled(step, share)
-        return way
+            direction = _scaled(direction, self.scale)
+        for (step, change, inverse), alpha in zip(self.steps, reversed(alphas), strict=True):
+            alpha = alpha - inverse * dots(change, direction)
+            direction = direction + _scaled(step, alpha)
+        return direction
 
-    def remember(self, step: Tensor, change: Tensor) -> None:
-        """Take a step and the change of the gradient in."""
+    def append(self, step: Tensor, change: Tensor) -> None:
+        """Add a step and its change of the gradient."""
         product = dots(step, change)
         square = dots(change, change)
-        good = product > 1e-10 * square
-        # Of a problem that did not move, nothing can be learned.
-        inverse = torch.where(good, 1 / product, torch.zeros_like(product))
-        scale = torch.where(good, product / square, torch.ones_like(product))
-        self.scale = scale if self.scale is None else torch.where(good, scale, self.scale)
-        self.kept = [*self.kept, (step, change, inverse)][-self.most :]
+        # A problem that did not move has no curvature to add.
+        valid = product > 1e-10 * square
+        inverse = torch.where(valid, 1 / product, torch.zeros_like(product))
+        scale = torch.where(valid, product / square, torch.ones_like(product))
+        self.scale = scale if self.scale is None else torch.where(valid, scale, self.scale)
+        self.steps = [*self.steps, (step, change, inverse)][-self.size :]
 
 
 def dots(one: Tensor, other: Tensor) -> Tensor:
@@ -231,5 +232,5 @@ def dots(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _scaled(one: Tensor, factors: Tensor) -> Tensor:
-    """Return weights times the factor of their problem."""
+    """Multiply the weights of each problem by its factor."""
     return one * factors.to(one.dtype)[:, None, None]

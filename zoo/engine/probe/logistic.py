@@ -1,10 +1,10 @@
-"""The linear probe: a linear head trained to its optimum on kept features.
+"""Linear probe: a linear head at its optimum on cached features.
 
-Multinomial logistic regression over standardised features with an L2 penalty, as in CLIP (Radford
+Multinomial logistic regression on standardized features with an L2 penalty, as in CLIP (Radford
 et al., 2021, arXiv 2103.00020, appendix A.3) and in Kornblith et al. (2019, arXiv 1805.08974,
-appendix A.4): L-BFGS on all images at once, and the strength of the penalty searched on a
-logarithmic scale. Those choose it on a validation set; here the folds of the training images do,
-so that the images to validate on stay unseen.
+appendix A.4): full-batch L-BFGS, and a search of the penalty on a logarithmic scale. They select it
+on a validation set; here cross-validation on the training images does, so that validation images
+stay unseen.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import torch
 from torch import Tensor
 
 from zoo.engine.probe.lbfgs import Optimum, Softmax, minimise
-from zoo.engine.probe.standardize import Matrix, Standard
+from zoo.engine.probe.standardize import RowMatrix, StandardizedFeatures
 from zoo.errors import UsageError
 from zoo.seeding import shuffled
 
-# The range of scikit-learn's `LogisticRegressionCV`, two to a decade.
+# The range of scikit-learn's `LogisticRegressionCV`, two per decade.
 STRENGTHS = tuple(10 ** (half / 2) for half in range(-8, 9))
-# Where no image can be held out to choose by.
+# Where there are too few images for cross-validation.
 DEFAULT_STRENGTH = 0.1
-# A held-out log loss that is a hundredth above the best twice in a row has turned, and one that
-# once fell and then twice in a row gains less than that, or next to nothing, will gain no more.
-MARGIN, NOTHING, TURNS, RESTS = 0.01, 0.005, 2, 2
-# While searching, on the way to the end, and there: how far above its minimum the loss may be, for
-# its size; after how many iterations to stop anyway; and which gain of an iteration is none.
+# Stop after two consecutive strengths whose held-out loss is 1 % above the best, or, once it has
+# fallen, after two without an improvement of 1 % (at least 0.005).
+MARGIN, MIN_GAIN, MAX_WORSE, MAX_STALLED = 0.01, 0.005, 2, 2
+# Relative tolerance, maximum iterations and relative stall of `minimise`: in the search, and in the
+# first and second stage of the final fit.
 SEARCH = (1e-3, 200, 1e-5)
-NEAR = (1e-5, 500, 1e-7)
-LAST = (1e-8, 2000, 0.0)
+COARSE = (1e-5, 500, 1e-7)
+FINAL = (1e-8, 2000, 0.0)
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class Probe:
     """A linear head at its optimum.
 
     Args:
-        weight: `[classes, width]` float32 on the CPU, for features as they are.
+        weight: `[classes, width]` float32 on the CPU, for raw features.
         bias: `[classes]` float32 on the CPU.
-        strength: what was minimised is `strength * sum of losses + |W|² / 2`, with W the weights
-            for standardised features: scikit-learn's `C`. Less of it regularises more.
+        strength: inverse regularisation, scikit-learn's `C`: the objective is
+            `strength * sum of losses + |W|² / 2`, with W the weights for standardized features.
         reason: why this strength.
-        searched: strength, held-out mean log loss and held-out accuracy, in the order tried.
+        searched: strength, mean held-out log loss and held-out accuracy, in search order.
         accuracy: held-out accuracy of each fold at the strength.
-        loss: mean log loss of the training images, weighted as asked.
-        converged: whether the minimum is reached, proven by the gradient.
-        iterations: how many the last fit took.
-        passes: how often all features were gone through, for everything.
+        loss: mean log loss of the training images, with class weights.
+        converged: whether the gradient proves that the minimum is reached.
+        iterations: of the final fit.
+        passes: over all features, search included.
     """
 
     weight: Tensor
@@ -65,7 +65,7 @@ class Probe:
 
 
 def fit_probe(
-    features: Matrix,
+    features: RowMatrix,
     labels: Tensor,
     classes: int,
     *,
@@ -78,55 +78,54 @@ def fit_probe(
     views: int = 1,
     device: torch.device | str = "cpu",
 ) -> Probe:
-    """Train a linear head to its optimum, its regularisation chosen by cross-validation.
+    """Fit a linear head to its optimum, with regularisation selected by cross-validation.
 
-    Of the strengths the one with the least held-out log loss is taken, not the one with the most
-    right: accuracy counts a few images at the margin, and over repeated splits it chose a
-    strength that was not better in accuracy, and much worse in log loss.
+    The strength with the lowest held-out log loss is selected, not that with the highest accuracy:
+    accuracy depends on a few images at the margin, and over repeated splits it selected strengths
+    that were not better in accuracy, and much worse in log loss.
 
-    A class without images, or of weight 0, gets no weights, and a bias with which it is never
-    predicted. A class with one image is in every fold's training part. A feature that does not
-    vary gets the weight 0. Features are standardised over all rows, those held out too; no label
-    is seen by it.
+    A class without images, or with weight 0, gets zero weights, and a bias that never predicts it.
+    A class with one image is in the training part of every fold. A constant feature gets the weight
+    0. Features are standardized over all rows, held-out ones included; this uses no labels.
 
     Args:
-        features: `[images, width]`: a tensor, an array, or a memory-mapped array of any floating
-            type; read in chunks where it is large.
+        features: `[images, width]`, a tensor, an array or a memory-mapped array of any floating
+            type; read in chunks if it is large.
         labels: `[images]`, of each row of `features`.
-        classes: how many there are.
-        class_weight: `[classes]`, as `CrossEntropyLoss(weight=...)` takes it; only the ratios
-            count. Log losses are weighted by it, accuracies are not.
-        folds: into how many parts the images are split to choose the strength.
-        seed: of the split.
-        strengths: to choose among; by default 17 from 1e-4 to 1e4, of which the weakest are left
-            out once the log loss has turned.
-        strength: takes this one, and chooses nothing.
-        rows: numbers of the rows to train on, in any order; None for all.
-        views: so many rows in turn are of one image, and are held out together.
-        device: where to compute.
+        classes: number of classes.
+        class_weight: `[classes]`, as in `CrossEntropyLoss(weight=...)`; only the ratios matter. Log
+            losses are weighted by it, accuracies are not.
+        folds: maximum number of folds of the cross-validation.
+        seed: of the folds.
+        strengths: to search; by default 17 from 1e-4 to 1e4, largest last, where the search stops
+            early once the log loss rises.
+        strength: use this one, without a search.
+        rows: indices of the rows to train on, in any order; None for all.
+        views: number of consecutive rows of one image, which are held out together.
+        device: to compute on.
 
     Returns:
-        The head. On the CPU the same arguments give the same bytes, at the same thread count.
+        The head. On the CPU, equal arguments give equal bytes at the same number of threads.
 
     Raises:
-        UsageError: an argument is not for these features, or there is nothing to train on.
+        UsageError: the arguments do not match the features, or there are no images.
         DataError: a feature is not finite.
     """
-    weighting = _checked(features, labels, classes, class_weight, folds, rows)
+    weighting = _check_arguments(features, labels, classes, class_weight, folds)
     device = torch.device(device)
-    chosen, labels = _chosen(labels.cpu().long(), weighting, rows)
+    selected, labels = _select_rows(labels.cpu().long(), weighting, rows)
     present = labels.unique()
-    standard = Standard(features, chosen, device)
-    fit = _Fit(standard, torch.searchsorted(present, labels), len(present), weighting[labels])
+    standardized = StandardizedFeatures(features, selected, device)
+    fit = _Fit(standardized, torch.searchsorted(present, labels), len(present), weighting[labels])
     if len(present) == 1:
         strength, reason, search = strength or DEFAULT_STRENGTH, "only one class has images", None
     elif strength is not None:
         reason, search = "as given", None
     else:
         strength, reason, search = _search(fit, labels, folds, seed, strengths or STRENGTHS, views)
-    best, passes = fit.last(strength, search.start if search else None)
-    weight, bias = standard.fold_back(best.weights[0, :, :-1], best.weights[0, :, -1])
-    weight, bias = _spread(weight, bias, present, classes, len(labels))
+    best, passes = fit.final(strength, search.start if search else None)
+    weight, bias = standardized.fold_back(best.weights[0, :, :-1], best.weights[0, :, -1])
+    weight, bias = _all_classes(weight, bias, present, classes, len(labels))
     penalty = best.weights[..., :-1].double().square().sum() / (2 * strength * len(labels))
     return Probe(
         weight=weight,
@@ -144,13 +143,13 @@ def fit_probe(
 
 @dataclass
 class _Search:
-    """What cross-validation found.
+    """Result of the search by cross-validation.
 
     Args:
-        searched: strength, mean log loss and accuracy, in order.
+        searched: strength, mean log loss and accuracy, in search order.
         accuracy: of each fold at the best strength.
-        start: weights of the folds at the best strength, side by side.
-        passes: how often all features were gone through.
+        start: mean of the folds' weights at the best strength.
+        passes: over all features.
     """
 
     searched: list[tuple[float, float, float]]
@@ -160,139 +159,142 @@ class _Search:
 
 
 class _Fit:
-    """The images of a fit: what counts, and the problems made of it.
+    """Fits on all images, or on the training part of each fold.
 
     Args:
-        features: standardised.
+        features: standardized.
         labels: `[images]`, among the classes that have images.
-        classes: how many those are.
+        classes: number of classes that have images.
         weights: `[images]`, of their classes.
     """
 
-    def __init__(self, features: Standard, labels: Tensor, classes: int, weights: Tensor) -> None:
+    def __init__(
+        self, features: StandardizedFeatures, labels: Tensor, classes: int, weights: Tensor
+    ) -> None:
         self.features, self.classes = features, classes
         self.labels = labels.to(features.device)
         self.images = len(labels)
-        # Their mean is 1, so that a strength means the same with and without them.
+        # Normalised to mean 1, so that strengths with and without class weights are comparable.
         self.weights = weights / weights.mean()
         shares = torch.bincount(labels, self.weights, minlength=classes) / self.images
         self.least_share = float(shares.min())
 
-    def last(self, strength: float, start: Tensor | None) -> tuple[Optimum, int]:
-        """Fit all images, as exactly as the device can.
+    def final(self, strength: float, start: Tensor | None) -> tuple[Optimum, int]:
+        """Fit all images, to the highest precision of the device.
 
         Returns:
-            The optimum, and how often all features were gone through.
+            The optimum, and the number of passes over all features.
         """
-        everything = torch.ones(1, self.images)
-        # Most of the way in float32, at half the price and less.
-        problem = self._problem(everything, torch.float32)
-        begin = problem.zeros() if start is None else start
-        near = self._minimise(problem, strength, begin, NEAR)
+        counts = torch.ones(1, self.images)
+        # Start in float32, at half the cost or less.
+        problem = self._problem(counts, torch.float32)
+        start = problem.zeros() if start is None else start
+        coarse = self._minimise(problem, strength, start, COARSE)
         exact = self.features.exact
-        problem = self._problem(everything, exact)
-        last = self._minimise(problem, strength, near.weights.to(exact), LAST)
-        return last, near.evaluations + last.evaluations
+        problem = self._problem(counts, exact)
+        final = self._minimise(problem, strength, coarse.weights.to(exact), FINAL)
+        return final, coarse.evaluations + final.evaluations
 
     def search(self, fold: Tensor, strengths: Sequence[float]) -> tuple[float, _Search]:
-        """Fit each strength on the images that each fold leaves, and see what it held out.
+        """Fit each strength on the training part of each fold, and evaluate the held-out part.
 
         Args:
-            fold: `[images]`, -1 where no fold holds the image out.
-            strengths: to try, from the least to the greatest.
+            fold: `[images]`, -1 for images that are never held out.
+            strengths: in ascending order.
 
         Returns:
-            The strength of the least log loss, and what was found.
+            The strength with the lowest log loss, and the result of the search.
         """
         count = int(fold.max()) + 1
         problem = self._problem((fold != torch.arange(count)[:, None]), torch.float32)
-        found = _Search([])
-        best, ended = strengths[0], _Ended()
-        last = before = problem.zeros()
+        result = _Search([])
+        best, stopping = strengths[0], _EarlyStopping()
+        current = previous = problem.zeros()
         for strength in strengths:
-            # The optimum moves smoothly with the strength's logarithm: go on as it went.
-            optimum = self._minimise(problem, strength, last + (last - before), SEARCH)
-            before, last = last, optimum.weights
-            loss, shares = self._held_out(problem, last, fold, count)
-            found.searched.append((strength, loss, float(shares[-1])))
-            found.passes += optimum.evaluations + 1
-            if loss < ended.least:
+            # The optimum is a smooth function of log(strength): extrapolate linearly.
+            optimum = self._minimise(problem, strength, current + (current - previous), SEARCH)
+            previous, current = current, optimum.weights
+            loss, accuracies = self._held_out(problem, current, fold, count)
+            result.searched.append((strength, loss, float(accuracies[-1])))
+            result.passes += optimum.evaluations + 1
+            if loss < stopping.best:
                 best = strength
-                found.accuracy = tuple(shares[:-1].tolist())
-                found.start = last.mean(0, keepdim=True)
-            if ended.after(loss):
+                result.accuracy = tuple(accuracies[:-1].tolist())
+                result.start = current.mean(0, keepdim=True)
+            if stopping.update(loss):
                 break
-        return best, found
+        return best, result
 
     def _held_out(
         self, problem: Softmax, weights: Tensor, fold: Tensor, count: int
     ) -> tuple[float, Tensor]:
-        """Return the mean log loss, and accuracies: of each fold, and of all at the end."""
-        losses, right = (part.cpu().double() for part in problem.held_out(weights, fold))
+        """Return the mean held-out log loss, and accuracies: of each fold, then of all images."""
+        losses, correct = (part.cpu().double() for part in problem.held_out(weights, fold))
         out = fold >= 0
         mean = float((losses * self.weights)[out].sum() / self.weights[out].sum())
         images = torch.bincount(fold[out], minlength=count)
-        shares = torch.bincount(fold[out], right[out], minlength=count)
-        return mean, torch.cat([shares / images, shares.sum()[None] / images.sum()])
+        sums = torch.bincount(fold[out], correct[out], minlength=count)
+        return mean, torch.cat([sums / images, sums.sum()[None] / images.sum()])
 
     def _minimise(
         self, problem: Softmax, strength: float, start: Tensor, limits: tuple[float, int, float]
     ) -> Optimum:
         penalty = 1 / (strength * self.images)
-        # Nothing penalises the bias; its curvature is that of the classes' shares.
+        # The bias is not penalised; its curvature is that of the class frequencies.
         curvature = min(penalty, self.least_share)
         return minimise(problem.at(penalty), start, curvature, *limits)
 
     def _problem(self, counts: Tensor, dtype: torch.dtype) -> Softmax:
-        """Return the problems whose images are counted by `[problems, images]`."""
-        share = counts.double() * (self.weights / self.images)
-        share = share.to(dtype).to(self.features.device)
-        return Softmax(self.features, self.labels, self.classes, share, dtype)
+        """Return the problems with the row weights `[problems, images]`."""
+        weights = counts.double() * (self.weights / self.images)
+        weights = weights.to(dtype).to(self.features.device)
+        return Softmax(self.features, self.labels, self.classes, weights, dtype)
 
 
-class _Ended:
-    """Says when weaker regularisation has no more to give."""
+class _EarlyStopping:
+    """Stops the search when weaker regularisation no longer improves the held-out loss."""
 
     def __init__(self) -> None:
         self.first: float | None = None
-        self.least = self.mark = float("inf")
-        self.turns = self.rests = 0
+        self.best = self.reference = float("inf")
+        self.worse = self.stalled = 0
 
-    def after(self, loss: float) -> bool:
-        """Return whether to stop after one more held-out log loss."""
+    def update(self, loss: float) -> bool:
+        """Record the held-out loss of the next strength, and return whether to stop."""
         if self.first is None:
-            self.first = self.mark = loss
-        self.least = min(self.least, loss)
-        self.turns = self.turns + 1 if loss > self.least * (1 + MARGIN) else 0
-        gained = loss < self.mark - max(MARGIN * self.mark, NOTHING)
-        # While it has not begun to fall, so much regularisation has let nothing be learned.
-        self.rests = 0 if gained or self.mark == self.first else self.rests + 1
-        self.mark = loss if gained else self.mark
-        return self.turns == TURNS or self.rests == RESTS
+            self.first = self.reference = loss
+        self.best = min(self.best, loss)
+        self.worse = self.worse + 1 if loss > self.best * (1 + MARGIN) else 0
+        improved = loss < self.reference - max(MARGIN * self.reference, MIN_GAIN)
+        # Until the loss first falls, regularisation is too strong for the head to learn.
+        self.stalled = 0 if improved or self.reference == self.first else self.stalled + 1
+        self.reference = loss if improved else self.reference
+        return self.worse == MAX_WORSE or self.stalled == MAX_STALLED
 
 
 def _search(
     fit: _Fit, labels: Tensor, folds: int, seed: int, strengths: Sequence[float], views: int
 ) -> tuple[float, str, _Search | None]:
-    """Return the strength to take, why, and what was searched."""
+    """Return the selected strength, the reason, and the result of the search."""
     fold = deal_folds(labels[::views], folds, seed).repeat_interleave(views)
     count = int(fold.max()) + 1
     if count < 2:
-        return DEFAULT_STRENGTH, "too few images to hold any out", None
-    best, found = fit.search(fold, sorted(strengths))
-    return best, f"least log loss held out, of {len(found.searched)} in {count} folds", found
+        return DEFAULT_STRENGTH, "too few images for cross-validation", None
+    best, result = fit.search(fold, sorted(strengths))
+    reason = f"lowest held-out log loss of {len(result.searched)} strengths in {count} folds"
+    return best, reason, result
 
 
 def deal_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
-    """Return the fold of each image, every class dealt out evenly; -1 where it is never held out.
+    """Return the stratified fold of each image; -1 for images that are never held out.
 
-    An image alone in its class is never held out, since nothing else could teach the class. There
+    The single image of a class is never held out, since its fold could not learn the class. There
     are no more folds than the largest class has images.
 
     Args:
         labels: `[images]`.
-        folds: how many at most.
-        seed: of the order in which they are dealt.
+        folds: maximum number of folds.
+        seed: of the random order.
     """
     sizes = torch.bincount(labels)
     count = min(folds, int(sizes.max()))
@@ -301,23 +303,18 @@ def deal_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
     order = order[sizes[labels[order]] > 1]
     fold = torch.full_like(labels, -1)
     if count > 1:
-        # On from where the class before ended, so that the folds are of one size.
+        # Continues after the fold of the last class's end, so that folds have equal sizes.
         fold[order] = torch.arange(len(order)) % count
     return fold
 
 
-def _checked(
-    features: Matrix,
-    labels: Tensor,
-    classes: int,
-    class_weight: Tensor | None,
-    folds: int,
-    rows: Tensor | None,
+def _check_arguments(
+    features: RowMatrix, labels: Tensor, classes: int, class_weight: Tensor | None, folds: int
 ) -> Tensor:
-    """Return `[classes]` weights.
+    """Check arguments of `fit_probe`, and return the class weights, `[classes]`.
 
     Raises:
-        UsageError: an argument is not for these features.
+        UsageError: the arguments do not match the features.
     """
     shape = list(features.shape)
     if len(shape) != 2 or shape[0] != len(labels):
@@ -326,41 +323,44 @@ def _checked(
             "a linear probe reads one row of features for each image",
         )
     if folds < 2:
-        raise UsageError(f"{folds} folds hold nothing out", "give at least 2")
+        raise UsageError(f"{folds} folds are too few for cross-validation", "give at least 2")
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise UsageError(f"a label is not one of {classes} classes", "labels count from 0")
     if class_weight is None:
         return torch.ones(classes, dtype=torch.float64)
     weights = class_weight.detach().cpu().double()
     if weights.shape != (classes,) or not bool((torch.isfinite(weights) & (weights >= 0)).all()):
-        hint = f"give {classes} numbers, none below 0"
-        raise UsageError(f"class weights {list(weights.shape)} are not for them", hint)
+        hint = f"give {classes} finite numbers, none below 0"
+        message = f"class weights {list(weights.shape)} do not match {classes} classes"
+        raise UsageError(message, hint)
     return weights
 
 
-def _chosen(labels: Tensor, weighting: Tensor, rows: Tensor | None) -> tuple[Tensor | None, Tensor]:
-    """Return the rows that count, sorted, None for all; and their labels.
+def _select_rows(
+    labels: Tensor, weighting: Tensor, rows: Tensor | None
+) -> tuple[Tensor | None, Tensor]:
+    """Return the sorted rows whose class has a positive weight, None for all, and their labels.
 
     Raises:
         UsageError: there are none.
     """
-    chosen = torch.arange(len(labels)) if rows is None else rows.cpu().long().sort().values
-    chosen = chosen[weighting[labels[chosen]] > 0]
-    if not len(chosen):
+    selected = torch.arange(len(labels)) if rows is None else rows.cpu().long().sort().values
+    selected = selected[weighting[labels[selected]] > 0]
+    if not len(selected):
         raise UsageError("there are no images to train a head on", "give at least one")
-    whole = rows is None and len(chosen) == len(labels)
-    return None if whole else chosen, labels[chosen]
+    all_rows = rows is None and len(selected) == len(labels)
+    return None if all_rows else selected, labels[selected]
 
 
-def _spread(
+def _all_classes(
     weight: Tensor, bias: Tensor, present: Tensor, classes: int, images: int
 ) -> tuple[Tensor, Tensor]:
-    """Return weights and bias of all classes, from those that have images."""
-    everything = torch.zeros(classes, weight.shape[1], dtype=weight.dtype)
-    everything[present] = weight
-    # Weights that are penalised sum to 0 over the classes, so some class always has more than
-    # their mean bias.
-    never = min(float(bias.logsumexp(0)), float(bias.mean())) - torch.tensor(images + 1.0).log()
-    biases = torch.full((classes,), float(never), dtype=bias.dtype)
+    """Expand weights and bias of the classes that have images to all classes."""
+    weights = torch.zeros(classes, weight.shape[1], dtype=weight.dtype)
+    weights[present] = weight
+    # Penalised weights sum to 0 over the classes, so the largest logit is at least the mean bias:
+    # a class with a lower bias is never predicted.
+    lowest = min(float(bias.logsumexp(0)), float(bias.mean())) - torch.tensor(images + 1.0).log()
+    biases = torch.full((classes,), float(lowest), dtype=bias.dtype)
     biases[present] = bias
-    return everything.float(), biases.float()
+    return weights.float(), biases.float()

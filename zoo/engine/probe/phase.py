@@ -1,4 +1,4 @@
-"""The recipe `probe`: every head at its optimum on cached features."""
+"""The recipe `probe`: fit every head to its optimum on cached features."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zoo.tasks.base import LogisticProbe
 
 
 def probe_conflict(network: Network) -> str | None:
-    """Return why a network's heads cannot be solved for; None where they can."""
+    """Return why a network's heads cannot be fitted by a linear probe; None where they can."""
     for path in network.paths:
         head = network.module.get_submodule(path)
         if not isinstance(head, (nn.Linear, nn.Conv2d)):
@@ -25,7 +25,7 @@ def probe_conflict(network: Network) -> str | None:
 
 
 class FeatureColumn:
-    """Cached features of one head as a matrix `[rows, width]` that is read in slices.
+    """Cached features of one head as a matrix `[rows, width]`, read in slices.
 
     Args:
         features: of the training split.
@@ -42,31 +42,31 @@ class FeatureColumn:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> Tensor:
-        """Return some rows, of a slice or of an array of their numbers."""
+        """Return the rows of a slice or an index array."""
         return self.features.column(self.path, rows)
 
 
 def fit_heads(
     network: Network, features: FeatureSet, probe: LogisticProbe, outputs: int, seed: int
 ) -> dict[str, Any]:
-    """Set every head to its optimum on cached features.
+    """Fit every head to its optimum on cached features.
 
     Args:
-        network: whose heads are linear, with a bias.
+        network: with linear heads that have a bias.
         features: of the training split.
-        probe: how to solve.
-        outputs: how many classes there are.
+        probe: settings of the fit.
+        outputs: number of classes.
         seed: of the folds.
 
     Returns:
-        How the main head was found, for `run.json`.
+        Record of the main head's fit, for `run.json`.
     """
     labels = features.targets.cpu().repeat_interleave(features.views)
-    solved: list[Probe] = []
+    fitted: list[Probe] = []
     for path in network.paths:
         if all(column.path != path for column in features.store.columns):
-            continue  # nothing arrives there
-        solution = fit_probe(
+            continue  # the head does not run
+        result = fit_probe(
             FeatureColumn(features, path),
             labels,
             outputs,
@@ -75,20 +75,20 @@ def fit_heads(
             views=features.views,
             device=network.device,
         )
-        _set(network.module.get_submodule(path), solution)
-        solved.append(solution)
-    return _describe(solved[0])
+        _copy_to_head(network.module.get_submodule(path), result)
+        fitted.append(result)
+    return _to_record(fitted[0])
 
 
 @torch.no_grad()
-def _set(head: nn.Module, probe: Probe) -> None:
+def _copy_to_head(head: nn.Module, probe: Probe) -> None:
     assert isinstance(head, (nn.Linear, nn.Conv2d))
     assert head.bias is not None
     head.weight.copy_(probe.weight.reshape(head.weight.shape))
     head.bias.copy_(probe.bias)
 
 
-def _describe(probe: Probe) -> dict[str, Any]:
+def _to_record(probe: Probe) -> dict[str, Any]:
     return {
         "strength": probe.strength,
         "reason": probe.reason,

@@ -25,7 +25,7 @@ from zoo.spec import Head
 
 # Whether heads on features give what the network gives shows on any batch; a dry run should be
 # quick.
-DRY_RUN_IMAGES = 4
+DRY_RUN_IMAGES = 2
 
 
 def select_heads_only(

@@ -1,1 +1,1 @@
-"""What every forward pass stands on: device, network, processes, allocator."""
+"""Device, network, image reader, distributed processes and allocator."""

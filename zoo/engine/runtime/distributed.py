@@ -1,8 +1,8 @@
-"""Several processes that train together, as `torchrun` starts them.
+"""Distributed training in processes started by `torchrun`.
 
-Each takes its part of every batch and of every split. Gradients are exchanged by torch's
-`DistributedDataParallel`, and all else that the processes tell each other goes through `Ranks`.
-The first of them alone writes and speaks.
+Each process computes a shard of every batch and of every split. Gradients are reduced by torch's
+`DistributedDataParallel`; all other communication is in `Ranks`. Only rank 0 writes files and
+output.
 """
 
 from __future__ import annotations
@@ -24,39 +24,39 @@ from zoo.terminal import told_by_torchrun
 
 Item = TypeVar("Item")
 
-# Batch norm cannot train on one image, so that no process gets a single one.
-LEAST = 2
+# Batch norm cannot train on one image, so no shard has a single one.
+MIN_SHARD = 2
 
 
 class OtherProcess(EnvironmentProblem):
-    """Another process of the training ended, and has said why itself."""
+    """Another process of the training ended, and has reported the reason itself."""
 
     told = True
 
     def __init__(self) -> None:
-        super().__init__("another process of this training ended", "what it said is why")
+        super().__init__("another process of this training ended", "see its message for the reason")
 
 
 def shard(positions: Sequence[Item], rank: int, world: int) -> Sequence[Item]:
-    """Return a process's part of some positions; the parts, in order of the ranks, are the whole.
+    """Return a process's shard of some positions; the shards in order of rank are all positions.
 
-    Parts differ by at most one, but that where there are few, none is of a single position and
-    the last ranks get nothing.
+    Sizes differ by at most one. Where there are too few positions for shards of two, the last ranks
+    get empty shards.
     """
-    parts = max(min(world, len(positions) // LEAST), 1)
-    if rank >= parts:
+    shards = max(min(world, len(positions) // MIN_SHARD), 1)
+    if rank >= shards:
         return positions[:0]
-    return positions[len(positions) * rank // parts : len(positions) * (rank + 1) // parts]
+    return positions[len(positions) * rank // shards : len(positions) * (rank + 1) // shards]
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """A process among those that train together.
+    """The rank of this process, and collective operations on plain Python data.
 
     Args:
-        rank: from 0; the first writes and speaks.
-        world: how many there are.
-        local: which of those on this machine.
+        rank: of this process; rank 0 writes files and output.
+        world: number of processes.
+        local: rank among the processes of this machine.
     """
 
     rank: int = 0
@@ -65,27 +65,27 @@ class Ranks:
 
     @property
     def several(self) -> bool:
-        """Whether there are others."""
+        """Whether there is more than one process."""
         return self.world > 1
 
     def share(self, positions: Sequence[Item]) -> Sequence[Item]:
-        """Return this process's part of some positions."""
+        """Return this process's shard of some positions."""
         return shard(positions, self.rank, self.world)
 
     def share_batches(
         self, order: Sequence[int], bounds: Sequence[tuple[int, int]]
     ) -> tuple[list[int], list[tuple[int, int]]]:
-        """Return this process's part of each batch, as an order and where it is cut.
+        """Return this process's shard of each batch, as an order and the bounds of its batches.
 
-        A part may be empty, so that each process takes as many steps as the others.
+        A shard may be empty, so that all processes take the same number of steps.
         """
-        mine: list[int] = []
-        cuts: list[tuple[int, int]] = []
+        own: list[int] = []
+        own_bounds: list[tuple[int, int]] = []
         for first, last in bounds:
             part = self.share(order[first:last])
-            cuts.append((len(mine), len(mine) + len(part)))
-            mine.extend(part)
-        return mine, cuts
+            own_bounds.append((len(own), len(own) + len(part)))
+            own.extend(part)
+        return own, own_bounds
 
     def sum(self, number: int) -> int:
         """Return the sum of a number over all processes."""
@@ -95,23 +95,23 @@ class Ranks:
         torch.distributed.all_reduce(total)
         return int(total)
 
-    def gather(self, thing: Item) -> list[Item]:
-        """Return what each process gave, in order of the ranks."""
+    def gather(self, value: Item) -> list[Item]:
+        """Return the values of all processes, in order of rank."""
         if not self.several:
-            return [thing]
-        things: list[Any] = [None] * self.world
-        torch.distributed.all_gather_object(things, thing)
-        return things
+            return [value]
+        values: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(values, value)
+        return values
 
-    def from_first(self, thing: Item | None) -> Item:
-        """Return what the first process gave; the others give None."""
-        things = [thing]
+    def from_first(self, value: Item | None) -> Item:
+        """Broadcast the value of rank 0; the others pass None."""
+        values = [value]
         if self.several:
-            torch.distributed.broadcast_object_list(things, src=0)
-        return things[0]  # type: ignore[return-value]
+            torch.distributed.broadcast_object_list(values, src=0)
+        return values[0]  # type: ignore[return-value]
 
     def merge(self, metric: Metric) -> Metric:
-        """Merge the metrics of all processes into each, and return this process's."""
+        """Reduce the metric over all processes, in place, and return it."""
         if not self.several:
             return metric
         for tensor in metric.sums.values():
@@ -121,7 +121,7 @@ class Ranks:
         return metric
 
     def average(self, buffers: Sequence[Tensor]) -> None:
-        """Make batch norm's statistics those of all processes together."""
+        """Average the statistics of batch norm over all processes, in place."""
         for tensor in buffers if self.several else ():
             if tensor.is_floating_point():
                 torch.distributed.all_reduce(tensor)
@@ -135,15 +135,15 @@ SINGLE = Ranks()
 
 @cache
 def join() -> Ranks:
-    """Join the processes that `torchrun` started with this one; alone without it.
+    """Initialise the process group of `torchrun`; without it, return a single rank.
 
     Raises:
-        OtherProcess: not all of them came.
+        OtherProcess: another process did not join.
     """
     if not told_by_torchrun():
         return SINGLE
     ranks = Ranks(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
-    # Both, so that what is counted on the CPU keeps no GPU waiting.
+    # Both, so that collectives on CPU tensors do not synchronize with a GPU.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     if torch.cuda.is_available() and ranks.local < torch.cuda.device_count():
         torch.cuda.set_device(ranks.local)
@@ -157,22 +157,22 @@ _ended_badly: list[bool] = []
 
 
 def ended_badly() -> bool:
-    """Whether this process, one of several, met an error or the end of another."""
+    """Whether an error in this process, or the end of another, broke the process group."""
     return bool(_ended_badly) and torch.distributed.is_initialized()
 
 
 def _leave() -> None:
-    # After an error the others may be gone, and torch would wait for them.
+    # After an error the others may have ended, and torch would wait for them.
     if not _ended_badly and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 @contextmanager
 def others_ending() -> Iterator[None]:
-    """Tell the end of another process from an error of this one's.
+    """Raise the end of another process as `OtherProcess`, and errors of this one unchanged.
 
     Raises:
-        OtherProcess: inside the block torch found another process gone.
+        OtherProcess: a collective operation failed in the block, because another process ended.
     """
     try:
         yield
@@ -180,8 +180,8 @@ def others_ending() -> Iterator[None]:
         _ended_badly.append(True)
         cause: BaseException | None = error
         while cause is not None:
-            said = isinstance(cause, RuntimeError) and "gloo" in str(cause)
-            if said or isinstance(cause, torch.distributed.DistError):
+            gloo_error = isinstance(cause, RuntimeError) and "gloo" in str(cause)
+            if gloo_error or isinstance(cause, torch.distributed.DistError):
                 raise OtherProcess from error
             cause = cause.__cause__
         raise
@@ -189,10 +189,10 @@ def others_ending() -> Iterator[None]:
 
 @contextmanager
 def together(ranks: Ranks) -> Iterator[None]:
-    """Let all processes learn whether a block failed on any; what all say alike, one says.
+    """Fail in all processes where the block fails in any; a common error is raised by one.
 
     Raises:
-        OtherProcess: this one has nothing of its own to say.
+        OtherProcess: the block failed in another process, or with the same error in a lower rank.
     """
     if not ranks.several:
         yield
@@ -203,22 +203,22 @@ def together(ranks: Ranks) -> Iterator[None]:
             yield
         except ZooError as error:
             failed = error
-        said = ranks.gather(None if failed is None else str(failed))
-        if failed is not None and str(failed) not in said[: ranks.rank]:
+        messages = ranks.gather(None if failed is None else str(failed))
+        if failed is not None and str(failed) not in messages[: ranks.rank]:
             raise failed
-        if any(text is not None for text in said):
-            # `torchrun` ends all as soon as one has ended, so the one that speaks goes first: its
-            # going breaks off this wait.
+        if any(message is not None for message in messages):
+            # `torchrun` ends all processes as soon as one has ended, so the process that reports
+            # the error must end first; its end breaks this barrier.
             with suppress(RuntimeError):
                 torch.distributed.barrier()
             raise OtherProcess from failed
 
 
 def own_device(device: torch.device, ranks: Ranks) -> torch.device:
-    """Return the device of this process: where there are several, each has a GPU of its own.
+    """Return the device of this process: a GPU per process in distributed training.
 
     Raises:
-        UsageError: one GPU is named for all.
+        UsageError: one GPU is requested for all processes.
         EnvironmentProblem: there are fewer GPUs than processes.
     """
     if not ranks.several or device.type == "cpu":
@@ -228,8 +228,8 @@ def own_device(device: torch.device, ranks: Ranks) -> torch.device:
     if device.index is not None:
         message = f"--device {device} for {ranks.world} processes"
         raise UsageError(message, "give --device cuda; each process takes its own")
-    there = torch.cuda.device_count()
-    if ranks.local >= there:
-        message = f"process {ranks.local + 1} on this machine finds {there} GPU" + "s" * (there > 1)
-        raise EnvironmentProblem(message, f"give torchrun --nproc-per-node {there}")
+    count = torch.cuda.device_count()
+    if ranks.local >= count:
+        message = f"process {ranks.local + 1} on this machine finds {count} GPU" + "s" * (count > 1)
+        raise EnvironmentProblem(message, f"give torchrun --nproc-per-node {count}")
     return torch.device("cuda", ranks.local)

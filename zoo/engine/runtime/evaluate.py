@@ -1,4 +1,4 @@
-"""Measuring a network on a split."""
+"""Evaluate a network on a split."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from zoo.data.split import Split
 from zoo.engine.runtime.distributed import SINGLE, Ranks
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
-from zoo.models.freeze import in_use
+from zoo.models.freeze import inference_mode_of
 from zoo.tasks.base import Metric
 
 
 def evaluate_split(
     network: Network, split: Split, reader: ImageReader, metric: Metric, ranks: Ranks = SINGLE
 ) -> Metric:
-    """Run a split through a network in eval mode, and return the metric of it.
+    """Run a split through a network in eval mode, and return the updated metric.
 
     Args:
         network: on its device.
-        split: of the data.
+        split: to evaluate on.
         reader: of the split.
-        metric: new.
-        ranks: this process among those that each measure a part.
+        metric: to update.
+        ranks: this process, which evaluates its shard of the split.
     """
-    with in_use(network.module):
+    with inference_mode_of(network.module):
         for batch in reader.read(split, ranks.share(range(len(split)))):
             targets = batch.targets.to(network.device, non_blocking=True)
             metric.update(network.forward(batch.inputs, pad_to=reader.batch_size), targets)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from zoo.data.transforms import normalize
 from zoo.engine.runtime.device import autocast, environment_error, resolve_memory_format
 from zoo.errors import BrokenBackbone
-from zoo.models.freeze import in_use
+from zoo.models.freeze import inference_mode_of
 from zoo.models.heads import resolve_head
 from zoo.models.plugin_errors import guard
 from zoo.models.provenance import MADE, Provenance
@@ -20,19 +20,19 @@ from zoo.tasks.base import BaseTask, Outputs
 
 
 class Network:
-    """A module with all that its forward pass needs.
+    """A module with the device, precision and preprocess of its forward pass.
 
     Args:
         module: the network; moved to the device.
         heads: of its backbone.
-        preprocess: whose mean and std are applied.
-        device: where it computes.
-        precision: `fp32`, or `bf16` for autocast; the heads compute in float32 in either.
+        preprocess: with the mean and std to apply.
+        device: to compute on.
+        precision: `fp32`, or `bf16` for autocast; heads compute in float32 in both.
         task: reads its output.
         automatic: whether float32 may replace bf16 where the network fails in it.
 
     Attributes:
-        forwards: samples that went through it, rehearsals included until they are subtracted.
+        forwards: number of samples passed through it; trial passes are subtracted later.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class Network:
         self.precision = precision
         self.automatic = automatic
         self.task = task
-        made = module.__dict__.get(MADE)
-        self.previous_outputs = made.before if isinstance(made, Provenance) else None
+        provenance = module.__dict__.get(MADE)
+        self.previous_outputs = provenance.before if isinstance(provenance, Provenance) else None
         self.forwards = 0
 
     def forward(
@@ -72,17 +72,17 @@ class Network:
 
         Args:
             images: `[images, channels, height, width]`: uint8, or floats that are normalized.
-            training: whether further heads count to the loss; the modules' modes are the caller's.
-            pad_to: pad a smaller batch with blank images to this size, and drop their outputs: a
-                kernel's rounding depends on the shape of its batch.
-            through: a wrapper around the module that is called instead, such as torch's
+            training: whether auxiliary heads contribute to the loss; module modes are not changed.
+            pad_to: pad a smaller batch with blank images to this size, and drop their outputs,
+                since rounding in a kernel depends on the batch size.
+            through: a wrapper to call in place of the module, such as torch's
                 `DistributedDataParallel`.
 
         Returns:
-            Outputs on the network's device, differentiable where gradients are on.
+            Outputs on the network's device, differentiable where gradients are enabled.
 
         Raises:
-            BrokenBackbone: the network fails, or returns what its task cannot read.
+            BrokenBackbone: the network fails, or its task cannot read its output.
         """
         count = len(images)
         self.forwards += count
@@ -106,15 +106,18 @@ class Network:
         return True
 
     def fall_back(self) -> str | None:
-        """Compute in fp32 from now on where the network fails in an automatic bf16; return why.
+        """Switch to fp32 if an automatic bf16 fails on two blank images; return why.
 
-        Not every operation has a kernel for it on every device. Tried on two blank images.
+        Not every operation has a bf16 kernel on every device.
+
+        Returns:
+            Why it failed; None where it did not.
         """
         if self.precision == "fp32" or not self.automatic:
             return None
         size = self.preprocess.channels, self.preprocess.height, self.preprocess.width
         try:
-            with in_use(self.module):
+            with inference_mode_of(self.module):
                 self.forward(torch.zeros((2, *size), dtype=torch.uint8))
         except BrokenBackbone as error:
             self.leave_bf16()
@@ -125,7 +128,7 @@ class Network:
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
-        """Have the module compute in the network's precision, its heads in float32.
+        """Compute in the network's precision in the block, in its heads in float32.
 
         bfloat16 has an 8-bit significand: large outputs tie and small head updates round to zero.
         """
@@ -144,7 +147,7 @@ class Network:
             with guard(f"the network fails on a batch of {tuple(inputs.shape)}"):
                 yield
         except BrokenBackbone as error:
-            # torch raises the death of a worker in whatever the main process is doing.
+            # torch raises the death of a worker from a signal handler, anywhere in this process.
             if error.__cause__ and (problem := environment_error(error.__cause__, "the network")):
                 raise problem from error
             raise
@@ -179,7 +182,7 @@ def _one_value(module: nn.Module, alone: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _in_float32(head: nn.Module, device: torch.device) -> Iterator[None]:
-    """Have a head compute in float32, whatever autocast does around it."""
+    """Compute in float32 in a head, inside of an autocast block."""
     entered: list[torch.autocast] = []
 
     def enter(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -188,7 +191,7 @@ def _in_float32(head: nn.Module, device: torch.device) -> Iterator[None]:
         return tuple(each.float() if each.is_floating_point() else each for each in inputs)
 
     def leave(*_: object) -> None:
-        # Where an input could not be made float32, it was not entered.
+        # Also called where the pre-hook failed.
         if entered:
             entered.pop().__exit__(None, None, None)
 

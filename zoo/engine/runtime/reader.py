@@ -1,4 +1,4 @@
-"""Reading splits as batches, for a network on its device."""
+"""Read splits as batches for a device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zoo.data.dataset import SampleTransform, check_shape
 from zoo.data.image_cache import Bounds, ImageCache
 from zoo.data.loader import Batch, batch_bounds, load_batches
 from zoo.data.split import Split
-from zoo.engine.runtime.device import reading
+from zoo.engine.runtime.device import reader_threads
 from zoo.errors import DataError
 
 
@@ -22,13 +22,13 @@ class ImageReader:
     """Reads splits as batches, and records images that cannot be read.
 
     Args:
-        transform: makes tensors of each sample.
+        transform: from image and target to tensors.
         device: that computes on the batches.
         batch_size: samples per batch.
-        workers: processes that decode; with none, threads of this one do where they can.
-        bad_images: `error` stops at the first image that cannot be read, `skip` leaves it out.
-        bad: reason by path, of those met so far; shared by copies of the reader.
-        cache: prepared images that need no decoding any more; None decodes each time.
+        workers: number of processes that decode; 0 for threads, where the split allows them.
+        bad_images: `error` raises at the first unreadable image, `skip` omits it.
+        bad: reasons by path of unreadable images so far; shared by copies of the reader.
+        cache: of prepared images; None decodes each time.
     """
 
     transform: SampleTransform
@@ -40,9 +40,9 @@ class ImageReader:
     cache: ImageCache | None = None
 
     def steps(self, split: Split) -> int:
-        """Return how many batches a split makes in training."""
-        ready = split.steps(self.batch_size)
-        return len(batch_bounds(len(split), self.batch_size)) if ready is None else ready
+        """Return the number of batches of a split in training."""
+        steps = split.steps(self.batch_size)
+        return len(batch_bounds(len(split), self.batch_size)) if steps is None else steps
 
     def read(
         self,
@@ -53,15 +53,15 @@ class ImageReader:
         training: bool = False,
         bounds: Bounds | None = None,
     ) -> Iterator[Batch]:
-        """Yield the samples of a split in an order; ready-made batches come in their own.
+        """Yield batches of a split in an order; batches of a `DataLoader` in its own order.
 
         Args:
-            split: where the samples are.
-            order: positions in it.
+            split: to read.
+            order: positions in the split.
             draw: the epoch's augmentation; None for none.
-            digest: whether to digest their content too.
-            training: whether a single image left over joins the batch before.
-            bounds: where the order is cut; each cut then gives a batch, even an empty one.
+            digest: whether to digest the content too.
+            training: whether a single remaining image is added to the batch before.
+            bounds: start and end of each batch in the order; empty batches are yielded too.
 
         Raises:
             DataError: an image cannot be read and `bad_images` is `error`.
@@ -73,7 +73,7 @@ class ImageReader:
                 yield Batch(inputs, targets, torch.arange(len(targets)))
             return
         if draw is None and split.draws:
-            # A user's Dataset then draws the same each time, in whichever process.
+            # A user's Dataset then draws the same numbers each time, in every process.
             draw = Draw(None, seed=0, epoch=0)
         for batch in self._batches(split, order, draw, digest, training, bounds):
             for bad in batch.bad:
@@ -93,9 +93,9 @@ class ImageReader:
         training: bool,
         bounds: Bounds | None,
     ) -> Iterator[Batch]:
-        """Decode batches, or take them from the cache."""
+        """Load batches, or read them from the cache."""
         pinned = self.device.type == "cuda"
-        threads, ahead = reading(self.device)
+        threads, ahead = reader_threads(self.device)
 
         def load(order: Sequence[int], bounds: Bounds) -> Iterator[Batch]:
             return load_batches(
@@ -122,10 +122,10 @@ class ImageReader:
         return cached.read(order, bounds, load, pinned)
 
     def _check_first(self, inputs: Tensor) -> None:
-        """Refuse batches of a `DataLoader` that are made for another network.
+        """Check that batches of a `DataLoader` have the network's input shape.
 
         Raises:
-            DataError: names the shape that this network takes.
+            DataError: they have another shape.
         """
         try:
             check_shape(inputs[0], self.transform.preprocess)

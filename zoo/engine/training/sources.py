@@ -19,7 +19,7 @@ from zoo.engine.runtime.distributed import SINGLE, Ranks
 from zoo.engine.runtime.evaluate import evaluate_split
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
-from zoo.models.freeze import in_use
+from zoo.models.freeze import inference_mode_of
 from zoo.options import Augmentation
 from zoo.seeding import epoch_order
 from zoo.tasks.base import Metric, Outputs, UserMetrics
@@ -166,7 +166,7 @@ class FeatureSource:
         """Measure a split whose features are cached."""
         data = self.data
         metric = self.network.task.metric(data.schema, self.network.device, data.metrics)
-        with in_use(self.module):
+        with inference_mode_of(self.module):
             # Where each target is a map, outputs are as large, and take memory like a batch's.
             many = EVALUATION_ROWS if features.targets.ndim == 1 else data.batch_size
             for first in range(0, len(features), many):

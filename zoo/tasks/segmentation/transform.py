@@ -12,7 +12,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as vision
 
-from zoo.data.augment import Draw, change, fill_of
+from zoo.data.augment import Draw, augmentation, fill_of
 from zoo.data.dataset import SampleTransform
 from zoo.data.decode import DecodedImage
 from zoo.data.transforms import prepare, prepare_mask
@@ -45,7 +45,7 @@ class MaskTransform(SampleTransform):
             color = fill_of(self.preprocess)
             fill = {tv_tensors.Image: color, tv_tensors.Mask: IGNORE_INDEX}
             for name, strength in steps.items():
-                both = change(name, strength, fill)(*both)
+                both = augmentation(name, strength, fill)(*both)
         return both[0].as_subclass(Tensor), both[1].as_subclass(Tensor)
 
     def mask(self, mask: Image.Image) -> Tensor:
