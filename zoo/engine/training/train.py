@@ -1,4 +1,4 @@
-"""Run every phase of a plan, and restore the best epoch."""
+"""Run all phases of a plan, and restore the best epoch."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def train(
     report: Callable[[EpochEnded], None],
     on_adjustment: OnAdjustment,
 ) -> Metric:
-    """Run every phase, restore the best epoch, and return its validation.
+    """Run all phases, restore the best epoch, and return its validation metric.
 
     Args:
         factory: creates the source of each phase.
         state: of the training.
         criterion: the user's own loss; None for the task's.
         report: called with each epoch.
-        on_adjustment: called when the micro-batch size or the precision has to give way.
+        on_adjustment: called when the micro-batch size or the precision changes.
 
     Raises:
-        Diverged: the loss stopped being a number.
+        Diverged: the loss is not finite.
         DataError: an image cannot be read, and bad images are errors.
     """
     network, ranks, best = factory.network, factory.ranks, state.best
@@ -87,16 +87,16 @@ def solve_phase(
     context: PhaseContext,
     probe: LogisticProbe,
 ) -> None:
-    """Set every head to its optimum on cached features, which counts as one epoch.
+    """Solve all heads on cached features, as one epoch.
 
     Args:
         phase: of the plan.
-        source: on cached features.
-        state: of the training; the phase is entered already.
-        context: of the training around it.
-        probe: how to solve.
+        source: of cached features.
+        state: of the training, after `start_phase`.
+        context: of the phase.
+        probe: settings of the solver.
     """
-    began = time.perf_counter()
+    started = time.perf_counter()
     state.epoch = 1
     outputs = source.data.schema.outputs
     state.probe = fit_heads(source.network, source.train, probe, outputs, source.data.seed)
@@ -111,6 +111,6 @@ def solve_phase(
             train_loss=train_loss,
             metrics=values,
             best=state.best.update(metric, values, source.module, context.names),
-            seconds=time.perf_counter() - began,
+            seconds=time.perf_counter() - started,
         )
     )
