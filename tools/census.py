@@ -29,8 +29,8 @@ from zoo.testing.findings import BROKEN
 
 LIBRARIES = ("torch", "torchvision", "timm")
 LIGHT, HEAVY = "structure", "values"
-JOBS_OF_A_WORKER = 40
-PATIENCE = 1800.0
+JOBS_PER_WORKER = 40
+TIMEOUT = 1800.0
 LARGE = 150_000_000
 PROCESS = "process"
 
@@ -40,7 +40,7 @@ Row = dict[str, Any]
 def read_rows(path: Path) -> dict[tuple[str, str], Row]:
     """Return the last row of each backbone and kind of check, of the installed versions.
 
-    A line that was cut off when the census was stopped is left out.
+    A line truncated by an interruption is skipped.
     """
     rows: dict[tuple[str, str], Row] = {}
     versions = library_versions(*LIBRARIES)
@@ -53,17 +53,17 @@ def read_rows(path: Path) -> dict[tuple[str, str], Row]:
 
 
 def is_broken(row: Row) -> bool:
-    """Whether a promise broke."""
+    """Return whether a check failed."""
     return any(status == BROKEN for status, _ in row["findings"].values())
 
 
-def try_backbone(identity: str, kind: str, fresh: bool) -> Row:
-    """Hold the suite, or half of it, against one backbone.
+def check_backbone(identity: str, kind: str, fresh: bool) -> Row:
+    """Run half of the suite on a backbone.
 
     Args:
         identity: its id.
-        kind: `structure`, with what it says, or `values`.
-        fresh: load its model file in a process of its own too.
+        kind: `structure`, which includes the description, or `values`.
+        fresh: load its model file in a fresh process too.
     """
     from zoo.testing import suite
     from zoo.testing.fresh import in_fresh_process
@@ -79,32 +79,32 @@ def try_backbone(identity: str, kind: str, fresh: bool) -> Row:
         "kind": kind,
         "ran": subject.ran.get(kind),
         "versions": library_versions(*LIBRARIES),
-        "findings": {found.check: [found.status, found.detail] for found in findings},
+        "findings": {finding.check: [finding.status, finding.detail] for finding in findings},
     }
     if kind == HEAVY:
         row["fresh"] = fresh
-    elif not is_broken(row):  # one that does not build has neither
+    elif not is_broken(row):  # a backbone that fails to build has neither
         row["params"] = sum(parameter.numel() for parameter in subject.published.parameters())
         row["group"] = subject.group
     return {**row, "seconds": round(time.perf_counter() - began, 2)}
 
 
 def work() -> None:
-    """Read jobs from stdin, and answer each with a row on stdout, until there are no more."""
+    """Read jobs from stdin, and write a row for each to stdout."""
     import torch
 
     torch.set_num_threads(1)
-    # What a network prints must not stand among the rows.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    # Output printed by a network must not mix with the rows.
+    results = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     with redirect_stdout(sys.stderr):
         for line in sys.stdin:
             job = json.loads(line)
-            answers.write(json.dumps(try_backbone(**job)) + "\n")
-            answers.flush()
+            results.write(json.dumps(check_backbone(**job)) + "\n")
+            results.flush()
 
 
 class Worker:
-    """A process that tries one backbone after the other, and is replaced when it dies."""
+    """A process that checks backbones one after another, restarted when it dies."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
@@ -120,63 +120,63 @@ class Worker:
         )
 
     def run(self, job: Row) -> Row:
-        """Try a backbone; a process that dies of it is a finding too."""
+        """Check a backbone; a process that dies is reported as a finding."""
         process = self._process = self._process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
-        watch = threading.Timer(PATIENCE, process.kill)
-        watch.start()
-        answer = ""
+        timer = threading.Timer(TIMEOUT, process.kill)
+        timer.start()
+        result = ""
         with suppress(BrokenPipeError):
             process.stdin.write(json.dumps(job) + "\n")
             process.stdin.flush()
-            answer = process.stdout.readline()
-        watch.cancel()
+            result = process.stdout.readline()
+        timer.cancel()
         self._done += 1
-        if not answer or self._done % JOBS_OF_A_WORKER == 0:
+        if not result or self._done % JOBS_PER_WORKER == 0:
             self.stop()
-        if answer:
-            return json.loads(answer)  # type: ignore[no-any-return]
-        said = f"the process that tried it ended with {process.returncode}"
+        if result:
+            return json.loads(result)  # type: ignore[no-any-return]
+        message = f"the process exited with {process.returncode}"
         return {
             "id": job["identity"],
             "kind": job["kind"],
             "ran": None,
             "versions": library_versions(*LIBRARIES),
-            "findings": {PROCESS: [BROKEN, said]},
+            "findings": {PROCESS: [BROKEN, message]},
             "seconds": 0.0,
         }
 
     def stop(self) -> None:
-        """Let the process end."""
+        """Close the process, and wait for it."""
         if self._process is not None:
             self._process.communicate()
             self._process = None
 
 
 def run_jobs(jobs: Iterable[Row], path: Path, workers: int, until: float) -> int:
-    """Try backbones in several processes, and append each row as it is done.
+    """Check backbones in several processes, and append each row when it is done.
 
     Args:
-        jobs: arguments of `try_backbone`.
+        jobs: arguments of `check_backbone`.
         path: of the rows.
-        workers: how many processes.
-        until: no job is begun after this time of `time.monotonic`.
+        workers: number of processes.
+        until: time of `time.monotonic` after which no job is started.
 
     Returns:
-        How many were tried.
+        Number of finished jobs.
     """
-    waiting: queue.SimpleQueue[Row] = queue.SimpleQueue()
+    pending: queue.SimpleQueue[Row] = queue.SimpleQueue()
     for job in jobs:
-        waiting.put(job)
-    total, done, lock = waiting.qsize(), 0, threading.Lock()
+        pending.put(job)
+    total, done, lock = pending.qsize(), 0, threading.Lock()
 
     def serve() -> None:
         nonlocal done
         worker = Worker()
         while time.monotonic() < until:
             try:
-                job = waiting.get_nowait()
+                job = pending.get_nowait()
             except queue.Empty:
                 break
             row = worker.run(job)
@@ -199,7 +199,7 @@ def run_jobs(jobs: Iterable[Row], path: Path, workers: int, until: float) -> int
 
 
 def light_jobs(backbones: Sequence[Backbone], rows: dict[tuple[str, str], Row]) -> list[Row]:
-    """Return what is left to do of descriptions and structures, in the registry's order."""
+    """Return the remaining jobs for descriptions and structures, in the order of the registry."""
     return [
         {"identity": backbone.id, "kind": LIGHT, "fresh": False}
         for backbone in backbones
@@ -210,29 +210,29 @@ def light_jobs(backbones: Sequence[Backbone], rows: dict[tuple[str, str], Row]) 
 def heavy_jobs(
     backbones: Sequence[Backbone], rows: dict[tuple[str, str], Row], up_to: int
 ) -> list[Row]:
-    """Return what is left to do of values: the smallest of each group first, then by size."""
-    wanted = {backbone.id for backbone in backbones if not backbone.refuse}
-    light = (row for (name, kind), row in rows.items() if kind == LIGHT and name in wanted)
+    """Return the remaining jobs for values: the smallest of each group first, then by size."""
+    names = {backbone.id for backbone in backbones if not backbone.refuse}
+    light = (row for (name, kind), row in rows.items() if kind == LIGHT and name in names)
     known = sorted((row for row in light if "group" in row), key=lambda row: row["params"])
     first: dict[str, str] = {}
     for row in known:
         first.setdefault(row["group"], row["id"])
-    leaders = set(first.values())
-    chosen = [row for row in known if row["id"] in leaders]
-    chosen += [row for row in known if row["id"] not in leaders and row["params"] <= up_to]
+    smallest = set(first.values())
+    selected = [row for row in known if row["id"] in smallest]
+    selected += [row for row in known if row["id"] not in smallest and row["params"] <= up_to]
     return [
-        {"identity": row["id"], "kind": HEAVY, "fresh": row["id"] in leaders}
-        for row in chosen
-        if (tried := rows.get((row["id"], HEAVY))) is None or is_broken(tried)
+        {"identity": row["id"], "kind": HEAVY, "fresh": row["id"] in smallest}
+        for row in selected
+        if (earlier := rows.get((row["id"], HEAVY))) is None or is_broken(earlier)
     ]
 
 
 @click.command(help=__doc__)
 @click.argument("path", metavar="ROWS", type=click.Path(path_type=Path), required=False)
 @click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
-@click.option("--up-to", default=15_000_000, help="Parameters up to which all values are tried.")
-@click.option("--workers", default=os.cpu_count() or 1, help="Processes, of one thread each.")
-@click.option("--minutes", default=1e6, help="Begin nothing after so many.")
+@click.option("--up-to", default=15_000_000, help="Parameters up to which all values are checked.")
+@click.option("--workers", default=os.cpu_count() or 1, help="Single-threaded processes.")
+@click.option("--minutes", default=1e6, help="Start no job after this time.")
 @click.option("--worker", is_flag=True, hidden=True)
 def main(
     path: Path | None,
@@ -252,7 +252,7 @@ def main(
     jobs = heavy_jobs(backbones, read_rows(path), up_to)
     large = {b.id for b in backbones if (b.params or 0) > LARGE}
     run_jobs([job for job in jobs if job["identity"] not in large], path, workers, until)
-    # Several copies of the largest at once would take more memory than many a machine has.
+    # Several of the largest at once may not fit into memory.
     run_jobs([job for job in jobs if job["identity"] in large], path, 1, until)
     names = {backbone.id for backbone in backbones}
     broken = [row for (name, _), row in read_rows(path).items() if name in names and is_broken(row)]

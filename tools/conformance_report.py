@@ -1,8 +1,8 @@
-"""Write the results of a census as tables and as data.
+"""Write the results of a census as a page and as data.
 
 `uv run python -m tools.conformance_report ROWS FOLDER`, in the root of the repository, reads the
-rows that `tools.census` wrote, and writes `conformance.jsonl`, a line for each backbone, and
-`conformance.md`, which follows from it.
+rows written by `tools.census`, and writes `conformance.jsonl`, one line per backbone, and
+`conformance.md`, which is rendered from it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from zoo.testing.findings import ABSENT, BROKEN, EXCEPTED, KEPT
 from zoo.testing.suite import SUITE
 
 LETTERS = {KEPT: "+", ABSENT: ".", EXCEPTED: "x", BROKEN: "!"}
-NOT_TRIED = "-"
-REMARKABLE = (EXCEPTED, BROKEN)
+NOT_RUN = "-"
+WITH_NOTE = (EXCEPTED, BROKEN)
 Row = dict[str, Any]
 
 
 def merge(rows: Mapping[tuple[str, str], Row]) -> list[Row]:
-    """Return one row for each backbone of the registry, in its order.
+    """Return one row per backbone, in the order of the registry.
 
-    `checks` has a letter for each promise of the suite, in its order: `+` kept, `.` not applicable,
-    `x` excepted by the description, `!` broken, and `-` where it was not tried.
+    `checks` has one character per check, in the order of the suite: `+` passed, `.` not applicable,
+    `x` expected failure by the description, `!` failed, `-` not run.
     """
     merged = []
     for backbone in load_registry():
@@ -40,10 +40,10 @@ def merge(rows: Mapping[tuple[str, str], Row]) -> list[Row]:
         heavy = rows.get((backbone.id, HEAVY), {})
         findings = {**light.get("findings", {}), **heavy.get("findings", {})}
         letters = [
-            LETTERS[findings[check.name][0]] if check.name in findings else NOT_TRIED
+            LETTERS[findings[check.name][0]] if check.name in findings else NOT_RUN
             for check in SUITE
         ]
-        notes = {name: said for name, (status, said) in findings.items() if status in REMARKABLE}
+        notes = {name: detail for name, (status, detail) in findings.items() if status in WITH_NOTE}
         row = {
             "id": backbone.id,
             "params": light.get("params"),
@@ -63,11 +63,11 @@ def merge(rows: Mapping[tuple[str, str], Row]) -> list[Row]:
 
 
 def verdict(row: Row) -> str:
-    """Say what a row comes to: `conforms`, `refused`, `broken` or `not tried`."""
+    """Return the verdict of a row: `conforms`, `refused`, `broken` or `not run`."""
     if LETTERS[BROKEN] in row["checks"] or PROCESS in row.get("notes", {}):
         return "broken"
-    if not row["checks"].strip(NOT_TRIED):
-        return "not tried"
+    if not row["checks"].strip(NOT_RUN):
+        return "not run"
     return "refused" if "refused" in row else "conforms"
 
 
@@ -80,54 +80,54 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[object]], right: str =
 def _totals(rows: Sequence[Row]) -> list[str]:
     sources: dict[str, Counter[str]] = {}
     for row in rows:
-        counted = sources.setdefault(row["id"].partition("/")[0], Counter())
-        counted.update([verdict(row), "all"])
-        counted.update({"values": bool(row["values"]), "fresh": bool(row["fresh"])})
-    names = ("all", "conforms", "refused", "broken", "not tried", "values", "fresh")
-    body = [[source, *(f"{counted[n]:,}" for n in names)] for source, counted in sources.items()]
-    header = ["source", "backbones", "conform", "refused", "broken", "not tried", "values", "fresh"]
-    return _table(header, body, "backbones conform refused broken values fresh")
+        counts = sources.setdefault(row["id"].partition("/")[0], Counter())
+        counts.update([verdict(row), "all"])
+        counts.update({"values": bool(row["values"]), "fresh": bool(row["fresh"])})
+    names = ("all", "conforms", "refused", "broken", "not run", "values", "fresh")
+    body = [[source, *(f"{counts[n]:,}" for n in names)] for source, counts in sources.items()]
+    header = ["source", "backbones", "conform", "refused", "failed", "not run", "values", "fresh"]
+    return _table(header, body, "backbones conform refused failed values fresh")
 
 
 def _checks(rows: Sequence[Row]) -> list[str]:
     body = []
-    for place, check in enumerate(SUITE):
-        counted = Counter(row["checks"][place] for row in rows)
-        letters = (*LETTERS.values(), NOT_TRIED)
-        body.append([f"`{check.name}`", check.promise, *(f"{counted[x]:,}" for x in letters)])
-    header = ["check", "promise", "kept", "not applicable", "excepted", "broken", "not tried"]
-    return _table(header, body, "kept excepted broken")
+    for index, check in enumerate(SUITE):
+        counts = Counter(row["checks"][index] for row in rows)
+        letters = (*LETTERS.values(), NOT_RUN)
+        body.append([f"`{check.name}`", check.promise, *(f"{counts[x]:,}" for x in letters)])
+    header = ["check", "requirement", "passed", "not applicable", "excepted", "failed", "not run"]
+    return _table(header, body, "passed excepted failed")
 
 
 def _lead(rows: Sequence[Row], versions: Mapping[str, str]) -> list[str]:
-    """Say what was tried, how, with what, and what came of it."""
+    """Return the summary: results, versions, commands and coverage."""
     groups = {row["group"] for row in rows if row["group"] and "refused" not in row}
-    tried = {row["group"] for row in rows if row["values"]}
+    covered = {row["group"] for row in rows if row["values"]}
     hours = sum(row["seconds"] for row in rows) / 3600
-    said = ", ".join(f"{name} {version}" for name, version in versions.items())
+    libraries = ", ".join(f"{name} {version}" for name, version in versions.items())
     good = sum(verdict(row) in ("conforms", "refused") for row in rows)
     excepted = sum(LETTERS[EXCEPTED] in row["checks"] for row in rows)
     return [
-        f"{good:,} of {len(rows):,} backbones keep every promise that has something to be about on "
-        "them, or cannot be fine-tuned and are refused with the reason; the descriptions of "
-        f"{excepted} of them except a promise, and say why. Tried with "
-        f"{said}, on CPUs; {hours:.1f} hours of processes of one thread.",
+        f"{good:,} of {len(rows):,} backbones pass every check that applies to them, or cannot be "
+        f"fine-tuned and are refused with the reason; the descriptions of {excepted} declare an "
+        f"exception with its reason. Run with {libraries}, on CPUs; {hours:.1f} hours of "
+        "single-threaded processes.",
         "",
-        "This page follows from [conformance.jsonl](conformance.jsonl), and that from a census "
-        "that can be stopped and goes on where it was, a row at a time:",
+        "This page is rendered from [conformance.jsonl](conformance.jsonl), the result of a "
+        "resumable census:",
         "",
         "```sh",
-        "uv run python -m tools.census census.jsonl   # again and again, until it ends",
+        "uv run python -m tools.census census.jsonl   # repeat until it ends",
         "uv run python -m tools.conformance_report census.jsonl docs",
         "```",
         "",
-        "What is said and how a network is made was tried of every backbone: `meta` on torch's "
-        "meta device, which has shapes and no values, at the size that stands beside it; `cpu` "
-        "where a network reads its own numbers as it runs. What a network computes was tried of "
-        f"the smallest of each group of like ones ({len(tried & groups):,} of {len(groups):,} "
-        "groups: same class, kinds of heads, relation of widths, batch norm or not, fixed size or "
-        "not), whose model file was loaded in a fresh process too, and of every one up to 15 "
-        "million parameters, on pictures as small as it takes.",
+        "Description and structure were checked for every backbone: `meta` on torch's meta device, "
+        "which has shapes but no values, at the given image size; `cpu` where a network reads its "
+        "own values in the forward pass. Values were checked for the smallest backbone of each "
+        f"group ({len(covered & groups):,} of {len(groups):,} groups: same class, kinds of heads, "
+        "relation of widths, with or without batch norm, fixed size or not), its model file loaded "
+        "in a fresh process too, and for all backbones up to 15 million parameters, on images of "
+        "the smallest supported size.",
     ]
 
 
@@ -144,20 +144,20 @@ def _backbones(rows: Sequence[Row]) -> list[str]:
 
 
 def render(rows: Sequence[Row], versions: Mapping[str, str]) -> str:
-    """Return the page for people.
+    """Render the page.
 
     Args:
-        rows: as `merge` gives them.
-        versions: of the libraries that were tried.
+        rows: as returned by `merge`.
+        versions: of the libraries.
     """
     legend = (
-        "In this order each backbone has a mark below: `+` kept, `.` not applicable, `x` excepted "
-        "by its description with the reason, `!` broken, `-` not tried."
+        "In this order, each backbone has one character per check below: `+` passed, `.` not "
+        "applicable, `x` excepted by its description with the reason, `!` failed, `-` not run."
     )
     lines = ["# Conformance", "", *_lead(rows, versions), "", "## Totals", "", *_totals(rows), ""]
     lines += ["## Checks", "", legend, "", *_checks(rows), ""]
     lines += ["## Backbones", "", *_backbones(rows), ""]
-    # A table's row is one line, however long; a paragraph is not.
+    # Paragraphs are wrapped; rows of tables are not.
     return "\n".join(line if line.startswith("|") else fill(line, 100) for line in lines)
 
 

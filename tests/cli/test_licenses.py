@@ -117,7 +117,7 @@ def test_dry_run_license_in_plan(cli, leafnet):
     assert code == 0
     (row,) = [line for line in out.splitlines() if line.startswith("license")]
     assert "CC-BY-NC-4.0 (non-commercial)" in row
-    code, out, _ = cli("finetune", "resnet18", "--dry-run", "--json", *LIGHT)
+    code, out, _ = cli("finetune", "resnet18", "--data", EMBEDDED, "--dry-run", "--json", *LIGHT)
     plan = json.loads(out)
     assert (plan["license"], plan["license_kind"]) == (None, "unknown")
 

@@ -141,7 +141,7 @@ def test_derived_backbone_list_and_show_origin(cli, install, tmp_path):
     assert (last["pretrained"], last["license"]) == (True, "CC-BY-4.0")
     code, out, err = cli("list", "--source", "house", "--registry", registry)
     assert out.splitlines()[1].startswith("house/leaf")
-    assert "1 of 85" in err
+    assert "1 of 91" in err
     code, out, _ = cli("show", "leaf", "--json", "--registry", registry)
     item = json.loads(out)
     assert item["origin"] == origin

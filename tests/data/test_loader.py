@@ -138,7 +138,7 @@ needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="finds its child
 
 @needs_proc
 def test_killed_worker_raises_environment_problem(split: FileSplit, tmp_path: Path) -> None:
-    # In a process of its own: torch tells of the death from a signal handler, at any line.
+    # In a separate process: torch raises the death of a worker from a signal handler, at any line.
     program = f"""
         import pickle, signal, sys
         sys.path.insert(0, {str(Path(__file__).parents[2])!r})

@@ -41,8 +41,8 @@ def train_steps(model, backbone, size, steps=3):
     for _ in range(steps):
         model.train()
         images = torch.rand(2, 3, size, size, generator=generator)
-        said = read_output(model(images), backbone.heads, training=True)
-        loss = sum(classification_loss(said, torch.tensor([0, 1])).values())
+        outputs = read_output(model(images), backbone.heads, training=True)
+        loss = sum(classification_loss(outputs, torch.tensor([0, 1])).values())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -174,12 +174,12 @@ def test_inference_mode_output_does_not_depend_on_requires_grad():
     # A Linear on a slice of tokens, for which torch chooses the kernel by `requires_grad`.
     torch.manual_seed(0)
     layer, tokens = nn.Linear(64, 128), torch.randn(2, 51, 64)[:, :2]
-    said = []
+    outputs = []
     for trainable in (True, False):
         layer.requires_grad_(trainable)
         with inference_mode_of(layer.train()):
             assert not layer.training
-            said.append(layer(tokens))
+            outputs.append(layer(tokens))
         assert all(parameter.requires_grad == trainable for parameter in layer.parameters())
-    assert torch.equal(*said)
-    assert not said[0].requires_grad
+    assert torch.equal(*outputs)
+    assert not outputs[0].requires_grad

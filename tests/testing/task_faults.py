@@ -279,7 +279,7 @@ TASK_FAULTS = {
     "upward": ("loss_trains", "minimised for 100 steps, it went from"),
     "infinite": ("loss_trains", "not one finite number"),
     "vector": ("loss_trains", "the part 'main' is [7]"),
-    "summed": ("loss_is_a_mean", "and of the same batch twice"),
+    "summed": ("loss_is_a_mean", "and over parts of (1, 1, 1, 1, 1, 1, 1)"),
     "nameless": ("metric_names_its_numbers", "compute gives no accuracy"),
     "unreserved": ("metric_names_its_numbers", "detail is not reserved"),
     "undefined": ("metric_names_its_numbers", "loss is nan, not a finite number"),

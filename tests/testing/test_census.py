@@ -27,7 +27,7 @@ def test_it_goes_on_where_it_was_stopped(faulty, tmp_path, monkeypatch):
     code, out, err = census(path)
     assert code == 1
     assert "Traceback" not in err, err
-    assert "faulty/deadly process: the process that tried it ended with 3" in out
+    assert "faulty/deadly process: the process exited with 3" in out
     assert "faulty/unused everything_has_a_gradient: 2 of 14 parameters get no gradient" in out
     assert "1/5 structure faulty/sound ok" in err
     whole = read_rows(path)
@@ -56,7 +56,7 @@ def test_it_goes_on_where_it_was_stopped(faulty, tmp_path, monkeypatch):
     }
     assert all(len(row["checks"]) == len(SUITE) for row in rows.values())
     page = render(list(rows.values()), {"torch": "2"})
-    assert "3 of 5 backbones keep every promise" in page
+    assert "3 of 5 backbones pass every check" in page
     assert "| faulty/excepted | " in page
     assert "`everything_has_a_gradient`: one layer is a spare |" in page
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from zoo.cache import KINDS, CacheEntry
-from zoo.cache import entries as cache_entries
+from zoo.cache import KINDS, CacheEntry, entries
 from zoo.cli.group import CommandEntry, Settings, ZooGroup
 from zoo.cli.options import json_option
 from zoo.cli.output import print_json, print_table
@@ -55,16 +54,16 @@ def select(patterns: tuple[str, ...]) -> list[CacheEntry]:
     Raises:
         UsageError: a pattern is neither a kind nor matches an entry.
     """
-    entries = [entry for kind in KINDS for entry in cache_entries(kind)]
+    cached = [entry for kind in KINDS for entry in entries(kind)]
     if not patterns:
-        return entries
+        return cached
     for pattern in patterns:
-        if pattern not in KINDS and not any(matches(entry, pattern) for entry in entries):
-            names = [*KINDS, *sorted({entry.name for entry in entries})]
+        if pattern not in KINDS and not any(matches(entry, pattern) for entry in cached):
+            names = [*KINDS, *sorted({entry.name for entry in cached})]
             hint = did_you_mean(pattern, names, f"give a NAME, or one of {', '.join(KINDS)}")
             raise UsageError(f"no cache entry matches {pattern!r}", hint)
     return [
-        entry for entry in entries if any(p == entry.kind or matches(entry, p) for p in patterns)
+        entry for entry in cached if any(p == entry.kind or matches(entry, p) for p in patterns)
     ]
 
 
@@ -91,18 +90,18 @@ def command(context: click.Context, as_json: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    entries = select(())
+    cached = select(())
     if as_json:
-        print_json([describe(entry) for entry in entries])
+        print_json([describe(entry) for entry in cached])
         return
     print_table(
         ["KIND", "NAME", "WEIGHTS", "PIXELS", "PRECISION", "IMAGES", "SIZE", "LAST USED"],
-        [_row(entry) for entry in entries],
+        [_row(entry) for entry in cached],
         right="IMAGES SIZE",
     )
     settings = context.ensure_object(Settings)
     limit = settings.registry().config.defaults["cache_gib"]
-    total = sum(entry.size for entry in entries)
+    total = sum(entry.size for entry in cached)
     say(f"{short_size(total)} in {cache_dir()}; features are limited to {limit:g} GiB")
 
 

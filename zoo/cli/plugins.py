@@ -22,7 +22,9 @@ COMMANDS = (
         "new", "zoo.cli.plugins_new", "Create a plugin package with a network and its tests."
     ),
     CommandEntry(
-        "check", "zoo.cli.plugins_check", "Run the conformance checks on a plugin's backbones."
+        "check",
+        "zoo.cli.plugins_check",
+        "Run the conformance checks on a plugin.",
     ),
 )
 

@@ -80,7 +80,7 @@ def _resolve(settings: Settings, what: str) -> tuple[Registry, list[str]]:
 def _select(
     registry: Registry, names: Sequence[str], pattern: str | None
 ) -> tuple[list[Backbone], list[Task]]:
-    """Return the backbones and the tasks to check; with a pattern, backbones alone.
+    """Return the backbones and the tasks to check; with a pattern, backbones only.
 
     Raises:
         UsageError: no backbone matches.
@@ -120,7 +120,7 @@ def _check(
 
 
 def _check_task(registry: Registry, task: Task) -> list[Finding]:
-    """Run the checks of tasks on one, with a backbone of its plugin where there is one."""
+    """Run the task suite on a task, with a backbone of its plugin if there is one."""
     from zoo.testing.task_suite import check_all, task_subject
 
     return list(check_all(task_subject(task.name, registry)))
@@ -162,23 +162,23 @@ def command(settings: Settings, what: str, backbone: str | None, as_json: bool) 
     check fails.
     """
     registry, names = _resolve(settings, what)
-    chosen, tasks = _select(registry, names, backbone)
+    backbones, tasks = _select(registry, names, backbone)
     groups: set[str] = set()
-    described: list[dict[str, Any]] = []
+    items: list[dict[str, Any]] = []
 
-    def report(kind: str, name: str, shown: str, findings: Sequence[Finding]) -> None:
-        described.append(_describe(kind, name, findings))
+    def report(kind: str, name: str, label: str, findings: Sequence[Finding]) -> None:
+        items.append(_describe(kind, name, findings))
         if not as_json:
-            _print(shown, findings, settings.debug)
+            _print(label, findings, settings.debug)
 
-    for one in chosen:
-        report("backbone", one.id, one.id, _check(settings, registry, one, groups))
+    for each in backbones:
+        report("backbone", each.id, each.id, _check(settings, registry, each, groups))
     for task in tasks:
         report("task", task.name, f"task {task.name}", _check_task(registry, task))
     if as_json:
-        print_json(described)
-    for kind, number in () if as_json else (("backbone", len(chosen)), ("task", len(tasks))):
-        good = sum(each["conforms"] for each in described if kind in each)
+        print_json(items)
+    for kind, number in () if as_json else (("backbone", len(backbones)), ("task", len(tasks))):
+        conforming = sum(item["conforms"] for item in items if kind in item)
         if number:
-            print_line(f"{good:,} of {number:,} {kind}s conform")
-    return ExitCode.DONE if all(each["conforms"] for each in described) else ExitCode.BROKEN
+            print_line(f"{conforming:,} of {number:,} {kind}s conform")
+    return ExitCode.DONE if all(item["conforms"] for item in items) else ExitCode.BROKEN

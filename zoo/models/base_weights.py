@@ -204,8 +204,8 @@ def check_card(card: ModelCard, backbone: Backbone, source: str | Path) -> None:
         if not any(
             key in kwargs and _as_json(kwargs[key]) == _as_json(value) for kwargs in allowed
         ):
-            message = f"{source} wants {backbone.id} built with {key}={value!r}"
-            raise WeightsError(message, "its adapter knows no such argument; the file is refused")
+            message = f"{source} requires {backbone.id} built with {key}={value!r}"
+            raise WeightsError(message, "its adapter has no such argument; the file is refused")
     try:
         placed = BuildOptions(head=HeadSpec.from_dict(card.new_head)).placed(backbone)
     except (UsageError, TypeError, KeyError, ValueError) as error:

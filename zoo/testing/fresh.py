@@ -95,7 +95,8 @@ def main(arguments: list[str]) -> None:
     path, batch, out, asked = arguments
     without, file, plugins = json.loads(asked)
     model = load_model(path, load_registry(without, file, plugins), device="cpu")
-    save_file({"logits": logits_of(model, load_file(batch)["images"])}, out)
+    logits = logits_of(model, load_file(batch)["images"])
+    save_file({"logits": logits.contiguous()}, out)  # may be channels-last
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ TASK_SUITE = (
     ),
     _check(
         "loss_is_a_mean",
-        "the loss is a mean over samples, whatever the size of the batch",
+        "the loss is a mean over as many items as `count` says, however a batch is cut",
         hold=task_checks.loss_is_a_mean,
     ),
     _check(

@@ -98,7 +98,7 @@ def test_two_processes_match_one(plainnet, tinynet, pictures, tmp_path):
     ]
     cases = [(name, {"data": str(pictures), **QUICK, **options}) for name, options in cases]
     probe = {**BASE, "recipe": "probe", "data": str(broken), "bad_images": "skip"}
-    two_phases = {**QUICK, "recipe": "head-two_phases-all", "data": str(pictures)}
+    two_phases = {**QUICK, "recipe": "head-then-all", "data": str(pictures)}
     cases += [(tinynet, probe), (plainnet, two_phases)]
     Path("runs.json").write_text(
         json.dumps([(n, {**o, "out": f"two-{i}"}) for i, (n, o) in enumerate(cases)])

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import zoo
-from tests.tasks.segmentation.scenes import SHAPES
+from tests.tasks.segmentation.scenes import SHAPES, write_scenes
 from zoo.engine.features import cache
 from zoo.errors import DataError, UsageError
 
@@ -51,6 +51,27 @@ def test_cached_features_give_what_the_plain_loop_gives(tinyfcn, scenes, own_cac
     for metric, value in cached.metrics["val"].items():
         if metric != "per_class":
             assert value == pytest.approx(plain.metrics["val"][metric], abs=1e-4)
+
+
+def test_micro_batches_have_the_gradient_of_their_batch(tinyfcn, tmp_path):
+    # Of a wide image most of the input is padding, which counts in no mean.
+    for number, size in enumerate([(96, 16), (64, 64)]):
+        write_scenes(tmp_path / str(number), 8, number, size)
+    for folder in ("images", "masks"):
+        (tmp_path / "both" / folder).mkdir(parents=True)
+        for number in (0, 1):
+            for path in (tmp_path / str(number) / folder).iterdir():
+                path.rename(tmp_path / "both" / folder / f"{number}-{path.name}")
+    options = {**FP32, "data": tmp_path / "both", "train": "head", "augment": NO_CACHE}
+    whole, parts = (
+        load_file(zoo.finetune(tinyfcn, **options, **more).path / "model.safetensors")
+        for more in (
+            {"epochs": 2, "optimizer": "sgd"},
+            {"epochs": 2, "optimizer": "sgd", "micro_batch_size": 3},
+        )
+    )
+    for key, tensor in whole.items():
+        assert torch.allclose(tensor, parts[key], rtol=1e-4, atol=1e-6), key
 
 
 def test_where_masks_take_too_much_memory_the_plan_says_so(tinyfcn, scenes, own_cache, monkeypatch):

@@ -79,7 +79,7 @@ def resolve_memory_format(device: torch.device) -> tuple[str, str]:
     (cuDNN's tensor cores). Networks without convolutions are not affected.
     """
     if device.type in ("cpu", "cuda"):
-        return "channels_last", "auto: fastest for convolutions"
+        return "channels_last", "auto: quickest for convolutions"
     return "contiguous_format", "auto: supported on every device"
 
 

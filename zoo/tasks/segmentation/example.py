@@ -49,10 +49,14 @@ class StripedSplit(Split):
         self, index: int, at_least: tuple[int, int] | None = None, content: bytes | None = None
     ) -> tuple[Image.Image | DecodedImage | Any, Any]:
         """Return an image and its mask."""
+        return self.picture(index), self.mask(index)
+
+    def mask(self, index: int) -> Image.Image:
+        """Return a mask."""
         height, width = self.images.shape[2:]
         stripes = (torch.arange(width) * 2 * self.classes // width + index) % self.classes
         mask = np.ascontiguousarray(stripes.to(torch.uint8).expand(height, width).numpy())
-        return self.picture(index), Image.fromarray(mask)
+        return Image.fromarray(mask)
 
 
 def example_data(preprocess: Preprocess, count: int, seed: int) -> ImageData:

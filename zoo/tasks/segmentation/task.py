@@ -26,7 +26,7 @@ from zoo.tasks.base import (
     published_classes,
 )
 from zoo.tasks.segmentation.data import open_all, open_data, open_split
-from zoo.tasks.segmentation.example import example_data
+from zoo.tasks.segmentation.example import StripedSplit, example_data
 from zoo.tasks.segmentation.masks import MaskSplit
 from zoo.tasks.segmentation.metrics import SegmentationMetric
 from zoo.tasks.segmentation.outputs import (
@@ -138,9 +138,9 @@ class SemanticSegmentation(BaseTask):
 
     def split_targets(self, split: Split, transform: SampleTransform) -> Tensor:
         """Return the masks of a split as the network sees them, `[images, height, width]` uint8."""
-        if not isinstance(split, MaskSplit) or not isinstance(transform, MaskTransform):
-            return super().split_targets(split, transform)
-        return transform.collate([transform.mask(split.mask(n)) for n in range(len(split))])
+        if isinstance(split, (MaskSplit, StripedSplit)) and isinstance(transform, MaskTransform):
+            return transform.collate([transform.mask(split.mask(n)) for n in range(len(split))])
+        return super().split_targets(split, transform)
 
     def target_bytes(self, preprocess: Preprocess) -> int:
         """Return the size of a mask."""
