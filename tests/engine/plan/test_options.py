@@ -64,7 +64,7 @@ def test_loss_accepts_any_callable(loss):
     [
         ({"loss": "focal"}, "the loss is a str; give a function of outputs and targets"),
         ({"loss": 0.1}, "the loss is a float"),
-        ({"loss": nn.CrossEntropyLoss}, "is the class CrossEntropyLoss; give an instance: CrossEntropyLoss("),
+        ({"loss": nn.CrossEntropyLoss}, "the class CrossEntropyLoss; give an instance: Cross"),
         ({"metrics": {"f1": 0.5}}, "the metric 'f1' is a float"),
         ({"metrics": [focal]}, "metrics is a list"),
         ({"metrics": {"my f1": focal}}, "cannot be named 'my f1'"),

@@ -193,6 +193,21 @@ def probe_phase() -> Phase:
     )
 
 
+def _learning_rate(
+    resolver: Resolver, options: Options, number: int, kind: str, optimizer: str
+) -> float:
+    """Resolve the learning rate of a phase; `kind` is the prefix of its default."""
+    rates, name = options.lr, f"phases.{number}.lr"
+    if rates and len(rates) == 1 and number > 0:
+        lower = rates[0] * LATER_FACTOR
+        return float(resolver.resolve(name, None, lower, "a tenth of --lr, to fine-tune"))
+    lr = resolver.default(name, rates[number] if rates else None, f"{kind}_lr")
+    if rates is None and optimizer == "sgd":
+        lr *= SGD_FACTOR
+        resolver.reasons[name] += ", times 10 for sgd"
+    return float(lr)
+
+
 def _phase(
     resolver: Resolver,
     options: Options,
@@ -204,21 +219,14 @@ def _phase(
 ) -> Phase:
     kind = "head" if policy == HEAD else "random" if base.random else "tune" if number else "all"
     prefix = f"phases.{number}."
-    epochs, rates = options.epochs, options.lr
-    for name, given in (("epochs", epochs), ("lr", rates)):
+    epochs = options.epochs
+    for name, given in (("epochs", epochs), ("lr", options.lr)):
         if given and len(given) > 1 and number >= len(given):
             raise UsageError(f"--{name} has {len(given)} values, but one per phase is needed")
     optimizer = resolver.resolve(
         f"{prefix}optimizer", options.optimizer, OPTIMIZER, "needs the least tuning"
     )
-    if rates and len(rates) == 1 and number > 0:
-        lower = rates[0] * LATER_FACTOR
-        lr = resolver.resolve(f"{prefix}lr", None, lower, "a tenth of --lr, to fine-tune")
-    else:
-        lr = resolver.default(f"{prefix}lr", rates[number] if rates else None, f"{kind}_lr")
-        if rates is None and optimizer == "sgd":
-            lr *= SGD_FACTOR
-            resolver.reasons[f"{prefix}lr"] += ", times 10 for sgd"
+    lr = _learning_rate(resolver, options, number, kind, optimizer)
     cached, reason = False, "layers below the heads train"
     if policy == HEAD or policy in heads_only:
         cached, reason = nondeterminism is None, nondeterminism or FIXED_FEATURES
@@ -234,7 +242,7 @@ def _phase(
             f"{kind}_epochs",
         ),
         optimizer=optimizer,
-        lr=float(lr),
+        lr=lr,
         momentum=float(resolver.default(f"{prefix}momentum", options.momentum, "momentum")),
         weight_decay=float(
             resolver.default(f"{prefix}weight_decay", options.weight_decay, "weight_decay")

@@ -209,6 +209,21 @@ def adapt_recipe(
     return recipe
 
 
+def _record_reasons(
+    resolver: Resolver, backbone: Backbone, base: BaseWeights, data: ImageData
+) -> None:
+    """Record the reasons of values that no option sets directly."""
+    resolver.reasons |= {
+        "backbone": backbone.origin,
+        "task": "task of the backbone",
+        "weights": base.reason,
+        "license": base.license_reason,
+        "preprocess": base.preprocess_reason,
+        "data": data.reason,
+        "classes": "class names of the data" if data.deterministic else "classes of the Dataset",
+    }
+
+
 def resolve_plan(
     resolver: Resolver,
     settings: Settings,
@@ -235,15 +250,7 @@ def resolve_plan(
     if conflicts.precision is not None:
         settings = replace(settings, precision="fp32")
         resolver.reasons["precision"] = f"auto: {conflicts.precision}"
-    resolver.reasons |= {
-        "backbone": backbone.origin,
-        "task": "task of the backbone",
-        "weights": base.reason,
-        "license": base.license_reason,
-        "preprocess": base.preprocess_reason,
-        "data": data.reason,
-        "classes": "class names of the data" if data.deterministic else "classes of the Dataset",
-    }
+    _record_reasons(resolver, backbone, base, data)
     values: Mapping[str, Any] = vars(settings)
     return Plan(
         backbone=backbone.id,

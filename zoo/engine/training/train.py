@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 
 from zoo.engine.plan.plan import LBFGS, Phase
 from zoo.engine.probe.phase import fit_heads
+from zoo.engine.runtime.distributed import SINGLE
 from zoo.engine.training.loop import PhaseContext, run_phase
 from zoo.engine.training.phase_data import PhaseDataFactory
 from zoo.engine.training.sources import FeatureSource, ImageSource
@@ -41,8 +41,7 @@ def train(
         Diverged: the loss is not finite.
         DataError: an image cannot be read, and bad images are errors.
     """
-    network, ranks, best = factory.network, factory.ranks, state.best
-    module, task = network.module, network.task
+    network, module, best = factory.network, factory.network.module, state.best
     if isinstance(criterion, torch.nn.Module):
         criterion = criterion.to(network.device)
     for number, phase in enumerate(factory.plan.phases):
@@ -62,13 +61,13 @@ def train(
                 criterion=criterion,
                 report=report,
                 on_adjustment=on_adjustment,
+                # Only rank 0 trains on cached features.
+                ranks=factory.ranks if isinstance(source, ImageSource) else SINGLE,
             )
-            probe = task.probe(criterion)
             if phase.optimizer == LBFGS and isinstance(source, FeatureSource):
+                probe = network.task.probe(criterion)
                 assert isinstance(probe, LogisticProbe)
                 solve_phase(phase, source, state, context, probe)
-            elif isinstance(source, ImageSource):
-                run_phase(phase, source, state, replace(context, ranks=ranks))
             else:
                 run_phase(phase, source, state, context)
         if not isinstance(source, ImageSource):
