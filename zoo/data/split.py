@@ -1,4 +1,4 @@
-"""What a training sees of its images: splits, each a row of pictures with labels."""
+"""What a training sees of its images: splits, each a row of pictures with targets."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class Split(ABC):
 
     Attributes:
         name: `train`, `val`, `test`, or `all` where nothing is held out.
-        labels: the target of each image, as its task has them: a position in the classes.
+        targets: the target of each image, as its task has them: a position in the classes.
         thread_safe: whether several threads may read it at once.
     """
 
     name: str
-    labels: Sequence[Any]
+    targets: Sequence[Any]
     # Whether several threads of one process may read it at once.
     thread_safe: ClassVar[bool] = False
     # Whether reading a sample may draw random numbers, as a user's own code may.
     draws: ClassVar[bool] = False
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
     @abstractmethod
     def where(self, index: int) -> str:
@@ -69,7 +69,7 @@ class Split(ABC):
         Raises:
             UnreadableImage: it cannot be read.
         """
-        return self.picture(index), self.labels[index]
+        return self.picture(index), self.targets[index]
 
     def content(self, index: int) -> bytes:
         """Return what a picture is made of: the bytes of its file, or its pixels and their shape.
@@ -91,7 +91,7 @@ class Split(ABC):
     def counts(self, n_classes: int) -> tuple[int, ...]:
         """How many pictures each class has."""
         counts = [0] * n_classes
-        for label in self.labels:
+        for label in self.targets:
             counts[label] += 1
         return tuple(counts)
 
@@ -104,13 +104,13 @@ class FileSplit(Split):
         name: of the split.
         root: the folder that the paths are relative to.
         paths: of each image, with `/` on every system.
-        labels: of each image, a position in the classes.
+        targets: of each image, a position in the classes.
     """
 
     name: str
     root: Path
     paths: tuple[str, ...]
-    labels: tuple[Any, ...]
+    targets: tuple[Any, ...]
     thread_safe: ClassVar[bool] = True
 
     def path(self, index: int) -> Path:
@@ -146,7 +146,7 @@ class FileSplit(Split):
             UnreadableImage: it cannot be read.
         """
         source = self.path(index) if content is None else content
-        return decode_reduced(source, at_least), self.labels[index]
+        return decode_reduced(source, at_least), self.targets[index]
 
 
 @dataclass(frozen=True)

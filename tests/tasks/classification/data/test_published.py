@@ -69,7 +69,7 @@ def check_images(split: PublishedSplit, published: Any) -> None:
         before = TRAIN.index(file) * 10 if file in TRAIN else 0
         image, label = published[before + int(position)]
         assert np.array_equal(split.picture(index), image.convert("RGB"))
-        assert split.labels[index] == label
+        assert split.targets[index] == label
 
 
 def test_cifar_is_what_torchvision_reads(cifar: Path) -> None:
@@ -161,7 +161,7 @@ def test_loading_in_threads_and_processes_is_the_same(cifar: Path) -> None:
 
 def test_evaluation_takes_test(cifar: Path) -> None:
     split = open_split(f"cifar10:{cifar}", (*NAMES[5:], *NAMES[:5]))
-    assert (split.name, split.labels[:10]) == ("test", (5, 6, 7, 8, 9, 0, 1, 2, 3, 4))
+    assert (split.name, split.targets[:10]) == ("test", (5, 6, 7, 8, 9, 0, 1, 2, 3, 4))
     assert len(open_split(f"cifar10:{cifar}", NAMES, "Train")) == 50
     with pytest.raises(DataError, match="no split 'val'; it has train and test"):
         open_split(f"cifar10:{cifar}", NAMES, "val")

@@ -45,7 +45,7 @@ def everything(data: ImageData) -> dict[str, str]:
     return {
         path: data.classes[label]
         for split in data.splits.values()
-        for path, label in zip(split.paths, split.labels, strict=True)
+        for path, label in zip(split.paths, split.targets, strict=True)
     }
 
 
@@ -91,12 +91,12 @@ def test_a_table_of_a_folder_is_what_the_folder_is(tmp_path: Path) -> None:
     lines = [
         f"{split.root / path},{folder.classes[label]},{name}\n"
         for name, split in folder.splits.items()
-        for path, label in zip(split.paths, split.labels, strict=True)
+        for path, label in zip(split.paths, split.targets, strict=True)
     ]
     data = open_data(table(tmp_path, "".join(lines)))
     assert data.classes == folder.classes
     for name, split in folder.splits.items():
-        assert data.splits[name].labels == split.labels
+        assert data.splits[name].targets == split.targets
         assert [data.splits[name].path(i) for i in range(3)] == [split.path(i) for i in range(3)]
         assert data.splits[name].picture(5).tobytes() == split.picture(5).tobytes()
 
@@ -244,8 +244,8 @@ def test_a_folder_may_be_called_like_a_table(root: Path) -> None:
 def test_evaluation_takes_test_then_val_then_all(root: Path) -> None:
     classes = ("dog", "fish", "cat")
     path = table(root, SPLIT)
-    assert (open_split(path, classes).name, open_split(path, classes).labels) == ("test", (0,) * 3)
-    assert open_split(path, classes, "Validation").labels == (2, 2, 0, 0)
+    assert (open_split(path, classes).name, open_split(path, classes).targets) == ("test", (0,) * 3)
+    assert open_split(path, classes, "Validation").targets == (2, 2, 0, 0)
     path = table(root, SPLIT.replace("TEST", "valid"))
     assert open_split(path, classes).name == "val"
     with pytest.raises(DataError, match="no split 'test'; it has train and val"):

@@ -146,11 +146,11 @@ def test_torchvision_and_the_wrappers_of_torch():
     train, val = random_split(folder, [0.7, 0.3], generator)
     split = open_data({"train": train, "val": val})
     assert split.classes == tuple(folder.classes)
-    assert split.splits["train"].labels == tuple(folder.targets[place] for place in train.indices)
+    assert split.splits["train"].targets == tuple(folder.targets[place] for place in train.indices)
     both = open_data({"train": ConcatDataset([train, val]), "val": val})
     assert both.classes == tuple(folder.classes)
     expected = [folder.targets[place] for part in (train, val) for place in part.indices]
-    assert both.splits["train"].labels == tuple(expected)
+    assert both.splits["train"].targets == tuple(expected)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_torchvision_and_the_wrappers_of_torch():
 )
 def test_stated_labels_are_not_read_from_items(stated):
     dataset = Pictures(**stated)
-    assert open_own({"train": dataset, "val": dataset}, **HELD).splits["val"].labels[:3] == (
+    assert open_own({"train": dataset, "val": dataset}, **HELD).splits["val"].targets[:3] == (
         0,
         1,
         2,
@@ -186,13 +186,13 @@ def test_stated_labels_are_not_read_from_items(stated):
 def test_what_states_no_labels_is_read_item_by_item(stated):
     dataset = Pictures(**stated)
     split = open_own({"train": dataset, "val": dataset}, **HELD).splits["train"]
-    assert split.labels == (0, 1, 2) * 4
+    assert split.targets == (0, 1, 2) * 4
 
 
 def test_a_target_transform_makes_the_labels():
     folder = ImageFolder(EMBEDDED / "val", target_transform=lambda label: label % 2)
     data = open_data(Subset(folder, range(0, len(folder), 2)))
-    assert set(data.splits["train"].labels) == {0, 1}
+    assert set(data.splits["train"].targets) == {0, 1}
 
 
 def test_names_of_classes():

@@ -55,13 +55,13 @@ class PublishedSplit(Split):
     Args:
         name: of the split.
         images: `[n, height, width, channels]`, uint8; one channel or three.
-        labels: of each image, a position in the classes.
+        targets: of each image, a position in the classes.
         names: of each image: its file and its position there.
     """
 
     name: str
     images: NDArray[np.uint8]
-    labels: tuple[int, ...]
+    targets: tuple[int, ...]
     names: tuple[str, ...]
 
     thread_safe: ClassVar[bool] = True
@@ -163,10 +163,10 @@ def open_published_split(
     name = choose_split(published.title, {"train": "train", "test": "test"}, split)
     reader = _Reader(published, path)
     images, own = reader.read(name)
-    present = sorted(set(images.labels))
+    present = sorted(set(images.targets))
     check_known([own[label] for label in present], classes, reader.folder)
     position = {label: classes.index(own[label]) for label in present}
-    labels = tuple(position[label] for label in images.labels)
+    labels = tuple(position[label] for label in images.targets)
     return PublishedSplit(name, images.images, labels, images.names)
 
 
@@ -296,7 +296,7 @@ def _check_file(path: Path, md5: str | None, hint: str) -> None:
 
 def _draw(split: PublishedSplit, n_classes: int, seed: int, fraction: float) -> NDArray[np.bool_]:
     """Mark the images that are held out: a share of every class, drawn by name as files are."""
-    labels = np.array(split.labels)
+    labels = np.array(split.targets)
     held = np.zeros(len(labels), dtype=bool)
     for label in range(n_classes):
         positions = np.flatnonzero(labels == label)
@@ -308,7 +308,7 @@ def _draw(split: PublishedSplit, n_classes: int, seed: int, fraction: float) -> 
 def _select(split: PublishedSplit, name: str, mask: NDArray[np.bool_]) -> PublishedSplit:
     """Copy the marked images into a split of their own."""
     rows = np.flatnonzero(mask).tolist()
-    labels = tuple(split.labels[row] for row in rows)
+    labels = tuple(split.targets[row] for row in rows)
     return PublishedSplit(name, split.images[rows], labels, tuple(split.names[row] for row in rows))
 
 
@@ -316,7 +316,7 @@ def _fingerprint(splits: Mapping[str, PublishedSplit], classes: Sequence[str]) -
     """Digest splits, names, classes and pixels."""
     digest = hashlib.sha256()
     for name, split in splits.items():
-        for image, label in zip(split.names, split.labels, strict=True):
+        for image, label in zip(split.names, split.targets, strict=True):
             digest.update(f"{name}\0{image}\0{classes[label]}\0".encode())
         for first in range(0, len(split), 1024):
             digest.update(split.images[first : first + 1024].tobytes())

@@ -124,5 +124,5 @@ def file_split(name: str, root: Path, images: Images, classes: Sequence[str]) ->
         name=name,
         root=root,
         paths=tuple(path for found in images.values() for path, _ in found),
-        labels=tuple(label_of[label] for label, found in images.items() for _ in found),
+        targets=tuple(label_of[label] for label, found in images.items() for _ in found),
     )

@@ -54,13 +54,13 @@ class LoaderSplit(Split):
     Args:
         name: of the split.
         loader: theirs.
-        labels: as far as its dataset states them; empty where it does not.
+        targets: as far as its dataset states them; empty where it does not.
         classes: how many there are.
     """
 
     name: str
     loader: DataLoader[Any]
-    labels: tuple[int, ...]
+    targets: tuple[int, ...]
     classes: int
 
     def __len__(self) -> int:
@@ -254,7 +254,7 @@ def _held_out(
 ) -> tuple[DatasetSplit, DatasetSplit]:
     assert isinstance(split, DatasetSplit)
     by_class: list[list[int]] = [[] for _ in range(classes)]
-    for index, label in zip(split.indices, split.labels, strict=True):
+    for index, label in zip(split.indices, split.targets, strict=True):
         by_class[label].append(index)
     held = {
         indices[drawn]
@@ -270,7 +270,7 @@ def _held_out(
         rows = [row for row, index in enumerate(split.indices) if (index in held) is wanted]
         indices = tuple(split.indices[row] for row in rows)
         return replace(
-            split, name=name, indices=indices, labels=tuple(split.labels[r] for r in rows)
+            split, name=name, indices=indices, targets=tuple(split.targets[r] for r in rows)
         )
 
     return part("train", False), part("val", True)
@@ -300,5 +300,5 @@ def _fingerprint(splits: Mapping[str, Split], classes: Sequence[str]) -> str:
     digest = hashlib.sha256("\0".join(classes).encode())
     for name, split in splits.items():
         digest.update(f"\0{name}\0{len(split)}\0".encode())
-        digest.update(np.asarray(split.labels, dtype=np.int64).tobytes())
+        digest.update(np.asarray(split.targets, dtype=np.int64).tobytes())
     return digest.hexdigest()
