@@ -2,14 +2,13 @@
 
     uv run python benchmarks/all_layers.py [--fresh] [--rounds 5] [--images 160] [--threads 1]
 
-Both train resnet18 from random weights on the embedded pictures at 224 pixels, with batches of 32,
-the same precision and memory format, and fused AdamW. zoo keeps what it decodes (`--cache-images`);
-the bare loop has its batches as normalized floats on the device, and does no more than forward,
-loss, backward and step. Each is a process of its own, and they take turns: an epoch of one, then an
-epoch of the other, from the second epoch on, so that what else the machine does meets both. An
-epoch validates on two pictures a class. Results are kept in `all_layers.json` beside this file as
-they come, so that a run that was stopped goes on; the table is printed at the end. Where a machine
-is shared, the seconds of the CPU say more than those of the clock.
+Both train resnet18 from random weights on the embedded images at 224 pixels, with batches of 32,
+the same precision and memory format, and fused AdamW. zoo caches decoded images (`--cache-images`);
+the bare loop has its batches as normalized floats on the device, and only runs forward, loss,
+backward and step. Each is a separate process, and their epochs alternate from the second epoch on,
+so that other load on the machine affects both. An epoch validates on two images per class. Results
+are written to `all_layers.json` as they are measured, so that an interrupted run resumes; the table
+is printed at the end. On a shared machine, CPU seconds are more reliable than wall time.
 """
 
 from __future__ import annotations
@@ -57,12 +56,12 @@ def zoo_after_epoch(event):
 
 
 class Side:
-    """One of the two processes, which waits after each epoch.
+    """One of the two processes, which blocks after each epoch.
 
     Args:
-        folder: of its own.
-        command: what it runs.
-        threads: that compute; None for torch's own number.
+        folder: of its pipes.
+        command: to run.
+        threads: for computation; None for torch's default.
     """
 
     def __init__(self, folder: Path, command: list[str], threads: int | None) -> None:
@@ -70,23 +69,23 @@ class Side:
         self.go, self.done = folder / "go", folder / "done"
         os.mkfifo(self.go)
         os.mkfifo(self.done)
-        told = {"GO": str(self.go), "DONE": str(self.done), "PYTHONPATH": str(ROOT)}
+        variables = {"GO": str(self.go), "DONE": str(self.done), "PYTHONPATH": str(ROOT)}
         if threads:
-            told["OMP_NUM_THREADS"] = str(threads)
-        environment = {**os.environ, **told}
+            variables["OMP_NUM_THREADS"] = str(threads)
+        environment = {**os.environ, **variables}
         self.process = subprocess.Popen(command, cwd=folder, env=environment)
 
     def wait(self) -> list[float]:
-        """Return the seconds of the epoch that is under way, by the clock and of the CPU."""
+        """Wait for the end of the epoch; return its wall and CPU seconds."""
         return [round(float(number), 3) for number in self.done.read_text().split()]
 
     def start(self) -> None:
-        """Let the next epoch begin."""
+        """Start the next epoch."""
         self.go.write_text("go")
 
 
 def bare(data: Path, epochs: int, device_name: str, precision: str) -> None:
-    """Train without zoo, an epoch at a time."""
+    """Train without zoo, epoch by epoch."""
     import torch
     import torchvision
     from torch.nn.functional import cross_entropy
@@ -109,38 +108,39 @@ def bare(data: Path, epochs: int, device_name: str, precision: str) -> None:
             loss.backward()
             optimizer.step()
         model.eval()
-        right = 0
+        hits = 0
         with torch.no_grad(), cast:
             for images, labels in val:
-                right += (model(images).argmax(1) == labels).sum()
-        int(right)
+                hits += (model(images).argmax(1) == labels).sum()
+        int(hits)  # synchronise
         seconds = time.perf_counter() - began, time.process_time() - cpu
         Path(os.environ["DONE"]).write_text(f"{seconds[0]} {seconds[1]}")
         Path(os.environ["GO"]).read_text()
 
 
 def read(folder: Path, device: Any) -> list[Any]:
-    """Return pictures as batches of normalized floats on the device."""
+    """Return images as batches of normalized floats on the device."""
     import torch
 
     import zoo
-    from zoo.data.loader import batch_bounds, epoch_order
+    from zoo.data.loader import batch_bounds
+    from zoo.seeding import epoch_order
 
-    see = zoo.transform(zoo.Preprocess(size=224))
+    transform = zoo.transform(zoo.Preprocess(size=224))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     classes = sorted(path.name for path in folder.iterdir())
     order = epoch_order(len(files), 0, 1)
     batches = []
     for first, last in batch_bounds(len(files), BATCH):
-        some = [files[place] for place in order[first:last]]
-        images = torch.stack([see(file) for file in some]).to(device)
-        labels = torch.tensor([classes.index(file.parent.name) for file in some], device=device)
+        paths = [files[index] for index in order[first:last]]
+        images = torch.stack([transform(file) for file in paths]).to(device)
+        labels = torch.tensor([classes.index(file.parent.name) for file in paths], device=device)
         batches.append((images.contiguous(memory_format=torch.channels_last), labels))
     return batches
 
 
 def measure(options: argparse.Namespace, precision: str) -> dict[str, Any]:
-    """Let both take turns, and return their seconds and ratios."""
+    """Alternate the epochs of both, and return their seconds and ratios."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         classes = sorted(path.name for path in (EMBEDDED / "train").iterdir())
@@ -148,14 +148,14 @@ def measure(options: argparse.Namespace, precision: str) -> dict[str, Any]:
         copy_images(folder / "photos", classes, parts)
         (folder / "gate.py").write_text(GATE)
         epochs = str(options.rounds + 1)
-        how = ["--device", options.device, "--precision", precision]
+        shared = ["--device", options.device, "--precision", precision]
         ours = [sys.executable, "-m", "zoo", "--plugin", str(folder / "gate.py"), "finetune"]
         ours += ["torchvision/resnet18", "--weights", "none", "--train", "all", "--cache-images"]
         ours += ["--data", str(folder / "photos"), "--epochs", epochs, "--batch-size", str(BATCH)]
         theirs = [sys.executable, __file__, "--bare", str(folder / "photos"), "--rounds", epochs]
         sides = {
-            "zoo": Side(folder / "zoo", [*ours, *how, "--input-size", "224"], options.threads),
-            "bare": Side(folder / "bare", [*theirs, *how], options.threads),
+            "zoo": Side(folder / "zoo", [*ours, *shared, "--input-size", "224"], options.threads),
+            "bare": Side(folder / "bare", [*theirs, *shared], options.threads),
         }
         seconds: dict[str, list[list[float]]] = {name: [] for name in sides}
         try:
@@ -175,30 +175,30 @@ def measure(options: argparse.Namespace, precision: str) -> dict[str, Any]:
 
 
 def summarize(seconds: dict[str, list[list[float]]], images: int) -> dict[str, Any]:
-    """Return images per second, and zoo's against the bare loop's, turn by turn."""
-    found: dict[str, Any] = {}
-    for place, clock in enumerate(CLOCKS):
-        times = {name: [both[place] for both in turns] for name, turns in seconds.items()}
+    """Return images per second of both, and the ratio of each pair of epochs."""
+    summary: dict[str, Any] = {}
+    for index, clock in enumerate(CLOCKS):
+        times = {name: [both[index] for both in turns] for name, turns in seconds.items()}
         pairs = zip(times["zoo"], times["bare"], strict=True)
         ratios = [round(bare / ours, 3) for ours, bare in pairs]
-        found[clock] = {
+        summary[clock] = {
             "images_per_second": {
                 name: round(images / statistics.median(values), 2) for name, values in times.items()
             },
             "ratios": ratios,
             "median_ratio": round(statistics.median(ratios), 3),
         }
-    return {**found, "seconds": seconds}
+    return {**summary, "seconds": seconds}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--fresh", action="store_true", help="forget earlier results")
+    parser.add_argument("--fresh", action="store_true", help="discard earlier results")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", type=int, default=160, help="that train")
+    parser.add_argument("--images", type=int, default=160, help="training images")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, help="that compute, by default torch's own number")
-    parser.add_argument("--precision", choices=PRECISIONS, help="one of them only")
+    parser.add_argument("--threads", type=int, help="for computation; default of torch")
+    parser.add_argument("--precision", choices=PRECISIONS, help="measure one only")
     parser.add_argument("--bare", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.bare:
@@ -220,9 +220,11 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for key, row in results.items():
         for clock in CLOCKS:
-            found = row[clock]
-            rates = " | ".join(str(found["images_per_second"][side]) for side in SIDES)
-            print(f"| {key} | {clock} | {rates} | {found['median_ratio']} | {found['ratios']} |")
+            summary = row[clock]
+            rates = " | ".join(str(summary["images_per_second"][side]) for side in SIDES)
+            print(
+                f"| {key} | {clock} | {rates} | {summary['median_ratio']} | {summary['ratios']} |"
+            )
     low = [key for key, row in results.items() if row["clock"]["median_ratio"] < BAR]
     print(f"below the bar of {BAR}: {', '.join(low) or 'none'}")
 

@@ -1,14 +1,13 @@
-"""Train the heads of three frozen networks: zoo beside the textbook's loop and two libraries.
+"""Train the heads of three frozen networks with zoo, the textbook's loop and two libraries.
 
     uv run --group bench python benchmarks/head_training.py [--work DIR] [--fresh]
 
-Each side is a process of its own, from command to model file, on 2,400 pictures that
-`pictures.py` makes; they run in turn, on the same weights, and their model files are all measured
-in the same way. What is too long to run is reckoned, and labelled so. Results are kept in
-`head_training.json` beside this file as they come, so that a run that was stopped goes on; the
-tables are printed at the end, and written into `head_training.md`. `--long` runs the textbook's
-20 epochs too, for their accuracy; `--runs 3` takes every side three times, and the tables then
-show medians.
+Each side is a separate process, from command to model file, on 2,400 images made by `images.py`,
+from the same weights; the sides alternate, and all model files are evaluated in the same way. Runs
+that would take too long are extrapolated, and labelled so. Results are written to
+`head_training.json` as they are measured, so that an interrupted run resumes; the tables are
+printed at the end, and written to `head_training.md`. `--long` also runs the textbook's 20 epochs,
+for their accuracy; `--runs 3` runs every side three times, and the tables show medians.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import pictures
-from benchmarks.sides.bench import Bench, keep, record, start, versions
+from benchmarks import images as image_data
+from benchmarks.sides.bench import Bench, record, start, versions, write
 from benchmarks.sides.networks import NETWORKS
 from benchmarks.sides.report import FLOORS, LONG, page, table
 from benchmarks.sides.watch import watch
@@ -36,7 +35,7 @@ MODULES = {
 }
 EPOCHS = {"zoo 1 epoch": 1, "zoo 5 epochs": 5, f"zoo {LONG} epochs": LONG}
 
-# In which they run in each round.
+# Order of the sides in each round.
 ORDER = (
     *("decode", "zoo", "zoo again", "textbook", "zoo 1 epoch", "fastai", "zoo 5 epochs"),
     *("transformers", f"zoo {LONG} epochs", "forward", "decode and forward"),
@@ -45,7 +44,7 @@ LONG_TEXTBOOK = f"textbook {LONG} epochs"
 
 
 def run_zoo(bench: Bench, network: str, side: str) -> dict[str, Any]:
-    """Run `zoo finetune` with a fresh cache; `zoo again` goes on with that of `zoo`."""
+    """Run `zoo finetune` with an empty cache; `zoo again` uses that of `zoo`."""
     options = ["--epochs", str(EPOCHS[side])] if side in EPOCHS else []
     cache = None
     if side == "zoo again":
@@ -64,15 +63,15 @@ def run_other(bench: Bench, network: str, side: str, epochs: int) -> dict[str, A
 
 
 def run_floor(bench: Bench, network: str, side: str) -> dict[str, Any]:
-    """Run what nothing can be quicker than."""
+    """Run a lower bound."""
     folder = bench.folder(network, side)
     what = "both" if side == "decode and forward" else side
-    target = folder / "found.json"
+    target = folder / "result.json"
     watch(
         [*bench.python("floors"), what, *bench.shared(network, target)], folder, bench.environment
     )
-    found: dict[str, Any] = json.loads(target.read_text())
-    return {**found, "seconds": round(found["seconds"], 3)}
+    result: dict[str, Any] = json.loads(target.read_text())
+    return {**result, "seconds": round(result["seconds"], 3)}
 
 
 def run(bench: Bench, network: str, side: str, epochs: int) -> dict[str, Any]:
@@ -85,66 +84,66 @@ def run(bench: Bench, network: str, side: str, epochs: int) -> dict[str, Any]:
 
 
 def judge(bench: Bench, network: str, sides: dict[str, list[dict[str, Any]]]) -> None:
-    """Add the accuracy to each record whose model file was not measured yet."""
+    """Add the accuracy to each record whose model file is not evaluated yet."""
     records = [record for records in sides.values() for record in records if "model" in record]
-    # A stopped run may go on without its work folder.
+    # A resumed run may have another work folder.
     files = [record["model"] for record in records if Path(record["model"]).exists()]
     if files:
         command = [*bench.python("judge"), "--network", network, "--data", str(bench.data), *files]
         done = watch(command, bench.folder(network, "judge"), bench.environment)
-        found = json.loads(done.output)
-        for one in records:
-            one["top1"] = found.get(one.pop("model"))
+        accuracies = json.loads(done.output)
+        for each in records:
+            each["top1"] = accuracies.get(each.pop("model"))
 
 
-def present(sides: list[str]) -> Iterator[str]:
-    """Yield those sides whose library is installed, and say which is not."""
-    there = versions()
+def available(sides: list[str]) -> Iterator[str]:
+    """Yield the sides whose library is installed; report the others."""
+    installed = versions()
     for side in sides:
-        if side in ("fastai", "transformers") and side not in there:
-            print(f"{side} is left out: not installed; use `uv run --group bench`", file=sys.stderr)
+        if side in ("fastai", "transformers") and side not in installed:
+            print(f"{side} skipped: not installed; use `uv run --group bench`", file=sys.stderr)
         else:
             yield side
 
 
-def measure(bench: Bench, results: dict[str, Any], asked: argparse.Namespace) -> None:
-    """Run what is not there yet, and keep each record as it comes."""
-    for number in range(1, asked.runs + 1):
-        for network in asked.networks:
+def measure(bench: Bench, results: dict[str, Any], options: argparse.Namespace) -> None:
+    """Run the missing sides, and write each record at once."""
+    for number in range(1, options.runs + 1):
+        for network in options.networks:
             sides = results["networks"].setdefault(network, {})
-            for side in asked.sides:
+            for side in options.sides:
                 if len(sides.setdefault(side, [])) < number:
                     print(f"{network}: {side}, run {number}", file=sys.stderr, flush=True)
-                    sides[side].append(run(bench, network, side, asked.epochs))
-                    keep(results, asked.out)
+                    sides[side].append(run(bench, network, side, options.epochs))
+                    write(results, options.out)
             # Before a later run overwrites the model files.
             judge(bench, network, sides)
-            keep(results, asked.out)
+            write(results, options.out)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=pictures.WORK, help="for all that is made")
-    parser.add_argument("--fresh", action="store_true", help="forget earlier results")
+    parser.add_argument("--work", type=Path, default=image_data.WORK, help="work folder")
+    parser.add_argument("--fresh", action="store_true", help="discard earlier results")
     parser.add_argument("--runs", type=int, default=1, help="of each side")
     parser.add_argument("--long", action="store_true", help=f"run {LONG_TEXTBOOK} too")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--sides", nargs="+", choices=ORDER, default=list(ORDER))
     parser.add_argument("--epochs", type=int, default=1, help="of the other sides")
     parser.add_argument("--workers", type=int, help="of the other sides; by default the cores")
-    parser.add_argument("--each", type=int, nargs=2, default=pictures.EACH, help="of a class")
-    parser.add_argument("--package", type=Path, help=f"the file of {pictures.PACKAGE}")
+    parser.add_argument("--each", type=int, nargs=2, default=image_data.EACH, help="of a class")
+    parser.add_argument("--package", type=Path, help=f"the file of {image_data.PACKAGE}")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the results")
-    asked = parser.parse_args()
-    work = asked.work.resolve()
-    data = pictures.make(work, tuple(asked.each), asked.package)
+    options = parser.parse_args()
+    work = options.work.resolve()
+    data = image_data.make(work, tuple(options.each), options.package)
     made = json.loads((data / "made.json").read_text())
-    fixed = {"pictures": made, "epochs_of_others": asked.epochs}
-    results = start(asked.out, asked.fresh, {"networks": {}}, **fixed)
-    asked.sides = list(present([*asked.sides, *([LONG_TEXTBOOK] if asked.long else [])]))
-    measure(Bench(work, data, asked.workers), results, asked)
+    fixed = {"data": made, "epochs_of_others": options.epochs}
+    results = start(options.out, options.fresh, {"networks": {}}, **fixed)
+    options.sides = list(available([*options.sides, *([LONG_TEXTBOOK] if options.long else [])]))
+    measure(Bench(work, data, options.workers), results, options)
     print("\n".join(table(results)))
-    asked.out.with_suffix(".md").write_text(page(results) + "\n")
+    options.out.with_suffix(".md").write_text(page(results) + "\n")
 
 
 if __name__ == "__main__":

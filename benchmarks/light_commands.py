@@ -2,8 +2,8 @@
 
     uv run python benchmarks/light_commands.py [--runs 7]
 
-Prints a table and writes `light_commands.json` beside this file. Single times say little on a
-shared machine; the ratios within one run are what to quote.
+Prints a table and writes `light_commands.json`. On a shared machine, single times are noisy:
+compare the ratios within one run.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pathlib import Path
 
 BASE = "import click"
 BAR = 4.0
-# What another catalogue of the same networks takes to be listed.
-YARDSTICK = "import timm; timm.list_models()"
+# For comparison: listing the catalogue of timm.
+TIMM = "import timm; timm.list_models()"
 COMMANDS = {
     BASE: ["-c", BASE],
-    YARDSTICK: ["-c", YARDSTICK],
+    TIMM: ["-c", TIMM],
     "zoo --help": ["-m", "zoo", "--help"],
     "zoo list": ["-m", "zoo", "list"],
     "zoo list --json": ["-m", "zoo", "list", "--json"],
@@ -38,7 +38,7 @@ COMPLETION = {"_ZOO_COMPLETE": "bash_complete", "COMP_WORDS": "zoo fi", "COMP_CW
 
 
 def run(name: str) -> float:
-    """Run one command, and return its wall time in seconds."""
+    """Run a command; return its wall time in seconds."""
     environment = {**os.environ, **(COMPLETION if name == "completion" else {})}
     began = time.perf_counter()
     subprocess.run(
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7)
     runs = parser.parse_args().runs
     for name in COMMANDS:
-        run(name)  # fills the catalogue, and the system's file cache
+        run(name)  # warm the catalogue and the file cache
     seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(runs):
         for name in COMMANDS:

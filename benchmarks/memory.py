@@ -1,13 +1,12 @@
-"""Show what memory a training takes over more and more images, and its parts over a million.
+"""Measure peak memory of a training by number of images, and of its parts on a million.
 
     uv run python benchmarks/memory.py [--work DIR] [--fresh]
 
-`zoo finetune resnet18` trains the head on 1,000, 4,000 and 16,000 small pictures, seen at 64
-pixels; `--dry-run` plans over a million: names for few files, as hard links, in class folders and
-in a CSV. The peak is of all processes of the command. Last, the head is solved for on a million
-kept features, made up; there the peak is of the process's own memory, as what is mapped can be
-dropped. Prints a table, and writes `memory.json` beside this file as results come, so that a run
-that was stopped goes on.
+`zoo finetune resnet18` trains the head on 1,000, 4,000 and 16,000 images of 64 pixels; `--dry-run`
+plans over a million names, hard links to few files, in class folders and in a CSV. The peak is that
+of all processes of the command. Finally, the head is solved for on a million synthetic cached
+features; that peak is of anonymous memory, as mapped files can be evicted. Prints a table, and
+writes `memory.json` as results are measured, so that an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import pictures
-from benchmarks.sides.bench import Bench, keep, start
+from benchmarks import images as image_data
+from benchmarks.sides.bench import Bench, start, write
 from benchmarks.sides.watch import watch
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -37,8 +36,8 @@ NETWORK = "resnet18"
 SIDE = 64
 TRAININGS = (1_000, 4_000, 16_000)
 PLANS = (1_000, 1_000_000)
-SOLVES = (300_000, 1_000_000)  # both too many to be held
-LINKED = 1_000  # files that have a million names; a file system allows some 60,000 of each
+SOLVES = (300_000, 1_000_000)  # neither fits into the in-memory limit
+LINKED = 1_000  # files with a million hard links; a file system allows some 60,000 per file
 
 
 def _small(task: tuple[Path, Path]) -> None:
@@ -50,8 +49,8 @@ def _small(task: tuple[Path, Path]) -> None:
     cut.resize((SIDE, SIDE)).save(target, "JPEG", quality=90)
 
 
-def small_pictures(work: Path, large: Path, count: int) -> Path:
-    """Cut small pictures out of large ones, no two of them alike; return their folder."""
+def small_images(work: Path, large: Path, count: int) -> Path:
+    """Crop distinct small images from large ones; return their folder."""
     target = work / f"small-{count}"
     if target.exists():
         return target
@@ -71,10 +70,10 @@ def small_pictures(work: Path, large: Path, count: int) -> Path:
 
 
 def many_names(work: Path, small: Path, count: int) -> tuple[Path, Path]:
-    """Give few files many names; return the folder of them, and a CSV that lists them.
+    """Create many hard links to few files; return their folder, and a CSV that lists them.
 
     Raises:
-        SystemExit: the file system allows no hard links.
+        SystemExit: the file system does not support hard links.
     """
     target, listed = work / f"names-{count}", work / f"names-{count}.csv"
     if listed.exists():
@@ -99,13 +98,13 @@ def many_names(work: Path, small: Path, count: int) -> tuple[Path, Path]:
 
 
 def train(work: Path, small: Path) -> dict[str, Any]:
-    """Return the peak of a head training."""
-    found = Bench(work, small).finetune(NETWORK, f"memory {small.name}", "--input-size", str(SIDE))
-    return {name: found[name] for name in ("memory_mb", "seconds", "backbone_forwards")}
+    """Return the peak memory of training a head."""
+    record = Bench(work, small).finetune(NETWORK, f"memory {small.name}", "--input-size", str(SIDE))
+    return {name: record[name] for name in ("memory_mb", "seconds", "backbone_forwards")}
 
 
 def plan(work: Path, data: Path) -> dict[str, Any]:
-    """Return the peak of planning."""
+    """Return the peak memory of planning."""
     bench = Bench(work, data)
     command = bench.command(NETWORK, "--dry-run")
     done = watch(command, bench.folder(NETWORK, f"plan {data.name}"), bench.environment)
@@ -115,25 +114,25 @@ def plan(work: Path, data: Path) -> dict[str, Any]:
 
 
 def solve(work: Path, images: int) -> dict[str, Any]:
-    """Return what the head costs on so many kept features."""
+    """Return the cost of solving for the head on so many cached features."""
     bench = Bench(work, work)
     folder = bench.folder(NETWORK, f"solve {images}")
     shutil.rmtree(folder, ignore_errors=True)
     environment = {**bench.environment, "XDG_CACHE_HOME": str(folder / "cache")}
-    found: dict[str, Any] = {"images": images}
+    record: dict[str, Any] = {"images": images}
     for what in ("fill", "solve"):
         out = folder / f"{what}.json"
         command = [*bench.python("solving"), what, "--images", str(images), "--out", str(out)]
         watch(command, folder, environment)
-        found |= json.loads(out.read_text())
+        record |= json.loads(out.read_text())
     shutil.rmtree(folder)
-    return found
+    return record
 
 
 def table(results: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the table's lines."""
+    """Yield the lines of the table."""
     yield f"peak memory of `zoo finetune {NETWORK}`; {results['machine']}"
-    yield "| what | images | peak MB | seconds |"
+    yield "| step | images | peak MB | seconds |"
     yield "|---|---|---|---|"
     for what, row in results["rows"].items():
         yield f"| {what} | {row['images']:,} | {row['memory_mb']:,} | {row['seconds']:.1f} |"
@@ -143,44 +142,44 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
             least, most = mine[0], mine[-1]
             more = (most["memory_mb"] - least["memory_mb"]) * 2**20
             each = more / (most["images"] - least["images"])
-            yield f"{kind}: {each:,.0f} bytes more for each further image"
+            yield f"{kind}: {each:,.0f} bytes per additional image"
 
 
-def measure(work: Path, results: dict[str, Any], asked: argparse.Namespace) -> None:
-    """Run what is not there yet, and keep each row as it comes."""
-    large = pictures.make(work, pictures.EACH, asked.package)
+def measure(work: Path, results: dict[str, Any], options: argparse.Namespace) -> None:
+    """Measure the missing rows, and write each at once."""
+    large = image_data.make(work, image_data.EACH, options.package)
     rows = results["rows"]
 
     def add(what: str, row: dict[str, Any]) -> None:
         rows[what] = row
-        keep(results, asked.out)
+        write(results, options.out)
 
-    for count in asked.trainings:
+    for count in options.trainings:
         if (what := f"train {count:,}") not in rows:
-            add(what, {"images": count, **train(work, small_pictures(work, large, count))})
-    for count in asked.plans:
+            add(what, {"images": count, **train(work, small_images(work, large, count))})
+    for count in options.plans:
         names = None
-        for place, kind in enumerate(("folder", "table")):
+        for index, kind in enumerate(("folder", "table")):
             if (what := f"plan {kind} {count:,}") not in rows:
-                names = names or many_names(work, small_pictures(work, large, LINKED), count)
-                add(what, plan(work, names[place]))
-    for count in asked.solves:
+                names = names or many_names(work, small_images(work, large, LINKED), count)
+                add(what, plan(work, names[index]))
+    for count in options.solves:
         if (what := f"solve {count:,}") not in rows:
             add(what, solve(work, count))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=pictures.WORK, help="for all that is made")
-    parser.add_argument("--fresh", action="store_true", help="forget earlier results")
+    parser.add_argument("--work", type=Path, default=image_data.WORK, help="work folder")
+    parser.add_argument("--fresh", action="store_true", help="discard earlier results")
     parser.add_argument("--trainings", type=int, nargs="*", default=TRAININGS, help="of images")
     parser.add_argument("--plans", type=int, nargs="*", default=PLANS, help="over images")
     parser.add_argument("--solves", type=int, nargs="*", default=SOLVES, help="on images")
-    parser.add_argument("--package", type=Path, help=f"the file of {pictures.PACKAGE}")
+    parser.add_argument("--package", type=Path, help=f"the file of {image_data.PACKAGE}")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the results")
-    asked = parser.parse_args()
-    results = start(asked.out, asked.fresh, {"rows": {}}, pixels=SIDE)
-    measure(asked.work.resolve(), results, asked)
+    options = parser.parse_args()
+    results = start(options.out, options.fresh, {"rows": {}}, pixels=SIDE)
+    measure(options.work.resolve(), results, options)
     print("\n".join(table(results)))
 
 

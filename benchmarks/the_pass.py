@@ -1,11 +1,11 @@
-"""Show what one pass of images through a frozen network spends its time on, on the CPU.
+"""Profile one pass of images through a frozen network on the CPU.
 
     uv run python benchmarks/the_pass.py [--work DIR] [--rounds 5] [--images 320]
 
-For each network, in turn and several times over: reading alone, a forward pass alone, with memory
-that is given back after each batch and with memory that is kept, and both together, in turns and
-with a thread that reads beside the forward. Then the operations that the forward pass spends most
-of its time in. Prints a table and writes `the_pass.json` beside this file.
+For each network, in several rounds: decoding alone; the forward alone, with freed memory returned
+to the system or retained; and both together, alternating, or concurrent with a decoding thread.
+Then the operations with the largest share of the forward. Prints a table and writes
+`the_pass.json`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from torch.profiler import ProfilerActivity, profile
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import zoo
-from benchmarks import pictures
-from benchmarks.sides.bench import keep, start
+from benchmarks import images as image_data
+from benchmarks.sides.bench import start, write
 from benchmarks.sides.networks import NETWORKS
 from zoo.data.loader import Batch, load_batches
 from zoo.data.split import Split
@@ -36,89 +36,93 @@ from zoo.engine.runtime.allocator import retain_freed_memory
 from zoo.engine.runtime.device import reader_threads, resolve_precision
 from zoo.engine.runtime.network import Network
 from zoo.tasks.classification.data.sources import open_data
+from zoo.tasks.classification.task import ImageClassification
 
 RESULTS = Path(__file__).with_suffix(".json")
 CPU = torch.device("cpu")
-# Operations that take less than this share of a forward pass are left out.
-LEAST = 0.02
+TASK = ImageClassification()
+# Operations with a smaller share of the forward are omitted.
+MIN_SHARE = 0.02
 
 
 class Pass:
-    """One network, and the images that go through it.
+    """A network with random weights, and the images of the pass.
 
     Args:
-        name: of the network; its weights are random.
-        split: has the images.
-        images: how many of them.
+        name: of the network.
+        split: of the images.
+        images: number of images.
     """
 
     def __init__(self, name: str, split: Split, images: int) -> None:
         backbone = zoo.get(name)
         precision, _ = resolve_precision("auto", CPU)
         module = backbone.build(classes=10, weights=None).eval()
-        self.network = Network(module, backbone.heads, backbone.preprocess, CPU, precision)
+        self.network = Network(module, backbone.heads, backbone.preprocess, CPU, precision, TASK)
         self.split, self.images = split, images
-        self.held: list[Tensor] = []
-        self.held = [batch.images for batch in self.read()]
+        self.batches: list[Tensor] = []
+        self.batches = [batch.inputs for batch in self.read()]
 
     def read(self, threads: int | None = None, ahead: int = 0) -> Iterator[Batch]:
         """Yield the images as batches."""
         threads = reader_threads(CPU)[0] if threads is None else threads
-        step = len(self.split) // self.images  # some of every class
+        step = len(self.split) // self.images  # images of every class
         order = range(0, step * self.images, step)
-        preprocess = self.network.preprocess
+        transform = TASK.transform(self.network.preprocess)
         yield from load_batches(
-            self.split, preprocess, order, CPU_BATCH, threads=threads, ahead=ahead, digest=True
+            self.split, transform, order, CPU_BATCH, threads=threads, ahead=ahead, digest=True
         )
 
     @torch.no_grad()
     def forward(self, batches: Iterator[Tensor]) -> None:
         """Run batches through the network."""
         for images in batches:
-            self.network.logits(images, pad_to=CPU_BATCH)
+            self.network.forward(images, pad_to=CPU_BATCH)
 
-    def ways(self) -> dict[str, tuple[Callable[[], Any], bool]]:
-        """Return what is timed by name, and whether freed memory is kept meanwhile."""
+    def variants(self) -> dict[str, tuple[Callable[[], Any], bool]]:
+        """Return by name what to time, and whether freed memory is retained."""
         return {
             "decoding": (lambda: list(self.read()), True),
-            "forward, memory returned": (lambda: self.forward(iter(self.held)), False),
-            "forward": (lambda: self.forward(iter(self.held)), True),
-            "alternating": (lambda: self.forward(b.images for b in self.read()), True),
+            "forward, memory returned": (lambda: self.forward(iter(self.batches)), False),
+            "forward": (lambda: self.forward(iter(self.batches)), True),
+            "alternating": (lambda: self.forward(b.inputs for b in self.read()), True),
             "concurrent": (
-                lambda: self.forward(b.images for b in self.read(threads=1, ahead=2)),
+                lambda: self.forward(b.inputs for b in self.read(threads=1, ahead=2)),
                 True,
             ),
         }
 
     def operations(self) -> dict[str, float]:
-        """Return the share of the forward pass that each operation takes by itself."""
+        """Return the share of each operation in the forward, by self time."""
         with retain_freed_memory():
-            self.forward(iter(self.held[:2]))
+            self.forward(iter(self.batches[:2]))
             with profile(activities=[ProfilerActivity.CPU]) as profiled:
-                self.forward(iter(self.held))
-        found = {row.key: row.self_cpu_time_total for row in profiled.key_averages()}
-        whole = sum(found.values())
-        shares = {name: round(each / whole, 3) for name, each in found.items()}
+                self.forward(iter(self.batches))
+        times = {row.key: row.self_cpu_time_total for row in profiled.key_averages()}
+        total = sum(times.values())
+        shares = {name: round(each / total, 3) for name, each in times.items()}
         largest = sorted(shares, key=lambda name: -shares[name])
-        return {name: shares[name] for name in largest if shares[name] >= LEAST}
+        return {name: shares[name] for name in largest if shares[name] >= MIN_SHARE}
 
 
-def measure(one: Pass, rounds: int) -> dict[str, Any]:
-    """Time each way several times, in turn; return medians in images per second, and shares."""
-    seconds: dict[str, list[float]] = {name: [] for name in one.ways()}
+def measure(network: Pass, rounds: int) -> dict[str, Any]:
+    """Time the variants in rounds; return median images per second, and operations."""
+    seconds: dict[str, list[float]] = {name: [] for name in network.variants()}
     for number in range(rounds + 1):
-        for name, (run, kept) in one.ways().items():
-            with retain_freed_memory() if kept else contextlib.nullcontext():
+        for name, (run, retain) in network.variants().items():
+            with retain_freed_memory() if retain else contextlib.nullcontext():
                 began = time.perf_counter()
                 run()
-                if number:  # the first is for practice
+                if number:  # the first round warms up
                     seconds[name].append(time.perf_counter() - began)
-    rates = {name: round(one.images / statistics.median(all_)) for name, all_ in seconds.items()}
-    return {"images_per_second": rates, "operations": one.operations()}
+    rates = {
+        name: round(network.images / statistics.median(all_)) for name, all_ in seconds.items()
+    }
+    return {"images_per_second": rates, "operations": network.operations()}
 
 
 def table(results: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines of a table, an empty one, and those of a list."""
+    """Yield the lines of a table, followed by a list."""
     networks = results["networks"]
     yield f"| images per second | {' | '.join(networks)} |"
     yield "|---" * (len(networks) + 1) + "|"
@@ -133,19 +137,19 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=pictures.WORK, help="for all that is made")
+    parser.add_argument("--work", type=Path, default=image_data.WORK, help="work folder")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=320)
-    parser.add_argument("--package", type=Path, help=f"the file of {pictures.PACKAGE}")
+    parser.add_argument("--package", type=Path, help=f"the file of {image_data.PACKAGE}")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the results")
-    asked = parser.parse_args()
-    data = pictures.make(asked.work.resolve(), pictures.EACH, asked.package)
+    options = parser.parse_args()
+    data = image_data.make(options.work.resolve(), image_data.EACH, options.package)
     split = open_data(data).splits["train"]
-    fixed = {"images": asked.images, "rounds": asked.rounds}
-    results = start(asked.out, True, {"networks": {}}, **fixed)
+    fixed = {"images": options.images, "rounds": options.rounds}
+    results = start(options.out, True, {"networks": {}}, **fixed)
     for name in NETWORKS:
-        results["networks"][name] = measure(Pass(name, split, asked.images), asked.rounds)
-    keep(results, asked.out)
+        results["networks"][name] = measure(Pass(name, split, options.images), options.rounds)
+    write(results, options.out)
     print("\n".join(table(results)))
 
 

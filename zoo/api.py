@@ -1,4 +1,4 @@
-"""What the command line calls, and Python too."""
+"""The Python interface, re-exported by `zoo`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import `Model`, which needs torch, when it is first asked for."""
+    """Import `Model`, which needs torch, on first access."""
     if name == "Model":
         from zoo.inference.predictor import Predictor
 
@@ -51,7 +51,7 @@ def __getattr__(name: str) -> Any:
 
 @dataclass(frozen=True)
 class Run:
-    """A training that is done.
+    """The result of a training.
 
     Args:
         path: the run folder.
@@ -63,11 +63,11 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Per split: what the task's metric reports, such as `loss` and `top1`."""
+        """Metrics by split, as the task reports them, such as `loss` and `top1`."""
         return self.record["metrics"]  # type: ignore[no-any-return]
 
     def model(self, device: str = "auto") -> Model:
-        """Load the model that it left."""
+        """Load the trained model."""
         return load(self.path, device=device)
 
 
@@ -83,14 +83,14 @@ def list_backbones(
 
     Args:
         pattern: shell-style wildcards on id or name.
-        source: only of this plugin.
-        task: only for this task.
-        pretrained: only with, or only without, published weights.
-        license: only those whose default weights have a licence of this kind (`permissive`,
+        source: name of a plugin.
+        task: name of a task.
+        pretrained: whether weights are published; None for both.
+        license: of the default weights: a kind (`permissive`,
             `copyleft`, `non-commercial`, `custom`, `unknown`) or text (`apache-2.0`, `cc-by-*`).
 
     Raises:
-        UsageError: no plugin has the name of the source, or the licence is a misspelt kind.
+        UsageError: no plugin is named as the source, or the licence is a misspelt kind.
     """
     patterns = (pattern,) if pattern else ()
     registry = load_registry()
@@ -101,10 +101,10 @@ def get(name: str) -> Backbone:
     """Return the backbone of an id, a bare name or an alias.
 
     Args:
-        name: as `list_backbones` or registry.toml has it.
+        name: as in `list_backbones` or registry.toml.
 
     Raises:
-        UnknownBackbone: there is none; carries suggestions.
+        UnknownBackbone: none has the name; with suggestions.
     """
     return load_registry().get(name)
 
@@ -112,14 +112,14 @@ def get(name: str) -> Backbone:
 def freeze(
     model: nn.Module, backbone: Backbone | str | None = None, policy: str | Policy = "head"
 ) -> builtins.list[nn.Parameter]:
-    """Freeze all that a policy does not train, and return the parameters that it does.
+    """Freeze all parameters that a policy does not train, and return those that it trains.
 
-    Afterwards `model.train()` is safe: batch norm and dropout of frozen parts stay in eval mode.
+    `model.train()` leaves batch norm and dropout of frozen modules in eval mode.
 
     Args:
-        model: a network of that backbone, its heads in place; changed in place.
-        backbone: its description or name; None for a network that zoo built.
-        policy: which parameters train, or its text: `head`, `all`, `stages:N` or module patterns.
+        model: a network of the backbone, with its heads replaced; changed in place.
+        backbone: its description or name; None for a network built by zoo.
+        policy: the parameters to train, also as text: `head`, `all`, `stages:N` or module patterns.
 
     Raises:
         UsageError: the policy is malformed, or a pattern matches no module.
@@ -137,27 +137,27 @@ def features(
     batch_size: int = 32,
     device: str = "auto",
 ) -> Tensor:
-    """Return what the main head of a network reads of images: the network as a feature extractor.
+    """Return the features of images: the input of the network's main head.
 
-    The network runs in eval mode without gradients, and its modes are put back.
+    The network runs in eval mode without gradients; its modes are restored afterwards.
 
     Args:
         model: a loaded model, a network, a model file, a run folder, or the name of a pretrained
             backbone.
         images: paths, bytes, open files, PIL images or uint8 arrays `[height, width, 3]`, one or
-            many; or a tensor `[images, channels, height, width]`, uint8, or floats as `transform`
-            makes them.
-        backbone: description or name, for a network that zoo did not build.
+            many; or a tensor `[images, channels, height, width]`, uint8, or floats as returned by
+            `transform`.
+        backbone: description or name, for a network not built by zoo.
         batch_size: images per forward pass.
-        device: where to compute; a loaded model or network stays where it is.
+        device: as torch names it, or `auto`; ignored for a loaded model or network.
 
     Returns:
-        `[images, width]` float32 on the CPU, or more dimensions where the head reads more.
+        `[images, width]` float32 on the CPU, or more dimensions if the head's input has more.
 
     Raises:
         DataError: an image cannot be read.
-        UsageError: zoo did not build the network, and no backbone is named.
-        BrokenBackbone: nothing arrives at the head.
+        UsageError: the network was not built by zoo, and no backbone is given.
+        BrokenBackbone: the head is not called.
     """
     from torch import nn
 
@@ -173,7 +173,7 @@ def features(
     if isinstance(model, Predictor):
         return model.features(images, batch_size)
     if not isinstance(model, nn.Module):
-        raise UsageError(f"no features in a {type(model).__name__}", "give a network or a name")
+        raise UsageError(f"a {type(model).__name__} has no features", "give a network or a name")
     described = get(backbone) if isinstance(backbone, str) else backbone
     made = how_made(model, described)
     task = load_task(load_registry().task(made.backbone.task))
@@ -183,18 +183,18 @@ def features(
 
 
 def transform(of: Model | nn.Module | Backbone | Preprocess | str) -> Transform:
-    """Return the function from a picture to what a network sees, for a `Dataset` of one's own.
+    """Return the transform of an image into the network's input, for use in a `Dataset`.
 
     Args:
-        of: a loaded model, a network that zoo built, a preprocess, or a backbone or its name,
-            which stand for its default weights.
+        of: a loaded model, a network built by zoo, a preprocess, or a backbone or its name, for
+            its default weights.
 
     Returns:
-        Called with a path, bytes, an open file or a PIL image, it gives
+        A function of a path, bytes, an open file or a PIL image that returns
         `[channels, height, width]` float32.
 
     Raises:
-        UsageError: it is none of these, or a network that zoo did not build.
+        UsageError: it is none of these, or a network not built by zoo.
     """
     from torch import nn
 
@@ -209,7 +209,7 @@ def transform(of: Model | nn.Module | Backbone | Preprocess | str) -> Transform:
         of = how_made(of).preprocess
     preprocess = getattr(of, "preprocess", of)
     if not isinstance(preprocess, Preprocess):
-        raise UsageError(f"no preprocess in a {type(of).__name__}", "give a network or a name")
+        raise UsageError(f"a {type(of).__name__} has no preprocess", "give a network or a name")
     return Transform(preprocess)
 
 
@@ -219,22 +219,22 @@ def save(
     classes: Sequence[str] | Schema,
     backbone: Backbone | str | None = None,
 ) -> Path:
-    """Write a network that was trained in a loop of one's own as a model file.
+    """Write a network trained by your own loop as a model file.
 
-    It is what `finetune` writes, so `load`, `predict` and `evaluate` read it.
+    `load`, `predict` and `evaluate` read it like one written by `finetune`.
 
     Args:
         model: the network.
         path: of the file, `something.safetensors`.
         classes: names in the order of the outputs, or the schema of a task with other targets.
-        backbone: description or name, for a network that zoo did not build.
+        backbone: description or name, for a network not built by zoo.
 
     Returns:
         The path.
 
     Raises:
-        UsageError: the names are not as many as the head has outputs.
-        EnvironmentProblem: the system refuses; what was there stays.
+        UsageError: the number of names is not that of the head's outputs.
+        EnvironmentProblem: the file cannot be written; an existing one is unchanged.
     """
     from zoo.engine.run.artifacts import save_module
     from zoo.models.provenance import how_made
@@ -245,16 +245,16 @@ def save(
 
 
 def _name(backbone: str | Backbone) -> str:
-    """Return the name that the registry has for a backbone.
+    """Return the registered name of a backbone.
 
     Raises:
-        UsageError: it was changed, so that no model file could name it.
+        UsageError: it differs from the registered one, so a model file could not name it.
     """
     if isinstance(backbone, str):
         return backbone
     if get(backbone.id) != backbone:
         hint = "derive it in a registry.toml, or register it in a plugin"
-        raise UsageError(f"{backbone.id} is not as the registry describes it", hint)
+        raise UsageError(f"{backbone.id} differs from the registered backbone", hint)
     return backbone.id
 
 
@@ -265,14 +265,14 @@ def _options(given: dict[str, Any]) -> Options:
 
 
 def plan(name: str | Backbone, **options: Any) -> Plan:
-    """Return the plan of a training: nothing is downloaded, written or trained.
+    """Return the plan of a training, without downloading, writing or training.
 
     Args:
         name: id, bare name or alias, or a backbone of the registry.
-        options: as `finetune` takes them.
+        options: as for `finetune`.
 
     Raises:
-        ZooError: something named in the options cannot be used.
+        ZooError: an option cannot be used.
     """
     from zoo.engine.run.prepare import prepare
     from zoo.terminal import Progress
@@ -284,17 +284,17 @@ def plan(name: str | Backbone, **options: Any) -> Plan:
 
 @documents_options
 def finetune(name: str | Backbone, *, quiet: bool = True, **options: Any) -> Run:
-    """Fine-tune a backbone and leave a run folder.
+    """Fine-tune a backbone, and write a run folder.
 
     Args:
         name: id, bare name or alias, or a backbone of the registry.
-        quiet: say nothing on stderr.
-        options: of the training, listed below. Where an option is text, its value does too:
+        quiet: write nothing to stderr.
+        options: of the training, listed below. Options given as text also accept values:
             `train=zoo.options.Policy("stages", stages=2)` for `train="stages:2"`.
             {options}
 
     Raises:
-        ZooError: of the kind that says what was wrong; nothing half-written is left.
+        ZooError: a subclass for each kind of error; no partial files remain.
         TypeError: an option does not exist.
     """
     from zoo.engine.run.finetune import fit
@@ -310,8 +310,8 @@ def load(path: str | Path, device: str = "auto", precision: str | None = None) -
 
     Args:
         path: a `model.safetensors`, or a run folder.
-        device: where to compute.
-        precision: None for the one it was trained in.
+        device: as torch names it, or `auto`.
+        precision: `fp32` or `bf16`; None for that of the training.
 
     Raises:
         WeightsError: it is missing, damaged, or does not fit its backbone.
@@ -322,20 +322,20 @@ def load(path: str | Path, device: str = "auto", precision: str | None = None) -
 
 
 def evaluate(path: str | Path, data: Any = None, **options: Any) -> dict[str, Any]:
-    """Measure a model file on images.
+    """Evaluate a model file on a data source.
 
     Args:
         path: a model file or a run folder.
-        data: images, as `finetune` takes them; None for the embedded set.
-        options: `device`, and what `Model.evaluate` takes: `split`, `batch_size`, `workers`,
+        data: as for `finetune`; None for the embedded data set.
+        options: `device`, and those of `Model.evaluate`: `split`, `batch_size`, `workers`,
             `bad_images`, `metrics`.
 
     Returns:
-        As `Model.evaluate` does: `loss`, `top1` and `top5` in 0..1, and more.
+        As `Model.evaluate`; for classification `loss`, `top1` and `top5` in 0..1, and more.
 
     Raises:
         WeightsError: the model cannot be loaded.
-        DataError: the images cannot be used, or are of classes that the model has not.
+        DataError: the data cannot be used, or has classes unknown to the model.
     """
     device = options.pop("device", "auto")
     return load(path, device).evaluate(data, **options)
@@ -344,16 +344,17 @@ def evaluate(path: str | Path, data: Any = None, **options: Any) -> dict[str, An
 def predict(
     name: str | Path, images: Any | Iterable[Any], top: int = 5, device: str = "auto"
 ) -> builtins.list[dict[str, Any]]:
-    """Classify images with a model file, a run folder, or a pretrained backbone as it is.
+    """Predict images with a model file, a run folder, or a pretrained backbone.
 
     Args:
         name: a path, or the id, bare name or alias of a backbone.
         images: paths, bytes, open files or PIL images; one or many.
-        top: how many classes to give for each.
-        device: where to compute.
+        top: number of classes per image, if the task ranks classes.
+        device: as torch names it, or `auto`.
 
     Returns:
-        For each image `path` and `predictions: [{class, probability}]`, or `path` and `error`.
+        As `Model.predict`; for classification `path` and `predictions: [{class, probability}]` of
+        each image, or `path` and `error`.
     """
     from zoo.inference.loading import load_pretrained, model_file_at
 

@@ -1,4 +1,4 @@
-"""What the measurements share: weights, commands and their records, and results that are kept."""
+"""Shared by the benchmarks: weights, commands and their records, result files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from benchmarks.sides.watch import Watched, watch
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "torchvision", "timm", "fastai", "transformers", "accelerate")
-# It would write into every run folder, which no other side does.
+# Disabled: other sides write no logs.
 PLUGINS = "-tensorboard,-regression"
-MEMORY = "resident set of the process tree, what its processes share counted once"
+MEMORY = "resident set of the process tree, shared pages counted once"
 CLOCK = ROOT / "benchmarks/sides/clock.py"
 
 
 def machine() -> str:
-    """Return what this machine is, in a few words."""
+    """Return cores and CPU of this machine."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     for line in info.read_text().splitlines() if info.exists() else ():
@@ -35,27 +35,27 @@ def machine() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what is measured, as far as it is installed."""
-    found = {}
+    """Return the versions of the installed `PACKAGES`."""
+    installed = {}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def start(out: Path, fresh: bool, empty: dict[str, Any], **fixed: Any) -> dict[str, Any]:
-    """Return earlier results that a run can go on with, or new ones.
+    """Return earlier results to resume, or new ones.
 
     Args:
-        out: where they are.
-        fresh: whether to forget them.
-        empty: what there is before anything was measured.
-        fixed: must be the same as it was, as the machine must.
+        out: file of the results.
+        fresh: discard earlier results.
+        empty: initial results.
+        fixed: settings that must equal those of earlier results, as the machine must.
 
     Raises:
-        SystemExit: something is not.
+        SystemExit: a setting differs.
     """
     fixed |= {"machine": machine(), "versions": versions()}
     results = empty
@@ -63,26 +63,26 @@ def start(out: Path, fresh: bool, empty: dict[str, Any], **fixed: Any) -> dict[s
         results = json.loads(out.read_text())
         for name, value in fixed.items():
             if results.get(name) != value:
-                said = f"{out} has results of other {name}: {results.get(name)}, and now {value}"
-                raise SystemExit(f"{said}; give --fresh to forget them")
-    said = {"date": date.today().isoformat(), "python": platform.python_version()}
-    return results | said | fixed | {"memory": MEMORY}
+                message = f"{out} has results for another {name}: {results.get(name)}, not {value}"
+                raise SystemExit(f"{message}; --fresh discards them")
+    current = {"date": date.today().isoformat(), "python": platform.python_version()}
+    return results | current | fixed | {"memory": MEMORY}
 
 
-def keep(results: dict[str, Any], out: Path) -> None:
-    """Write results, whole or not at all."""
+def write(results: dict[str, Any], out: Path) -> None:
+    """Write results atomically."""
     partial = out.with_suffix(".partial")
     partial.write_text(json.dumps(results, indent=2) + "\n")
     partial.replace(out)
 
 
 class Bench:
-    """All sides on one set of pictures.
+    """Runs the sides on a data set.
 
     Args:
-        work: a folder for pictures, weights, caches and model files.
-        data: the pictures.
-        workers: processes in which the other sides decode; None for as many as there are cores.
+        work: folder of images, weights, caches and model files.
+        data: folder of the data set.
+        workers: decoding processes of the other sides; None for the number of cores.
     """
 
     def __init__(self, work: Path, data: Path, workers: int | None = None) -> None:
@@ -98,7 +98,7 @@ class Bench:
         }
 
     def weights(self, network: str) -> Path:
-        """Return the file of the weights that all sides start from, written once."""
+        """Return the file of the initial weights of all sides, written if missing."""
         file = self.work / f"{network}.safetensors"
         if not file.exists():
             import torch
@@ -115,11 +115,11 @@ class Bench:
         return file
 
     def folder(self, network: str, side: str) -> Path:
-        """Return the folder that a side works in."""
+        """Return the folder of a side."""
         return self.work / "sides" / network / side.replace(" ", "-")
 
     def command(self, network: str, *options: str) -> list[str]:
-        """Return `zoo finetune` on the pictures and the weights."""
+        """Return the `zoo finetune` command on the data and the weights."""
         command = [sys.executable, "-m", "zoo", "finetune", network, "--data", str(self.data)]
         if not NETWORKS[network].installed:
             command += ["--weights", str(self.weights(network))]
@@ -131,10 +131,10 @@ class Bench:
         """Run `zoo finetune`, and return its record.
 
         Args:
-            network: which.
-            side: what this run is called.
-            options: further ones.
-            cache: a folder to go on with; None for a fresh one.
+            network: name.
+            side: name of the run.
+            options: further options.
+            cache: existing cache folder; None for an empty one.
         """
         folder = self.folder(network, side)
         if cache is None:
@@ -146,27 +146,29 @@ class Bench:
         done = watch([*command, "--plugin", str(CLOCK)], folder, environment)
         run = json.loads(done.output)
         plan = run["plan"]
-        told = {name: plan.get(name) for name in ("recipe", "precision", "workers", "batch_size")}
-        told["optimizer"] = plan["phases"][0].get("optimizer") if plan.get("phases") else None
+        settings = {
+            name: plan.get(name) for name in ("recipe", "precision", "workers", "batch_size")
+        }
+        settings["optimizer"] = plan["phases"][0].get("optimizer") if plan.get("phases") else None
         return {
             **record(done, folder / "run/model.safetensors"),
             "backbone_forwards": run["backbone_forwards"],
-            "plan": told,
+            "plan": settings,
         }
 
     def python(self, module: str) -> list[str]:
-        """Return what runs a side that is not zoo's."""
+        """Return the command of another side."""
         return [sys.executable, "-m", f"benchmarks.sides.{module}"]
 
     def shared(self, network: str, target: Path) -> list[str]:
-        """Return the options that all such sides take."""
+        """Return the options of the other sides."""
         options = {"network": network, "data": self.data, "weights": self.weights(network)}
         options |= {"workers": self.workers, "out": target}
         return [text for name, value in options.items() for text in (f"--{name}", str(value))]
 
 
 def record(done: Watched, model: Path) -> dict[str, Any]:
-    """Return what is kept of a training."""
+    """Return the record of a training."""
     return {
         "seconds": round(done.seconds, 2),
         "startup": None if done.startup is None else round(done.startup, 2),

@@ -1,4 +1,4 @@
-"""A plugin that writes down when a training of zoo's begins, ends an epoch, and is done."""
+"""A plugin that marks the start, each epoch and the end of a zoo training."""
 
 from __future__ import annotations
 

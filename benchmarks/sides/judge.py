@@ -1,4 +1,4 @@
-"""Measure model files on the validation pictures, all of them in the same way, without zoo.
+"""Evaluate model files on the validation images, all in the same way, without zoo.
 
     python -m benchmarks.sides.judge --network NAME --data DIR FILE...
 
@@ -26,17 +26,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("files", type=Path, nargs="+")
     options = parser.parse_args()
-    network, place = NETWORKS[options.network], device()
-    pictures = ImageFolder(options.data / "val", evaluation(network))
+    network, target = NETWORKS[options.network], device()
+    images = ImageFolder(options.data / "val", evaluation(network))
     models = {}
     for file in options.files:
-        models[file] = build(network, CLASSES).to(place).eval()
+        models[file] = build(network, CLASSES).to(target).eval()
         models[file].load_state_dict(load_file(file))
-    right = dict.fromkeys(models, 0)
-    for batch, labels in DataLoader(pictures, BATCH, num_workers=1):
+    hits = dict.fromkeys(models, 0)
+    for batch, labels in DataLoader(images, BATCH, num_workers=1):
         for file, model in models.items():
-            right[file] += (model(batch.to(place)).argmax(1).cpu() == labels).sum().item()
-    print(json.dumps({str(file): count / len(pictures) for file, count in right.items()}))
+            hits[file] += (model(batch.to(target)).argmax(1).cpu() == labels).sum().item()
+    print(json.dumps({str(file): count / len(images) for file, count in hits.items()}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where a side writes down how far it is, for the process that watches it."""
+"""Progress marks that a side writes for the watching process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ READY, EPOCH, DONE = "ready", "epoch", "done"
 
 
 def mark(what: str) -> None:
-    """Write down that it is so far: READY before the first image is read, EPOCH after each."""
-    if place := os.environ.get(MARKS):
-        with Path(place).open("a") as file:
+    """Append a mark: READY before the first image is read, EPOCH after each epoch."""
+    if path := os.environ.get(MARKS):
+        with Path(path).open("a") as file:
             file.write(json.dumps({"mark": what, "at": time.time()}) + "\n")

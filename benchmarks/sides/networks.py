@@ -1,4 +1,4 @@
-"""The networks that all sides train, as their libraries build them: zoo has no part in it."""
+"""The networks of all sides, built by their libraries, without zoo."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @dataclass(frozen=True)
 class Network:
-    """A network, and what its library publishes of its preprocessing.
+    """A network and its published preprocessing.
 
     Args:
         library: `torchvision` or `timm`.
         name: in the library.
-        head: its last layer.
-        resize: the shorter side before the crop of 224.
-        interpolation: as torchvision names it.
+        head: path of its last layer.
+        resize: shorter side before the crop of 224.
+        interpolation: torchvision's name.
         mean: of each channel.
         std: of each channel.
-        installed: whether zoo finds real weights for it without being told; else random ones are
-            given to all sides.
+        installed: whether its pretrained weights are installed; otherwise all sides start from the
+            same random ones.
     """
 
     library: str
@@ -62,7 +62,7 @@ NETWORKS = {
 
 
 def build(network: Network, classes: int = 1000) -> nn.Module:
-    """Build a network on random weights."""
+    """Build a network with random weights."""
     if network.library == "timm":
         import timm
 
@@ -73,7 +73,7 @@ def build(network: Network, classes: int = 1000) -> nn.Module:
 
 
 def build_on(network: Network, weights: Path) -> nn.Module:
-    """Build a network on weights for 1,000 classes, and give it a last layer for ours."""
+    """Build a network, load weights for 1,000 classes, and replace the last layer."""
     from safetensors.torch import load_file
     from torch import nn
 
@@ -85,7 +85,7 @@ def build_on(network: Network, weights: Path) -> nn.Module:
 
 
 def evaluation(network: Network) -> Callable[[object], torch.Tensor]:
-    """Return how pictures are prepared for evaluation."""
+    """Return the evaluation transform."""
     from torchvision import transforms
 
     return transforms.Compose(
@@ -99,7 +99,7 @@ def evaluation(network: Network) -> Callable[[object], torch.Tensor]:
 
 
 def device() -> torch.device:
-    """Return where to compute: the GPU, if there is one."""
+    """Return the CUDA device if available, else the CPU."""
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -112,13 +112,13 @@ def save(model: nn.Module, path: Path) -> None:
     save_file({name: it.contiguous().cpu() for name, it in model.state_dict().items()}, path)
 
 
-def asked(about: str | None) -> argparse.Namespace:
-    """Read what a side is asked on its command line."""
+def parse_arguments(about: str | None) -> argparse.Namespace:
+    """Parse the command line of a side."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--network", choices=NETWORKS, required=True)
-    parser.add_argument("--data", type=Path, required=True, help="has train/ and val/")
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and val/")
     parser.add_argument("--weights", type=Path, required=True, help="a .safetensors file")
-    parser.add_argument("--out", type=Path, required=True, help="the file to write")
+    parser.add_argument("--out", type=Path, required=True, help="output file")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
     return parser.parse_args()

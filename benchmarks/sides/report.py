@@ -22,11 +22,11 @@ def summary(records: list[Row], images: int, epochs: int | None = None) -> Row:
     Args:
         records: of its runs.
         images: in both splits; an epoch runs all of them through the backbone.
-        epochs: extrapolate to so many, each as long as those that ran; None for what ran.
+        epochs: number to extrapolate to, from the mean of those run; None for the runs as they are.
 
     Returns:
-        `COLUMNS`: `after` is seconds without start-up, `images_per_second` those that went through
-        the backbone after it. None where no run has a value.
+        `COLUMNS`: `after` is seconds without start-up, `images_per_second` the rate through the
+        backbone in that time. None if no run has a value.
     """
     rows = []
     for record in records:
@@ -36,10 +36,10 @@ def summary(records: list[Row], images: int, epochs: int | None = None) -> Row:
         forwards = record.get("backbone_forwards", images * (epochs or len(ran)))
         row = {**record, "seconds": record["seconds"] + further, "after": after}
         row |= {"forwards": forwards, "images_per_second": forwards / after if forwards else None}
-        # What was not run has no memory and no accuracy.
+        # Memory and accuracy are not extrapolated.
         rows.append(row | ({"memory_mb": None, "top1": None} if epochs else {}))
-    found = {name: [row[name] for row in rows if row.get(name) is not None] for name in COLUMNS}
-    return {name: median(values) if values else None for name, values in found.items()}
+    columns = {name: [row[name] for row in rows if row.get(name) is not None] for name in COLUMNS}
+    return {name: median(values) if values else None for name, values in columns.items()}
 
 
 def summaries(sides: Mapping[str, list[Row]], images: int) -> dict[str, Row]:
@@ -47,13 +47,13 @@ def summaries(sides: Mapping[str, list[Row]], images: int) -> dict[str, Row]:
     found = {name: summary(records, images) for name, records in sides.items() if records}
     for name in OTHERS:
         if sides.get(name) and f"{name} {LONG} epochs" not in found:
-            found[f"{name} {LONG} epochs, reckoned"] = summary(sides[name], images, LONG)
+            found[f"{name} {LONG} epochs, extrapolated"] = summary(sides[name], images, LONG)
     return found
 
 
 def table(results: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of a page: for each network a table, and the ratios that have a bar."""
-    images = results["pictures"]["images"]
+    images = results["data"]["images"]
     for network, sides in results["networks"].items():
         found = summaries(sides, images)
         yield from ("", f"{network}: {images:,} images, {results['machine']}", "")
@@ -72,7 +72,7 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
                 if name.startswith("zoo") and name != "zoo again":
                     ratio = after[name] / (after["decode"] + after["forward"])
                     yield f"- {name}, start-up apart, to decode + forward: {ratio:.2f} (bar 1.25)"
-        for name in (f"textbook {LONG} epochs", f"textbook {LONG} epochs, reckoned"):
+        for name in (f"textbook {LONG} epochs", f"textbook {LONG} epochs, extrapolated"):
             if name in after and (ours := after.get(f"zoo {LONG} epochs")):
                 yield f"- {name}, start-up apart, to zoo's: {after[name] / ours:.1f} (bar 20)"
 

@@ -1,10 +1,9 @@
-"""What the head costs where features are many: found, read from the disk, and solved for.
+"""Cost of solving for a head on many features: look-up, reading from disk, and solving.
 
     python -m benchmarks.sides.solving fill|solve --images N --out FILE
 
-Features are made up, for two uses of one cache folder: `fill` keeps them, as a training does
-that computes them; `solve` finds them again by the digests of as many images, and trains the head
-to its optimum.
+Features are synthetic, in one cache folder: `fill` stores them like a training that computes them;
+`solve` looks them up by the digests of as many images, and solves for the head.
 """
 
 from __future__ import annotations
@@ -21,81 +20,81 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.sides.networks import CLASSES
-from zoo.engine.features.cache import Kept
-from zoo.engine.features.store import Shelf
+from zoo.engine.features.cache import FeatureSet
+from zoo.engine.features.store import FeatureStore
 from zoo.engine.probe.logistic import fit_probe
-from zoo.engine.probe.phase import Columns
+from zoo.engine.probe.phase import FeatureColumn
 
-WIDTH = 512  # of resnet18's features, which are kept in bfloat16
-APART = 0.12  # how far the classes' means are, for a deviation of 1; some images stay wrong
+WIDTH = 512  # of resnet18's features, stored in bfloat16
+APART = 0.12  # distance of the class means, for a deviation of 1; classes overlap
 AT_ONCE = 8192
 HEAD = "fc"
 
 
 def digests(images: int) -> NDArray[np.uint8]:
-    """Return as many digests."""
+    """Return random digests."""
     random = np.random.default_rng(0)
     return random.integers(0, 256, (images, 32), dtype=np.uint8)
 
 
 def labels(images: int) -> torch.Tensor:
-    """Return what class each image is of."""
+    """Return the class of each image."""
     return torch.arange(images) % CLASSES
 
 
 def batches(images: int) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Yield features, each part with its place."""
+    """Yield parts of the features, each with its slice."""
     random = torch.Generator().manual_seed(0)
     means = torch.randn(CLASSES, WIDTH, generator=random) * APART
     for first in range(0, images, AT_ONCE):
-        place = slice(first, min(first + AT_ONCE, images))
-        noise = torch.randn(place.stop - first, WIDTH, generator=random)
-        # As activations are: none below 0, and of very different sizes.
-        yield place, (means[labels(images)[place]] + noise).relu().to(torch.bfloat16)
+        part = slice(first, min(first + AT_ONCE, images))
+        noise = torch.randn(part.stop - first, WIDTH, generator=random)
+        # Like activations: non-negative, of varying scale.
+        yield part, (means[labels(images)[part]] + noise).relu().to(torch.bfloat16)
 
 
-def fill(shelf: Shelf, images: int) -> None:
-    """Keep the features of all images."""
+def fill(store: FeatureStore, images: int) -> None:
+    """Store the features of all images."""
     keys = digests(images)
-    for place, features in batches(images):
-        shelf.add([key.tobytes() for key in keys[place]], {HEAD: features})
+    for part, features in batches(images):
+        store.add([key.tobytes() for key in keys[part]], {HEAD: features})
 
 
-class _Watch(threading.Thread):
-    """Watches this process's own memory: files that are mapped can be dropped at any time."""
+class _PeakMemory(threading.Thread):
+    """Records the peak anonymous memory of this process; mapped files can be evicted."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.most = 0.0
-        self.over = threading.Event()
+        self.peak = 0.0
+        self.stopped = threading.Event()
 
     def run(self) -> None:
-        while not self.over.wait(0.05):
+        while not self.stopped.wait(0.05):
             lines = Path("/proc/self/status").read_text().splitlines()
             own = next(line.split()[1] for line in lines if line.startswith("RssAnon"))
-            self.most = max(self.most, int(own) / 1024)
+            self.peak = max(self.peak, int(own) / 1024)
 
 
-def solve(shelf: Shelf, images: int) -> dict[str, float]:
-    """Find the features of all images, and train the head."""
-    watch = _Watch()
+def solve(store: FeatureStore, images: int) -> dict[str, float]:
+    """Look up the features of all images, and solve for the head."""
+    watch = _PeakMemory()
     watch.start()
     began = time.perf_counter()
     keys = [key.tobytes() for key in digests(images)]
-    rows = shelf.find(keys)[:, None]
-    found = time.perf_counter()
+    rows = store.find(keys)[:, None]
+    located = time.perf_counter()
     assert (rows >= 0).all()
-    kept = Kept(shelf, rows, labels(images), torch.arange(images), torch.device("cpu"))
-    probe = fit_probe(Columns(kept, HEAD), kept.labels, CLASSES)
+    features = FeatureSet(store, rows, labels(images), torch.arange(images), torch.device("cpu"))
+    probe = fit_probe(FeatureColumn(features, HEAD), features.targets, CLASSES)
     ended = time.perf_counter()
-    watch.over.set()
+    watch.stopped.set()
     watch.join()
     return {
-        "find_seconds": round(found - began, 2),
-        "seconds": round(ended - found, 2),
+        "find_seconds": round(located - began, 2),
+        "seconds": round(ended - located, 2),
         "passes": probe.passes,
         "accuracy": round(sum(probe.accuracy) / len(probe.accuracy), 4),
-        "memory_mb": round(watch.most),
+        "memory_mb": round(watch.peak),
     }
 
 
@@ -104,14 +103,14 @@ def main() -> None:
     parser.add_argument("what", choices=("fill", "solve"))
     parser.add_argument("--images", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    asked = parser.parse_args()
-    with Shelf(f"{asked.images:064}", {"backbone": "made up"}) as shelf:
-        if asked.what == "fill":
-            fill(shelf, asked.images)
-            found: dict[str, float] = {"row_bytes": shelf.row_bytes}
+    options = parser.parse_args()
+    with FeatureStore(f"{options.images:064}", {"backbone": "synthetic"}) as store:
+        if options.what == "fill":
+            fill(store, options.images)
+            result: dict[str, float] = {"row_bytes": store.row_bytes}
         else:
-            found = solve(shelf, asked.images)
-    asked.out.write_text(json.dumps(found))
+            result = solve(store, options.images)
+    options.out.write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""The textbook's loop: a frozen network as a feature extractor, every image anew in every epoch.
+"""The textbook's loop: a frozen network as feature extractor, recomputed in every epoch.
 
-What PyTorch's tutorial on transfer learning teaches, said in our own words: gradients of all
-layers off, a new last layer, SGD with momentum, a rate that falls by steps, and a phase of training
-and one of validation in each epoch, of which the best is kept.
+As in PyTorch's tutorial on transfer learning: frozen layers, a new last layer, SGD with momentum, a
+step schedule, and a training and a validation phase per epoch, of which the best is restored.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from benchmarks.sides.networks import (
     BATCH,
     NETWORKS,
     Network,
-    asked,
     build_on,
     device,
     evaluation,
+    parse_arguments,
     save,
 )
 
@@ -55,11 +54,11 @@ def run_phase(
     """Go through one split once, and return the accuracy on it."""
     model.train(training)
     place, right, seen = next(model.parameters()).device, 0, 0
-    for pictures, labels in batches:
-        pictures, labels = pictures.to(place), labels.to(place)
+    for images, labels in batches:
+        images, labels = images.to(place), labels.to(place)
         optimizer.zero_grad()
         with torch.set_grad_enabled(training):
-            logits = model(pictures)
+            logits = model(images)
             loss = nn.functional.cross_entropy(logits, labels)
         if training:
             loss.backward()
@@ -70,7 +69,7 @@ def run_phase(
 
 
 def main() -> None:
-    options = asked(__doc__)
+    options = parse_arguments(__doc__)
     network = NETWORKS[options.network]
     model = build_on(network, options.weights)
     model.requires_grad_(False)
@@ -81,7 +80,7 @@ def main() -> None:
     batches = loaders(network, options.data, options.workers)
     best = -1.0
     with tempfile.TemporaryDirectory() as folder:
-        kept = Path(folder) / "best.pt"
+        best_path = Path(folder) / "best.pt"
         mark(READY)
         for _ in range(options.epochs):
             run_phase(model, batches["train"], optimizer, training=True)
@@ -89,9 +88,9 @@ def main() -> None:
             accuracy = run_phase(model, batches["val"], optimizer, training=False)
             if accuracy > best:
                 best = accuracy
-                torch.save(model.state_dict(), kept)
+                torch.save(model.state_dict(), best_path)
             mark(EPOCH)
-        model.load_state_dict(torch.load(kept, weights_only=True))
+        model.load_state_dict(torch.load(best_path, weights_only=True))
     save(model, options.out)
     mark(DONE)
 

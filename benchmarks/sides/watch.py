@@ -1,4 +1,4 @@
-"""Running a command as a process of its own, watched: how long, how far, and how much memory."""
+"""Run a command in a process, and measure its time, marks and peak memory."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ EVERY = 0.25
 
 @dataclass(frozen=True)
 class Watched:
-    """What a command came to.
+    """Measurements of a command.
 
     Args:
-        output: what it printed.
-        seconds: from the command to its end, when the model file is there.
-        startup: until the first image was about to be read; None where it did not say.
-        epochs: seconds of each, the first one counted from there.
-        memory_mb: the most that the process and its children held at one time, as `memory_of` has
-            it. None where the system does not tell.
+        output: on stdout.
+        seconds: from start to exit.
+        startup: seconds until the first image is read; None without a READY mark.
+        epochs: seconds of each epoch.
+        memory_mb: peak of `memory_of`; None if the system does not report it.
     """
 
     output: str
@@ -39,19 +38,19 @@ class Watched:
 
 
 class Failed(SystemExit):
-    """A command failed, and the program ends with what it said."""
+    """A command failed; exits with its output."""
 
 
 def memory_of(session: int) -> float | None:
     """Return the resident memory of all processes of a session in MB.
 
-    What they share is counted once: of anonymous and shared memory each has its part, and of mapped
-    files, which are the same libraries in all, the largest process's count. Proportional set size
-    would count files less while other programs on the machine have them mapped too.
+    Shared pages are counted once: anonymous and shared memory by proportional share, mapped files,
+    which are the same libraries in all processes, by the largest process. The proportional set size
+    of files would depend on other programs that map them.
     """
     own, files = 0.0, []
     for folder in Path("/proc").glob("[0-9]*"):
-        # A process may end while it is looked at.
+        # A process may exit meanwhile.
         with suppress(OSError, ValueError, IndexError, KeyError):
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
             if int(fields[3]) == session:
@@ -83,11 +82,11 @@ def watch(command: list[str], folder: Path, environment: dict[str, str]) -> Watc
 
     Args:
         command: program and arguments.
-        folder: that it runs in, and where its output and its marks are kept meanwhile.
-        environment: all of it.
+        folder: current folder, with output and marks.
+        environment: all variables.
 
     Raises:
-        Failed: it did.
+        Failed: the exit code is not 0.
     """
     folder.mkdir(parents=True, exist_ok=True)
     marks, output = folder / "marks.jsonl", folder / "output.txt"
@@ -102,7 +101,7 @@ def watch(command: list[str], folder: Path, environment: dict[str, str]) -> Watc
             stderr=errors,
             start_new_session=True,
         )
-        # Else a measurement that is stopped would leave this to disturb the next one.
+        # So that an interrupted measurement does not leave the process running.
         before = signal.signal(signal.SIGTERM, _terminated)
         poll = _Poll(process.pid)
         poll.start()
@@ -122,11 +121,13 @@ def watch(command: list[str], folder: Path, environment: dict[str, str]) -> Watc
 
 
 def read_marks(marks: Path, began: float) -> tuple[float | None, tuple[float, ...]]:
-    """Return the seconds until all was ready, and those of each epoch."""
-    found = [json.loads(line) for line in marks.read_text().splitlines()] if marks.exists() else []
-    ready = [line["at"] for line in found if line["mark"] == READY]
+    """Return the seconds until READY, and those of each epoch."""
+    entries = (
+        [json.loads(line) for line in marks.read_text().splitlines()] if marks.exists() else []
+    )
+    ready = [line["at"] for line in entries if line["mark"] == READY]
     if not ready:
         return None, ()
-    ends = [ready[0], *(line["at"] for line in found if line["mark"] == EPOCH)]
+    ends = [ready[0], *(line["at"] for line in entries if line["mark"] == EPOCH)]
     epochs = tuple(after - before for before, after in pairwise(ends))
     return ready[0] - began, epochs

@@ -11,7 +11,7 @@ from fastai.vision.augment import Resize
 from fastai.vision.data import ImageDataLoaders, Normalize
 
 from benchmarks.sides.marks import DONE, EPOCH, READY, mark
-from benchmarks.sides.networks import BATCH, NETWORKS, asked, build_on, device, save
+from benchmarks.sides.networks import BATCH, NETWORKS, build_on, device, parse_arguments, save
 
 
 class Clock(Callback):
@@ -25,7 +25,7 @@ class Clock(Callback):
 
 
 def main() -> None:
-    options = asked(__doc__)
+    options = parse_arguments(__doc__)
     network = NETWORKS[options.network]
     data = ImageDataLoaders.from_folder(
         options.data,

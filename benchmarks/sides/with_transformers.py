@@ -12,7 +12,15 @@ from torchvision.datasets import ImageFolder
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from benchmarks.sides.marks import DONE, EPOCH, READY, mark
-from benchmarks.sides.networks import BATCH, NETWORKS, asked, build_on, device, evaluation, save
+from benchmarks.sides.networks import (
+    BATCH,
+    NETWORKS,
+    build_on,
+    device,
+    evaluation,
+    parse_arguments,
+    save,
+)
 
 
 class Classifier(nn.Module):
@@ -43,8 +51,8 @@ class Clock(TrainerCallback):
 
 def collate(samples: list[tuple[torch.Tensor, int]]) -> dict[str, torch.Tensor]:
     """Make a batch, named as the module's arguments are."""
-    pictures, labels = zip(*samples, strict=True)
-    return {"pixel_values": torch.stack(pictures), "labels": torch.tensor(labels)}
+    images, labels = zip(*samples, strict=True)
+    return {"pixel_values": torch.stack(images), "labels": torch.tensor(labels)}
 
 
 def settings(folder: str, epochs: int, workers: int) -> TrainingArguments:
@@ -67,7 +75,7 @@ def settings(folder: str, epochs: int, workers: int) -> TrainingArguments:
 
 
 def main() -> None:
-    options = asked(__doc__)
+    options = parse_arguments(__doc__)
     network = NETWORKS[options.network]
     model = build_on(network, options.weights)
     model.requires_grad_(False)

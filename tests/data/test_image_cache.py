@@ -102,7 +102,7 @@ def test_cache_file_is_unnamed(split, monkeypatch, tmp_path):
 def test_cache_ignores_other_preprocess(split):
     cache = ImageCache({"train": split}, SMALL)
     assert cache.split(split, zoo.Preprocess(size=24)) is None
-    other = FileSplit("val", split.root, split.paths, split.labels)
+    other = FileSplit("val", split.root, split.paths, split.targets)
     assert cache.split(other, SMALL) is None
 
 

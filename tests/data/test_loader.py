@@ -110,7 +110,7 @@ def test_batches_of_real_images_match_their_indices() -> None:
     )
     labels = torch.cat([batch.targets for batch in batches])
     indices = torch.cat([batch.indices for batch in batches])
-    assert tuple(labels.tolist()) == val.labels
+    assert tuple(labels.tolist()) == val.targets
     assert indices.tolist() == list(range(96))
     assert [len(batch) for batch in batches] == [19, 19, 19, 19, 20]
 
@@ -123,7 +123,7 @@ def children() -> set[int]:
 
 def read_and_signal(split: FileSplit, number: signal.Signals) -> list[int]:
     """Load many batches, and send a signal to the worker after the first."""
-    many = FileSplit(split.name, split.root, split.paths * 50, split.labels * 50)
+    many = FileSplit(split.name, split.root, split.paths * 50, split.targets * 50)
     before, seen = children(), []
     for batch in load_batches(many, SMALL, range(len(many)), 8, workers=1):
         if not seen:
@@ -180,7 +180,7 @@ class Counting(FileSplit):
 
 
 def test_threads_prefetch_and_stop_with_caller(split: FileSplit) -> None:
-    many = Counting(split.name, split.root, split.paths * 50, split.labels * 50)
+    many = Counting(split.name, split.root, split.paths * 50, split.targets * 50)
     batches = load_batches(many, SMALL, range(len(many)), 8, threads=2)
     assert not readers()
     for number in (1, 2, 3):
@@ -199,7 +199,7 @@ def test_threads_prefetch_and_stop_with_caller(split: FileSplit) -> None:
 
 
 def test_threads_without_prefetch_are_idle_between_batches(split: FileSplit) -> None:
-    many = Counting(split.name, split.root, split.paths * 5, split.labels * 5)
+    many = Counting(split.name, split.root, split.paths * 5, split.targets * 5)
     batches = load_batches(many, SMALL, range(len(many)), 8, threads=2, ahead=0)
     for number in (1, 2, 3):
         next(batches)
@@ -221,7 +221,7 @@ def test_threads_not_used_for_augmentation_or_user_datasets(split: FileSplit) ->
     images = torch.zeros(6, 3, 40, 48)
     own = DatasetSplit("train", Theirs(images, torch.arange(6) % 2), (*range(6),), (0, 1) * 3)
     assert len(list(load_batches(own, SMALL, range(6), 2, threads=2))) == 3
-    counting = Counting(split.name, split.root, split.paths, split.labels)
+    counting = Counting(split.name, split.root, split.paths, split.targets)
     draw = Draw(Augmentation.parse("crop,flip"), seed=0, epoch=0)
     drawn = list(load_batches(counting, SMALL, range(11), 4, draw=draw, threads=2))
     assert {*names, *counting.seen} == {threading.current_thread().name}
@@ -241,7 +241,7 @@ def test_signal_stops_threads(split: FileSplit, tmp_path: Path) -> None:
         from zoo.spec import Preprocess
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         split = pickle.loads(open("split", "rb").read())
-        many = FileSplit("all", split.root, split.paths * 9000, split.labels * 9000)
+        many = FileSplit("all", split.root, split.paths * 9000, split.targets * 9000)
         large = SampleTransform(Preprocess(224))
         for number in range(2):
             try:

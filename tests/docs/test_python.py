@@ -175,7 +175,7 @@ def _(names, printed):
 def _(names, printed):
     plan = names["loaded"].record["plan"]
     assert plan["batch_size"] == 8
-    assert plan["reasons"]["batch_size"] == "auto: as your DataLoader gives"
+    assert plan["reasons"]["batch_size"] == "auto: batch size of the DataLoader"
     assert plan["classes"] == ["flag", "mammal", "playing_card"]
 
 

@@ -1,4 +1,4 @@
-"""Features of whole sources in files, with their paths and classes."""
+"""`zoo embed`: files of features with paths and classes."""
 
 import json
 import shutil
@@ -30,47 +30,47 @@ def embed(cli, *arguments):
     return cli("embed", *arguments, "--device", "cpu", "--quiet")
 
 
-def test_features_come_with_paths_and_classes(cli, trained, pictures):
+def test_safetensors_has_features_paths_and_classes(cli, trained, pictures):
     done = embed(
         cli, str(trained.path), "--data", str(pictures), "--out", "f.safetensors", "--json"
     )
     assert done[0] == 0, done[2]
-    said = json.loads(done[1])
-    assert (said["images"], said["width"]) == (48, 16)
-    assert said["backbone_forwards"] == 0  # training kept them
+    summary = json.loads(done[1])
+    assert (summary["images"], summary["width"]) == (48, 16)
+    assert summary["backbone_forwards"] == 0  # cached by training
     tensors = load_file("f.safetensors")
     with safe_open("f.safetensors", "pt") as file:
-        about = json.loads(file.metadata()["zoo"])
-    assert about["classes"] == ["flag", "mammal", "playing_card"]
-    assert sorted(set(about["splits"])) == ["test", "train", "val"]
+        metadata = json.loads(file.metadata()["zoo"])
+    assert metadata["classes"] == ["flag", "mammal", "playing_card"]
+    assert sorted(set(metadata["splits"])) == ["test", "train", "val"]
     for row in (0, 17, 47):
-        path = about["paths"][row]
-        assert about["classes"][tensors["labels"][row]] in path
+        path = metadata["paths"][row]
+        assert metadata["classes"][tensors["labels"][row]] in path
         alone = zoo.features(trained.path, path, device="cpu")
         assert torch.allclose(tensors["features"][row], alone[0], atol=1e-6)
 
 
-def test_an_array_has_the_rest_beside_it(cli, trained, pictures):
+def test_npy_has_metadata_in_json_file(cli, trained, pictures):
     for name in ("f.safetensors", "f.npy"):
         assert embed(cli, str(trained.path), "--data", str(pictures), "--out", name)[0] == 0
-    array, beside = np.load("f.npy"), json.loads(Path("f.json").read_text())
+    array, metadata = np.load("f.npy"), json.loads(Path("f.json").read_text())
     tensors = load_file("f.safetensors")
     assert np.array_equal(array, tensors["features"].numpy())
-    assert beside["labels"] == tensors["labels"].tolist()
-    assert len(beside["paths"]) == 48
+    assert metadata["labels"] == tensors["labels"].tolist()
+    assert len(metadata["paths"]) == 48
 
 
-def test_a_folder_without_classes_will_do(cli, trained, pictures, tmp_path):
+def test_folder_without_classes(cli, trained, pictures, tmp_path):
     flat = tmp_path / "flat"
     shutil.copytree(pictures / "train/flag", flat)
     (flat / "notes.txt").write_text("no image")
     (flat / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    asked = ["--data", str(flat), "--out", "f.safetensors"]
-    refused = embed(cli, str(trained.path), *asked)
+    options = ["--data", str(flat), "--out", "f.safetensors"]
+    refused = embed(cli, str(trained.path), *options)
     assert refused[0] == 3
     assert "broken.jpg" in refused[2]
     assert not (tmp_path / "f.safetensors").exists()
-    done = embed(cli, str(trained.path), *asked, "--bad-images", "skip", "--json")
+    done = embed(cli, str(trained.path), *options, "--bad-images", "skip", "--json")
     assert json.loads(done[1])["images"] == 8
     assert list(json.loads(done[1])["bad_images"]) == [str(flat / "broken.jpg")]
     assert set(load_file("f.safetensors")) == {"features"}
@@ -80,7 +80,7 @@ def test_a_folder_without_classes_will_do(cli, trained, pictures, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["lite0", "--out", "f.csv"], 2, "f.safetensors"),
         (["lite9", "--out", "f.npy"], 2, "lite0"),
@@ -88,9 +88,9 @@ def test_a_folder_without_classes_will_do(cli, trained, pictures, tmp_path):
         (["lite0", "--out", "missing.file/f.npy", "--data", "nowhere"], 3, "nowhere"),
     ],
 )
-def test_what_cannot_be_is_said(cli, pictures, arguments, code, said):
+def test_invalid_arguments_exit_code_and_message(cli, pictures, arguments, code, message):
     data = [] if "--data" in arguments else ["--data", str(pictures)]
     done = embed(cli, *arguments, *data)
     assert done[0] == code
-    assert said in done[2]
+    assert message in done[2]
     assert entries("features") == []

@@ -1,4 +1,4 @@
-"""Using a model: as a file in plain libraries, in predict, in evaluate, and as published."""
+"""Predict, evaluate and load trained models and pretrained backbones."""
 
 import json
 
@@ -27,19 +27,19 @@ def test_predict_and_evaluate_agree(trained, pictures):
     right = images = 0
     for name in model.classes:
         for path in sorted((pictures / "val" / name).iterdir()):
-            (answer,) = model.predict(path, top=3)
-            assert answer["path"] == str(path)
-            assert [set(p) for p in answer["predictions"]] == [{"class", "probability"}] * 3
-            assert sum(p["probability"] for p in answer["predictions"]) == pytest.approx(1)
-            right += answer["predictions"][0]["class"] == name
+            (result,) = model.predict(path, top=3)
+            assert result["path"] == str(path)
+            assert [set(p) for p in result["predictions"]] == [{"class", "probability"}] * 3
+            assert sum(p["probability"] for p in result["predictions"]) == pytest.approx(1)
+            right += result["predictions"][0]["class"] == name
             images += 1
     assert model.evaluate(pictures, "val")["top1"] == right / images
     assert trained.metrics["val"]["top1"] == right / images
 
 
-def test_predict_takes_many_and_says_which_cannot_be_read(trained, pictures, tmp_path):
+def test_predict_many_reports_unreadable_images(trained, pictures, tmp_path):
     model = zoo.load(trained.path / "model.safetensors", device="cpu")
-    (tmp_path / "words.jpg").write_text("no picture")
+    (tmp_path / "words.jpg").write_text("no image")
     good = sorted((pictures / "val" / "flag").iterdir())[0]
     one, two, three = model.predict([good, tmp_path / "words.jpg", Image.open(good)], top=1)
     assert one["predictions"] == three["predictions"]
@@ -49,7 +49,7 @@ def test_predict_takes_many_and_says_which_cannot_be_read(trained, pictures, tmp
         model.predict(good, top=0)
 
 
-def test_data_with_other_classes_is_refused(trained, pictures, tmp_path):
+def test_evaluate_refuses_unknown_classes(trained, pictures, tmp_path):
     (tmp_path / "data" / "zebra").mkdir(parents=True)
     source = next((pictures / "val" / "flag").iterdir())
     (tmp_path / "data" / "zebra" / "a.jpg").write_bytes(source.read_bytes())
@@ -64,7 +64,7 @@ def test_data_with_other_classes_is_refused(trained, pictures, tmp_path):
         ("timm/resnet10t", "timm.models:resnet10t"),
     ],
 )
-def test_plain_libraries_load_the_model_file(name, plain, pictures, tmp_path, monkeypatch):
+def test_model_file_loads_without_zoo(name, plain, pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = zoo.finetune(name, data=pictures, precision="fp32", **QUICK)
     network = zoo.spec.resolve_target(plain)(num_classes=3)
@@ -75,12 +75,12 @@ def test_plain_libraries_load_the_model_file(name, plain, pictures, tmp_path, mo
     image = normalize(prepare(decode(path), model.preprocess)[None], model.preprocess)
     with torch.no_grad():
         expected = network(image).softmax(1)[0]
-    for said in model.predict(path, top=3)[0]["predictions"]:
-        place = model.classes.index(said["class"])
-        assert said["probability"] == pytest.approx(expected[place].item(), abs=1e-5)
+    for prediction in model.predict(path, top=3)[0]["predictions"]:
+        index = model.classes.index(prediction["class"])
+        assert prediction["probability"] == pytest.approx(expected[index].item(), abs=1e-5)
 
 
-def test_the_card_says_what_is_needed_and_no_more(trained, pictures):
+def test_model_card_content(trained, pictures):
     from safetensors import safe_open
 
     with safe_open(trained.path / "model.safetensors", "pt") as file:
@@ -95,7 +95,7 @@ def test_the_card_says_what_is_needed_and_no_more(trained, pictures):
 
 
 def forge(path, **changes):
-    """Rewrite a model file's description, its tensors untouched."""
+    """Rewrite the card of a model file, without changing its tensors."""
     card, file = read_model(path)
     plain = {**json.loads(card.to_json()), **changes}
     save_file(file.tensors, path, {"zoo": json.dumps(plain)})
@@ -115,41 +115,43 @@ def forge(path, **changes):
         {"schema": ["a", "b", "c"]},
     ],
 )
-def test_a_forged_description_is_refused(trained, pictures, changes):
+def test_forged_card_is_refused(trained, pictures, changes):
     file = trained.path / "model.safetensors"
     forge(file, **changes)
-    with pytest.raises(zoo.WeightsError, match=r"damaged description|is refused|other heads"):
+    with pytest.raises(
+        zoo.WeightsError, match=r"damaged description|invalid schema|is refused|other heads"
+    ):
         zoo.load(trained.path, device="cpu")
     with pytest.raises(zoo.WeightsError):
         zoo.finetune("tiny/tinynet", data=pictures, **{**QUICK, "weights": file})
 
 
 @pytest.mark.parametrize("schema", [{"classes": []}, {}, {"classes": ["a", "b", "c"], "x": 1}])
-def test_a_schema_of_another_task_is_refused(trained, schema):
+def test_invalid_schema_is_refused(trained, schema):
     forge(trained.path / "model.safetensors", schema=schema)
-    with pytest.raises(zoo.WeightsError, match="its schema"):
+    with pytest.raises(zoo.WeightsError, match="invalid schema"):
         zoo.load(trained.path, device="cpu")
 
 
-def test_a_model_of_an_unknown_task_names_it(trained):
+def test_unknown_task_is_named(trained):
     forge(trained.path / "model.safetensors", task="object-counting")
     with pytest.raises(zoo.UsageError, match="no plugin registers the task 'object-counting'"):
         zoo.load(trained.path, device="cpu")
 
 
-def test_evaluating_on_the_training_folder_means_what_was_held_out(
+def test_evaluate_on_training_folder_uses_validation_split(
     tinynet, pictures, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     run = zoo.finetune(tinynet, data=pictures / "train", seed=3, **QUICK)
     model = run.model(device="cpu")
-    said = model.evaluate(pictures / "train")
-    assert said["split"] == "val"
-    assert said["confusion"] == run.metrics["val"]["confusion"]
+    values = model.evaluate(pictures / "train")
+    assert values["split"] == "val"
+    assert values["confusion"] == run.metrics["val"]["confusion"]
     assert model.evaluate(pictures / "train", "all")["images"] == 24
 
 
-def test_arrays_and_bytes_are_pictures_too(trained, pictures):
+def test_predict_accepts_paths_bytes_and_arrays(trained, pictures):
     path = sorted((pictures / "val" / "flag").iterdir())[0]
     model = zoo.load(trained.path, device="cpu")
     array = np.asarray(Image.open(path).convert("RGB"))
@@ -159,22 +161,22 @@ def test_arrays_and_bytes_are_pictures_too(trained, pictures):
     assert one == two == three
 
 
-def test_a_missing_plugin_is_said(trained, monkeypatch):
+def test_missing_plugin_raises_unknown_backbone(trained, monkeypatch):
     monkeypatch.setenv("ZOO_PLUGINS", "")
     with pytest.raises(zoo.UnknownBackbone, match="tiny/tinynet"):
         zoo.load(trained.path)
 
 
-def test_damaged_and_missing_model_files_are_refused(trained, tmp_path):
+def test_damaged_or_missing_model_file_is_refused(trained, tmp_path):
     file = trained.path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-5])
-    with pytest.raises(zoo.WeightsError, match="not a whole"):
+    with pytest.raises(zoo.WeightsError, match="not a valid safetensors"):
         zoo.load(trained.path)
     with pytest.raises(zoo.WeightsError, match="does not exist"):
         zoo.load(tmp_path / "nothing" / "model.safetensors")
 
 
-def test_a_backbone_without_classes_of_its_own_is_refused():
+def test_predict_refuses_backbone_without_published_head():
     headless = next(
         b for b in zoo.list_backbones(source="timm") if b.weights and not b.weights[0].num_classes
     )

@@ -1,4 +1,4 @@
-"""Which backbone suits: candidates judged by the probe, on images that it did not see."""
+"""`zoo rank`: candidates, cross-validated accuracy, nearest neighbours."""
 
 import json
 
@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import zoo
-from zoo.inference.rank import candidates, neighbours_agree
+from zoo.inference.rank import candidates, knn_accuracy
 from zoo.registry.registry import load_registry
+from zoo.spec import IMAGE_CLASSIFICATION
 
 
 @pytest.fixture(autouse=True)
@@ -15,9 +16,9 @@ def alone(own_cache, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_better_features_come_first_and_what_cannot_be_tried_last(cli, pictures):
-    asked = ["rank", "--data", str(pictures), "lite0", "timm/resnet10t", "--device", "cpu"]
-    done = cli(*asked, "--json")
+def test_rank_sorts_by_accuracy_with_failures_last(cli, pictures):
+    arguments = ["rank", "--data", str(pictures), "lite0", "timm/resnet10t", "--device", "cpu"]
+    done = cli(*arguments, "--json")
     assert done[0] == 0, done[2]
     best, unknown = json.loads(done[1])
     assert best["backbone"] == "efficientnet_lite/lite0"
@@ -28,38 +29,38 @@ def test_better_features_come_first_and_what_cannot_be_tried_last(cli, pictures)
     assert best["params"] == zoo.get("lite0").params
     assert unknown["accuracy"] is None
     assert "cannot" in unknown["error"]
-    again = cli(*asked)
+    again = cli(*arguments)
     assert again[1].splitlines()[1].startswith("efficientnet_lite/lite0")
-    (row,) = [each for each in json.loads(cli(*asked, "--json")[1]) if each["accuracy"]]
+    (row,) = [each for each in json.loads(cli(*arguments, "--json")[1]) if each["accuracy"]]
     assert row["backbone_forwards"] == 0
     assert row["accuracy"] == best["accuracy"]
 
 
-def test_candidates_without_a_pattern_are_of_every_kind():
+def test_candidates_without_pattern_cover_architectures():
     registry = load_registry()
-    found = candidates(registry, (), 30_000_000, 20)
-    assert len(found) == 20
-    assert found[0].source == "efficientnet_lite"  # its weights are at hand
-    assert all(backbone.params <= 30_000_000 for backbone in found)
-    assert len({backbone.name[:4] for backbone in found}) > 10
-    few = candidates(registry, ("resnet1*",), None, 3)
+    backbones = candidates(registry, (), IMAGE_CLASSIFICATION, 30_000_000, 20)
+    assert len(backbones) == 20
+    assert backbones[0].source == "efficientnet_lite"  # its weights are installed
+    assert all(backbone.params <= 30_000_000 for backbone in backbones)
+    assert len({backbone.name[:4] for backbone in backbones}) > 10
+    few = candidates(registry, ("resnet1*",), IMAGE_CLASSIFICATION, None, 3)
     assert len(few) == 3
     with pytest.raises(zoo.UsageError, match="no pretrained backbone of at most 10 "):
-        candidates(registry, ("resnet*",), 10, 3)
+        candidates(registry, ("resnet*",), IMAGE_CLASSIFICATION, 10, 3)
 
 
-def test_neighbours_are_others():
-    # Two points of each class together, one class to a corner: all right but for the lonely one.
+def test_knn_accuracy_is_leave_one_out():
+    # Two points of two classes close together, and a single one of a third, which is wrong.
     features = torch.tensor([[5.0, 0.0], [5.1, 0.0], [0.0, 5.0], [0.0, 5.1], [-5.0, -5.0]])
-    assert neighbours_agree(features, torch.tensor([0, 0, 1, 1, 2]), 3) <= 0.8
+    assert knn_accuracy(features, torch.tensor([0, 0, 1, 1, 2]), 3) <= 0.8
     many = torch.cat([torch.randn(40, 3) + 20, torch.randn(40, 3) - 20])
     labels = torch.arange(2).repeat_interleave(40)
-    assert neighbours_agree(many, labels, 2) == 1.0
+    assert knn_accuracy(many, labels, 2) == 1.0
     torch.manual_seed(0)
-    assert 0.3 < neighbours_agree(torch.randn(400, 8), torch.randint(2, (400,)), 2) < 0.7
+    assert 0.3 < knn_accuracy(torch.randn(400, 8), torch.randint(2, (400,)), 2) < 0.7
 
 
-def test_sizes_are_written_as_people_write_them(cli, pictures):
+def test_invalid_max_params_is_refused(cli, pictures):
     done = cli("rank", "--data", str(pictures), "--max-params", "30X", "lite0")
     assert done[0] == 2
     assert "30M" in done[2]

@@ -302,7 +302,7 @@ def test_find_skips_backbones_whose_base_is_off(registry, caplog, monkeypatch, b
     with caplog.at_level(logging.WARNING, "zoo"):
         assert [b.id for b in loaded.find(source="house")] == ["house/oak"]
         assert [b.id for b in loaded.find(source="house")] == ["house/oak"]
-        assert len(loaded) == 84
+        assert len(loaded) == 90
     warnings = [r.getMessage() for r in caplog.records]
     assert len(warnings) == 2
     assert f"house/leaf extends {base}" in warnings[0]

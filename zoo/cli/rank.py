@@ -85,7 +85,7 @@ def command(
         raise DataError(f"{images.name} has no classes", "give a folder of class folders")
     for notice in images.notices:
         progress.notice(f"{images.name}: {notice}")
-    backbones = candidates(registry, patterns, max_params, limit)
+    backbones = candidates(registry, patterns, IMAGE_CLASSIFICATION, max_params, limit)
     ranks: list[Rank] = []
     for each in rank(
         backbones, images, registry, progress, device, seed, workers=workers, bad_images=bad_images

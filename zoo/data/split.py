@@ -26,19 +26,19 @@ class Split(ABC):
     """Images and their targets in a fixed order.
 
     Attributes:
-        name: `train`, `val`, `test`, or `all` where nothing is held out.
-        labels: the target of each image, as its task has them: a position in the classes.
+        name: `train`, `val`, `test`, or `all` for data without splits.
+        targets: the target of each image, such as a class index.
         thread_safe: whether several threads may read it at once.
     """
 
     name: str
-    labels: Sequence[Any]
+    targets: Sequence[Any]
     thread_safe: ClassVar[bool] = False
     # Whether reading a sample may draw random numbers, as a user's dataset may.
     draws: ClassVar[bool] = False
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
     @abstractmethod
     def where(self, index: int) -> str:
@@ -68,7 +68,7 @@ class Split(ABC):
         Raises:
             UnreadableImage: it cannot be read.
         """
-        return self.picture(index), self.labels[index]
+        return self.picture(index), self.targets[index]
 
     def content(self, index: int) -> bytes:
         """Return the bytes that determine an image: its file, or its shape and pixels.
@@ -90,7 +90,7 @@ class Split(ABC):
     def counts(self, n_classes: int) -> tuple[int, ...]:
         """Return the number of images of each class."""
         counts = [0] * n_classes
-        for label in self.labels:
+        for label in self.targets:
             counts[label] += 1
         return tuple(counts)
 
@@ -103,13 +103,13 @@ class FileSplit(Split):
         name: of the split.
         root: the folder that the paths are relative to.
         paths: of each image, with `/` on every system.
-        labels: of each image, a position in the classes.
+        targets: of each image, such as a class index.
     """
 
     name: str
     root: Path
     paths: tuple[str, ...]
-    labels: tuple[Any, ...]
+    targets: tuple[Any, ...]
     thread_safe: ClassVar[bool] = True
 
     def path(self, index: int) -> Path:
@@ -145,7 +145,7 @@ class FileSplit(Split):
             UnreadableImage: it cannot be read.
         """
         source = self.path(index) if content is None else content
-        return decode_reduced(source, at_least), self.labels[index]
+        return decode_reduced(source, at_least), self.targets[index]
 
 
 @dataclass(frozen=True)

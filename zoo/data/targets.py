@@ -105,15 +105,15 @@ def read_dataset(name: str, dataset: Any, read_target: ReadTarget) -> DatasetSpl
     """
     if not hasattr(dataset, "__getitem__"):
         raise UsageError(f"a {type(dataset).__name__} has no single items", "give its Dataset")
-    labels, wrong = [], []
+    targets, errors = [], []
     for index in range(len(dataset)):
         try:
-            labels.append(read_item(dataset, index, read_target)[1])
+            targets.append(read_item(dataset, index, read_target)[1])
         except DataError as error:
-            wrong.append(f"item {index}: {error.message}")
-    if wrong:
-        raise DataError(f"data[{name!r}]: {'; '.join(wrong)}")
-    return DatasetSplit(name, dataset, tuple(range(len(labels))), tuple(labels), read_target)
+            errors.append(f"item {index}: {error.message}")
+    if errors:
+        raise DataError(f"data[{name!r}]: {'; '.join(errors)}")
+    return DatasetSplit(name, dataset, tuple(range(len(targets))), tuple(targets), read_target)
 
 
 def open_splits(source: Any, read_row: ReadRow, read_target: ReadTarget) -> dict[str, Any]:
@@ -217,10 +217,10 @@ class _Composed:
 
 def map_targets(split: TargetSplit, function: ReadTarget) -> TargetSplit:
     """Apply a function to every target of a split, such as scaling."""
-    labels = tuple(map(function, split.labels))
+    targets = tuple(map(function, split.targets))
     if isinstance(split, DatasetSplit):
-        return replace(split, labels=labels, read_target=_Composed(split.read_target, function))
-    return replace(split, labels=labels)
+        return replace(split, targets=targets, read_target=_Composed(split.read_target, function))
+    return replace(split, targets=targets)
 
 
 def _names(split: FileSplit | DatasetSplit) -> list[str]:
@@ -231,7 +231,7 @@ def _names(split: FileSplit | DatasetSplit) -> list[str]:
 def _sizes(split: FileSplit | DatasetSplit) -> dict[str, list[tuple[str, int]]]:
     """Return name and size in bytes of each sample by target, for the fingerprint."""
     parts: dict[str, list[tuple[str, int]]] = {}
-    for index, (name, label) in enumerate(zip(_names(split), split.labels, strict=True)):
+    for index, (name, label) in enumerate(zip(_names(split), split.targets, strict=True)):
         size = split.path(index).stat().st_size if isinstance(split, FileSplit) else 0
         parts.setdefault(str(label), []).append((name, size))
     return parts
@@ -239,9 +239,9 @@ def _sizes(split: FileSplit | DatasetSplit) -> dict[str, list[tuple[str, int]]]:
 
 def _select(name: str, split: TargetSplit, rows: Sequence[int]) -> TargetSplit:
     """Return the samples at some positions as a split."""
-    labels = tuple(split.labels[row] for row in rows)
+    targets = tuple(split.targets[row] for row in rows)
     if isinstance(split, DatasetSplit):
         indices = tuple(split.indices[row] for row in rows)
-        return replace(split, name=name, labels=labels, indices=indices)
+        return replace(split, name=name, targets=targets, indices=indices)
     paths = tuple(split.paths[row] for row in rows)
-    return replace(split, name=name, labels=labels, paths=paths)
+    return replace(split, name=name, targets=targets, paths=paths)

@@ -36,14 +36,14 @@ class DatasetSplit(Split):
         name: of the split.
         dataset: theirs.
         indices: positions in the dataset.
-        labels: the target of each item, as the task has them.
+        targets: the target of each item, as the task has them.
         read_target: makes of an item's target what the task has; raises where it cannot.
     """
 
     name: str
     dataset: Any
     indices: tuple[int, ...]
-    labels: tuple[Any, ...]
+    targets: tuple[Any, ...]
     read_target: Callable[[Any], Any] = as_given
     draws: ClassVar[bool] = True
 

@@ -1,1 +1,1 @@
-"""Networks in use: predict, evaluate, embed, rank."""
+"""Inference with trained and pretrained networks: predict, evaluate, embed, rank."""

@@ -1,4 +1,4 @@
-"""Features of all images of a source, computed once, written as they are read."""
+"""Compute and cache the features of all images of a source, and write them to a file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from zoo.records import to_dict
 from zoo.terminal import Progress
 
 FORMATS = (".safetensors", ".npy")
-ROWS_AT_ONCE = 4096
+ROWS_PER_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class Embedded:
 
     Args:
         features: of each split.
-        path: of the main head whose features they are.
-        every: the source.
-        bad: why, by path, for images that cannot be read.
-        forwards: images that went through the backbone.
+        path: of the main head, whose input they are.
+        images: of the source.
+        bad: reasons by path, of unreadable images.
+        forwards: number of forward passes of the backbone, in images.
     """
 
     features: tuple[FeatureSet, ...]
     path: str
-    every: AllImages
+    images: AllImages
     bad: dict[str, str]
     forwards: int
 
@@ -54,14 +54,14 @@ class Embedded:
 
     @property
     def width(self) -> int:
-        """How many numbers an image's features are."""
+        """Number of features per image."""
         return next(c.width for c in self.features[0].store.columns if c.path == self.path)
 
     def rows(self) -> Iterator[Tensor]:
-        """Yield the features, `[rows, width]` float32 on the CPU, some rows at a time."""
+        """Yield blocks of features, `[rows, width]` float32 on the CPU."""
         for features in self.features:
-            for first in range(0, len(features), ROWS_AT_ONCE):
-                rows = slice(first, first + ROWS_AT_ONCE)
+            for first in range(0, len(features), ROWS_PER_BLOCK):
+                rows = slice(first, first + ROWS_PER_BLOCK)
                 yield features.column(self.path, rows).float().cpu()
 
     def labels(self) -> Tensor:
@@ -69,11 +69,11 @@ class Embedded:
         return torch.cat([features.targets.cpu() for features in self.features])
 
     def paths(self) -> list[str]:
-        """Return where each row's image lies."""
+        """Return the path of each row's image."""
         return [
-            # A path that is not valid text is shown with its bytes escaped.
+            # Escape the bytes of paths that are not valid text.
             split.where(index).encode(errors="backslashreplace").decode()
-            for split, features in zip(self.every.splits, self.features, strict=True)
+            for split, features in zip(self.images.splits, self.features, strict=True)
             for index in torch.nonzero(features.row >= 0).flatten().tolist()
         ]
 
@@ -81,32 +81,33 @@ class Embedded:
 @contextmanager
 def embedding(
     model: Predictor,
-    every: AllImages,
+    images: AllImages,
     progress: Progress,
     limit: int,
     *,
     workers: int = 0,
     bad_images: str = "error",
 ) -> Iterator[Embedded]:
-    """Open the features of all images, computing those that are not cached.
+    """Open the features of all images, after computing those that are not cached.
 
     Args:
-        model: a trained one, or a backbone as it was published; its network is frozen.
-        every: the images.
-        progress: shows how it goes.
-        limit: bytes that cached features may take beside these.
-        workers: processes that decode.
+        model: a trained one, or a pretrained backbone; its network is frozen.
+        images: of the source.
+        progress: display of progress and notices.
+        limit: of all cached features, in bytes.
+        workers: number of decoding processes.
         bad_images: `error` or `skip`.
 
     Raises:
-        DataError: an image cannot be read, and that is not to be skipped.
-        UsageError: the network has no head to read features at.
+        DataError: an image cannot be read and `bad_images` is `error`.
+        UsageError: the network does not have exactly one main head.
     """
     network = model.network
     main = [p for p, head in zip(network.paths, network.heads, strict=True) if head.role == "main"]
     if len(main) != 1:
-        what = "no head" if not main else f"{len(main)} heads"
-        raise UsageError(f"{model.backbone} has {what} to read features at", "choose another")
+        count = f"{len(main)} main heads" if main else "no main head"
+        message = f"{model.backbone} has {count}, so its features are not defined"
+        raise UsageError(message, "choose another backbone")
     freeze(network.module)
     batch = feature_batch(network.device)
     name, about = network_fingerprint(network, batch)
@@ -114,56 +115,58 @@ def embedding(
     reader = ImageReader(transform, network.device, batch, workers, bad_images)
     with FeatureStore(name, about) as store:
         if store.problem:
-            progress.notice(f"features are kept for this run only: {store.problem}")
+            progress.notice(f"features are cached for this run only: {store.problem}")
         cache = FeatureCache(network, reader, store, progress.wrap)
-        features = tuple(each for split in every.splits if (each := cache.compute(split)))
-        yield Embedded(features, main[0], every, reader.bad, network.forwards)
+        computed = (cache.compute(split) for split in images.splits)
+        features = tuple(each for each in computed if each is not None)
+        yield Embedded(features, main[0], images, reader.bad, network.forwards)
         path = store.path
     if path is not None:
         trim(limit, keep=path)
 
 
 def check_format(out: Path) -> None:
-    """Refuse a file that its name gives no known format.
+    """Check the suffix of an output file.
 
     Raises:
-        UsageError: names those that there are.
+        UsageError: it is not a known format.
     """
     if out.suffix not in FORMATS:
         hint = f"write {out.with_suffix(FORMATS[0]).name} or {out.with_suffix(FORMATS[1]).name}"
-        raise UsageError(f"features cannot be written as {out.name}", hint)
+        raise UsageError(f"the suffix of {out.name} is not a known format", hint)
 
 
 def write_features(embedded: Embedded, model: Predictor, out: Path) -> dict[str, Any]:
-    """Write features with the paths and classes of their images, and return what was written.
+    """Write features with the paths and classes of their images, and return a summary.
 
-    A `.safetensors` holds `features` `[images, width]` float32 and `labels` `[images]` int64, and
+    A `.safetensors` contains `features` `[images, width]` float32, `labels` `[images]` int64, and
     in its metadata the key `zoo`: canonical JSON of `backbone`, `preprocess`, `precision`, `head`,
-    `classes`, and of each image `paths` and `splits`. A `.npy` holds the features alone; the rest
-    stands in a `.json` beside it.
+    `classes`, and of each image `paths` and `splits`. A `.npy` contains only the features, and
+    a `.json` beside it the rest.
 
     Args:
-        embedded: open.
-        model: that they are of.
-        out: whose suffix says which.
+        embedded: features, open for reading.
+        model: that computed them.
+        out: path; its suffix selects the format.
 
     Raises:
-        DataError: not one image can be read.
-        EnvironmentProblem: the system refuses; what was there stays.
+        DataError: no image can be read.
+        EnvironmentProblem: the file cannot be written; an existing one is unchanged.
     """
+    images = embedded.images
     if not len(embedded):
-        raise DataError(f"no image of {embedded.every.name} can be read")
-    labels = embedded.labels().numpy() if embedded.every.classes else None
-    about = {
+        raise DataError(f"no image of {images.name} can be read")
+    labels = embedded.labels().numpy() if images.classes else None
+    metadata = {
         "backbone": model.backbone,
         "preprocess": to_dict(model.preprocess),
         "precision": model.network.precision,
         "head": embedded.path,
-        "classes": list(embedded.every.classes),
+        "classes": list(images.classes),
         "paths": embedded.paths(),
         "splits": [
             split.name
-            for split, features in zip(embedded.every.splits, embedded.features, strict=True)
+            for split, features in zip(images.splits, embedded.features, strict=True)
             for _ in range(len(features))
         ],
     }
@@ -173,24 +176,24 @@ def write_features(embedded: Embedded, model: Predictor, out: Path) -> dict[str,
             header = {"descr": "<f4", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
         else:
-            _write_header(file, shape, labels, about)
+            _write_header(file, shape, labels, metadata)
         for rows in embedded.rows():
             file.write(rows.numpy().astype("<f4").tobytes())
         if labels is not None and out.suffix != ".npy":
             file.write(labels.astype("<i8").tobytes())
     if out.suffix == ".npy":
-        beside = about | ({"labels": labels.tolist()} if labels is not None else {})
-        text = json.dumps(beside, indent=2, ensure_ascii=False)
+        content = metadata | ({"labels": labels.tolist()} if labels is not None else {})
+        text = json.dumps(content, indent=2, ensure_ascii=False)
         write_bytes(out.with_suffix(".json"), text.encode(errors="backslashreplace"))
     return {"images": shape[0], "width": shape[1], "backbone_forwards": embedded.forwards}
 
 
 def _write_header(
-    file: BinaryIO, shape: tuple[int, int], labels: Any, about: dict[str, Any]
+    file: BinaryIO, shape: tuple[int, int], labels: Any, metadata: dict[str, Any]
 ) -> None:
-    """Write what comes before the values in a safetensors file."""
+    """Write the header of a safetensors file."""
     size = shape[0] * shape[1] * 4
-    header: dict[str, Any] = {"__metadata__": {"zoo": canonical_json(about)}}
+    header: dict[str, Any] = {"__metadata__": {"zoo": canonical_json(metadata)}}
     header["features"] = {"dtype": "F32", "shape": list(shape), "data_offsets": [0, size]}
     if labels is not None:
         end = size + 8 * shape[0]

@@ -21,14 +21,14 @@ from zoo.tasks.base import BaseTask, Schema, load_task
 
 
 def model_file_at(path: str | Path) -> Path | None:
-    """Return the model file that a path means: itself, or that of a run folder; None if neither."""
-    place = Path(path)
+    """Return the model file of a path, which is that or a run folder; None if it is neither."""
+    file = Path(path)
     try:
-        if place.is_dir():
-            return place / "model.safetensors"
-        return place if place.exists() or place.suffix == ".safetensors" else None
+        if file.is_dir():
+            return file / "model.safetensors"
+        return file if file.exists() or file.suffix == ".safetensors" else None
     except OSError:
-        return None  # too long for a path, so perhaps a name
+        return None  # too long for a path
 
 
 def load_model(
@@ -38,9 +38,9 @@ def load_model(
 
     Args:
         path: a `model.safetensors`, or a run folder.
-        registry: where its backbone is looked up.
-        device: where to compute.
-        precision: None for the one it was trained in.
+        registry: of backbones.
+        device: as torch names it, or `auto`.
+        precision: `fp32` or `bf16`; None for that of the training.
 
     Raises:
         WeightsError: it is missing, damaged, or does not fit its backbone.
@@ -53,11 +53,11 @@ def load_model(
     try:
         schema = task.schema_from_dict(card.schema)
         if schema.outputs < 1:
-            raise ValueError("it has no outputs")
+            raise ValueError("no outputs")
     except (TypeError, ValueError, KeyError) as error:
-        raise WeightsError(f"{file} has a damaged description: its schema: {error}") from error
+        raise WeightsError(f"{file} has an invalid schema: {error}") from error
     module = build_trained(backbone, card, schema.outputs, content.tensors, file)
-    del content  # the network has the tensors
+    del content  # frees the tensors, which the network has copied
     network = _on_device(
         module, card.heads, card.preprocess, device, precision or card.precision, task
     )
@@ -65,44 +65,48 @@ def load_model(
 
 
 def _backbone_of(card: ModelCard, file: Path, registry: Registry) -> Backbone:
-    """Look the backbone of a model file up, or say where such a one may come from."""
+    """Return the backbone of a model file.
+
+    Raises:
+        UnknownBackbone: it is not registered; the hint names the plugin that may provide it.
+    """
     try:
         return registry.get(card.backbone)
     except UnknownBackbone as error:
         source = card.backbone.partition("/")[0]
-        note = "; ".join(said for said in (f"{file} is made of it", error.note) if said)
-        known = {record.status for record in registry.host.records if record.name == source}
-        hint = f"install plugin {source}, or name its file with --plugin FILE"
-        if OFF in known:
-            hint = "switch it on again: look at --no-plugin and ZOO_PLUGINS"
-        elif known:
-            hint = f"another version of plugin {source} may have it"
+        note = "; ".join(filter(None, (f"required by {file}", error.note)))
+        statuses = {record.status for record in registry.host.records if record.name == source}
+        hint = f"install plugin {source}, or load its file with --plugin FILE"
+        if OFF in statuses:
+            hint = f"plugin {source} is disabled: check --no-plugin and ZOO_PLUGINS"
+        elif statuses:
+            hint = f"another version of plugin {source} may provide it"
         else:
-            hint += ", or the registry.toml that derives it with --registry FILE"
+            hint += ", or a registry.toml that derives it with --registry FILE"
         raise UnknownBackbone(card.backbone, (), note, hint) from error
 
 
 def load_features(
     name: str | Path, registry: Registry, device: str = "auto", precision: str = "auto"
 ) -> Predictor:
-    """Load a model file, a run folder, or a pretrained backbone, whatever its head is worth.
+    """Load a model file, a run folder, or a pretrained backbone, to compute features.
 
     Args:
-        name: of any of them.
-        registry: where backbones are looked up.
-        device: where to compute.
-        precision: of a backbone; a model file has its own.
+        name: path, or name of a backbone.
+        registry: of backbones.
+        device: as torch names it, or `auto`.
+        precision: of a backbone; that of a model file is stored in it.
 
     Raises:
         UsageError: the backbone has no published weights.
-        WeightsError: they cannot be had, or the file cannot be used.
+        WeightsError: the weights are not available, or the file cannot be used.
     """
     if model_file_at(name):
         return load_model(name, registry, device)
     backbone = registry.get(str(name))
     if not backbone.weights:
         hint = f"build one: zoo.get({str(name)!r}).build()"
-        raise UsageError(f"{backbone.id} has no published weights to read features with", hint)
+        raise UsageError(f"{backbone.id} has no published weights to compute features with", hint)
     base = resolve_base(backbone, "auto")
     module = build(backbone, base)
     task = load_task(registry.task(backbone.task))
@@ -118,9 +122,9 @@ def _on_device(
     precision: str,
     task: BaseTask,
 ) -> Network:
-    place, _ = resolve_device(device)
-    chosen, _ = resolve_precision(precision, place)
-    network = Network(module, heads, preprocess, place, chosen, task)
+    resolved, _ = resolve_device(device)
+    dtype, _ = resolve_precision(precision, resolved)
+    network = Network(module, heads, preprocess, resolved, dtype, task)
     if precision == "auto":
         network.fall_back()
     return network
@@ -133,19 +137,19 @@ def load_pretrained(
     device: str = "auto",
     precision: str = "fp32",
 ) -> Predictor:
-    """Load a pretrained backbone as it was published, with its own classes.
+    """Load a pretrained backbone with its published head and classes.
 
-    In float32, so that it says what its library's own network says.
+    In float32 by default, so that predictions equal those of its library.
 
     Raises:
-        UnknownBackbone: there is none of that name.
-        UsageError: it comes without a head, or without published weights.
-        WeightsError: its weights cannot be had.
+        UnknownBackbone: no backbone has the name.
+        UsageError: no weights are published, or they have no head.
+        WeightsError: the weights are not available.
     """
     backbone = registry.get(name)
     no_default = weights == "auto" and not backbone.weights
     if weights == "none" or is_file_choice(weights) or no_default:
-        hint = f"`zoo finetune {backbone.id}` trains it on images of yours"
+        hint = f"`zoo finetune {backbone.id}` trains it on your images"
         raise UsageError(f"{backbone.id} has no published weights to predict with", hint)
     base = resolve_base(backbone, weights)
     assert base.published is not None

@@ -1,4 +1,4 @@
-"""A network in use: a trained model, or a pretrained backbone as it was published."""
+"""Predict and evaluate with a trained model or a pretrained backbone."""
 
 from __future__ import annotations
 
@@ -24,15 +24,18 @@ from zoo.tasks.base import Schema, SourceImage, UserMetrics
 
 BATCH_SIZE = 32
 
+# The result of an image, its pixels `[channels, height, width]`, and the image itself.
+Pending = tuple[dict[str, Any], torch.Tensor, SourceImage]
+
 
 class Predictor:
-    """A network with its schema, ready to predict and to be evaluated.
+    """A network and its schema, for prediction and evaluation.
 
     Args:
         network: on its device, in eval mode.
-        schema: what its outputs are.
+        schema: of its outputs.
         backbone: id of the backbone.
-        card: of its model file; None for a backbone as it was published.
+        card: of its model file; None for a pretrained backbone.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class Predictor:
 
     @property
     def preprocess(self) -> Preprocess:
-        """How an image becomes the network's input."""
+        """Transform of images into inputs of the network."""
         return self.network.preprocess
 
     def predict(
@@ -77,14 +80,14 @@ class Predictor:
         Args:
             images: paths, bytes, open files, PIL images or uint8 arrays `[height, width, 3]`; one
                 or many.
-            top: how many classes to give for each, where a prediction ranks classes.
+            top: number of classes per image, if the task ranks classes.
             batch_size: images per forward pass.
-            out: a folder for files that belong to predictions, such as masks; None writes none.
+            out: folder for files of the predictions, such as masks; None to write none.
 
         Returns:
-            For each image `path` and `predictions`, as the task makes them (classification:
-            `[{class, probability}]`, most probable first), or `path` and `error` where the image
-            cannot be read.
+            For each image `path` and `predictions` of the task (classification:
+            `[{class, probability}]`, most probable first), or `path` and `error` if it cannot be
+            read.
 
         Raises:
             UsageError: `top` is not positive.
@@ -93,41 +96,37 @@ class Predictor:
         if top < 1:
             raise UsageError(f"top is {top}", "give at least 1")
         folder = None if out is None else Path(out)
-        answers: list[dict[str, Any]] = []
-        waiting: list[tuple[dict[str, Any], torch.Tensor, SourceImage]] = []
+        results: list[dict[str, Any]] = []
+        batch: list[Pending] = []
         for image in as_many(images):
-            answer: dict[str, Any] = {"path": name_of(image)}
-            answers.append(answer)
+            result: dict[str, Any] = {"path": name_of(image)}
+            results.append(result)
             try:
                 prepared = prepare_image(image, self.preprocess)
             except DataError as error:
-                answer["error"] = str(error)
+                result["error"] = str(error)
                 continue
-            source = SourceImage(answer["path"], prepared.size, self.preprocess, prepared.open)
-            waiting.append((answer, prepared.pixels, source))
-            if len(waiting) == batch_size:
-                self._answer(waiting, top, folder)
-                waiting = []
-        self._answer(waiting, top, folder)
-        return answers
+            source = SourceImage(result["path"], prepared.size, self.preprocess, prepared.open)
+            batch.append((result, prepared.pixels, source))
+            if len(batch) == batch_size:
+                self._predict_batch(batch, top, folder)
+                batch = []
+        self._predict_batch(batch, top, folder)
+        return results
 
-    def _answer(
-        self,
-        waiting: list[tuple[dict[str, Any], torch.Tensor, SourceImage]],
-        top: int,
-        out: Path | None,
-    ) -> None:
-        if not waiting:
+    def _predict_batch(self, batch: list[Pending], top: int, out: Path | None) -> None:
+        """Add the predictions of a batch to its results."""
+        if not batch:
             return
-        answers, pixels, sources = zip(*waiting, strict=True)
+        results, pixels, sources = zip(*batch, strict=True)
         with inference_mode_of(self.module), memory_errors("predicting"):
             outputs = self.network.forward(torch.stack(pixels))
             predictions = self.network.task.predict(outputs, sources, self.schema, top=top, out=out)
-        for answer, prediction in zip(answers, predictions, strict=True):
-            answer.update(prediction)
+        for result, prediction in zip(results, predictions, strict=True):
+            result.update(prediction)
 
     def features(self, images: Any, batch_size: int = BATCH_SIZE) -> torch.Tensor:
-        """Return what the main head reads of images; see `zoo.features`."""
+        """Return the inputs of the main head; see `zoo.features`."""
         return extract_features(self.network, images, batch_size)
 
     def evaluate(
@@ -139,25 +138,25 @@ class Predictor:
         bad_images: str = "error",
         metrics: UserMetrics | None = None,
     ) -> dict[str, Any]:
-        """Measure the network on a data source, its targets matched to the schema by name.
+        """Evaluate the network on a data source, with targets matched to the schema by name.
 
         Args:
-            data: as `zoo.finetune` takes it; None for the embedded set. A `Dataset` or a
-                `DataLoader` is measured whole, its labels being positions in `classes`.
-            split: which split; by default `test` where there is one, else `val`. Of the very
-                folder that it was trained on, `val` is what training held out.
+            data: as for `zoo.finetune`; None for the embedded data set. A `Dataset` or
+                `DataLoader` is evaluated whole; its labels are indices of `classes`.
+            split: by default `test` if there is one, else `val`. On the training data, `val` is
+                the validation split of the training.
             batch_size: images per forward pass.
-            workers: processes that decode.
+            workers: number of decoding processes.
             bad_images: `error` or `skip`.
-            metrics: further ones by name, each called with all outputs and targets.
+            metrics: additional ones by name, called with all outputs and targets.
 
         Returns:
-            `split`, `images`, `loss`, what else the task's metric reports, and `bad_images` by
+            `split`, `images`, `loss`, further values of the task's metric, and `bad_images` by
             path.
 
         Raises:
-            DataError: the data cannot be used, has a class that the model has not, or holds an
-                image that cannot be read.
+            DataError: the data cannot be used, has a class unknown to the model, or contains an
+                unreadable image.
         """
         task = self.network.task
         chosen = self._trained_split(data, split) or task.open_split(data, self.schema, split)
@@ -173,11 +172,11 @@ class Predictor:
         return {"split": chosen.name, **values, "bad_images": dict(sorted(reader.bad.items()))}
 
     def _trained_split(self, data: Any, split: str | None) -> Split | None:
-        """Return the split that training itself made of these images; None of any others."""
+        """Return the split of the training, if the data is that of the training; else None."""
         if self.card is None or not {"seed", "val_fraction"} <= self.card.settings.keys():
             return None
         if not isinstance(data, str | Path | None):
-            return None  # a Dataset's fingerprint does not tell its images from another's
+            return None  # the fingerprint of a Dataset does not identify its images
         settings = self.card.settings
         try:
             opened = self.network.task.open_data(

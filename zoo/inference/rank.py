@@ -1,7 +1,7 @@
-"""Which backbone suits these images: every candidate's features, judged by the probe itself.
+"""Rank backbones on labelled images by the cross-validated accuracy of a linear probe.
 
-A probe's own cross-validated accuracy is what estimates such as LogME (arXiv 2102.11005) stand in
-for; with features that are computed once, it costs little more than they do.
+Estimates such as LogME (arXiv 2102.11005) approximate this accuracy; on cached features, the probe
+costs little more than they do.
 """
 
 from __future__ import annotations
@@ -23,29 +23,28 @@ from zoo.inference.embed import Embedded, embedding
 from zoo.inference.loading import load_features
 from zoo.models.weights import availability
 from zoo.registry.registry import Registry
-from zoo.spec import IMAGE_CLASSIFICATION, Backbone
+from zoo.spec import Backbone
 from zoo.terminal import Progress
 
 NEIGHBOURS = 10
-QUERIES_AT_ONCE = 1024
-MOST_PARAMS = 30_000_000
-MOST = 20
+QUERIES_PER_BLOCK = 1024
+DEFAULT_MAX_PARAMS = 30_000_000
 
 
 @dataclass(frozen=True)
 class Rank:
-    """How a backbone does on some images.
+    """Result of a backbone on some images.
 
     Args:
         backbone: id.
         weights: tag.
-        params: of the backbone; None where not known.
-        accuracy: of a probe on its frozen features, on held-out folds; None where it failed.
+        params: number of parameters; None if not known.
+        accuracy: of a probe on its frozen features, cross-validated; None if it failed.
         spread: standard deviation over the folds.
-        knn: accuracy of each image's nearest neighbours, itself left out.
-        seconds: what it took, features included.
-        backbone_forwards: images that went through the backbone.
-        error: why it could not be tried; None where it could.
+        knn: leave-one-out accuracy of the nearest neighbours.
+        seconds: of feature computation and probe.
+        backbone_forwards: number of forward passes of the backbone, in images.
+        error: why it failed; None if it did not.
     """
 
     backbone: str
@@ -59,55 +58,58 @@ class Rank:
     error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it with the keys of `zoo rank --json`."""
+        """Return the entry of `zoo rank --json`."""
         return asdict(self)
 
 
 def candidates(
-    registry: Registry, patterns: Sequence[str], max_params: int | None, limit: int
+    registry: Registry, patterns: Sequence[str], task: str, max_params: int | None, limit: int
 ) -> list[Backbone]:
-    """Return which backbones to try, those first whose weights are at hand.
+    """Return the backbones to rank, those with local weights first.
 
-    Without a pattern there are more than anybody tries: then, of each kind (the letters that a
-    name begins with), the largest that is small enough, the kinds with most members first.
+    Without a pattern, return the largest backbone of each architecture, the leading letters of a
+    name, in the order of the number of variants.
 
     Args:
-        registry: where to look.
+        registry: of backbones.
         patterns: of names or ids.
-        max_params: the most parameters; None for 30 million without a pattern, else for any.
-        limit: how many.
+        task: name of the task.
+        max_params: largest number of parameters; None for 30 million without a pattern, else for
+            no limit.
+        limit: largest number of backbones.
 
     Raises:
-        UsageError: nothing matches that has published weights.
+        UsageError: no backbone with published weights matches.
     """
     if max_params is None and not patterns:
-        max_params = MOST_PARAMS
-    found = [
+        max_params = DEFAULT_MAX_PARAMS
+    matches = [
         backbone
-        for backbone in registry.find(patterns, task=IMAGE_CLASSIFICATION, pretrained=True)
+        for backbone in registry.find(patterns, task=task, pretrained=True)
         if not backbone.refuse
         and (max_params is None or (backbone.params is not None and backbone.params <= max_params))
     ]
-    if not found:
-        small = f" of at most {max_params:,} parameters" if max_params else ""
-        message = f"no pretrained backbone{small} matches {' '.join(patterns) or 'at all'}"
-        raise UsageError(message, "`zoo list --pretrained --sort params` shows them")
+    if not matches:
+        size = f" of at most {max_params:,} parameters" if max_params else ""
+        suffix = f" matches {' '.join(patterns)}" if patterns else ""
+        message = f"no pretrained backbone{size} for {task}{suffix}"
+        raise UsageError(message, "`zoo list --pretrained --sort params` lists them")
     if not patterns:
-        found = _one_of_each(found)
-    return sorted(found, key=lambda b: availability(b, b.weights[0]) == "download")[:limit]
+        matches = _largest_by_architecture(matches)
+    return sorted(matches, key=lambda b: availability(b, b.weights[0]) == "download")[:limit]
 
 
-def _one_of_each(found: list[Backbone]) -> list[Backbone]:
-    kinds: dict[str, list[Backbone]] = {}
-    for backbone in found:
-        kinds.setdefault(re.match(r"[a-z]*", backbone.name.lower())[0], []).append(backbone)  # type: ignore[index]
-    ordered = sorted(kinds.values(), key=len, reverse=True)
-    return [max(kind, key=lambda backbone: backbone.params or 0) for kind in ordered]
+def _largest_by_architecture(backbones: list[Backbone]) -> list[Backbone]:
+    groups: dict[str, list[Backbone]] = {}
+    for backbone in backbones:
+        groups.setdefault(re.match(r"[a-z]*", backbone.name.lower())[0], []).append(backbone)  # type: ignore[index]
+    ordered = sorted(groups.values(), key=len, reverse=True)
+    return [max(group, key=lambda backbone: backbone.params or 0) for group in ordered]
 
 
 def rank(
-    chosen: Sequence[Backbone],
-    every: AllImages,
+    backbones: Sequence[Backbone],
+    images: AllImages,
     registry: Registry,
     progress: Progress,
     device: str = "auto",
@@ -116,80 +118,79 @@ def rank(
     workers: int = 0,
     bad_images: str = "error",
 ) -> Iterator[Rank]:
-    """Try backbones on labelled images, and yield how each does, in the order given.
+    """Evaluate backbones on labelled images, and yield the result of each, in the given order.
 
-    Features are kept, so a ranking that was stopped goes on where it was, and training the winner
-    begins at its head.
+    Features are cached: an interrupted ranking resumes, and training the best backbone computes
+    only its head.
 
     Args:
-        chosen: which.
-        every: the images.
+        backbones: to rank.
+        images: with classes.
         registry: of the backbones.
-        progress: shows how it goes.
-        device: where to compute.
+        progress: display of progress and notices.
+        device: as torch names it, or `auto`.
         seed: of the folds.
-        workers: processes that decode.
+        workers: number of decoding processes.
         bad_images: `error` or `skip`.
 
     Raises:
         DataError: the images have no classes.
     """
-    if not every.classes:
-        raise DataError(f"{every.name} has no classes", "give a folder of class folders")
-    for backbone in chosen:
-        began = time.perf_counter()
-        tried = Rank(backbone.id, backbone.weights[0].tag, backbone.params)
+    if not images.classes:
+        raise DataError(f"{images.name} has no classes", "give a folder of class folders")
+    for backbone in backbones:
+        started = time.perf_counter()
+        result = Rank(backbone.id, backbone.weights[0].tag, backbone.params)
         try:
             model = load_features(backbone.id, registry, device)
             limit = int(registry.config.defaults["cache_gib"] * (1 << 30))
             with embedding(
-                model, every, progress, limit, workers=workers, bad_images=bad_images
+                model, images, progress, limit, workers=workers, bad_images=bad_images
             ) as embedded:
-                accuracy, spread, knn = judge(embedded, seed)
+                accuracy, spread, knn = score(embedded, seed)
         except ZooError as error:
-            yield replace(tried, error=error.message)
+            yield replace(result, error=error.message)
         else:
             yield replace(
-                tried,
+                result,
                 accuracy=accuracy,
                 spread=spread,
                 knn=knn,
-                seconds=time.perf_counter() - began,
+                seconds=time.perf_counter() - started,
                 backbone_forwards=embedded.forwards,
             )
 
 
-def judge(embedded: Embedded, seed: int) -> tuple[float, float, float]:
-    """Return how well features tell classes apart: a probe's accuracy, its spread, and k-NN's."""
+def score(embedded: Embedded, seed: int) -> tuple[float, float, float]:
+    """Return accuracy and spread of a probe on features, and the accuracy of k-NN."""
     features = torch.cat(list(embedded.rows()))
-    labels, classes = embedded.labels(), len(embedded.every.classes)
+    labels, classes = embedded.labels(), len(embedded.images.classes)
     probe = fit_probe(features, labels, classes, seed=seed)
     accuracy = probe.accuracy or (0.0,)
     spread = statistics.stdev(accuracy) if len(accuracy) > 1 else 0.0
-    return statistics.fmean(accuracy), spread, neighbours_agree(features, labels, classes)
+    return statistics.fmean(accuracy), spread, knn_accuracy(features, labels, classes)
 
 
-def neighbours_agree(features: Tensor, labels: Tensor, classes: int) -> float:
-    """Return how often the ten nearest by cosine, each as heavy as it is near, say the class.
+def knn_accuracy(features: Tensor, labels: Tensor, classes: int) -> float:
+    """Return the leave-one-out accuracy, in 0..1, of the ten nearest neighbours.
+
+    Similarity is the cosine of centred features, and weights the votes.
 
     Args:
         features: `[images, width]`.
-        labels: `[images]`.
-        classes: how many there are.
-
-    Returns:
-        A share in 0..1; of each image's own neighbours, itself left out.
+        labels: `[images]`, int64.
+        classes: number of classes.
     """
     centred = features - features.mean(dim=0)
     unit = torch.nn.functional.normalize(centred, dim=1)
     count = min(NEIGHBOURS, len(unit) - 1)
-    right = 0
-    for first in range(0, len(unit), QUERIES_AT_ONCE):
-        near = unit[first : first + QUERIES_AT_ONCE] @ unit.T
-        own = torch.arange(len(near))
-        near[own, first + own] = -2.0
-        top = near.topk(count, dim=1)
-        votes = torch.zeros(len(near), classes)
+    correct = 0
+    for first in range(0, len(unit), QUERIES_PER_BLOCK):
+        similarity = unit[first : first + QUERIES_PER_BLOCK] @ unit.T
+        rows = torch.arange(len(similarity))
+        similarity[rows, first + rows] = -2.0  # excludes the query itself
+        top = similarity.topk(count, dim=1)
+        votes = torch.zeros(len(rows), classes)
         votes.scatter_add_(1, labels[top.indices], (top.values + 1) / 2)
-        right += int((votes.argmax(dim=1) == labels[first : first + len(near)]).sum())
-    return right / len(unit)
+        correct += int((votes.argmax(dim=1) == labels[first : first + len(rows)]).sum())
+    return correct / len(unit)

@@ -361,7 +361,7 @@ class BaseTask(ABC):
             split: whose samples do not change.
             transform: of the task.
         """
-        return transform.collate(list(split.labels))
+        return transform.collate(list(split.targets))
 
     def target_bytes(self, preprocess: Preprocess) -> int:
         """Return how many bytes `split_targets` takes for a sample."""

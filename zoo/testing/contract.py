@@ -11,7 +11,7 @@ from zoo.testing.task_suite import TASK_SUITE, check_task
 
 if TYPE_CHECKING:
     from zoo.testing.subject import Subject
-    from zoo.testing.task_checks import TaskSubject
+    from zoo.testing.task_subject import TaskSubject
 
 
 class BackboneContract:

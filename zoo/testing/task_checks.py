@@ -5,112 +5,25 @@ from __future__ import annotations
 import json
 import math
 import pickle
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from zoo.data.dataset import Sample, read_sample
-from zoo.data.loader import Batch, load_batches
-from zoo.data.split import ImageData
+from zoo.data.loader import load_batches
 from zoo.engine.features.hooks import HeadHooks, check_head_equivalence
-from zoo.engine.runtime.network import Network
 from zoo.errors import BrokenBackbone
-from zoo.models.build import resolve_and_build
-from zoo.models.freeze import freeze, inference_mode_of
-from zoo.models.provenance import how_made
-from zoo.tasks.base import BaseTask, Metric, Outputs, SourceImage
+from zoo.models.freeze import inference_mode_of
+from zoo.tasks.base import Metric, Outputs, SourceImage
 from zoo.testing.findings import Broken, NotApplicable
-from zoo.testing.subject import Subject
+from zoo.testing.task_subject import COUNT, OWN, TaskSubject, rows_of
 
-COUNT = 7
 # How a split may be cut into batches, or shared among processes.
 CUTS = ((1,) * COUNT, (3, 4), (2, 5), (6, 1))
 RELATIVE, ABSOLUTE = 1e-5, 1e-7
 STEPS, STEP_SIZE = 100, 0.1
-OWN = "mean_output"
-
-
-@dataclass
-class TaskSubject:
-    """One task, and what the checks need of it; made when first asked for.
-
-    Args:
-        name: that it is registered by.
-        task: what implements it.
-        trial: a backbone that it trains.
-    """
-
-    name: str
-    task: BaseTask
-    trial: Subject
-
-    @cached_property
-    def data(self) -> ImageData:
-        """Its example data, of the size that the network sees."""
-        preprocess = self.trial.small.apply(self.trial.backbone).preprocess
-        return self.task.example_data(preprocess, COUNT, seed=2)
-
-    @cached_property
-    def network(self) -> Network:
-        """A network with heads for the example data, untrained."""
-        backbone, weights = self.trial.backbone, str(self.trial.settled)
-        outputs, options = self.data.schema.outputs, self.trial.small
-        model = resolve_and_build(backbone, weights, outputs, seed=1, options=options)
-        freeze(model, policy="head")
-        made = how_made(model)
-        heads, cpu = made.backbone.heads, torch.device("cpu")
-        return Network(model, heads, made.preprocess, cpu, "fp32", self.task)
-
-    @cached_property
-    def batch(self) -> Batch:
-        """The training split of the example data as one batch."""
-        split = self.data.splits["train"]
-        transform = self.task.transform(self.network.preprocess)
-        (batch,) = load_batches(split, transform, range(len(split)), len(split))
-        if batch.bad or len(batch) != COUNT:
-            raise Broken(f"{len(batch)} of {COUNT} example images can be read: {batch.bad[:1]}")
-        return batch
-
-    @cached_property
-    def outputs(self) -> Outputs:
-        """What the network returns for the batch, with noise that tells the samples apart."""
-        with inference_mode_of(self.network.module):
-            outputs = self.network.forward(self.batch.inputs)
-        generator = torch.Generator().manual_seed(4)
-        noise = torch.randn(outputs.main.shape, generator=generator)
-        return Outputs(outputs.main + noise, outputs.auxiliary)
-
-    def new_metric(self) -> Metric:
-        """Return a metric of nothing yet, with one of a user's beside the task's own."""
-        return self.task.metric(self.data.schema, torch.device("cpu"), {OWN: _mean})
-
-    def metric(self, cuts: Sequence[int] = (), outputs: Outputs | None = None) -> Metric:
-        """Return a metric of the whole batch, or of its first samples cut into batches."""
-        metric = self.new_metric()
-        self.update(metric, cuts or (COUNT,), outputs=outputs)
-        return metric
-
-    def update(
-        self, metric: Metric, cuts: Sequence[int], first: int = 0, outputs: Outputs | None = None
-    ) -> None:
-        """Accumulate samples from the `first` on, in batches of these sizes."""
-        for size in cuts:
-            rows = slice(first, first + size)
-            metric.update(_rows(outputs or self.outputs, rows), self.batch.targets[rows])
-            first += size
-
-
-def _mean(outputs: Tensor, targets: Tensor) -> Tensor:
-    return outputs.double().mean() + len(targets)
-
-
-def _rows(outputs: Outputs, rows: slice) -> Outputs:
-    auxiliary = tuple((output[rows], weight) for output, weight in outputs.auxiliary)
-    return Outputs(outputs.main[rows], auxiliary)
 
 
 def _difference(one: Any, other: Any, name: str = "") -> str | None:
@@ -291,7 +204,7 @@ def loss_is_a_mean(subject: TaskSubject) -> str:
         first, mean = 0, 0.0
         for size in cuts:
             rows = slice(first, first + size)
-            part = _total(subject, _rows(outputs, rows), targets[rows]).item()
+            part = _total(subject, rows_of(outputs, rows), targets[rows]).item()
             mean += part * task.count(targets[rows]) / items
             first += size
         if not math.isclose(whole, mean, rel_tol=RELATIVE, abs_tol=ABSOLUTE):
@@ -391,7 +304,7 @@ def predictions_survive_json(subject: TaskSubject) -> str:
     if (found := _through_json(answers, "a prediction")) != answers:
         raise Broken(f"through JSON predictions become others: {found[0]!r:.120}")
     for number, answer in enumerate(answers):
-        part = _rows(subject.outputs, slice(number, number + 1))
+        part = rows_of(subject.outputs, slice(number, number + 1))
         (alone,) = task.predict(part, images[number : number + 1], schema)
         if (difference := _difference(answer, alone)) is not None:
             raise Broken(f"in a batch and alone {difference}")

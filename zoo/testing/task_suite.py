@@ -13,7 +13,7 @@ from zoo.testing import task_checks
 from zoo.testing.findings import Check, Finding
 from zoo.testing.subject import Subject
 from zoo.testing.suite import attempt
-from zoo.testing.task_checks import TaskSubject
+from zoo.testing.task_subject import TaskSubject
 
 TASK = "task"
 _check = partial(Check, kind=TASK)

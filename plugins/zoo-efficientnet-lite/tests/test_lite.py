@@ -34,12 +34,12 @@ def installed(backbone: zoo.Backbone) -> Path:
     return Path(str(files(package).joinpath(path)))
 
 
-def test_the_entry_point_names_the_plugin() -> None:
+def test_entry_point_loads_plugin() -> None:
     [point] = entry_points(group="zoo", name="efficientnet_lite")
     assert point.load() is plugin
 
 
-def test_the_description_is_true(backbone: zoo.Backbone) -> None:
+def test_description_matches_network_and_file(backbone: zoo.Backbone) -> None:
     digest = hashlib.sha256(installed(backbone).read_bytes()).hexdigest()
     assert digest == backbone.weights[0].sha256
     model = build(**backbone.kwargs)
@@ -49,7 +49,7 @@ def test_the_description_is_true(backbone: zoo.Backbone) -> None:
     assert head.out_features == backbone.weights[0].num_classes
 
 
-def test_preprocess_is_timm_s_to_a_rounding(backbone: zoo.Backbone) -> None:
+def test_preprocess_equals_timm_up_to_rounding(backbone: zoo.Backbone) -> None:
     cfg = timm.models.get_pretrained_cfg(f"tf_efficientnet_{backbone.name}")
     assert cfg is not None
     ours = backbone.preprocess
@@ -60,12 +60,12 @@ def test_preprocess_is_timm_s_to_a_rounding(backbone: zoo.Backbone) -> None:
 
 
 @torch.no_grad()
-def test_it_knows_a_cat_and_a_coffee(backbone: zoo.Backbone) -> None:
+def test_weights_classify_cat_and_coffee(backbone: zoo.Backbone) -> None:
     model = build(**backbone.kwargs)
     state = weights.convert(installed(backbone), backbone, backbone.weights[0])
     model.load_state_dict(state, strict=True)
     model.eval()
-    # timm's own transform, so that nothing but the network and its weights is on trial.
+    # timm's transform, so that only network and weights are tested.
     transform = create_transform(**timm.data.resolve_data_config(model=model))
     photos = [Image.fromarray(array) for array in (skimage.data.chelsea(), skimage.data.coffee())]
     best = model(torch.stack([transform(photo) for photo in photos])).argmax(1).tolist()
@@ -75,27 +75,27 @@ def test_it_knows_a_cat_and_a_coffee(backbone: zoo.Backbone) -> None:
     assert coffee == "espresso"
 
 
-def test_a_file_of_another_size_is_refused() -> None:
+def test_convert_other_variant_raises_weights_error() -> None:
     one, two, zero = (installed(BACKBONES[name]) for name in ("lite1", "lite2", "lite0"))
     lite1 = BACKBONES["lite1"]
-    with pytest.raises(zoo.WeightsError, match="holds 296 tensors and lite1 has 386"):
+    with pytest.raises(zoo.WeightsError, match="has 296 tensors, lite1 has 386"):
         weights.convert(zero, lite1, lite1.weights[0])
-    with pytest.raises(zoo.WeightsError, match="is not lite1's"):
+    with pytest.raises(zoo.WeightsError, match=r"does not match .* of lite1"):
         weights.convert(two, lite1, lite1.weights[0])
     assert len(weights.convert(one, lite1, lite1.weights[0])) == 386
 
 
-def test_tensors_out_of_order_are_refused(tmp_path: Path) -> None:
+def test_convert_reordered_tensors_raises_weights_error(tmp_path: Path) -> None:
     lite0 = BACKBONES["lite0"]
     theirs = list(torch.load(installed(lite0), weights_only=True).items())
-    # Scale and shift of one batch norm: equal shapes, so only what they are tells them apart.
+    # Weight and bias of one batch norm have equal shapes, and differ only in their names.
     theirs[1], theirs[2] = theirs[2], theirs[1]
     torch.save(dict(theirs), tmp_path / "shuffled.pth")
     with pytest.raises(zoo.WeightsError, match=r"shuffled\.pth: _bn0\.bias .* bn1\.weight"):
         weights.convert(tmp_path / "shuffled.pth", lite0, lite0.weights[0])
 
 
-def test_class_names() -> None:
+def test_imagenet_class_names_are_unique() -> None:
     names = weights.imagenet_classes()
     assert len(names) == len(set(names)) == 1000
     assert (names[0], names[134], names[638], names[639]) == (

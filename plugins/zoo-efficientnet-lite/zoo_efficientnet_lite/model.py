@@ -1,4 +1,4 @@
-"""The networks: timm's, whose padding and batch norm are TensorFlow's, as these weights need."""
+"""Builder of the networks: timm's, with TensorFlow's padding and batch norm."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from torch import nn
 
 
 def build(weights: str | None = None, *, number: int, **kwargs: Any) -> nn.Module:
-    """Build EfficientNet-Lite 0, 1 or 2, by itself for the 1,000 classes of ImageNet.
+    """Build EfficientNet-Lite 0, 1 or 2, by default for the 1,000 classes of ImageNet.
 
     Args:
-        weights: not used; zoo loads them.
-        number: which of them.
-        kwargs: more arguments for `timm.create_model`.
+        weights: unused; zoo loads them.
+        number: 0, 1 or 2.
+        kwargs: further arguments of `timm.create_model`.
     """
     return timm.create_model(f"tf_efficientnet_lite{number}", **kwargs)

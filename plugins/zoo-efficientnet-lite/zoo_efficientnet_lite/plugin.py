@@ -1,15 +1,15 @@
-"""What zoo reads: three backbones, described."""
+"""The adapter: descriptions of the three backbones."""
 
 from collections.abc import Iterator
 
 import zoo
 
-# As the networks were trained: bytes less 127, divided by 128.
+# Preprocessing of the original training: (byte - 127) / 128.
 MEAN = (127 / 255,) * 3
 STD = (128 / 255,) * 3
 
-# Number, parameters, size of the image, digest of the installed file. The shorter side is resized
-# to 32 pixels more than the network sees.
+# Number, parameters, image size, digest of the installed file. The shorter side is resized to 32
+# pixels more than the crop.
 SIZES = (
     (0, 4_652_008, 224, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
     (1, 5_416_680, 240, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),

@@ -1,4 +1,4 @@
-"""The installed weights in timm's terms, and the names of their classes."""
+"""Conversion of the installed weights to timm's state dict, and their class names."""
 
 from collections import Counter
 from pathlib import Path
@@ -13,47 +13,47 @@ from zoo_efficientnet_lite.model import build
 
 
 def convert(path: Path, backbone: zoo.Backbone, weights: zoo.Weights) -> dict[str, Tensor]:
-    """Read an installed file into the network's own state dict.
+    """Convert an installed file to the state dict of the network.
 
-    Both implementations register the same tensors in the same order under names of their own, so
-    they are matched by position; what a tensor is (`weight`, `running_mean`, ...) and its shape
-    must agree as well.
+    Both implementations register the same tensors in the same order under different names. Tensors
+    are matched by position; the last part of the name (`weight`, `running_mean`, ...), the shape
+    and the dtype must be equal.
 
     Args:
         path: the installed file.
-        backbone: whose weights they are.
-        weights: which of them.
+        backbone: of the weights.
+        weights: their description.
 
     Returns:
-        The network's own state dict.
+        The state dict under timm's names.
 
     Raises:
-        WeightsError: the file does not hold this network's weights.
+        WeightsError: the file does not contain weights of this network.
     """
-    theirs = read_checkpoint(path)
+    source = read_checkpoint(path)
     with torch.device("meta"):
-        ours = build(**backbone.kwargs).state_dict()
-    if len(theirs) != len(ours):
+        target = build(**backbone.kwargs).state_dict()
+    if len(source) != len(target):
         raise zoo.WeightsError(
-            f"{path.name} holds {len(theirs)} tensors and {backbone.name} has {len(ours)}"
+            f"{path.name} has {len(source)} tensors, {backbone.name} has {len(target)}"
         )
-    for (their_name, tensor), (name, wanted) in zip(theirs.items(), ours.items(), strict=True):
-        same = their_name.rpartition(".")[2] == name.rpartition(".")[2]
-        if not same or tensor.shape != wanted.shape or tensor.dtype != wanted.dtype:
+    for (source_name, tensor), (name, expected) in zip(source.items(), target.items(), strict=True):
+        same = source_name.rpartition(".")[2] == name.rpartition(".")[2]
+        if not same or tensor.shape != expected.shape or tensor.dtype != expected.dtype:
             raise zoo.WeightsError(
-                f"{path.name}: {their_name} {tuple(tensor.shape)} is not {backbone.name}'s "
-                f"{name} {tuple(wanted.shape)}"
+                f"{path.name}: {source_name} {tuple(tensor.shape)} does not match "
+                f"{name} {tuple(expected.shape)} of {backbone.name}"
             )
-    return dict(zip(ours, theirs.values(), strict=True))
+    return dict(zip(target, source.values(), strict=True))
 
 
 def imagenet_classes() -> tuple[str, ...]:
-    """Return the names of ImageNet's 1,000 classes: the first word, or more where it is taken."""
+    """Return unique names of ImageNet's 1,000 classes: the first synonym if it is unique."""
     info = ImageNetInfo("imagenet-1k")
-    described = info.label_descriptions()
-    first = [words.partition(",")[0] for words in described]
-    taken = Counter(first) + Counter(words for words in described if "," in words)
+    descriptions = info.label_descriptions()
+    first = [words.partition(",")[0] for words in descriptions]
+    counts = Counter(first) + Counter(words for words in descriptions if "," in words)
     return tuple(
-        word if taken[word] == 1 else words if taken[words] == 1 else f"{word} ({synset})"
-        for word, words, synset in zip(first, described, info.label_names(), strict=True)
+        word if counts[word] == 1 else words if counts[words] == 1 else f"{word} ({synset})"
+        for word, words, synset in zip(first, descriptions, info.label_names(), strict=True)
     )

@@ -327,14 +327,14 @@ def test_splits_as_listed_and_columns_by_name(tmp_path: Path) -> None:
     path = table(tmp_path, text + "train\t3\t3.png\t8\n", "table.tsv")
     data = task.open_data(path)
     assert data.schema == RegressionSchema((), ("age", "size"), (2.0, 6.5), (1.0, 1.5))
-    assert {name: list(split.labels) for name, split in data.splits.items()} == {
+    assert {name: list(split.targets) for name, split in data.splits.items()} == {
         "train": [(-1.0, -1.0), (1.0, 1.0)],
         "val": [(0.0, pytest.approx(-1 / 3))],
         "test": [(2.0, pytest.approx(1 / 3))],
     }
     schema = RegressionSchema((), ("size",), (0.0,), (2.0,))
-    assert task.open_split(path, schema).labels == ((3.5,),)
-    assert task.open_split(path, schema, "val").labels == ((3.0,),)
+    assert task.open_split(path, schema).targets == ((3.5,),)
+    assert task.open_split(path, schema, "val").targets == ((3.0,),)
     with pytest.raises(zoo.DataError, match="has no column 'depth'"):
         task.open_split(path, RegressionSchema((), ("depth",), (0.0,), (1.0,)))
 

@@ -61,7 +61,7 @@ def open_data(source: Any, seed: int, fraction: float) -> ImageData:
         names = [f"value{number + 1}" for number in range(torch.as_tensor(first).numel())]
     schema = RegressionSchema((), tuple(names))
     splits, reason = hold_out(open_splits(source, schema.read_row, schema.read), seed, fraction)
-    numbers = torch.tensor(splits["train"].labels, dtype=torch.float64)
+    numbers = torch.tensor(splits["train"].targets, dtype=torch.float64)
     std, mean = torch.std_mean(numbers, dim=0, correction=0)
     if not bool((std > 0).all()):
         raise DataError("a target is the same for all images to train on")

@@ -1,1 +1,1 @@
-"""Writes what zoo trains for TensorBoard."""
+"""TensorBoard logs of zoo trainings."""

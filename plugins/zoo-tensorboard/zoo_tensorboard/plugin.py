@@ -1,6 +1,6 @@
-"""Observes trainings, and writes each into `tensorboard/` in its run folder.
+"""Observing hooks that write each training to `tensorboard/` in its run folder.
 
-Every command imports this module; what is heavy comes when a training starts.
+Every command imports this module; heavy modules are imported when a training starts.
 """
 
 from __future__ import annotations
@@ -13,64 +13,68 @@ from typing import TYPE_CHECKING
 import zoo
 
 if TYPE_CHECKING:
-    from zoo_tensorboard.board import Board
+    from zoo_tensorboard.writer import TrainingWriter
 
-# zoo tells everything about a training in the thread that trains.
-_here = threading.local()
+# All hooks of a training are called in the thread that trains.
+_local = threading.local()
 
 
 @contextmanager
-def _writing(last: bool = False) -> Iterator[Board | None]:
-    """Give the log of this thread's training; where it cannot be written, it is given up."""
-    board: Board | None = getattr(_here, "board", None)
+def _current_writer(last: bool = False) -> Iterator[TrainingWriter | None]:
+    """Yield the writer of this thread's training, and abort it on an exception.
+
+    Args:
+        last: whether this is the last event of the training.
+    """
+    writer: TrainingWriter | None = getattr(_local, "writer", None)
     try:
-        yield board
+        yield writer
     except Exception:
-        _here.board = None
-        if board:
-            with suppress(Exception):  # what is raised already is what went wrong
-                board.give_up()
+        _local.writer = None
+        if writer:
+            with suppress(Exception):  # the first exception is the cause
+                writer.abort()
         raise
     if last:
-        _here.board = None
+        _local.writer = None
 
 
 @zoo.hookimpl
 def zoo_before_fit(event: zoo.FitStarted) -> None:
-    """Begin the log of a training; nothing is written yet."""
-    _here.board = None
-    from zoo_tensorboard.board import Board
+    """Create the writer of a training; no file is written yet."""
+    _local.writer = None
+    from zoo_tensorboard.writer import TrainingWriter
 
-    _here.board = Board(event)
+    _local.writer = TrainingWriter(event)
 
 
 @zoo.hookimpl
 def zoo_on_first_batch(event: zoo.FirstBatchRead) -> None:
-    """Write the first batch as a picture."""
-    with _writing() as board:
-        if board:
-            board.first_batch(event)
+    """Write the first batch as an image."""
+    with _current_writer() as writer:
+        if writer:
+            writer.first_batch(event)
 
 
 @zoo.hookimpl
 def zoo_after_epoch(event: zoo.EpochEnded) -> None:
     """Write the scalars of an epoch."""
-    with _writing() as board:
-        if board:
-            board.epoch(event)
+    with _current_writer() as writer:
+        if writer:
+            writer.epoch(event)
 
 
 @zoo.hookimpl
 def zoo_after_fit(event: zoo.FitEnded) -> None:
-    """Write final metrics and confusion matrices, and end the log."""
-    with _writing(last=True) as board:
-        if board:
-            board.end(event)
+    """Write final metrics and confusion matrices, and close the log."""
+    with _current_writer(last=True) as writer:
+        if writer:
+            writer.end(event)
 
 
 @zoo.hookimpl
 def zoo_on_error(event: zoo.FitFailed) -> None:
-    """End the log of a training that stopped; one without an epoch is taken away."""
-    with _writing(last=True) as board:
-        if board:
-            board.give_up()
+    """Close the log of a failed training; delete it if it has no epoch."""
+    with _current_writer(last=True) as writer:
+        if writer:
+            writer.abort()

@@ -127,7 +127,7 @@ def test_features_invalid_images_raise(tinynet, images, message):
 def test_features_invalid_network_raises(tinynet):
     with pytest.raises(zoo.UsageError, match="name its backbone"):
         zoo.features(nn.Linear(2, 2), IMAGES)
-    with pytest.raises(zoo.UsageError, match="no features in a int"):
+    with pytest.raises(zoo.UsageError, match="a int has no features"):
         zoo.features(3, IMAGES)
     with pytest.raises(zoo.UsageError, match=r"no published weights.*build\(\)"):
         zoo.features(tinynet, IMAGES)

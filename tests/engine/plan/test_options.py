@@ -1,4 +1,4 @@
-"""What may be asked of a training, in Python: losses, metrics, and their names in the plan."""
+"""Training options: losses, metrics, validation."""
 
 from dataclasses import replace
 from functools import partial
@@ -38,7 +38,7 @@ class Slots:
         return cross_entropy(logits, labels)
 
 
-def test_a_loss_is_called_by_its_name_and_settings():
+def test_loss_name_includes_its_settings():
     def inner(logits, labels):
         return cross_entropy(logits, labels)
 
@@ -55,16 +55,16 @@ def test_a_loss_is_called_by_its_name_and_settings():
 
 
 @pytest.mark.parametrize("loss", [focal, Weighted(1.0), partial(focal, gamma=1.0), Slots(), None])
-def test_whatever_can_be_called_is_a_loss(loss):
+def test_loss_accepts_any_callable(loss):
     assert Options(loss=loss, metrics={"flags": focal}).loss is loss
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"loss": "focal"}, "the loss is a str; give a function of outputs and targets"),
         ({"loss": 0.1}, "the loss is a float"),
-        ({"loss": nn.CrossEntropyLoss}, "is the class CrossEntropyLoss; give CrossEntropyLoss("),
+        ({"loss": nn.CrossEntropyLoss}, "the class CrossEntropyLoss; give an instance: Cross"),
         ({"metrics": {"f1": 0.5}}, "the metric 'f1' is a float"),
         ({"metrics": [focal]}, "metrics is a list"),
         ({"metrics": {"my f1": focal}}, "cannot be named 'my f1'"),
@@ -78,26 +78,26 @@ def test_whatever_can_be_called_is_a_loss(loss):
         ({"augment": "flop"}, "did you mean flip"),
     ],
 )
-def test_what_means_nothing_is_refused_before_anything_is_read(given, said):
+def test_invalid_options_raise_before_data_is_read(given, message):
     with pytest.raises(zoo.UsageError) as caught:
         Options(**given)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     with pytest.raises(zoo.UsageError):
         zoo.plan("lite0", data="nowhere/", **given)
 
 
 @pytest.mark.parametrize("name", ["top1", "confusion"])
-def test_metrics_of_the_task_keep_their_names(name):
+def test_metric_name_of_the_task_is_reserved(name):
     with pytest.raises(zoo.UsageError, match=f"cannot be named '{name}'"):
         zoo.plan("lite0", data="nowhere/", metrics={name: focal})
 
 
-def test_an_option_that_does_not_exist():
+def test_unknown_option_raises_type_error():
     with pytest.raises(TypeError, match="epoch"):
         zoo.plan("lite0", epoch=3)
 
 
-def test_what_is_wrong_is_reported_together():
+def test_all_invalid_options_are_reported_together():
     with pytest.raises(zoo.UsageError) as caught:
         Options(
             epochs=0,
@@ -110,27 +110,27 @@ def test_what_is_wrong_is_reported_together():
         )
     text = str(caught.value)
     assert text.startswith("6 options are wrong: ")
-    for fault in (
+    for error in (
         "--epochs has 0 (give positive numbers)",
         "--seed is -1 (give a number from 0 to",
         "no schedule is named 'cosin' (did you mean cosine?)",
         "--train and --recipe exclude each other (give one of them)",
-        "--momentum is for sgd",
+        "--momentum requires sgd (add --optimizer sgd)",
         "a metric cannot be named 'my f1'",
     ):
-        assert fault in text
+        assert error in text
     assert "\n" not in text
 
 
-def test_what_is_wrong_alone_contradicts_nothing():
+def test_invalid_option_reports_no_contradiction():
     with pytest.raises(zoo.UsageError) as caught:
         Options(optimizer="sdg", momentum=0.9)
     assert str(caught.value) == "no optimizer is named 'sdg'; did you mean sgd?"
-    with pytest.raises(zoo.UsageError, match="--views is for augmented images; give --augment"):
+    with pytest.raises(zoo.UsageError, match="--views requires augmented images; add --augment"):
         Options(views=2, augment="none")
 
 
-def test_options_are_values_once_they_are_made():
+def test_options_parse_text_into_values():
     options = Options(
         train="stages:2",
         epochs=3,
@@ -153,5 +153,7 @@ def test_options_are_values_once_they_are_made():
     assert replace(options, seed=3).changes == options.changes
     assert Options().changes == BuildOptions()
     assert Options(head=HeadSpec((8,), at="fc")).changes.head.at == "fc"
-    with pytest.raises(zoo.UsageError, match="--head is for fc, and --head-at is classifier"):
+    with pytest.raises(
+        zoo.UsageError, match="--head names the module fc, but --head-at names classifier"
+    ):
         Options(head=HeadSpec((8,), at="fc"), head_at="classifier")

@@ -38,8 +38,8 @@ def test_probe_is_default_recipe_and_recorded(pictures):
         ({"lr": 0.1}, "--lr"),
         ({"batch_size": 8}, "--batch-size"),
         ({"schedule": "constant"}, "--schedule"),
-        ({"augment": "flip"}, "augmented images change"),
-        ({"head": "mlp:8"}, "several layers"),
+        ({"augment": "flip"}, "augmented images differ between epochs"),
+        ({"head": "mlp:8"}, "hidden layers"),
         ({"loss": nn.CrossEntropyLoss(label_smoothing=0.1)}, "loss of your own"),
     ],
 )
@@ -48,7 +48,7 @@ def test_epoch_options_exclude_probe(pictures, given, why):
     assert plan.recipe == "head"
     assert why in plan.reasons["recipe"]
     assert plan.phases[0].optimizer != "lbfgs"
-    with pytest.raises(zoo.UsageError, match="--recipe probe trains no epochs"):
+    with pytest.raises(zoo.UsageError, match="--recipe probe cannot be used"):
         zoo.plan("lite0", data=pictures, recipe="probe", **given)
 
 

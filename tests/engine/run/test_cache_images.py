@@ -1,4 +1,4 @@
-"""`--cache-images`: the same model file, with every image decoded once."""
+"""`--cache-images`: each image is decoded once, the model file is the same."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def in_tmp(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("augment", [None, "crop,flip"])
 @pytest.mark.parametrize("recipe", ["all", "head-then-all"])
-def test_the_same_bytes_whatever_the_workers(tinynet, pictures, recipe, augment):
+def test_model_file_independent_of_cache_and_workers(tinynet, pictures, recipe, augment):
     options = {**QUICK, "data": pictures, "recipe": recipe, "augment": augment}
     digests = {
         zoo.finetune(tinynet, **options, cache_images=cache, workers=workers).record["sha256"]
@@ -33,8 +33,8 @@ def test_the_same_bytes_whatever_the_workers(tinynet, pictures, recipe, augment)
     assert len(digests) == 1
 
 
-def test_later_epochs_open_no_file(tinynet, pictures, tmp_path, install, monkeypatch):
-    """A plugin takes the files away after the first epoch; training goes on to the same end."""
+def test_later_epochs_read_from_the_cache(tinynet, pictures, tmp_path, install, monkeypatch):
+    """A plugin deletes the files after the first epoch; the model file is the same."""
     source = """
         import os, shutil
         import zoo
@@ -42,24 +42,24 @@ def test_later_epochs_open_no_file(tinynet, pictures, tmp_path, install, monkeyp
         @zoo.hookimpl
         def zoo_after_epoch(event):
             for split in ("train", "val"):
-                shutil.rmtree(os.path.join(os.environ["GOING"], split), ignore_errors=True)
+                shutil.rmtree(os.path.join(os.environ["DELETED"], split), ignore_errors=True)
     """
     whole = zoo.finetune(tinynet, data=pictures, **QUICK)
-    going = tmp_path / "going"
-    shutil.copytree(pictures, going)
-    install("taker", source)
+    copy = tmp_path / "copy"
+    shutil.copytree(pictures, copy)
+    install("deleter", source)
     reset_caches()
-    monkeypatch.setenv("GOING", str(going))
-    run = zoo.finetune(tinynet, data=going, cache_images=True, **QUICK)
-    assert not (going / "train").exists()
+    monkeypatch.setenv("DELETED", str(copy))
+    run = zoo.finetune(tinynet, data=copy, cache_images=True, **QUICK)
+    assert not (copy / "train").exists()
     assert run.record["sha256"] == whole.record["sha256"]
 
 
-def test_bad_images_are_told_once(tinynet, pictures, tmp_path, cli):
+def test_bad_images_are_reported_once(tinynet, pictures, tmp_path, cli):
     broken = tmp_path / "broken"
     shutil.copytree(pictures, broken)
-    victim = min((broken / "train" / "flag").iterdir())
-    victim.write_bytes(b"no picture")
+    unreadable = min((broken / "train" / "flag").iterdir())
+    unreadable.write_bytes(b"no image")
     options = ["--data", broken, "--weights", "none", "--device", "cpu", "--epochs", "2"]
     runs = []
     for cache in ([], ["--cache-images"]):
@@ -67,33 +67,36 @@ def test_bad_images_are_told_once(tinynet, pictures, tmp_path, cli):
             "finetune", tinynet, *options, "--bad-images", "skip", "--json", *cache
         )
         assert code == 0, err
-        assert err.count(str(victim)) == 1
+        assert err.count(str(unreadable)) == 1
         runs.append(json.loads(out))
-    assert [list(run["bad_images"]) for run in runs] == [[str(victim)]] * 2
+    assert [list(run["bad_images"]) for run in runs] == [[str(unreadable)]] * 2
     assert runs[0]["sha256"] == runs[1]["sha256"]
     assert runs[1]["plan"]["cache_images"] is True
 
 
-def test_the_plan_says_what_is_kept_and_where(tinynet, pictures, monkeypatch):
-    def said(**options):
+def test_plan_reports_cached_splits_and_location(tinynet, pictures, monkeypatch):
+    def resolve_cache(**options):
         resolved = plan(tinynet, data=pictures, **QUICK, **options)
         return resolved.cache_images, resolved.reasons["cache_images"]
 
     size = 36 * 32 * 32 * 3 / 2**20
-    assert said() == (False, "auto: not asked for")
-    assert said(cache_images=True) == (True, f"as given: train and val, {size:.1f} MiB in memory")
-    kept, why = said(cache_images=True, augment="flip")
-    assert kept
-    assert why.startswith("as given: val, ")
-    assert why.endswith("augmented images change")
+    assert resolve_cache() == (False, "auto: off by default")
+    assert resolve_cache(cache_images=True) == (
+        True,
+        f"as given: train and val, {size:.1f} MiB in memory",
+    )
+    cached, reason = resolve_cache(cache_images=True, augment="flip")
+    assert cached
+    assert reason.startswith("as given: val, ")
+    assert reason.endswith("augmented images differ between epochs")
     monkeypatch.setattr(resolve, "storage_location", lambda size: None)
-    assert said(cache_images=True) == (
+    assert resolve_cache(cache_images=True) == (
         False,
-        f"there is no room for {size:.1f} MiB of prepared images",
+        f"neither memory nor disk has {size:.1f} MiB for prepared images",
     )
 
 
-def test_a_dataset_of_ones_own_is_not_kept(tinynet):
+def test_dataset_cannot_be_cached(tinynet):
     dataset = TensorDataset(torch.randn(9, 3, 32, 32), torch.arange(9) % 3)
-    with pytest.raises(zoo.UsageError, match="other images each time"):
+    with pytest.raises(zoo.UsageError, match="may differ each time"):
         plan(tinynet, data=dataset, weights="none", cache_images=True)

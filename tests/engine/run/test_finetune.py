@@ -1,4 +1,4 @@
-"""Fine-tuning end to end on real pictures: the run folder, frozenness, seeds, faults."""
+"""Fine-tuning end to end on real images: run folder, freezing, seeds, failures."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ from filelock import FileLock
 import zoo
 from tests.processes import started
 from zoo.engine.plan.resolve import Options
-from zoo.engine.run.finetune import fit, signals_waiting
+from zoo.engine.run.finetune import deferred_signals, fit
 from zoo.engine.run.prepare import prepare
 from zoo.modelfile import read_model
 from zoo.registry.registry import load_registry
@@ -34,7 +34,7 @@ def in_tmp(tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
 
 
-def test_the_run_folder(tinynet, pictures):
+def test_run_folder_content(tinynet, pictures):
     run = zoo.finetune(tinynet, data=pictures, epochs=3, **QUICK)
     assert run.path.as_posix() == "runs/tinynet-1"
     assert sorted(p.name for p in run.path.iterdir()) == [
@@ -42,21 +42,21 @@ def test_the_run_folder(tinynet, pictures):
         "model.safetensors",
         "run.json",
     ]
-    said = json.loads((run.path / "run.json").read_text())
-    assert said == run.record
-    assert 0 <= said["metrics"]["val"]["top1"] <= 1
-    assert said["metrics"]["test"]["images"] == 12
-    assert said["plan"]["phases"][0]["epochs"] == 3
+    record = json.loads((run.path / "run.json").read_text())
+    assert record == run.record
+    assert 0 <= record["metrics"]["val"]["top1"] <= 1
+    assert record["metrics"]["test"]["images"] == 12
+    assert record["plan"]["phases"][0]["epochs"] == 3
     # Three epochs of 24 and 12, and the test split once.
-    assert said["backbone_forwards"] == 3 * (24 + 12) + 12
+    assert record["backbone_forwards"] == 3 * (24 + 12) + 12
     rows = list(csv.DictReader((run.path / "history.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     best = max(rows, key=lambda row: (float(row["val_top1"]), -float(row["val_loss"])))
-    assert float(best["val_loss"]) == said["metrics"]["val"]["loss"]
+    assert float(best["val_loss"]) == record["metrics"]["val"]["loss"]
     assert zoo.finetune(tinynet, data=pictures, epochs=1, **QUICK).path.name == "tinynet-2"
 
 
-def test_the_best_epoch_is_kept_and_evaluates_as_it_said(tinynet, pictures):
+def test_best_epoch_is_saved_and_evaluates_equally(tinynet, pictures):
     run = zoo.finetune(tinynet, data=pictures, epochs=4, schedule="constant", **QUICK)
     again = run.model(device="cpu").evaluate(pictures, "val")
     assert again["loss"] == pytest.approx(run.metrics["val"]["loss"], rel=1e-6)
@@ -67,7 +67,7 @@ def test_the_best_epoch_is_kept_and_evaluates_as_it_said(tinynet, pictures):
 
 
 @pytest.mark.parametrize("recipe", ["head", "all", "head-then-all"])
-def test_same_seed_same_bytes_whatever_the_workers(tinynet, pictures, recipe):
+def test_same_seed_same_bytes_independent_of_workers(tinynet, pictures, recipe):
     digests = set()
     for workers in (0, 2):
         run = zoo.finetune(
@@ -79,9 +79,9 @@ def test_same_seed_same_bytes_whatever_the_workers(tinynet, pictures, recipe):
     assert other.record["sha256"] not in digests
 
 
-def test_frozen_means_frozen_in_the_model_file(tinynet, pictures, own_cache):
+def test_train_head_leaves_other_tensors_identical(tinynet, pictures, own_cache):
     run = zoo.finetune(tinynet, data=pictures, train="head", epochs=2, **QUICK)
-    # Each image once, and twice a batch that proves that features can be kept.
+    # Each image once, and a batch twice to check that features can be cached.
     assert run.record["backbone_forwards"] == 24 + 12 + 12 + 2 * 12
     _, file = read_model(run.path / "model.safetensors")
     torch.manual_seed(0)
@@ -94,27 +94,25 @@ def test_frozen_means_frozen_in_the_model_file(tinynet, pictures, own_cache):
 
 
 @pytest.mark.parametrize(("precision", "close"), [("fp32", 1e-4), ("bf16", 2e-2)])
-def test_kept_features_give_what_the_plain_loop_gives(
-    tinynet, pictures, own_cache, precision, close
-):
-    asked = {"train": "head", "epochs": 3, "optimizer": "sgd", "precision": precision}
-    options = Options(data=pictures, **asked, **QUICK)
+def test_cached_features_equal_plain_loop(tinynet, pictures, own_cache, precision, close):
+    given = {"train": "head", "epochs": 3, "optimizer": "sgd", "precision": precision}
+    options = Options(data=pictures, **given, **QUICK)
     heads = []
-    for keep in (True, False):
+    for cached in (True, False):
         prepared = prepare(tinynet, options, load_registry(), Progress(quiet=True))
         (phase,) = prepared.plan.phases
-        plan = replace(prepared.plan, phases=(replace(phase, keep_features=keep),))
+        plan = replace(prepared.plan, phases=(replace(phase, keep_features=cached),))
         result = fit(replace(prepared, plan=plan))
         folder, run = result.path, result.record
         heads.append(read_model(folder / "model.safetensors")[1].tensors)
-        # The check on a batch is cached too, whatever is trained on.
-        checked = 2 * 12 if keep else 0
-        assert run["backbone_forwards"] == (48 if keep else 3 * (24 + 12) + 12) + checked
+        # The forward passes of the check count too.
+        checked = 2 * 12 if cached else 0
+        assert run["backbone_forwards"] == (48 if cached else 3 * (24 + 12) + 12) + checked
     for name in heads[0]:
         assert torch.allclose(heads[0][name], heads[1][name], rtol=close, atol=1e-6), name
 
 
-def test_a_network_that_goes_on_after_its_head_takes_the_plain_loop(pictures):
+def test_layers_after_the_head_prevent_feature_caching(pictures):
     run = zoo.finetune(
         "squeezenet1_1", data=pictures, weights="none", train="head", epochs=1, device="cpu"
     )
@@ -124,7 +122,7 @@ def test_a_network_that_goes_on_after_its_head_takes_the_plain_loop(pictures):
     assert "more after its head" in reason
 
 
-def test_the_first_phase_leaves_its_best_to_the_second(tinynet, pictures):
+def test_two_phases_history(tinynet, pictures):
     run = zoo.finetune(tinynet, data=pictures, recipe="head-then-all", epochs=(4, 1), **QUICK)
     assert [phase["policy"] for phase in run.record["plan"]["phases"]] == ["head", "all"]
     rows = list(csv.DictReader((run.path / "history.csv").open()))
@@ -132,7 +130,7 @@ def test_the_first_phase_leaves_its_best_to_the_second(tinynet, pictures):
     assert float(rows[-1]["lr"]) < float(rows[0]["lr"])
 
 
-def test_test_images_never_choose(tinynet, pictures, tmp_path):
+def test_test_split_does_not_affect_training(tinynet, pictures, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(pictures, other)
     for path in (other / "test" / "flag").iterdir():
@@ -145,22 +143,22 @@ def test_test_images_never_choose(tinynet, pictures, tmp_path):
     assert one.metrics["test"]["confusion"] != two.metrics["test"]["confusion"]
 
 
-def test_an_unreadable_image_stops_or_is_left_out(tinynet, pictures, tmp_path):
+def test_unreadable_image_raises_or_is_skipped(tinynet, pictures, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(pictures, broken)
-    victim = sorted((broken / "train" / "flag").iterdir())[0]
-    victim.write_bytes(victim.read_bytes()[:300])
-    with pytest.raises(zoo.DataError, match=victim.name):
+    unreadable = sorted((broken / "train" / "flag").iterdir())[0]
+    unreadable.write_bytes(unreadable.read_bytes()[:300])
+    with pytest.raises(zoo.DataError, match=unreadable.name):
         zoo.finetune(tinynet, data=broken, epochs=1, **QUICK)
     assert not Path("runs").exists()
     for recipe in ("head", "all"):
         run = zoo.finetune(
             tinynet, data=broken, epochs=1, bad_images="skip", recipe=recipe, **QUICK
         )
-        assert list(run.record["bad_images"]) == [str(victim)]
+        assert list(run.record["bad_images"]) == [str(unreadable)]
 
 
-def test_divergence_has_an_error_of_its_own(tinynet, pictures):
+def test_divergence_raises_diverged(tinynet, pictures):
     with pytest.raises(zoo.Diverged, match=r"the training loss became .* lower --lr"):
         zoo.finetune(
             tinynet,
@@ -170,12 +168,12 @@ def test_divergence_has_an_error_of_its_own(tinynet, pictures):
         )
 
 
-def test_a_split_that_cannot_be_read_at_all_is_no_success(tinynet, pictures, tmp_path):
+def test_unreadable_split_raises_data_error(tinynet, pictures, tmp_path):
     for split in ("val", "train"):
         broken = tmp_path / split
         shutil.copytree(pictures, broken)
         for path in (broken / split).rglob("*.jpg"):
-            path.write_text("no picture")
+            path.write_text("no image")
         for recipe in ("all", "head"):
             with pytest.raises(zoo.DataError, match=f"no image of the {split} split"):
                 zoo.finetune(
@@ -184,7 +182,7 @@ def test_a_split_that_cannot_be_read_at_all_is_no_success(tinynet, pictures, tmp
     assert not Path("runs").exists()
 
 
-def test_two_runs_never_share_a_folder(tinynet, pictures, tmp_path):
+def test_locked_run_folder_raises_busy(tinynet, pictures, tmp_path):
     out = tmp_path / "shared"
     out.mkdir()
     with FileLock(out / ".claim"), pytest.raises(zoo.Busy, match="another run"):
@@ -193,7 +191,7 @@ def test_two_runs_never_share_a_folder(tinynet, pictures, tmp_path):
     assert not (run.path / ".claim").exists()
 
 
-def test_a_failure_takes_away_what_it_made_and_nothing_else(tinynet, pictures, tmp_path):
+def test_failure_removes_only_folders_it_created(tinynet, pictures, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
     for out in (mine, tmp_path / "a" / "b"):
@@ -210,11 +208,11 @@ def test_a_failure_takes_away_what_it_made_and_nothing_else(tinynet, pictures, t
     assert not (tmp_path / "a").exists()
 
 
-def test_names_that_are_not_text(tinynet, pictures, tmp_path):
+def test_file_names_that_are_not_utf8(tinynet, pictures, tmp_path):
     odd = tmp_path / "odd"
     shutil.copytree(pictures, odd)
     flags = os.fsencode(odd / "train" / "flag")
-    Path(os.fsdecode(flags + b"/\xe9.jpg")).write_bytes(b"no picture")
+    Path(os.fsdecode(flags + b"/\xe9.jpg")).write_bytes(b"no image")
     run = zoo.finetune(tinynet, data=odd, epochs=1, bad_images="skip", **QUICK)
     (name,) = run.record["bad_images"]
     assert name.endswith(".jpg")
@@ -226,7 +224,7 @@ def test_names_that_are_not_text(tinynet, pictures, tmp_path):
         zoo.finetune(tinynet, data=odd, epochs=1, **QUICK)
 
 
-def test_parameters_of_five_dimensions_and_of_whole_numbers(install, pictures):
+def test_five_dimensional_and_integer_parameters(install, pictures):
     install(
         "deep",
         """
@@ -259,7 +257,7 @@ def test_parameters_of_five_dimensions_and_of_whole_numbers(install, pictures):
         assert run.metrics["val"]["images"] == 12
 
 
-def test_nothing_is_overwritten(tinynet, pictures, tmp_path):
+def test_existing_run_folder_is_not_overwritten(tinynet, pictures, tmp_path):
     out = tmp_path / "mine"
     run = zoo.finetune(tinynet, data=pictures, epochs=1, out=out, **QUICK)
     assert run.path == out
@@ -269,16 +267,16 @@ def test_nothing_is_overwritten(tinynet, pictures, tmp_path):
     assert (out / "model.safetensors").read_bytes() == digest
 
 
-def test_weights_that_cannot_be_had_name_the_three_ways_out(pictures):
+def test_unavailable_weights_error_lists_alternatives(pictures):
     with pytest.raises(zoo.WeightsError) as caught:
         zoo.finetune("resnet18", data=pictures)
-    for way in ("--weights FILE", "--weights none", "efficientnet_lite/lite0"):
-        assert way in str(caught.value)
+    for alternative in ("--weights FILE", "--weights none", "efficientnet_lite/lite0"):
+        assert alternative in str(caught.value)
     with pytest.raises(zoo.WeightsError, match="no weights are published"):
         zoo.finetune(zoo.list_backbones(source="timm", pretrained=False)[0].id, data=pictures)
 
 
-def test_a_model_file_starts_another_training(tinynet, pictures):
+def test_training_starts_from_a_model_file(tinynet, pictures):
     first = zoo.finetune(tinynet, data=pictures, epochs=1, **QUICK)
     file = str(first.path / "model.safetensors")
     run = zoo.finetune(tinynet, data=pictures, epochs=1, **{**QUICK, "weights": file})
@@ -286,7 +284,7 @@ def test_a_model_file_starts_another_training(tinynet, pictures):
     assert run.record["base"]["kind"] == "file"
 
 
-def test_an_interrupted_training_leaves_nothing_half_written(tinynet, pictures, tmp_path):
+def test_interrupt_removes_the_run_folder(tinynet, pictures, tmp_path):
     endless = ["--weights", "none", "--epochs", "100000"]
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         command = [sys.executable, "-m", "zoo", "finetune", tinynet, "--data", str(pictures)]
@@ -301,17 +299,17 @@ def test_an_interrupted_training_leaves_nothing_half_written(tinynet, pictures, 
         assert not (tmp_path / "runs").exists()
 
 
-def test_what_ends_the_process_waits_while_a_folder_is_given_back():
-    done = []
+def test_deferred_signals_raise_after_the_block():
+    steps = []
     with pytest.raises(KeyboardInterrupt):
-        interrupt_twice(done)
-    assert done == ["first", "second"]
+        interrupt_twice(steps)
+    assert steps == ["first", "second"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def interrupt_twice(done):
-    with signals_waiting():
+def interrupt_twice(steps):
+    with deferred_signals():
         os.kill(os.getpid(), signal.SIGINT)
-        done.append("first")
+        steps.append("first")
         os.kill(os.getpid(), signal.SIGINT)
-        done.append("second")
+        steps.append("second")

@@ -1,4 +1,4 @@
-"""Observers, really installed: what they are told, and that a training does not notice them."""
+"""Installed observers: their events, and isolation of the training from them."""
 
 import dataclasses
 import hashlib
@@ -34,7 +34,7 @@ HOOKS = [
 
 
 def observer(body: str, setup: str = "") -> str:
-    """Return the source of a plugin that does the same in every hook."""
+    """Return the source of a plugin with the same body in every hook."""
     lines = ["import zoo", *setup.splitlines()]
     for hook in HOOKS:
         lines += ["@zoo.hookimpl", f"def {hook}(event):"]
@@ -51,7 +51,7 @@ def in_tmp(tmp_path, monkeypatch):
 
 @pytest.fixture
 def watcher(install):
-    """Install a plugin that keeps every event; it is to be asked for once it has run."""
+    """Install a plugin that records events, and return a function that returns them."""
     install("watcher", observer("seen.append(event)", "seen = []"))
 
     def seen() -> list:
@@ -64,7 +64,7 @@ def digest(run) -> str:
     return hashlib.sha256((run.path / "model.safetensors").read_bytes()).hexdigest()
 
 
-def test_what_observers_are_told(tinynet, pictures, watcher):
+def test_events_of_a_training(tinynet, pictures, watcher):
     run = zoo.finetune(tinynet, data=pictures, recipe="head-then-all", epochs=(2, 1), **QUICK)
     started, first, *epochs, ended = watcher()
     assert isinstance(started, zoo.FitStarted)
@@ -84,7 +84,7 @@ def test_what_observers_are_told(tinynet, pictures, watcher):
 
 
 @pytest.mark.parametrize("recipe", ["head", "all"])
-def test_the_first_batch_is_what_the_network_gets(tinynet, pictures, watcher, recipe):
+def test_first_batch_equals_the_network_input(tinynet, pictures, watcher, recipe):
     zoo.finetune(tinynet, data=pictures, recipe=recipe, epochs=2, **QUICK)
     (first,) = (event for event in watcher() if isinstance(event, zoo.FirstBatchRead))
     assert first.images.shape == (8, 32, 32, 3)
@@ -94,11 +94,11 @@ def test_the_first_batch_is_what_the_network_gets(tinynet, pictures, watcher, re
         prepare(decode(path), preprocess).permute(1, 2, 0).numpy().tobytes(): path.parent.name
         for path in (pictures / "train").rglob("*.jpg")
     }
-    shown = [known[image.tobytes()] for image in first.images]
-    assert shown == [first.classes[label] for label in first.labels]
+    names = [known[image.tobytes()] for image in first.images]
+    assert names == [first.classes[label] for label in first.labels]
 
 
-def test_the_first_batch_is_augmented(tinynet, pictures, watcher):
+def test_first_batch_is_augmented(tinynet, pictures, watcher):
     for augment in ("none", "erase:1"):
         zoo.finetune(tinynet, data=pictures, recipe="all", epochs=1, augment=augment, **QUICK)
     plain, erased = (e for e in watcher() if isinstance(e, zoo.FirstBatchRead))
@@ -109,7 +109,7 @@ def test_the_first_batch_is_augmented(tinynet, pictures, watcher):
 
 
 class Prepared(Dataset):
-    """Pictures as a user prepares them, normalized, and one that no picture gives."""
+    """Images transformed by the user, and one with values outside those of images."""
 
     def __init__(self, root: Path) -> None:
         self.paths = sorted(root.rglob("*.jpg"))
@@ -125,10 +125,10 @@ class Prepared(Dataset):
         return zoo.transform("tiny/tinynet")(self.paths[index]), self.targets[index]
 
 
-@pytest.mark.parametrize("loads", [False, True])
-def test_the_first_batch_of_floats_is_pictures_again(tinynet, pictures, watcher, loads):
+@pytest.mark.parametrize("loader", [False, True])
+def test_first_batch_of_floats_is_denormalized(tinynet, pictures, watcher, loader):
     data = {split: Prepared(pictures / split) for split in ("train", "val")}
-    if loads:
+    if loader:
         data = {split: DataLoader(part, batch_size=24) for split, part in data.items()}
     zoo.finetune(tinynet, data=data, recipe="all", epochs=1, **{**QUICK, "batch_size": 24})
     (first,) = (event for event in watcher() if isinstance(event, zoo.FirstBatchRead))
@@ -142,7 +142,7 @@ def test_the_first_batch_of_floats_is_pictures_again(tinynet, pictures, watcher,
     assert odd[0, :, 0].tolist()[-15:] == [255] * 15
 
 
-def test_nothing_is_made_for_a_batch_that_nobody_looks_at(tinynet, pictures, install, monkeypatch):
+def test_first_batch_without_observers_is_not_denormalized(tinynet, pictures, install, monkeypatch):
     install("quiet", "import zoo\n\n@zoo.hookimpl\ndef zoo_after_fit(event): pass\n")
     made = []
     monkeypatch.setattr("zoo.engine.run.observers.denormalize", lambda *given: made.append(given))
@@ -151,7 +151,7 @@ def test_nothing_is_made_for_a_batch_that_nobody_looks_at(tinynet, pictures, ins
 
 
 @pytest.mark.parametrize("recipe", ["head", "all", "head-then-all"])
-def test_a_training_does_not_notice_observers(tinynet, pictures, install, recipe, caplog):
+def test_observers_do_not_affect_training(tinynet, pictures, install, recipe, caplog):
     def train() -> str:
         random.seed(1)
         np.random.seed(1)
@@ -207,17 +207,17 @@ CHANGES = [fields, mappings, images]
     assert random.random() == drawn
     refused = sys.modules["plugin_meddler"].refused
     epochs = 4 if recipe == "head-then-all" else 2
-    assert len(refused) == 3 * (3 + epochs)  # each change, in every hook but that of errors
-    # One line for each hook and plugin, and one where it failed again.
-    said = [record.getMessage() for record in caplog.records]
+    assert len(refused) == 3 * (3 + epochs)  # each change, in every hook but `zoo_on_error`
+    # One warning for each hook and plugin, and one for repeated failures.
+    messages = [record.getMessage() for record in caplog.records]
     for name in ("exits", "raises"):
-        assert len([line for line in said if repr(name) in line]) == 5
-        assert f"plugin {name!r} failed {epochs} times in zoo_after_epoch" in said
-    assert "plugin 'exits' failed in zoo_on_first_batch: SystemExit: 9" in said
-    assert not [line for line in said if "meddler" in line]
+        assert len([line for line in messages if repr(name) in line]) == 5
+        assert f"plugin {name!r} failed {epochs} times in zoo_after_epoch" in messages
+    assert "plugin 'exits' failed in zoo_on_first_batch: SystemExit: 9" in messages
+    assert not [line for line in messages if "meddler" in line]
 
 
-def test_an_error_stays_what_it_is_and_observers_are_told(tinynet, pictures, install, watcher):
+def test_failing_observers_do_not_replace_the_error(tinynet, pictures, install, watcher):
     with pytest.raises(zoo.Diverged) as alone:
         zoo.finetune(tinynet, data=pictures, epochs=3, **DIVERGE)
     assert isinstance(watcher()[-1], zoo.FitFailed)
@@ -234,9 +234,7 @@ def test_an_error_stays_what_it_is_and_observers_are_told(tinynet, pictures, ins
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_an_interrupt_while_observers_are_told_is_an_interrupt(
-    tinynet, pictures, install, cli, hook, tmp_path
-):
+def test_interrupt_in_an_observer_is_an_interrupt(tinynet, pictures, install, cli, hook, tmp_path):
     install(
         "slow",
         f"""
@@ -260,7 +258,7 @@ def test_an_interrupt_while_observers_are_told_is_an_interrupt(
     assert run.exists() is (hook == "zoo_after_fit")
 
 
-def test_termination_while_observers_are_told_is_termination(tinynet, pictures, install, tmp_path):
+def test_sigterm_in_an_observer_terminates(tinynet, pictures, install, tmp_path):
     install(
         "slow",
         """
@@ -269,31 +267,31 @@ def test_termination_while_observers_are_told_is_termination(tinynet, pictures, 
 
         @zoo.hookimpl
         def zoo_after_epoch(event):
-            print("told", flush=True)
+            print("called", flush=True)
             time.sleep(60)
         """,
     )
     options = ["--weights", "none", "--epochs", "2"]
     command = [sys.executable, "-m", "zoo", "finetune", tinynet, "--data", str(pictures)]
     with started([*command, *options], cwd=tmp_path, stderr=subprocess.PIPE) as process:
-        assert "told\n" in process.stderr
+        assert "called\n" in process.stderr
         process.send_signal(signal.SIGTERM)
         rest = process.stderr.read()
         assert process.wait(60) == 143, rest
     assert not (tmp_path / "runs").exists()
 
 
-def test_observers_may_leave_the_event_out_and_fail_at_saying_why(install, caplog, capsys):
+def test_observer_without_event_and_error_without_message(install, caplog, capsys):
     install(
         "brief",
         """
         import zoo
-        told = []
+        called = []
 
         @zoo.hookimpl
         def zoo_after_fit():
-            print("told")
-            told.append(1)
+            print("called")
+            called.append(1)
 
         class Speechless(Exception):
             def __str__(self):
@@ -309,13 +307,13 @@ def test_observers_may_leave_the_event_out_and_fail_at_saying_why(install, caplo
         observers.notify("zoo_after_fit", zoo.FitEnded("a/b", {}, 1.0, "/run"))
         observers.notify("zoo_before_fit", zoo.FitStarted("a/b", {}, "/run"))
         observers.close()
-    assert sys.modules["plugin_brief"].told == [1]
+    assert sys.modules["plugin_brief"].called == [1]
     assert caplog.messages == ["plugin 'brief' failed in zoo_before_fit: Speechless"]
-    # What a command prints as JSON has stdout to itself.
-    assert capsys.readouterr() == ("", "told\n")
+    # stdout is reserved for the JSON of a command.
+    assert capsys.readouterr() == ("", "called\n")
 
 
-def test_events_are_frozen_through_and_through():
+def test_events_are_deeply_frozen():
     inside = {("odd", 1): [1, {2: {"deep": [{3}]}}], None: bytearray(b"abc"), 5: {"a"}}
     event = zoo.FitStarted("a/b", inside, "/run")
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -334,7 +332,7 @@ def test_events_are_frozen_through_and_through():
     assert event.plan[5] == frozenset({"a"})
 
 
-def test_modes_are_put_back_whatever_happens():
+def test_isolated_rng_and_modes_restores_after_interrupt():
     torch.manual_seed(3)
     before = torch.get_rng_state()
     left = torch.inference_mode()
@@ -362,7 +360,7 @@ def test_modes_are_put_back_whatever_happens():
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_the_generator_of_a_gpu_is_put_back():
+def test_isolated_rng_and_modes_restores_gpu_generator():
     device = torch.device("cuda")
     torch.zeros(1, device=device)
     before = torch.cuda.get_rng_state()

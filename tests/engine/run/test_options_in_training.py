@@ -1,4 +1,4 @@
-"""What may be asked of a training does what it says: losses, metrics, heads, one's own data."""
+"""Options in training: losses, metrics, heads, data sets and loaders of the user's."""
 
 import csv
 import json
@@ -39,19 +39,19 @@ def rows(run):
     return list(csv.DictReader((run.path / "history.csv").open()))
 
 
-def test_an_own_loss_trains_and_cross_entropy_is_reported(tinynet, pictures):
+def test_custom_loss_trains_and_cross_entropy_is_reported(tinynet, pictures):
     plain = zoo.finetune(tinynet, data=pictures, **QUICK)
     named = zoo.finetune(tinynet, data=pictures, loss=cross_entropy, **QUICK)
     smooth = nn.CrossEntropyLoss(label_smoothing=0.1)
     other = zoo.finetune(tinynet, data=pictures, loss=smooth, **QUICK)
-    said = [run.record["plan"]["loss"] for run in (plain, named, other)]
-    assert said[:2] == ["cross-entropy", "cross_entropy"]
-    assert "label_smoothing=0.1" in said[2]
+    values = [run.record["plan"]["loss"] for run in (plain, named, other)]
+    assert values[:2] == ["cross-entropy", "cross_entropy"]
+    assert "label_smoothing=0.1" in values[2]
     assert other.record["plan"]["reasons"]["loss"] == "as given"
     for name, tensor in tensors(plain).items():
         assert torch.equal(tensor, tensors(named)[name])
     assert rows(plain)[0]["train_loss"] != rows(other)[0]["train_loss"]
-    # By hand: cross-entropy of what the smoothed network says, whatever trained it.
+    # By hand: cross-entropy of the network, not the loss that trained it.
     model = other.model("cpu")
     folder = ImageFolder(pictures / "val", transform=zoo.transform(model))
     images, labels = (torch.stack([i for i, _ in folder]), torch.tensor(folder.targets))
@@ -60,7 +60,7 @@ def test_an_own_loss_trains_and_cross_entropy_is_reported(tinynet, pictures):
     assert other.metrics["val"]["loss"] == pytest.approx(by_hand, rel=1e-4)
 
 
-def test_an_own_loss_counts_for_auxiliary_heads(tinynet, pictures):
+def test_custom_loss_is_applied_to_auxiliary_heads(tinynet, pictures):
     widths = []
 
     def seen(logits, labels):
@@ -73,7 +73,7 @@ def test_an_own_loss_counts_for_auxiliary_heads(tinynet, pictures):
 
 
 @pytest.mark.parametrize(
-    ("loss", "said"),
+    ("loss", "message"),
     [
         (nn.CrossEntropyLoss(reduction="none"), "the loss returned shape [8]"),
         (lambda logits, labels: 1.0, "the loss returned a float"),
@@ -83,10 +83,10 @@ def test_an_own_loss_counts_for_auxiliary_heads(tinynet, pictures):
     ],
     ids=["vector", "float", "detached", "bce", "arguments"],
 )
-def test_a_loss_that_cannot_be_minimised_is_refused(tinynet, pictures, tmp_path, loss, said):
+def test_invalid_loss_is_refused(tinynet, pictures, tmp_path, loss, message):
     with pytest.raises(zoo.UsageError) as caught:
         zoo.finetune(tinynet, data=pictures, loss=loss, **QUICK)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert not (tmp_path / "here" / "runs").exists()
 
 
@@ -96,7 +96,7 @@ def recall(logits, labels):
 
 
 @pytest.mark.parametrize("train", ["head", "all"])
-def test_own_metrics_are_reported_everywhere(tinynet, pictures, train):
+def test_custom_metrics_are_reported_in_all_outputs(tinynet, pictures, train):
     sizes = []
 
     def size(logits, labels):
@@ -105,45 +105,45 @@ def test_own_metrics_are_reported_everywhere(tinynet, pictures, train):
 
     metrics = {"flags": recall, "size": size}
     run = zoo.finetune(tinynet, data=pictures, train=train, metrics=metrics, **QUICK)
-    said = json.loads((run.path / "run.json").read_text())["metrics"]
+    values = json.loads((run.path / "run.json").read_text())["metrics"]
     for split in ("val", "test"):
-        assert said[split]["flags"] == pytest.approx(said[split]["per_class"]["flag"]["top1"])
-        assert said[split]["size"] == 12
+        assert values[split]["flags"] == pytest.approx(values[split]["per_class"]["flag"]["top1"])
+        assert values[split]["size"] == 12
     assert set(sizes) == {12}
     assert [row["val_size"] for row in rows(run)] == ["12.0"]
     card, _ = read_model(run.path / "model.safetensors")
-    assert card.metrics["val"]["flags"] == said["val"]["flags"]
+    assert card.metrics["val"]["flags"] == values["val"]["flags"]
     again = zoo.evaluate(run.path, pictures, split="val", device="cpu", metrics={"flags": recall})
-    assert again["flags"] == said["val"]["flags"]
-    # Metrics report; they change nothing.
+    assert again["flags"] == values["val"]["flags"]
+    # Metrics do not affect training.
     without = zoo.finetune(tinynet, data=pictures, train=train, **QUICK)
     assert all(torch.equal(tensors(run)[name], tensor) for name, tensor in tensors(without).items())
 
 
 @pytest.mark.parametrize(
-    ("metric", "said"),
+    ("metric", "message"),
     [
         (lambda logits, labels: float("nan"), "the metric mine is nan"),
         (lambda logits, labels: logits, "the metric mine fails"),
         (lambda logits: 1, "the metric mine fails: TypeError"),
     ],
 )
-def test_a_metric_that_gives_no_number_is_refused(tinynet, pictures, metric, said):
-    with pytest.raises(zoo.UsageError, match=said):
+def test_invalid_metric_is_refused(tinynet, pictures, metric, message):
+    with pytest.raises(zoo.UsageError, match=message):
         zoo.finetune(tinynet, data=pictures, metrics={"mine": metric}, **QUICK)
 
 
-def test_metrics_of_a_test_split_that_cannot_be_read(tinynet, pictures, tmp_path):
+def test_custom_metrics_of_unreadable_test_split(tinynet, pictures, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(pictures, broken)
     for path in (broken / "test").rglob("*.jpg"):
-        path.write_text("no picture")
+        path.write_text("no image")
     run = zoo.finetune(tinynet, data=broken, bad_images="skip", metrics={"flags": recall}, **QUICK)
     assert run.metrics["test"]["images"] == 0
     assert "flags" in run.metrics["val"]
 
 
-def test_augmented_pictures_are_the_same_whatever_the_workers(tinynet, pictures):
+def test_augmentation_independent_of_workers(tinynet, pictures):
     digests = set()
     for workers in (0, 2):
         run = zoo.finetune(
@@ -154,8 +154,8 @@ def test_augmented_pictures_are_the_same_whatever_the_workers(tinynet, pictures)
     plan = run.record["plan"]
     assert plan["augment"] == "crop:0.08,flip:0.5"
     assert plan["phases"][0]["keep_features"] is False
-    assert "augmented images change" in plan["reasons"]["phases.0.keep_features"]
-    # The plain loop: no batch is tried to prove that features can be kept.
+    assert "augmented images differ between epochs" in plan["reasons"]["phases.0.keep_features"]
+    # The plain loop: no forward passes to check that features can be cached.
     assert run.record["backbone_forwards"] == 24 + 12 + 12
     still = zoo.finetune(tinynet, data=pictures, train="head", **QUICK)
     assert still.record["plan"]["phases"][0]["keep_features"] is True
@@ -163,23 +163,23 @@ def test_augmented_pictures_are_the_same_whatever_the_workers(tinynet, pictures)
 
 
 @pytest.mark.parametrize("head", ["mlp:8", "mlp:8,dropout=0.5"])
-def test_an_mlp_on_kept_features_gives_what_the_plain_loop_gives(tinynet, pictures, head):
+def test_mlp_on_cached_features_equals_plain_loop(tinynet, pictures, head):
     options = Options(
         data=pictures, train="head", head=head, optimizer="sgd", **{**QUICK, "epochs": 3}
     )
-    found = []
-    for keep in (True, False):
+    results = []
+    for cached in (True, False):
         prepared = prepare(tinynet, options, load_registry(), Progress(quiet=True))
         (phase,) = prepared.plan.phases
-        plan = replace(prepared.plan, phases=(replace(phase, keep_features=keep),))
+        plan = replace(prepared.plan, phases=(replace(phase, keep_features=cached),))
         result = fit(replace(prepared, plan=plan))
         folder, run = result.path, result.record
         history = csv.DictReader((folder / "history.csv").open())
         losses = [(float(row["train_loss"]), float(row["val_loss"])) for row in history]
-        found.append((losses, run["backbone_forwards"]))
-    assert found[0][1] < found[1][1]
-    for kept, plain in zip(found[0][0], found[1][0], strict=True):
-        assert kept == pytest.approx(plain, rel=1e-4)
+        results.append((losses, run["backbone_forwards"]))
+    assert results[0][1] < results[1][1]
+    for on_features, on_images in zip(results[0][0], results[1][0], strict=True):
+        assert on_features == pytest.approx(on_images, rel=1e-4)
     model = zoo.load(folder, "cpu")
     assert len(model.module.head.fc) == (4 if "dropout" in head else 3)
     assert model.evaluate(pictures, "val")["loss"] == pytest.approx(
@@ -187,7 +187,7 @@ def test_an_mlp_on_kept_features_gives_what_the_plain_loop_gives(tinynet, pictur
     )
 
 
-def test_grey_pictures_and_their_model_file(odd, tinynet, pictures):
+def test_grey_images_and_their_model_file(odd, tinynet, pictures):
     run = zoo.finetune("odd/anynet", data=pictures, in_chans=1, **QUICK)
     plan = run.record["plan"]
     assert plan["kwargs"] == {"channels": 1}
@@ -200,7 +200,7 @@ def test_grey_pictures_and_their_model_file(odd, tinynet, pictures):
         zoo.finetune(tinynet, data=pictures, in_chans=1, **QUICK)
 
 
-def test_other_channels_come_as_tensors(odd, pictures):
+def test_other_channels_require_tensors(odd, pictures):
     images, labels = torch.randn(12, 4, 32, 32), torch.arange(12) % 3
     run = zoo.finetune("odd/anynet", data=TensorDataset(images, labels), in_chans=4, **QUICK)
     assert run.model("cpu").features(images).shape == (12, 8)
@@ -212,7 +212,7 @@ def test_other_channels_come_as_tensors(odd, pictures):
 
 
 class Noise(Dataset):
-    """Another picture each time that it is asked."""
+    """Another image on each access."""
 
     classes = ("dark", "light", "mixed")
 
@@ -227,7 +227,7 @@ class Noise(Dataset):
         return torch.randint(60 * label, 60 * label + 60, (3, 40, 40), dtype=torch.uint8), label
 
 
-def test_a_dataset_of_ones_own_twice_gives_the_same_bytes(tinynet):
+def test_dataset_trains_to_the_same_bytes(tinynet):
     for data in (Noise(), {"train": Noise(), "val": Noise(6), "test": Noise(9)}):
         runs = [zoo.finetune(tinynet, data=data, **QUICK) for _ in range(2)]
         assert runs[0].record["sha256"] == runs[1].record["sha256"]
@@ -237,37 +237,37 @@ def test_a_dataset_of_ones_own_twice_gives_the_same_bytes(tinynet):
         assert "augmented" not in plan["reasons"]["phases.0.keep_features"]
 
 
-def test_what_a_dataset_draws_trains_the_same_whatever_the_workers(tinynet):
+def test_random_dataset_independent_of_workers(tinynet):
     data = {"train": Noise(), "val": Noise(6)}
     runs = [zoo.finetune(tinynet, data=data, workers=workers, **QUICK) for workers in (0, 2)]
     assert runs[0].record["sha256"] == runs[1].record["sha256"]
     model = runs[0].model("cpu")
-    said = model.evaluate(Noise(6))
-    assert said["loss"] == runs[0].metrics["val"]["loss"]
-    assert model.evaluate(Noise(6), workers=2) == said
+    values = model.evaluate(Noise(6))
+    assert values["loss"] == runs[0].metrics["val"]["loss"]
+    assert model.evaluate(Noise(6), workers=2) == values
 
 
-def test_a_dataset_is_measured_as_the_folder_is(tinynet, pictures):
+def test_evaluate_dataset_equals_folder(tinynet, pictures):
     run = zoo.finetune(tinynet, data=pictures, **QUICK)
     model = run.model("cpu")
     folder = model.evaluate(pictures, "val")
     items = ImageFolder(pictures / "val")
     prepared = ImageFolder(pictures / "val", transform=zoo.transform(model))
     for data in (items, prepared, {"val": items}, DataLoader(prepared, batch_size=5)):
-        said = model.evaluate(data)
-        assert said["loss"] == pytest.approx(folder["loss"], rel=1e-5)
-        assert said["confusion"] == folder["confusion"]
+        values = model.evaluate(data)
+        assert values["loss"] == pytest.approx(folder["loss"], rel=1e-5)
+        assert values["confusion"] == folder["confusion"]
     with pytest.raises(zoo.DataError, match=r"not the model's, in its order: .*train"):
         model.evaluate(ImageFolder(pictures))
 
 
-def test_a_dataset_is_measured_whole_even_where_its_labels_are_those_of_training(tinynet):
+def test_evaluate_uses_the_whole_training_dataset(tinynet):
     run = zoo.finetune(tinynet, data=Noise(), **QUICK)
-    said = run.model("cpu").evaluate(Noise())
-    assert (said["split"], said["images"]) == ("all", 24)
+    values = run.model("cpu").evaluate(Noise())
+    assert (values["split"], values["images"]) == ("all", 24)
 
 
-def test_training_on_loaders(tinynet, pictures):
+def test_training_on_data_loaders(tinynet, pictures):
     transform = zoo.transform(tinynet)
 
     def loaders(size=6):
@@ -282,15 +282,15 @@ def test_training_on_loaders(tinynet, pictures):
     assert one.record["plan"]["batch_size"] == 6
     assert one.metrics["test"]["images"] == 12
     assert one.record["backbone_forwards"] == 24 + 12 + 12
-    with pytest.raises(zoo.UsageError, match="gives batches of 6"):
+    with pytest.raises(zoo.UsageError, match="yields batches of 6"):
         zoo.finetune(tinynet, data=loaders(), **QUICK)
-    with pytest.raises(zoo.UsageError, match="cannot change what a DataLoader gives"):
+    with pytest.raises(zoo.UsageError, match="--augment cannot be applied to a DataLoader"):
         zoo.finetune(tinynet, data=loaders(), augment="flip", **given)
     with pytest.raises(zoo.DataError, match=r"\[3, 32, 32\], and the network sees \[3, 64, 64\]"):
         zoo.finetune(tinynet, data=loaders(), input_size=64, **given)
 
 
-def test_a_network_trained_by_hand_is_saved_and_loaded(tinynet, tmp_path):
+def test_save_and_load_network_trained_by_user_code(tinynet, tmp_path):
     model = zoo.get(tinynet).build(classes=3, head="mlp:8,dropout=0.5")
     optimizer = torch.optim.SGD(zoo.freeze(model), lr=0.1)
     images = torch.randn(8, 3, 32, 32)
@@ -312,50 +312,50 @@ def test_a_network_trained_by_hand_is_saved_and_loaded(tinynet, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("path", "classes", "said"),
+    ("path", "classes", "message"),
     [
-        ("m.safetensors", ["a", "b"], "2 classes are named, and the head head.fc ends in 3"),
-        ("m.safetensors", ["a", "b", "a"], "give each class one name"),
-        ("m.safetensors", [0, 1, 2], "not names"),
-        ("m.safetensors", "abc", "not names"),
+        ("m.safetensors", ["a", "b"], "2 classes are named, but the head head.fc has 3 outputs"),
+        ("m.safetensors", ["a", "b", "a"], "give a unique name per class"),
+        ("m.safetensors", [0, 1, 2], "not a list of names"),
+        ("m.safetensors", "abc", "not a list of names"),
         ("m.pth", ["a", "b", "c"], "write m.safetensors"),
     ],
 )
-def test_what_no_model_file_can_say_is_not_saved(tinynet, tmp_path, path, classes, said):
+def test_save_refuses_invalid_names(tinynet, tmp_path, path, classes, message):
     model = zoo.get(tinynet).build(classes=3)
     with pytest.raises(zoo.UsageError) as caught:
         zoo.save(model, tmp_path / path, classes)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert not (tmp_path / path).exists()
 
 
 @pytest.mark.parametrize("train", ["head", "all"])
-def test_a_network_that_ends_in_a_softmax_is_refused(odd, pictures, train):
+def test_network_with_softmax_is_refused(odd, pictures, train):
     with pytest.raises(zoo.BrokenBackbone, match=r"probabilities.*remove the softmax"):
         zoo.finetune("odd/softnet", data=pictures, train=train, **QUICK)
 
 
-def test_an_auxiliary_head_that_is_left_behind_is_refused(odd, pictures):
+def test_unlisted_auxiliary_head_is_refused(odd, pictures):
     with pytest.raises(zoo.BrokenBackbone, match="output 1 still has 7 classes, the main one 3"):
         zoo.finetune("odd/left_behind", data=pictures, train="all", **QUICK)
 
 
-def test_what_cannot_be_built_or_read_is_refused(tinynet):
+def test_build_and_transform_refuse_invalid_arguments(tinynet):
     backbone = zoo.get(tinynet)
-    for given, said in (
+    for given, message in (
         ({"classes": 0}, "0 classes"),
         ({"classes": -1}, "-1 classes"),
         ({"head": "mlp:8"}, "needs classes"),
     ):
-        with pytest.raises(zoo.UsageError, match=said):
+        with pytest.raises(zoo.UsageError, match=message):
             backbone.build(**given)
-    with pytest.raises(zoo.UsageError, match="no preprocess in a int"):
+    with pytest.raises(zoo.UsageError, match="a int has no preprocess"):
         zoo.transform(3)
     with pytest.raises(zoo.UsageError, match="did not build"):
         zoo.transform(nn.Linear(2, 2))
 
 
-def test_weights_by_path(tinynet, tmp_path):
+def test_build_with_weights_from_a_path(tinynet, tmp_path):
     backbone = zoo.get(tinynet)
     model = backbone.build(classes=3)
     path = zoo.save(model, tmp_path / "mine.safetensors", ["a", "b", "c"])
@@ -372,8 +372,8 @@ def test_each_text_is_parsed_once(tinynet, pictures, monkeypatch):
             return original(text, *further)
 
         monkeypatch.setattr(kind, "parse", parse)
-    asked = {"augment": "flip", "head": "mlp:8", "schedule": "constant", "train": "head"}
-    run = zoo.finetune(tinynet, data=pictures, **asked, **QUICK)
+    texts = {"augment": "flip", "head": "mlp:8", "schedule": "constant", "train": "head"}
+    run = zoo.finetune(tinynet, data=pictures, **texts, **QUICK)
     assert run.record["plan"]["augment"] == "flip:0.5"
     assert sorted(text for _, text in parsed) == ["constant", "flip", "head", "mlp:8"]
     assert len({kind for kind, _ in parsed}) == 4

@@ -1,4 +1,4 @@
-"""Preparing a training: one plan, the same for a dry run, for observers and in `run.json`."""
+"""Prepare: dry run, observers and `run.json` have the same plan; adjustments; errors."""
 
 import dataclasses
 import io
@@ -65,14 +65,14 @@ def in_tmp(tmp_path, monkeypatch):
 
 
 def plain(value):
-    """Return an event's value as JSON has it."""
+    """Return a value of an event as JSON types."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, (tuple, list)) else value
 
 
 def files_in(*folders):
-    """Return every file below some folders, but for the catalogue of backbones."""
+    """Return all files below some folders, except the catalogue of backbones."""
     return {
         (path, path.stat().st_mtime_ns)
         for folder in folders
@@ -83,12 +83,12 @@ def files_in(*folders):
 
 @pytest.fixture
 def three_plans(install, own_cache, tinynet, monkeypatch):
-    """Return a function of a name and options: the one plan that all three show.
+    """Return a function of a name and options that checks and returns the plan of all three.
 
-    The dry run comes first, and writes nothing; once more after the training it is the same.
+    The dry run writes nothing, and is the same before and after the training.
     """
     install("watcher", WATCHER)
-    # Their names need no catalogue, which a new cache would have to make.
+    # Avoids building the catalogue, which a new cache lacks.
     monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard,-timm")
     reset_caches()
 
@@ -126,7 +126,7 @@ ON_FEATURES = ("probe", "head", "patterns", "views", "probe on views", "workers"
 
 
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
-def test_dry_run_observers_and_record_show_one_plan(three_plans, pictures, options):
+def test_dry_run_observers_and_record_have_one_plan(three_plans, pictures, options):
     written, _ = three_plans("tiny/tinynet", data=pictures, weights="none", **options)
     cached = [phase["keep_features"] for phase in written["phases"]]
     on_features = options in [CASES[name] for name in ON_FEATURES]
@@ -138,7 +138,7 @@ def test_dry_run_observers_and_record_show_one_plan(three_plans, pictures, optio
     [{"recipe": "probe"}, {"recipe": "head", "epochs": 1}, {"epochs": 1}],
     ids=["probe", "head", "plain"],
 )
-def test_a_network_that_does_more_after_its_head_has_one_plan(three_plans, pictures, options):
+def test_layers_after_the_head_have_one_plan(three_plans, pictures, options):
     given = {"data": pictures, "weights": "none", "input_size": 32, "device": "cpu"}
     written, run = three_plans("torchvision/squeezenet1_1", **given, **options)
     (phase,) = written["phases"]
@@ -149,7 +149,7 @@ def test_a_network_that_does_more_after_its_head_has_one_plan(three_plans, pictu
         assert run.record["probe"] is None
 
 
-def test_a_network_that_fails_in_bf16_has_one_plan(three_plans, pictures, install, monkeypatch):
+def test_bf16_failure_has_one_plan(three_plans, pictures, install, monkeypatch):
     install("float", FAILS_IN_BF16)
     monkeypatch.setattr(device, "cpu_has_bf16", lambda: True)
     given = {"data": pictures, "weights": "none", "device": "cpu"}
@@ -162,7 +162,7 @@ def test_a_network_that_fails_in_bf16_has_one_plan(three_plans, pictures, instal
         zoo.finetune("float/floatnet", precision="bf16", epochs=1, **given)
 
 
-def test_bf16_that_fails_later_is_an_adjustment(three_plans, pictures, install, monkeypatch):
+def test_bf16_failure_in_training_is_an_adjustment(three_plans, pictures, install, monkeypatch):
     only = FAILS_IN_BF16.replace("assert len(x", "assert not self.training or len(x")
     install("float", only)
     monkeypatch.setattr(device, "cpu_has_bf16", lambda: True)
@@ -181,7 +181,7 @@ def test_bf16_that_fails_later_is_an_adjustment(three_plans, pictures, install, 
     assert exact.metrics["val"] == run.metrics["val"]
 
 
-def test_ready_made_batches_have_one_plan(three_plans, pictures):
+def test_data_loaders_have_one_plan(three_plans, pictures):
     transform = zoo.transform("tiny/tinynet")
     data = {
         split: DataLoader(ImageFolder(pictures / split, transform), 6)
@@ -217,9 +217,7 @@ ONLINE = """
 """
 
 
-def test_weights_to_be_downloaded_are_not_and_have_one_plan(
-    three_plans, pictures, install, file_server
-):
+def test_dry_run_downloads_no_weights_and_has_one_plan(three_plans, pictures, install, file_server):
     buffer = io.BytesIO()
     torch.save({"fc.weight": torch.ones(7, 3), "fc.bias": torch.zeros(7)}, buffer)
     address, digits = file_server(buffer.getvalue())
@@ -236,7 +234,7 @@ def test_weights_to_be_downloaded_are_not_and_have_one_plan(
 
 
 @pytest.mark.slow
-def test_a_demonstration_from_random_weights_has_one_plan(three_plans, install):
+def test_demonstration_on_random_weights_has_one_plan(three_plans, install):
     install("online", ONLINE.replace("URL", "http://weights.invalid/good-01234567.pth"))
     written, run = three_plans("online/webnet", device="cpu", epochs=1)
     assert (written["weights"], written["recipe"], written["demonstration"]) == (
@@ -251,7 +249,7 @@ def test_a_demonstration_from_random_weights_has_one_plan(three_plans, install):
     assert given["preprocess"] == written["preprocess"]
 
 
-def test_features_on_a_disk_that_refuses_are_an_adjustment(three_plans, pictures, own_cache):
+def test_unwritable_feature_store_is_an_adjustment(three_plans, pictures, own_cache):
     own_cache.mkdir()
     (own_cache / "features").write_text("a file, where a folder should be")
     written, run = three_plans("tiny/tinynet", data=pictures, weights="none", recipe="probe")
@@ -260,28 +258,28 @@ def test_features_on_a_disk_that_refuses_are_an_adjustment(three_plans, pictures
     assert (adjustment["name"], adjustment["value"]) == ("feature_store", "memory")
 
 
-def test_images_without_room_at_the_time_are_an_adjustment(tinynet, pictures, monkeypatch):
+def test_image_cache_without_space_is_an_adjustment(tinynet, pictures, monkeypatch):
     options = Options(data=pictures, weights="none", train="all", epochs=1, cache_images=True)
     prepared = prepare(tinynet, options, load_registry(), Progress(quiet=True))
     from zoo.data import image_cache
     from zoo.engine.run.finetune import fit
 
     monkeypatch.setattr(image_cache, "IN_MEMORY", 0)
-    monkeypatch.setattr(image_cache, "LEFT_FREE", 1 << 62)
+    monkeypatch.setattr(image_cache, "FREE_MARGIN", 1 << 62)
     record = fit(prepared).record
     assert record["plan"]["cache_images"] is True
     (adjustment,) = record["adjustments"]
     assert (adjustment["name"], adjustment["value"]) == ("cache_images", False)
 
 
-def test_the_command_prints_the_plan_that_runs(cli, tinynet, pictures, own_cache):
+def test_command_dry_run_prints_the_plan_of_the_run(cli, tinynet, pictures, own_cache):
     options = ["--data", pictures, "--weights", "none", "--recipe", "probe", "--json"]
     code, out, _ = cli("finetune", tinynet, *options, "--dry-run")
     assert code == 0
     assert json.loads(cli("finetune", tinynet, *options)[1])["plan"] == json.loads(out)
 
 
-def test_what_is_prepared_is_frozen(tinynet, pictures):
+def test_prepared_is_frozen(tinynet, pictures):
     options = Options(data=pictures, weights="none", epochs=1)
     dry = prepare(tinynet, options, load_registry(), Progress(quiet=True), dry_run=True)
     assert dry.network is None
@@ -291,7 +289,7 @@ def test_what_is_prepared_is_frozen(tinynet, pictures):
             setattr(dry, field.name, None)
 
 
-def test_refusals_come_in_order_and_before_a_run_folder(tinynet, pictures):
+def test_errors_are_ordered_and_precede_the_run_folder(tinynet, pictures):
     wrong = {
         "epochs": (0, zoo.UsageError, "positive"),
         "metrics": ({"top1": max}, zoo.UsageError, "cannot be named"),
@@ -300,14 +298,14 @@ def test_refusals_come_in_order_and_before_a_run_folder(tinynet, pictures):
         "device": ("cuda:99", zoo.EnvironmentProblem, "cuda:99"),
     }
     right = {"epochs": 1, "metrics": None, "weights": "none", "data": pictures}
-    for name, (_, kind, said) in wrong.items():
+    for name, (_, kind, message) in wrong.items():
         order = [*wrong]
         options = {
             other: right.get(other, "cpu") if order.index(other) < order.index(name) else bad
             for other, (bad, *_) in wrong.items()
         }
         for call in (zoo.plan, zoo.finetune):
-            with pytest.raises(kind, match=said):
+            with pytest.raises(kind, match=message):
                 call(tinynet, **options)
     with pytest.raises(zoo.WeightsError):
         zoo.plan(tinynet, data=pictures, weights="none.safetensors", device="cuda:99")

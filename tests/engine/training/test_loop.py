@@ -1,4 +1,4 @@
-"""The numerical policy of the loop: divergence, the best epoch, the rate of each step."""
+"""Training loop: divergence, best epoch, learning rate of each step, precision of heads."""
 
 import math
 import shutil
@@ -13,8 +13,7 @@ from zoo.modelfile import read_model
 
 QUICK = {"weights": "none", "device": "cpu", "precision": "fp32"}
 
-# In training it learns; in evaluation it gives scripted logits for two classes, by the number of
-# training steps that it has seen.
+# In eval mode, the logits of two classes are scripted by the number of training steps so far.
 SCRIPTED = """
     import os
     import zoo
@@ -49,7 +48,7 @@ SCRIPTED = """
 
 @pytest.fixture
 def unequal(pictures, tmp_path, monkeypatch):
-    """Two classes: four images of each to train on; to validate on three `flag`, one `mammal`."""
+    """Two classes: four training images of each; three `flag` and one `mammal` for validation."""
     monkeypatch.chdir(tmp_path)
     for split, name, count in (
         *(("train", "flag", 4), ("train", "mammal", 4)),
@@ -63,18 +62,18 @@ def unequal(pictures, tmp_path, monkeypatch):
 
 
 def run_script(install, monkeypatch, data, margins):
-    """Train one step an epoch, with logits `[margin, 0]` in each epoch's validation."""
+    """Train one step per epoch, with logits `[margin, 0]` in the validation of each epoch."""
     monkeypatch.setenv("SCRIPT", " ".join(map(str, margins)))
     install("scripted", SCRIPTED)
     options = {"train": "all", "epochs": len(margins), "batch_size": 8, **QUICK}
     return zoo.finetune("scripted", data=data, **options)
 
 
-def test_validation_loss_of_nan_diverges(install, monkeypatch, unequal, cli):
+def test_nan_validation_loss_raises_diverged(install, monkeypatch, unequal, cli):
     with pytest.raises(zoo.Diverged, match="the validation loss became nan in epoch 2"):
         run_script(install, monkeypatch, unequal, [1.0, math.nan, 1.0])
-    asked = ["--data", unequal, "--weights", "none", "--train", "all", "--epochs", "3"]
-    code, _, err = cli("finetune", "scripted", *asked, "--precision", "fp32", "--batch-size", "8")
+    options = ["--data", unequal, "--weights", "none", "--train", "all", "--epochs", "3"]
+    code, _, err = cli("finetune", "scripted", *options, "--precision", "fp32", "--batch-size", "8")
     assert code == zoo.ExitCode.DIVERGED == 8
     assert "the validation loss became nan in epoch 2" in err
     assert not Path("runs").exists()
@@ -96,7 +95,7 @@ def scores(margin):
         ([5.0, 5.0, 8.0], 1),
     ],
 )
-def test_best_epoch(install, monkeypatch, unequal, margins, best):
+def test_best_epoch_by_accuracy_then_loss_then_order(install, monkeypatch, unequal, margins, best):
     run = run_script(install, monkeypatch, unequal, margins)
     top1, loss = scores(margins[best - 1])
     assert run.metrics["val"]["top1"] == top1
@@ -107,11 +106,13 @@ def test_best_epoch(install, monkeypatch, unequal, margins, best):
 @pytest.fixture
 def rates():
     """Record the learning rate of each optimizer step."""
-    found = []
+    rates_of_steps = []
     handle = register_optimizer_step_pre_hook(
-        lambda optimizer, *_: found.append([group["lr"] for group in optimizer.param_groups])
+        lambda optimizer, *_: rates_of_steps.append(
+            [group["lr"] for group in optimizer.param_groups]
+        )
     )
-    yield found
+    yield rates_of_steps
     handle.remove()
 
 
@@ -127,7 +128,7 @@ def step_two_tenth(step):
 
 
 def cosine_quarter(step):
-    # Of 12 steps 3 warm up, each at its middle: a sixth, a half and five sixths of the way.
+    # 3 of 12 steps are warm-up, evaluated at the middle of the step: 1/6, 3/6 and 5/6.
     if step < 3:
         return LR * (1 / 6, 3 / 6, 5 / 6)[step]
     return LR * math.cos(math.pi / 2 * (step + 0.5 - 3) / 9) ** 2
@@ -138,7 +139,7 @@ def cosine_quarter(step):
     ("schedule", "expected"),
     [("constant", constant), ("step:2,0.1", step_two_tenth), ("cosine:0.25", cosine_quarter)],
 )
-def test_rate_of_each_step(
+def test_learning_rate_of_each_step(
     tinynet, pictures, rates, tmp_path, monkeypatch, train, schedule, expected
 ):
     monkeypatch.chdir(tmp_path)
@@ -151,13 +152,13 @@ def test_rate_of_each_step(
 
 def test_heads_train_in_float32_under_bf16(tinynet, pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    seen = []
+    outputs = []
 
     def record(module, inputs, output):
         if isinstance(module, torch.nn.Linear) and torch.is_grad_enabled():
             with torch.autocast("cpu", enabled=False), torch.no_grad():
                 exact = torch.nn.functional.linear(inputs[0].float(), module.weight, module.bias)
-            seen.append((output.dtype, torch.equal(output.float(), exact)))
+            outputs.append((output.dtype, torch.equal(output.float(), exact)))
 
     handle = torch.nn.modules.module.register_module_forward_hook(record)
     options = {**QUICK, "precision": "bf16", "epochs": 1, "batch_size": 8}
@@ -166,5 +167,5 @@ def test_heads_train_in_float32_under_bf16(tinynet, pictures, tmp_path, monkeypa
     finally:
         handle.remove()
     assert run.record["plan"]["precision"] == "bf16"
-    assert len(seen) == 2 * STEPS  # the main head and the auxiliary one
-    assert set(seen) == {(torch.float32, True)}
+    assert len(outputs) == 2 * STEPS  # the main head and the auxiliary one
+    assert set(outputs) == {(torch.float32, True)}

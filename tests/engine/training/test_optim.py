@@ -8,7 +8,7 @@ import zoo
 from zoo.engine.training.optim import make_optimizer
 
 
-def test_optimizers():
+def test_make_optimizer_by_name():
     parameters = [nn.Parameter(torch.zeros(2))]
     sgd = make_optimizer("sgd", parameters, 0.1, 0.9, 0.01)
     assert isinstance(sgd, torch.optim.SGD)
@@ -20,22 +20,22 @@ def test_optimizers():
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
-def test_one_kernel_for_all_parameters_gives_what_one_for_each_gives(name):
-    given = {"sgd": 0.9, "adam": 0.0, "adamw": 0.0}[name]
-    found = {}
+def test_fused_optimizer_equals_unfused(name):
+    momentum = {"sgd": 0.9, "adam": 0.0, "adamw": 0.0}[name]
+    results = {}
     for fused in (True, False, True):
         torch.manual_seed(0)
-        # No bias before batch norm: its gradient is noise, of which Adam makes whole steps.
+        # No bias before batch norm: its gradient is noise, which Adam scales to full steps.
         first = nn.Conv2d(3, 8, 3, bias=False)
         layers = nn.Sequential(first, nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 3))
-        optimizer = make_optimizer(name, list(layers.parameters()), 0.05, given, 0.01)
+        optimizer = make_optimizer(name, list(layers.parameters()), 0.05, momentum, 0.01)
         assert optimizer.param_groups[0]["fused"] is True
         optimizer.param_groups[0]["fused"] = fused
         for _ in range(5):
             optimizer.zero_grad()
             layers(torch.randn(4, 3, 9, 9)).square().mean().backward()
             optimizer.step()
-        found.setdefault(fused, []).append(nn.utils.parameters_to_vector(layers.parameters()))
-    one, again = found[True]
+        results.setdefault(fused, []).append(nn.utils.parameters_to_vector(layers.parameters()))
+    one, again = results[True]
     assert torch.equal(one, again)
-    torch.testing.assert_close(one, found[False][0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(one, results[False][0], rtol=1e-4, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Training on tables and on published sets, and evaluating on them what training held out."""
+"""Training and evaluation on tables and published data sets."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ QUICK = {"weights": "none", "device": "cpu", "epochs": 1, "batch_size": 8}
 
 @pytest.fixture
 def cifar(pictures, tmp_path, monkeypatch):
-    """The three classes of `pictures` as CIFAR-10 is laid out."""
+    """The three classes of `pictures` in the files of CIFAR-10."""
     names = sorted(path.name for path in (pictures / "train").iterdir())
 
     def batch(split, first, last):
@@ -28,7 +28,7 @@ def cifar(pictures, tmp_path, monkeypatch):
 
 @pytest.fixture
 def table(pictures, tmp_path):
-    """The pictures of `pictures` to train on, listed."""
+    """A table of the training images of `pictures`."""
     lines = [f"{path},{path.parent.name}\n" for path in sorted(pictures.glob("train/*/*"))]
     (tmp_path / "labels.csv").write_text("".join(["path,label\n", *lines]))
     return str(tmp_path / "labels.csv")
@@ -36,21 +36,21 @@ def table(pictures, tmp_path):
 
 @pytest.mark.parametrize("kind", ["cifar", "table"])
 @pytest.mark.parametrize("train", ["all", "head"])
-def test_evaluating_agrees_with_training(kind, train, tinynet, request, tmp_path, monkeypatch):
+def test_evaluate_equals_metrics_of_training(kind, train, tinynet, request, tmp_path, monkeypatch):
     source = request.getfixturevalue(kind)
     monkeypatch.chdir(tmp_path)
     run = zoo.finetune(tinynet, data=source, train=train, seed=3, **QUICK)
     model = run.model(device="cpu")
     assert model.classes == ("flag", "mammal", "playing_card")
     for split in ("val", "test") if kind == "cifar" else ("val",):
-        said = model.evaluate(source, split)
-        assert (said["split"], said["bad_images"]) == (split, {})
-        assert said["confusion"] == run.metrics[split]["confusion"]
-        assert said["loss"] == pytest.approx(run.metrics[split]["loss"])
+        values = model.evaluate(source, split)
+        assert (values["split"], values["bad_images"]) == (split, {})
+        assert values["confusion"] == run.metrics[split]["confusion"]
+        assert values["loss"] == pytest.approx(run.metrics[split]["loss"])
     assert model.evaluate(source)["split"] == ("test" if kind == "cifar" else "val")
 
 
-def test_a_table_trains_as_its_folder_does(table, pictures, tinynet, tmp_path, monkeypatch):
+def test_table_trains_like_its_folder(table, pictures, tinynet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = [
         f"{path},{path.parent.name},{path.parent.parent.name}"
@@ -61,7 +61,7 @@ def test_a_table_trains_as_its_folder_does(table, pictures, tinynet, tmp_path, m
     assert runs[0].metrics == runs[1].metrics
 
 
-def test_what_is_no_source_is_refused(tinynet):
+def test_invalid_source_is_refused(tinynet):
     with pytest.raises(zoo.UsageError, match="did you mean cifar10"):
         zoo.finetune(tinynet, data="cifra10:x", **QUICK)
     with pytest.raises(zoo.DataError, match="x does not exist"):

@@ -1,4 +1,4 @@
-"""The state of a training as tensors and JSON, and back."""
+"""Round trip of the training state through tensors and JSON."""
 
 import json
 
@@ -44,13 +44,13 @@ def train(network, pictures, optimizer, metrics=None):
     state = TrainState(8, phase=1, earlier_epochs=4)
     context = PhaseContext(3, names, lambda batches, *_: batches, None, state.history.append)
     run_phase(phase, ImageSource(network, data, reader), state, context)
-    state.adjust("micro_batch_size", 4, "memory ran out with 8 images at once")
+    state.adjust("micro_batch_size", 4, "memory ran out with micro-batches of 8")
     return state, names, opened.schema
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_state_survives_safetensors_and_json(tinynet, pictures, optimizer, device):
+def test_state_round_trip_through_safetensors_and_json(tinynet, pictures, optimizer, device):
     device = torch.device(device)
     metrics = {"largest": lambda logits, labels: logits.max()}
     network = network_of(tinynet, 0, device)
@@ -70,7 +70,7 @@ def test_state_survives_safetensors_and_json(tinynet, pictures, optimizer, devic
     assert (again.phase, again.epoch, again.step, again.total_epoch) == (1, 2, 2, 6)
     assert again.history == state.history
     assert len(again.history) == 2
-    adjusted = Adjustment("micro_batch_size", 4, "memory ran out with 8 images at once", 1, 2)
+    adjusted = Adjustment("micro_batch_size", 4, "memory ran out with micro-batches of 8", 1, 2)
     assert again.adjustments == [adjusted]
     for name, tensor in network.module.state_dict().items():
         assert torch.equal(tensor, other.module.state_dict()[name]), name
@@ -79,7 +79,7 @@ def test_state_survives_safetensors_and_json(tinynet, pictures, optimizer, devic
     assert all(torch.equal(t, again.best.tensors[n]) for n, t in state.best.tensors.items())
     assert again.best.metric.report() == state.best.metric.report()
 
-    # Both go on to the same weights.
+    # One more step of both results in the same weights.
     for net, current in ((network, state), (other, again)):
         torch.manual_seed(9)
         net.module.train()
@@ -92,7 +92,7 @@ def test_state_survives_safetensors_and_json(tinynet, pictures, optimizer, devic
         assert torch.equal(tensor, other.module.state_dict()[name]), name
 
 
-def test_state_before_the_first_epoch(tinynet, pictures):
+def test_state_round_trip_before_the_first_epoch(tinynet, pictures):
     network = network_of(tinynet, 0)
     names = list(network.module.state_dict())
     tensors, plain = TrainState(8).state_dict(network.module, names)

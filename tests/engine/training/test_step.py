@@ -1,4 +1,4 @@
-"""Steps in parts: the same training as in whole batches, and what happens where memory runs out."""
+"""Training steps in micro-batches, and recovery from running out of memory."""
 
 import json
 import sys
@@ -38,7 +38,7 @@ def tensors(run):
 
 @pytest.mark.parametrize("train", ["all", "head"])
 @pytest.mark.parametrize("size", [1, 3])
-def test_parts_train_as_the_whole_does(plainnet, pictures, train, size):
+def test_micro_batches_train_like_whole_batches(plainnet, pictures, train, size):
     options = {**QUICK, "data": pictures, "optimizer": "sgd", "train": train}
     whole = zoo.finetune(plainnet, **options)
     parts = zoo.finetune(plainnet, **options, micro_batch_size=size)
@@ -53,8 +53,8 @@ def test_parts_train_as_the_whole_does(plainnet, pictures, train, size):
     assert [float(x) for x in losses[1]] == pytest.approx([float(x) for x in losses[0]], rel=1e-4)
 
 
-class Greedy(nn.Module):
-    """Runs out of memory with more rows than it can take; draws, and keeps statistics."""
+class OutOfMemory(nn.Module):
+    """Run out of memory with more than `most` rows; with dropout and batch norm."""
 
     def __init__(self, most: int, norm: bool = True) -> None:
         super().__init__()
@@ -86,37 +86,37 @@ def step_on(module: nn.Module, size: int, names, on_adjustment) -> Step:
     return Step(Rows(module), state, None, names, on_adjustment)
 
 
-def take(most: int, size: int, told: list[int], norm: bool = True, images: int = 16):
+def run_steps(most: int, size: int, sizes: list[int], norm: bool = True, images: int = 16):
     torch.manual_seed(1)
-    module = Greedy(most, norm)
+    module = OutOfMemory(most, norm)
     inputs, labels = torch.randn(images, 4), torch.arange(images) % 2
     names = list(module.state_dict())
-    step = step_on(module, size, names, lambda name, value, reason: told.append(value))
+    step = step_on(module, size, names, lambda name, value, reason: sizes.append(value))
     losses = [step(inputs, labels) for _ in range(3)]
     return torch.stack(losses), module.state_dict(), torch.get_rng_state()
 
 
-def test_a_step_that_ran_out_of_memory_leaves_no_trace():
-    told: list[int] = []
-    losses, state, rng = take(most=4, size=16, told=told)
-    assert told == [8, 4]
-    direct, wanted, after = take(most=4, size=4, told=told)
-    assert told == [8, 4]
+def test_step_after_out_of_memory_equals_smaller_micro_batch():
+    sizes: list[int] = []
+    losses, state, rng = run_steps(most=4, size=16, sizes=sizes)
+    assert sizes == [8, 4]
+    direct, expected, after = run_steps(most=4, size=4, sizes=sizes)
+    assert sizes == [8, 4]
     assert torch.equal(losses, direct)
     assert torch.equal(rng, after)
     assert state["norm.num_batches_tracked"] == 3 * 4
-    assert all(torch.equal(state[name], wanted[name]) for name in wanted)
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize(("norm", "least"), [(True, 2), (False, 1)])
-def test_it_ends_where_parts_cannot_be_smaller(norm, least):
-    told: list[int] = []
-    with pytest.raises(zoo.EnvironmentProblem, match=f"with {least} images? at once; give"):
-        take(most=0, size=16, told=told, norm=norm)
-    assert told == [8, 4, 2, 1][: 4 - least + 1]
+def test_out_of_memory_at_smallest_micro_batch_raises(norm, least):
+    sizes: list[int] = []
+    with pytest.raises(zoo.EnvironmentProblem, match=f"with a micro-batch of {least}; give"):
+        run_steps(most=0, size=16, sizes=sizes, norm=norm)
+    assert sizes == [8, 4, 2, 1][: 4 - least + 1]
 
 
-def test_other_errors_are_not_taken_for_it():
+def test_other_errors_propagate():
     class Broken(nn.Module):
         def __init__(self):
             super().__init__()
@@ -157,8 +157,8 @@ TIGHT = """
                 now = pages * resource.getpagesize()
                 resource.setrlimit(resource.RLIMIT_DATA, (now + int(EACH * PARTS), -1))
             if self.training:
-                room = torch.empty(len(x), EACH, dtype=torch.uint8).fill_(1)
-                x = x * room[0, 0]
+                block = torch.empty(len(x), EACH, dtype=torch.uint8).fill_(1)
+                x = x * block[0, 0]
             return self.fc(x.mean((2, 3)))
 
     def build(weights=None):
@@ -168,24 +168,22 @@ TIGHT = """
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
-def test_features_are_computed_in_smaller_batches_where_memory_runs_out(
-    pictures, plugin_file, zoo_process, own_cache
-):
-    # Of a network in use, too; and a limit for twelve images, where batches are of 32.
-    greedy = (
+def test_features_out_of_memory_halves_the_batch(pictures, plugin_file, zoo_process, own_cache):
+    # Allocate in eval mode too; the limit is twelve images, of batches of 32.
+    source = (
         TIGHT.replace("64 << 20", "32 << 20")
         .replace("self.training and not", "not")
         .replace("if self.training:", "if True:")
     )
-    file = plugin_file("tight", greedy.replace("PARTS", "13.9"))
+    file = plugin_file("tight", source.replace("PARTS", "13.9"))
     options = ["--data", str(pictures), "--weights", "none", "--recipe", "probe", "--json"]
     options += ["--device", "cpu", "--precision", "fp32"]
     done = zoo_process("--plugin", str(file), "finetune", "tight/tightnet", *options)
     assert done.returncode == 0, done.stderr
-    said = [line.partition(" (")[0] for line in done.stderr.splitlines() if "ran out" in line]
-    assert said == [
-        "memory ran out with 32 images at once; features are computed in batches of 16",
-        "memory ran out with 16 images at once; features are computed in batches of 8",
+    notices = [line.partition(" (")[0] for line in done.stderr.splitlines() if "ran out" in line]
+    assert notices == [
+        "memory ran out with batches of 32 images; features are computed in batches of 16",
+        "memory ran out with batches of 16 images; features are computed in batches of 8",
     ]
     record = json.loads(done.stdout)
     assert record["plan"]["phases"][0]["keep_features"] is True
@@ -195,9 +193,7 @@ def test_features_are_computed_in_smaller_batches_where_memory_runs_out(
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
-def test_a_process_without_memory_for_a_whole_batch_trains_in_parts(
-    pictures, plugin_file, zoo_process
-):
+def test_process_out_of_memory_trains_in_micro_batches(pictures, plugin_file, zoo_process):
     def run(limit: str):
         file = plugin_file("tight", TIGHT.replace("PARTS", limit))
         options = ["--data", str(pictures), "--weights", "none", "--batch-size", "8", "--json"]
@@ -206,17 +202,16 @@ def test_a_process_without_memory_for_a_whole_batch_trains_in_parts(
 
     done = run("6.5")
     assert done.returncode == 0, done.stderr
-    said = [line for line in done.stderr.splitlines() if "memory ran out" in line]
-    assert said == [
-        "memory ran out with 8 images at once; each batch of 8 now goes through the network in "
-        "parts of 4"
+    notices = [line for line in done.stderr.splitlines() if "memory ran out" in line]
+    assert notices == [
+        "memory ran out with micro-batches of 8; continuing with micro-batches of 4 of each 8"
     ]
     record = json.loads(done.stdout)
     assert (record["plan"]["batch_size"], record["plan"]["micro_batch_size"]) == (8, 8)
     (adjustment,) = record["adjustments"]
     assert (adjustment["name"], adjustment["value"]) == ("micro_batch_size", 4)
-    assert adjustment["reason"] == "memory ran out with 8 images at once"
+    assert adjustment["reason"] == "memory ran out with micro-batches of 8"
     failed = run("0.5")
     assert failed.returncode == zoo.ExitCode.ENVIRONMENT
     (line,) = [line for line in failed.stderr.splitlines() if line.startswith("zoo:")]
-    assert line.startswith("zoo: error: out of memory in training, with 1 image at once; give")
+    assert line.startswith("zoo: error: out of memory in training, with a micro-batch of 1; give")

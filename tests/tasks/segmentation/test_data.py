@@ -41,7 +41,7 @@ def test_folder_without_splits_is_split_by_seed(scenes):
     assert data.reason == "images/ and masks/: 20 % of the images held out by seed 3"
     image, mask = data.splits["val"].sample(0)
     assert image.size == mask.size == (96, 72)
-    with Image.open(scenes / data.splits["val"].labels[0]) as stored:
+    with Image.open(scenes / data.splits["val"].targets[0]) as stored:
         assert (np.asarray(mask) == np.asarray(stored)).all()
 
 

@@ -1,1 +1,1 @@
-"""From options to a plan: every automatic value resolved, with its reason."""
+"""Resolve options into a plan: every automatic value, with its reason."""

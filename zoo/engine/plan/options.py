@@ -1,4 +1,4 @@
-"""What a user may ask of a training, and what is refused before anything is read."""
+"""Training options, and the checks that need neither data nor network."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from zoo.models.build_options import BuildOptions
 from zoo.options import OPTIONS, Augmentation, HeadSpec, Policy, Schedule
 from zoo.options.option import raise_together
 
-# What the epoch loop alone understands, so that naming one of them asks for it.
-OF_THE_LOOP = (
+# Options of the epoch loop only: giving one of them selects it over the probe.
+EPOCH_OPTIONS = (
     "epochs",
     "optimizer",
     "lr",
@@ -28,13 +28,13 @@ OPTIMIZER = "adamw"
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked of a training; None leaves it to the plan.
+    """The options of a training as given by the user; None for automatic.
 
-    `zoo.options.OPTIONS` describes each. Text, from the command line or in Python, is parsed when
-    the options are made; what is there afterwards is values.
+    `zoo.options.OPTIONS` describes each. Text, from the command line or Python, is parsed on
+    construction; the attributes are values.
 
     Raises:
-        UsageError: values are of no use, or contradict one another; names all that are wrong.
+        UsageError: values are invalid, or contradict one another; reports all of them.
         TypeError: an option does not exist.
     """
 
@@ -69,62 +69,66 @@ class Options:
     changes: BuildOptions = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        faults: dict[str, UsageError] = {}
+        errors: dict[str, UsageError] = {}
         for option in OPTIONS:
             try:
                 value = option.read(getattr(self, option.name))
-            except UsageError as fault:
-                faults[option.name], value = fault, None
+            except UsageError as error:
+                errors[option.name], value = error, None
             object.__setattr__(self, option.name, value)
-        raise_together([*faults.values(), *_contradictions(self, faults), *_wrong_functions(self)])
+        raise_together(
+            [*errors.values(), *_contradictions(self, errors), *_invalid_functions(self)]
+        )
         head = self.head or HeadSpec()
         head = replace(head, at=self.head_at or head.at)
         changes = BuildOptions(self.input_size, self.in_chans, head)
         object.__setattr__(self, "changes", changes)
 
 
-def _contradictions(options: Options, wrong: Container[str]) -> Iterator[UsageError]:
-    """Yield what is wrong with options together; those that are `wrong` alone contradict none."""
+def _contradictions(options: Options, invalid: Container[str]) -> Iterator[UsageError]:
+    """Yield an error for each pair of options that exclude each other; ignore `invalid` ones."""
     if options.train is not None and options.recipe is not None:
         yield UsageError("--train and --recipe exclude each other", "give one of them")
     if options.head and options.head_at and options.head.at not in (None, options.head_at):
-        message = f"--head is for {options.head.at}, and --head-at is {options.head_at}"
+        message = (
+            f"--head names the module {options.head.at}, but --head-at names {options.head_at}"
+        )
         yield UsageError(message, "give one of them")
     optimizer = options.optimizer or OPTIMIZER
-    if options.momentum is not None and optimizer != "sgd" and "optimizer" not in wrong:
-        yield UsageError("--momentum is for sgd", "give --optimizer sgd too")
-    if options.views is not None and not options.augment and "augment" not in wrong:
-        yield UsageError("--views is for augmented images", "give --augment too")
+    if options.momentum is not None and optimizer != "sgd" and "optimizer" not in invalid:
+        yield UsageError("--momentum requires sgd", "add --optimizer sgd")
+    if options.views is not None and not options.augment and "augment" not in invalid:
+        yield UsageError("--views requires augmented images", "add --augment")
 
 
-def _wrong_functions(options: Options) -> Iterator[UsageError]:
-    """Yield why a loss or metrics cannot be called, or take a name that is taken."""
+def _invalid_functions(options: Options) -> Iterator[UsageError]:
+    """Yield an error for each loss or metric that is not callable or has an invalid name."""
     metrics = options.metrics or {}
     if not isinstance(metrics, Mapping):
         kind = type(metrics).__name__
-        yield UsageError(f"metrics is a {kind}", "give a dict of names and functions")
+        yield UsageError(f"metrics is a {kind}", "give a dict of functions by name")
         metrics = {}
     functions = {"loss": options.loss} if options.loss is not None else {}
     functions |= {f"metric {name!r}": function for name, function in metrics.items()}
-    for what, function in functions.items():
+    for label, function in functions.items():
         if isinstance(function, type):
             name = function.__name__
-            yield UsageError(f"the {what} is the class {name}", f"give {name}(...), made of it")
+            yield UsageError(f"the {label} is the class {name}", f"give an instance: {name}(...)")
         elif not callable(function):
-            message = f"the {what} is a {type(function).__name__}"
+            message = f"the {label} is a {type(function).__name__}"
             yield UsageError(message, "give a function of outputs and targets")
     for name in metrics:
         if not str(name).isidentifier():
-            yield UsageError(f"a metric cannot be named {name!r}", "give letters and digits")
+            yield UsageError(f"a metric cannot be named {name!r}", "use letters, digits and _")
 
 
 def check_metric_names(options: Options, reserved: Collection[str]) -> None:
-    """Refuse names of the user's own metrics that the task's have.
+    """Check that no metric of the user's has the name of one of the task's.
 
     Raises:
-        UsageError: names all that are refused.
+        UsageError: lists all names that are reserved.
     """
-    hint = f"give another; the task has {', '.join(reserved)}"
+    hint = f"choose another name; the task reserves {', '.join(reserved)}"
     raise_together(
         [
             UsageError(f"a metric cannot be named {name!r}", hint)
@@ -135,17 +139,17 @@ def check_metric_names(options: Options, reserved: Collection[str]) -> None:
 
 
 def check_classes(options: Options, data: ImageData) -> None:
-    """Refuse data that contradicts `--classes`.
+    """Check `--classes` against the data.
 
     Raises:
-        DataError: names the classes that there are.
-        UsageError: its targets are no classes.
+        DataError: the number differs; lists the classes of the data.
+        UsageError: the targets are not classes.
     """
-    found = len(data.classes)
-    if options.classes is not None and not found:
-        message = f"--classes {options.classes}, but the targets of {data.name} are no classes"
-        raise UsageError(message, "leave it out")
-    if options.classes is not None and options.classes != found:
-        some = ", ".join(data.classes[:10]) + (", ..." if found > 10 else "")
-        message = f"--classes {options.classes}, but {data.name} has {found} classes: {some}"
-        raise DataError(message, f"give --classes {found}, or other --data")
+    count = len(data.classes)
+    if options.classes is not None and not count:
+        message = f"--classes {options.classes}, but the targets of {data.name} are not classes"
+        raise UsageError(message, "omit it")
+    if options.classes is not None and options.classes != count:
+        names = ", ".join(data.classes[:10]) + (", ..." if count > 10 else "")
+        message = f"--classes {options.classes}, but {data.name} has {count} classes: {names}"
+        raise DataError(message, f"give --classes {count}, or other --data")

@@ -1,8 +1,8 @@
 """The plan of a run: every automatic value replaced by a value and its reason.
 
-A plan is data. It is resolved once, before a run folder is made, and never changes: `--dry-run`
-prints it, observers get it, training follows it, and `run.json` stores it. What must give way while
-a training runs is an adjustment, recorded beside it.
+A plan is immutable data, resolved before a run folder is created: `--dry-run` prints it, observers
+receive it, training follows it, and `run.json` stores it. A value that has to change during
+training is recorded as an adjustment, next to the plan.
 """
 
 from __future__ import annotations
@@ -16,19 +16,32 @@ from zoo.registry.licenses import in_words
 from zoo.spec import Preprocess
 
 LBFGS = "lbfgs"
-OF_EPOCHS = ("epochs", "lr", "momentum", "weight_decay", "schedule")
+EPOCH_FIELDS = ("epochs", "lr", "momentum", "weight_decay", "schedule")
+# Displayed after the phases.
+MACHINE_FIELDS = (
+    "batch_size",
+    "micro_batch_size",
+    "device",
+    "processes",
+    "precision",
+    "memory_format",
+    "seed",
+    "workers",
+    "cache_images",
+    "bad_images",
+)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One stretch of training under one policy.
+    """A part of a training under one policy.
 
     Args:
-        name: for people: `head`, `all`.
-        policy: which parameters train.
+        name: as displayed, such as `head` or `all`.
+        policy: the parameters that train.
         epochs: passes over the training images.
         optimizer: `sgd`, `adam` or `adamw`; or `lbfgs`, which runs to the optimum of a head and
-            ignores the settings below.
+            ignores all settings below but `keep_features`.
         lr: learning rate before the schedule's factor.
         momentum: for `sgd`.
         weight_decay: as torch applies it.
@@ -53,38 +66,38 @@ class Phase:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run, fully resolved.
+    """A fully resolved run.
 
     Args:
         backbone: id.
         weights: `none`, a published tag, or a file's name.
-        license: of the weights; None where it is not stated.
+        license: of the weights; None if not stated.
         license_kind: one of `zoo.registry.licenses.KINDS`; None for random weights.
         kwargs: builder arguments.
         preprocess: from image to input.
         task: name.
-        schema: what the targets are, as plain data.
-        head: what replaces the main head.
-        head_at: paths of what is replaced.
-        augment: the random changes to training images; None where there are none.
-        views: how many augmented views of each training image are cached; 1 where none are.
-        loss: what is minimised.
+        schema: of the targets, as plain data.
+        head: the replacement of the main head.
+        head_at: paths of the replaced modules.
+        augment: augmentation of training images; None for none.
+        views: how many augmented views of each training image are cached; 1 without augmentation.
+        loss: name of the loss.
         data: name, fingerprint, and images per split.
-        demonstration: whether the embedded set stands in for the user's own.
+        demonstration: whether the embedded data set is used, for want of the user's.
         recipe: name of the recipe, or of the policy.
         phases: in order.
         batch_size: images per step.
-        micro_batch_size: images that go through the network at once.
+        micro_batch_size: images per forward pass.
         device: as torch names it.
-        processes: how many share each batch.
+        processes: number that share each batch.
         precision: `fp32` or `bf16`.
         memory_format: tensor memory format, such as `channels_last`.
         seed: of all randomness.
-        workers: processes that decode.
-        cache_images: whether prepared images are cached, so that each is decoded once.
+        workers: number of decoding processes.
+        cache_images: whether prepared images are cached, each decoded once.
         bad_images: `error` or `skip`.
-        val_fraction: how much of each class is held out where the data has no val split.
-        reasons: why each value is what it is, by field; `phases.N.field` for a phase's.
+        val_fraction: share held out for validation if the data has no `val` split.
+        reasons: reason of each value, by field; `phases.N.field` for a phase's.
     """
 
     backbone: str
@@ -118,9 +131,9 @@ class Plan:
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the plan as plain data for JSON, its head, augmentation and the like as text."""
+        """Return the plan as plain data for JSON, with head, augmentation and phases as text."""
         texts: dict[str, Any] = {"head": str(self.head), "augment": str(self.augment or "none")}
-        # `classes` stands at the top too, where readers of `run.json` look for it.
+        # `classes` is repeated at the top level, where readers of `run.json` expect it.
         texts |= {"classes": self.classes, "phases": tuple(p.to_dict() for p in self.phases)}
         return {**asdict(self), **texts}
 
@@ -130,13 +143,15 @@ class Plan:
         return tuple(self.schema.get("classes", ()))
 
     def _target_rows(self) -> dict[str, str]:
-        """Return what the targets are: the classes, or every field of another schema."""
+        """Return the classes by number and name, or every field of another schema."""
         if self.classes:
             return {"classes": f"{len(self.classes)}: {_shorten(', '.join(self.classes))}"}
-        return {name: _listed(value) for name, value in self.schema.items() if name != "classes"}
+        return {
+            name: _schema_text(value) for name, value in self.schema.items() if name != "classes"
+        }
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """Return name, value and reason of everything, for people."""
+        """Return name, value and reason of each entry, as `--dry-run` prints them."""
         counts = ", ".join(f"{count} {name}" for name, count in self.data["images"].items())
         size = f"{self.preprocess.height}x{self.preprocess.width}"
         values: dict[str, Any] = {
@@ -163,34 +178,23 @@ class Plan:
             for name, value in phase.to_dict().items():
                 if name == "name" or (name == "momentum" and phase.optimizer != "sgd"):
                     continue
-                if phase.optimizer == LBFGS and name in OF_EPOCHS:
+                if phase.optimizer == LBFGS and name in EPOCH_FIELDS:
                     continue
-                why = reason(f"phases.{number}.{name}")
-                rows.append((f"{phase.name}: {name}", _shown(value), why))
-        for name in (
-            "batch_size",
-            "micro_batch_size",
-            "device",
-            "processes",
-            "precision",
-            "memory_format",
-            "seed",
-            "workers",
-            "cache_images",
-            "bad_images",
-        ):
-            rows.append((name, _shown(getattr(self, name)), reason(name)))
+                label, text = f"{phase.name}: {name}", _text(value)
+                rows.append((label, text, reason(f"phases.{number}.{name}")))
+        for name in MACHINE_FIELDS:
+            rows.append((name, _text(getattr(self, name)), reason(name)))
         return rows
 
 
-def _listed(value: Any) -> str:
-    """Return a value of a schema for people, each name or number of a list."""
+def _schema_text(value: Any) -> str:
+    """Return a value of a schema as text, lists joined by commas."""
     if isinstance(value, (list, tuple)):
-        return _shorten(", ".join(map(_listed, value)))
+        return _shorten(", ".join(map(_schema_text, value)))
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     return "yes" if value is True else "no" if value is False else str(value)
 
 

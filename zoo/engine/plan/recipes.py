@@ -1,4 +1,4 @@
-"""The phases of a training: what trains in each, by which optimizer, and for how long."""
+"""Resolve the recipe of a training: policy, optimizer and length of each phase."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from zoo.engine.plan.options import OF_THE_LOOP, OPTIMIZER, Options
+from zoo.engine.plan.options import EPOCH_OPTIONS, OPTIMIZER, Options
 from zoo.engine.plan.plan import LBFGS, Phase
 from zoo.errors import UsageError
 from zoo.models.base_weights import BaseWeights
@@ -20,32 +20,32 @@ from zoo.tasks.base import BaseTask
 SGD_FACTOR = 10.0
 LATER_FACTOR = 0.1
 SCHEDULE = Schedule("cosine")
-UNCHANGING = "only heads train, on images that do not change"
+FIXED_FEATURES = "only heads train, on deterministic images"
 
 
 class Resolver:
-    """Resolves values, and collects the reason of each.
+    """Resolves values and collects their reasons.
 
     Args:
         config: defaults.
 
     Attributes:
-        reasons: why each value is what it is, by name.
+        reasons: reason of each value, by name.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.reasons: dict[str, str] = {}
 
-    def take(self, name: str, given: Any, automatic: Any, reason: str) -> Any:
-        """Return what was given, or else the automatic value, and record why."""
+    def resolve(self, name: str, given: Any, automatic: Any, reason: str) -> Any:
+        """Return the given value, else the automatic one, and record the reason."""
         self.reasons[name] = "as given" if given is not None else f"auto: {reason}"
         return automatic if given is None else given
 
     def default(self, name: str, given: Any, key: str) -> Any:
-        """Return what was given, or else the default of `registry.toml`, and record why."""
+        """Return the given value, else the default of `registry.toml`, and record the reason."""
         file = Path(self.config.origins.get(f"defaults.{key}", "registry.toml")).name
-        return self.take(name, given, self.config.defaults[key], f"{key} in {file}")
+        return self.resolve(name, given, self.config.defaults[key], f"{key} in {file}")
 
 
 @dataclass(frozen=True)
@@ -74,24 +74,24 @@ def resolve_recipe(
     task: BaseTask,
     heads_only: Collection[Policy] = (),
 ) -> Recipe:
-    """Return the recipe of a training, before the network has been tried.
+    """Return the recipe of a training, before the network has been checked.
 
     Args:
-        resolver: records why.
+        resolver: records the reasons.
         options: as given.
         base: the weights that training starts from.
-        nondeterminism: why images change from one epoch to the next; None where they do not.
+        nondeterminism: why images differ between epochs; None if they do not.
         task: of the backbone.
         heads_only: policies by module patterns that match nothing but heads.
 
     Raises:
-        UsageError: a probe was asked for, and what it cannot do; an option has more values than
-            there are phases; or views, where more than heads trains.
+        UsageError: the recipe `probe` conflicts with another option; an option has more values than
+            there are phases; or views are given and more than heads train.
     """
     name, policies = choose_recipe(resolver, options, base, nondeterminism, task)
     if options.views is not None and any(policy != HEAD for policy in policies):
-        message = "--views is for training heads alone: elsewhere features change"
-        raise UsageError(message, "leave it out, or give --recipe probe or head")
+        message = "--views requires that only heads train: other recipes do not cache features"
+        raise UsageError(message, "omit it, or give --recipe probe or head")
     phases = resolve_phases(resolver, options, name, policies, base, nondeterminism, heads_only)
     return Recipe(name, phases)
 
@@ -99,24 +99,24 @@ def resolve_recipe(
 def fall_back_to_epochs(
     resolver: Resolver, options: Options, base: BaseWeights, reason: str
 ) -> Recipe:
-    """Return the recipe `head`, which stands in for `probe` where that cannot solve for the head.
+    """Return the recipe `head`, the fallback of `probe`.
 
     Args:
-        resolver: records why.
+        resolver: records the reasons.
         options: as given.
         base: the weights that training starts from.
-        reason: why the head cannot be solved for.
+        reason: why the head cannot be solved.
     """
     resolver.reasons["recipe"] = f"auto: {reason}"
     return Recipe("head", resolve_phases(resolver, options, "head", RECIPES["head"], base, None))
 
 
 def train_on_images(resolver: Resolver, recipe: Recipe, reason: str) -> Recipe:
-    """Return a recipe no phase of which trains on cached features.
+    """Return a recipe with feature caching disabled in every phase.
 
     Args:
-        resolver: records why.
-        recipe: whose phases are changed.
+        resolver: records the reasons.
+        recipe: to change.
         reason: why features cannot be cached.
     """
     for number, phase in enumerate(recipe.phases):
@@ -137,43 +137,43 @@ def choose_recipe(
     """Return the recipe of a training, and the policies of its phases.
 
     Args:
-        resolver: records why.
+        resolver: records the reasons.
         options: as given.
         base: the weights that training starts from.
-        nondeterminism: why images change from one epoch to the next; None where they do not.
+        nondeterminism: why images differ between epochs; None if they do not.
         task: of the backbone.
 
     Raises:
-        UsageError: a probe was asked for, and what it cannot do.
+        UsageError: the recipe `probe` conflicts with another option.
     """
     if options.train is not None:
         resolver.reasons["recipe"] = "as given by --train"
         return str(options.train), (options.train,)
-    against = probe_conflict(options, nondeterminism, task)
-    if options.recipe == "probe" and against is not None:
-        message = f"--recipe probe trains no epochs: {against}"
-        raise UsageError(message, "leave that out, or give --recipe head")
+    conflict = probe_conflict(options, nondeterminism, task)
+    if options.recipe == "probe" and conflict is not None:
+        message = f"--recipe probe cannot be used: {conflict}"
+        raise UsageError(message, "remove the conflict, or give --recipe head")
     automatic, reason = "probe", "pretrained features: linear probe"
     if base.random:
-        automatic, reason = "all", "random features are not worth freezing"
+        automatic, reason = "all", "no pretrained weights, so all layers train"
     elif base.untrained:
-        reason = f"the weights have no values for {', '.join(base.untrained)}"
+        reason = f"the weights do not cover {', '.join(base.untrained)}"
         automatic = "all"
-    elif against is not None:
-        automatic, reason = "head", against
-    recipe = resolver.take("recipe", options.recipe, automatic, reason)
+    elif conflict is not None:
+        automatic, reason = "head", conflict
+    recipe = resolver.resolve("recipe", options.recipe, automatic, reason)
     return recipe, RECIPES[recipe]
 
 
 def probe_conflict(options: Options, nondeterminism: str | None, task: BaseTask) -> str | None:
-    """Return why heads must be trained epoch by epoch; None where they can be solved for."""
-    for name in OF_THE_LOOP:
+    """Return why heads cannot be solved by L-BFGS; None if they can."""
+    for name in EPOCH_OPTIONS:
         if getattr(options, name) is not None:
-            return f"--{name.replace('_', '-')} is for epochs"
+            return f"--{name.replace('_', '-')} requires training by epochs"
     if nondeterminism is not None:
         return nondeterminism
     if options.changes.head.hidden:
-        return "a head of several layers has no one optimum"
+        return "a head with hidden layers has no unique optimum"
     probe = task.probe(options.loss)
     return probe if isinstance(probe, str) else None
 
@@ -193,6 +193,21 @@ def probe_phase() -> Phase:
     )
 
 
+def _learning_rate(
+    resolver: Resolver, options: Options, number: int, kind: str, optimizer: str
+) -> float:
+    """Resolve the learning rate of a phase; `kind` is the prefix of its default."""
+    rates, name = options.lr, f"phases.{number}.lr"
+    if rates and len(rates) == 1 and number > 0:
+        lower = rates[0] * LATER_FACTOR
+        return float(resolver.resolve(name, None, lower, "a tenth of --lr, to fine-tune"))
+    lr = resolver.default(name, rates[number] if rates else None, f"{kind}_lr")
+    if rates is None and optimizer == "sgd":
+        lr *= SGD_FACTOR
+        resolver.reasons[name] += ", times 10 for sgd"
+    return float(lr)
+
+
 def _phase(
     resolver: Resolver,
     options: Options,
@@ -203,45 +218,39 @@ def _phase(
     heads_only: Collection[Policy],
 ) -> Phase:
     kind = "head" if policy == HEAD else "random" if base.random else "tune" if number else "all"
-    where = f"phases.{number}."
-    epochs, rates = options.epochs, options.lr
-    for name, given in (("epochs", epochs), ("lr", rates)):
+    prefix = f"phases.{number}."
+    epochs = options.epochs
+    for name, given in (("epochs", epochs), ("lr", options.lr)):
         if given and len(given) > 1 and number >= len(given):
-            raise UsageError(f"--{name} has {len(given)} values, one for each phase is needed")
-    why = "needs least tuning"
-    optimizer = resolver.take(f"{where}optimizer", options.optimizer, OPTIMIZER, why)
-    if rates and len(rates) == 1 and number > 0:
-        lower = rates[0] * LATER_FACTOR
-        lr = resolver.take(f"{where}lr", None, lower, "a tenth of --lr, to fine-tune")
-    else:
-        lr = resolver.default(f"{where}lr", rates[number] if rates else None, f"{kind}_lr")
-        if rates is None and optimizer == "sgd":
-            lr *= SGD_FACTOR
-            resolver.reasons[f"{where}lr"] += ", times 10 for sgd"
-    keep, why = False, "features change"
+            raise UsageError(f"--{name} has {len(given)} values, but one per phase is needed")
+    optimizer = resolver.resolve(
+        f"{prefix}optimizer", options.optimizer, OPTIMIZER, "needs the least tuning"
+    )
+    lr = _learning_rate(resolver, options, number, kind, optimizer)
+    cached, reason = False, "layers below the heads train"
     if policy == HEAD or policy in heads_only:
-        keep, why = nondeterminism is None, nondeterminism or UNCHANGING
-        if keep and policy != HEAD:
-            why = "the patterns name nothing but heads"
-    resolver.reasons[f"{where}keep_features"] = f"auto: {why}"
+        cached, reason = nondeterminism is None, nondeterminism or FIXED_FEATURES
+        if cached and policy != HEAD:
+            reason = "the patterns match only heads"
+    resolver.reasons[f"{prefix}keep_features"] = f"auto: {reason}"
     return Phase(
         name=str(policy),
         policy=policy,
         epochs=resolver.default(
-            f"{where}epochs",
+            f"{prefix}epochs",
             epochs[min(number, len(epochs) - 1)] if epochs else None,
             f"{kind}_epochs",
         ),
         optimizer=optimizer,
-        lr=float(lr),
-        momentum=float(resolver.default(f"{where}momentum", options.momentum, "momentum")),
+        lr=lr,
+        momentum=float(resolver.default(f"{prefix}momentum", options.momentum, "momentum")),
         weight_decay=float(
-            resolver.default(f"{where}weight_decay", options.weight_decay, "weight_decay")
+            resolver.default(f"{prefix}weight_decay", options.weight_decay, "weight_decay")
         ),
-        schedule=resolver.take(
-            f"{where}schedule", options.schedule, SCHEDULE, "needs no milestones"
+        schedule=resolver.resolve(
+            f"{prefix}schedule", options.schedule, SCHEDULE, "needs no milestones"
         ),
-        keep_features=keep,
+        keep_features=cached,
     )
 
 
@@ -257,12 +266,12 @@ def resolve_phases(
     """Return the phases of a recipe.
 
     Args:
-        resolver: records why.
+        resolver: records the reasons.
         options: as given.
         recipe: its name.
         policies: of its phases.
         base: the weights that training starts from.
-        nondeterminism: why images change from one epoch to the next; None where they do not.
+        nondeterminism: why images differ between epochs; None if they do not.
         heads_only: policies by module patterns that match nothing but heads.
 
     Raises:
@@ -271,11 +280,11 @@ def resolve_phases(
     if recipe == "probe":
         resolver.reasons |= {
             "phases.0.optimizer": "auto: optimum of a linear head, cross-validated",
-            "phases.0.policy": f"of {recipe}",
-            "phases.0.keep_features": f"auto: {UNCHANGING}",
+            "phases.0.policy": f"of recipe {recipe}",
+            "phases.0.keep_features": f"auto: {FIXED_FEATURES}",
         }
         return (probe_phase(),)
-    resolver.reasons |= {f"phases.{n}.policy": f"of {recipe}" for n in range(len(policies))}
+    resolver.reasons |= {f"phases.{n}.policy": f"of recipe {recipe}" for n in range(len(policies))}
     for name, given in (("epochs", options.epochs), ("lr", options.lr)):
         if given and len(given) > len(policies):
             message = f"--{name} has {len(given)} values, but {recipe} has {len(policies)} phase"

@@ -1,8 +1,8 @@
-"""From options to a plan: explicit values as given, automatic ones by fixed rules.
+"""Resolve options into a plan: explicit values as given, automatic ones by fixed rules.
 
-In three steps, each value once: `resolve_settings` before the weights are loaded, so that a wrong
-device or option costs no download; `resolve_recipe` with the weights; and `resolve_plan` with what
-trying the network has found.
+Each value is resolved once, in three steps: `resolve_settings` before weights are loaded, so that
+an invalid device or option costs no download; `resolve_recipe` with the weights; `resolve_plan`
+with the conflicts that the check of the network reports.
 """
 
 from __future__ import annotations
@@ -30,31 +30,29 @@ from zoo.registry.licenses import classify
 from zoo.spec import Backbone
 from zoo.tasks.base import BaseTask
 
-WORTH_WORKERS = 1000
+MIN_IMAGES_FOR_WORKERS = 1000
 
 
 def _workers(resolver: Resolver, options: Options, data: ImageData) -> int:
     images = sum(map(len, data.splits.values()))
-    automatic, why = 0, "threads decode"
-    # Threads cannot draw what an augmentation draws, nor read what may not bear it.
+    automatic, reason = 0, "threads decode"
+    # The random state of augmentations and a user's Dataset need not be thread-safe.
     if options.augment or not data.deterministic:
-        automatic = 0 if images < WORTH_WORKERS else min(available_cores(), 8)
-        why = f"{images:,} images" + (", one per core" if automatic else " are decoded in-process")
-    workers: int = resolver.take("workers", options.workers, automatic, why)
+        automatic = 0 if images < MIN_IMAGES_FOR_WORKERS else min(available_cores(), 8)
+        reason = f"{images:,} images, " + ("one per core" if automatic else "decoded in-process")
+    workers: int = resolver.resolve("workers", options.workers, automatic, reason)
     return workers
 
 
 def _batch_size(resolver: Resolver, options: Options, data: ImageData) -> int:
-    own = data.batch_size
-    if own is not None:
-        if options.batch_size not in (None, own):
-            message = (
-                f"--batch-size {options.batch_size}, but your DataLoader gives batches of {own}"
-            )
-            raise UsageError(message, "leave it out")
-        why = "as your DataLoader gives"
-        given: int = resolver.take("batch_size", options.batch_size, own, why)
-        return given
+    loader_size = data.batch_size
+    if loader_size is not None:
+        given = options.batch_size
+        if given not in (None, loader_size):
+            message = f"--batch-size {given}, but the DataLoader yields batches of {loader_size}"
+            raise UsageError(message, "omit it")
+        reason = "batch size of the DataLoader"
+        return resolver.resolve("batch_size", given, loader_size, reason)  # type: ignore[no-any-return]
     size: int = resolver.default("batch_size", options.batch_size, "batch_size")
     return size
 
@@ -63,14 +61,14 @@ def _micro_batch_size(resolver: Resolver, options: Options, batch_size: int) -> 
     given = options.micro_batch_size
     if given is not None and given > batch_size:
         message = f"--micro-batch-size {given} is more than the batch size, {batch_size}"
-        raise UsageError(message, "it is what a batch is cut into")
-    size: int = resolver.take("micro_batch_size", given, batch_size, "a whole batch at once")
+        raise UsageError(message, "give at most the batch size")
+    size: int = resolver.resolve("micro_batch_size", given, batch_size, "the whole batch")
     return size
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The values of a plan that do not depend on the weights; each as in `Plan`."""
+    """The values of a plan that do not depend on the weights, as in `Plan`."""
 
     head: HeadSpec
     head_at: str
@@ -90,13 +88,13 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What trying a network has found to stand against a plan; None where nothing does.
+class Conflicts:
+    """Properties of a network that conflict with a plan; None where there is no conflict.
 
     Args:
         precision: why it cannot compute in bf16.
         features: why features cannot be cached.
-        probe: why its heads cannot be solved for.
+        probe: why its heads cannot be solved by L-BFGS.
     """
 
     precision: str | None = None
@@ -107,38 +105,42 @@ class Findings:
 def resolve_settings(
     resolver: Resolver, backbone: Backbone, options: Options, data: ImageData, task: BaseTask
 ) -> Settings:
-    """Return what can be resolved before the weights are loaded.
+    """Resolve the values that do not depend on the weights.
 
     Args:
-        resolver: records why.
-        backbone: what is trained.
-        options: already checked.
+        resolver: records the reasons.
+        backbone: to train.
+        options: as given.
         data: the images.
         task: of the backbone.
 
     Raises:
-        UsageError: a device, precision or batch option cannot be used.
-        EnvironmentProblem: the device is not there.
+        UsageError: a device, precision or batch option is invalid.
+        EnvironmentProblem: the device is not available.
     """
     device, resolver.reasons["device"] = resolve_device(options.device)
     ranks = join()
     device = own_device(device, ranks)
-    resolver.reasons["processes"] = "as torchrun says" if ranks.several else "auto: no torchrun"
+    resolver.reasons["processes"] = (
+        "set by torchrun" if ranks.several else "auto: not started by torchrun"
+    )
     precision, resolver.reasons["precision"] = resolve_precision(options.precision, device)
     memory_format, resolver.reasons["memory_format"] = resolve_memory_format(device)
     if options.cache_images and not data.deterministic:
-        message = "--cache-images, but your data may give other images each time"
-        raise UsageError(message, "cache them in your Dataset, where they do not change")
+        message = "--cache-images, but images of a Dataset may differ each time they are read"
+        raise UsageError(message, "omit it, and cache in your Dataset instead")
     batch_size = _batch_size(resolver, options, data)
     leaves = ", ".join(head.module_path for head in backbone.heads)
-    augment = resolver.take("augment", options.augment, Augmentation(), "not asked for")
-    named = options.loss and task.loss_name(options.loss)
+    augment = resolver.resolve("augment", options.augment, Augmentation(), "off by default")
+    loss = options.loss and task.loss_name(options.loss)
     return Settings(
-        head=resolver.take("head", options.head, HeadSpec(), "one new layer"),
-        head_at=resolver.take("head_at", options.changes.head.at, leaves, "where the classes are"),
+        head=resolver.resolve("head", options.head, HeadSpec(), "one layer"),
+        head_at=resolver.resolve(
+            "head_at", options.changes.head.at, leaves, "heads of the backbone"
+        ),
         augment=augment or None,
-        views=resolver.take("views", options.views, 1, "not asked for"),
-        loss=resolver.take("loss", named, task.loss_name(None), "default of the task"),
+        views=resolver.resolve("views", options.views, 1, "default"),
+        loss=resolver.resolve("loss", loss, task.loss_name(None), "default of the task"),
         batch_size=batch_size,
         micro_batch_size=_micro_batch_size(resolver, options, batch_size),
         device=str(device),
@@ -147,103 +149,108 @@ def resolve_settings(
         memory_format=memory_format,
         seed=resolver.default("seed", options.seed, "seed"),
         workers=_workers(resolver, options, data),
-        bad_images=resolver.take(
-            "bad_images", options.bad_images, "error", "no image is left out unasked"
-        ),
+        bad_images=resolver.resolve("bad_images", options.bad_images, "error", "default"),
         val_fraction=resolver.config.defaults["val_fraction"],
     )
 
 
 def nondeterminism(options: Options, data: ImageData) -> str | None:
-    """Return why images change from one epoch to the next; None where they do not."""
+    """Return why images differ between epochs; None if they do not."""
     if options.augment and not options.views:
-        return "augmented images change"
-    return None if data.deterministic else "your data may give other images each time"
+        return "augmented images differ between epochs"
+    return None if data.deterministic else "images of a Dataset may differ each time"
 
 
 def cached_splits(data: ImageData, augment: Augmentation | None) -> dict[str, Split]:
-    """Return the splits that are read more than once and give the same images each time."""
+    """Return the splits that are read repeatedly and deterministically, by name."""
     names = ("val",) if augment else ("train", "val")
     return {name: data.splits[name] for name in names}
 
 
 def _cache_images(resolver: Resolver, options: Options, data: ImageData, base: BaseWeights) -> bool:
     if not options.cache_images:
-        given: bool = resolver.take("cache_images", options.cache_images, False, "not asked for")
+        given: bool = resolver.resolve(
+            "cache_images", options.cache_images, False, "off by default"
+        )
         return given
     splits = cached_splits(data, options.augment)
     size = bytes_needed(sum(map(len, splits.values())), base.preprocess)
     location = storage_location(size)
-    why = f"as given: {' and '.join(splits)}, {format_bytes(size)} {location}"
+    reason = f"as given: {' and '.join(splits)}, {format_bytes(size)} {location}"
     if "train" not in splits:
-        why += "; augmented images change"
+        reason += "; augmented images differ between epochs"
     if location is None:
-        why = f"there is no room for {format_bytes(size)} of prepared images"
-    resolver.reasons["cache_images"] = why
+        reason = f"neither memory nor disk has {format_bytes(size)} for prepared images"
+    resolver.reasons["cache_images"] = reason
     return location is not None
 
 
-def apply_findings(
+def adapt_recipe(
     resolver: Resolver,
     options: Options,
     base: BaseWeights,
     recipe: Recipe,
-    findings: Findings,
+    conflicts: Conflicts,
 ) -> Recipe:
-    """Return the recipe that a network can be trained by.
+    """Return the recipe adapted to the conflicts of the network.
 
     Args:
-        resolver: records why.
+        resolver: records the reasons.
         options: as given.
         base: the weights that training starts from.
-        recipe: as asked for.
-        findings: what stands against it.
+        recipe: from `resolve_recipe`.
+        conflicts: of the network.
     """
-    conflict = findings.features or findings.probe
+    conflict = conflicts.features or conflicts.probe
     if conflict is not None and any(phase.optimizer == LBFGS for phase in recipe.phases):
         recipe = fall_back_to_epochs(resolver, options, base, conflict)
-    if findings.features is not None:
-        recipe = train_on_images(resolver, recipe, findings.features)
+    if conflicts.features is not None:
+        recipe = train_on_images(resolver, recipe, conflicts.features)
     return recipe
+
+
+def _record_reasons(
+    resolver: Resolver, backbone: Backbone, base: BaseWeights, data: ImageData
+) -> None:
+    """Record the reasons of values that no option sets directly."""
+    resolver.reasons |= {
+        "backbone": backbone.origin,
+        "task": "task of the backbone",
+        "weights": base.reason,
+        "license": base.license_reason,
+        "preprocess": base.preprocess_reason,
+        "data": data.reason,
+        "classes": "class names of the data" if data.deterministic else "classes of the Dataset",
+    }
 
 
 def resolve_plan(
     resolver: Resolver,
     settings: Settings,
     recipe: Recipe,
-    findings: Findings,
+    conflicts: Conflicts,
     backbone: Backbone,
     options: Options,
     data: ImageData,
     base: BaseWeights,
 ) -> Plan:
-    """Return the plan of a training.
+    """Resolve the plan of a training.
 
     Args:
-        resolver: with the reasons so far.
+        resolver: with the reasons recorded so far.
         settings: from `resolve_settings`.
         recipe: from `resolve_recipe`.
-        findings: what stands against them.
-        backbone: what is trained.
+        conflicts: of the network.
+        backbone: to train.
         options: as given.
         data: the images.
         base: the weights that training starts from.
     """
-    recipe = apply_findings(resolver, options, base, recipe, findings)
-    if findings.precision is not None:
+    recipe = adapt_recipe(resolver, options, base, recipe, conflicts)
+    if conflicts.precision is not None:
         settings = replace(settings, precision="fp32")
-        resolver.reasons["precision"] = f"auto: {findings.precision}"
-    resolver.reasons |= {
-        "backbone": backbone.origin,
-        "task": "of the backbone",
-        "weights": base.reason,
-        "license": base.license_reason,
-        "preprocess": base.preprocess_reason,
-        "data": data.reason,
-        "classes": "as found in the data, by name"
-        if data.deterministic
-        else "as your data has them",
-    }
+        resolver.reasons["precision"] = f"auto: {conflicts.precision}"
+    _record_reasons(resolver, backbone, base, data)
     values: Mapping[str, Any] = vars(settings)
     return Plan(
         backbone=backbone.id,

@@ -1,1 +1,1 @@
-"""A whole fine-tuning: prepare, train, write the run folder."""
+"""Fine-tuning: prepare, train, write the run folder."""

@@ -1,4 +1,4 @@
-"""What a run leaves behind: the model file with its card, `history.csv`, `run.json`."""
+"""Write the files of a run: the model file with its card, `history.csv`, `run.json`."""
 
 from __future__ import annotations
 
@@ -36,10 +36,14 @@ def _versions() -> dict[str, str]:
     return {"zoo": __version__, **library_versions("torch", "torchvision", "timm")}
 
 
+def _metric_names(prepared: Prepared) -> tuple[str, ...]:
+    return (*prepared.task.columns, *(prepared.options.metrics or ()))
+
+
 def _card(prepared: Prepared, network: Network, metrics: dict[str, Any]) -> ModelCard:
     plan = prepared.plan
-    columns = (*prepared.task.columns, *(prepared.options.metrics or ()))
-    short = {name: {k: m[k] for k in columns if k in m} for name, m in metrics.items()}
+    columns = _metric_names(prepared)
+    summary = {name: {k: m[k] for k in columns if k in m} for name, m in metrics.items()}
     return ModelCard(
         backbone=plan.backbone,
         kwargs=plan.kwargs,
@@ -63,7 +67,7 @@ def _card(prepared: Prepared, network: Network, metrics: dict[str, Any]) -> Mode
             "demonstration": plan.demonstration,
         },
         data={"fingerprint": plan.data["fingerprint"], "images": plan.data["images"]},
-        metrics=short,
+        metrics=summary,
         base=_base(prepared.base),
         versions=_versions(),
         new_head=prepared.options.changes.head.to_dict(),
@@ -72,15 +76,8 @@ def _card(prepared: Prepared, network: Network, metrics: dict[str, Any]) -> Mode
 
 def _history_csv(history: list[EpochEnded], names: Sequence[str]) -> bytes:
     text = io.StringIO()
-    columns = (
-        "phase",
-        "epoch",
-        "lr",
-        "train_loss",
-        *(f"val_{n}" for n in names),
-        "best",
-        "seconds",
-    )
+    metrics = (f"val_{name}" for name in names)
+    columns = ("phase", "epoch", "lr", "train_loss", *metrics, "best", "seconds")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     for event in history:
@@ -109,34 +106,34 @@ def save_module(
     made: Provenance,
     precision: str = "fp32",
 ) -> str:
-    """Write a network that was trained elsewhere as a model file, and return its sha256.
+    """Write a network trained by user code as a model file, and return its sha256.
 
     Args:
         module: the network.
         path: of the file.
         classes: names in the order of the outputs, or the schema of a task with other targets.
-        made: how it was made.
-        precision: that predictions are to use.
+        made: provenance of the network.
+        precision: for predictions.
 
     Raises:
-        UsageError: there are not as many names as the head has outputs, or the file's name does
-            not say what it is.
-        EnvironmentProblem: the system refuses; what was there stays.
+        UsageError: the number of names is not that of the head's outputs, or the file's suffix is
+            not `.safetensors`.
+        EnvironmentProblem: the file cannot be written; an existing one is unchanged.
     """
     if path.suffix != ".safetensors":
         hint = f"write {path.with_suffix('.safetensors').name}"
-        raise UsageError(f"a model file cannot be named {path.name}", hint)
-    schema = classes if isinstance(classes, Schema) else _named_classes(classes)
+        raise UsageError(f"the suffix of {path.name} is not .safetensors", hint)
+    schema = classes if isinstance(classes, Schema) else _schema(classes)
     if not made.backbone.heads:
-        raise UsageError(f"{made.backbone.id} has no head, and so nothing to predict")
+        raise UsageError(f"{made.backbone.id} has no head, so it cannot predict")
     head = made.backbone.heads[0]
-    wide = head_classes(module.get_submodule(resolve_head(module, head.path)))
-    if wide != schema.outputs or len(set(schema.classes)) != len(schema.classes):
-        what = f"{len(schema.classes)} classes are named"
+    outputs = head_classes(module.get_submodule(resolve_head(module, head.path)))
+    if outputs != schema.outputs or len(set(schema.classes)) != len(schema.classes):
+        subject = f"{len(schema.classes)} classes are named"
         if not schema.classes:
-            what = f"the schema has {schema.outputs} outputs"
-        message = f"{what}, and the head {head.path} ends in {wide}"
-        raise UsageError(message, "give each class one name, in the order of the outputs")
+            subject = f"the schema has {schema.outputs} outputs"
+        message = f"{subject}, but the head {head.path} has {outputs} outputs"
+        raise UsageError(message, "give a unique name per class, in the order of the outputs")
     card = ModelCard(
         backbone=made.backbone.id,
         task=made.backbone.task,
@@ -152,14 +149,14 @@ def save_module(
     return write_model(path, module.state_dict(), card)
 
 
-def _named_classes(classes: Sequence[str]) -> Schema:
+def _schema(classes: Sequence[str]) -> Schema:
     """Return the schema of named classes.
 
     Raises:
-        UsageError: they are no names.
+        UsageError: they are not a list of names.
     """
     if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-        raise UsageError("the classes are not names", "give a list of text")
+        raise UsageError("the classes are not a list of names", "give a list of str")
     return Schema(tuple(classes))
 
 
@@ -176,13 +173,12 @@ def save(
     bad: dict[str, str],
     seconds: float,
 ) -> dict[str, Any]:
-    """Write the run folder, the model file last but one and `run.json` last; return the latter.
+    """Write the run folder, `run.json` last, and return the content of that.
 
     Raises:
-        EnvironmentProblem: the system refuses.
+        EnvironmentProblem: a file cannot be written.
     """
-    columns = (*prepared.task.columns, *(prepared.options.metrics or ()))
-    write_bytes(folder / HISTORY, _history_csv(state.history, columns))
+    write_bytes(folder / HISTORY, _history_csv(state.history, _metric_names(prepared)))
     card = _card(prepared, network, metrics)
     digest = write_model(folder / MODEL, network.module.state_dict(), card)
     run = {
@@ -204,6 +200,6 @@ def save(
         "environment": _environment(prepared.plan),
     }
     text = json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False)
-    # A path that is not valid text is shown with its bytes escaped.
+    # Escape the bytes of paths that are not valid text.
     write_bytes(folder / RECORD, f"{text}\n".encode(errors="backslashreplace"))
     return json.loads(text)  # type: ignore[no-any-return]

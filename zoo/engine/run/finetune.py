@@ -1,4 +1,4 @@
-"""Fine-tuning: train what is prepared, write the run folder, clean up."""
+"""Run a prepared training: train, write the run folder, clean up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from zoo.data.image_cache import ImageCache
 from zoo.engine.plan.resolve import cached_splits
 from zoo.engine.run.artifacts import HISTORY, MODEL, save
-from zoo.engine.run.folder import claim_folder, signals_waiting
+from zoo.engine.run.folder import acquire_folder, deferred_signals
 from zoo.engine.run.observers import FirstBatch, Observers
 from zoo.engine.run.prepare import Prepared
 from zoo.engine.runtime.device import memory_errors
@@ -30,7 +30,7 @@ from zoo.tasks.base import Metric
 
 @dataclass(frozen=True)
 class Result:
-    """A training that is done.
+    """The result of a training.
 
     Args:
         path: the run folder.
@@ -42,7 +42,7 @@ class Result:
 
 
 def _open_image_cache(prepared: Prepared, state: TrainState) -> ImageCache | None:
-    """Return a cache of prepared images; None where each is decoded every time."""
+    """Return a cache of prepared images; None if images are decoded in every epoch."""
     plan, notice = prepared.plan, prepared.progress.notice
     if not plan.cache_images:
         if prepared.options.cache_images:
@@ -63,7 +63,7 @@ def _train(
     reader: ImageReader,
     observers: Observers,
 ) -> dict[str, Metric]:
-    """Run all phases, and return the metric of each split that is measured."""
+    """Run all phases, and return the metric of each evaluated split."""
     plan, data, progress = prepared.plan, prepared.data, prepared.progress
     first_batch = FirstBatch(observers, network.preprocess, data.schema)
 
@@ -74,10 +74,9 @@ def _train(
 
     def adjust(name: str, value: Any, reason: str) -> None:
         state.adjust(name, value, reason)
-        effect = f"from here on it computes in {value}"
+        effect = f"continuing in {value}"
         if name == "micro_batch_size":
-            batch = f"each batch of {plan.batch_size}"
-            effect = f"{batch} now goes through the network in parts of {value}"
+            effect = f"continuing with micro-batches of {value} of each {plan.batch_size}"
         progress.notice(f"{reason}; {effect}")
 
     with PhaseDataFactory(
@@ -89,7 +88,7 @@ def _train(
         progress,
         int(prepared.registry.config.defaults["cache_gib"] * (1 << 30)),
         prepared.options.metrics,
-        first_batch.show if first_batch.wanted else None,
+        first_batch.notify if first_batch.enabled else None,
         join(),
     ) as factory:
         metrics = {"val": train(factory, state, prepared.options.loss, report, adjust)}
@@ -101,7 +100,7 @@ def _train(
 def _run(prepared: Prepared, folder: Path, observers: Observers) -> dict[str, Any]:
     """Train, and write the run folder; return the content of `run.json`."""
     plan, network, ranks = prepared.plan, prepared.network, join()
-    assert network is not None, "a dry run is not trained"
+    assert network is not None, "a dry run has no network"
     state = TrainState(plan.micro_batch_size)
     reader = ImageReader(
         network.task.transform(plan.preprocess),
@@ -115,12 +114,12 @@ def _run(prepared: Prepared, folder: Path, observers: Observers) -> dict[str, An
     observers.notify("zoo_before_fit", FitStarted(plan.backbone, plan.to_dict(), location))
     metrics = _train(prepared, state, network, reader, observers)
     reports = {name: metric.report() for name, metric in metrics.items()}
-    bad = dict(sorted(item for found in ranks.gather(reader.bad) for item in found.items()))
+    bad = dict(sorted(item for errors in ranks.gather(reader.bad) for item in errors.items()))
     network.forwards = ranks.sum(network.forwards)
     if bad:
-        some = ", ".join(list(bad)[:3]) + (", ..." if len(bad) > 3 else "")
-        prepared.progress.notice(f"{len(bad)} images cannot be read and were left out: {some}")
-    seconds = time.perf_counter() - prepared.began
+        paths = ", ".join(list(bad)[:3]) + (", ..." if len(bad) > 3 else "")
+        prepared.progress.notice(f"skipped {len(bad)} unreadable images: {paths}")
+    seconds = time.perf_counter() - prepared.started
     if ranks.rank:
         return ranks.from_first(None)
     record = save(prepared, network, state, folder, reports, bad, seconds)
@@ -129,16 +128,16 @@ def _run(prepared: Prepared, folder: Path, observers: Observers) -> dict[str, An
 
 
 def fit(prepared: Prepared, announce: Callable[[Path], None] | None = None) -> Result:
-    """Train what is prepared, and write its run folder.
+    """Run a prepared training, and write its run folder.
 
-    Whatever stops it, folders that were made for it and hold nothing are taken away again.
+    On any failure, folders created for it are removed if they are empty.
 
     Args:
         prepared: from `prepare`.
         announce: called with the run folder before training starts.
 
     Raises:
-        ZooError: training cannot go on.
+        ZooError: the training failed.
     """
     ranks = join()
     with others_ending():
@@ -155,7 +154,7 @@ def _fit_and_write(
     prepared: Prepared, ranks: Ranks, announce: Callable[[Path], None] | None
 ) -> Result:
     backbone = prepared.backbone
-    folder = claim_folder(prepared.options, backbone.name)
+    folder = acquire_folder(prepared.options, backbone.name)
     observers = Observers(prepared.registry.host, torch.device(prepared.plan.device))
     try:
         if announce:
@@ -170,14 +169,14 @@ def _fit_and_write(
             observers.notify("zoo_on_error", event)
             observers.close()
         finally:
-            # An interrupt may arrive while observers are notified of another, and during this.
-            with signals_waiting():
+            # A second interrupt may arrive while observers are notified, and during the cleanup.
+            with deferred_signals():
                 if not (folder.path / MODEL).exists():
                     (folder.path / HISTORY).unlink(missing_ok=True)
-                folder.give_back(failed=True)
+                folder.release(failed=True)
         if isinstance(error, OSError):
-            raise EnvironmentProblem(f"the system refuses: {error}") from error
+            raise EnvironmentProblem(f"system error: {error}") from error
         raise
     observers.close()
-    folder.give_back(failed=False)
+    folder.release(failed=False)
     return Result(folder.path, record)

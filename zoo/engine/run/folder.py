@@ -1,4 +1,4 @@
-"""The run folder: created and claimed by one run, given back whatever happens."""
+"""Create and lock the run folder of a training."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from zoo.engine.plan.options import Options
-from zoo.engine.run.prepare import CLAIM
+from zoo.engine.run.prepare import LOCK
 from zoo.errors import Busy, UsageError
 from zoo.files import environment_problem
 
 
 @dataclass
 class Folder:
-    """A run folder while it is ours.
+    """A run folder that is locked by this run.
 
     Args:
         path: the folder.
         created: folders that did not exist before, outermost first.
-        claim: held for as long as the run lasts, so that two runs never write into one folder.
+        lock: acquired until the run ends, so that no two runs write into one folder.
     """
 
     path: Path
     created: list[Path]
-    claim: FileLock
+    lock: FileLock
 
-    def give_back(self, failed: bool) -> None:
-        """Let the claim go; after a failure take away what holds nothing."""
-        (self.path / CLAIM).unlink(missing_ok=True)
-        self.claim.release()
+    def release(self, failed: bool) -> None:
+        """Release the lock; after a failure, remove created folders that are empty."""
+        (self.path / LOCK).unlink(missing_ok=True)
+        self.lock.release()
         for path in reversed(self.created) if failed else ():
             with suppress(OSError):
                 path.rmdir()
 
 
 @contextmanager
-def signals_waiting() -> Iterator[None]:
-    """Have what would end the process wait until a block is through."""
+def deferred_signals() -> Iterator[None]:
+    """Defer SIGINT and SIGTERM until the end of a block."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # no handler runs here
+        yield  # handlers run in the main thread only
         return
-    arrived: list[int] = []
+    pending: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
-    # A mask would not do: where another thread takes the signal, the handler still runs here.
-    before = {number: signal.signal(number, lambda n, _: arrived.append(n)) for number in numbers}
+    # Not a signal mask: if another thread receives the signal, the handler still runs in this one.
+    previous = {n: signal.signal(n, lambda number, _: pending.append(number)) for n in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        for one in arrived:
-            signal.raise_signal(one)
+        for received in pending:
+            signal.raise_signal(received)
 
 
 def _create(path: Path) -> list[Path]:
@@ -68,42 +68,42 @@ def _create(path: Path) -> list[Path]:
     return missing[::-1]
 
 
-def _claim(path: Path, created: list[Path]) -> Folder:
-    """Take a folder for this run alone.
+def _acquire(path: Path, created: list[Path]) -> Folder:
+    """Lock a folder for this run.
 
     Raises:
-        Busy: another run has it.
-        UsageError: it holds something.
+        Busy: another run has locked it.
+        UsageError: it is not empty.
     """
-    claim = FileLock(path / CLAIM, timeout=0)
+    lock = FileLock(path / LOCK, timeout=0)
     try:
-        claim.acquire()
+        lock.acquire()
     except Timeout as error:
         raise Busy(f"another run is writing into {path}", "give another --out") from error
-    folder = Folder(path, created, claim)
-    if any(found.name != CLAIM for found in path.iterdir()):
-        folder.give_back(failed=True)
-        raise UsageError(f"{path} is not empty", "give a new folder; nothing is overwritten")
+    folder = Folder(path, created, lock)
+    if any(entry.name != LOCK for entry in path.iterdir()):
+        folder.release(failed=True)
+        raise UsageError(f"{path} is not empty", "give a new folder")
     return folder
 
 
-def claim_folder(options: Options, name: str) -> Folder:
-    """Create the run folder, as given or the first free `runs/NAME-N`, and claim it.
+def acquire_folder(options: Options, name: str) -> Folder:
+    """Create and lock the run folder: `--out`, or the first free `runs/NAME-N`.
 
     Raises:
-        EnvironmentProblem: the system refuses.
-        Busy: another run has it.
-        UsageError: it holds something.
+        EnvironmentProblem: it cannot be created.
+        Busy: another run has locked it.
+        UsageError: it is not empty.
     """
     try:
         if options.out is not None:
-            return _claim(Path(options.out), _create(Path(options.out)))
+            return _acquire(Path(options.out), _create(Path(options.out)))
         created = _create(Path("runs"))
         for number in itertools.count(1):
             folder = Path("runs") / f"{name}-{number}"
             with suppress(FileExistsError):
                 folder.mkdir()
-                return _claim(folder, [*created, folder])
+                return _acquire(folder, [*created, folder])
     except OSError as error:
         raise environment_problem(error, Path(options.out or "runs")) from error
-    raise AssertionError("there is always a next number")
+    raise AssertionError("unreachable: itertools.count does not end")

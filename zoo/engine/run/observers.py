@@ -1,4 +1,4 @@
-"""Notifying the observers of a training, and isolating the training from what they do."""
+"""Notify the observers of a training, isolated from the state of the training."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ FIRST_BATCH = "zoo_on_first_batch"
 class Observers:
     """The observers of one training.
 
-    A plugin that raises in a hook is named once, with what it raised; `close` says how often.
+    The first failure of a plugin in a hook is warned of; `close` reports how many there were.
 
     Args:
         host: the loaded plugins.
-        device: that the training computes on.
-        enabled: whether they are notified; of several processes, only the first one's are.
+        device: of the training.
+        enabled: whether they are notified; only rank 0 notifies.
     """
 
     def __init__(self, host: PluginHost, device: torch.device, enabled: bool = True) -> None:
@@ -40,27 +40,27 @@ class Observers:
         self.device = device
         self.failures: Counter[tuple[str, str]] = Counter()
 
-    def listen(self, hook: str) -> bool:
+    def implements(self, hook: str) -> bool:
         """Whether any plugin implements a hook."""
         return self.enabled and self.host.implements(hook)
 
     def notify(self, hook: str, event: Event) -> None:
-        """Notify every observer of an event; what one raises is a warning, but for interrupts."""
-        if not self.listen(hook):
+        """Notify every observer of an event; failures are warnings, interrupts propagate."""
+        if not self.implements(hook):
             return
         with isolated_rng_and_modes(self.device):
             outcomes = self.host.notify(hook, event)
         for outcome in outcomes:
             if outcome.error is not None:
-                self._failed(outcome.plugin, hook, outcome.error)
+                self._record_failure(outcome.plugin, hook, outcome.error)
 
-    def _failed(self, name: str, hook: str, error: BaseException) -> None:
+    def _record_failure(self, name: str, hook: str, error: BaseException) -> None:
         self.failures[name, hook] += 1
         if self.failures[name, hook] == 1:
             self.host.warn(f"plugin {name!r} failed in {hook}: {one_line(error)}")
 
     def close(self) -> None:
-        """Say how often those failed that did so more than once."""
+        """Report the number of failures of each plugin and hook that failed repeatedly."""
         for (name, hook), times in self.failures.items():
             if times > 1:
                 self.host.warn(f"plugin {name!r} failed {times} times in {hook}")
@@ -69,12 +69,12 @@ class Observers:
 
 @contextmanager
 def isolated_rng_and_modes(device: torch.device) -> Iterator[None]:
-    """Restore the random generators, the gradient mode and the inference mode after a block.
+    """Restore the random state, the gradient mode and the inference mode after a block.
 
-    The generators are those of torch, on the CPU and on the device, of numpy and of Python.
+    The random state is that of torch, on the CPU and on the device, of numpy and of Python.
 
     Args:
-        device: that the training computes on.
+        device: of the training.
     """
     on_cpu = device.type == "cpu"
     grad = torch.is_grad_enabled()
@@ -89,37 +89,37 @@ def isolated_rng_and_modes(device: torch.device) -> Iterator[None]:
 
 
 class FirstBatch:
-    """Shows observers the first training batch; where none looks, nothing is made for it.
+    """Notifies observers of the first training batch; without observers, nothing is computed.
 
     Args:
         observers: of the training.
-        preprocess: by which floats were normalized.
-        schema: what the targets are.
+        preprocess: of normalized images.
+        schema: of the targets.
     """
 
     def __init__(self, observers: Observers, preprocess: Preprocess, schema: Schema) -> None:
         self.observers = observers
         self.preprocess = preprocess
         self.schema = schema
-        self.wanted = observers.listen(FIRST_BATCH)
+        self.enabled = observers.implements(FIRST_BATCH)
 
-    def show(self, images: Tensor, targets: Tensor) -> None:
-        """Show a batch if it is the first.
+    def notify(self, images: Tensor, targets: Tensor) -> None:
+        """Notify observers of a batch if it is the first.
 
         Args:
-            images: `[images, channels, height, width]`: uint8, or floats that are normalized.
+            images: `[images, channels, height, width]`, uint8 or normalized floats.
             targets: `[images, ...]`.
         """
-        if not self.wanted:
+        if not self.enabled:
             return
-        self.wanted = False
-        shown = denormalize(images.detach(), self.preprocess).permute(0, 2, 3, 1).cpu()
-        pixels, values = (_read_only(each) for each in (shown, targets.cpu()))
-        event = FirstBatchRead(pixels, values, self.schema.to_dict())
+        self.enabled = False
+        pixels = denormalize(images.detach(), self.preprocess).permute(0, 2, 3, 1).cpu()
+        arrays = _read_only(pixels), _read_only(targets.cpu())
+        event = FirstBatchRead(*arrays, self.schema.to_dict())
         self.observers.notify(FIRST_BATCH, event)
 
 
 def _read_only(tensor: Tensor) -> NDArray[Any]:
-    """Return a copy as an array; over bytes, it cannot be made writable again."""
+    """Return a copy as an array that cannot be made writable: its memory is a `bytes` object."""
     values = tensor.numpy()
     return np.frombuffer(values.tobytes(), dtype=values.dtype).reshape(values.shape)

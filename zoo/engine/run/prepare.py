@@ -1,4 +1,4 @@
-"""Prepare a training: backbone, data and weights, the network tried out, the plan resolved."""
+"""Prepare a training: resolve backbone, data, weights and plan; build and check the network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zoo.engine.plan.options import Options, check_classes, check_metric_names
 from zoo.engine.plan.plan import Plan
 from zoo.engine.plan.recipes import Resolver, resolve_recipe
 from zoo.engine.plan.resolve import Settings, nondeterminism, resolve_plan, resolve_settings
-from zoo.engine.run.trial import select_heads_only, try_network
+from zoo.engine.run.trial import check_network, select_heads_only
 from zoo.engine.runtime.device import memory_errors
 from zoo.engine.runtime.distributed import Ranks, join, together
 from zoo.engine.runtime.network import Network
@@ -34,7 +34,7 @@ from zoo.spec import Backbone
 from zoo.tasks.base import BaseTask, load_task
 from zoo.terminal import Progress
 
-CLAIM = ".claim"
+LOCK = ".claim"
 DEMONSTRATION_SIZES = (96, 128, 160, 192)
 
 
@@ -43,16 +43,16 @@ class Prepared:
     """A training that is ready to run.
 
     Args:
-        backbone: as described, with its heads where they are.
+        backbone: as built, with its replaced heads.
         options: as given.
         registry: plugins and defaults.
-        progress: shows how it goes.
+        progress: display of progress and notices.
         data: the images.
         task: of the backbone.
         base: the weights that training starts from.
         plan: of the training.
         network: on its device; None after a dry run.
-        began: when preparation began, of `time.perf_counter`.
+        started: start of the preparation, by `time.perf_counter`.
     """
 
     backbone: Backbone
@@ -64,22 +64,22 @@ class Prepared:
     base: BaseWeights
     plan: Plan
     network: Network | None
-    began: float
+    started: float
 
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What a training starts from, before anything is built.
+    """The inputs of a training, before the network is built.
 
     Args:
-        backbone: as the registry has it.
+        backbone: as registered.
         described: with the build options applied.
         options: as given.
         task: of the backbone.
         data: the images.
-        base: the weights; of published ones, as they are expected to be.
+        base: the weights, as resolved before they are loaded.
         registry: plugins and defaults.
-        dry_run: neither download nor write.
+        dry_run: do not download or write.
     """
 
     backbone: Backbone
@@ -93,40 +93,40 @@ class _Inputs:
 
     @property
     def demonstration(self) -> bool:
-        """Whether the embedded set stands in for the user's own."""
+        """Whether the embedded data set is used, for want of the user's."""
         return self.options.data is None
 
 
 def prepare(
     name: str, options: Options, registry: Registry, progress: Progress, dry_run: bool = False
 ) -> Prepared:
-    """Look the backbone up, index the data, load the weights, try the network, resolve the plan.
+    """Resolve backbone and data, load the weights, check the network, resolve the plan.
 
     Args:
         name: id, bare name or alias.
-        options: what was asked for.
-        registry: where to look.
-        progress: shows what a person should know.
-        dry_run: neither download nor write anything. Where weights are not at hand, the network is
-            tried on random ones.
+        options: as given.
+        registry: plugins and defaults.
+        progress: receives notices.
+        dry_run: do not download or write. If weights are not local, the network is checked on
+            random ones.
 
     Raises:
-        ZooError: something named in the options cannot be used.
+        ZooError: an option cannot be used.
     """
-    began = time.perf_counter()
+    started = time.perf_counter()
     ranks, resolver = join(), Resolver(registry.config)
     with together(ranks):
         inputs = _resolve_inputs(name, options, registry, dry_run)
         settings = resolve_settings(resolver, inputs.backbone, options, inputs.data, inputs.task)
-        # What no recipe can do is refused before weights are downloaded.
+        # Reject invalid recipes before weights are downloaded.
         changes = nondeterminism(options, inputs.data)
         resolve_recipe(Resolver(registry.config), options, inputs.base, changes, inputs.task)
     with together(ranks):
-        _check_alike(inputs.data, ranks)
+        _check_same_data(inputs.data, ranks)
     _announce_data(inputs, progress)
     with memory_errors(f"preparing {inputs.backbone.id}"):
         model, inputs = _build(inputs, settings, progress, ranks)
-        network, plan = _resolve_on(model, inputs, settings, resolver, ranks)
+        network, plan = _check_and_resolve(model, inputs, settings, resolver, ranks)
     return Prepared(
         backbone=how_made(model).backbone,
         options=options,
@@ -137,14 +137,14 @@ def prepare(
         base=inputs.base,
         plan=plan,
         network=None if dry_run else network,
-        began=began,
+        started=started,
     )
 
 
-def _resolve_on(
+def _check_and_resolve(
     model: nn.Module, inputs: _Inputs, settings: Settings, resolver: Resolver, ranks: Ranks
 ) -> tuple[Network, Plan]:
-    """Try a network on its device, and resolve the plan with what that finds."""
+    """Check a network on its device, and resolve the plan with the conflicts found."""
     options, data, base, task = inputs.options, inputs.data, inputs.base, inputs.task
     heads = how_made(model).backbone.heads
     with together(ranks):
@@ -155,13 +155,13 @@ def _resolve_on(
         network = Network(
             model, heads, base.preprocess, device, settings.precision, task, automatic
         )
-    findings = try_network(network, data, settings, recipe, ranks, inputs.dry_run)
-    plan = resolve_plan(resolver, settings, recipe, findings, inputs.backbone, options, data, base)
+    conflicts = check_network(network, data, settings, recipe, ranks, inputs.dry_run)
+    plan = resolve_plan(resolver, settings, recipe, conflicts, inputs.backbone, options, data, base)
     return network, plan
 
 
 def read_options(**given: Any) -> Options:
-    """Make options of what was given; of several processes one alone reports what is wrong.
+    """Return options of keyword arguments; of several processes, only one reports errors.
 
     Raises:
         UsageError: as `Options` does.
@@ -172,7 +172,7 @@ def read_options(**given: Any) -> Options:
 
 
 def _resolve_inputs(name: str, options: Options, registry: Registry, dry_run: bool) -> _Inputs:
-    """Look up all that options name: the backbone and its task first, then data, then weights."""
+    """Resolve backbone and task first, then data, then weights."""
     backbone = registry.get(name)
     task = load_task(registry.task(backbone.task))
     check_metric_names(options, task.reserved)
@@ -195,7 +195,7 @@ def _resolve_inputs(name: str, options: Options, registry: Registry, dry_run: bo
 
 
 def _resolve_base(backbone: Backbone, options: Options) -> BaseWeights:
-    """Resolve the weights that training is to start from; nothing is downloaded yet.
+    """Resolve the weights that training starts from, without a download.
 
     Args:
         backbone: with the build options applied.
@@ -203,28 +203,28 @@ def _resolve_base(backbone: Backbone, options: Options) -> BaseWeights:
 
     Raises:
         UsageError: no published weights have the tag.
-        WeightsError: nothing is published, or the user's file cannot be used.
+        WeightsError: no weights are published, or the user's file cannot be used.
     """
     if options.weights != "auto" or backbone.weights:
         return resolve_base(backbone, options.weights, options.changes)
     if options.data is None:
-        none = resolve_base(backbone, "none", options.changes)
-        return replace(none, reason="auto: none are published")
+        random = resolve_base(backbone, "none", options.changes)
+        return replace(random, reason="auto: no weights are published")
     message = f"no weights are published for {backbone.id}"
     raise WeightsError(message, "give --weights FILE, or --weights none, or another backbone")
 
 
-def _check_alike(data: ImageData, ranks: Ranks) -> None:
-    """Refuse images that are others than those of the first process."""
+def _check_same_data(data: ImageData, ranks: Ranks) -> None:
+    """Check that all processes have the same images."""
     fingerprints = ranks.gather(data.fingerprint)
     if fingerprints[ranks.rank] != fingerprints[0]:
-        message = f"process {ranks.rank + 1} finds other images than process 1"
+        message = f"the images of process {ranks.rank + 1} differ from those of process 1"
         raise DataError(message, "copy the same images to each machine")
 
 
 def _announce_data(inputs: _Inputs, progress: Progress) -> None:
     if inputs.demonstration:
-        progress.notice(f"DEMONSTRATION: no --data was given, so this trains on {inputs.data.name}")
+        progress.notice(f"DEMONSTRATION: without --data, training on {inputs.data.name}")
     for notice in inputs.data.notices:
         progress.notice(f"{inputs.data.name}: {notice}")
 
@@ -232,38 +232,38 @@ def _announce_data(inputs: _Inputs, progress: Progress) -> None:
 def _build(
     inputs: _Inputs, settings: Settings, progress: Progress, ranks: Ranks
 ) -> tuple[nn.Module, _Inputs]:
-    """Build the network on its weights; in a demonstration, on random ones where need be.
+    """Build the network on its weights; in a demonstration, fall back to random ones.
 
     Returns:
-        The network, and the inputs with the weights as they turned out to be.
+        The network, and the inputs with the weights as loaded.
     """
     with together(ranks):
         model, failure = _build_on_weights(inputs, settings)
-    # Where one process cannot have the weights, none uses them.
+    # If one process cannot load the weights, none uses them.
     with together(ranks):
         failure = next(filter(None, ranks.gather(failure)), None)
     with together(ranks):
         if failure is not None:
-            none = resolve_base(inputs.described, "none", inputs.options.changes)
-            inputs = replace(inputs, base=replace(none, reason=f"auto: {failure}"))
+            random = resolve_base(inputs.described, "none", inputs.options.changes)
+            inputs = replace(inputs, base=replace(random, reason=f"auto: {failure}"))
             progress.notice(
-                f"DEMONSTRATION: pretrained weights cannot be had ({failure}); "
-                f"every layer is trained from RANDOM weights, so expect little"
+                f"DEMONSTRATION: pretrained weights are not available ({failure}); "
+                f"all layers train from RANDOM weights, so expect a low accuracy"
             )
             model, _ = _build_on_weights(inputs, settings)
         assert model is not None
-        made = how_made(model).base
-        if made.kind == inputs.base.kind:
-            inputs = replace(inputs, base=made)
+        loaded = how_made(model).base
+        if loaded.kind == inputs.base.kind:
+            inputs = replace(inputs, base=loaded)
         inputs = replace(inputs, base=_fit_input_size(inputs, model))
     if inputs.base.left_out:
-        some = ", ".join(inputs.base.left_out)
-        progress.notice(f"{inputs.base.path}: left out, of another width than the heads: {some}")
+        names = ", ".join(inputs.base.left_out)
+        progress.notice(f"{inputs.base.path}: skipped, shape differs from the heads: {names}")
     return model, inputs
 
 
 def _build_on_weights(inputs: _Inputs, settings: Settings) -> tuple[nn.Module | None, str | None]:
-    """Build the network, or return why a demonstration cannot have its weights."""
+    """Build the network; in a demonstration, return why weights are not available instead."""
     described, options, base = inputs.described, inputs.options, inputs.base
     classes, head, seed = inputs.data.schema.outputs, options.changes.head, settings.seed
     try:
@@ -272,7 +272,7 @@ def _build_on_weights(inputs: _Inputs, settings: Settings) -> tuple[nn.Module | 
         except NotLocal:
             if inputs.demonstration and options.weights == "auto" and base.published:
                 check_reachable(base.published)
-            # Neither structure nor precision depends on the values of weights.
+            # Neither structure nor precision depends on the values of the weights.
             random = replace(base, kind="none", license=None)
             return build(described, random, classes, seed, head, inputs.dry_run), None
     except BrokenBackbone as error:
@@ -281,15 +281,15 @@ def _build_on_weights(inputs: _Inputs, settings: Settings) -> tuple[nn.Module | 
         if base.kind == "file":
             raise
         if options.data is not None or options.weights != "auto":
-            raise _ways_out(inputs.backbone, inputs.registry, error) from error
+            raise _unavailable(inputs.backbone, inputs.registry, error) from error
         return None, error.message
 
 
 def _fit_input_size(inputs: _Inputs, model: nn.Module) -> BaseWeights:
-    """Check the input size that was asked for; in a demonstration, choose a small one.
+    """Check the given input size; in a demonstration on random weights, choose a small one.
 
     Returns:
-        The weights with the preprocess that training uses.
+        The weights, with the preprocess of the training.
     """
     base, options = inputs.base, inputs.options
     if options.input_size is not None:
@@ -299,59 +299,56 @@ def _fit_input_size(inputs: _Inputs, model: nn.Module) -> BaseWeights:
         return replace(
             base,
             preprocess=replace(base.preprocess, size=size, resize=None),
-            preprocess_reason=f"auto: {size} px suffice for a demonstration from random weights",
+            preprocess_reason=f"auto: {size} px, for a demonstration on random weights",
         )
     return base
 
 
-def _ways_out(backbone: Backbone, registry: Registry, error: WeightsError) -> WeightsError:
-    """Name the three ways out of weights that cannot be had."""
+def _unavailable(backbone: Backbone, registry: Registry, error: WeightsError) -> WeightsError:
+    """Return an error for unavailable weights whose hint lists the three alternatives."""
     installed = [
-        found.id
+        other.id
         for name, source in registry.sources.items()
-        if name not in BUILTIN  # theirs are all elsewhere, and many
-        for found in map(source.get, source.names())
-        if found.weights and found.weights[0].file
+        if name not in BUILTIN  # none of these install weights
+        for other in map(source.get, source.names())
+        if other.weights and other.weights[0].file
     ]
-    named = f" ({', '.join(installed[:3])})" if installed else ""
-    hint = (
-        f"give --weights FILE, or --weights none, or a backbone whose weights are installed{named}"
-    )
-    return WeightsError(f"the weights of {backbone.id} cannot be had: {error}", hint)
+    names = f" ({', '.join(installed[:3])})" if installed else ""
+    hint = f"give --weights FILE, or --weights none, or a backbone with installed weights{names}"
+    return WeightsError(f"the weights of {backbone.id} are not available: {error}", hint)
 
 
 def check_images(options: Options, data: ImageData) -> None:
-    """Refuse options that these images cannot be trained with.
+    """Check options against the kind of data.
 
     Raises:
-        UsageError: says what, and what to do instead.
+        UsageError: an option cannot be used with it.
     """
-    files = data.deterministic
-    if files and options.in_chans not in (None, 1, 3):
+    if data.deterministic and options.in_chans not in (None, 1, 3):
         message = f"--in-chans {options.in_chans}: image files are read as colour (3) or grey (1)"
-        raise UsageError(message, "give other channels as tensors of a Dataset of your own")
-    loads = [n for n, split in data.splits.items() if split.steps(1) is not None]
-    if loads and join().several:
-        message = f"a DataLoader (data[{loads[0]!r}]) cannot be shared out to several processes"
+        raise UsageError(message, "for other channels, give a Dataset of tensors")
+    loaders = [n for n, split in data.splits.items() if split.steps(1) is not None]
+    if loaders and join().several:
+        message = f"a DataLoader (data[{loaders[0]!r}]) cannot be divided among processes"
         raise UsageError(message, "give its Dataset")
-    if loads and options.augment:
-        message = f"--augment cannot change what a DataLoader gives (data[{loads[0]!r}])"
-        raise UsageError(message, "change the images in its Dataset, or give the Dataset itself")
+    if loaders and options.augment:
+        message = f"--augment cannot be applied to a DataLoader (data[{loaders[0]!r}])"
+        raise UsageError(message, "augment in its Dataset, or give the Dataset instead")
 
 
 def check_out(options: Options) -> None:
-    """Refuse a run folder that holds something.
+    """Check that the run folder does not exist or is empty.
 
     Raises:
         UsageError: it is a file, or a folder that is not empty.
-        EnvironmentProblem: the system does not let us look.
+        EnvironmentProblem: it cannot be read.
     """
     if options.out is None:
         return
     out = Path(options.out)
     try:
-        taken = out.is_file() or (out.is_dir() and any(p.name != CLAIM for p in out.iterdir()))
+        occupied = out.is_file() or (out.is_dir() and any(p.name != LOCK for p in out.iterdir()))
     except OSError as error:
         raise environment_problem(error, out) from error
-    if taken:
-        raise UsageError(f"--out {out} is not empty", "give a new folder; nothing is overwritten")
+    if occupied:
+        raise UsageError(f"--out {out} is not empty", "give a new folder")

@@ -1,4 +1,4 @@
-"""Try a network before its training: what it cannot do decides the plan."""
+"""Check a network before training for conflicts with the plan."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zoo.engine.features.fingerprint import network_fingerprint
 from zoo.engine.features.store import FeatureStore
 from zoo.engine.plan.plan import LBFGS
 from zoo.engine.plan.recipes import Recipe
-from zoo.engine.plan.resolve import Findings, Settings
+from zoo.engine.plan.resolve import Conflicts, Settings
 from zoo.engine.probe.phase import probe_conflict
 from zoo.engine.runtime.allocator import release_memory
 from zoo.engine.runtime.distributed import Ranks, together
@@ -23,20 +23,20 @@ from zoo.options import Policy
 from zoo.options.policy import HEAD
 from zoo.spec import Head
 
-# Whether heads on features give what the network gives shows on any batch; a dry run should be
-# quick.
+# A batch of any size shows whether heads on features reproduce the network's output; two images
+# keep a dry run short.
 DRY_RUN_IMAGES = 2
 
 
 def select_heads_only(
     model: nn.Module, heads: tuple[Head, ...], policy: Policy | None
 ) -> tuple[Policy, ...]:
-    """Return a policy by module patterns where they match nothing but heads; else nothing.
+    """Return the policy, in a tuple, if it consists of patterns that match only heads; else `()`.
 
     Args:
         model: the network.
         heads: of its backbone.
-        policy: as given; None where none is.
+        policy: as given; None if not given.
 
     Raises:
         UsageError: a pattern matches no module, or the network has fewer stages.
@@ -44,30 +44,30 @@ def select_heads_only(
     if policy is None:
         return ()
     trained = set(select(model, heads, policy).trained)
-    alone = trained == {resolve_head(model, head.path) for head in heads}
-    return (policy,) if policy.kind == "modules" and alone else ()
+    only_heads = trained == {resolve_head(model, head.path) for head in heads}
+    return (policy,) if policy.kind == "modules" and only_heads else ()
 
 
-def try_network(
+def check_network(
     network: Network,
     data: ImageData,
     settings: Settings,
     recipe: Recipe,
     ranks: Ranks,
     dry_run: bool,
-) -> Findings:
-    """Return what stands against a plan; the same in every process.
+) -> Conflicts:
+    """Return the conflicts of a network with a plan, the same in every process.
 
     Args:
-        network: on its device; in float32 from here on where bf16 fails.
+        network: on its device; switched to float32 if bf16 fails.
         data: the images.
         settings: of the plan.
         recipe: of the plan.
-        ranks: this process among those that train together.
-        dry_run: write nothing.
+        ranks: of the processes that train together.
+        dry_run: do not write anything.
 
     Raises:
-        DataError: an image cannot be read, and bad images are errors; or not one can.
+        DataError: an image cannot be read and bad images are errors, or no image can be read.
     """
     with together(ranks):
         reason = network.fall_back()
@@ -75,24 +75,23 @@ def try_network(
         precision = next(filter(None, ranks.gather(reason)), None)
         if precision is not None:
             network.leave_bf16()
-    findings = Findings(precision)
+    conflicts = Conflicts(precision)
     with together(ranks):
         if recipe.on_features and not ranks.rank:
-            # The recipe `probe` is the one that solves for heads.
             solved = any(phase.optimizer == LBFGS for phase in recipe.phases)
-            findings = Findings(
+            conflicts = Conflicts(
                 precision,
                 _feature_conflict(network, data, settings, dry_run),
                 probe_conflict(network) if solved else None,
             )
     with together(ranks):
-        return ranks.from_first(None if ranks.rank else findings)
+        return ranks.from_first(None if ranks.rank else conflicts)
 
 
 def _feature_conflict(
     network: Network, data: ImageData, settings: Settings, dry_run: bool
 ) -> str | None:
-    """Return why features cannot be cached; None where they can."""
+    """Return why features cannot be cached; None if they can."""
     freeze(network.module, policy=HEAD)
     batch = feature_batch(network.device)
     reader = ImageReader(
@@ -113,7 +112,11 @@ def _feature_conflict(
 
 
 def _check(cache: FeatureCache, data: ImageData, images: int) -> str | MemoryError | None:
-    """Check heads on features of some images; return an error without frames if memory ran out."""
+    """Check that heads on cached features reproduce the network's output.
+
+    Returns:
+        Why they do not, None if they do, or an error without frames if memory ran out.
+    """
     try:
         return cache.incompatibility(data.splits["val"], images)
     except (MemoryError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""A step that several processes take together, each on its part of the batch."""
+"""Training step of several processes, each on its part of the batch."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from zoo.engine.training.step import OnAdjustment, Step
 from zoo.tasks.base import Criterion, Outputs
 
 REHEARSALS = 2
-# Batch norm's statistics are averaged before each validation, and not sent around in each step.
-# Later versions of torch have another name for it.
-_KNOWN = inspect.signature(DistributedDataParallel.__init__).parameters
-_NAME = "forward_sync_buffers" if "forward_sync_buffers" in _KNOWN else "broadcast_buffers"
+# Batch norm's statistics are averaged before each validation instead of broadcast in each step.
+# Later versions of torch renamed the argument.
+_ARGUMENTS = inspect.signature(DistributedDataParallel.__init__).parameters
+_NAME = "forward_sync_buffers" if "forward_sync_buffers" in _ARGUMENTS else "broadcast_buffers"
 NO_BUFFERS: dict[str, Any] = {_NAME: False}
 
 
 class DDPStep(Step):
-    """Takes the steps of a phase together with other processes.
+    """Runs the steps of a phase together with other processes.
 
-    The gradient is that of the mean over the whole batch, however it is divided among processes,
-    since each part counts by its share. A process whose part is empty takes part with inputs of
-    weight zero.
+    The gradient is that of the mean over the whole batch, however it is divided among processes:
+    each part is weighted by its share. A process with an empty part contributes inputs of weight
+    zero.
 
-    torch exchanges gradients while they are computed, and then no step can begin anew. So the
-    first steps are rehearsed without the others: where memory runs out, and the second time the
-    optimizer's state is there too, micro-batches are halved before anything is exchanged; and what
-    gets no gradient is known to torch from the first on.
+    DDP reduces gradients during the backward pass, after which a step cannot be restarted. So the
+    first two steps are rehearsed without communication (the second with the optimizer's state
+    allocated): if memory runs out, micro-batches are halved before any gradient is reduced. The
+    rehearsal also shows which parameters get no gradient.
 
     Args:
-        source: runs the batches through the network.
+        source: runs the batches.
         state: of the training.
         criterion: the user's own loss, a mean over samples; None for the task's.
         names: entries of the state dict that the phase can change.
-        on_adjustment: called when the micro-batch size or the precision has to give way.
-        ranks: this process among the others.
+        on_adjustment: called when the micro-batch size or the precision changes.
+        ranks: of the processes that train together.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class DDPStep(Step):
         self.idle = False
 
     def __call__(self, inputs: Any, targets: Tensor) -> Tensor:
-        """Take a step, and return the loss of this process's samples, summed."""
+        """Run a step, and return the sum of the losses of this process's samples."""
         images = self.ranks.sum(len(targets))
         if not images:
             return torch.zeros((), device=targets.device)
@@ -81,7 +81,7 @@ class DDPStep(Step):
         return mean * (images / self.ranks.world)
 
     def _rehearse(self, inputs: Any, targets: Tensor, rng: list[Tensor]) -> None:
-        """Find micro-batches that fit this process's memory, and what gets a gradient."""
+        """Find a micro-batch size that fits this process's memory, and the parameters in use."""
         forwards, self.rehearsing = self.network.forwards, True
         try:
             self._attempt_until_it_fits(inputs, targets, rng)
@@ -103,11 +103,11 @@ class DDPStep(Step):
     def _loss(self, outputs: Outputs, targets: Tensor) -> Tensor:
         if not self.idle:
             return super()._loss(outputs, targets)
-        # It weighs nothing, and reaches what a loss would reach; targets are the task's business.
-        several = [outputs.main, *(output for output, _ in outputs.auxiliary)]
-        return torch.stack([output.float().sum() for output in several]).sum()
+        # Of weight zero, but its graph reaches all outputs; a task's loss may reject zero targets.
+        parts = [outputs.main, *(output for output, _ in outputs.auxiliary)]
+        return torch.stack([output.float().sum() for output in parts]).sum()
 
-    def _forward(self, part: Any, last: bool) -> Outputs:
-        # Only what goes through torch's wrapper is exchanged: once, with all that was summed up.
-        exchange = last and not self.rehearsing
-        return self.source.forward(part, through=self.parallel if exchange else None)
+    def _forward(self, micro_batch: Any, last: bool) -> Outputs:
+        # Only the last forward pass goes through DDP, which reduces the accumulated gradients once.
+        reduce = last and not self.rehearsing
+        return self.source.forward(micro_batch, through=self.parallel if reduce else None)

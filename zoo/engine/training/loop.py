@@ -1,7 +1,4 @@
-"""The loop: one phase of training, flat.
-
-It knows neither the command line nor files, nor what a sample is.
-"""
+"""The training loop of one phase, independent of the task and of the kind of input."""
 
 from __future__ import annotations
 
@@ -28,16 +25,16 @@ from zoo.tasks.base import Criterion
 
 @dataclass(frozen=True)
 class PhaseContext:
-    """What a phase needs of the training around it.
+    """Context of a phase in its training.
 
     Args:
         seed: of the training.
         names: entries of the state dict that the phase can change.
-        progress: wraps an epoch's batches to show them.
+        progress: wraps the batches of an epoch to display progress.
         criterion: the user's own loss; None for the task's.
         report: called with each epoch.
-        on_adjustment: called when the micro-batch size or the precision has to give way.
-        ranks: this process among those that share each batch.
+        on_adjustment: called when the micro-batch size or the precision changes.
+        ranks: of the processes that share each batch.
     """
 
     seed: int
@@ -50,30 +47,29 @@ class PhaseContext:
 
 
 def run_phase(phase: Phase, source: Source, state: TrainState, context: PhaseContext) -> None:
-    """Train one phase on a network that is frozen by its policy already.
+    """Train one phase, on a network that is already frozen by its policy.
 
     Args:
         phase: of the plan.
-        source: what it trains on.
-        state: of the training; the phase is entered already.
-        context: of the training around it.
+        source: of batches.
+        state: of the training, after `start_phase`.
+        context: of the phase.
 
     Raises:
-        Diverged: the loss, in training or validation, stopped being a number.
+        Diverged: the training or validation loss is not finite.
         BrokenBackbone: the network's output cannot be trained on.
-        UsageError: a loss or a metric that the user gave fails.
-        DataError: not one image of a split can be read.
-        EnvironmentProblem: memory runs out, however few samples go through the network at once.
+        UsageError: a loss or a metric of the user's fails.
+        DataError: no image of a split can be read.
+        EnvironmentProblem: memory runs out at the smallest micro-batch size.
     """
-    factor = phase.schedule
     module, ranks = source.module, context.ranks
     trained = [p for p in module.parameters() if p.requires_grad]
     optimizer = state.optimizer = make_optimizer(
         phase.optimizer, trained, phase.lr, phase.momentum, phase.weight_decay
     )
-    take_step = _make_step(source, state, context)
+    run_step = _create_step(source, state, context)
     for state.epoch in range(1, phase.epochs + 1):
-        began = time.perf_counter()
+        started = time.perf_counter()
         seed_torch(epoch_seed(context.seed, state.total_epoch, ranks.rank))
         module.train()
         loss_sum, images, lr = torch.zeros((), device=trained[0].device), 0, phase.lr
@@ -82,12 +78,12 @@ def run_phase(phase: Phase, source: Source, state: TrainState, context: PhaseCon
         for state.step, (inputs, targets) in enumerate(
             context.progress(batches, source.steps, label)
         ):
-            # The middle of the step, so that warm-up does not begin at zero.
-            share = (state.epoch - 1 + (state.step + 0.5) / source.steps) / phase.epochs
-            lr = _set_rate(optimizer, phase.lr * factor(share, state.epoch - 1))
-            loss_sum += take_step(inputs, targets)
+            # The middle of the step, so that warm-up does not start at zero.
+            progress = (state.epoch - 1 + (state.step + 0.5) / source.steps) / phase.epochs
+            lr = _set_rate(optimizer, phase.lr * phase.schedule(progress, state.epoch - 1))
+            loss_sum += run_step(inputs, targets)
             images += len(targets)
-        ranks.average(take_step.buffers)
+        ranks.average(run_step.buffers)
         metric, images = source.validate(), ranks.sum(images)
         values, train_loss = metric.compute(), _mean(loss_sum, images, ranks)
         _check(phase, state.epoch, images, train_loss, values)
@@ -100,7 +96,7 @@ def run_phase(phase: Phase, source: Source, state: TrainState, context: PhaseCon
                 train_loss=train_loss,
                 metrics=values,
                 best=state.best.update(metric, values, module, context.names),
-                seconds=time.perf_counter() - began,
+                seconds=time.perf_counter() - started,
             )
         )
 
@@ -110,8 +106,8 @@ def _mean(loss_sum: Tensor, images: int, ranks: Ranks) -> float:
     return sum(losses) / max(images, 1)
 
 
-def _make_step(source: Source, state: TrainState, context: PhaseContext) -> Step:
-    """Return what takes a phase's steps, alone or with other processes."""
+def _create_step(source: Source, state: TrainState, context: PhaseContext) -> Step:
+    """Return the step of a phase, for one process or several."""
     if context.ranks.several:
         return DDPStep(
             source, state, context.criterion, context.names, context.on_adjustment, context.ranks

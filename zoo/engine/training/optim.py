@@ -17,19 +17,19 @@ FUSED = ("cpu", "cuda")
 def make_optimizer(
     name: str, parameters: Sequence[nn.Parameter], lr: float, momentum: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """Return an optimizer over the parameters that train.
+    """Return an optimizer over the given parameters.
 
     Args:
         name: `sgd` (with momentum), `adam` (arXiv 1412.6980) or `adamw` (arXiv 1711.05101).
-        parameters: those that train, and no others.
+        parameters: to train.
         lr: learning rate before the schedule's factor.
-        momentum: for `sgd`; the others keep torch's own betas.
+        momentum: for `sgd`; the others use torch's default betas.
         weight_decay: as torch applies it.
 
     Raises:
         UsageError: no optimizer has the name.
     """
-    # One kernel for all parameters, where the device has one.
+    # One kernel for all parameters, on the devices that implement it.
     fused = all(p.device.type in FUSED and p.is_floating_point() for p in parameters)
     shared: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "fused": fused or None}
     if name == "sgd":

@@ -25,20 +25,20 @@ from zoo.terminal import Progress
 
 
 class PhaseDataFactory:
-    """Creates the source of each phase; a context, in which cached features can be read.
+    """Creates the source of each phase; a context manager that owns the feature store.
 
     Args:
-        plan: states what is cached.
+        plan: of the training.
         data: the splits.
         network: on its device.
         reader: of the images.
         state: of the training.
-        progress: shows how features are computed.
-        cache_bytes: that all cached features may take.
+        progress: display of progress and notices.
+        cache_bytes: limit of all cached features, in bytes.
         metrics: the user's own, by name.
-        on_first_batch: called with the first batch of training images; None where none listens.
-        ranks: this process among those that train together. Training on cached features is so
-            quick that the first does it alone; the others help to compute the features.
+        on_first_batch: called with the first batch of training images; None without observers.
+        ranks: of the processes that train together. All of them compute features; training on
+            features is so fast that rank 0 does it alone.
     """
 
     def __init__(
@@ -83,19 +83,20 @@ class PhaseDataFactory:
         store = self.cache.store if self.cache else None
         if store is not None and store.path is not None:
             for entry in trim(self.cache_bytes, keep=store.path):
-                removed = f"{entry.images:,} images of {entry.name} were unused the longest"
-                self.progress.notice(f"features of {removed} and made room; see `zoo cache`")
+                removed = f"{entry.images:,} images of {entry.name}"
+                message = f"removed the least recently used features, of {removed}"
+                self.progress.notice(f"{message}; see `zoo cache`")
 
     def create(self, phase: Phase) -> ImageSource | FeatureSource | None:
-        """Return what a phase trains on: images, or cached features, as the plan has it.
+        """Return the source of a phase: images, or cached features, by the plan.
 
-        None where another process trains it; `broadcast_best` then has the result.
+        None if only rank 0 trains it; `broadcast_best` then distributes the result.
 
         Args:
             phase: of the plan.
 
         Raises:
-            DataError: an image cannot be read, and bad images are errors; or not one can.
+            DataError: an image cannot be read and bad images are errors, or no image can be read.
         """
         splits, plan = self.data.splits, self.plan
         data = PhaseData(
@@ -118,7 +119,7 @@ class PhaseDataFactory:
         return self.last
 
     def _attempt_features(self, data: PhaseData) -> str | None:
-        """Create a source on cached features; return the error's text when memory ran out."""
+        """Create a source on cached features; return the error message if memory ran out."""
         try:
             self.last = self._feature_source(data)
         except (MemoryError, RuntimeError) as error:
@@ -129,12 +130,12 @@ class PhaseDataFactory:
         return None
 
     def _halve_batch(self, reason: str) -> None:
-        """Compute features in batches half as large, whose rounding may differ in the last bit."""
+        """Halve the batch size of feature computation, which may change the rounding."""
         self._stack.close()
         self.cache = None
         release_memory(self.network.device)
         before, self.batch = self.batch, self.batch // 2
-        message = f"memory ran out with {before} images at once"
+        message = f"memory ran out with batches of {before} images"
         self.state.adjust("feature_batch", self.batch, message)
         self.progress.notice(
             f"{message}; features are computed in batches of {self.batch} "
@@ -142,7 +143,7 @@ class PhaseDataFactory:
         )
 
     def _feature_source(self, data: PhaseData) -> FeatureSource | None:
-        """Return a source on cached features; None in all processes but the first."""
+        """Return a source on cached features; None in all processes but rank 0."""
         cache, plan = self.cache or self._open(), self.plan
         self.cache = cache
         self._read_first_batch(data)
@@ -154,7 +155,7 @@ class PhaseDataFactory:
         return FeatureSource(self.network, data, train, val) if train and val else None
 
     def broadcast_best(self, best: BestCheckpoint) -> None:
-        """Give every process what the first has trained."""
+        """Broadcast the best checkpoint from rank 0."""
         first = not self.ranks.rank
         assert not first or best.tensors is not None
         tensors = {name: tensor.cpu() for name, tensor in (best.tensors or {}).items()}
@@ -173,7 +174,7 @@ class PhaseDataFactory:
         store = self._stack.enter_context(FeatureStore(name, about))
         notice = self.progress.notice
         if store.damaged:
-            notice(f"{len(store.damaged)} damaged parts of cached features are computed again")
+            notice(f"recomputing {len(store.damaged)} damaged parts of the cached features")
         wrap = self.progress.wrap
         cache = FeatureCache(self.network, self.reader, store, wrap, self.ranks, self.batch)
         splits, views = self.data.splits, self.plan.views
@@ -184,7 +185,7 @@ class PhaseDataFactory:
         return cache
 
     def _record_spill(self, cache: FeatureCache) -> None:
-        """Record it once if features are in memory because the disk cannot store them."""
+        """Record, once, that features are in memory because the disk cannot store them."""
         problem = cache.store.problem
         if problem is None or any(each.name == "feature_store" for each in self.state.adjustments):
             return
@@ -192,14 +193,14 @@ class PhaseDataFactory:
         self.progress.notice(f"features are cached for this run only: {problem}")
 
     def _read_first_batch(self, data: PhaseData) -> None:
-        """Read the first batch for observers, which cached features would leave unread."""
+        """Read the first batch for observers, since cached features need no images."""
         if data.on_first_batch is not None:
-            few = range(min(len(data.train), data.batch_size))
-            for batch in self.reader.read(data.train, few):
+            indices = range(min(len(data.train), data.batch_size))
+            for batch in self.reader.read(data.train, indices):
                 data.on_first_batch(batch.inputs, batch.targets)
 
     def evaluate_test(self) -> Metric:
-        """Measure the test split, as the last phase measured its own validation."""
+        """Evaluate the test split on the source of the last phase."""
         split = self.data.splits["test"]
         if not self.on_features:
             metric = self._new_metric()

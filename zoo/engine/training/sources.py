@@ -1,4 +1,4 @@
-"""What a phase trains on: images through the network, or cached features through its heads."""
+"""Sources of training batches: images for the network, or cached features for its heads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OnFirstBatch = Callable[[Tensor, Tensor], None]
 
 
 class Source(Protocol):
-    """What a phase trains and validates on; its inputs are opaque to the loop."""
+    """Training and validation data of a phase; inputs are opaque to the loop."""
 
     network: Network
     steps: int
@@ -42,32 +42,32 @@ class Source(Protocol):
         ...
 
     def train_batches(self, epoch: int) -> Batches:
-        """Yield inputs and targets of an epoch, in an order that follows from seed and epoch."""
+        """Yield inputs and targets of an epoch, in an order determined by seed and epoch."""
         ...
 
     def forward(self, inputs: Any, through: nn.Module | None = None) -> Outputs:
-        """Run a training batch."""
+        """Return the outputs of a training batch."""
         ...
 
     def validate(self) -> Metric:
-        """Measure the validation split, in eval mode, without gradients."""
+        """Evaluate the validation split."""
         ...
 
 
 @dataclass(frozen=True)
 class PhaseData:
-    """The data of a phase, and how it is drawn and measured.
+    """Data of a phase, with batch size, augmentation and metrics.
 
     Args:
-        train: what it trains on.
-        val: what it is validated on.
-        schema: what the targets are.
+        train: training split.
+        val: validation split.
+        schema: of the targets.
         seed: of the training.
         batch_size: samples per step.
         augment: augmentation of training images; None for none.
         metrics: the user's own, by name.
-        on_first_batch: called with inputs and targets of the first batch; None where none listens.
-        ranks: this process among those that share each batch.
+        on_first_batch: called with inputs and targets of each batch; None without observers.
+        ranks: of the processes that share each batch.
     """
 
     train: Split
@@ -82,7 +82,7 @@ class PhaseData:
 
 
 class ImageSource:
-    """Every image through the whole network, in every epoch."""
+    """Images for the whole network."""
 
     def __init__(self, network: Network, data: PhaseData, reader: ImageReader) -> None:
         self.network = network
@@ -102,12 +102,12 @@ class ImageSource:
         draw = Draw(data.augment, data.seed, epoch) if data.augment or data.train.draws else None
         bounds = None
         if data.ranks.several:
-            whole = batch_bounds(len(order), data.batch_size)
-            order, bounds = data.ranks.share_batches(order, whole)
+            batches = batch_bounds(len(order), data.batch_size)
+            order, bounds = data.ranks.share_batches(order, batches)
         for batch in self.reader.read(data.train, order, draw, training=True, bounds=bounds):
             inputs, targets = batch.inputs, batch.targets
             if len(targets) == 1 and batch.bad:
-                # Only unreadable images left a single one over; batch norm cannot train on it.
+                # One image is left beside unreadable ones; batch norm cannot train on it.
                 if bounds is None:
                     continue
                 inputs, targets = inputs[:0], targets[:0]
@@ -116,18 +116,18 @@ class ImageSource:
             yield inputs, targets.to(self.network.device, non_blocking=True)
 
     def forward(self, inputs: Tensor, through: nn.Module | None = None) -> Outputs:
-        """Run a training batch through the network."""
+        """Return the network's outputs of a training batch."""
         return self.network.forward(inputs, training=True, through=through)
 
     def validate(self) -> Metric:
-        """Measure the validation split."""
+        """Evaluate the validation split."""
         data = self.data
         metric = self.network.task.metric(data.schema, self.network.device, data.metrics)
         return evaluate_split(self.network, data.val, self.reader, metric, data.ranks)
 
 
 class FeatureSource:
-    """Cached features through the heads; the rest of the network ran once."""
+    """Cached features for the heads; the rest of the network runs once per image."""
 
     def __init__(
         self, network: Network, data: PhaseData, train: FeatureSet, val: FeatureSet
@@ -144,7 +144,7 @@ class FeatureSource:
         return self.network.module
 
     def train_batches(self, epoch: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-        """Yield features by head and targets, batched and ordered as the images would be."""
+        """Yield features by head and targets, in the same batches and order as the images."""
         order = torch.tensor(epoch_order(len(self.train.row), self.data.seed, epoch))
         for first, last in self.bounds:
             images = self.train.row[order[first:last]]
@@ -155,22 +155,22 @@ class FeatureSource:
                 yield self.train.read(images, view), targets
 
     def forward(self, inputs: Mapping[str, Tensor], through: nn.Module | None = None) -> Outputs:
-        """Run the heads on a training batch of features."""
+        """Return the heads' outputs of a training batch of features."""
         return run_heads(self.network, inputs, training=True)
 
     def validate(self) -> Metric:
-        """Measure the validation split."""
+        """Evaluate the validation split."""
         return self.evaluate(self.val)
 
     def evaluate(self, features: FeatureSet) -> Metric:
-        """Measure a split whose features are cached."""
+        """Evaluate a split on its cached features."""
         data = self.data
         metric = self.network.task.metric(data.schema, self.network.device, data.metrics)
         with inference_mode_of(self.module):
-            # Where each target is a map, outputs are as large, and take memory like a batch's.
-            many = EVALUATION_ROWS if features.targets.ndim == 1 else data.batch_size
-            for first in range(0, len(features), many):
-                images = torch.arange(first, min(first + many, len(features)))
-                targets = features.targets[first : first + many]
+            # If targets are maps, outputs are as large, and a batch of them limits memory.
+            rows = EVALUATION_ROWS if features.targets.ndim == 1 else data.batch_size
+            for first in range(0, len(features), rows):
+                images = torch.arange(first, min(first + rows, len(features)))
+                targets = features.targets[first : first + rows]
                 metric.update(run_heads(self.network, features.read(images), False), targets)
         return metric

@@ -1,4 +1,4 @@
-"""The state of a training: all that changes while it runs, owned by one object."""
+"""Mutable state of a training, in one object that converts to tensors and JSON."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Generator = tuple[Callable[[], Tensor], Callable[[Tensor], None]]
 
 @dataclass(frozen=True)
 class Adjustment:
-    """What had to give way while a training ran, beside its plan.
+    """A change to a value of the plan during training, such as after running out of memory.
 
     Args:
         name: of the value in the plan.
-        value: from here on.
-        reason: why.
+        value: the new one.
+        reason: of the change.
         phase: index of the phase, from 0.
         epoch: in the phase, from 1; 0 before the first.
     """
@@ -37,12 +37,12 @@ class Adjustment:
 
 @dataclass
 class BestCheckpoint:
-    """The best epoch so far: the highest score; of equal ones the earliest.
+    """Checkpoint of the epoch with the highest score; of equal ones, the earliest.
 
     Args:
-        score: of the best epoch; None before the first.
-        tensors: that trained, as they were then, by name.
-        metric: its validation.
+        score: of the epoch; None before the first.
+        tensors: trained tensors after the epoch, by name.
+        metric: of its validation.
     """
 
     score: tuple[float, ...] | None = None
@@ -52,13 +52,13 @@ class BestCheckpoint:
     def update(
         self, metric: Metric, values: Mapping[str, float], module: nn.Module, names: Sequence[str]
     ) -> bool:
-        """Take an epoch if it is the best so far, and return whether it is.
+        """Save an epoch if it is the best so far, and return whether it is.
 
         Args:
             metric: of the validation split.
-            values: what it computed.
-            module: the network, as it is after the epoch.
-            names: entries of its state dict that may have changed.
+            values: computed by it.
+            module: the network after the epoch.
+            names: entries of its state dict that the phase can change.
         """
         score = metric.score(values)
         if self.score is not None and score <= self.score:
@@ -69,7 +69,7 @@ class BestCheckpoint:
         return True
 
     def extend(self, module: nn.Module, names: Sequence[str]) -> None:
-        """Add tensors that a later phase can change, as the best epoch has them now."""
+        """Add the current value of tensors that only a later phase can change."""
         if self.tensors is not None:
             tensors = module.state_dict()
             new = [name for name in names if name not in self.tensors]
@@ -78,19 +78,19 @@ class BestCheckpoint:
 
 @dataclass
 class TrainState:
-    """Where a training stands.
+    """State of a training.
 
     Args:
-        micro_batch_size: samples that go through the network at once.
+        micro_batch_size: samples per forward pass.
         phase: index of the current phase, from 0.
         epoch: in the phase, from 1; 0 before its first.
         step: steps taken in the epoch.
         earlier_epochs: epochs of earlier phases.
         optimizer: of the current phase; None before its first epoch.
-        best: the best epoch so far.
-        history: every epoch.
-        adjustments: what had to give way, in order.
-        probe: how a head was solved for, for `run.json`; None where none was.
+        best: checkpoint of the best epoch.
+        history: all epochs.
+        adjustments: changes to the plan, in order.
+        probe: report on a solved head for `run.json`; None without one.
     """
 
     micro_batch_size: int
@@ -106,21 +106,21 @@ class TrainState:
 
     @property
     def total_epoch(self) -> int:
-        """The current epoch, counted from 1 through all phases."""
+        """The current epoch, counted from 1 over all phases."""
         return self.earlier_epochs + self.epoch
 
     def start_phase(self, phase: int) -> None:
-        """Enter a phase, before its first epoch."""
+        """Reset the counters for a phase."""
         self.phase, self.epoch, self.step, self.optimizer = phase, 0, 0, None
 
     def adjust(self, name: str, value: Any, reason: str) -> None:
-        """Record what had to give way now."""
+        """Record an adjustment in the current phase and epoch."""
         self.adjustments.append(Adjustment(name, value, reason, self.phase, self.epoch))
 
     def state_dict(
         self, module: nn.Module, names: Sequence[str]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the state as tensors and as plain data that survives JSON.
+        """Return the state as tensors on the CPU and data for JSON.
 
         Args:
             module: the network.
@@ -155,10 +155,10 @@ class TrainState:
 
         Args:
             tensors: of `state_dict`.
-            plain: of `state_dict`, after a trip through JSON or not.
-            module: a network like the one that trained, changed in place.
-            optimizer: a new one of the phase, over the same parameters; None before its first.
-            metric: a new one of the task, which takes the best epoch's state.
+            plain: of `state_dict`, also after JSON.
+            module: a network of the same structure, changed in place.
+            optimizer: a new one for the phase, over the same parameters; None before epoch 1.
+            metric: a new one of the task, for the state of the best epoch.
         """
         for name in ("micro_batch_size", "phase", "epoch", "step", "earlier_epochs", "probe"):
             setattr(self, name, plain[name])
@@ -188,7 +188,7 @@ class TrainState:
 
 
 def generators(device: torch.device) -> Iterator[Generator]:
-    """Yield getter and setter of the state of each generator that a network draws from."""
+    """Yield getter and setter of the state of each random generator that a network uses."""
     yield torch.get_rng_state, torch.set_rng_state
     if device.type != "cpu":
         module = torch.get_device_module(device)
@@ -211,9 +211,9 @@ def _optimizer_dict(optimizer: torch.optim.Optimizer | None) -> dict[str, Any] |
 
 
 def _match_strides(optimizer: torch.optim.Optimizer) -> None:
-    """Give an optimizer's state the memory format of its parameters.
+    """Copy an optimizer's state into the memory format of its parameters.
 
-    torch's fused kernels read parameter and state side by side in memory, whatever their strides.
+    torch's fused kernels read parameter and state in memory order, ignoring strides.
     """
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
@@ -227,7 +227,7 @@ def _best_dict(best: BestCheckpoint) -> dict[str, Any]:
 
 
 def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """Return plain data in which each tensor is a reference, and put the tensors aside."""
+    """Return data for JSON, with tensors moved into `tensors` and replaced by references."""
     if isinstance(value, Tensor):
         tensors[path] = value
         return {"tensor": path}
@@ -241,7 +241,7 @@ def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Return what `_pack` was given; tuples come back as lists."""
+    """Invert `_pack`, except that tuples become lists."""
     if isinstance(value, Mapping):
         if value.keys() == {"tensor"}:
             return tensors[value["tensor"]]

@@ -1,15 +1,15 @@
-"""Run every phase of a plan, and restore the best epoch."""
+"""Run all phases of a plan, and restore the best epoch."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 
 from zoo.engine.plan.plan import LBFGS, Phase
 from zoo.engine.probe.phase import fit_heads
+from zoo.engine.runtime.distributed import SINGLE
 from zoo.engine.training.loop import PhaseContext, run_phase
 from zoo.engine.training.phase_data import PhaseDataFactory
 from zoo.engine.training.sources import FeatureSource, ImageSource
@@ -28,21 +28,20 @@ def train(
     report: Callable[[EpochEnded], None],
     on_adjustment: OnAdjustment,
 ) -> Metric:
-    """Run every phase, restore the best epoch, and return its validation.
+    """Run all phases, restore the best epoch, and return its validation metric.
 
     Args:
         factory: creates the source of each phase.
         state: of the training.
         criterion: the user's own loss; None for the task's.
         report: called with each epoch.
-        on_adjustment: called when the micro-batch size or the precision has to give way.
+        on_adjustment: called when the micro-batch size or the precision changes.
 
     Raises:
-        Diverged: the loss stopped being a number.
+        Diverged: the loss is not finite.
         DataError: an image cannot be read, and bad images are errors.
     """
-    network, ranks, best = factory.network, factory.ranks, state.best
-    module, task = network.module, network.task
+    network, module, best = factory.network, factory.network.module, state.best
     if isinstance(criterion, torch.nn.Module):
         criterion = criterion.to(network.device)
     for number, phase in enumerate(factory.plan.phases):
@@ -62,13 +61,13 @@ def train(
                 criterion=criterion,
                 report=report,
                 on_adjustment=on_adjustment,
+                # Only rank 0 trains on cached features.
+                ranks=factory.ranks if isinstance(source, ImageSource) else SINGLE,
             )
-            probe = task.probe(criterion)
             if phase.optimizer == LBFGS and isinstance(source, FeatureSource):
+                probe = network.task.probe(criterion)
                 assert isinstance(probe, LogisticProbe)
                 solve_phase(phase, source, state, context, probe)
-            elif isinstance(source, ImageSource):
-                run_phase(phase, source, state, replace(context, ranks=ranks))
             else:
                 run_phase(phase, source, state, context)
         if not isinstance(source, ImageSource):
@@ -87,16 +86,16 @@ def solve_phase(
     context: PhaseContext,
     probe: LogisticProbe,
 ) -> None:
-    """Set every head to its optimum on cached features, which counts as one epoch.
+    """Solve all heads on cached features, as one epoch.
 
     Args:
         phase: of the plan.
-        source: on cached features.
-        state: of the training; the phase is entered already.
-        context: of the training around it.
-        probe: how to solve.
+        source: of cached features.
+        state: of the training, after `start_phase`.
+        context: of the phase.
+        probe: settings of the solver.
     """
-    began = time.perf_counter()
+    started = time.perf_counter()
     state.epoch = 1
     outputs = source.data.schema.outputs
     state.probe = fit_heads(source.network, source.train, probe, outputs, source.data.seed)
@@ -111,6 +110,6 @@ def solve_phase(
             train_loss=train_loss,
             metrics=values,
             best=state.best.update(metric, values, source.module, context.names),
-            seconds=time.perf_counter() - began,
+            seconds=time.perf_counter() - started,
         )
     )

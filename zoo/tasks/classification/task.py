@@ -99,7 +99,7 @@ class ImageClassification(BaseTask):
 
     def split_targets(self, split: Split, transform: SampleTransform) -> Tensor:
         """Return the labels of a split, `[images]` int64."""
-        return torch.tensor(list(split.labels), dtype=torch.int64)
+        return torch.tensor(list(split.targets), dtype=torch.int64)
 
     def chance(self, schema: Schema) -> float | None:
         """Return the accuracy of a random guess among equally frequent classes."""

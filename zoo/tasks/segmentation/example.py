@@ -32,7 +32,7 @@ class StripedSplit(Split):
     classes: int
 
     @property
-    def labels(self) -> range:  # type: ignore[override]
+    def targets(self) -> range:  # type: ignore[override]
         """One placeholder per image; see `mask`."""
         return range(len(self.images))
 

@@ -67,7 +67,7 @@ class MaskSplit(FileSplit):
     """Images in files, each with a mask.
 
     Args:
-        labels: of each image, the path of its mask.
+        targets: of each image, the path of its mask.
         renumber: lookup table from indices of masks to those of a model; None for the identity.
     """
 
@@ -79,7 +79,7 @@ class MaskSplit(FileSplit):
         Raises:
             UnreadableImage: it cannot be read.
         """
-        indices = read_mask(self.root / self.labels[index]).indices.astype(np.uint8)
+        indices = read_mask(self.root / self.targets[index]).indices.astype(np.uint8)
         if self.renumber is not None:
             indices = np.frombuffer(self.renumber, dtype=np.uint8)[indices]
         return Image.fromarray(indices)
@@ -95,5 +95,5 @@ class MaskSplit(FileSplit):
         image = decode_reduced(self.path(index) if content is None else content, at_least)
         mask = self.mask(index)
         if mask.size != image.size:
-            raise UnreadableImage(str(self.root / self.labels[index]), "not as large as its image")
+            raise UnreadableImage(str(self.root / self.targets[index]), "not as large as its image")
         return image, mask

@@ -46,7 +46,7 @@ def test_class_folders_are_split_per_class(tmp_path: Path) -> None:
     for split in (train, val):
         assert list(split.paths) == sorted(split.paths)
         assert all(split.path(i).is_file() for i in range(len(split)))
-        named = [data.classes[label] for label in split.labels]
+        named = [data.classes[label] for label in split.targets]
         assert named == [path.split("/")[0] for path in split.paths]
     assert data.reason == "20 % of each class held out by seed 0"
     assert data.notices == ()
@@ -117,7 +117,7 @@ def test_missing_val_is_held_out_of_train(tmp_path: Path) -> None:
     data = open_data(make(tmp_path, "train/a/{5}.png", "train/b/{5}.png", "test/b/x.png"))
     assert list(data.splits) == ["train", "val", "test"]
     assert [len(split) for split in data.splits.values()] == [8, 2, 1]
-    assert data.splits["test"].labels == (1,)
+    assert data.splits["test"].targets == (1,)
     assert data.splits["val"].path(0).is_file()
     assert data.reason == "20 % of each class of train/ held out by seed 0"
 
@@ -316,8 +316,8 @@ def test_open_split_labels_follow_model_classes(tmp_path: Path) -> None:
     root = make(tmp_path, "cat/{2}.png", "dog/{3}.png")
     (root / "notes").mkdir()
     split = open_split(root, ("dog", "fish", "cat"))
-    assert (split.name, split.labels, split.counts(3)) == ("all", (2, 2, 0, 0, 0), (3, 0, 2))
-    assert open_split(root, ("cat", "dog"), "all").labels == (0, 0, 1, 1, 1)
+    assert (split.name, split.targets, split.counts(3)) == ("all", (2, 2, 0, 0, 0), (3, 0, 2))
+    assert open_split(root, ("cat", "dog"), "all").targets == (0, 0, 1, 1, 1)
 
 
 def test_open_split_rejects_unknown_class_or_split(tmp_path: Path) -> None:

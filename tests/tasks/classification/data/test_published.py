@@ -69,7 +69,7 @@ def check_images(split: PublishedSplit, published: Any) -> None:
         before = TRAIN.index(file) * 10 if file in TRAIN else 0
         image, label = published[before + int(position)]
         assert np.array_equal(split.picture(index), image.convert("RGB"))
-        assert split.labels[index] == label
+        assert split.targets[index] == label
 
 
 def test_cifar10_equals_torchvision(cifar: Path) -> None:
@@ -163,7 +163,7 @@ def test_threads_and_workers_load_equal_batches(cifar: Path) -> None:
 
 def test_open_split_defaults_to_test(cifar: Path) -> None:
     split = open_split(f"cifar10:{cifar}", (*NAMES[5:], *NAMES[:5]))
-    assert (split.name, split.labels[:10]) == ("test", (5, 6, 7, 8, 9, 0, 1, 2, 3, 4))
+    assert (split.name, split.targets[:10]) == ("test", (5, 6, 7, 8, 9, 0, 1, 2, 3, 4))
     assert len(open_split(f"cifar10:{cifar}", NAMES, "Train")) == 50
     with pytest.raises(DataError, match="no split 'val'; it has train and test"):
         open_split(f"cifar10:{cifar}", NAMES, "val")

@@ -47,7 +47,7 @@ def everything(data: ImageData) -> dict[str, str]:
     return {
         path: data.classes[label]
         for split in data.splits.values()
-        for path, label in zip(split.paths, split.labels, strict=True)
+        for path, label in zip(split.paths, split.targets, strict=True)
     }
 
 
@@ -93,12 +93,12 @@ def test_table_of_folder_equals_folder(tmp_path: Path) -> None:
     lines = [
         f"{split.root / path},{folder.classes[label]},{name}\n"
         for name, split in folder.splits.items()
-        for path, label in zip(split.paths, split.labels, strict=True)
+        for path, label in zip(split.paths, split.targets, strict=True)
     ]
     data = open_data(table(tmp_path, "".join(lines)))
     assert data.classes == folder.classes
     for name, split in folder.splits.items():
-        assert data.splits[name].labels == split.labels
+        assert data.splits[name].targets == split.targets
         assert [data.splits[name].path(i) for i in range(3)] == [split.path(i) for i in range(3)]
         assert data.splits[name].picture(5).tobytes() == split.picture(5).tobytes()
 
@@ -246,8 +246,8 @@ def test_folder_with_csv_suffix_is_folder(root: Path) -> None:
 def test_open_split_prefers_test_then_val_then_all(root: Path) -> None:
     classes = ("dog", "fish", "cat")
     path = table(root, SPLIT)
-    assert (open_split(path, classes).name, open_split(path, classes).labels) == ("test", (0,) * 3)
-    assert open_split(path, classes, "Validation").labels == (2, 2, 0, 0)
+    assert (open_split(path, classes).name, open_split(path, classes).targets) == ("test", (0,) * 3)
+    assert open_split(path, classes, "Validation").targets == (2, 2, 0, 0)
     path = table(root, SPLIT.replace("TEST", "valid"))
     assert open_split(path, classes).name == "val"
     with pytest.raises(DataError, match="no split 'test'; it has train and val"):

@@ -148,11 +148,11 @@ def test_torchvision_datasets_and_torch_wrappers():
     train, val = random_split(folder, [0.7, 0.3], generator)
     split = open_data({"train": train, "val": val})
     assert split.classes == tuple(folder.classes)
-    assert split.splits["train"].labels == tuple(folder.targets[place] for place in train.indices)
+    assert split.splits["train"].targets == tuple(folder.targets[place] for place in train.indices)
     both = open_data({"train": ConcatDataset([train, val]), "val": val})
     assert both.classes == tuple(folder.classes)
     expected = [folder.targets[place] for part in (train, val) for place in part.indices]
-    assert both.splits["train"].labels == tuple(expected)
+    assert both.splits["train"].targets == tuple(expected)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,9 @@ def test_torchvision_datasets_and_torch_wrappers():
 )
 def test_labels_attribute_avoids_reading_items(stated):
     dataset = Images(**stated)
-    assert open_dataset({"train": dataset, "val": dataset}, **OPTIONS).splits["val"].labels[:3] == (
+    assert open_dataset({"train": dataset, "val": dataset}, **OPTIONS).splits["val"].targets[
+        :3
+    ] == (
         0,
         1,
         2,
@@ -188,13 +190,13 @@ def test_labels_attribute_avoids_reading_items(stated):
 def test_unusable_labels_attribute_reads_items(stated):
     dataset = Images(**stated)
     split = open_dataset({"train": dataset, "val": dataset}, **OPTIONS).splits["train"]
-    assert split.labels == (0, 1, 2) * 4
+    assert split.targets == (0, 1, 2) * 4
 
 
 def test_target_transform_is_applied_to_labels():
     folder = ImageFolder(EMBEDDED / "val", target_transform=lambda label: label % 2)
     data = open_data(Subset(folder, range(0, len(folder), 2)))
-    assert set(data.splits["train"].labels) == {0, 1}
+    assert set(data.splits["train"].targets) == {0, 1}
 
 
 def test_class_names_default_to_numbers():
@@ -384,7 +386,7 @@ def test_open_dataset_split_rejects_other_classes():
     named = Images(classes=["a", "b", "c"])
     assert len(open_dataset_split(named, ("a", "b", "c"), None)) == 12
     for part in (named, Subset(named, [0, 1, 2]), ConcatDataset([named]), DataLoader(named)):
-        with pytest.raises(zoo.DataError, match="differ from the model's, or their order: a, b, c"):
+        with pytest.raises(zoo.DataError, match="not the model's, in its order: a, b, c"):
             open_dataset_split(part, ("b", "a", "c"), None)
 
 

@@ -59,13 +59,13 @@ class PublishedSplit(Split):
     Args:
         name: of the split.
         images: `[n, height, width, channels]`, uint8; one channel or three.
-        labels: of each image, a position in the classes.
+        targets: class index of each image.
         names: of each image: its file and its position in it.
     """
 
     name: str
     images: NDArray[np.uint8]
-    labels: tuple[int, ...]
+    targets: tuple[int, ...]
     names: tuple[str, ...]
 
     thread_safe: ClassVar[bool] = True
@@ -167,10 +167,10 @@ def open_published_split(
     name = choose_split(published.title, {"train": "train", "test": "test"}, split)
     reader = _Reader(published, path)
     images, own = reader.read(name)
-    present = sorted(set(images.labels))
+    present = sorted(set(images.targets))
     check_known([own[label] for label in present], classes, reader.folder)
     position = {label: classes.index(own[label]) for label in present}
-    labels = tuple(position[label] for label in images.labels)
+    labels = tuple(position[label] for label in images.targets)
     return PublishedSplit(name, images.images, labels, images.names)
 
 
@@ -221,7 +221,9 @@ class _Reader:
                 if path.is_dir():
                     raise DataError(f"{path} has no {inner}/ of {self.title}", self._hint)
                 problem = "is not a folder" if path.exists() else "does not exist"
-                raise DataError(f"the folder of {self.title}, {path}, {problem}", self._hint)
+                raise DataError(
+                    f"{path} {problem}; expected the folder of {self.title}", self._hint
+                )
             missing = [name for name in self.digests if not (self.folder / name).exists()]
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror or error}") from error
@@ -300,19 +302,19 @@ def _check_file(path: Path, md5: str | None, hint: str) -> None:
 
 def _draw(split: PublishedSplit, n_classes: int, seed: int, fraction: float) -> NDArray[np.bool_]:
     """Return a mask of held-out images: a share of every class, drawn by name."""
-    labels = np.array(split.labels)
-    held = np.zeros(len(labels), dtype=bool)
+    labels = np.array(split.targets)
+    mask = np.zeros(len(labels), dtype=bool)
     for label in range(n_classes):
         positions = np.flatnonzero(labels == label)
         drawn = draw_held_out([split.names[index] for index in positions], seed, fraction)
-        held[positions[sorted(drawn)]] = True
-    return held
+        mask[positions[sorted(drawn)]] = True
+    return mask
 
 
 def _select(split: PublishedSplit, name: str, mask: NDArray[np.bool_]) -> PublishedSplit:
     """Copy the images of a mask into a split."""
     rows = np.flatnonzero(mask).tolist()
-    labels = tuple(split.labels[row] for row in rows)
+    labels = tuple(split.targets[row] for row in rows)
     return PublishedSplit(name, split.images[rows], labels, tuple(split.names[row] for row in rows))
 
 
@@ -320,7 +322,7 @@ def _fingerprint(splits: Mapping[str, PublishedSplit], classes: Sequence[str]) -
     """Hash splits, names, classes and pixels."""
     digest = hashlib.sha256()
     for name, split in splits.items():
-        for image, label in zip(split.names, split.labels, strict=True):
+        for image, label in zip(split.names, split.targets, strict=True):
             digest.update(f"{name}\0{image}\0{classes[label]}\0".encode())
         for first in range(0, len(split), 1024):
             digest.update(split.images[first : first + 1024].tobytes())

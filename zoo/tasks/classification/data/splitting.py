@@ -122,10 +122,10 @@ def check_single_images(lone: Sequence[str], n_classes: int, source: str) -> lis
 
 def file_split(name: str, root: Path, images: Images, classes: Sequence[str]) -> FileSplit:
     """Build a split of images, their labels as indices into the classes."""
-    label_of = {label: index for index, label in enumerate(classes)}
+    index_of = {label: index for index, label in enumerate(classes)}
     return FileSplit(
         name=name,
         root=root,
-        paths=tuple(path for found in images.values() for path, _ in found),
-        labels=tuple(label_of[label] for label, found in images.items() for _ in found),
+        paths=tuple(path for entries in images.values() for path, _ in entries),
+        targets=tuple(index_of[label] for label, entries in images.items() for _ in entries),
     )

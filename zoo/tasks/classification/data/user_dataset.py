@@ -53,13 +53,13 @@ class LoaderSplit(Split):
     Args:
         name: of the split.
         loader: of the user.
-        labels: as far as its dataset states them; empty where it does not.
+        targets: labels, if known without reading the batches; else empty.
         classes: number of classes.
     """
 
     name: str
     loader: DataLoader[Any]
-    labels: tuple[int, ...]
+    targets: tuple[int, ...]
     classes: int
 
     def __len__(self) -> int:
@@ -252,23 +252,23 @@ def _hold_out(
 ) -> tuple[DatasetSplit, DatasetSplit]:
     assert isinstance(split, DatasetSplit)
     by_class: list[list[int]] = [[] for _ in range(classes)]
-    for index, label in zip(split.indices, split.labels, strict=True):
+    for index, label in zip(split.indices, split.targets, strict=True):
         by_class[label].append(index)
-    held = {
+    held_out = {
         indices[drawn]
         for indices in by_class
         if len(indices) > 1
         for drawn in draw_held_out([str(index) for index in indices], seed, fraction)
     }
-    if not held:
+    if not held_out:
         hint = "at least two are needed, one to train and one to validate"
         raise DataError("every class of the dataset has a single item", hint)
 
-    def part(name: str, wanted: bool) -> DatasetSplit:
-        rows = [row for row, index in enumerate(split.indices) if (index in held) is wanted]
+    def part(name: str, selected: bool) -> DatasetSplit:
+        rows = [row for row, index in enumerate(split.indices) if (index in held_out) is selected]
         indices = tuple(split.indices[row] for row in rows)
         return replace(
-            split, name=name, indices=indices, labels=tuple(split.labels[r] for r in rows)
+            split, name=name, indices=indices, targets=tuple(split.targets[r] for r in rows)
         )
 
     return part("train", False), part("val", True)
@@ -286,9 +286,7 @@ def open_dataset_split(source: Any, classes: Sequence[str], split: str | None) -
     name, part = choose_part(source, split)
     declared = _declared_names(part)
     if declared is not None and declared != tuple(classes):
-        message = (
-            f"the dataset's classes differ from the model's, or their order: {shorten(declared)}"
-        )
+        message = f"the dataset's classes are not the model's, in its order: {shorten(declared)}"
         raise DataError(message, f"the model has {shorten(classes)}")
     labels = {name: () if isinstance(part, DataLoader) else _labels(part)}
     _class_names({}, labels, len(classes))
@@ -300,5 +298,5 @@ def _fingerprint(splits: Mapping[str, Split], classes: Sequence[str]) -> str:
     digest = hashlib.sha256("\0".join(classes).encode())
     for name, split in splits.items():
         digest.update(f"\0{name}\0{len(split)}\0".encode())
-        digest.update(np.asarray(split.labels, dtype=np.int64).tobytes())
+        digest.update(np.asarray(split.targets, dtype=np.int64).tobytes())
     return digest.hexdigest()

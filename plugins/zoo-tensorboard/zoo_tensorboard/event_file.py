@@ -1,4 +1,4 @@
-"""An event file as TensorBoard reads it: each record is on the disk when its call returns."""
+"""A TensorBoard event file, flushed after each record."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class EventFile:
     """Writes one event file, in the calling thread.
 
     Args:
-        folder: of the file; both are made when something is first written.
+        folder: of the file; both are created with the first record.
 
     Raises:
-        OSError: from every method; the system refuses.
+        OSError: from every method; the file cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,40 +32,40 @@ class EventFile:
         self._records: RecordWriter | None = None
 
     def scalars(self, values: dict[str, float], step: int) -> None:
-        """Write numbers by tag."""
+        """Write scalars by tag."""
         self._write([Summary.Value(tag=t, simple_value=v) for t, v in values.items()], step)
 
     def image(self, tag: str, image: Image.Image, step: int) -> None:
-        """Write a picture of mode RGB."""
+        """Write an image of mode RGB."""
         data = io.BytesIO()
         image.save(data, "PNG")
-        shown = Summary.Image(
+        summary = Summary.Image(
             height=image.height,
             width=image.width,
             colorspace=3,
             encoded_image_string=data.getvalue(),
         )
-        self._write([Summary.Value(tag=tag, image=shown)], step)
+        self._write([Summary.Value(tag=tag, image=summary)], step)
 
     def text(self, tag: str, markdown: str, step: int) -> None:
-        """Write text in Markdown."""
-        about = SummaryMetadata.PluginData(plugin_name="text")
-        one = TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
+        """Write Markdown text."""
+        plugin_data = SummaryMetadata.PluginData(plugin_name="text")
+        shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
         tensor = TensorProto(
             dtype=DT_STRING,
-            tensor_shape=one,
+            tensor_shape=shape,
             string_val=[markdown.encode(errors="backslashreplace")],
         )
-        metadata = SummaryMetadata(plugin_data=about)
+        metadata = SummaryMetadata(plugin_data=plugin_data)
         self._write([Summary.Value(tag=tag, metadata=metadata, tensor=tensor)], step)
 
     def close(self) -> None:
-        """End the file; nothing more can be written."""
+        """Close the file."""
         if self._records is not None:
             self._records.close()
 
     def discard(self) -> None:
-        """Take the file away, and its folder where that is then empty."""
+        """Delete the file, and its folder if empty."""
         try:
             self.close()
         finally:
@@ -81,7 +81,7 @@ class EventFile:
 
     def _open(self) -> RecordWriter:
         self.folder.mkdir(exist_ok=True)
-        # TensorBoard looks for the second part of the name.
+        # TensorBoard requires `tfevents` in the name.
         self.path = self.folder / f"events.out.tfevents.{time.time_ns()}.zoo"
         self._records = RecordWriter(self.path.open("xb"))
         self._put(Event(wall_time=time.time(), file_version="brain.Event:2"))
@@ -90,5 +90,5 @@ class EventFile:
     def _put(self, event: Event) -> None:
         assert self._records is not None
         self._records.write(event.SerializeToString())
-        # A full disk is noticed here, and whoever watches sees the record.
+        # So that a full disk is reported here, and TensorBoard shows the record at once.
         self._records.flush()

@@ -1,4 +1,4 @@
-"""The log of one training: what is written of each event."""
+"""The log of one training: scalars, images and text for each event."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import zoo
-from zoo_tensorboard.events import EventFile
-from zoo_tensorboard.pictures import draw_batch, draw_confusion
+from zoo_tensorboard.event_file import EventFile
+from zoo_tensorboard.images import draw_batch, draw_confusion
 
 FOLDER = "tensorboard"
 
 
-class Board:
-    """Writes a training into `tensorboard/` in its run folder.
+class TrainingWriter:
+    """Writes a training to `tensorboard/` in its run folder.
 
-    Steps are epochs, counted from 1 through all phases; what is there before training is at 0.
-    Nothing is made in the run folder until there is something to write.
+    Steps are epochs, counted from 1 over all phases; 0 is before training. The file is created with
+    the first record.
 
     Args:
-        event: how the training began.
+        event: of the start of the training.
 
     Raises:
-        OSError: from every other method; the system refuses.
+        OSError: from every other method; the file cannot be written.
     """
 
     def __init__(self, event: zoo.FitStarted) -> None:
@@ -39,7 +39,7 @@ class Board:
             self.file.text("plan", plan_table(self.plan), 0)
 
     def first_batch(self, event: zoo.FirstBatchRead) -> None:
-        """Write the first training batch."""
+        """Write the images of the first training batch."""
         self._begin()
         names = [event.classes[label] for label in event.labels]
         self.file.image("train/first_batch", draw_batch(event.images, names), 0)
@@ -49,49 +49,49 @@ class Board:
         self._begin()
         self.epochs += 1
         values = {"train/loss": event.train_loss, "train/lr": event.lr}
-        values |= {f"val/{name}": value for name, value in _measured(event.metrics)}
+        values |= {f"val/{name}": value for name, value in _scalars(event.metrics)}
         self.file.scalars(values, self.epochs)
 
     def end(self, event: zoo.FitEnded) -> None:
-        """Write what the best epoch comes to, and close."""
+        """Write the metrics of the best epoch, and close the file."""
         try:
             for split, metrics in event.metrics.items():
-                values = {f"final_{split}/{name}": value for name, value in _measured(metrics)}
+                values = {f"final_{split}/{name}": value for name, value in _scalars(metrics)}
                 self.file.scalars(values, self.epochs)
                 if (table := metrics.get("confusion")) is not None:
-                    picture = draw_confusion(table, self.plan["classes"])
-                    self.file.image(f"confusion/{split}", picture, self.epochs)
+                    image = draw_confusion(table, self.plan["classes"])
+                    self.file.image(f"confusion/{split}", image, self.epochs)
         finally:
             self.file.close()
 
-    def give_up(self) -> None:
-        """Close; what has no epoch yet is taken away, so that an empty run folder can go too."""
+    def abort(self) -> None:
+        """Close the file, or delete it if no epoch has ended, so that the run folder is empty."""
         if self.epochs:
             self.file.close()
         else:
             self.file.discard()
 
 
-def _measured(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield what is a measure among metrics, as `history.csv` has it."""
+def _scalars(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield the scalar metrics, those of `history.csv`."""
     for name, value in metrics.items():
         if isinstance(value, (int, float)) and name != "images":
             yield name, float(value)
 
 
 def plan_table(plan: Mapping[str, Any]) -> str:
-    """Return a plan as a table in Markdown: every value, and why it is what it is."""
+    """Return a plan as a Markdown table: each value with its reason."""
     reasons = plan.get("reasons", {})
-    rows = ["| | value | why |", "|---|---|---|"]
-    for name, value in _flat(plan):
-        shown = value if isinstance(value, str) else json.dumps(value, default=dict)
-        cells = [name, shown, reasons.get(name, "")]
+    rows = ["| | value | reason |", "|---|---|---|"]
+    for name, value in _flatten(plan):
+        text = value if isinstance(value, str) else json.dumps(value, default=dict)
+        cells = [name, text, reasons.get(name, "")]
         rows.append("| " + " | ".join(map(_cell, cells)) + " |")
     return "\n".join(rows)
 
 
-def _flat(plan: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the fields of a plan, those of a phase under the names that its reasons have."""
+def _flatten(plan: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the fields of a plan, those of phases under the keys of `reasons`."""
     for name, value in plan.items():
         if name == "phases":
             for number, phase in enumerate(value):
@@ -101,7 +101,7 @@ def _flat(plan: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _cell(text: str) -> str:
-    """Return text that cannot break a table, nor be taken for Markdown or HTML."""
+    """Escape text for a cell of a Markdown table."""
     text = " ".join(text.split())
     for character in "\\`*_[]<>|":
         text = text.replace(character, f"\\{character}")
