@@ -154,7 +154,7 @@ class ImageData:
 
     Args:
         name: shown in reports.
-        schema: what the targets are, the same for every split.
+        schema: of the targets of every split.
         splits: `train` and `val`, and `test` where there is one.
         fingerprint: sha256 that identifies images and targets, whatever their location.
         notices: skipped files and likely mistakes, one line each.

@@ -108,5 +108,5 @@ def test_user_metrics_receive_all_masks():
     expected = np.mean(logits.argmax(1).numpy() == masks.numpy())
     assert values["boundary"] == pytest.approx(expected)
     assert values["shape"] == 3
-    with pytest.raises(UsageError, match="the metric odd is nan"):
-        metric_of(logits, masks, further={"odd": lambda p, t: float("nan")}).compute()
+    with pytest.raises(UsageError, match="the metric bad is nan"):
+        metric_of(logits, masks, further={"bad": lambda p, t: float("nan")}).compute()

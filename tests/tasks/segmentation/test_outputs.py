@@ -96,9 +96,9 @@ def test_loss_without_labelled_pixels_is_zero(criterion):
 def test_user_loss_with_class_weights():
     main, target = logits(2, 3, 5, 5).requires_grad_(), masks(2, 3, 5)
     weight = torch.tensor([1.0, 5.0, 0.5])
-    own = nn.CrossEntropyLoss(weight, ignore_index=255)
-    (loss,) = segmentation_loss(Outputs(main), target, own).values()
-    assert loss.item() == pytest.approx(own(main, target.long()).item())
+    criterion = nn.CrossEntropyLoss(weight, ignore_index=255)
+    (loss,) = segmentation_loss(Outputs(main), target, criterion).values()
+    assert loss.item() == pytest.approx(criterion(main, target.long()).item())
     with pytest.raises(UsageError, match="ignore_index=-100") as caught:
         segmentation_loss(Outputs(main), target, nn.CrossEntropyLoss(weight))
     assert "give ignore_index=255" in str(caught.value)

@@ -34,9 +34,9 @@ def as_logits(mask: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("crop", ["center", "squash", "border"])
 @pytest.mark.parametrize("size", [(96, 72), (71, 133), (300, 40), (20, 30)])
-@pytest.mark.parametrize("wanted", [64, (48, 80)])
-def test_resample_inverts_preprocessing(crop, size, wanted):
-    preprocess = Preprocess(wanted, crop=crop)
+@pytest.mark.parametrize("input_size", [64, (48, 80)])
+def test_resample_inverts_preprocessing(crop, size, input_size):
+    preprocess = Preprocess(input_size, crop=crop)
     mask = halves(size)
     geometry = geometry_of(size, preprocess)
     restored = resample(as_logits(prepare_mask(Image.fromarray(mask), preprocess, 255)), geometry)
@@ -44,10 +44,10 @@ def test_resample_inverts_preprocessing(crop, size, wanted):
     (left, top, right, bottom), (width, height) = geometry.crop, geometry.scaled
     x = (np.arange(size[0]) + 0.5) * width / size[0]
     y = (np.arange(size[1]) + 0.5) * height / size[1]
-    seen = ((y >= top) & (y < bottom))[:, None] & ((x >= left) & (x < right))
-    assert ((restored == 255) == ~seen).all()
+    visible = ((y >= top) & (y < bottom))[:, None] & ((x >= left) & (x < right))
+    assert ((restored == 255) == ~visible).all()
     # Edges may move by one pixel of the network's input.
-    far = seen.copy()
+    far = visible.copy()
     step = max(size[0] / width, size[1] / height)
     reach = int(np.ceil(step)) + 1
     for axis in (0, 1):

@@ -106,7 +106,7 @@ def test_finetune_evaluate_and_predict_masks(tinyfcn, scenes, cli, tmp_path):
         assert again[name] == pytest.approx(run["metrics"]["val"][name], abs=1e-6)
     assert "CLASS" in cli("evaluate", "runs/tinyfcn-1", "--data", scenes)[1]
     images = [scenes / "images" / "0000.png", scenes / "images" / "0001.png"]
-    code, out, _ = cli("predict", "runs/tinyfcn-1", *images, "--out", "seen", *common)
+    code, out, _ = cli("predict", "runs/tinyfcn-1", *images, "--out", "masks", *common)
     answers = json.loads(out)
     assert (code, [answer["path"] for answer in answers]) == (0, [str(path) for path in images])
     for answer in answers:
@@ -117,8 +117,8 @@ def test_finetune_evaluate_and_predict_masks(tinyfcn, scenes, cli, tmp_path):
         assert answer["predictions"][0]["fraction"] == pytest.approx(
             share if answer["predictions"][0]["class"] == "background" else 1 - share, abs=0.5
         )
-    code, out, _ = cli("predict", "runs/tinyfcn-1", images[0], "--out", "seen")
-    assert (code, "mask  seen/0000.png" in out) == (0, True)
+    code, out, _ = cli("predict", "runs/tinyfcn-1", images[0], "--out", "masks")
+    assert (code, "mask  masks/0000.png" in out) == (0, True)
     (answer,) = zoo.load("runs/tinyfcn-1").predict(images[0])
     assert (answer["mask"], answer["predictions"][0]["class"]) == (
         None,
@@ -141,8 +141,8 @@ def test_unsupported_options_are_rejected_before_training(tinyfcn, scenes, cli, 
 
 
 def test_user_loss_with_class_weights_trains(tinyfcn, scenes):
-    own = nn.CrossEntropyLoss(torch.tensor([1.0, 4.0, 4.0, 4.0]), ignore_index=255)
-    run = zoo.finetune(tinyfcn, **FP32, data=scenes, train="all", epochs=1, loss=own)
+    criterion = nn.CrossEntropyLoss(torch.tensor([1.0, 4.0, 4.0, 4.0]), ignore_index=255)
+    run = zoo.finetune(tinyfcn, **FP32, data=scenes, train="all", epochs=1, loss=criterion)
     assert "ignore_index=255" in run.record["plan"]["loss"]
     with pytest.raises(UsageError, match="give ignore_index=255"):
         zoo.finetune(
@@ -222,12 +222,12 @@ def test_published_weights_evaluate_and_predict(published, scenes, cli):
         with Image.open(path) as mask:
             counts += np.bincount(np.asarray(mask).ravel(), minlength=4)
     expected = dict(zip(SHAPES, counts.tolist(), strict=True)) | {"boat": 0}
-    seen = {name: each["pixels"] for name, each in values["per_class"].items()}
-    height = 48  # of 72, seen in 64 x 64 with a border
-    assert seen["boat"] == 0
-    assert sum(seen.values()) == 20 * 64 * height
+    pixels = {name: each["pixels"] for name, each in values["per_class"].items()}
+    height = 48  # rows of 72 scaled into 64 x 64 with a border
+    assert pixels["boat"] == 0
+    assert sum(pixels.values()) == 20 * 64 * height
     for name, count in expected.items():
-        assert seen[name] * 96 * 72 == pytest.approx(count * 64 * height, rel=0.1)
+        assert pixels[name] * 96 * 72 == pytest.approx(count * 64 * height, rel=0.1)
     code, out, _ = cli("predict", published, scenes / "images" / "0003.png", "--json")
     (answer,) = json.loads(out)
     assert {each["class"] for each in answer["predictions"]} <= set(expected)

@@ -31,7 +31,7 @@ def blocks() -> tuple[Image.Image, Image.Image]:
 def test_geometry_is_applied_to_image_and_mask(text):
     image, mask = blocks()
     transform = MaskTransform(PREPROCESS)
-    seen = 0
+    classes_checked = 0
     for epoch in range(1, 6):
         pixels, moved = transform(image, mask, 7, Draw(Augmentation.parse(text), 0, epoch))
         assert pixels.shape == (3, 64, 64)
@@ -47,8 +47,8 @@ def test_geometry_is_applied_to_image_and_mask(text):
         steady[:2] = steady[-2:] = False
         steady[:, :2] = steady[:, -2:] = False
         assert (brightness - 50.0 * moved)[steady].abs().max() <= 3
-        seen += len(moved[steady].unique())
-    assert seen > 10
+        classes_checked += len(moved[steady].unique())
+    assert classes_checked > 10
 
 
 def test_crop_aligns_mask_within_one_pixel():

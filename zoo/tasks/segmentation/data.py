@@ -232,7 +232,7 @@ def _schema(
     else:
         last = max((max(mask.indices - {IGNORE_INDEX}, default=0) for mask in masks), default=0)
         number, reason = last + 1, "as many as the masks have indices"
-        # Writers pad palettes to 256 entries, which then are no count of classes.
+        # A palette padded to 256 entries does not count the classes.
         if number < len(palette) <= min(MAX_CLASSES, most or MAX_CLASSES):
             number, reason = len(palette), "as many as the palette of the masks has colours"
         if count is not None:

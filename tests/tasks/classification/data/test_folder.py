@@ -40,9 +40,9 @@ def test_class_folders_are_split_per_class(tmp_path: Path) -> None:
     train, val = data.splits["train"], data.splits["val"]
     assert (data.name, data.classes) == ("pets", ("cat", "dog"))
     assert (train.counts(2), val.counts(2)) == ((5, 8), (1, 2))
-    everything = {*train.paths, *val.paths}
-    assert len(everything) == len(train) + len(val) == 16
-    assert "cat/deep/er/x.png" in everything
+    paths = {*train.paths, *val.paths}
+    assert len(paths) == len(train) + len(val) == 16
+    assert "cat/deep/er/x.png" in paths
     for split in (train, val):
         assert list(split.paths) == sorted(split.paths)
         assert all(split.path(i).is_file() for i in range(len(split)))
@@ -89,17 +89,17 @@ def test_class_with_single_image_trains_with_notice(tmp_path: Path) -> None:
 
 def test_fingerprint_changes_with_size_name_and_split(tmp_path: Path) -> None:
     root = make(tmp_path, "train/a/1.png", "train/b/1.png", "val/a/2.png", "val/b/2.png")
-    seen = {open_data(root).fingerprint}
+    fingerprints = {open_data(root).fingerprint}
     with (root / "train/a/1.png").open("ab") as file:
         file.write(b"\0")
-    seen.add(open_data(root).fingerprint)
+    fingerprints.add(open_data(root).fingerprint)
     (root / "train/a/1.png").rename(root / "train/a/3.png")
-    seen.add(open_data(root).fingerprint)
+    fingerprints.add(open_data(root).fingerprint)
     (root / "train/b/1.png").rename(root / "val/b/1.png")
     make(root, "train/b/2.png")
-    seen.add(open_data(root).fingerprint)
-    assert len(seen) == 4
-    assert all(len(digest) == 64 for digest in seen)
+    fingerprints.add(open_data(root).fingerprint)
+    assert len(fingerprints) == 4
+    assert all(len(digest) == 64 for digest in fingerprints)
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation", "Val"])
@@ -281,7 +281,7 @@ def test_val_fraction_outside_0_to_1_is_rejected(tmp_path: Path, fraction: float
         open_data(make(tmp_path, "a/{2}.png", "b/{2}.png"), val_fraction=fraction)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read every folder")
 def test_unreadable_folder_is_named(tmp_path: Path) -> None:
     root = make(tmp_path, "a/{2}.png", "b/{2}.png")
     (root / "b").chmod(0)
@@ -298,7 +298,7 @@ def test_open_data_none_opens_embedded_set() -> None:
     assert (EMBEDDED / "README.md").is_file()
     assert open_data(EMBEDDED).fingerprint == data.fingerprint
     with pytest.raises(FrozenInstanceError):
-        data.name = "mine"  # type: ignore[misc]
+        data.name = "other"  # type: ignore[misc]
 
 
 def test_open_split_prefers_test_then_val(tmp_path: Path) -> None:

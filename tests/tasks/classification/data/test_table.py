@@ -42,8 +42,8 @@ SPLIT = (
 )
 
 
-def everything(data: ImageData) -> dict[str, str]:
-    """Each image's class, by path, over all splits."""
+def classes_by_path(data: ImageData) -> dict[str, str]:
+    """Return the class of each image by path, over all splits."""
     return {
         path: data.classes[label]
         for split in data.splits.values()
@@ -65,7 +65,7 @@ def test_table_without_split_is_split_per_class(root: Path) -> None:
     assert (data.name, data.classes, data.notices) == ("labels.csv", ("cat", "dog"), ())
     assert [split.counts(2) for split in data.splits.values()] == [(8, 8), (2, 2)]
     assert data.reason == "20 % of each class held out by seed 0"
-    assert everything(data) == {f"{i}.png": "dog" if i < 10 else "cat" for i in range(20)}
+    assert classes_by_path(data) == {f"{i}.png": "dog" if i < 10 else "cat" for i in range(20)}
     assert data.splits["val"].picture(0).mode == "RGB"
     other = open_data(root / "labels.csv", seed=1)
     assert other.splits["val"].paths != data.splits["val"].paths
@@ -123,7 +123,7 @@ def test_equivalent_tables_have_equal_data(root: Path, name: str, text: str | by
     expected = open_data(table(root, PLAIN))
     data = open_data(table(root, text, name))
     assert (data.fingerprint, data.notices) == (expected.fingerprint, ())
-    assert everything(data) == everything(expected)
+    assert classes_by_path(data) == classes_by_path(expected)
 
 
 def test_line_order_and_location_are_ignored(root: Path, tmp_path: Path) -> None:
@@ -138,12 +138,12 @@ def test_line_order_and_location_are_ignored(root: Path, tmp_path: Path) -> None
 
 
 def test_fingerprint_changes_with_labels_and_sizes(root: Path) -> None:
-    seen = {open_data(table(root, text)).fingerprint for text in (PLAIN, SPLIT)}
-    seen.add(open_data(table(root, PLAIN.replace("0.png,dog", "0.png,cat", 1))).fingerprint)
+    fingerprints = {open_data(table(root, text)).fingerprint for text in (PLAIN, SPLIT)}
+    fingerprints.add(open_data(table(root, PLAIN.replace("0.png,dog", "0.png,cat", 1))).fingerprint)
     with (root / "3.png").open("ab") as file:
         file.write(b"\0")
-    seen.add(open_data(table(root, PLAIN)).fingerprint)
-    assert len(seen) == 4
+    fingerprints.add(open_data(table(root, PLAIN)).fingerprint)
+    assert len(fingerprints) == 4
 
 
 def test_integer_labels_are_sorted_by_value(root: Path) -> None:

@@ -38,13 +38,13 @@ OPTIONS = {"seed": 0, "val_fraction": 0.25}
 class Images(Dataset):
     """Twelve images of three classes, returned by `make`, with further attributes."""
 
-    def __init__(self, make=None, item_labels=None, count=12, **stated):
+    def __init__(self, make=None, item_labels=None, count=12, **attributes):
         self.make = make or (lambda index: Image.new("RGB", (20, 24), (10 * index, 0, 0)))
         self.item_labels = (
             [index % 3 for index in range(count)] if item_labels is None else item_labels
         )
         self.read = []
-        self.__dict__.update(stated)
+        self.__dict__.update(attributes)
 
     def __len__(self):
         return len(self.item_labels)
@@ -102,7 +102,7 @@ def test_float_tensors_are_passed_unchanged():
         split.picture(0)
 
 
-def test_share_of_each_class_is_held_out_by_seed():
+def test_share_of_each_class_is_held_out():
     data = open_dataset(Images(), **OPTIONS)
     train, val = data.splits["train"], data.splits["val"]
     assert sorted((*train.indices, *val.indices)) == list(range(12))
@@ -148,15 +148,15 @@ def test_torchvision_datasets_and_torch_wrappers():
     train, val = random_split(folder, [0.7, 0.3], generator)
     split = open_data({"train": train, "val": val})
     assert split.classes == tuple(folder.classes)
-    assert split.splits["train"].targets == tuple(folder.targets[place] for place in train.indices)
+    assert split.splits["train"].targets == tuple(folder.targets[item] for item in train.indices)
     both = open_data({"train": ConcatDataset([train, val]), "val": val})
     assert both.classes == tuple(folder.classes)
-    expected = [folder.targets[place] for part in (train, val) for place in part.indices]
+    expected = [folder.targets[item] for part in (train, val) for item in part.indices]
     assert both.splits["train"].targets == tuple(expected)
 
 
 @pytest.mark.parametrize(
-    "stated",
+    "attributes",
     [
         {"targets": [0, 1, 2] * 4},
         {"labels": np.array([0, 1, 2] * 4)},
@@ -164,8 +164,8 @@ def test_torchvision_datasets_and_torch_wrappers():
         {"targets": None, "labels": [0, 1, 2] * 4},
     ],
 )
-def test_labels_attribute_avoids_reading_items(stated):
-    dataset = Images(**stated)
+def test_labels_attribute_avoids_reading_items(attributes):
+    dataset = Images(**attributes)
     assert open_dataset({"train": dataset, "val": dataset}, **OPTIONS).splits["val"].targets[
         :3
     ] == (
@@ -177,7 +177,7 @@ def test_labels_attribute_avoids_reading_items(stated):
 
 
 @pytest.mark.parametrize(
-    "stated",
+    "attributes",
     [
         {"targets": ["a", "b", "c"] * 4},
         {"targets": [0, 1, 2]},
@@ -187,8 +187,8 @@ def test_labels_attribute_avoids_reading_items(stated):
     ],
     ids=["names", "too few", "boxes", "pairs", "transformed"],
 )
-def test_unusable_labels_attribute_reads_items(stated):
-    dataset = Images(**stated)
+def test_unusable_labels_attribute_reads_items(attributes):
+    dataset = Images(**attributes)
     split = open_dataset({"train": dataset, "val": dataset}, **OPTIONS).splits["train"]
     assert split.targets == (0, 1, 2) * 4
 
@@ -254,7 +254,7 @@ def test_open_dataset_rejects_unusable_source(source, kind, message):
 
 
 @pytest.mark.parametrize(
-    ("made", "message"),
+    ("item", "message"),
     [
         ("words", "a str is no image"),
         (np.zeros((2, 3, 4, 5)), "no image"),
@@ -262,8 +262,8 @@ def test_open_dataset_rejects_unusable_source(source, kind, message):
         (torch.zeros(5, 16, 16), r"\[5, 16, 16\], and the network sees \[3, 16, 16\]"),
     ],
 )
-def test_items_without_image_are_bad_images(made, message):
-    split = open_dataset(Images(lambda _: made), **OPTIONS).splits["train"]
+def test_items_without_image_are_bad_images(item, message):
+    split = open_dataset(Images(lambda _: item), **OPTIONS).splits["train"]
     bad = read_sample(split, SampleTransform(SMALL), 0)
     assert isinstance(bad, BadImage)
     assert bad.path == f"item {split.indices[0]} of the Images"
@@ -358,8 +358,8 @@ def test_dataloader_batches_are_used_unchanged():
     ],
 )
 def test_dataloader_with_invalid_batches_is_rejected(batch, message):
-    made = DataLoader(Images(), batch_size=4, collate_fn=batch)
-    split = open_dataset({"train": made, "val": made}, **OPTIONS).splits["train"]
+    batches = DataLoader(Images(), batch_size=4, collate_fn=batch)
+    split = open_dataset({"train": batches, "val": batches}, **OPTIONS).splits["train"]
     with pytest.raises(zoo.DataError, match=message):
         list(split.batches())
 

@@ -166,10 +166,10 @@ def open_published_split(
     """
     name = choose_split(published.title, {"train": "train", "test": "test"}, split)
     reader = _Reader(published, path)
-    images, own = reader.read(name)
+    images, names = reader.read(name)
     present = sorted(set(images.targets))
-    check_known([own[label] for label in present], classes, reader.folder)
-    position = {label: classes.index(own[label]) for label in present}
+    check_known([names[label] for label in present], classes, reader.folder)
+    position = {label: classes.index(names[label]) for label in present}
     labels = tuple(position[label] for label in images.targets)
     return PublishedSplit(name, images.images, labels, images.names)
 
