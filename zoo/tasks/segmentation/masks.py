@@ -19,7 +19,7 @@ STRETCHED = {"L;2": 85, "L;4": 17}
 
 
 class ColorMask(UnreadableImage):
-    """A mask contains colours instead of class indices."""
+    """A mask contains colours or transparency instead of class indices."""
 
 
 @dataclass(frozen=True)

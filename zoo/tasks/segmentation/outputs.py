@@ -118,7 +118,7 @@ def segmentation_loss(
 
 
 def labelled_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean over labelled pixels; zero, with zero gradient, without any."""
+    """Return the mean over labelled pixels; zero, with zero gradient, if there are none."""
     total = cross_entropy(logits.float(), targets, ignore_index=IGNORE_INDEX, reduction="sum")
     labelled: Tensor = (targets != IGNORE_INDEX).sum()
     return total / torch.clamp(labelled, min=1)
