@@ -21,8 +21,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from zoo_regression import plugin
 from zoo_regression.data import RegressionSchema
-from zoo_regression.metrics import RegressionMetric
-from zoo_regression.task import ImageRegression
+from zoo_regression.task import ImageRegression, RegressionMetric
 
 import zoo
 import zoo.testing
@@ -312,7 +311,7 @@ def run_at(folder: Path, data: Path) -> subprocess.CompletedProcess[str]:
         ("path,split\n0.png,train\n", "names the columns path, split"),
         ("path,age\n", "it lists no images"),
         ("path,age\n0.png,3\n", "1 images are to train on"),
-        ("path,age\n0.png,3\n1.png,3\n2.png,3\n", "the same for all images"),
+        ("path,age\n0.png,3\n1.png,3\n2.png,3\n", "the same for all training images"),
         ("path,age,split\n0.png,3,val\n1.png,3,test\n", "0 images are to train on"),
     ],
 )
