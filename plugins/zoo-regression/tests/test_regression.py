@@ -213,7 +213,7 @@ def test_a_dataset_with_a_loss_and_a_metric_of_one_s_own(
         assert zoo.load(other).schema == model.schema
         with pytest.raises(zoo.UsageError, match="the schema has 2 outputs, and the head fc ends"):
             zoo.save(model.module, other, RegressionSchema((), ("a", "b"), (0, 0), (1, 1)))
-        with pytest.raises(zoo.UsageError, match="the targets of your Dataset are no classes"):
+        with pytest.raises(zoo.UsageError, match="the targets of your Dataset are not classes"):
             zoo.finetune("discnet/tiny", data=Discs(8), weights="none", classes=2)
     finally:
         del sys.modules["discnet"]
