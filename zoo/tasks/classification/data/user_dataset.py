@@ -181,7 +181,7 @@ def _class_names(
     declared = {names for names in by_split.values() if names is not None}
     if len(declared) > 1:
         text = "; ".join(f"{name}: {shorten(names)}" for name, names in by_split.items() if names)
-        raise DataError(f"the classes of the splits differ, or their order: {text}")
+        raise DataError(f"the splits have other classes, or in another order: {text}")
     highest = max((label for part in labels.values() for label in part), default=-1)
     names = declared.pop() if declared else None
     # The attribute of some datasets has fewer names than labels, or is something else.
