@@ -211,7 +211,7 @@ def test_a_dataset_with_a_loss_and_a_metric_of_one_s_own(
         other = tmp_path / "again.safetensors"
         zoo.save(model.module, other, model.schema)
         assert zoo.load(other).schema == model.schema
-        with pytest.raises(zoo.UsageError, match="the schema has 2 outputs, and the head fc ends"):
+        with pytest.raises(zoo.UsageError, match="describes 2, but the output size of fc is 1"):
             zoo.save(model.module, other, RegressionSchema((), ("a", "b"), (0, 0), (1, 1)))
         with pytest.raises(zoo.UsageError, match="the targets of your Dataset are not classes"):
             zoo.finetune("discnet/tiny", data=Discs(8), weights="none", classes=2)

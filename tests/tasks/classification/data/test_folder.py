@@ -52,6 +52,15 @@ def test_class_folders_are_split_per_class(tmp_path: Path) -> None:
     assert data.notices == ()
 
 
+def test_folders_of_images_and_masks_are_reported(tmp_path: Path) -> None:
+    scenes = make(tmp_path / "scenes", "images/{4}.png", "masks/{4}.png")
+    (notice,) = open_data(scenes).notices
+    assert "taken for two classes" in notice
+    assert "semantic-segmentation" in notice
+    (scenes / "masks").rename(scenes / "faces")
+    assert open_data(scenes).notices == ()
+
+
 def test_split_depends_on_seed_and_relative_paths(tmp_path: Path) -> None:
     first = make(tmp_path / "first", "a/{40}.png", "b/{40}.png")
     second = shutil.copytree(first, tmp_path / "elsewhere" / "second")

@@ -25,6 +25,10 @@ from zoo.tasks.classification.data.splitting import (
 )
 
 EXPECTED = "give a folder of class folders, or one with train/ and val/ of class folders"
+SEGMENTATION_LAYOUT = (
+    "images/ and masks/ are taken for two classes; for masks per image, choose a network of "
+    "`zoo list --task semantic-segmentation`"
+)
 
 
 def open_folder(root: Path, *, seed: int, val_fraction: float, name: str = "") -> ImageData:
@@ -62,6 +66,8 @@ def open_folder(root: Path, *, seed: int, val_fraction: float, name: str = "") -
         reason = describe_hold_out(layout.short("train"), seed, val_fraction)
     classes = tuple(parts["train"])
     _check_names(classes, root)
+    if {name.lower() for name in classes} == {"images", "masks"}:
+        notices.append(SEGMENTATION_LAYOUT)
     order = [split for split in ("train", "val", "test") if split in parts]
     return ImageData(
         name=name or root.absolute().name or str(root),
