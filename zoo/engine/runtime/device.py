@@ -96,7 +96,7 @@ def reader_threads(device: torch.device) -> tuple[int, int]:
 
     On the CPU, all cores alternate between decoding a batch and computing on it. Decoding in
     parallel with OpenMP stalls the slowest thread at each barrier; on two cores that was slower by
-    up to a tenth (`benchmarks/the_pass.py`).
+    up to a tenth (`benchmarks/forward_pass.py`).
     """
     if device.type == "cpu":
         return torch.get_num_threads(), 0
