@@ -164,7 +164,7 @@ def test_confusion_images_show_run_counts(two_phases: zoo.Run) -> None:
 
 
 def grid_images(shown: np.ndarray, count: int) -> list[bytes]:
-    """Take the photos of a grid apart again, at the size that the network gets."""
+    """Return the tiles of a grid, reduced to the input size of the network."""
     columns = int(np.ceil(np.sqrt(count)))
     tiles = []
     for index in range(count):
