@@ -1,13 +1,13 @@
-"""Train the heads of three frozen networks with zoo, the textbook's loop and two libraries.
+"""Compare the training of a head: zoo, the textbook's loop, fastai and transformers.
 
     uv run --group bench python benchmarks/head_training.py [--work DIR] [--fresh]
 
-Each side is a separate process, from command to model file, on 2,400 images made by `images.py`,
-from the same weights; the sides alternate, and all model files are evaluated in the same way. Runs
-that would take too long are extrapolated, and labelled so. Results are written to
-`head_training.json` as they are measured, so that an interrupted run resumes; the tables are
-printed at the end, and written to `head_training.md`. `--long` also runs the textbook's 20 epochs,
-for their accuracy; `--runs 3` runs every side three times, and the tables show medians.
+On three frozen networks and 2,400 images of `images.py`. Each side is a process, from command to
+model file; all start from the same weights, and one program evaluates their model files. 20 epochs
+of the others are extrapolated, and labelled so; `--long` runs the textbook's, for their accuracy.
+Each result is written to `head_training.json` when it is complete, and an interrupted benchmark
+resumes from there. The tables, which are printed and written to `head_training.md`, have medians of
+`--runs`.
 """
 
 from __future__ import annotations
@@ -21,21 +21,27 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import images as image_data
-from benchmarks.sides.bench import Bench, record, start, versions, write
-from benchmarks.sides.networks import NETWORKS
-from benchmarks.sides.report import FLOORS, LONG, page, table
-from benchmarks.sides.watch import watch
+from benchmarks import images
+from benchmarks.harness.bench import (
+    Bench,
+    installed_versions,
+    load_results,
+    to_record,
+    write_results,
+)
+from benchmarks.harness.monitor import run_monitored
+from benchmarks.harness.networks import NETWORKS
+from benchmarks.harness.report import LONG, LOWER_BOUNDS, page, table
 
 RESULTS = Path(__file__).with_suffix(".json")
 MODULES = {
-    "textbook": "textbook_loop",
-    "fastai": "with_fastai",
-    "transformers": "with_transformers",
+    "textbook": "train_textbook",
+    "fastai": "train_fastai",
+    "transformers": "train_transformers",
 }
 EPOCHS = {"zoo 1 epoch": 1, "zoo 5 epochs": 5, f"zoo {LONG} epochs": LONG}
 
-# Order of the sides in each round.
+# Order within each run.
 ORDER = (
     *("decode", "zoo", "zoo again", "textbook", "zoo 1 epoch", "fastai", "zoo 5 epochs"),
     *("transformers", f"zoo {LONG} epochs", "forward", "decode and forward"),
@@ -44,7 +50,7 @@ LONG_TEXTBOOK = f"textbook {LONG} epochs"
 
 
 def run_zoo(bench: Bench, network: str, side: str) -> dict[str, Any]:
-    """Run `zoo finetune` with an empty cache; `zoo again` uses that of `zoo`."""
+    """Run `zoo finetune` with an empty cache; `zoo again` reuses that of `zoo`."""
     options = ["--epochs", str(EPOCHS[side])] if side in EPOCHS else []
     cache = None
     if side == "zoo again":
@@ -55,59 +61,61 @@ def run_zoo(bench: Bench, network: str, side: str) -> dict[str, Any]:
 
 
 def run_other(bench: Bench, network: str, side: str, epochs: int) -> dict[str, Any]:
-    """Run the textbook's loop or a library's."""
+    """Run the program of the textbook or of another library."""
     folder = bench.folder(network, side)
     target = folder / "model.safetensors"
-    command = [*bench.python(MODULES[side.partition(" ")[0]]), *bench.shared(network, target)]
-    return record(watch([*command, "--epochs", str(epochs)], folder, bench.environment), target)
+    command = [*bench.python(MODULES[side.partition(" ")[0]]), *bench.options(network, target)]
+    command += ["--epochs", str(epochs)]
+    return to_record(run_monitored(command, folder, bench.environment), target)
 
 
-def run_floor(bench: Bench, network: str, side: str) -> dict[str, Any]:
-    """Run a lower bound."""
+def run_lower_bound(bench: Bench, network: str, side: str) -> dict[str, Any]:
+    """Measure a lower bound of the time."""
     folder = bench.folder(network, side)
-    what = "both" if side == "decode and forward" else side
+    bound = "both" if side == "decode and forward" else side
     target = folder / "result.json"
-    watch(
-        [*bench.python("floors"), what, *bench.shared(network, target)], folder, bench.environment
-    )
+    command = [*bench.python("lower_bounds"), bound, *bench.options(network, target)]
+    run_monitored(command, folder, bench.environment)
     result: dict[str, Any] = json.loads(target.read_text())
     return {**result, "seconds": round(result["seconds"], 3)}
 
 
 def run(bench: Bench, network: str, side: str, epochs: int) -> dict[str, Any]:
     """Run one side once, and return its record."""
-    if side in FLOORS:
-        return run_floor(bench, network, side)
+    if side in LOWER_BOUNDS:
+        return run_lower_bound(bench, network, side)
     if side.startswith("zoo"):
         return run_zoo(bench, network, side)
     return run_other(bench, network, side, LONG if side == LONG_TEXTBOOK else epochs)
 
 
-def judge(bench: Bench, network: str, sides: dict[str, list[dict[str, Any]]]) -> None:
+def evaluate(bench: Bench, network: str, sides: dict[str, list[dict[str, Any]]]) -> None:
     """Add the accuracy to each record whose model file is not evaluated yet."""
     records = [record for records in sides.values() for record in records if "model" in record]
-    # A resumed run may have another work folder.
+    # An interrupted benchmark may resume in another work folder.
     files = [record["model"] for record in records if Path(record["model"]).exists()]
     if files:
-        command = [*bench.python("judge"), "--network", network, "--data", str(bench.data), *files]
-        done = watch(command, bench.folder(network, "judge"), bench.environment)
-        accuracies = json.loads(done.output)
-        for each in records:
-            each["top1"] = accuracies.get(each.pop("model"))
+        command = [*bench.python("evaluate"), "--network", network, "--data", str(bench.data)]
+        folder = bench.folder(network, "evaluate")
+        completed = run_monitored([*command, *files], folder, bench.environment)
+        accuracies = json.loads(completed.output)
+        for record in records:
+            record["top1"] = accuracies.get(record.pop("model"))
 
 
-def available(sides: list[str]) -> Iterator[str]:
-    """Yield the sides whose library is installed; report the others."""
-    installed = versions()
+def available_sides(sides: list[str]) -> Iterator[str]:
+    """Yield the sides whose library is installed, and warn of the others."""
+    installed = installed_versions()
     for side in sides:
         if side in ("fastai", "transformers") and side not in installed:
-            print(f"{side} skipped: not installed; use `uv run --group bench`", file=sys.stderr)
+            message = f"skipping {side}: it is not installed; use `uv run --group bench`"
+            print(message, file=sys.stderr)
         else:
             yield side
 
 
 def measure(bench: Bench, results: dict[str, Any], options: argparse.Namespace) -> None:
-    """Run the missing sides, and write each record at once."""
+    """Run the sides without a result, and write each record when it is complete."""
     for number in range(1, options.runs + 1):
         for network in options.networks:
             sides = results["networks"].setdefault(network, {})
@@ -115,32 +123,36 @@ def measure(bench: Bench, results: dict[str, Any], options: argparse.Namespace) 
                 if len(sides.setdefault(side, [])) < number:
                     print(f"{network}: {side}, run {number}", file=sys.stderr, flush=True)
                     sides[side].append(run(bench, network, side, options.epochs))
-                    write(results, options.out)
+                    write_results(results, options.out)
             # Before a later run overwrites the model files.
-            judge(bench, network, sides)
-            write(results, options.out)
+            evaluate(bench, network, sides)
+            write_results(results, options.out)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=image_data.WORK, help="work folder")
+    parser.add_argument("--work", type=Path, default=images.WORK, help="folder for generated files")
     parser.add_argument("--fresh", action="store_true", help="discard earlier results")
     parser.add_argument("--runs", type=int, default=1, help="of each side")
     parser.add_argument("--long", action="store_true", help=f"run {LONG_TEXTBOOK} too")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--sides", nargs="+", choices=ORDER, default=list(ORDER))
-    parser.add_argument("--epochs", type=int, default=1, help="of the other sides")
-    parser.add_argument("--workers", type=int, help="of the other sides; by default the cores")
-    parser.add_argument("--each", type=int, nargs=2, default=image_data.EACH, help="of a class")
-    parser.add_argument("--package", type=Path, help=f"the file of {image_data.PACKAGE}")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the results")
+    parser.add_argument("--epochs", type=int, default=1, help="of the other programs")
+    parser.add_argument("--workers", type=int, help="of the other programs; number of cores")
+    parser.add_argument(
+        "--each", type=int, nargs=2, default=images.PER_CLASS, help="images per class"
+    )
+    parser.add_argument("--package", type=Path, help=f"file of {images.PACKAGE}")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="file of results")
     options = parser.parse_args()
     work = options.work.resolve()
-    data = image_data.make(work, tuple(options.each), options.package)
-    made = json.loads((data / "made.json").read_text())
-    fixed = {"data": made, "epochs_of_others": options.epochs}
-    results = start(options.out, options.fresh, {"networks": {}}, **fixed)
-    options.sides = list(available([*options.sides, *([LONG_TEXTBOOK] if options.long else [])]))
+    data = images.write_images(work, tuple(options.each), options.package)
+    summary = json.loads((data / images.SUMMARY).read_text())
+    settings = {"data": summary, "epochs_of_others": options.epochs}
+    results = load_results(options.out, options.fresh, {"networks": {}}, **settings)
+    options.sides = list(
+        available_sides([*options.sides, *([LONG_TEXTBOOK] if options.long else [])])
+    )
     measure(Bench(work, data, options.workers), results, options)
     print("\n".join(table(results)))
     options.out.with_suffix(".md").write_text(page(results) + "\n")

@@ -2,8 +2,8 @@
 
     uv run python benchmarks/light_commands.py [--runs 7]
 
-Prints a table and writes `light_commands.json`. On a shared machine, single times are noisy:
-compare the ratios within one run.
+Prints a table and writes `light_commands.json`. On a shared machine, compare ratios within one run
+rather than times.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from datetime import date
 from pathlib import Path
 
 BASE = "import click"
-BAR = 4.0
-# For comparison: listing the catalogue of timm.
-TIMM = "import timm; timm.list_models()"
+MAX_RATIO = 4.0
+# For comparison: listing a library of the same networks.
+TIMM_LIST = "import timm; timm.list_models()"
 COMMANDS = {
     BASE: ["-c", BASE],
-    TIMM: ["-c", TIMM],
+    TIMM_LIST: ["-c", TIMM_LIST],
     "zoo --help": ["-m", "zoo", "--help"],
     "zoo list": ["-m", "zoo", "list"],
     "zoo list --json": ["-m", "zoo", "list", "--json"],
@@ -38,7 +38,7 @@ COMPLETION = {"_ZOO_COMPLETE": "bash_complete", "COMP_WORDS": "zoo fi", "COMP_CW
 
 
 def run(name: str) -> float:
-    """Run a command; return its wall time in seconds."""
+    """Run a command, and return its wall time in seconds."""
     environment = {**os.environ, **(COMPLETION if name == "completion" else {})}
     began = time.perf_counter()
     subprocess.run(
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7)
     runs = parser.parse_args().runs
     for name in COMMANDS:
-        run(name)  # warm the catalogue and the file cache
+        run(name)  # warm-up: fills the catalogue and the page cache
     seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(runs):
         for name in COMMANDS:
@@ -65,7 +65,7 @@ def main() -> None:
         }
         for name, times in seconds.items()
     }
-    print(f"{'command':<34}{'median':>9}{'ratio':>8}   bar {BAR}")
+    print(f"{'command':<34}{'median':>9}{'ratio':>8}   limit {MAX_RATIO}")
     for name, row in rows.items():
         print(f"{name:<34}{row['median_seconds']:>8.3f}s{row['ratio']:>8.2f}")
     result = {
@@ -73,7 +73,7 @@ def main() -> None:
         "machine": f"{os.cpu_count()} cores, {platform.machine()}",
         "python": platform.python_version(),
         "runs": runs,
-        "bar": BAR,
+        "bar": MAX_RATIO,
         "commands": rows,
     }
     target = Path(__file__).with_suffix(".json")

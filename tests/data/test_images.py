@@ -1,4 +1,4 @@
-"""Pictures that somebody hands over: one or many, in whatever form, to the same bytes."""
+"""Images passed as paths, bytes, files, PIL images or arrays."""
 
 import io
 from pathlib import Path
@@ -19,7 +19,7 @@ PATH = sorted((EMBEDDED / "val" / "flag").iterdir())[0]
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [
         PATH,
         str(PATH),
@@ -30,12 +30,12 @@ PATH = sorted((EMBEDDED / "val" / "flag").iterdir())[0]
     ],
     ids=["path", "text", "bytes", "file", "pil", "array"],
 )
-def test_every_form_gives_the_same(picture):
-    assert len(list(as_many(picture))) == 1
-    assert torch.equal(prepare_image(picture, SMALL).pixels, prepare(decode(PATH), SMALL))
+def test_prepare_image_of_any_type_equals_file(image):
+    assert len(list(as_many(image))) == 1
+    assert torch.equal(prepare_image(image, SMALL).pixels, prepare(decode(PATH), SMALL))
 
 
-def test_many_stay_many():
+def test_as_many_and_prepare_each_keep_sequences():
     stacked = np.stack([np.zeros((8, 8, 3), np.uint8)] * 3)
     for many in ([PATH, PATH, PATH], (PATH,) * 3, stacked):
         assert len(list(as_many(many))) == 3
@@ -43,7 +43,7 @@ def test_many_stay_many():
     assert list(prepare_each([], SMALL, 2)) == []
 
 
-def test_what_a_picture_is_called(tmp_path):
+def test_name_of_returns_path_or_image(tmp_path):
     assert name_of(PATH) == name_of(str(PATH)) == str(PATH)
     assert name_of(Image.open(PATH)) == str(PATH)
     with PATH.open("rb") as file:
@@ -53,20 +53,20 @@ def test_what_a_picture_is_called(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("picture", "said"),
+    ("image", "message"),
     [
-        (np.zeros((4, 4, 3)), "no image"),
-        (np.zeros((4, 4, 7), np.uint8), "no image"),
+        (np.zeros((4, 4, 3)), "not an image"),
+        (np.zeros((4, 4, 7), np.uint8), "not an image"),
         (Path("nowhere.jpg"), "nowhere.jpg: it does not exist"),
         (b"words", "not an image"),
     ],
 )
-def test_what_is_no_picture_is_refused(picture, said):
-    with pytest.raises(zoo.DataError, match=said):
-        prepare_image(picture, SMALL)
+def test_prepare_image_rejects_invalid_input(image, message):
+    with pytest.raises(zoo.DataError, match=message):
+        prepare_image(image, SMALL)
 
 
-def test_a_picture_has_three_channels_or_one():
+def test_prepare_image_checks_channels():
     grey = zoo.Preprocess(size=16, mean=(0.5,), std=(0.5,))
     assert prepare_image(PATH, grey).pixels.shape == (1, 16, 16)
     with pytest.raises(zoo.DataError, match="3 channels, and the network sees 5"):

@@ -66,6 +66,6 @@ def _flat(root: Path) -> AllImages | None:
     if not names:
         raise DataError(f"{root} has no images", EXPECTED)
     others = len(visible) - len(names)
-    notices = (f"left out: {counted(others, 'file')} that are no images",) if others else ()
+    notices = (f"skipped: {counted(others, 'file')} that are not images",) if others else ()
     split = FileSplit("all", root, tuple(names), (UNKNOWN,) * len(names))
     return AllImages(root.absolute().name, (split,), (), notices)

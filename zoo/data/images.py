@@ -1,4 +1,4 @@
-"""Images given in Python, one or many: paths, bytes, open files, PIL images or arrays."""
+"""Images passed from Python: paths, bytes, open files, PIL images or arrays."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def as_many(images: Any | Iterable[Any]) -> Iterable[Any]:
 
 
 def name_of(image: Any) -> str:
-    """Return the name of an image, for people; `image` where it has none."""
+    """Return the name of an image for messages; `image` if it has none."""
     if isinstance(image, (str, Path)):
         return str(image)
     return str(getattr(image, "filename", "") or getattr(image, "name", "") or "image")
@@ -36,12 +36,12 @@ def name_of(image: Any) -> str:
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """An image as the network takes it, and how to see it in full.
+    """An image preprocessed for the network.
 
     Args:
         pixels: `[channels, height, width]`, uint8.
-        size: width and height of the image itself, upright.
-        open: decodes it again in full, as a PIL image of mode RGB.
+        size: width and height of the original, upright.
+        open: decodes the original at full size, as a PIL image of mode RGB.
     """
 
     pixels: Tensor
@@ -50,7 +50,7 @@ class PreparedImage:
 
 
 def prepare_image(image: Any, preprocess: Preprocess) -> PreparedImage:
-    """Read and prepare an image.
+    """Decode and preprocess an image.
 
     Args:
         image: a path, bytes, an open file, a PIL image or a uint8 array.
@@ -63,7 +63,7 @@ def prepare_image(image: Any, preprocess: Preprocess) -> PreparedImage:
         try:
             image = Image.fromarray(image)
         except (TypeError, ValueError) as error:
-            raise DataError(f"an array {image.shape} {image.dtype} is no image") from error
+            raise DataError(f"an array {image.shape} {image.dtype} is not an image") from error
     decoded = decode_reduced(image, at_least(preprocess))
     size = decoded.size
     pixels = check_channels(prepare(decoded, preprocess), preprocess)
@@ -77,10 +77,11 @@ def _rewound(image: Any) -> Any:
 
 
 def check_channels(pixels: Tensor, preprocess: Preprocess) -> Tensor:
-    """Return a prepared image that has the channels that the network sees.
+    """Return a preprocessed image, its number of channels checked.
 
     Raises:
-        DataError: it has others; images have three, or one where they are made grey.
+        DataError: it differs from the network's; images have three, or one after conversion to
+            grey.
     """
     if len(pixels) != preprocess.channels:
         hint = "give tensors of floats"
@@ -93,25 +94,25 @@ def prepare_each(images: Any, preprocess: Preprocess, batch_size: int) -> Iterat
     """Yield images as batches `[n, channels, height, width]`, uint8.
 
     Raises:
-        DataError: one cannot be read; names it.
+        DataError: an image cannot be read; names it.
     """
-    waiting: list[Tensor] = []
+    batch: list[Tensor] = []
     for image in as_many(images):
-        waiting.append(prepare_image(image, preprocess).pixels)
-        if len(waiting) == batch_size:
-            yield torch.stack(waiting)
-            waiting = []
-    if waiting:
-        yield torch.stack(waiting)
+        batch.append(prepare_image(image, preprocess).pixels)
+        if len(batch) == batch_size:
+            yield torch.stack(batch)
+            batch = []
+    if batch:
+        yield torch.stack(batch)
 
 
 def noise(count: int, preprocess: Preprocess, seed: int) -> Tensor:
-    """Return images of noise, `[count, channels, height, width]`, uint8.
+    """Return images of uniform noise, `[count, channels, height, width]`, uint8.
 
     Args:
-        count: of images.
-        preprocess: whose size and channels they have.
-        seed: the same seed gives the same images.
+        count: number of images.
+        preprocess: size and channels of the images.
+        seed: of the generator.
     """
     shape = (count, preprocess.channels, preprocess.height, preprocess.width)
     generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""What a training sees of its images: splits, each a row of pictures with targets."""
+"""Splits: images and their targets in a fixed order."""
 
 from __future__ import annotations
 
@@ -18,24 +18,23 @@ from zoo.seeding import draw_by_name
 if TYPE_CHECKING:
     from torch import Tensor
 
-# What a person may call a split.
+# Accepted names of splits.
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 class Split(ABC):
-    """Images and their targets, in a fixed order, wherever they are.
+    """Images and their targets in a fixed order.
 
     Attributes:
-        name: `train`, `val`, `test`, or `all` where nothing is held out.
-        targets: the target of each image, as its task has them: a position in the classes.
+        name: `train`, `val`, `test`, or `all` for data without splits.
+        targets: the target of each image, such as a class index.
         thread_safe: whether several threads may read it at once.
     """
 
     name: str
     targets: Sequence[Any]
-    # Whether several threads of one process may read it at once.
     thread_safe: ClassVar[bool] = False
-    # Whether reading a sample may draw random numbers, as a user's own code may.
+    # Whether reading a sample may draw random numbers, as a user's dataset may.
     draws: ClassVar[bool] = False
 
     def __len__(self) -> int:
@@ -43,11 +42,11 @@ class Split(ABC):
 
     @abstractmethod
     def where(self, index: int) -> str:
-        """Say which picture it is, for people."""
+        """Return the name of an image for messages, such as its path."""
 
     @abstractmethod
     def picture(self, index: int) -> Image.Image:
-        """Read a picture as 8-bit RGB.
+        """Read an image as 8-bit RGB.
 
         Raises:
             UnreadableImage: it cannot be read.
@@ -56,15 +55,15 @@ class Split(ABC):
     def sample(
         self, index: int, at_least: tuple[int, int] | None = None, content: bytes | None = None
     ) -> tuple[Image.Image | DecodedImage | Any, Any]:
-        """Read a picture with its label.
+        """Read an image with its target.
 
         Args:
-            index: which.
-            at_least: the width and height that are enough, as for `decode_reduced`.
-            content: what `content` gave, to be read instead of what lies there now.
+            index: position in the split.
+            at_least: width and height that suffice, as for `decode_reduced`.
+            content: bytes that `content` returned, decoded instead of reading the source again.
 
         Returns:
-            The picture, or a tensor of floats that somebody has prepared already; and its label.
+            The image, or a float tensor that is preprocessed already; and its target.
 
         Raises:
             UnreadableImage: it cannot be read.
@@ -72,24 +71,24 @@ class Split(ABC):
         return self.picture(index), self.targets[index]
 
     def content(self, index: int) -> bytes:
-        """Return what a picture is made of: the bytes of its file, or its pixels and their shape.
+        """Return the bytes that determine an image: its file, or its shape and pixels.
 
         Raises:
             UnreadableImage: it cannot be read.
-            DataError: a picture of this split may be another one each time.
+            DataError: images of this split may differ between reads.
         """
-        raise DataError(f"{self.where(index)} may be another picture each time")
+        raise DataError(f"{self.where(index)} may differ between reads")
 
     def steps(self, batch_size: int) -> int | None:
-        """Return how many batches come ready made in an epoch; None where zoo makes them."""
+        """Return the number of ready-made batches per epoch; None where zoo forms the batches."""
         return None
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield ready-made batches, inputs and targets, where `steps` counts any."""
-        raise DataError(f"the {self.name} split gives samples and no batches")
+        """Yield ready-made batches of inputs and targets, where `steps` returns a number."""
+        raise DataError(f"the {self.name} split yields samples, not batches")
 
     def counts(self, n_classes: int) -> tuple[int, ...]:
-        """How many pictures each class has."""
+        """Return the number of images of each class."""
         counts = [0] * n_classes
         for label in self.targets:
             counts[label] += 1
@@ -98,13 +97,13 @@ class Split(ABC):
 
 @dataclass(frozen=True)
 class FileSplit(Split):
-    """Pictures in files.
+    """Images in files.
 
     Args:
         name: of the split.
         root: the folder that the paths are relative to.
         paths: of each image, with `/` on every system.
-        targets: of each image, a position in the classes.
+        targets: of each image, such as a class index.
     """
 
     name: str
@@ -114,7 +113,7 @@ class FileSplit(Split):
     thread_safe: ClassVar[bool] = True
 
     def path(self, index: int) -> Path:
-        """Where an image lies."""
+        """Return the path of an image."""
         return self.root / self.paths[index]
 
     def where(self, index: int) -> str:
@@ -140,7 +139,7 @@ class FileSplit(Split):
     def sample(
         self, index: int, at_least: tuple[int, int] | None = None, content: bytes | None = None
     ) -> tuple[Image.Image | DecodedImage, Any]:
-        """Decode an image, no larger than needed, with its label.
+        """Decode an image, no larger than needed, and return it with its target.
 
         Raises:
             UnreadableImage: it cannot be read.
@@ -154,14 +153,14 @@ class ImageData:
     """Images, split for training.
 
     Args:
-        name: how a person would call them.
-        schema: what the targets are, the same for every split.
+        name: shown in reports.
+        schema: of the targets of every split.
         splits: `train` and `val`, and `test` where there is one.
-        fingerprint: sha256 over what tells these images from others; the same wherever they lie.
-        notices: what was left out or looks odd, one line each.
-        reason: how the split came about.
-        deterministic: whether an image is the same each time that it is read.
-        batch_size: of batches that come ready made; None where zoo makes them.
+        fingerprint: sha256 that identifies images and targets, whatever their location.
+        notices: skipped files and likely mistakes, one line each.
+        reason: origin of the splits.
+        deterministic: whether reading an image again returns the same pixels.
+        batch_size: of ready-made batches; None where zoo forms them.
     """
 
     name: str
@@ -179,19 +178,19 @@ class ImageData:
         return self.schema.classes
 
 
-def draw_held(names: Sequence[str], seed: int, fraction: float) -> set[int]:
-    """Draw which pictures of one class are held out: a share, at least one and never all.
+def draw_held_out(names: Sequence[str], seed: int, fraction: float) -> set[int]:
+    """Draw the images of one class to hold out: a share, at least one and never all.
 
-    Each picture's place in the draw depends on the seed and its own name alone, so that a picture
-    more or less moves no other but the last drawn.
+    The rank of an image depends on the seed and its own name alone, so adding or removing an image
+    changes at most one other.
 
     Args:
-        names: of the class's pictures.
+        names: of the images of the class.
         seed: of the draw.
-        fraction: the share that is held out.
+        fraction: share to hold out.
 
     Returns:
-        The positions of those that were drawn.
+        Indices into `names`.
     """
     count = min(max(round(len(names) * fraction), 1), len(names) - 1)
     return draw_by_name(names, seed, count)

@@ -21,8 +21,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from zoo_regression import plugin
 from zoo_regression.data import RegressionSchema
-from zoo_regression.metrics import RegressionMetric
-from zoo_regression.task import ImageRegression
+from zoo_regression.task import ImageRegression, RegressionMetric
 
 import zoo
 import zoo.testing
@@ -212,9 +211,9 @@ def test_a_dataset_with_a_loss_and_a_metric_of_one_s_own(
         other = tmp_path / "again.safetensors"
         zoo.save(model.module, other, model.schema)
         assert zoo.load(other).schema == model.schema
-        with pytest.raises(zoo.UsageError, match="the schema has 2 outputs, and the head fc ends"):
+        with pytest.raises(zoo.UsageError, match="describes 2, but the output size of fc is 1"):
             zoo.save(model.module, other, RegressionSchema((), ("a", "b"), (0, 0), (1, 1)))
-        with pytest.raises(zoo.UsageError, match="the targets of your Dataset are no classes"):
+        with pytest.raises(zoo.UsageError, match="the targets of your Dataset are not classes"):
             zoo.finetune("discnet/tiny", data=Discs(8), weights="none", classes=2)
     finally:
         del sys.modules["discnet"]
@@ -312,7 +311,7 @@ def run_at(folder: Path, data: Path) -> subprocess.CompletedProcess[str]:
         ("path,split\n0.png,train\n", "names the columns path, split"),
         ("path,age\n", "it lists no images"),
         ("path,age\n0.png,3\n", "1 images are to train on"),
-        ("path,age\n0.png,3\n1.png,3\n2.png,3\n", "the same for all images"),
+        ("path,age\n0.png,3\n1.png,3\n2.png,3\n", "the same for all training images"),
         ("path,age,split\n0.png,3,val\n1.png,3,test\n", "0 images are to train on"),
     ],
 )

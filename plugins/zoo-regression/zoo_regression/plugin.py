@@ -1,4 +1,4 @@
-"""What zoo reads: the task, and backbones for it."""
+"""Registration of the task, and of backbones for it."""
 
 from collections.abc import Generator, Iterator
 from dataclasses import replace
@@ -13,8 +13,7 @@ NAMES = ("resnet18", "resnet50", "mobilenet_v3_small", "mobilenet_v3_large", "ef
 @zoo.hookimpl
 def zoo_register_tasks() -> Iterator[zoo.Task]:
     """Register image regression."""
-    target = "zoo_regression.task:ImageRegression"
-    yield zoo.Task(TASK, "one or several numbers for each image", target)
+    yield zoo.Task(TASK, "numbers for each image", "zoo_regression.task:ImageRegression")
 
 
 @zoo.hookimpl(wrapper=True)

@@ -314,7 +314,7 @@ def test_save_and_load_network_trained_by_user_code(tinynet, tmp_path):
 @pytest.mark.parametrize(
     ("path", "classes", "message"),
     [
-        ("m.safetensors", ["a", "b"], "2 classes are named, but the head head.fc has 3 outputs"),
+        ("m.safetensors", ["a", "b"], "2 classes are named, but the output size of head.fc is 3"),
         ("m.safetensors", ["a", "b", "a"], "give a unique name per class"),
         ("m.safetensors", [0, 1, 2], "not a list of names"),
         ("m.safetensors", "abc", "not a list of names"),

@@ -1,4 +1,4 @@
-"""Small networks in a really installed plugin, and a few scenes with exact masks."""
+"""A plugin with small segmentation networks, and scenes with exact masks."""
 
 from pathlib import Path
 
@@ -31,11 +31,11 @@ NETWORKS = """
             task="semantic-segmentation",
         )
 
-    def block(inside, outside, stride=1):
+    def block(inputs, outputs, stride=1):
         from torch import nn
 
-        convolution = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
-        return nn.Sequential(convolution, nn.BatchNorm2d(outside), nn.ReLU())
+        convolution = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
 
     def fcn(weights=None, num_classes=21):
         from torch import nn
@@ -73,7 +73,7 @@ NETWORKS = """
 
 @pytest.fixture
 def tinyfcn(install) -> str:
-    """Install a plugin with an FCN and a network of two main heads, which train in seconds."""
+    """Install a plugin with a small FCN and a small network of two main heads."""
     install("dense", NETWORKS)
     return "dense/tinyfcn"
 

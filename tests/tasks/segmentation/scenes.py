@@ -1,4 +1,4 @@
-"""Scenes with exact masks: shapes with soft edges, pasted on crops of the embedded drawings."""
+"""Synthetic scenes with exact masks: antialiased shapes on crops of the embedded images."""
 
 import random
 from pathlib import Path
@@ -14,7 +14,7 @@ SUPERSAMPLED = 4
 
 
 def cut_out(kind: str, size: int, draw: random.Random) -> Image.Image:
-    """Return a shape as RGBA whose edges are antialiased, with shading of its own."""
+    """Return an antialiased RGBA shape with random shading."""
     side = size * SUPERSAMPLED
     alpha = Image.new("L", (side, side))
     pen, third = ImageDraw.Draw(alpha), side // 3
@@ -37,7 +37,7 @@ def cut_out(kind: str, size: int, draw: random.Random) -> Image.Image:
 def scene(
     draw: random.Random, backgrounds: list[Path], size: tuple[int, int] = (96, 72)
 ) -> tuple[Image.Image, Image.Image]:
-    """Return an image RGB and its mask of mode P."""
+    """Return an RGB image and its mask of mode P."""
     with Image.open(draw.choice(backgrounds)) as opened:
         image = opened.convert("RGB").resize((size[0] * 2, size[1] * 2))
     left, top = draw.randrange(size[0]), draw.randrange(size[1])

@@ -1,3 +1,5 @@
+"""Folders of images and masks: splits, classes, reported faults."""
+
 import shutil
 
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.tasks.segmentation.scenes import SHAPES
-from zoo.data.split import draw_held
+from zoo.data.split import draw_held_out
 from zoo.errors import DataError, UsageError
 from zoo.registry.registry import load_registry
 from zoo.tasks.base import load_task
@@ -18,7 +20,7 @@ def opened(root, **given):
     return open_data(root, **({"seed": 0, "val_fraction": 0.2, "classes": None} | given))
 
 
-def put(root, name: str, indices=None, size=(8, 6), image: str = ".jpg") -> None:
+def write_pair(root, name: str, indices=None, size=(8, 6), image: str = ".jpg") -> None:
     """Write an image and its mask."""
     for folder in ("images", "masks"):
         (root / folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -28,14 +30,14 @@ def put(root, name: str, indices=None, size=(8, 6), image: str = ".jpg") -> None
     Image.fromarray(np.asarray(indices, dtype=np.uint8)).save(root / "masks" / f"{name}.png")
 
 
-def test_a_folder_of_images_and_masks(scenes):
+def test_folder_without_splits_is_split_by_seed(scenes):
     data = opened(scenes, seed=3)
     assert data.classes == SHAPES
     assert data.schema.palette == ("#000000", "#dc2828", "#28dc28", "#2828dc")  # of the PNG
     names = [f"images/{number:04}.png" for number in range(20)]
-    held = {names[index] for index in draw_held(names, 3, 0.2)}
-    assert set(data.splits["val"].paths) == held
-    assert set(data.splits["train"].paths) == set(names) - held
+    drawn = {names[index] for index in draw_held_out(names, 3, 0.2)}
+    assert set(data.splits["val"].paths) == drawn
+    assert set(data.splits["train"].paths) == set(names) - drawn
     assert data.reason == "images/ and masks/: 20 % of the images held out by seed 3"
     image, mask = data.splits["val"].sample(0)
     assert image.size == mask.size == (96, 72)
@@ -43,10 +45,10 @@ def test_a_folder_of_images_and_masks(scenes):
         assert (np.asarray(mask) == np.asarray(stored)).all()
 
 
-def test_splits_as_they_are_named(tmp_path):
+def test_split_folders_are_used_unchanged(tmp_path):
     for split, count in (("train", 3), ("valid", 2), ("test", 1)):
         for number in range(count):
-            put(tmp_path / split, f"deep/{number}")
+            write_pair(tmp_path / split, f"deep/{number}")
     data = opened(tmp_path)
     assert {name: len(split) for name, split in data.splits.items()} == {
         "train": 3,
@@ -61,28 +63,28 @@ def test_splits_as_they_are_named(tmp_path):
         opened(tmp_path)
 
 
-def test_one_report_names_all_that_is_wrong(tmp_path, cli, tinyfcn):
+def test_all_faults_are_reported_at_once(tmp_path, cli, tinyfcn):
     root = tmp_path / "photos"
     (root / "images").mkdir(parents=True)
     (root / "classes.txt").write_text("sky\nroad\n")
     for number in range(5):
-        put(root, f"good{number}", [[0, 255], [1, 0]], (2, 2))
-        put(root, f"lone{number}")
+        write_pair(root, f"good{number}", [[0, 255], [1, 0]], (2, 2))
+        write_pair(root, f"lone{number}")
         (root / "masks" / f"lone{number}.png").unlink()
-    put(root, "stray")
+    write_pair(root, "stray")
     (root / "images" / "stray.jpg").unlink()
-    put(root, "index", [[0, 7], [9, 255]], (2, 2))
-    put(root, "small", [[0, 1]], (2, 2))
-    put(root, "torn")
+    write_pair(root, "index", [[0, 7], [9, 255]], (2, 2))
+    write_pair(root, "small", [[0, 1]], (2, 2))
+    write_pair(root, "torn")
     (root / "masks" / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
-    put(root, "red")
+    write_pair(root, "red")
     Image.new("RGB", (8, 6)).save(root / "masks" / "red.png")
     code, out, err = cli("finetune", tinyfcn, "--data", root, "--weights", "none")
     assert (code, out, err.count("\n")) == (3, "", 1)
     for part in (
         "5 images without a mask: images/lone0.jpg, images/lone1.jpg, images/lone2.jpg and 2 more",
         "1 mask without an image: masks/stray.png",
-        "1 unreadable mask: masks/torn.png (no PNG that can be read",
+        "1 unreadable mask: masks/torn.png (not a readable PNG",
         "1 mask in colour: masks/red.png (of mode RGB)",
         "1 mask of another size than its image: masks/small.png (2 x 1, its image 2 x 2)",
         "1 mask with an index without a class: masks/index.png (7, 9)",
@@ -92,9 +94,9 @@ def test_one_report_names_all_that_is_wrong(tmp_path, cli, tinyfcn):
     assert not (tmp_path / "runs").exists()
 
 
-def test_sizes_are_compared_as_images_are_seen(tmp_path):
-    put(tmp_path, "a", size=(8, 6))
-    put(tmp_path, "b", size=(8, 6))
+def test_sizes_are_compared_after_exif_orientation(tmp_path):
+    write_pair(tmp_path, "a", size=(8, 6))
+    write_pair(tmp_path, "b", size=(8, 6))
     turned = Image.new("RGB", (6, 8))
     exif = turned.getexif()
     exif[0x0112] = 6
@@ -105,9 +107,9 @@ def test_sizes_are_compared_as_images_are_seen(tmp_path):
         opened(tmp_path)
 
 
-def test_classes_may_be_named_and_coloured(tmp_path):
+def test_classes_txt_sets_names_and_colours(tmp_path):
     for name in "abc":
-        put(tmp_path, name)
+        write_pair(tmp_path, name)
     (tmp_path / "classes.txt").write_text("open water #0000FF\nland\nice  #ffffff\n\n")
     schema = opened(tmp_path).schema
     assert schema.classes == ("open water", "land", "ice")
@@ -117,9 +119,9 @@ def test_classes_may_be_named_and_coloured(tmp_path):
         opened(tmp_path)
 
 
-def test_without_names_a_palette_or_the_indices_count(tmp_path):
-    put(tmp_path, "a", [[0, 1], [2, 255]], (2, 2))
-    put(tmp_path, "b", [[0, 1], [0, 0]], (2, 2))
+def test_classes_are_inferred_from_palette_or_indices(tmp_path):
+    write_pair(tmp_path, "a", [[0, 1], [2, 255]], (2, 2))
+    write_pair(tmp_path, "b", [[0, 1], [0, 0]], (2, 2))
     assert opened(tmp_path).classes == ("class 0", "class 1", "class 2")
     assert opened(tmp_path, classes=5).classes[-1] == "class 4"
     with pytest.raises(DataError, match=r"index without a class: masks/a.png \(2\)"):
@@ -133,22 +135,22 @@ def test_without_names_a_palette_or_the_indices_count(tmp_path):
     assert "as many as the palette of the masks has colours" in data.notices[0]
 
 
-def test_another_order_is_renumbered_by_name(tmp_path):
-    put(tmp_path, "a", [[0, 1], [2, 255]], (2, 2))
+def test_open_split_renumbers_classes_by_name(tmp_path):
+    write_pair(tmp_path, "a", [[0, 1], [2, 255]], (2, 2))
     (tmp_path / "classes.txt").write_text("road\nsky\ntree\n")
     split = open_split(tmp_path, ("sky", "tree", "water", "road"), None)
     assert split.name == "all"
     assert np.asarray(split.mask(0)).tolist() == [[3, 0], [1, 255]]
     same = open_split(tmp_path, ("road", "sky", "tree", "water"), "all")
     assert np.asarray(same.mask(0)).tolist() == [[0, 1], [2, 255]]
-    with pytest.raises(DataError, match=r"does not know: tree") as caught:
+    with pytest.raises(DataError, match=r"unknown to the model: tree") as caught:
         open_split(tmp_path, ("sky", "trees", "road"), None)
     assert "trees" in str(caught.value)
     with pytest.raises(DataError, match="no split 'val'"):
         open_split(tmp_path, ("road", "sky", "tree"), "val")
 
 
-def test_what_is_no_data_of_this_kind(tmp_path, pictures):
+def test_open_data_rejects_unusable_source(tmp_path, pictures):
     with pytest.raises(UsageError, match="no demonstration set"):
         opened(None)
     with pytest.raises(UsageError, match="not read from a dict"):
@@ -157,29 +159,29 @@ def test_what_is_no_data_of_this_kind(tmp_path, pictures):
         opened(pictures)
     with pytest.raises(DataError, match="does not exist"):
         opened(tmp_path / "nowhere")
-    put(tmp_path, "a", np.full((6, 8), 255))
-    put(tmp_path, "b", np.full((6, 8), 255))
+    write_pair(tmp_path, "a", np.full((6, 8), 255))
+    write_pair(tmp_path, "b", np.full((6, 8), 255))
     (tmp_path / "classes.txt").write_text("road\nsky\n")
     with pytest.raises(DataError, match=r"every pixel in .* is 255"):
         opened(tmp_path)
-    put(tmp_path, "a")
+    write_pair(tmp_path, "a")
     (tmp_path / "images" / "b.jpg").unlink()
     (tmp_path / "masks" / "b.png").unlink()
     with pytest.raises(DataError, match="has one image"):
         opened(tmp_path)
 
 
-def test_the_fingerprint_follows_masks_and_names(tmp_path):
+def test_fingerprint_changes_with_masks_and_names(tmp_path):
     for name in "abc":
-        put(tmp_path, name, [[0, 1], [0, 1]], (2, 2))
+        write_pair(tmp_path, name, [[0, 1], [0, 1]], (2, 2))
     first = opened(tmp_path).fingerprint
     assert opened(tmp_path).fingerprint == first
     (tmp_path / "classes.txt").write_text("road\nsky\n")
     second = opened(tmp_path).fingerprint
-    put(tmp_path, "c", RANDOM.integers(0, 2, (60, 80)), (80, 60))
+    write_pair(tmp_path, "c", RANDOM.integers(0, 2, (60, 80)), (80, 60))
     assert len({first, second, opened(tmp_path).fingerprint}) == 3
 
 
-def test_images_are_embedded_without_their_masks(scenes):
-    every = load_task(load_registry().task("semantic-segmentation")).open_all(scenes)
-    assert (len(every), every.classes) == (20, ())
+def test_open_all_ignores_masks(scenes):
+    images = load_task(load_registry().task("semantic-segmentation")).open_all(scenes)
+    assert (len(images), images.classes) == (20, ())

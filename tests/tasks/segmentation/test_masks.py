@@ -1,3 +1,5 @@
+"""Reading masks from PNG files."""
+
 import struct
 import zlib
 
@@ -6,13 +8,13 @@ import pytest
 from PIL import Image
 
 from zoo.data.decode import UnreadableImage
-from zoo.tasks.segmentation.masks import NotIndices, read_mask
+from zoo.tasks.segmentation.masks import ColorMask, read_mask
 
 INDICES = np.array([[0, 1, 2, 3], [3, 2, 1, 0], [1, 1, 0, 3]], dtype=np.uint8)
 
 
 def write_grey(path, indices: np.ndarray, bits: int) -> None:
-    """Write a grey PNG of few bits, as its specification has it; Pillow writes none."""
+    """Write a grey PNG of any bit depth; Pillow writes 8 bits only."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         check = struct.pack(">I", zlib.crc32(kind + data))
@@ -29,7 +31,7 @@ def write_grey(path, indices: np.ndarray, bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
-def test_grey_of_any_depth_gives_the_indices_that_were_written(tmp_path, bits):
+def test_read_mask_of_grey_png_returns_indices(tmp_path, bits):
     indices = INDICES % 2 if bits == 1 else INDICES
     write_grey(tmp_path / "a.png", indices, bits)
     mask = read_mask(tmp_path / "a.png")
@@ -39,7 +41,7 @@ def test_grey_of_any_depth_gives_the_indices_that_were_written(tmp_path, bits):
 
 
 @pytest.mark.parametrize("bits", [2, 8])
-def test_a_palette_gives_indices_and_colours(tmp_path, bits):
+def test_read_mask_with_palette_returns_indices_and_colours(tmp_path, bits):
     image = Image.fromarray(INDICES)
     image.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
     image.save(tmp_path / "a.png", bits=bits)
@@ -48,12 +50,12 @@ def test_a_palette_gives_indices_and_colours(tmp_path, bits):
     assert mask.palette[:4] == ("#000000", "#ff0000", "#00ff00", "#0000ff")
 
 
-def test_sixteen_bits_are_indices_too(tmp_path):
+def test_read_mask_of_sixteen_bits_returns_indices(tmp_path):
     Image.fromarray(INDICES.astype(np.uint16) * 100).save(tmp_path / "a.png")
     assert (read_mask(tmp_path / "a.png").indices == INDICES.astype(int) * 100).all()
 
 
-def test_an_orientation_is_followed(tmp_path):
+def test_read_mask_applies_exif_orientation(tmp_path):
     image = Image.fromarray(INDICES)
     exif = image.getexif()
     exif[0x0112] = 6
@@ -62,13 +64,13 @@ def test_an_orientation_is_followed(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
-def test_colours_are_no_indices(tmp_path, mode):
+def test_read_mask_rejects_colour(tmp_path, mode):
     Image.fromarray(INDICES).convert(mode).save(tmp_path / "a.png")
-    with pytest.raises(NotIndices, match=f"mode {mode}"):
+    with pytest.raises(ColorMask, match=f"mode {mode}"):
         read_mask(tmp_path / "a.png")
 
 
-def test_what_cannot_be_read_is_named(tmp_path):
+def test_read_mask_names_unreadable_file(tmp_path):
     Image.fromarray(INDICES).save(tmp_path / "a.jpg")
     Image.fromarray(INDICES).save(tmp_path / "b.png")
     (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:50])

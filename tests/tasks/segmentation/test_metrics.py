@@ -1,3 +1,5 @@
+"""Segmentation metrics against independent implementations."""
+
 import numpy as np
 import pytest
 import torch
@@ -23,14 +25,14 @@ def batch(images: int = 6, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return logits, masks.to(torch.uint8)
 
 
-def measured(logits: torch.Tensor, masks: torch.Tensor, cuts=(2,), **given) -> SegmentationMetric:
+def metric_of(logits: torch.Tensor, masks: torch.Tensor, cuts=(2,), **given) -> SegmentationMetric:
     metric = SegmentationMetric(SCHEMA, CPU, **given)
     for part, target in zip(logits.tensor_split(cuts), masks.tensor_split(cuts), strict=True):
         metric.update(Outputs(part), target)
     return metric
 
 
-def test_numbers_are_those_of_a_plain_loop():
+def test_metrics_equal_pixel_loop():
     logits, masks = batch()
     predicted = logits.argmax(1)
     intersection, union, right, labelled = [0] * COUNT, [0] * COUNT, 0, 0
@@ -43,7 +45,7 @@ def test_numbers_are_those_of_a_plain_loop():
             intersection[index] += p == t == index
             union[index] += index in (p, t)
     ious = [a / b for a, b in zip(intersection, union, strict=True) if b]
-    report = measured(logits, masks).report()
+    report = metric_of(logits, masks).report()
     assert len(ious) == 4
     assert report["miou"] == pytest.approx(sum(ious) / 4, abs=1e-12)
     assert report["pixel_accuracy"] == pytest.approx(right / labelled, abs=1e-12)
@@ -53,22 +55,22 @@ def test_numbers_are_those_of_a_plain_loop():
     assert report["images"] == 6
 
 
-def test_numbers_are_those_of_scikit_learn():
+def test_metrics_equal_scikit_learn():
     logits, masks = batch(seed=1)
     known = masks != 255
     true, predicted = masks[known].numpy(), logits.argmax(1)[known].numpy()
-    values = measured(logits, masks).compute()
+    values = metric_of(logits, masks).compute()
     assert values["miou"] == pytest.approx(jaccard_score(true, predicted, average="macro"))
     probability = logits.double().softmax(1).permute(0, 2, 3, 1)[known].numpy()
     expected = log_loss(true, probability, labels=list(range(COUNT)))
     assert values["loss"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_batches_and_processes_change_nothing():
+def test_metrics_are_independent_of_batches_and_merging():
     logits, masks = batch()
-    whole = measured(logits, masks, cuts=())
-    merged = measured(logits[:1], masks[:1])
-    merged.merge(measured(logits[1:], masks[1:], cuts=(1, 4)))
+    whole = metric_of(logits, masks, cuts=())
+    merged = metric_of(logits[:1], masks[:1])
+    merged.merge(metric_of(logits[1:], masks[1:], cuts=(1, 4)))
     assert torch.equal(whole.sums["confusion"], merged.sums["confusion"])
     assert whole.sums["confusion"].dtype == torch.int64
     assert merged.compute() == pytest.approx(whole.compute(), abs=1e-12)
@@ -77,34 +79,34 @@ def test_batches_and_processes_change_nothing():
     assert restored.report() == whole.report()
 
 
-def test_a_class_that_is_only_predicted_counts_as_nought():
+def test_miou_counts_predicted_only_class_as_zero():
     logits = torch.zeros(1, COUNT, 1, 2)
     logits[0, 4, 0, 0], logits[0, 1, 0, 1] = 5, 5
-    values = measured(logits, torch.tensor([[[1, 1]]], dtype=torch.uint8), cuts=()).compute()
+    values = metric_of(logits, torch.tensor([[[1, 1]]], dtype=torch.uint8), cuts=()).compute()
     assert values["miou"] == pytest.approx((1 / 2 + 0) / 2)
 
 
-def test_nothing_labelled_is_no_error():
+def test_metrics_without_labelled_pixels_are_zero():
     logits, masks = batch()
-    values = measured(logits, torch.full_like(masks, 255)).compute()
+    values = metric_of(logits, torch.full_like(masks, 255)).compute()
     assert values == {"loss": 0, "miou": 0, "pixel_accuracy": 0, "images": 6}
 
 
-def test_the_best_epoch_has_the_best_miou_then_the_least_loss():
+def test_score_ranks_by_miou_then_loss():
     metric = SegmentationMetric(SCHEMA, CPU)
     rows = [{"miou": 0.5, "loss": 2.0}, {"miou": 0.5, "loss": 1.0}, {"miou": 0.4, "loss": 0.1}]
     assert max(rows, key=metric.score) == rows[1]
 
 
-def test_metrics_of_ones_own_see_whole_masks():
+def test_user_metrics_receive_all_masks():
     logits, masks = batch()
     further = {
         "boundary": lambda p, t: float((p == t).float().mean()),
         "shape": lambda p, t: p.ndim,
     }
-    values = measured(logits, masks, further=further).compute()
+    values = metric_of(logits, masks, further=further).compute()
     expected = np.mean(logits.argmax(1).numpy() == masks.numpy())
     assert values["boundary"] == pytest.approx(expected)
     assert values["shape"] == 3
-    with pytest.raises(UsageError, match="the metric odd is nan"):
-        measured(logits, masks, further={"odd": lambda p, t: float("nan")}).compute()
+    with pytest.raises(UsageError, match="the metric bad is nan"):
+        metric_of(logits, masks, further={"bad": lambda p, t: float("nan")}).compute()

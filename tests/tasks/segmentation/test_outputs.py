@@ -1,3 +1,5 @@
+"""Reading and combining segmentation logits, and the loss on labelled pixels."""
+
 import math
 
 import pytest
@@ -25,7 +27,7 @@ def masks(count: int, classes: int, side: int, ignored: float = 0.2) -> torch.Te
     return drawn.to(torch.uint8)
 
 
-def by_hand(output: torch.Tensor, target: torch.Tensor) -> float:
+def pixel_loss(output: torch.Tensor, target: torch.Tensor) -> float:
     """Return the mean over labelled pixels of minus the log of the softmax, pixel by pixel."""
     total, count = 0.0, 0
     for image, mask in zip(output.double(), target, strict=True):
@@ -38,7 +40,7 @@ def by_hand(output: torch.Tensor, target: torch.Tensor) -> float:
     return total / count
 
 
-def test_outputs_are_read_by_name():
+def test_read_output_selects_heads_by_name():
     output = {"aux": logits(2, 3, 4, 4), "out": logits(2, 3, 4, 5)[..., :4]}
     read = read_output(output, (MAIN, AUX), training=True)
     assert read.main is output["out"]
@@ -48,7 +50,7 @@ def test_outputs_are_read_by_name():
 
 
 @pytest.mark.parametrize(
-    ("output", "said"),
+    ("output", "message"),
     [
         ((1, 2), "a tuple, not logits"),
         ({"aux": torch.zeros(1)}, r"the outputs \['aux'\]"),
@@ -56,15 +58,15 @@ def test_outputs_are_read_by_name():
         ({"out": logits(2, 5, 4, 4), "aux": logits(2, 21, 4, 4)}, "output 'aux' is .2, 21"),
     ],
 )
-def test_what_is_no_segmentation_is_refused(output, said):
-    with pytest.raises(BrokenBackbone, match=said):
+def test_read_output_rejects_non_segmentation_logits(output, message):
+    with pytest.raises(BrokenBackbone, match=message):
         read_output(output, (MAIN, AUX), training=True, previous=21)
     if isinstance(output, dict) and "out" in output:
-        with pytest.raises(BrokenBackbone, match="left as it was"):
+        with pytest.raises(BrokenBackbone, match="not replaced"):
             read_output(output, (MAIN,), training=True, previous=21)
 
 
-def test_heads_alone_are_summed_and_interpolated():
+def test_combine_heads_sums_and_interpolates():
     low, high, aux = logits(2, 3, 4, 4), logits(2, 3, 4, 4) * 2, logits(2, 3, 2, 2)
     heads = {"low": (Head("low"), low), "high": (Head("high"), high), "aux": (AUX, aux)}
     both = combine_heads(heads, (8, 6), training=True)
@@ -74,15 +76,15 @@ def test_heads_alone_are_summed_and_interpolated():
     assert combine_heads(heads, (8, 6), training=False).auxiliary == ()
 
 
-def test_the_loss_is_the_mean_over_labelled_pixels():
+def test_loss_is_mean_over_labelled_pixels():
     main, aux, target = logits(2, 3, 5, 5), logits(2, 3, 6, 5)[:, :, :5], masks(2, 3, 5)
     parts = segmentation_loss(Outputs(main, ((aux, 0.5),)), target)
-    assert parts["main"].item() == pytest.approx(by_hand(main, target), rel=1e-5)
-    assert parts["auxiliary1"].item() == pytest.approx(0.5 * by_hand(aux, target), rel=1e-5)
+    assert parts["main"].item() == pytest.approx(pixel_loss(main, target), rel=1e-5)
+    assert parts["auxiliary1"].item() == pytest.approx(0.5 * pixel_loss(aux, target), rel=1e-5)
 
 
 @pytest.mark.parametrize("criterion", [None, nn.CrossEntropyLoss(ignore_index=255)])
-def test_nothing_labelled_is_no_loss_and_no_gradient(criterion):
+def test_loss_without_labelled_pixels_is_zero(criterion):
     main = logits(2, 3, 5, 5).requires_grad_()
     target = torch.full((2, 5, 5), 255, dtype=torch.uint8)
     loss = segmentation_loss(Outputs(main), target, criterion)["main"]
@@ -91,12 +93,12 @@ def test_nothing_labelled_is_no_loss_and_no_gradient(criterion):
     assert torch.equal(main.grad, torch.zeros_like(main))
 
 
-def test_a_loss_of_ones_own_weighs_classes():
+def test_user_loss_with_class_weights():
     main, target = logits(2, 3, 5, 5).requires_grad_(), masks(2, 3, 5)
     weight = torch.tensor([1.0, 5.0, 0.5])
-    own = nn.CrossEntropyLoss(weight, ignore_index=255)
-    (loss,) = segmentation_loss(Outputs(main), target, own).values()
-    assert loss.item() == pytest.approx(own(main, target.long()).item())
+    criterion = nn.CrossEntropyLoss(weight, ignore_index=255)
+    (loss,) = segmentation_loss(Outputs(main), target, criterion).values()
+    assert loss.item() == pytest.approx(criterion(main, target.long()).item())
     with pytest.raises(UsageError, match="ignore_index=-100") as caught:
         segmentation_loss(Outputs(main), target, nn.CrossEntropyLoss(weight))
     assert "give ignore_index=255" in str(caught.value)
@@ -106,7 +108,7 @@ def test_a_loss_of_ones_own_weighs_classes():
         segmentation_loss(Outputs(main), target, lambda output, target: output)
 
 
-def test_parts_of_a_batch_by_their_pixels_are_the_whole():
+def test_micro_batch_losses_weighted_by_pixels_equal_batch():
     task = SemanticSegmentation()
     main, target = logits(3, 4, 6, 6), masks(3, 4, 6)
     target[0, :5] = 255

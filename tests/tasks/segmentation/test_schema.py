@@ -1,3 +1,5 @@
+"""The segmentation schema: palette, JSON, validation."""
+
 import json
 
 import pytest
@@ -5,15 +7,15 @@ import pytest
 from zoo.tasks.segmentation.schema import SegmentationSchema, voc_color
 
 
-def test_the_default_palette_is_that_of_pascal_voc():
-    # As the development kit prints it: background, aeroplane, bicycle, bird, boat, person, monitor.
+def test_default_palette_is_pascal_voc():
+    # From the development kit: background, aeroplane, bicycle, bird, boat, person, monitor.
     expected = {0: "#000000", 1: "#800000", 2: "#008000", 3: "#808000", 4: "#000080"}
     expected |= {15: "#c08080", 20: "#004080", 255: "#e0e0c0"}
     assert {index: voc_color(index) for index in expected} == expected
     assert SegmentationSchema(("sky", "road")).palette == ("#000000", "#800000")
 
 
-def test_it_survives_json():
+def test_schema_round_trips_through_json():
     schema = SegmentationSchema(("sky", "road"), ("#0000ff", "#777777"))
     again = SegmentationSchema.from_dict(json.loads(json.dumps(schema.to_dict())))
     assert again == schema
@@ -22,7 +24,7 @@ def test_it_survives_json():
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "values",
     [
         {"classes": ["a", "b"], "palette": ["#000000"]},
         {"classes": ["a"], "palette": ["red"]},
@@ -30,6 +32,6 @@ def test_it_survives_json():
         {"classes": [str(n) for n in range(256)]},
     ],
 )
-def test_what_is_no_schema_is_refused(wrong):
-    with pytest.raises(ValueError, match=r"colour|ignore_index|most"):
-        SegmentationSchema.from_dict(wrong)
+def test_from_dict_rejects_invalid_schema(values):
+    with pytest.raises(ValueError, match=r"colour|ignore_index|maximum"):
+        SegmentationSchema.from_dict(values)

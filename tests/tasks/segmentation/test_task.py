@@ -1,4 +1,4 @@
-"""Segmentation from a folder to a mask, through the same engine as every task."""
+"""Segmentation end to end: training, evaluation and prediction."""
 
 import json
 import shutil
@@ -20,17 +20,17 @@ HEADS = {
     "dense/tinyfcn": ("classifier.4.", "aux_classifier.4."),
     "dense/twohead": ("classifier.low_classifier.", "classifier.high_classifier."),
 }
-# Too rare to happen: it makes the loop read images anew, and leaves each as it is.
+# Disables the feature cache; a flip this rare never occurs.
 NO_CACHE = "flip:1e-12"
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder(tmp_path, monkeypatch):
+def working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("name", [*HEADS])
-def test_cached_features_give_what_the_plain_loop_gives(tinyfcn, scenes, own_cache, name):
+def test_cached_features_equal_epoch_loop(tinyfcn, scenes, own_cache, name):
     options = {**FP32, "data": scenes, "train": "head", "epochs": 3, "batch_size": 7, "lr": 0.01}
     cached = zoo.finetune(name, **options)
     plain = zoo.finetune(name, **options, augment=NO_CACHE)
@@ -40,21 +40,21 @@ def test_cached_features_give_what_the_plain_loop_gives(tinyfcn, scenes, own_cac
     assert cached.record["backbone_forwards"] == 20 + 2 * 4
     assert plain.record["backbone_forwards"] == 3 * 20
     assert zoo.finetune(name, **options).record["backbone_forwards"] == 0
-    ours, theirs = (load_file(run.path / "model.safetensors") for run in (cached, plain))
+    from_cache, from_images = (load_file(run.path / "model.safetensors") for run in (cached, plain))
     torch.manual_seed(0)
     start = zoo.get(name).build(classes=4).state_dict()
     outside = [key for key in start if not key.startswith(HEADS[name])]
     assert len(outside) == len(start) - 4
     for key in start:
-        assert torch.allclose(ours[key], theirs[key], rtol=1e-4, atol=1e-5), key
-        assert (key in outside) == torch.equal(ours[key], start[key]), key
+        assert torch.allclose(from_cache[key], from_images[key], rtol=1e-4, atol=1e-5), key
+        assert (key in outside) == torch.equal(from_cache[key], start[key]), key
     for metric, value in cached.metrics["val"].items():
         if metric != "per_class":
             assert value == pytest.approx(plain.metrics["val"][metric], abs=1e-4)
 
 
-def test_micro_batches_have_the_gradient_of_their_batch(tinyfcn, tmp_path):
-    # Of a wide image most of the input is padding, which counts in no mean.
+def test_micro_batches_equal_full_batch(tinyfcn, tmp_path):
+    # Padding, most of the input of a wide image, is excluded from means.
     for number, size in enumerate([(96, 16), (64, 64)]):
         write_scenes(tmp_path / str(number), 8, number, size)
     for folder in ("images", "masks"):
@@ -74,7 +74,7 @@ def test_micro_batches_have_the_gradient_of_their_batch(tinyfcn, tmp_path):
         assert torch.allclose(tensor, parts[key], rtol=1e-4, atol=1e-6), key
 
 
-def test_where_masks_take_too_much_memory_the_plan_says_so(tinyfcn, scenes, own_cache, monkeypatch):
+def test_plan_reports_masks_over_memory_limit(tinyfcn, scenes, own_cache, monkeypatch):
     monkeypatch.setattr(cache, "TARGET_LIMIT", 20 * 64 * 64 - 1)
     run = zoo.finetune(tinyfcn, **FP32, data=scenes, train="head", epochs=1)
     plan = run.record["plan"]
@@ -82,7 +82,7 @@ def test_where_masks_take_too_much_memory_the_plan_says_so(tinyfcn, scenes, own_
     assert "targets of 20 images take 0 MiB" in json.dumps(plan["reasons"])
 
 
-def test_from_a_folder_to_masks(tinyfcn, scenes, cli, tmp_path):
+def test_finetune_evaluate_and_predict_masks(tinyfcn, scenes, cli, tmp_path):
     common = ("--device", "cpu", "--json")
     training = ("--train", "all", "--epochs", "2", "--augment", "crop:0.5,flip,rotate,color")
     code, out, _ = cli(
@@ -98,7 +98,7 @@ def test_from_a_folder_to_masks(tinyfcn, scenes, cli, tmp_path):
     assert set(run["metrics"]["val"]) == {"loss", "miou", "pixel_accuracy", "images", "per_class"}
     header = (tmp_path / "runs/tinyfcn-1/history.csv").read_text().splitlines()[0]
     assert "val_loss,val_miou,val_pixel_accuracy" in header
-    # The very images that training validated on.
+    # The validation images of the training.
     code, out, _ = cli("evaluate", "runs/tinyfcn-1", "--data", scenes, "--split", "val", *common)
     again = json.loads(out)
     assert (code, again["images"]) == (0, 4)
@@ -106,7 +106,7 @@ def test_from_a_folder_to_masks(tinyfcn, scenes, cli, tmp_path):
         assert again[name] == pytest.approx(run["metrics"]["val"][name], abs=1e-6)
     assert "CLASS" in cli("evaluate", "runs/tinyfcn-1", "--data", scenes)[1]
     images = [scenes / "images" / "0000.png", scenes / "images" / "0001.png"]
-    code, out, _ = cli("predict", "runs/tinyfcn-1", *images, "--out", "seen", *common)
+    code, out, _ = cli("predict", "runs/tinyfcn-1", *images, "--out", "masks", *common)
     answers = json.loads(out)
     assert (code, [answer["path"] for answer in answers]) == (0, [str(path) for path in images])
     for answer in answers:
@@ -117,8 +117,8 @@ def test_from_a_folder_to_masks(tinyfcn, scenes, cli, tmp_path):
         assert answer["predictions"][0]["fraction"] == pytest.approx(
             share if answer["predictions"][0]["class"] == "background" else 1 - share, abs=0.5
         )
-    code, out, _ = cli("predict", "runs/tinyfcn-1", images[0], "--out", "seen")
-    assert (code, "mask  seen/0000.png" in out) == (0, True)
+    code, out, _ = cli("predict", "runs/tinyfcn-1", images[0], "--out", "masks")
+    assert (code, "mask  masks/0000.png" in out) == (0, True)
     (answer,) = zoo.load("runs/tinyfcn-1").predict(images[0])
     assert (answer["mask"], answer["predictions"][0]["class"]) == (
         None,
@@ -126,9 +126,9 @@ def test_from_a_folder_to_masks(tinyfcn, scenes, cli, tmp_path):
     )
 
 
-def test_what_the_task_cannot_do_is_refused_before_anything_is_made(tinyfcn, scenes, cli, tmp_path):
+def test_unsupported_options_are_rejected_before_training(tinyfcn, scenes, cli, tmp_path):
     given = ("finetune", tinyfcn, "--weights", "none")
-    for extra, said in (
+    for extra, message in (
         (("--data", scenes, "--train", "head", "--augment", "flip", "--views", "2"), "--views"),
         (("--data", scenes, "--augment", "trivial"), "--augment trivial"),
         ((), "no demonstration set"),
@@ -136,13 +136,13 @@ def test_what_the_task_cannot_do_is_refused_before_anything_is_made(tinyfcn, sce
     ):
         code, _, err = cli(*given, *extra)
         assert (code, err.count("\n")) == (2, 1)
-        assert said in err
+        assert message in err
     assert not (tmp_path / "runs").exists()
 
 
-def test_classes_weigh_in_a_loss_of_ones_own(tinyfcn, scenes):
-    own = nn.CrossEntropyLoss(torch.tensor([1.0, 4.0, 4.0, 4.0]), ignore_index=255)
-    run = zoo.finetune(tinyfcn, **FP32, data=scenes, train="all", epochs=1, loss=own)
+def test_user_loss_with_class_weights_trains(tinyfcn, scenes):
+    criterion = nn.CrossEntropyLoss(torch.tensor([1.0, 4.0, 4.0, 4.0]), ignore_index=255)
+    run = zoo.finetune(tinyfcn, **FP32, data=scenes, train="all", epochs=1, loss=criterion)
     assert "ignore_index=255" in run.record["plan"]["loss"]
     with pytest.raises(UsageError, match="give ignore_index=255"):
         zoo.finetune(
@@ -152,7 +152,7 @@ def test_classes_weigh_in_a_loss_of_ones_own(tinyfcn, scenes):
 
 @pytest.fixture
 def two_images(scenes, tmp_path):
-    """A folder of which one image trains and one is validated on."""
+    """A folder of one training and one validation image."""
     for folder, suffix in (("images", "png"), ("masks", "png")):
         (tmp_path / "two" / folder).mkdir(parents=True)
         for number in (0, 1):
@@ -162,12 +162,12 @@ def two_images(scenes, tmp_path):
     return tmp_path / "two"
 
 
-def test_deeplab_trains_on_a_batch_of_one(two_images, scenes):
+def test_deeplab_trains_on_batch_of_one(two_images, scenes):
     name, pooled = "deeplabv3_mobilenet_v3_large", "classifier.0.convs.4.2."
     options = {**FP32, "train": "all", "epochs": 1, "input_size": 64}
     run = zoo.finetune(name, data=two_images, **options)
     tensors = load_file(run.path / "model.safetensors")
-    # One value has no variance, so its layer keeps its statistics, and all others take part.
+    # A single value has no variance: only that layer's statistics stay unchanged.
     assert torch.equal(tensors[f"{pooled}running_var"], torch.ones(256))
     assert tensors[f"{pooled}num_batches_tracked"] == 0
     assert tensors["backbone.0.1.num_batches_tracked"] == 1
@@ -179,7 +179,7 @@ def test_deeplab_trains_on_a_batch_of_one(two_images, scenes):
 
 @pytest.fixture
 def published(install, tinyfcn, tmp_path):
-    """Weights that a plugin publishes, of classes in another order than the scenes' ones."""
+    """Published weights of a plugin, with another class order than the scenes."""
     install(
         "shop",
         f"""
@@ -212,30 +212,30 @@ def published(install, tinyfcn, tmp_path):
     return "shop/shopnet"
 
 
-def test_published_weights_are_used_as_they_are(published, scenes, cli):
+def test_published_weights_evaluate_and_predict(published, scenes, cli):
     code, out, _ = cli("evaluate", published, "--data", scenes, "--json", "--device", "cpu")
     values = json.loads(out)
     assert (code, values["split"], values["images"]) == (0, "all", 20)
-    # The masks' pixels are counted under the model's names.
+    # Pixels of the masks are counted under the model's class names.
     counts = np.zeros(4, dtype=int)
     for path in (scenes / "masks").iterdir():
         with Image.open(path) as mask:
             counts += np.bincount(np.asarray(mask).ravel(), minlength=4)
     expected = dict(zip(SHAPES, counts.tolist(), strict=True)) | {"boat": 0}
-    seen = {name: each["pixels"] for name, each in values["per_class"].items()}
-    height = 48  # of 72, seen in 64 x 64 with a border
-    assert seen["boat"] == 0
-    assert sum(seen.values()) == 20 * 64 * height
+    pixels = {name: each["pixels"] for name, each in values["per_class"].items()}
+    height = 48  # rows of 72 scaled into 64 x 64 with a border
+    assert pixels["boat"] == 0
+    assert sum(pixels.values()) == 20 * 64 * height
     for name, count in expected.items():
-        assert seen[name] * 96 * 72 == pytest.approx(count * 64 * height, rel=0.1)
+        assert pixels[name] * 96 * 72 == pytest.approx(count * 64 * height, rel=0.1)
     code, out, _ = cli("predict", published, scenes / "images" / "0003.png", "--json")
     (answer,) = json.loads(out)
     assert {each["class"] for each in answer["predictions"]} <= set(expected)
 
 
-def test_a_data_set_with_other_classes_is_refused(published, two_images):
+def test_evaluate_rejects_unknown_classes(published, two_images):
     (two_images / "classes.txt").write_text("background\ndisc\ntriangle\ncrossing\n")
     run = zoo.finetune(published, data=two_images, **{**FP32, "weights": "auto"}, train="head")
     (two_images / "classes.txt").write_text("background\ndisc\ntriangle\nzebra\n")
-    with pytest.raises(DataError, match="does not know: zebra"):
+    with pytest.raises(DataError, match="unknown to the model: zebra"):
         zoo.load(run.path).evaluate(two_images)

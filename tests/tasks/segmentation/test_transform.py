@@ -1,3 +1,5 @@
+"""Joint transforms of images and masks."""
+
 import numpy as np
 import pytest
 import torch
@@ -26,15 +28,15 @@ def blocks() -> tuple[Image.Image, Image.Image]:
 @pytest.mark.parametrize(
     "text", ["crop:0.3", "flip:1", "vflip:1", "rotate:40", "crop:0.5,flip,vflip,rotate:20"]
 )
-def test_image_and_mask_move_together(text):
+def test_geometry_is_applied_to_image_and_mask(text):
     image, mask = blocks()
     transform = MaskTransform(PREPROCESS)
-    seen = 0
+    classes_checked = 0
     for epoch in range(1, 6):
         pixels, moved = transform(image, mask, 7, Draw(Augmentation.parse(text), 0, epoch))
         assert pixels.shape == (3, 64, 64)
         assert (moved.shape, moved.dtype, type(moved)) == ((64, 64), torch.uint8, torch.Tensor)
-        # Away from edges, which the image's interpolation blends, brightness says the class.
+        # Away from edges, which the image's interpolation blends, brightness is 50 times the class.
         brightness = pixels.float().mean(0)
         spread = [
             torch.nn.functional.max_pool2d(sign * moved.float()[None], 5, 1, 2)[0]
@@ -45,12 +47,12 @@ def test_image_and_mask_move_together(text):
         steady[:2] = steady[-2:] = False
         steady[:, :2] = steady[:, -2:] = False
         assert (brightness - 50.0 * moved)[steady].abs().max() <= 3
-        seen += len(moved[steady].unique())
-    assert seen > 10
+        classes_checked += len(moved[steady].unique())
+    assert classes_checked > 10
 
 
-def test_a_crop_is_centred_on_its_mask_to_less_than_a_pixel():
-    # An edge that runs down the middle of the image stays where it is, however much it is reduced.
+def test_crop_aligns_mask_within_one_pixel():
+    # A central vertical edge must stay aligned after downsampling.
     mask = np.zeros((512, 512), dtype=np.uint8)
     mask[:, 256:] = 1
     image = Image.fromarray(mask * 200).convert("RGB")
@@ -62,16 +64,16 @@ def test_a_crop_is_centred_on_its_mask_to_less_than_a_pixel():
         assert abs(at) <= 0.51
 
 
-def test_colour_is_the_images_alone():
+def test_color_leaves_mask_unchanged():
     image, mask = blocks()
     transform = MaskTransform(PREPROCESS)
-    plain, kept = transform(image, mask, 0)
+    plain, unmoved = transform(image, mask, 0)
     pixels, moved = transform(image, mask, 0, Draw(Augmentation.parse("color:0.8"), 0, 1))
-    assert torch.equal(moved, kept)
+    assert torch.equal(moved, unmoved)
     assert not torch.equal(pixels, plain)
 
 
-def test_it_depends_on_seed_epoch_and_index_alone():
+def test_transform_depends_on_seed_epoch_and_index():
     image, mask = blocks()
     transform = MaskTransform(PREPROCESS)
     draw = Draw(Augmentation.parse("crop,flip,rotate"), 5, 2)
@@ -84,7 +86,7 @@ def test_it_depends_on_seed_epoch_and_index_alone():
     assert not torch.equal(first[1], other[1])
 
 
-def test_batches_of_masks():
+def test_collate_stacks_masks():
     transform = MaskTransform(PREPROCESS)
     assert transform.collate([]).shape == (0, 64, 64)
     stacked = transform.collate([torch.zeros(64, 64, dtype=torch.uint8)] * 2)
@@ -92,7 +94,7 @@ def test_batches_of_masks():
 
 
 @pytest.mark.parametrize("name", ["trivial", "erase"])
-def test_what_a_mask_cannot_follow_is_refused(name):
+def test_check_augmentation_rejects_unsupported_steps(name):
     with pytest.raises(UsageError, match=f"--augment {name}"):
         TASK.check_augmentation(Augmentation.parse(f"flip,{name}"), None)
     TASK.check_augmentation(Augmentation.parse("crop,flip,vflip,rotate,color"), None)

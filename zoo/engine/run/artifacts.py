@@ -128,12 +128,14 @@ def save_module(
         raise UsageError(f"{made.backbone.id} has no head, so it cannot predict")
     head = made.backbone.heads[0]
     outputs = head_classes(module.get_submodule(resolve_head(module, head.path)))
-    if outputs != schema.outputs or len(set(schema.classes)) != len(schema.classes):
+    hint = "give a unique name per class, in the order of the outputs"
+    if len(set(schema.classes)) != len(schema.classes):
+        raise UsageError("two classes have the same name", hint)
+    if outputs != schema.outputs:
         subject = f"{len(schema.classes)} classes are named"
         if not schema.classes:
-            subject = f"the schema has {schema.outputs} outputs"
-        message = f"{subject}, but the head {head.path} has {outputs} outputs"
-        raise UsageError(message, "give a unique name per class, in the order of the outputs")
+            subject, hint = f"the schema describes {schema.outputs}", "give the schema of its data"
+        raise UsageError(f"{subject}, but the output size of {head.path} is {outputs}", hint)
     card = ModelCard(
         backbone=made.backbone.id,
         task=made.backbone.task,

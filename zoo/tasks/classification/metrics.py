@@ -13,7 +13,7 @@ from zoo.data.schema import Schema
 from zoo.tasks.base import Metric, Outputs, UserMetrics
 from zoo.tasks.user_functions import call_metrics
 
-# Of more classes, the confusion matrix would take more memory than the network.
+# With more classes, the confusion matrix would take more memory than the network.
 MAX_CONFUSION_CLASSES = 2000
 
 
@@ -21,10 +21,10 @@ class ClassificationMetric(Metric):
     """Accuracy, cross-entropy and the confusion matrix of a split.
 
     Args:
-        schema: whose classes the outputs are.
+        schema: classes of the outputs.
         device: of logits and labels.
-        further: the user's own metrics by name, called with all logits and labels on the CPU;
-            they make the metric store every logit.
+        further: metrics of the user by name, called with all logits and labels of a split on the
+            CPU, which are then stored.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class ClassificationMetric(Metric):
         sums["in_top5"] += (top == targets[:, None]).any(dim=1).sum()
 
     def compute(self) -> dict[str, float]:
-        """Return `loss` (mean cross-entropy), `top1` and `top5` in 0..1, `images`, and the rest.
+        """Return `loss` (mean cross-entropy), `top1`, `top5` in 0..1, `images` and user metrics.
 
-        With fewer than five classes, `top5` counts all of them.
+        With fewer than five classes, `top5` is 1.
 
         Raises:
-            UsageError: the user's own metric fails, or gives no number.
+            UsageError: a metric of the user fails, or returns no finite number.
         """
         sums = self.sums
         images = int(sums["images"].sum())
@@ -92,7 +92,7 @@ class ClassificationMetric(Metric):
         }
 
     def _further(self) -> dict[str, float]:
-        """Return the user's own metrics."""
+        """Return the metrics of the user."""
         if not self.further or not self.rows["labels"]:
             return {}
         logits, labels = torch.cat(self.rows["logits"]), torch.cat(self.rows["labels"])
@@ -103,9 +103,9 @@ class ClassificationMetric(Metric):
         return values["top1"], -values["loss"]
 
     def report(self) -> dict[str, Any]:
-        """Return the numbers, accuracy per class, and the confusion matrix (row: true class).
+        """Return all metrics, accuracy per class, and the confusion matrix (row: true class).
 
-        With more than 2,000 classes, `confusion` is None.
+        `confusion` is None with more than 2,000 classes.
         """
         counts = zip(
             self.names, self.sums["images"].tolist(), self.sums["correct"].tolist(), strict=True

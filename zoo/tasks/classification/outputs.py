@@ -1,7 +1,7 @@
-"""Every output that a classifier can have, read in one place; and the loss on it.
+"""Read logits from the output of a classifier, and compute the loss.
 
-A network gives a tensor, a named tuple (Inception, GoogLeNet), a pair of main and distilled
-logits, or a mapping; the adapter's heads state what stands where.
+A network returns a tensor, a named tuple (Inception, GoogLeNet), a pair of main and distilled
+logits, or a mapping; the adapter's heads name the field of each.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from zoo.spec import Head
 from zoo.tasks.base import Criterion, Outputs, loss_parts
 from zoo.tasks.user_functions import call_loss
 
-LOSS_TAKES = "logits [images, classes] and labels [images], int64"
+LOSS_ARGUMENTS = "logits [images, classes] and labels [images], int64"
 
 
-def _pick(output: Any, head: Head) -> Tensor | None:
-    """Return one head's logits out of a structured output; None where they are not given."""
-    place = head.output
-    if place is None:
+def _select(output: Any, head: Head) -> Tensor | None:
+    """Return the logits of a head from a structured output; None if absent."""
+    field = head.output
+    if field is None:
         return None
     if isinstance(output, Mapping):
-        found = output.get(place)
-    elif isinstance(place, int):
-        found = output[place] if place < len(output) else None
+        logits = output.get(field)
+    elif isinstance(field, int):
+        logits = output[field] if field < len(output) else None
     else:
-        found = getattr(output, place, None)
-    return found if isinstance(found, Tensor) else None
+        logits = getattr(output, field, None)
+    return logits if isinstance(logits, Tensor) else None
 
 
 def _first(output: Any) -> Any:
@@ -43,27 +43,27 @@ def _first(output: Any) -> Any:
 def read_output(
     output: Any, heads: Sequence[Head], training: bool, previous: int | None = None
 ) -> Outputs:
-    """Read main and further logits from a network's output.
+    """Read main and auxiliary logits from the output of a network.
 
     Args:
-        output: what the network returned.
+        output: of the network.
         heads: of its backbone.
-        training: in training a distilled head has a loss of its own; otherwise its logits are
+        training: in training a distilled head has a separate loss; in evaluation its logits are
             averaged with the main ones (DeiT, arXiv 2012.12877).
-        previous: how many classes the network had before its heads were replaced; what still has
-            as many in training is a head that was not replaced. None where nothing was replaced.
+        previous: number of classes before the heads were replaced, to detect heads that were not;
+            None if no head was replaced.
 
     Raises:
-        BrokenBackbone: no logits `[images, classes]` are found in it, or a head was not replaced.
+        BrokenBackbone: it has no logits `[images, classes]`, or a head was not replaced.
     """
     extra: list[tuple[Tensor, float]] = []
     if isinstance(output, Tensor):
         main = output
     elif isinstance(output, (tuple, list, Mapping)):
-        named = _pick(output, heads[0]) if heads else None
+        named = _select(output, heads[0]) if heads else None
         main = _first(output) if named is None else named
         for head in heads[1:]:
-            logits = _pick(output, head)
+            logits = _select(output, head)
             if logits is None:
                 continue
             if head.role == "distill" and not training:
@@ -79,25 +79,25 @@ def read_output(
         raise BrokenBackbone(f"the network returned {shape}, not logits [images, classes]")
     for logits, _ in extra:
         if logits.shape != main.shape:
-            what = f"{tuple(logits.shape)} beside {tuple(main.shape)}"
+            shapes = f"{tuple(logits.shape)} beside {tuple(main.shape)}"
             hint = "every head must be named in the adapter, so that all are replaced together"
-            raise BrokenBackbone(f"an auxiliary head gives {what}", hint)
+            raise BrokenBackbone(f"an auxiliary head returns {shapes}", hint)
     return Outputs(main, tuple(extra))
 
 
 def _check_all_replaced(output: Any, main: Tensor, extra: Sequence[Tensor], previous: int) -> None:
-    """Refuse logits of the old number of classes that no head accounts for.
+    """Refuse logits of the previous number of classes that belong to no head.
 
     Raises:
-        BrokenBackbone: names their position.
+        BrokenBackbone: names their field.
     """
     fields = getattr(output, "_fields", ())
     items = output.items() if isinstance(output, Mapping) else enumerate(output)
-    for place, logits in items:
-        if not isinstance(logits, Tensor) or any(logits is each for each in (main, *extra)):
+    for field, logits in items:
+        if not isinstance(logits, Tensor) or any(logits is known for known in (main, *extra)):
             continue
         if logits.shape == (len(main), previous) and previous != main.shape[-1]:
-            name = fields[place] if fields else place
+            name = fields[field] if fields else field
             message = f"output {name!r} still has {previous} classes, the main one {main.shape[-1]}"
             hint = "if it is an auxiliary head, name it in the adapter, so that it is replaced too"
             raise BrokenBackbone(message, hint)
@@ -106,28 +106,28 @@ def _check_all_replaced(output: Any, main: Tensor, extra: Sequence[Tensor], prev
 def classification_loss(
     outputs: Outputs, labels: Tensor, criterion: Criterion | None = None
 ) -> dict[str, Tensor]:
-    """Return the loss of the main logits, and that of each further head by its weight.
+    """Return the loss of the main logits, and the weighted loss of each auxiliary head.
 
     Args:
         outputs: logits of the network.
         labels: `[images]`, int64.
-        criterion: called with logits `[images, classes]` in float32 and labels, gives a scalar;
+        criterion: called with logits `[images, classes]` in float32 and labels, returns a scalar;
             None for cross-entropy.
 
     Raises:
-        UsageError: the user's own loss fails, or gives something else.
+        UsageError: the criterion fails, or returns no differentiable scalar.
     """
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
         if criterion is None:
             return torch.nn.functional.cross_entropy(logits.float(), labels)
-        return call_loss(criterion, logits, labels, LOSS_TAKES)
+        return call_loss(criterion, logits, labels, LOSS_ARGUMENTS)
 
     return loss_parts(outputs, labels, loss)
 
 
 def check_logits(logits: Tensor) -> None:
-    """Refuse probabilities, of which cross-entropy makes nearly nothing to learn from.
+    """Refuse probabilities, on which the gradients of cross-entropy nearly vanish.
 
     Args:
         logits: `[images, classes]`, of a few images.

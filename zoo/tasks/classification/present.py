@@ -1,4 +1,4 @@
-"""How the terminal shows metrics and predictions of image classification."""
+"""Format metrics and predictions of image classification for the terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def prediction_lines(answer: Mapping[str, Any]) -> list[str]:
 
 
 def metric_line(values: Mapping[str, Any], chance: float | None) -> str:
-    """Return accuracy and loss of a split in a line."""
+    """Return accuracy and loss of a split as one line."""
     return (
         f"top-1 {percent(values['top1'])}, top-5 {percent(values['top5'])}, "
         f"loss {values['loss']:.4f} on {values['images']:,} images; chance is {percent(chance)}"
@@ -25,7 +25,7 @@ def metric_line(values: Mapping[str, Any], chance: float | None) -> str:
 
 
 def metric_table(values: Mapping[str, Any]) -> tuple[list[str], Table]:
-    """Return totals, and a table of classes with the confusion matrix where they are few."""
+    """Return totals, and a table of classes, with the confusion matrix for up to 20 of them."""
     lines = [
         f"images  {values['images']:,}",
         f"loss    {values['loss']:.4f}",
@@ -33,11 +33,11 @@ def metric_table(values: Mapping[str, Any]) -> tuple[list[str], Table]:
         f"top-5   {percent(values['top5'])}",
     ]
     per_class, confusion = values["per_class"], values["confusion"]
-    few = confusion is not None and len(per_class) <= MAX_MATRIX_CLASSES
+    show_matrix = confusion is not None and len(per_class) <= MAX_MATRIX_CLASSES
     numbers = tuple(str(number) for number in range(1, len(per_class) + 1))
     rows = []
-    for index, (name, each) in enumerate(per_class.items()):
-        counts = tuple(str(count or ".") for count in confusion[index]) if few else ()
-        rows.append((numbers[index], name, str(each["images"]), percent(each["top1"]), *counts))
-    header = ("", "CLASS", "IMAGES", "TOP-1", *(numbers if few else ()))
+    for index, (name, row) in enumerate(per_class.items()):
+        counts = tuple(str(count or ".") for count in confusion[index]) if show_matrix else ()
+        rows.append((numbers[index], name, str(row["images"]), percent(row["top1"]), *counts))
+    header = ("", "CLASS", "IMAGES", "TOP-1", *(numbers if show_matrix else ()))
     return lines, Table(header, tuple(rows), ("IMAGES", "TOP-1", *numbers))

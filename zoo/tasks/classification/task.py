@@ -50,7 +50,7 @@ class ImageClassification(BaseTask):
         return open_split(source, schema.classes, split)
 
     def example_data(self, preprocess: Preprocess, count: int, seed: int) -> ImageData:
-        """Return noise in three classes in turn. See `BaseTask.example_data`."""
+        """Return noise labelled with three classes in turn. See `BaseTask.example_data`."""
         images = noise(count, preprocess, seed)
         whole = TensorDataset(images, torch.arange(count) % 3)
         parts = {"train": whole, "val": Subset(whole, range(min(2, count)))}
@@ -63,7 +63,7 @@ class ImageClassification(BaseTask):
         return read_output(output, heads, training, previous)
 
     def head_outputs_differ(self, heads: Sequence[Head]) -> str | None:
-        """Refuse distilled networks, which average their heads in evaluation."""
+        """Return the reason for distilled networks, which average their heads in evaluation."""
         if any(head.role == "distill" for head in heads):
             return "the network combines its heads in evaluation"
         return None
@@ -75,7 +75,7 @@ class ImageClassification(BaseTask):
     def loss(
         self, outputs: Outputs, targets: Tensor, criterion: Criterion | None = None
     ) -> dict[str, Tensor]:
-        """Return cross-entropy of the main and of every further head by its weight."""
+        """Return cross-entropy of the main head, and weighted of every auxiliary head."""
         return classification_loss(outputs, targets, criterion)
 
     def metric(
@@ -85,24 +85,24 @@ class ImageClassification(BaseTask):
         return ClassificationMetric(schema, device, further)
 
     def probe(self, criterion: Criterion | None) -> LogisticProbe | str:
-        """Return logistic regression where the loss is plain cross-entropy."""
+        """Return logistic regression if the loss is cross-entropy, else the reason against it."""
         if criterion is None:
             return LogisticProbe()
-        # Only this class: a subclass may compute anything.
+        # Not isinstance: a subclass may compute anything.
         if type(criterion) is torch.nn.CrossEntropyLoss and (
             not criterion.label_smoothing
             and criterion.reduction == "mean"
             and criterion.ignore_index < 0
         ):
             return LogisticProbe(criterion.weight)
-        return "a loss of your own is minimised epoch by epoch"
+        return "a custom loss is minimised epoch by epoch"
 
     def split_targets(self, split: Split, transform: SampleTransform) -> Tensor:
         """Return the labels of a split, `[images]` int64."""
         return torch.tensor(list(split.targets), dtype=torch.int64)
 
     def chance(self, schema: Schema) -> float | None:
-        """Return the accuracy of guessing among equally frequent classes."""
+        """Return the accuracy of a random guess among equally frequent classes."""
         return 1 / len(schema.classes)
 
     def predict(
@@ -133,9 +133,9 @@ class ImageClassification(BaseTask):
         return prediction_lines(answer)
 
     def metric_line(self, values: Mapping[str, Any], chance: float | None) -> str:
-        """Return accuracy and loss in a line."""
+        """Return accuracy and loss as one line."""
         return metric_line(values, chance)
 
     def metric_table(self, values: Mapping[str, Any]) -> tuple[list[str], Table | None]:
-        """Return totals, classes, and the confusion matrix of a few classes."""
+        """Return totals, and a table of classes, with the confusion matrix for a few."""
         return metric_table(values)

@@ -1,1 +1,1 @@
-"""Semantic segmentation, the second task."""
+"""Semantic segmentation."""

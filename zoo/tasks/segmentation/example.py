@@ -1,4 +1,4 @@
-"""Images of noise with masks of stripes, for the conformance kit."""
+"""Images of noise with striped masks, for the conformance kit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StripedSplit(Split):
     Args:
         name: of the split.
         images: `[images, channels, height, width]` uint8.
-        classes: how many.
+        classes: number of classes.
     """
 
     name: str
@@ -33,15 +33,15 @@ class StripedSplit(Split):
 
     @property
     def targets(self) -> range:  # type: ignore[override]
-        """One for each image."""
+        """One placeholder per image; see `mask`."""
         return range(len(self.images))
 
     def where(self, index: int) -> str:
-        """Return the image's position."""
+        """Return the position of an image."""
         return f"image {index}"
 
     def picture(self, index: int) -> Image.Image:
-        """Return an image."""
+        """Return an image as 8-bit RGB."""
         pixels = self.images[index].expand(3, -1, -1)
         return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
@@ -52,7 +52,7 @@ class StripedSplit(Split):
         return self.picture(index), self.mask(index)
 
     def mask(self, index: int) -> Image.Image:
-        """Return a mask."""
+        """Return the mask of an image."""
         height, width = self.images.shape[2:]
         stripes = (torch.arange(width) * 2 * self.classes // width + index) % self.classes
         mask = np.ascontiguousarray(stripes.to(torch.uint8).expand(height, width).numpy())
@@ -60,7 +60,7 @@ class StripedSplit(Split):
 
 
 def example_data(preprocess: Preprocess, count: int, seed: int) -> ImageData:
-    """Return images of noise with masks of stripes. See `BaseTask.example_data`."""
+    """Return images of noise with striped masks. See `BaseTask.example_data`."""
     images, classes = noise(count, preprocess, seed), 3
     names = tuple(f"class {index}" for index in range(classes))
     return ImageData(
@@ -72,5 +72,5 @@ def example_data(preprocess: Preprocess, count: int, seed: int) -> ImageData:
         },
         fingerprint="",
         notices=(),
-        reason="made up",
+        reason="generated",
     )

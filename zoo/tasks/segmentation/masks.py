@@ -1,4 +1,4 @@
-"""Masks in PNG files: read as indices, and as the targets of a split."""
+"""Masks in PNG files: reading, and splits with masks as targets."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from zoo.data.decode import DecodedImage, UnreadableImage, decode_reduced, read_
 from zoo.data.split import FileSplit
 from zoo.errors import one_line
 
-# Pillow stretches grey of few bits to 0..255, where indices are wanted as they were written.
+# Factors by which Pillow scales grey of 2 and 4 bits to 0..255.
 STRETCHED = {"L;2": 85, "L;4": 17}
 
 
-class NotIndices(UnreadableImage):
-    """A file that can be read, and holds colours instead of indices of classes."""
+class ColorMask(UnreadableImage):
+    """A mask contains colours or transparency instead of class indices."""
 
 
 @dataclass(frozen=True)
 class Mask:
-    """Indices of classes.
+    """A mask of class indices.
 
     Args:
-        indices: `[height, width]`, uint8, or more bits where the file has them.
-        palette: `#rrggbb` of each entry of the file's palette; empty where it has none.
+        indices: `[height, width]`, uint8, or wider for a file of more bits.
+        palette: `#rrggbb` of each entry of the palette; empty without one.
     """
 
     indices: NDArray[np.generic]
@@ -36,11 +36,11 @@ class Mask:
 
 
 def read_mask(path: Path) -> Mask:
-    """Read a mask: a PNG with a palette, or grey.
+    """Read a mask: a grey PNG, or one with a palette.
 
     Raises:
-        NotIndices: it is in colour, or has transparency.
-        UnreadableImage: it is missing, damaged, or no PNG.
+        ColorMask: it is in colour, or has transparency.
+        UnreadableImage: it is missing, damaged, or not a PNG.
     """
     content = read_bytes(path)
     try:
@@ -50,10 +50,10 @@ def read_mask(path: Path) -> Mask:
             palette = image.getpalette("RGB") if mode == "P" else None
             upright = ImageOps.exif_transpose(image)
             indices = np.asarray(upright)
-    except Exception as error:  # damaged bytes raise nearly any kind
-        raise UnreadableImage(str(path), f"no PNG that can be read: {one_line(error)}") from error
+    except Exception as error:  # damaged bytes raise nearly any exception
+        raise UnreadableImage(str(path), f"not a readable PNG: {one_line(error)}") from error
     if mode not in ("1", "L", "P") and not mode.startswith("I"):
-        raise NotIndices(str(path), f"of mode {mode}")
+        raise ColorMask(str(path), f"of mode {mode}")
     if mode == "1":
         indices = indices.astype(np.uint8)
     elif raw in STRETCHED:
@@ -68,14 +68,13 @@ class MaskSplit(FileSplit):
 
     Args:
         targets: of each image, the path of its mask.
-        renumber: by index in a mask, the index that a model has for the class; None where they are
-            the same.
+        renumber: lookup table from indices of masks to those of a model; None for the identity.
     """
 
     renumber: bytes | None = None
 
     def mask(self, index: int) -> Image.Image:
-        """Read the mask of an image, of mode L, upright.
+        """Read the mask of an image, mode L, upright.
 
         Raises:
             UnreadableImage: it cannot be read.
@@ -88,10 +87,10 @@ class MaskSplit(FileSplit):
     def sample(
         self, index: int, at_least: tuple[int, int] | None = None, content: bytes | None = None
     ) -> tuple[Image.Image | DecodedImage, Image.Image]:
-        """Decode an image, no larger than needed, with its mask in full.
+        """Decode an image, no larger than needed, and its mask at full size.
 
         Raises:
-            UnreadableImage: one of them cannot be read, or they differ in size.
+            UnreadableImage: either cannot be read, or their sizes differ.
         """
         image = decode_reduced(self.path(index) if content is None else content, at_least)
         mask = self.mask(index)

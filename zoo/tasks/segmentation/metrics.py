@@ -1,4 +1,4 @@
-"""Metrics of semantic segmentation, from one confusion matrix of a whole split."""
+"""Metrics of semantic segmentation, from the confusion matrix of a split."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class SegmentationMetric(Metric):
     """Intersection over union, pixel accuracy and cross-entropy of labelled pixels.
 
     Args:
-        schema: whose classes the outputs are.
+        schema: classes of the outputs.
         device: of logits and masks.
-        further: the user's own metrics by name, called with all predicted and all true masks of a
-            split, `[images, height, width]` uint8 on the CPU, which they make the metric store.
+        further: metrics of the user by name, called with all predicted and true masks of a split,
+            `[images, height, width]` uint8 on the CPU, which are then stored.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class SegmentationMetric(Metric):
             targets: masks `[images, height, width]`, uint8.
         """
         sums, count = self.sums, len(self.names)
-        # A batch at a time in int64 would be eight times the masks.
+        # Image by image: masks in int64 take eight times the memory.
         for logits, mask in zip(outputs.main, targets, strict=True):
             true = mask.long()
             loss = cross_entropy(
@@ -57,7 +57,7 @@ class SegmentationMetric(Metric):
             )
             sums["loss"] += loss.to(sums["loss"].device, torch.float64)
             predicted = logits.argmax(dim=0)
-            # What is ignored has a bin of its own, which is dropped.
+            # Ignored pixels are counted in an extra bin, which is dropped.
             bins = torch.where(true == IGNORE_INDEX, count**2, true * count + predicted)
             sums["confusion"] += bins.flatten().bincount(minlength=count**2 + 1)[:-1]
             if self.further:
@@ -65,39 +65,39 @@ class SegmentationMetric(Metric):
                 self.rows["masks"].append(mask.cpu())
         sums["images"] += len(targets)
 
-    def _table(self) -> Tensor:
+    def _confusion(self) -> Tensor:
         """Return the confusion matrix, `[true, predicted]` int64 on the CPU."""
         return self.sums["confusion"].cpu().reshape(len(self.names), len(self.names))
 
     def _ious(self) -> list[float | None]:
-        """Return the IoU of each class; None of those in neither masks nor predictions."""
-        table = self._table()
-        both = table.diagonal()
-        either = table.sum(0) + table.sum(1) - both
+        """Return the IoU of each class; None for a class in neither masks nor predictions."""
+        confusion = self._confusion()
+        intersection = confusion.diagonal()
+        union = confusion.sum(0) + confusion.sum(1) - intersection
         return [
-            hits / union if union else None
-            for hits, union in zip(both.tolist(), either.tolist(), strict=True)
+            shared / total if total else None
+            for shared, total in zip(intersection.tolist(), union.tolist(), strict=True)
         ]
 
     def compute(self) -> dict[str, float]:
-        """Return `loss` (mean over labelled pixels), `miou` and `pixel_accuracy`, and `images`.
+        """Return `loss` (per labelled pixel), `miou`, `pixel_accuracy`, `images` and user metrics.
 
-        `miou` is the mean over the classes that are in the masks or in the predictions.
+        `miou` is the mean over the classes that occur in masks or predictions.
 
         Raises:
-            UsageError: the user's own metric fails, or gives no number.
+            UsageError: a metric of the user fails, or returns no finite number.
         """
-        table, values = self._table(), {}
+        confusion, values = self._confusion(), {}
         if self.further and self.rows["masks"]:
             stacked = torch.stack(self.rows["predicted"]), torch.stack(self.rows["masks"])
-            takes = "predicted and true masks [images, height, width] uint8 of a split"
-            values = call_metrics(self.further, *stacked, takes)
-        known = [iou for iou in self._ious() if iou is not None]
-        pixels = max(int(table.sum()), 1)
+            arguments = "predicted and true masks [images, height, width] uint8 of a split"
+            values = call_metrics(self.further, *stacked, arguments)
+        ious = [iou for iou in self._ious() if iou is not None]
+        pixels = max(int(confusion.sum()), 1)
         return values | {
             "loss": self.sums["loss"].item() / pixels,
-            "miou": sum(known) / max(len(known), 1),
-            "pixel_accuracy": int(table.diagonal().sum()) / pixels,
+            "miou": sum(ious) / max(len(ious), 1),
+            "pixel_accuracy": int(confusion.diagonal().sum()) / pixels,
             "images": int(self.sums["images"]),
         }
 
@@ -106,8 +106,8 @@ class SegmentationMetric(Metric):
         return values["miou"], -values["loss"]
 
     def report(self) -> dict[str, Any]:
-        """Return the numbers, and of each class its IoU and its pixels in the masks."""
-        counts = self._table().sum(1).tolist()
+        """Return all metrics, and the IoU and number of labelled pixels of each class."""
+        counts = self._confusion().sum(1).tolist()
         rows = zip(self.names, self._ious(), counts, strict=True)
         per_class = {name: {"iou": iou, "pixels": pixels} for name, iou, pixels in rows}
         return {**self.compute(), "per_class": per_class}

@@ -1,4 +1,4 @@
-"""What a segmentation network returns, combined of its heads or read as it is; and the loss."""
+"""Read or combine the logits of a segmentation network, and compute the loss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zoo.tasks.base import Criterion, Outputs, loss_parts
 from zoo.tasks.segmentation.schema import IGNORE_INDEX
 from zoo.tasks.user_functions import call_loss
 
-LOSS_TAKES = "logits [images, classes, height, width] and masks [images, height, width], int64"
+LOSS_ARGUMENTS = "logits [images, classes, height, width] and masks [images, height, width], int64"
 
 
 def read_output(
@@ -41,24 +41,24 @@ def read_output(
     for name, logits in output.items() if training else ():
         if not isinstance(logits, Tensor):
             continue
-        mine = any(logits is each for each in known)
-        left = logits.ndim == 4 and logits.shape[1] == previous != main.shape[1]
-        if (mine and logits.shape != main.shape) or (not mine and left):
-            what = f"output {name!r} is {list(logits.shape)} beside {list(main.shape)}"
+        read = any(logits is each for each in known)
+        unreplaced = logits.ndim == 4 and logits.shape[1] == previous != main.shape[1]
+        if (read and logits.shape != main.shape) or (not read and unreplaced):
+            shapes = f"output {name!r} is {list(logits.shape)} beside {list(main.shape)}"
             hint = "every head must be named in the adapter, so that all are replaced together"
-            raise BrokenBackbone(f"an auxiliary head was left as it was: {what}", hint)
+            raise BrokenBackbone(f"an auxiliary head was not replaced: {shapes}", hint)
     return Outputs(main, tuple(auxiliary))
 
 
 def combine_heads(
     outputs: Mapping[str, tuple[Head, Tensor]], size: tuple[int, int], training: bool
 ) -> Outputs:
-    """Make of the heads' maps what torchvision's networks make of them.
+    """Sum main heads and interpolate, as the networks of torchvision do.
 
     Args:
-        outputs: `[images, classes, rows, columns]` of each head; the sum of the main ones counts.
+        outputs: `[images, classes, rows, columns]` of each head.
         size: height and width of the network's input, to which logits are interpolated.
-        training: whether auxiliary ones count.
+        training: whether to include auxiliary heads.
     """
     mains = [output for head, output in outputs.values() if head.role == "main"]
     main = mains[0]
@@ -77,20 +77,20 @@ def _upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def check_shape(outputs: Outputs) -> None:
-    """Refuse logits that are too coarse to be masks.
+    """Refuse logits without spatial extent.
 
     Raises:
-        BrokenBackbone: they have one row and column.
+        BrokenBackbone: they are 1 x 1.
     """
     if outputs.main.shape[2:] == (1, 1):
-        message = f"the network gives logits {list(outputs.main.shape)}: one for the whole image"
-        raise BrokenBackbone(message, "as a segmentation network it must give one for each pixel")
+        message = f"the network returned logits {list(outputs.main.shape)}: one pixel per image"
+        raise BrokenBackbone(message, "a segmentation network must return logits for each pixel")
 
 
 def segmentation_loss(
     outputs: Outputs, masks: Tensor, criterion: Criterion | None = None
 ) -> dict[str, Tensor]:
-    """Return cross-entropy of labelled pixels, and that of auxiliary heads by their weight.
+    """Return the loss of the main logits, and the weighted loss of each auxiliary head.
 
     Args:
         outputs: of the network.
@@ -98,27 +98,27 @@ def segmentation_loss(
         criterion: called with float32 logits and int64 masks; None for cross-entropy.
 
     Raises:
-        UsageError: the user's own loss fails, or would count what is to be ignored.
+        UsageError: the criterion fails, or has another `ignore_index`.
     """
     targets = masks.long()
     if criterion is None:
-        return loss_parts(outputs, targets, cross_entropy_of_labelled)
+        return loss_parts(outputs, targets, labelled_cross_entropy)
     if getattr(criterion, "ignore_index", IGNORE_INDEX) != IGNORE_INDEX:
         message = f"the loss has ignore_index={criterion.ignore_index}"  # type: ignore[attr-defined]
         hint = f"pixels without a class are {IGNORE_INDEX}: give ignore_index={IGNORE_INDEX}"
         raise UsageError(message, hint)
     if not bool((targets != IGNORE_INDEX).any()):
-        # Their mean over no pixels is not a number.
-        return loss_parts(outputs, targets, cross_entropy_of_labelled)
+        # The mean of a criterion over no pixels is NaN.
+        return loss_parts(outputs, targets, labelled_cross_entropy)
 
-    def own(logits: Tensor, targets: Tensor) -> Tensor:
-        return call_loss(criterion, logits, targets, LOSS_TAKES)
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        return call_loss(criterion, logits, targets, LOSS_ARGUMENTS)
 
-    return loss_parts(outputs, targets, own)
+    return loss_parts(outputs, targets, loss)
 
 
-def cross_entropy_of_labelled(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean over labelled pixels; nought, and no gradient, where there are none."""
+def labelled_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean over labelled pixels; zero, with zero gradient, if there are none."""
     total = cross_entropy(logits.float(), targets, ignore_index=IGNORE_INDEX, reduction="sum")
     labelled: Tensor = (targets != IGNORE_INDEX).sum()
     return total / torch.clamp(labelled, min=1)

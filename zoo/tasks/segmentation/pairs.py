@@ -1,4 +1,4 @@
-"""Images and masks matched by name and checked; one report names all faults."""
+"""Match images and masks by name, and report all faults at once."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import numpy as np
 from zoo.data.decode import UnreadableImage, read_size
 from zoo.data.scan import counted, is_folder, is_hidden, is_image, list_folder, shorten
 from zoo.errors import DataError
-from zoo.tasks.segmentation.masks import NotIndices, read_mask
+from zoo.tasks.segmentation.masks import ColorMask, read_mask
 from zoo.tasks.segmentation.schema import IGNORE_INDEX
 
 IMAGES, MASKS = "images", "masks"
-NAMED = 3
+MAX_NAMES = 3
 
-# By kind of fault: what one and what several are called.
+# Singular and plural of each kind of fault.
 FAULTS = {
     "no mask": ("image without a mask", "images without a mask"),
     "no image": ("mask without an image", "masks without an image"),
-    "twice": ("file whose name another has", "files whose names others have"),
+    "duplicate": ("file with the name of another", "files with the names of others"),
     "unreadable": ("unreadable mask", "unreadable masks"),
     "colour": ("mask in colour", "masks in colour"),
     "size": ("mask of another size than its image", "masks of another size than their images"),
@@ -36,8 +36,8 @@ class Pair:
     """An image and its mask.
 
     Args:
-        image: its path below the folder of its split, with `/` on every system.
-        mask: the same of its mask.
+        image: path relative to the folder of the split, with `/` on every system.
+        mask: path of the mask, likewise.
         bytes: sizes of both files.
     """
 
@@ -47,12 +47,12 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a mask holds.
+class MaskContent:
+    """Indices and palette of a mask.
 
     Args:
         indices: that occur in it.
-        palette: of its file; empty where it has none.
+        palette: of the file; empty without one.
     """
 
     indices: frozenset[int]
@@ -61,45 +61,45 @@ class Seen:
 
 @dataclass
 class Faults:
-    """What is wrong with images and masks, by kind."""
+    """Faults of images and masks, by kind."""
 
-    found: dict[str, list[str]] = field(default_factory=dict)
+    names: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, kind: str, where: str) -> None:
-        """Note a fault; `kind` is one of `FAULTS`."""
-        self.found.setdefault(kind, []).append(where)
+    def add(self, kind: str, name: str) -> None:
+        """Record a fault; `kind` is a key of `FAULTS`."""
+        self.names.setdefault(kind, []).append(name)
 
     def raise_all(self, root: Path) -> None:
-        """Raise one error that names all kinds of faults.
+        """Raise one error that lists all faults, if any.
 
         Raises:
-            DataError: there are any.
+            DataError: there are faults.
         """
-        if not self.found:
+        if not self.names:
             return
         parts = [
-            f"{counted(len(where), *FAULTS[kind])}: {shorten(sorted(where), NAMED)}"
-            for kind, where in sorted(self.found.items(), key=lambda item: [*FAULTS].index(item[0]))
+            f"{counted(len(names), *FAULTS[kind])}: {shorten(sorted(names), MAX_NAMES)}"
+            for kind, names in sorted(self.names.items(), key=lambda item: [*FAULTS].index(item[0]))
         ]
-        hint = "each image needs a PNG of its own name, as large as it is"
-        if "colour" in self.found:
+        hint = "each image needs a PNG of the same name and size"
+        if "colour" in self.names:
             hint = "a mask is a PNG, grey or with a palette, whose pixels are indices of classes"
-        elif "index" in self.found:
+        elif "index" in self.names:
             hint = f"classes.txt names a class for each index; {IGNORE_INDEX} is ignored"
         raise DataError(f"{root} has {'; '.join(parts)}", hint)
 
 
-def match(root: Path, folder: str, faults: Faults) -> list[Pair]:
-    """Return the images of `images/` with the masks of the same names in `masks/`.
+def match_pairs(root: Path, folder: str, faults: Faults) -> list[Pair]:
+    """Pair the files in `images/` and `masks/` by name.
 
     Args:
         root: of the data.
-        folder: of the split in it, such as `train/`; empty where there is but one.
-        faults: takes what is not in pairs.
+        folder: of the split in it, such as `train/`; empty without split folders.
+        faults: receives unpaired files.
     """
-    here = root / folder
-    images = _by_stem(here, IMAGES, folder, faults)
-    masks = _by_stem(here, MASKS, folder, faults)
+    base = root / folder
+    images = _by_stem(base, IMAGES, folder, faults)
+    masks = _by_stem(base, MASKS, folder, faults)
     for stem in images.keys() - masks.keys():
         faults.add("no mask", f"{folder}{images[stem][0]}")
     for stem in masks.keys() - images.keys():
@@ -110,91 +110,91 @@ def match(root: Path, folder: str, faults: Faults) -> list[Pair]:
     ]
 
 
-def _by_stem(here: Path, inside: str, folder: str, faults: Faults) -> dict[str, tuple[str, int]]:
-    """Return path and size of the images below a folder, by path without folder and suffix."""
-    found: dict[str, tuple[str, int]] = {}
-    for path, size in _walk(here, inside):
-        stem = str(PurePosixPath(path).relative_to(inside).with_suffix(""))
-        if stem in found:
-            faults.add("twice", f"{folder}{path}")
+def _by_stem(base: Path, subfolder: str, folder: str, faults: Faults) -> dict[str, tuple[str, int]]:
+    """Return path and size of each image below a subfolder, by path without it and the suffix."""
+    files: dict[str, tuple[str, int]] = {}
+    for path, size in _walk(base, subfolder):
+        stem = str(PurePosixPath(path).relative_to(subfolder).with_suffix(""))
+        if stem in files:
+            faults.add("duplicate", f"{folder}{path}")
         else:
-            found[stem] = path, size
-    return found
+            files[stem] = path, size
+    return files
 
 
-def _walk(here: Path, inside: str) -> Iterable[tuple[str, int]]:
-    waiting, read = [inside], set()
-    while waiting:
-        current = waiting.pop()
-        identity = os.path.realpath(here / current)
-        if identity in read:
+def _walk(base: Path, subfolder: str) -> Iterable[tuple[str, int]]:
+    pending, visited = [subfolder], set()
+    while pending:
+        current = pending.pop()
+        identity = os.path.realpath(base / current)
+        if identity in visited:
             continue
-        read.add(identity)
-        for entry in list_folder(here / current):
+        visited.add(identity)
+        for entry in list_folder(base / current):
             path = f"{current}/{entry.name}"
             if is_folder(entry):
-                waiting.append(path)
+                pending.append(path)
             elif is_image(entry.name) and not is_hidden(entry.name) and entry.is_file():
                 yield path, entry.stat().st_size
 
 
-def look_at(root: Path, folder: str, pairs: Sequence[Pair], faults: Faults) -> list[Seen]:
-    """Read every mask, and the size of its image.
+def read_masks(root: Path, folder: str, pairs: Sequence[Pair], faults: Faults) -> list[MaskContent]:
+    """Read every mask, and compare its size with that of its image.
 
     Args:
         root: of the data.
         folder: of the split in it.
         pairs: of the split.
-        faults: takes masks that cannot be used.
+        faults: receives unusable masks.
 
     Returns:
-        What the good ones hold, with nothing for the others, in the order of the pairs.
+        The content of each mask, in the order of the pairs; empty for unusable ones.
     """
-    here = root / folder
+    base = root / folder
 
-    def look(pair: Pair) -> tuple[Seen, tuple[str, str] | None]:
-        nothing, name = Seen(frozenset(), ()), f"{folder}{pair.mask}"
+    def read(pair: Pair) -> tuple[MaskContent, tuple[str, str] | None]:
+        empty, name = MaskContent(frozenset(), ()), f"{folder}{pair.mask}"
         try:
-            mask = read_mask(here / pair.mask)
+            mask = read_mask(base / pair.mask)
         except UnreadableImage as error:
-            kind = "colour" if isinstance(error, NotIndices) else "unreadable"
-            return nothing, (kind, f"{name} ({error.reason})")
+            kind = "colour" if isinstance(error, ColorMask) else "unreadable"
+            return empty, (kind, f"{name} ({error.reason})")
         height, width = mask.indices.shape
         try:
-            size = read_size(here / pair.image)
+            size = read_size(base / pair.image)
         except UnreadableImage:
-            size = (width, height)  # left to whoever reads it, as an image of any task
+            size = (width, height)  # unreadable images are reported when read, as for every task
         if size != (width, height):
-            what = f"{name} ({width} x {height}, its image {size[0]} x {size[1]})"
-            return nothing, ("size", what)
+            detail = f"{name} ({width} x {height}, its image {size[0]} x {size[1]})"
+            return empty, ("size", detail)
         if mask.indices.dtype == np.uint8:
             indices = np.flatnonzero(np.bincount(mask.indices.ravel(), minlength=1))
         else:
             indices = np.unique(mask.indices)
-        return Seen(frozenset(indices.tolist()), mask.palette), None
+        return MaskContent(frozenset(indices.tolist()), mask.palette), None
 
     # Decoding and counting both release the GIL.
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-        results = list(pool.map(look, pairs))
+        results = list(pool.map(read, pairs))
     for _, fault in results:
         if fault is not None:
             faults.add(*fault)
-    return [seen for seen, _ in results]
+    return [content for content, _ in results]
 
 
 def check_indices(
-    folder: str, pairs: Sequence[Pair], seen: Sequence[Seen], classes: int, faults: Faults
+    folder: str, pairs: Sequence[Pair], masks: Sequence[MaskContent], classes: int, faults: Faults
 ) -> None:
-    """Note masks with indices that are neither a class nor ignored.
+    """Record masks with indices that are neither a class nor ignored.
 
     Args:
         folder: of the split.
         pairs: of the split.
-        seen: what their masks hold.
-        classes: how many there are.
-        faults: takes them.
+        masks: content of their masks.
+        classes: number of classes.
+        faults: receives them.
     """
-    for pair, each in zip(pairs, seen, strict=True):
-        odd = sorted(index for index in each.indices if index >= classes and index != IGNORE_INDEX)
-        if odd:
-            faults.add("index", f"{folder}{pair.mask} ({shorten(map(str, odd), 3)})")
+    for pair, mask in zip(pairs, masks, strict=True):
+        unknown = sorted(i for i in mask.indices if i >= classes and i != IGNORE_INDEX)
+        if unknown:
+            faults.add("index", f"{folder}{pair.mask} ({shorten(map(str, unknown), MAX_NAMES)})")

@@ -1,4 +1,4 @@
-"""Predicted masks at the size of their images: brought back through the geometry, and written."""
+"""Predicted masks: resampled to the size of their images, and written to files."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from zoo.files import write_bytes
 from zoo.tasks.base import Outputs, SourceImage
 from zoo.tasks.segmentation.schema import IGNORE_INDEX, SegmentationSchema
 
-# Logits of so many values are interpolated at a time.
+# Values of logits interpolated at a time, to bound memory.
 STRIP = 1 << 24
+# PNG text chunk with a hash of the path of the image.
 SOURCE = "zoo-source"
 OPACITY = 0.5
 
@@ -33,21 +34,21 @@ def predict(
     top: int,
     out: Path | None,
 ) -> list[dict[str, Any]]:
-    """Return the classes of each image by the share of its pixels; write masks into a folder.
+    """Return the share of pixels of each class by image; write masks into a folder.
 
     Args:
         outputs: logits `[images, classes, height, width]`.
-        images: whose they are.
+        images: of the outputs.
         schema: of the model.
-        top: how many classes.
-        out: for a mask and an overlay of each image; None writes none.
+        top: number of classes to return.
+        out: folder for a mask and an overlay of each image; None writes none.
 
     Returns:
         `predictions`, and `mask` and `overlay`: paths, or None.
     """
     answers = []
     for logits, image in zip(outputs.main, images, strict=True):
-        mask = restore(logits, geometry_of(image.size, image.preprocess))
+        mask = resample(logits, geometry_of(image.size, image.preprocess))
         paths = (None, None) if out is None else _write(mask, image, schema, out)
         answers.append(
             {
@@ -59,33 +60,33 @@ def predict(
     return answers
 
 
-def restore(logits: Tensor, geometry: Geometry) -> NDArray[np.uint8]:
-    """Return the most probable class of each pixel of an image, as it is seen.
+def resample(logits: Tensor, geometry: Geometry) -> NDArray[np.uint8]:
+    """Return the most probable class of each pixel of an image, upright.
 
-    Logits are interpolated between pixels of the network's input, of the image and not of padding.
+    Logits are interpolated bilinearly, padding excluded.
 
     Args:
         logits: `[classes, height, width]` of the network's input.
-        geometry: of the image in it.
+        geometry: of the image in that input.
 
     Returns:
-        `[height, width]`; pixels that the crop cut away have the ignored index.
+        `[height, width]` uint8; pixels outside the crop have the ignored index.
     """
     (width, height), (cut_width, cut_height) = geometry.size, geometry.cut
     left, top = geometry.offset
-    seen = logits[:, top : top + cut_height, left : left + cut_width].float()
+    visible = logits[:, top : top + cut_height, left : left + cut_width].float()
     across = _positions(width, geometry.scaled[0], geometry.crop[0], cut_width)
     down = _positions(height, geometry.scaled[1], geometry.crop[1], cut_height)
     mask = np.full((height, width), IGNORE_INDEX, dtype=np.uint8)
     columns = (across >= -1) & (across < 1)
     rows = torch.nonzero((down >= -1) & (down < 1)).flatten()
-    x = across[columns].to(seen.device)
-    step = max(STRIP // (len(seen) * max(len(x), 1)), 1)
+    x = across[columns].to(visible.device)
+    step = max(STRIP // (len(visible) * max(len(x), 1)), 1)
     for strip in rows.split(step):
-        y = down[strip].to(seen.device)
+        y = down[strip].to(visible.device)
         grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)[None]
         values = grid_sample(
-            seen[None], grid, mode="bilinear", padding_mode="border", align_corners=False
+            visible[None], grid, mode="bilinear", padding_mode="border", align_corners=False
         )
         best = values[0].argmax(dim=0).to("cpu", torch.uint8).numpy()
         mask[np.ix_(strip.numpy(), columns.numpy())] = best
@@ -93,15 +94,15 @@ def restore(logits: Tensor, geometry: Geometry) -> NDArray[np.uint8]:
 
 
 def _positions(full: int, scaled: int, first: int, cut: int) -> Tensor:
-    """Return where the middle of each pixel of a side lies in what was cut out, in -1..1 inside."""
-    middles = (torch.arange(full, dtype=torch.float64) + 0.5) * scaled / full - first
-    return (2 * middles / cut - 1).float()
+    """Return pixel centres of a side in normalized coordinates of the crop, -1..1 inside."""
+    centres = (torch.arange(full, dtype=torch.float64) + 0.5) * scaled / full - first
+    return (2 * centres / cut - 1).float()
 
 
 def _fractions(
     mask: NDArray[np.uint8], schema: SegmentationSchema, top: int
 ) -> list[dict[str, Any]]:
-    """Return the classes with most pixels, each with its share of those that have a class."""
+    """Return the most frequent classes with their share of the pixels inside the crop."""
     counts = np.bincount(mask.ravel(), minlength=256)[: len(schema.classes)]
     total = max(int(counts.sum()), 1)
     best = np.argsort(-counts, kind="stable")[:top]
@@ -115,52 +116,50 @@ def _fractions(
 def _write(
     mask: NDArray[np.uint8], image: SourceImage, schema: SegmentationSchema, out: Path
 ) -> tuple[Path, Path]:
-    """Write mask and overlay of an image, over nothing but its own of an earlier time."""
-    source = _digest(image.name)
-    mask_path, overlay_path = _free(out, Path(image.name).stem or "image", source)
-    shown = Image.fromarray(mask)
+    """Write mask and overlay of an image; overwrite only earlier ones of the same image."""
+    source = _source_id(image.name)
+    mask_path, overlay_path = _unused_paths(out, Path(image.name).stem or "image", source)
+    indexed = Image.fromarray(mask)
     flat = [value for color in schema.colors for value in color]
-    shown.putpalette(flat + [0] * (3 * (IGNORE_INDEX - len(schema.classes))) + [255, 255, 255])
-    write_bytes(mask_path, _png(shown, source))
+    indexed.putpalette(flat + [0] * (3 * (IGNORE_INDEX - len(schema.classes))) + [255, 255, 255])
+    write_bytes(mask_path, _png(indexed, source))
     write_bytes(overlay_path, _png(overlay(mask, image.open(), schema), source))
     return mask_path, overlay_path
 
 
 def overlay(mask: NDArray[np.uint8], image: Image.Image, schema: SegmentationSchema) -> Image.Image:
-    """Return an image with its mask over it; black classes and ignored pixels leave it as it is."""
-    table = np.zeros((256, 3), dtype=np.float32)
-    table[: len(schema.classes)] = schema.colors
+    """Blend a mask into an image; black classes and ignored pixels are transparent."""
+    palette = np.zeros((256, 3), dtype=np.float32)
+    palette[: len(schema.classes)] = schema.colors
     pixels = np.asarray(image, dtype=np.uint8)
-    colored = (table.sum(axis=1) > 0)[mask][..., None]
-    blended = (1 - OPACITY) * pixels + OPACITY * table[mask]
+    colored = (palette.sum(axis=1) > 0)[mask][..., None]
+    blended = (1 - OPACITY) * pixels + OPACITY * palette[mask]
     return Image.fromarray(np.where(colored, np.rint(blended), pixels).astype(np.uint8))
 
 
-def _digest(name: str) -> str | None:
-    """Return what tells an image's file from others; None of an image without a file."""
+def _source_id(name: str) -> str | None:
+    """Return a hash of the path of an image; None for an image without a file."""
     try:
         path = Path(name)
-        return (
-            hashlib.sha256(str(path.resolve()).encode(errors="surrogateescape")).hexdigest()
-            if (path.is_file())
-            else None
-        )
+        if not path.is_file():
+            return None
+        return hashlib.sha256(str(path.resolve()).encode(errors="surrogateescape")).hexdigest()
     except (OSError, ValueError):
         return None
 
 
-def _free(out: Path, stem: str, source: str | None) -> tuple[Path, Path]:
-    """Return names that are free, or were written for the same image before."""
+def _unused_paths(out: Path, stem: str, source: str | None) -> tuple[Path, Path]:
+    """Return paths of mask and overlay that are unused, or were written for the same image."""
     number = 1
     while True:
         name = stem if number == 1 else f"{stem}-{number}"
         paths = out / f"{name}.png", out / f"{name}-overlay.png"
-        if all(not path.exists() or _is_own(path, source) for path in paths):
+        if all(not path.exists() or _has_source(path, source) for path in paths):
             return paths
         number += 1
 
 
-def _is_own(path: Path, source: str | None) -> bool:
+def _has_source(path: Path, source: str | None) -> bool:
     try:
         with Image.open(path, formats=("PNG",)) as image:
             return source is not None and image.info.get(SOURCE) == source
@@ -169,9 +168,9 @@ def _is_own(path: Path, source: str | None) -> bool:
 
 
 def _png(image: Image.Image, source: str | None) -> bytes:
-    about = PngImagePlugin.PngInfo()
+    info = PngImagePlugin.PngInfo()
     if source is not None:
-        about.add_text(SOURCE, source)
+        info.add_text(SOURCE, source)
     content = io.BytesIO()
-    image.save(content, "PNG", pnginfo=about)
+    image.save(content, "PNG", pnginfo=info)
     return content.getvalue()

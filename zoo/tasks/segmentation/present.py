@@ -1,4 +1,4 @@
-"""How the terminal shows metrics and predictions of semantic segmentation."""
+"""Format metrics and predictions of semantic segmentation for the terminal."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from zoo.terminal import percent
 
 
 def prediction_lines(answer: Mapping[str, Any]) -> list[str]:
-    """Return one line per class, with its share of the pixels, and where the mask is."""
+    """Return one line per class with its share of the pixels, and the paths of mask and overlay."""
     lines = [f"{percent(each['fraction']):>7}  {each['class']}" for each in answer["predictions"]]
     return lines + [f"{key:>7}  {answer[key]}" for key in ("mask", "overlay") if answer[key]]
 
 
 def metric_line(values: Mapping[str, Any]) -> str:
-    """Return mean IoU, pixel accuracy and loss of a split in a line."""
+    """Return mean IoU, pixel accuracy and loss of a split as one line."""
     return (
         f"mIoU {percent(values['miou'])}, pixels {percent(values['pixel_accuracy'])}, "
         f"loss {values['loss']:.4f} on {values['images']:,} images"

@@ -1,4 +1,4 @@
-"""The schema of masks: names of classes, and the colours that they are shown in."""
+"""The schema of masks: class names and colours."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ MAX_CLASSES = 255
 def voc_color(index: int) -> str:
     """Return the colour of an index in the palette of PASCAL VOC, as `#rrggbb`.
 
-    Bits 0, 3 and 6 of the index are the highest of red, 1, 4 and 7 of green, 2 and 5 of blue: the
-    function VOClabelcolormap of the VOC development kit.
+    Bits 0, 3 and 6 of the index are the highest of red, 1, 4 and 7 of green, 2 and 5 of blue, as in
+    VOClabelcolormap of the VOC development kit.
     """
     channels = [0, 0, 0]
-    for place in range(8):
+    for bit in range(8):
         for channel in range(3):
-            channels[channel] |= (index >> (3 * place + channel) & 1) << (7 - place)
+            channels[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
     return "#{:02x}{:02x}{:02x}".format(*channels)
 
 
 @dataclass(frozen=True)
 class SegmentationSchema(Schema):
-    """What the pixels of masks are.
+    """Classes of the pixels of masks.
 
     Args:
-        classes: names in the order of the indices; the background, where there is one, is a class.
+        classes: names by index; a background is a class.
         palette: `#rrggbb` of each class; empty for that of PASCAL VOC.
-        ignore_index: of pixels that have no class; they count neither in loss nor in metrics.
+        ignore_index: of pixels without a class, which neither loss nor metrics count.
     """
 
     palette: tuple[str, ...] = ()
@@ -42,11 +42,11 @@ class SegmentationSchema(Schema):
             colors = tuple(voc_color(index) for index in range(len(self.classes)))
             object.__setattr__(self, "palette", colors)
         if len(self.classes) > MAX_CLASSES:
-            raise ValueError(f"{len(self.classes)} classes; {MAX_CLASSES} are the most")
+            raise ValueError(f"{len(self.classes)} classes exceed the maximum of {MAX_CLASSES}")
         if len(self.palette) != len(self.classes):
             raise ValueError(f"{len(self.palette)} colours for {len(self.classes)} classes")
-        if odd := [color for color in self.palette if not re.fullmatch("#[0-9a-f]{6}", color)]:
-            raise ValueError(f"{odd[0]!r} is no colour")
+        if invalid := [color for color in self.palette if not re.fullmatch("#[0-9a-f]{6}", color)]:
+            raise ValueError(f"{invalid[0]!r} is not a colour")
         if self.ignore_index != IGNORE_INDEX:
             raise ValueError(f"ignore_index {self.ignore_index} is not {IGNORE_INDEX}")
 

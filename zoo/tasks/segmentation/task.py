@@ -62,11 +62,11 @@ class SemanticSegmentation(BaseTask):
         return open_split(source, schema.classes, split)
 
     def open_all(self, source: Any) -> AllImages:
-        """Index every image, its mask left aside: it has no one class."""
+        """Index every image without its mask. See `BaseTask.open_all`."""
         return open_all(source) or super().open_all(source)
 
     def schema_from_dict(self, plain: Mapping[str, Any]) -> SegmentationSchema:
-        """Read classes and palette back from a model file."""
+        """Restore classes and palette from a model file."""
         return SegmentationSchema.from_dict(plain)
 
     def published_schema(self, backbone: Backbone, weights: Weights) -> SegmentationSchema:
@@ -74,26 +74,26 @@ class SemanticSegmentation(BaseTask):
         return SegmentationSchema(published_classes(backbone, weights))
 
     def transform(self, preprocess: Preprocess) -> MaskTransform:
-        """Return what takes image and mask through one geometry."""
+        """Return the joint transform of image and mask."""
         return MaskTransform(preprocess)
 
     def check_augmentation(self, augment: Augmentation | None, views: int | None) -> None:
-        """Refuse what masks cannot follow.
+        """Refuse augmentations that cannot be applied to masks.
 
         Raises:
-            UsageError: names it.
+            UsageError: names the augmentation.
         """
         if views is not None:
-            message = "--views: masks are cached once for each image, and not for each view of it"
-            raise UsageError(message, "leave it out; images are then augmented in every epoch")
+            message = "--views: masks are cached for each image, not for each view"
+            raise UsageError(message, "omit it to augment images in every epoch")
         for name in dict(augment.steps) if augment else ():
             if name in NOT_JOINT:
-                what = "moves pixels by amounts of its own" if name == "trivial" else "blanks parts"
-                message = f"--augment {name} {what}, which a mask does not follow"
+                effect = "draws its own geometry" if name == "trivial" else "blanks regions"
+                message = f"--augment {name} {effect}, which cannot be applied to masks"
                 raise UsageError(message, "use crop, flip, vflip, rotate and color")
 
     def example_data(self, preprocess: Preprocess, count: int, seed: int) -> ImageData:
-        """Return images with masks of stripes."""
+        """Return images with striped masks. See `BaseTask.example_data`."""
         return example_data(preprocess, count, seed)
 
     def read_output(
@@ -109,41 +109,41 @@ class SemanticSegmentation(BaseTask):
         return combine_heads(outputs, size, training)
 
     def check_outputs(self, outputs: Outputs) -> None:
-        """Refuse a single prediction for a whole image."""
+        """Refuse logits without spatial extent. See `BaseTask.check_outputs`."""
         check_shape(outputs)
 
     def loss(
         self, outputs: Outputs, targets: Tensor, criterion: Criterion | None = None
     ) -> dict[str, Tensor]:
-        """Return cross-entropy of the labelled pixels, of the main and every auxiliary head."""
+        """Return cross-entropy of the labelled pixels of the main and every auxiliary head."""
         return segmentation_loss(outputs, targets, criterion)
 
     def loss_name(self, criterion: Criterion | None) -> str:
-        """Return what is minimised."""
+        """Return the name of the loss."""
         return "cross-entropy per pixel" if criterion is None else super().loss_name(criterion)
 
     def count(self, targets: Tensor) -> int:
-        """Return how many pixels have a class."""
+        """Return the number of labelled pixels."""
         return int((targets != IGNORE_INDEX).sum())
 
     def metric(
         self, schema: Schema, device: torch.device, further: UserMetrics | None = None
     ) -> SegmentationMetric:
-        """Return a metric of intersection over union."""
+        """Return a metric of mean IoU and pixel accuracy."""
         return SegmentationMetric(schema, device, further)
 
     def probe(self, criterion: Criterion | None) -> str:
-        """Return why heads are trained epoch by epoch."""
-        return "a head for pixels is trained epoch by epoch"
+        """Return the reason against a probe."""
+        return "segmentation heads are trained epoch by epoch"
 
     def split_targets(self, split: Split, transform: SampleTransform) -> Tensor:
-        """Return the masks of a split as the network sees them, `[images, height, width]` uint8."""
+        """Return the preprocessed masks of a split, `[images, height, width]` uint8."""
         if isinstance(split, (MaskSplit, StripedSplit)) and isinstance(transform, MaskTransform):
             return transform.collate([transform.mask(split.mask(n)) for n in range(len(split))])
         return super().split_targets(split, transform)
 
     def target_bytes(self, preprocess: Preprocess) -> int:
-        """Return the size of a mask."""
+        """Return the size of a mask in bytes."""
         return preprocess.height * preprocess.width
 
     def predict(
@@ -155,7 +155,7 @@ class SemanticSegmentation(BaseTask):
         top: int = 5,
         out: Path | None = None,
     ) -> list[dict[str, Any]]:
-        """Return classes by their share of the pixels: `[{class, fraction}]`, and the mask."""
+        """Return the share of pixels of each class, `[{class, fraction}]`, and the mask."""
         assert isinstance(schema, SegmentationSchema)
         return predict(outputs, images, schema, top, out)
 
@@ -164,9 +164,9 @@ class SemanticSegmentation(BaseTask):
         return prediction_lines(answer)
 
     def metric_line(self, values: Mapping[str, Any], chance: float | None) -> str:
-        """Return mean IoU, pixel accuracy and loss in a line."""
+        """Return mean IoU, pixel accuracy and loss as one line."""
         return metric_line(values)
 
     def metric_table(self, values: Mapping[str, Any]) -> tuple[list[str], Table | None]:
-        """Return totals and classes."""
+        """Return totals, and a table of classes."""
         return metric_table(values)

@@ -1,4 +1,4 @@
-"""Image and mask through one geometry, and through one augmentation."""
+"""Joint transforms of images and masks."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from zoo.tasks.segmentation.schema import IGNORE_INDEX
 
 
 class MaskTransform(SampleTransform):
-    """From an image and its mask to tensors."""
+    """Transforms an image and its mask to tensors."""
 
     def __call__(
         self, image: Image.Image | DecodedImage, target: Any, index: int, draw: Draw | None = None
     ) -> tuple[Tensor, Any]:
-        """Transform an image and its mask together; a target that is no mask stays as it is.
+        """Transform an image and its mask together; return a target that is no mask unchanged.
 
         Returns:
             `[channels, height, width]` uint8, and `[height, width]` uint8.
@@ -49,20 +49,20 @@ class MaskTransform(SampleTransform):
         return both[0].as_subclass(Tensor), both[1].as_subclass(Tensor)
 
     def mask(self, mask: Image.Image) -> Tensor:
-        """Return a mask as the network's input has its image, `[height, width]` uint8."""
+        """Preprocess a mask with the geometry of its image, `[height, width]` uint8."""
         return prepare_mask(mask, self.preprocess, IGNORE_INDEX)
 
     def _crop(
-        self, image: Image.Image | DecodedImage, mask: Image.Image, share: float
+        self, image: Image.Image | DecodedImage, mask: Image.Image, scale: float
     ) -> tuple[Tensor, Tensor]:
-        """Cut the same random part out of an image in full and its mask."""
-        whole = image.pixels if isinstance(image, DecodedImage) else image
+        """Apply one random resized crop to an image and its mask."""
+        full = image.pixels if isinstance(image, DecodedImage) else image
         size = (self.preprocess.height, self.preprocess.width)
-        drawn = v2.RandomResizedCrop(size, scale=(share, 1.0)).make_params([whole])
+        drawn = v2.RandomResizedCrop(size, scale=(scale, 1.0)).make_params([full])
         kernel = InterpolationMode(self.preprocess.interpolation)
-        part = vision.resized_crop(whole, **drawn, size=size, interpolation=kernel, antialias=True)
-        # Of the pixels below one of the result, Pillow takes the middle one for a mask, and v2 the
-        # one at its corner, which is half a pixel of the result away.
+        part = vision.resized_crop(full, **drawn, size=size, interpolation=kernel, antialias=True)
+        # Nearest-neighbour resizing samples pixel centres in Pillow, but corners in v2, which
+        # shifts the mask by half an output pixel.
         corner = (drawn["left"], drawn["top"])
         box = (*corner, corner[0] + drawn["width"], corner[1] + drawn["height"])
         nearest = mask.resize(size[::-1], Image.Resampling.NEAREST, box)

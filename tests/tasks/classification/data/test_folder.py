@@ -1,3 +1,5 @@
+"""Class folders: splits, classes, links, errors."""
+
 import os
 import shutil
 from dataclasses import FrozenInstanceError
@@ -29,18 +31,18 @@ def refusal(source: Path) -> DataError:
     return caught.value
 
 
-def held(data: ImageData) -> set[str]:
+def val_paths(data: ImageData) -> set[str]:
     return set(data.splits["val"].paths)
 
 
-def test_class_folders_are_split_by_class(tmp_path: Path) -> None:
+def test_class_folders_are_split_per_class(tmp_path: Path) -> None:
     data = open_data(make(tmp_path / "pets", "dog/{10}.png", "cat/{5}.png", "cat/deep/er/x.png"))
     train, val = data.splits["train"], data.splits["val"]
     assert (data.name, data.classes) == ("pets", ("cat", "dog"))
     assert (train.counts(2), val.counts(2)) == ((5, 8), (1, 2))
-    everything = {*train.paths, *val.paths}
-    assert len(everything) == len(train) + len(val) == 16
-    assert "cat/deep/er/x.png" in everything
+    paths = {*train.paths, *val.paths}
+    assert len(paths) == len(train) + len(val) == 16
+    assert "cat/deep/er/x.png" in paths
     for split in (train, val):
         assert list(split.paths) == sorted(split.paths)
         assert all(split.path(i).is_file() for i in range(len(split)))
@@ -50,26 +52,35 @@ def test_class_folders_are_split_by_class(tmp_path: Path) -> None:
     assert data.notices == ()
 
 
-def test_the_split_is_a_function_of_seed_and_paths(tmp_path: Path) -> None:
+def test_folders_of_images_and_masks_are_reported(tmp_path: Path) -> None:
+    scenes = make(tmp_path / "scenes", "images/{4}.png", "masks/{4}.png")
+    (notice,) = open_data(scenes).notices
+    assert "taken for two classes" in notice
+    assert "semantic-segmentation" in notice
+    (scenes / "masks").rename(scenes / "faces")
+    assert open_data(scenes).notices == ()
+
+
+def test_split_depends_on_seed_and_relative_paths(tmp_path: Path) -> None:
     first = make(tmp_path / "first", "a/{40}.png", "b/{40}.png")
     second = shutil.copytree(first, tmp_path / "elsewhere" / "second")
-    assert held(open_data(first)) == held(open_data(second))
+    assert val_paths(open_data(first)) == val_paths(open_data(second))
     assert open_data(first).fingerprint == open_data(second).fingerprint
-    assert held(open_data(first, seed=1)) != held(open_data(first))
-    assert held(open_data(first, val_fraction=0.5)) > held(open_data(first))
+    assert val_paths(open_data(first, seed=1)) != val_paths(open_data(first))
+    assert val_paths(open_data(first, val_fraction=0.5)) > val_paths(open_data(first))
 
 
-def test_one_image_more_hardly_moves_the_others(tmp_path: Path) -> None:
+def test_added_image_moves_at_most_one_other(tmp_path: Path) -> None:
     root = make(tmp_path, "a/{40}.png", "b/{40}.png")
-    before = held(open_data(root))
+    before = val_paths(open_data(root))
     make(root, "a/new.png")
-    assert len(before ^ held(open_data(root))) <= 2
+    assert len(before ^ val_paths(open_data(root))) <= 2
 
 
 @pytest.mark.parametrize(
     ("count", "fraction", "expected"), [(2, 0.2, 1), (2, 0.99, 1), (3, 0.01, 1)]
 )
-def test_each_class_keeps_one_on_either_side(
+def test_split_has_each_class_in_train_and_val(
     tmp_path: Path, count: int, fraction: float, expected: int
 ) -> None:
     root = make(tmp_path, f"a/{{{count}}}.png", f"b/{{{count}}}.png")
@@ -78,30 +89,30 @@ def test_each_class_keeps_one_on_either_side(
     assert data.splits["train"].counts(2) == (count - expected,) * 2
 
 
-def test_a_single_image_trains_and_is_noticed(tmp_path: Path) -> None:
+def test_class_with_single_image_trains_with_notice(tmp_path: Path) -> None:
     data = open_data(make(tmp_path, "a/{4}.png", "lone/x.png"))
     assert (data.splits["train"].counts(2), data.splits["val"].counts(2)) == ((3, 1), (1, 0))
     assert "1 class has a single image" in data.notices[0]
     assert "lone" in data.notices[0]
 
 
-def test_the_fingerprint_follows_content(tmp_path: Path) -> None:
+def test_fingerprint_changes_with_size_name_and_split(tmp_path: Path) -> None:
     root = make(tmp_path, "train/a/1.png", "train/b/1.png", "val/a/2.png", "val/b/2.png")
-    seen = {open_data(root).fingerprint}
+    fingerprints = {open_data(root).fingerprint}
     with (root / "train/a/1.png").open("ab") as file:
         file.write(b"\0")
-    seen.add(open_data(root).fingerprint)
+    fingerprints.add(open_data(root).fingerprint)
     (root / "train/a/1.png").rename(root / "train/a/3.png")
-    seen.add(open_data(root).fingerprint)
+    fingerprints.add(open_data(root).fingerprint)
     (root / "train/b/1.png").rename(root / "val/b/1.png")
     make(root, "train/b/2.png")
-    seen.add(open_data(root).fingerprint)
-    assert len(seen) == 4
-    assert all(len(digest) == 64 for digest in seen)
+    fingerprints.add(open_data(root).fingerprint)
+    assert len(fingerprints) == 4
+    assert all(len(digest) == 64 for digest in fingerprints)
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation", "Val"])
-def test_split_folders_are_taken_as_found(tmp_path: Path, val: str) -> None:
+def test_split_folders_are_used_unchanged(tmp_path: Path, val: str) -> None:
     root = make(tmp_path, "train/a/{3}.png", "train/b/{2}.png", f"{val}/b/x.png", f"{val}/a/x.png")
     data = open_data(root)
     assert set(data.splits) == {"train", "val"}
@@ -111,7 +122,7 @@ def test_split_folders_are_taken_as_found(tmp_path: Path, val: str) -> None:
     assert data.notices == ()
 
 
-def test_val_is_held_out_of_train_where_it_is_missing(tmp_path: Path) -> None:
+def test_missing_val_is_held_out_of_train(tmp_path: Path) -> None:
     data = open_data(make(tmp_path, "train/a/{5}.png", "train/b/{5}.png", "test/b/x.png"))
     assert list(data.splits) == ["train", "val", "test"]
     assert [len(split) for split in data.splits.values()] == [8, 2, 1]
@@ -120,29 +131,29 @@ def test_val_is_held_out_of_train_where_it_is_missing(tmp_path: Path) -> None:
     assert data.reason == "20 % of each class of train/ held out by seed 0"
 
 
-def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+def test_class_named_train_is_accepted(tmp_path: Path) -> None:
     data = open_data(make(tmp_path, "train/{5}.png", "car/{5}.png", "test/{5}.png"))
     assert data.classes == ("car", "test", "train")
 
 
-def test_classes_missing_from_val_are_a_notice(tmp_path: Path) -> None:
+def test_classes_missing_from_val_yield_notice(tmp_path: Path) -> None:
     root = make(tmp_path, "train/a/1.png", "train/b/1.png", "val/a/2.png", "val/c/x.txt")
     (root / "val/c/x.txt").rename(root / "val/c/notes.md")
     (notice,) = [line for line in open_data(root).notices if "1 of 2 classes" in line]
     assert notice.endswith(": b")
 
 
-def test_images_in_both_splits_are_a_notice(tmp_path: Path) -> None:
+def test_images_in_both_splits_yield_notice(tmp_path: Path) -> None:
     root = make(tmp_path, "train/a/{3}.png", "train/b/{3}.png", "val/a/1.png", "val/b/1.png")
     assert any("share 2 images" in line for line in open_data(root).notices)
 
 
-def test_extensions_in_any_case(tmp_path: Path) -> None:
+def test_image_extensions_ignore_case(tmp_path: Path) -> None:
     data = open_data(make(tmp_path, "a/1.JPG", "a/2.JPeG", "b/3.Tiff", "b/4.webp"))
     assert sum(len(split) for split in data.splits.values()) == 4
 
 
-def test_other_and_hidden_files_are_counted_and_left_out(tmp_path: Path) -> None:
+def test_other_and_hidden_files_are_counted_and_skipped(tmp_path: Path) -> None:
     root = make(
         tmp_path,
         *("a/{3}.png", "b/{3}.png", "stray.png"),
@@ -155,20 +166,20 @@ def test_other_and_hidden_files_are_counted_and_left_out(tmp_path: Path) -> None
     assert data.classes == ("a", "b")
     assert sum(len(split) for split in data.splits.values()) == 6
     assert [line.partition(": ")[2] for line in data.notices] == [
-        "5 files of no image kind: .txt (2), .heic (2), no extension (1)",
+        "5 files that are not images: .txt (2), .heic (2), no extension (1)",
         "5 hidden files or folders",
         "1 image beside the class folders",
     ]
 
 
-def test_folders_beside_the_splits_are_named(tmp_path: Path) -> None:
+def test_folders_beside_splits_are_skipped_with_notice(tmp_path: Path) -> None:
     root = make(tmp_path, "train/a/{3}.png", "train/b/{3}.png", "unlabeled/x.png", "y.png")
     first, second = open_data(root).notices
     assert "unlabeled" in first
     assert "1 image beside the splits" in second
 
 
-def test_link_loops_multiply_nothing(tmp_path: Path) -> None:
+def test_link_loops_do_not_duplicate_images(tmp_path: Path) -> None:
     root = make(tmp_path / "data", "a/{2}.png", "b/sub/{2}.png")
     (root / "a/loop").symlink_to(root)
     (root / "a/up").symlink_to(tmp_path)
@@ -181,10 +192,10 @@ def test_link_loops_multiply_nothing(tmp_path: Path) -> None:
     assert sorted([*data.splits["train"].paths, *data.splits["val"].paths]) == [
         *("a/0.png", "a/1.png", "b/sub/0.png", "b/sub/1.png")
     ]
-    assert any("6 links to folders that are read already" in line for line in data.notices)
+    assert any("6 links to folders that are indexed already" in line for line in data.notices)
 
 
-def test_linked_folders_and_files_are_followed_once(tmp_path: Path) -> None:
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     outside = make(tmp_path / "outside", "cats/{2}.png", "more/{3}.png", "one.png")
     root = make(tmp_path / "data", "dog/{2}.png", "bird/{2}.png")
     (root / "cat").symlink_to(outside / "cats")
@@ -201,7 +212,7 @@ def test_linked_folders_and_files_are_followed_once(tmp_path: Path) -> None:
     assert any("1 broken link" in line for line in data.notices)
 
 
-def test_a_pipe_named_like_an_image_is_left_out(tmp_path: Path) -> None:
+def test_pipe_with_image_extension_is_skipped(tmp_path: Path) -> None:
     root = make(tmp_path, "a/{2}.png", "b/{2}.png")
     os.mkfifo(root / "a/pipe.png")
     data = open_data(root)
@@ -209,7 +220,7 @@ def test_a_pipe_named_like_an_image_is_left_out(tmp_path: Path) -> None:
     assert any("1 broken link or pipe" in line for line in data.notices)
 
 
-def test_names_of_any_bytes_work(tmp_path: Path) -> None:
+def test_file_names_of_any_bytes_are_indexed(tmp_path: Path) -> None:
     root = make(tmp_path, "b/{2}.png", "\u00e9 t\u00e9/line\nbreak.png", "\u00e9 t\u00e9/x.png")
     raw = os.fsencode(root / "b") + b"/\xff.png"
     with open(raw, "wb") as file:  # noqa: PTH123 - the name is not text
@@ -219,7 +230,7 @@ def test_names_of_any_bytes_work(tmp_path: Path) -> None:
     assert sum(len(split) for split in data.splits.values()) == 5
 
 
-def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
+def test_open_data_rejects_missing_path_and_file(tmp_path: Path) -> None:
     assert "does not exist" in refusal(tmp_path / "absent").message
     archive = tmp_path / "images.zip"
     archive.touch()
@@ -229,8 +240,8 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
         open_data(tmp_path / "loop")
 
 
-def test_folders_without_classes_are_refused(tmp_path: Path) -> None:
-    assert "holds no images" in refusal(tmp_path).message
+def test_folder_without_class_folders_is_rejected(tmp_path: Path) -> None:
+    assert "contains no images" in refusal(tmp_path).message
     make(tmp_path, "{3}.png")
     assert "3 images and no class folders" in refusal(tmp_path).message
     flat = make(tmp_path / "flat", "train/{3}.png", "val/{3}.png")
@@ -241,19 +252,19 @@ def test_folders_without_classes_are_refused(tmp_path: Path) -> None:
     assert ".heic (2)" in str(refusal(text).hint)
 
 
-def test_one_class_is_refused_and_the_inner_folder_suggested(tmp_path: Path) -> None:
+def test_single_class_is_rejected_suggesting_nested_folder(tmp_path: Path) -> None:
     assert "only one class, a" in refusal(make(tmp_path / "one", "a/{3}.png")).message
     nested = make(tmp_path / "nested", "images/cat/{3}.png", "images/dog/{3}.png")
     assert str(nested / "images") in str(refusal(nested).hint)
 
 
-def test_an_empty_class_is_refused(tmp_path: Path) -> None:
+def test_empty_class_folder_is_rejected(tmp_path: Path) -> None:
     root = make(tmp_path, "a/{3}.png", "b/{3}.png")
     (root / "hollow").mkdir()
     assert refusal(root).message.endswith("without images: hollow")
 
 
-def test_splits_that_disagree_are_refused(tmp_path: Path) -> None:
+def test_splits_with_different_classes_are_rejected(tmp_path: Path) -> None:
     root = make(tmp_path, "train/cat/1.png", "train/dog/1.png", "val/cats/2.png")
     error = refusal(root)
     assert error.message.endswith("does not: cats")
@@ -262,25 +273,25 @@ def test_splits_that_disagree_are_refused(tmp_path: Path) -> None:
     assert "both val/ and validation/" in refusal(root).message
 
 
-def test_val_without_train_and_without_images_is_refused(tmp_path: Path) -> None:
+def test_val_without_train_or_images_is_rejected(tmp_path: Path) -> None:
     assert "no train/" in refusal(make(tmp_path / "x", "val/a/1.png", "val/b/1.png")).message
     root = make(tmp_path / "y", "train/a/1.png", "train/b/1.png")
     (root / "val").mkdir()
-    assert refusal(root).message == f"{root / 'val'} holds no images"
+    assert refusal(root).message == f"{root / 'val'} contains no images"
 
 
-def test_nothing_left_to_validate_is_refused(tmp_path: Path) -> None:
+def test_classes_of_one_image_each_are_rejected(tmp_path: Path) -> None:
     assert "single image" in refusal(make(tmp_path, "a/1.png", "b/1.png")).message
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -1.0, float("nan")])
-def test_a_share_outside_0_to_1_is_refused(tmp_path: Path, fraction: float) -> None:
+def test_val_fraction_outside_0_to_1_is_rejected(tmp_path: Path, fraction: float) -> None:
     with pytest.raises(UsageError, match="between 0 and 1"):
         open_data(make(tmp_path, "a/{2}.png", "b/{2}.png"), val_fraction=fraction)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read every folder")
+def test_unreadable_folder_is_named(tmp_path: Path) -> None:
     root = make(tmp_path, "a/{2}.png", "b/{2}.png")
     (root / "b").chmod(0)
     with pytest.raises(DataError, match=r"cannot read the folder .*b: Permission denied"):
@@ -288,7 +299,7 @@ def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
     (root / "b").chmod(0o700)
 
 
-def test_the_embedded_images() -> None:
+def test_open_data_none_opens_embedded_set() -> None:
     data = open_data(None)
     assert (data.name, data.notices) == ("clipart10 (embedded)", ())
     assert len(data.classes) == 10
@@ -296,10 +307,10 @@ def test_the_embedded_images() -> None:
     assert (EMBEDDED / "README.md").is_file()
     assert open_data(EMBEDDED).fingerprint == data.fingerprint
     with pytest.raises(FrozenInstanceError):
-        data.name = "mine"  # type: ignore[misc]
+        data.name = "other"  # type: ignore[misc]
 
 
-def test_evaluation_takes_test_then_val(tmp_path: Path) -> None:
+def test_open_split_prefers_test_then_val(tmp_path: Path) -> None:
     root = make(tmp_path, "train/a/1.png", "train/b/1.png", "valid/a/2.png")
     classes = ("a", "b")
     assert open_split(root, classes).name == "val"
@@ -310,7 +321,7 @@ def test_evaluation_takes_test_then_val(tmp_path: Path) -> None:
     assert len(open_split(None, open_data(None).classes)) == 96
 
 
-def test_evaluation_labels_follow_the_model(tmp_path: Path) -> None:
+def test_open_split_labels_follow_model_classes(tmp_path: Path) -> None:
     root = make(tmp_path, "cat/{2}.png", "dog/{3}.png")
     (root / "notes").mkdir()
     split = open_split(root, ("dog", "fish", "cat"))
@@ -318,9 +329,9 @@ def test_evaluation_labels_follow_the_model(tmp_path: Path) -> None:
     assert open_split(root, ("cat", "dog"), "all").targets == (0, 0, 1, 1, 1)
 
 
-def test_evaluation_refuses_what_it_cannot_do(tmp_path: Path) -> None:
+def test_open_split_rejects_unknown_class_or_split(tmp_path: Path) -> None:
     root = make(tmp_path / "plain", "cat/{2}.png", "dgo/{3}.png")
-    with pytest.raises(DataError, match=r"does not know: dgo; did you mean dog\?"):
+    with pytest.raises(DataError, match=r"unknown to the model: dgo; did you mean dog\?"):
         open_split(root, ("cat", "dog"))
     with pytest.raises(DataError, match="no split 'test'"):
         open_split(root, ("cat", "dgo"), "test")
@@ -330,5 +341,5 @@ def test_evaluation_refuses_what_it_cannot_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no split 'test'; it has train/"):
         open_split(only, ("cat", "dog"), "test")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no images"):
+    with pytest.raises(DataError, match="contains no images"):
         open_split(tmp_path / "empty", ("cat",))

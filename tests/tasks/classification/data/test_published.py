@@ -1,4 +1,4 @@
-"""Published sets: what torchvision reads, of files that are the published ones alone."""
+"""Published datasets: equal to torchvision's, verified before reading."""
 
 import hashlib
 import os
@@ -72,7 +72,7 @@ def check_images(split: PublishedSplit, published: Any) -> None:
         assert split.targets[index] == label
 
 
-def test_cifar_is_what_torchvision_reads(cifar: Path) -> None:
+def test_cifar10_equals_torchvision(cifar: Path) -> None:
     data = open_data(f"cifar10:{cifar}")
     train, test = datasets.CIFAR10(cifar, train=True), datasets.CIFAR10(cifar, train=False)
     assert (data.name, data.classes) == ("CIFAR-10", tuple(train.classes))
@@ -88,7 +88,7 @@ def test_cifar_is_what_torchvision_reads(cifar: Path) -> None:
     assert data.deterministic
 
 
-def test_mnist_is_what_torchvision_reads(mnist: Path) -> None:
+def test_mnist_equals_torchvision(mnist: Path) -> None:
     data = open_data(f"mnist:{mnist}")
     train, test = datasets.MNIST(mnist, train=True), datasets.MNIST(mnist, train=False)
     assert (data.name, data.classes) == ("MNIST", tuple(train.classes))
@@ -98,7 +98,7 @@ def test_mnist_is_what_torchvision_reads(mnist: Path) -> None:
     assert data.splits["test"].where(3) == "t10k-images-idx3-ubyte #3"
 
 
-def test_cifar100_and_fashion_mnist_too(
+def test_cifar100_and_fashion_mnist_are_read(
     tmp_path: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = [
@@ -114,7 +114,7 @@ def test_cifar100_and_fashion_mnist_too(
     assert (data.name, data.classes) == ("Fashion-MNIST", tuple(datasets.FashionMNIST.classes))
 
 
-def test_the_folder_itself_is_found(
+def test_root_or_inner_folder_is_accepted(
     cifar: Path, mnist: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fingerprint = open_data(f"cifar10:{cifar}").fingerprint
@@ -125,7 +125,9 @@ def test_the_folder_itself_is_found(
     assert open_data(f"mnist:{mnist}/MNIST/raw").fingerprint == fingerprint
 
 
-def test_seed_and_pixels_decide(mnist: Path, pixels: np.ndarray, tmp_path: Path) -> None:
+def test_fingerprint_depends_on_seed_and_pixels(
+    mnist: Path, pixels: np.ndarray, tmp_path: Path
+) -> None:
     first, again = open_data(f"mnist:{mnist}"), open_data(f"mnist:{mnist}")
     assert first.splits["val"].names == again.splits["val"].names
     other = open_data(f"mnist:{mnist}", seed=1)
@@ -145,7 +147,7 @@ def test_content_is_shape_and_pixels(cifar: Path, mnist: Path, pixels: np.ndarra
     assert split.content(4) == b"(28, 28, 1)" + pixels[5, 4, 2:30, 2:30, 1].tobytes()
 
 
-def test_loading_in_threads_and_processes_is_the_same(cifar: Path) -> None:
+def test_threads_and_workers_load_equal_batches(cifar: Path) -> None:
     split = open_data(f"cifar10:{cifar}").splits["train"]
     small = Preprocess(32, resize=32)
     assert can_use_threads(split, None)
@@ -159,20 +161,20 @@ def test_loading_in_threads_and_processes_is_the_same(cifar: Path) -> None:
     assert (arrived.names, arrived.content(7)) == (split.names, split.content(7))
 
 
-def test_evaluation_takes_test(cifar: Path) -> None:
+def test_open_split_defaults_to_test(cifar: Path) -> None:
     split = open_split(f"cifar10:{cifar}", (*NAMES[5:], *NAMES[:5]))
     assert (split.name, split.targets[:10]) == ("test", (5, 6, 7, 8, 9, 0, 1, 2, 3, 4))
     assert len(open_split(f"cifar10:{cifar}", NAMES, "Train")) == 50
     with pytest.raises(DataError, match="no split 'val'; it has train and test"):
         open_split(f"cifar10:{cifar}", NAMES, "val")
-    with pytest.raises(DataError, match="the model does not know: flag"):
+    with pytest.raises(DataError, match="unknown to the model: flag"):
         open_split(f"cifar10:{cifar}", [name for name in NAMES if name != "flag"])
 
 
-def test_what_is_missing_is_named_and_how_to_get_it(cifar: Path, mnist: Path) -> None:
+def test_missing_files_are_named_with_download_hint(cifar: Path, mnist: Path) -> None:
     for source in ("cifar10:/no/where", f"cifar100:{cifar}", f"fashion-mnist:{mnist}"):
         error = refusal(source)
-        assert "does not exist" in error.message or "holds no" in error.message
+        assert "does not exist" in error.message or "has no " in error.message
         assert "download=True" in str(error.hint)
     assert "is not a folder" in refusal(f"mnist:{__file__}").message
     (cifar / "cifar-10-batches-py/data_batch_3").unlink()
@@ -185,13 +187,16 @@ def test_what_is_missing_is_named_and_how_to_get_it(cifar: Path, mnist: Path) ->
 
 
 @pytest.mark.parametrize("name", ["data_batch_2", "test_batch", "batches.meta"])
-def test_an_altered_copy_is_refused_and_not_run(cifar: Path, tmp_path: Path, name: str) -> None:
+def test_altered_pickle_is_never_executed(cifar: Path, tmp_path: Path, name: str) -> None:
     file, trace = cifar / "cifar-10-batches-py" / name, tmp_path / "trace"
     file.write_bytes(b"cos\nmkdir\n(V" + str(trace).encode() + b"\ntR.")
     error = refusal(f"cifar10:{cifar}")
     assert error.message.startswith(f"{file} is not the published file")
     assert hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest() in error.message
-    assert f"delete it; torchvision.datasets.CIFAR10('{cifar}', download=True)" in str(error.hint)
+    assert (
+        f"delete it, then download it: torchvision.datasets.CIFAR10('{cifar}', download=True)"
+        in str(error.hint)
+    )
     with pytest.raises(DataError, match="is not the published file"):
         open_split(f"cifar10:{cifar}", NAMES)
     assert not trace.exists()
@@ -200,7 +205,7 @@ def test_an_altered_copy_is_refused_and_not_run(cifar: Path, tmp_path: Path, nam
 
 
 @pytest.mark.parametrize("prefix", ["cifar10", "cifar100"])
-def test_the_digests_are_torchvisions(tmp_path: Path, pixels: np.ndarray, prefix: str) -> None:
+def test_digests_are_those_of_torchvision(tmp_path: Path, pixels: np.ndarray, prefix: str) -> None:
     dataset = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[prefix]
     count = len(batch_names(dataset))
     write_cifar(tmp_path, [(part, TEN) for part in pixels[:count]], dataset=dataset)
@@ -210,14 +215,12 @@ def test_the_digests_are_torchvisions(tmp_path: Path, pixels: np.ndarray, prefix
     assert error.message.endswith(f"not {md5}")
 
 
-def test_a_file_without_a_digest_is_not_opened(
-    cifar: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_without_digest_is_rejected(cifar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test_batch", None]])
     assert "test_batch is not the published file" in refusal(f"cifar10:{cifar}").message
 
 
-def test_a_pickle_beside_mnist_is_not_opened(mnist: Path) -> None:
+def test_legacy_mnist_pickle_is_rejected(mnist: Path) -> None:
     folder = mnist / "MNIST/processed"
     folder.mkdir()
     for name in ("training.pt", "test.pt"):
@@ -231,7 +234,7 @@ def test_a_pickle_beside_mnist_is_not_opened(mnist: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder"])
-def test_what_is_no_regular_file_is_refused(cifar: Path, mnist: Path, kind: str) -> None:
+def test_pipe_or_folder_as_file_is_rejected(cifar: Path, mnist: Path, kind: str) -> None:
     for folder, name, source in (
         ("cifar-10-batches-py", "data_batch_4", "cifar10"),
         ("MNIST/raw", "train-images-idx3-ubyte", "mnist"),
@@ -259,47 +262,47 @@ def idx(magic: int, *sides: int, content: bytes = b"") -> bytes:
         (idx(2051, 50, 28, 0, content=b"x"), "cannot read train of MNIST"),
     ],
 )
-def test_idx_files_that_do_not_add_up_are_refused(mnist: Path, data: bytes, message: str) -> None:
+def test_inconsistent_idx_file_is_rejected(mnist: Path, data: bytes, message: str) -> None:
     (mnist / "MNIST/raw/train-images-idx3-ubyte").write_bytes(data)
     error = refusal(f"mnist:{mnist}")
     assert f"in {mnist}/MNIST/raw" in error.message
     assert message in error.message
 
 
-def test_labels_are_checked(mnist: Path) -> None:
+def test_label_out_of_range_is_rejected(mnist: Path) -> None:
     labels = mnist / "MNIST/raw/train-labels-idx1-ubyte"
     labels.write_bytes(labels.read_bytes()[:-1] + b"\x0a")
     assert "has the label 10" in refusal(f"mnist:{mnist}").message
 
 
-def test_classes_with_a_single_image_are_reported(tmp_path: Path, pixels: np.ndarray) -> None:
+def test_class_with_single_image_yields_notice(tmp_path: Path, pixels: np.ndarray) -> None:
     root = write_mnist(tmp_path, pixels)
     folder = root / "MNIST/raw"
     (folder / "train-labels-idx1-ubyte").write_bytes(
         idx(2049, 50, content=bytes([3, *([1, 2] * 24), 2]))
     )
     (notice,) = open_data(f"mnist:{root}").notices
-    assert notice == "1 class has a single image, which trains and is not validated: 3 - three"
+    assert notice == "1 class has a single image, used for training only: 3 - three"
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("cifar:/data", r"'cifar' is no published set .*; did you mean cifar10"),
+        ("cifar:/data", r"'cifar' is not a published dataset; did you mean cifar10"),
         ("fashion_mnist:/data", r"did you mean fashion-mnist"),
-        ("imagenet:/data", r"it reads cifar10:DIR, cifar100:DIR, mnist:DIR, fashion-mnist:DIR"),
-        ("mnist:", r"mnist: does not say where MNIST lies; give mnist:DIR"),
-        ("cifar10", r"cifar10 does not say where CIFAR-10 lies; give cifar10:DIR"),
+        ("imagenet:/data", r"choose from cifar10:DIR, cifar100:DIR, mnist:DIR, fashion-mnist:DIR"),
+        ("mnist:", r"mnist: lacks the folder of MNIST; give mnist:DIR"),
+        ("cifar10", r"cifar10 lacks the folder of CIFAR-10; give cifar10:DIR"),
     ],
 )
-def test_what_is_no_set_is_a_matter_of_usage(source: str, message: str) -> None:
+def test_unknown_dataset_name_is_usage_error(source: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         open_data(source)
     with pytest.raises(UsageError, match=message):
         open_split(source, NAMES)
 
 
-def test_a_path_that_exists_is_that_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_path_precedes_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for source in ("mnist:photos", "x:y", "cifar10"):
         for label in ("a", "b"):

@@ -1,3 +1,5 @@
+"""CSV and TSV tables of images: columns, splits, errors by line."""
+
 import os
 import shutil
 import subprocess
@@ -40,8 +42,8 @@ SPLIT = (
 )
 
 
-def everything(data: ImageData) -> dict[str, str]:
-    """Each image's class, by path, over all splits."""
+def classes_by_path(data: ImageData) -> dict[str, str]:
+    """Return the class of each image by path, over all splits."""
     return {
         path: data.classes[label]
         for split in data.splits.values()
@@ -58,18 +60,18 @@ def refusal(path: Path) -> DataError:
     return caught.value
 
 
-def test_path_and_label_are_split_by_class(root: Path) -> None:
+def test_table_without_split_is_split_per_class(root: Path) -> None:
     data = open_data(table(root, PLAIN))
     assert (data.name, data.classes, data.notices) == ("labels.csv", ("cat", "dog"), ())
     assert [split.counts(2) for split in data.splits.values()] == [(8, 8), (2, 2)]
     assert data.reason == "20 % of each class held out by seed 0"
-    assert everything(data) == {f"{i}.png": "dog" if i < 10 else "cat" for i in range(20)}
+    assert classes_by_path(data) == {f"{i}.png": "dog" if i < 10 else "cat" for i in range(20)}
     assert data.splits["val"].picture(0).mode == "RGB"
     other = open_data(root / "labels.csv", seed=1)
     assert other.splits["val"].paths != data.splits["val"].paths
 
 
-def test_a_split_column_is_taken_as_listed(root: Path) -> None:
+def test_split_column_is_used_unchanged(root: Path) -> None:
     data = open_data(table(root, SPLIT))
     counts = {name: split.counts(2) for name, split in data.splits.items()}
     assert counts == {"train": (4, 4), "val": (2, 2), "test": (0, 3)}
@@ -77,7 +79,7 @@ def test_a_split_column_is_taken_as_listed(root: Path) -> None:
     assert data.notices == ("test has no images of 1 of 2 classes: cat",)
 
 
-def test_val_is_held_out_of_train_where_it_is_missing(root: Path) -> None:
+def test_missing_val_is_held_out_of_train(root: Path) -> None:
     text = "".join(line for line in SPLIT.splitlines(True) if "valid" not in line)
     data = open_data(table(root, text))
     assert {name: len(split) for name, split in data.splits.items()} == {
@@ -86,7 +88,7 @@ def test_val_is_held_out_of_train_where_it_is_missing(root: Path) -> None:
     assert data.reason == "20 % of each class of train held out by seed 0"
 
 
-def test_a_table_of_a_folder_is_what_the_folder_is(tmp_path: Path) -> None:
+def test_table_of_folder_equals_folder(tmp_path: Path) -> None:
     folder = open_data(EMBEDDED)
     lines = [
         f"{split.root / path},{folder.classes[label]},{name}\n"
@@ -117,14 +119,14 @@ def test_a_table_of_a_folder_is_what_the_folder_is(tmp_path: Path) -> None:
         ("t.csv", "./" + PLAIN.replace("\n1", "\n.//./1")),
     ],
 )  # fmt: skip
-def test_the_many_ways_to_write_one_table(root: Path, name: str, text: str | bytes) -> None:
+def test_equivalent_tables_have_equal_data(root: Path, name: str, text: str | bytes) -> None:
     expected = open_data(table(root, PLAIN))
     data = open_data(table(root, text, name))
     assert (data.fingerprint, data.notices) == (expected.fingerprint, ())
-    assert everything(data) == everything(expected)
+    assert classes_by_path(data) == classes_by_path(expected)
 
 
-def test_order_of_lines_and_place_change_nothing(root: Path, tmp_path: Path) -> None:
+def test_line_order_and_location_are_ignored(root: Path, tmp_path: Path) -> None:
     first = open_data(table(root, PLAIN))
     moved = shutil.copytree(root, tmp_path / "elsewhere")
     absolute = "".join(f"{moved}/{line}" for line in reversed(PLAIN.splitlines(True)))
@@ -135,29 +137,29 @@ def test_order_of_lines_and_place_change_nothing(root: Path, tmp_path: Path) -> 
     ]
 
 
-def test_the_fingerprint_follows_content(root: Path) -> None:
-    seen = {open_data(table(root, text)).fingerprint for text in (PLAIN, SPLIT)}
-    seen.add(open_data(table(root, PLAIN.replace("0.png,dog", "0.png,cat", 1))).fingerprint)
+def test_fingerprint_changes_with_labels_and_sizes(root: Path) -> None:
+    fingerprints = {open_data(table(root, text)).fingerprint for text in (PLAIN, SPLIT)}
+    fingerprints.add(open_data(table(root, PLAIN.replace("0.png,dog", "0.png,cat", 1))).fingerprint)
     with (root / "3.png").open("ab") as file:
         file.write(b"\0")
-    seen.add(open_data(table(root, PLAIN)).fingerprint)
-    assert len(seen) == 4
+    fingerprints.add(open_data(table(root, PLAIN)).fingerprint)
+    assert len(fingerprints) == 4
 
 
-def test_numbers_as_labels_are_in_order_of_value(root: Path) -> None:
+def test_integer_labels_are_sorted_by_value(root: Path) -> None:
     text = "".join(f"{i}.png,{i % 12}\n" for i in range(20))
     assert open_data(table(root, text)).classes == tuple(str(i) for i in range(12))
     mixed = text.replace(",3\n", ",x\n")
     assert open_data(table(root, mixed)).classes[:3] == ("0", "1", "10")
 
 
-def test_odd_tables_are_noticed(root: Path) -> None:
+def test_likely_mistakes_yield_notices(root: Path) -> None:
     text = "id,path,label,,width\n" + "".join(f"9,{line},,2\n" for line in PLAIN.splitlines())
     (notice,) = open_data(table(root, text)).notices
-    assert notice == "left out: 3 further columns: id, (no name), width"
+    assert notice == "skipped: 3 further columns: id, (no name), width"
     (notice,) = open_data(table(root, PLAIN + "3.png,dog\n./4.png,dog\n")).notices
     again = "3.png (line 21), 4.png (line 22)"
-    assert notice == f"left out: 2 lines with an image listed before: {again}"
+    assert notice == f"skipped: 2 lines with an image listed before: {again}"
     alike = PLAIN.replace("1.png,dog", "1.png,Dog").replace("2.png,dog", "2.png,Dog")
     assert "classes differ in case alone: Dog, dog" in open_data(table(root, alike)).notices
     both = open_data(table(root, SPLIT + "0.png,dog,val\n0.png,dog,val\n")).notices
@@ -174,25 +176,25 @@ def test_odd_tables_are_noticed(root: Path) -> None:
         ("path,label\n", "lists no images", "path,label"),
         ("0.png;dog\n1.png;cat\n", "line 1 has no label, only '0.png;dog'", "separated by ';'"),
         ("0.png\n1.png\n", "line 1 has no label", "path,label"),
-        ("0.png,a,b,c,d\n", "line 1 has 5 fields", "name them"),
+        ("0.png,a,b,c,d\n", "line 1 has 5 fields", "add a header"),
         ("path,species\n0.png,a\n", "names no column label or class", "it has path, species"),
         ("name,label,split\n0.png,a\n", "names no column path or file or", "it has name"),
         ("path,label,class\n0.png,a,b\n", "2 columns for the label: label, class", "rename"),
-        (PLAIN + "5.png,\n,cat\n6.png\n", "3 lines are wrong; 2 lines have no label: line 2", ""),
+        (PLAIN + "5.png,\n,cat\n6.png\n", "3 lines are invalid; 2 lines have no label: line 2", ""),
         (PLAIN + "5,0.png,cat\n", "1 line has more fields than the first: line 21", "quote"),
         (PLAIN + 'x.png,"cat\n1.png,dog\n', "line 21: unexpected end of data", "quote"),
         (PLAIN + "3.png,cat\n", "1 image has two labels: 3.png: dog, then cat (line 21)", ""),
         (SPLIT + "3.png,cat,test\n", "3.png: dog, then cat (line 16)", ""),
-        (SPLIT + "15.png,cat,vall\n", "1 split is not known: vall (line 16)", "did you mean val"),
-        (SPLIT + "15.png,cat,7\n", "1 split is not known: 7 (line 16)", "train, val and test"),
+        (SPLIT + "15.png,cat,vall\n", "1 split is unknown: vall (line 16)", "did you mean val"),
+        (SPLIT + "15.png,cat,7\n", "1 split is unknown: 7 (line 16)", "train, val and test"),
         (SPLIT + "15.png,cat,\n16.png,cat\n", "2 lines have no split: line 16, line 17", "remove"),
         (SPLIT + "15.png,cta,val\n", "does not: cta", "did you mean cat"),
         (rows(("a", range(3)), split="val"), "lists images of val, but none of train", "train"),
         ("".join(f"{i}.png,a\n" for i in range(9)), "only one class, a", "path,label"),
-        ("0.png,a\n1.png,b\n", "every class of", "two are the least"),
+        ("0.png,a\n1.png,b\n", "every class of", "at least two"),
         (PLAIN + "a.jpg,cat\nb/c.jpg,cat\n", "2 images do not exist: a.jpg (line 21), b", "rel"),
-        ("img,kind\n" + PLAIN, "1 image does not exist: img (line 1)", "names the columns"),
-        (PLAIN + "a\\b.jpg,cat\n", "a\\b.jpg (line 21)", "write / between"),
+        ("img,kind\n" + PLAIN, "1 image does not exist: img (line 1)", "a header names"),
+        (PLAIN + "a\\b.jpg,cat\n", "a\\b.jpg (line 21)", "separate folders by /"),
         (PLAIN + "0.png/x,cat\n", "1 image does not exist: 0.png/x (line 21)", "relative to"),
         (PLAIN + ".,cat\n", "1 path is a folder: . (line 21)", ""),
         (PLAIN + "a\0b,cat\n", "1 image cannot be read", ""),
@@ -202,7 +204,7 @@ def test_odd_tables_are_noticed(root: Path) -> None:
         (PLAIN.encode("utf-16"), "is not UTF-8 text", "UTF-8"),
     ],
 )  # fmt: skip
-def test_wrong_tables_are_refused_by_line(
+def test_invalid_table_is_rejected_by_line(
     root: Path, text: str | bytes, message: str, hint: str
 ) -> None:
     error = refusal(table(root, text))
@@ -211,28 +213,28 @@ def test_wrong_tables_are_refused_by_line(
     assert "\n" not in str(error)
 
 
-def test_many_wrong_lines_are_counted_and_the_first_shown(root: Path) -> None:
+def test_many_invalid_lines_are_counted_and_truncated(root: Path) -> None:
     text = PLAIN + "".join(f"no{i}.jpg,cat\n" for i in range(1200))
     error = refusal(table(root, text))
     assert ": 1,200 images do not exist: no0.jpg (line 21), no1.jpg" in error.message
     assert error.message.endswith("no4.jpg (line 25) and 1,195 more")
 
 
-def test_a_line_of_several_counts_from_its_first(root: Path) -> None:
+def test_multiline_field_advances_line_numbers(root: Path) -> None:
     text = '"0.png","dog\nshepherd"\n' + PLAIN.replace("0.png,dog\n", "", 1) + "x.png,dog\n"
     assert "x.png (line 22)" in refusal(table(root, text)).message
 
 
-def test_what_is_no_table_is_refused(root: Path) -> None:
+def test_missing_table_or_pipe_is_rejected(root: Path) -> None:
     assert "does not exist" in refusal(root / "absent.csv").message
     os.mkfifo(root / "pipe.csv")
     assert "not a regular file" in refusal(root / "pipe.csv").message
     os.mkfifo(root / "pipe.png")
     error = refusal(table(root, PLAIN + "pipe.png,cat\n"))
-    assert "1 path is no regular file: pipe.png (line 21)" in error.message
+    assert "1 path is not a regular file: pipe.png (line 21)" in error.message
 
 
-def test_a_folder_may_be_called_like_a_table(root: Path) -> None:
+def test_folder_with_csv_suffix_is_folder(root: Path) -> None:
     folder = root / "photos.csv"
     for label in ("a", "b"):
         (folder / label).mkdir(parents=True)
@@ -241,7 +243,7 @@ def test_a_folder_may_be_called_like_a_table(root: Path) -> None:
     assert open_data(folder).classes == ("a", "b")
 
 
-def test_evaluation_takes_test_then_val_then_all(root: Path) -> None:
+def test_open_split_prefers_test_then_val_then_all(root: Path) -> None:
     classes = ("dog", "fish", "cat")
     path = table(root, SPLIT)
     assert (open_split(path, classes).name, open_split(path, classes).targets) == ("test", (0,) * 3)
@@ -257,11 +259,11 @@ def test_evaluation_takes_test_then_val_then_all(root: Path) -> None:
     assert (open_split(path, classes).name, len(open_split(path, classes, "all"))) == ("all", 20)
     with pytest.raises(DataError, match="no split 'val': it has no column"):
         open_split(path, classes, "val")
-    with pytest.raises(DataError, match=r"does not know: dog; did you mean dogs\?"):
+    with pytest.raises(DataError, match=r"unknown to the model: dog; did you mean dogs\?"):
         open_split(path, ("cat", "dogs"))
 
 
-def test_evaluation_needs_the_images_of_its_split_alone(root: Path) -> None:
+def test_open_split_ignores_images_of_other_splits(root: Path) -> None:
     path = table(root, SPLIT)
     (root / "0.png").unlink()
     assert len(open_split(path, ("cat", "dog"))) == 3
@@ -271,5 +273,5 @@ def test_evaluation_needs_the_images_of_its_split_alone(root: Path) -> None:
 
 def test_opening_data_imports_no_torch() -> None:
     program = "import sys, zoo.tasks.classification.data.sources; print('torch' in sys.modules)"
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert said.stdout.strip() == "False"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.stdout.strip() == "False"

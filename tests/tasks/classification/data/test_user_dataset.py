@@ -1,4 +1,4 @@
-"""A `Dataset` or `DataLoader` of one's own: as splits like any other, or refused with a reason."""
+"""Splits of a `Dataset` or `DataLoader` of the user, and errors of unusable ones."""
 
 import re
 
@@ -27,29 +27,31 @@ from zoo.options import Augmentation
 from zoo.tasks.classification.data.sources import EMBEDDED, open_data
 from zoo.tasks.classification.data.user_dataset import (
     LoaderSplit,
-    open_own,
-    open_own_split,
+    open_dataset,
+    open_dataset_split,
 )
 
 SMALL = zoo.Preprocess(size=16)
-HELD = {"seed": 0, "val_fraction": 0.25}
+OPTIONS = {"seed": 0, "val_fraction": 0.25}
 
 
-class Pictures(Dataset):
-    """Twelve pictures of three classes, of whatever kind `make` gives; more attributes as given."""
+class Images(Dataset):
+    """Twelve images of three classes, returned by `make`, with further attributes."""
 
-    def __init__(self, make=None, own=None, count=12, **stated):
+    def __init__(self, make=None, item_labels=None, count=12, **attributes):
         self.make = make or (lambda index: Image.new("RGB", (20, 24), (10 * index, 0, 0)))
-        self.own = [index % 3 for index in range(count)] if own is None else own
-        self.asked = []
-        self.__dict__.update(stated)
+        self.item_labels = (
+            [index % 3 for index in range(count)] if item_labels is None else item_labels
+        )
+        self.read = []
+        self.__dict__.update(attributes)
 
     def __len__(self):
-        return len(self.own)
+        return len(self.item_labels)
 
     def __getitem__(self, index):
-        self.asked.append(index)
-        return self.make(index), self.own[index]
+        self.read.append(index)
+        return self.make(index), self.item_labels[index]
 
 
 class Endless(IterableDataset):
@@ -77,8 +79,8 @@ def red(index):
     ],
     ids=["pil", "array", "tensor", "one channel", "no channel"],
 )
-def test_pictures_of_every_kind_are_prepared_as_files_are(make):
-    split = open_own(Pictures(make), **HELD).splits["train"]
+def test_images_of_any_type_are_prepared_as_files(make):
+    split = open_dataset(Images(make), **OPTIONS).splits["train"]
     for index in range(len(split)):
         sample = read_sample(split, SampleTransform(SMALL), index)
         expected = prepare(Image.fromarray(red(split.indices[index])), SMALL)
@@ -87,12 +89,12 @@ def test_pictures_of_every_kind_are_prepared_as_files_are(make):
         assert split.picture(index).mode == "RGB"
 
 
-def test_floats_are_taken_as_they_are():
+def test_float_tensors_are_passed_unchanged():
     images = torch.randn(12, 3, 16, 16)
-    data = open_own(TensorDataset(images, torch.arange(12) % 3), **HELD)
+    data = open_dataset(TensorDataset(images, torch.arange(12) % 3), **OPTIONS)
     split = data.splits["train"]
-    for index, place in enumerate(split.indices):
-        assert torch.equal(read_sample(split, SampleTransform(SMALL), index).input, images[place])
+    for index, item in enumerate(split.indices):
+        assert torch.equal(read_sample(split, SampleTransform(SMALL), index).input, images[item])
     bad = read_sample(split, SampleTransform(zoo.Preprocess(size=20)), 0)
     assert "it is [3, 16, 16], and the network sees [3, 20, 20]" in bad.reason
     assert "zoo.transform" in bad.reason
@@ -100,43 +102,43 @@ def test_floats_are_taken_as_they_are():
         split.picture(0)
 
 
-def test_a_share_of_each_class_is_held_out_by_seed():
-    data = open_own(Pictures(), **HELD)
+def test_share_of_each_class_is_held_out():
+    data = open_dataset(Images(), **OPTIONS)
     train, val = data.splits["train"], data.splits["val"]
     assert sorted((*train.indices, *val.indices)) == list(range(12))
     assert train.counts(3) == (3, 3, 3)
     assert val.counts(3) == (1, 1, 1)
     assert "25 % of each class held out by seed 0" in data.reason
-    assert open_own(Pictures(), **HELD).splits["val"].indices == val.indices
+    assert open_dataset(Images(), **OPTIONS).splits["val"].indices == val.indices
     others = {
-        open_own(Pictures(), seed=seed, val_fraction=0.25).splits["val"].indices
+        open_dataset(Images(), seed=seed, val_fraction=0.25).splits["val"].indices
         for seed in range(8)
     }
     assert len(others) > 1
 
 
-def test_a_class_of_one_item_is_trained_on():
-    data = open_own(Pictures(own=[0, 0, 0, 1]), **HELD)
+def test_class_with_single_item_is_only_in_train():
+    data = open_dataset(Images(item_labels=[0, 0, 0, 1]), **OPTIONS)
     assert data.splits["train"].counts(2) == (2, 1)
     with pytest.raises(zoo.DataError, match="single item"):
-        open_own(Pictures(own=[0, 1, 2]), **HELD)
+        open_dataset(Images(item_labels=[0, 1, 2]), **OPTIONS)
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])
-def test_splits_as_given(name):
-    parts = {"train": Pictures(), name: Pictures(count=6), "test": Pictures(count=9)}
-    data = open_own(parts, **HELD)
+def test_mapping_of_splits_is_used_unchanged(name):
+    parts = {"train": Images(), name: Images(count=6), "test": Images(count=9)}
+    data = open_dataset(parts, **OPTIONS)
     assert {name: len(split) for name, split in data.splits.items()} == {
         "train": 12,
         "val": 6,
         "test": 9,
     }
     assert data.reason == "splits as given"
-    assert data.name == "your Pictures"
+    assert data.name == "your Images"
     assert not data.deterministic
 
 
-def test_torchvision_and_the_wrappers_of_torch():
+def test_torchvision_datasets_and_torch_wrappers():
     folder = ImageFolder(EMBEDDED / "val")
     data = open_data(folder)
     assert data.classes == tuple(folder.classes)
@@ -146,15 +148,15 @@ def test_torchvision_and_the_wrappers_of_torch():
     train, val = random_split(folder, [0.7, 0.3], generator)
     split = open_data({"train": train, "val": val})
     assert split.classes == tuple(folder.classes)
-    assert split.splits["train"].targets == tuple(folder.targets[place] for place in train.indices)
+    assert split.splits["train"].targets == tuple(folder.targets[item] for item in train.indices)
     both = open_data({"train": ConcatDataset([train, val]), "val": val})
     assert both.classes == tuple(folder.classes)
-    expected = [folder.targets[place] for part in (train, val) for place in part.indices]
+    expected = [folder.targets[item] for part in (train, val) for item in part.indices]
     assert both.splits["train"].targets == tuple(expected)
 
 
 @pytest.mark.parametrize(
-    "stated",
+    "attributes",
     [
         {"targets": [0, 1, 2] * 4},
         {"labels": np.array([0, 1, 2] * 4)},
@@ -162,18 +164,20 @@ def test_torchvision_and_the_wrappers_of_torch():
         {"targets": None, "labels": [0, 1, 2] * 4},
     ],
 )
-def test_stated_labels_are_not_read_from_items(stated):
-    dataset = Pictures(**stated)
-    assert open_own({"train": dataset, "val": dataset}, **HELD).splits["val"].targets[:3] == (
+def test_labels_attribute_avoids_reading_items(attributes):
+    dataset = Images(**attributes)
+    assert open_dataset({"train": dataset, "val": dataset}, **OPTIONS).splits["val"].targets[
+        :3
+    ] == (
         0,
         1,
         2,
     )
-    assert dataset.asked == []
+    assert dataset.read == []
 
 
 @pytest.mark.parametrize(
-    "stated",
+    "attributes",
     [
         {"targets": ["a", "b", "c"] * 4},
         {"targets": [0, 1, 2]},
@@ -183,74 +187,74 @@ def test_stated_labels_are_not_read_from_items(stated):
     ],
     ids=["names", "too few", "boxes", "pairs", "transformed"],
 )
-def test_what_states_no_labels_is_read_item_by_item(stated):
-    dataset = Pictures(**stated)
-    split = open_own({"train": dataset, "val": dataset}, **HELD).splits["train"]
+def test_unusable_labels_attribute_reads_items(attributes):
+    dataset = Images(**attributes)
+    split = open_dataset({"train": dataset, "val": dataset}, **OPTIONS).splits["train"]
     assert split.targets == (0, 1, 2) * 4
 
 
-def test_a_target_transform_makes_the_labels():
+def test_target_transform_is_applied_to_labels():
     folder = ImageFolder(EMBEDDED / "val", target_transform=lambda label: label % 2)
     data = open_data(Subset(folder, range(0, len(folder), 2)))
     assert set(data.splits["train"].targets) == {0, 1}
 
 
-def test_names_of_classes():
-    assert open_own(Pictures(classes=["a", "b", "c"]), **HELD).classes == ("a", "b", "c")
-    assert open_own(Pictures(), **HELD).classes == ("0", "1", "2")
-    assert open_own(Pictures(), **HELD, classes=5).classes == ("0", "1", "2", "3", "4")
-    # Fewer names than labels are no names of these labels.
-    assert open_own(Pictures(classes=["a"]), **HELD).classes == ("0", "1", "2")
+def test_class_names_default_to_numbers():
+    assert open_dataset(Images(classes=["a", "b", "c"]), **OPTIONS).classes == ("a", "b", "c")
+    assert open_dataset(Images(), **OPTIONS).classes == ("0", "1", "2")
+    assert open_dataset(Images(), **OPTIONS, classes=5).classes == ("0", "1", "2", "3", "4")
+    # Ignored: fewer names than labels.
+    assert open_dataset(Images(classes=["a"]), **OPTIONS).classes == ("0", "1", "2")
 
 
-def test_splits_that_name_other_classes_are_refused():
-    parts = {"train": Pictures(classes=["a", "b", "c"]), "val": Pictures(classes=["b", "a", "c"])}
+def test_splits_with_different_class_names_are_rejected():
+    parts = {"train": Images(classes=["a", "b", "c"]), "val": Images(classes=["b", "a", "c"])}
     with pytest.raises(zoo.DataError, match="train: a, b, c; val: b, a, c"):
-        open_own(parts, **HELD)
+        open_dataset(parts, **OPTIONS)
 
 
 @pytest.mark.parametrize(
-    ("label", "classes", "said"),
+    ("label", "classes", "message"),
     [(-1, None, "item 11 of data['train'] is -1"), (3, 3, "is 3; 3 classes are 0 to 2")],
 )
-def test_labels_out_of_range_are_refused(label, classes, said):
+def test_label_out_of_range_is_rejected(label, classes, message):
     labels = [*([0, 1, 2] * 4)[:11], label]
     with pytest.raises(zoo.DataError) as caught:
-        open_own(Pictures(own=labels), **HELD, classes=classes)
-    assert said in str(caught.value)
+        open_dataset(Images(item_labels=labels), **OPTIONS, classes=classes)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("label", [0.5, "flag", None, torch.tensor([1, 0, 0])])
-def test_labels_that_are_no_numbers_are_refused(label):
-    with pytest.raises(zoo.DataError, match="label of item 1 of the Pictures") as caught:
-        open_own(Pictures(own=[0, label, 1]), **HELD)
+def test_non_integer_label_is_rejected(label):
+    with pytest.raises(zoo.DataError, match="label of item 1 of the Images") as caught:
+        open_dataset(Images(item_labels=[0, label, 1]), **OPTIONS)
     assert "targets" in caught.value.hint
 
 
 @pytest.mark.parametrize(
-    ("source", "kind", "said"),
+    ("source", "kind", "message"),
     [
         ({}, zoo.UsageError, "splits none"),
-        ({"val": Pictures()}, zoo.UsageError, "splits val"),
-        ({"train": Pictures(), "dev": Pictures()}, zoo.UsageError, "train, dev"),
+        ({"val": Images()}, zoo.UsageError, "splits val"),
+        ({"train": Images(), "dev": Images()}, zoo.UsageError, "train, dev"),
         ([1, 2], zoo.UsageError, "data is a list"),
         ({"train": [1, 2]}, zoo.UsageError, r"data\['train'\] is a list"),
         (Endless(), zoo.UsageError, "Endless, not a Dataset with a length"),
         (NoLength(), zoo.UsageError, "NoLength that states no length"),
         (DataLoader(Endless()), zoo.UsageError, "Endless, not a Dataset"),
-        (Pictures(count=0), zoo.DataError, "data is empty"),
-        (Subset(Pictures(), []), zoo.DataError, "data is empty"),
-        (DataLoader(Pictures()), zoo.UsageError, "DataLoader cannot be split"),
-        (Pictures(own=[0] * 5), zoo.DataError, "1 class"),
+        (Images(count=0), zoo.DataError, "data is empty"),
+        (Subset(Images(), []), zoo.DataError, "data is empty"),
+        (DataLoader(Images()), zoo.UsageError, "DataLoader cannot be split"),
+        (Images(item_labels=[0] * 5), zoo.DataError, "1 class"),
     ],
 )
-def test_what_cannot_be_trained_on_is_refused(source, kind, said):
-    with pytest.raises(kind, match=said):
-        open_own(source, **HELD)
+def test_open_dataset_rejects_unusable_source(source, kind, message):
+    with pytest.raises(kind, match=message):
+        open_dataset(source, **OPTIONS)
 
 
 @pytest.mark.parametrize(
-    ("made", "said"),
+    ("item", "message"),
     [
         ("words", "a str is no image"),
         (np.zeros((2, 3, 4, 5)), "no image"),
@@ -258,29 +262,29 @@ def test_what_cannot_be_trained_on_is_refused(source, kind, said):
         (torch.zeros(5, 16, 16), r"\[5, 16, 16\], and the network sees \[3, 16, 16\]"),
     ],
 )
-def test_items_that_are_no_pictures_are_bad_images(made, said):
-    split = open_own(Pictures(lambda _: made), **HELD).splits["train"]
+def test_items_without_image_are_bad_images(item, message):
+    split = open_dataset(Images(lambda _: item), **OPTIONS).splits["train"]
     bad = read_sample(split, SampleTransform(SMALL), 0)
     assert isinstance(bad, BadImage)
-    assert bad.path == f"item {split.indices[0]} of the Pictures"
+    assert bad.path == f"item {split.indices[0]} of the Images"
     assert len(bad.reason.splitlines()) == 1
-    assert re.search(said, bad.reason)
+    assert re.search(message, bad.reason)
 
 
-def test_a_dataset_that_raises_is_named_with_what_it_said():
+def test_exception_of_dataset_is_reported():
     def make(index):
-        raise KeyError(f"no picture {index}")
+        raise KeyError(f"no image {index}")
 
-    dataset = Pictures(make, targets=[0, 1, 2] * 4)
-    split = open_own(dataset, **HELD).splits["train"]
+    dataset = Images(make, targets=[0, 1, 2] * 4)
+    split = open_dataset(dataset, **OPTIONS).splits["train"]
     bad = read_sample(split, SampleTransform(SMALL), 0)
-    assert "KeyError: 'no picture" in bad.reason
-    with pytest.raises(zoo.DataError, match=r"label of item 0 of the Pictures.*KeyError"):
-        open_own(Pictures(make), **HELD)
+    assert "KeyError: 'no image" in bad.reason
+    with pytest.raises(zoo.DataError, match=r"label of item 0 of the Images.*KeyError"):
+        open_dataset(Images(make), **OPTIONS)
 
 
-def test_a_picture_has_the_channels_that_the_network_sees():
-    split = open_own(Pictures(), **HELD).splits["train"]
+def test_read_sample_checks_channels():
+    split = open_dataset(Images(), **OPTIONS).splits["train"]
     four = zoo.Preprocess(size=16, mean=(0.5,) * 4, std=(0.5,) * 4)
     assert (
         "3 channels, and the network sees 4" in read_sample(split, SampleTransform(four), 0).reason
@@ -294,8 +298,8 @@ def noise(index):
 
 
 @pytest.mark.parametrize("augment", [None, "flip,color"])
-def test_what_a_dataset_draws_follows_from_the_seed_whatever_the_workers(augment):
-    split = open_own(Pictures(noise), **HELD).splits["train"]
+def test_random_dataset_depends_on_seed_not_workers(augment):
+    split = open_dataset(Images(noise), **OPTIONS).splits["train"]
 
     def images(epoch, workers, seed=0):
         draw = Draw(Augmentation.parse(augment) if augment else None, seed, epoch)
@@ -313,8 +317,8 @@ def test_what_a_dataset_draws_follows_from_the_seed_whatever_the_workers(augment
     assert len({image.numpy().tobytes() for image in first}) == len(split)
 
 
-def test_workers_read_what_one_process_reads():
-    split = open_own(Pictures(), **HELD).splits["train"]
+def test_workers_load_equal_batches():
+    split = open_dataset(Images(), **OPTIONS).splits["train"]
     alone = list(load_batches(split, SampleTransform(SMALL), range(len(split)), 4, 0))
     two = list(load_batches(split, SampleTransform(SMALL), range(len(split)), 4, 2))
     for one, other in zip(alone, two, strict=True):
@@ -326,25 +330,25 @@ def loader(images, labels, **options):
     return DataLoader(TensorDataset(images, labels), batch_size=4, **options)
 
 
-def test_a_dataset_decides_no_batches():
-    assert open_own(Pictures(batch_size=5), **HELD).batch_size is None
+def test_batch_size_attribute_of_dataset_is_ignored():
+    assert open_dataset(Images(batch_size=5), **OPTIONS).batch_size is None
 
 
-def test_loaders_give_their_own_batches():
+def test_dataloader_batches_are_used_unchanged():
     images, labels = torch.rand(10, 3, 16, 16), torch.arange(10) % 2
-    data = open_own({"train": loader(images, labels), "val": loader(images, labels)}, **HELD)
+    data = open_dataset({"train": loader(images, labels), "val": loader(images, labels)}, **OPTIONS)
     train = data.splits["train"]
     assert isinstance(train, LoaderSplit)
     assert (len(train), data.batch_size, data.classes) == (10, 4, ("0", "1"))
     batches = list(train.batches())
-    assert [len(found) for _, found in batches] == [4, 4, 2]
-    assert torch.equal(torch.cat([found for found, _ in batches]), images)
-    with pytest.raises(zoo.DataError, match="no single images"):
+    assert [len(labels) for _, labels in batches] == [4, 4, 2]
+    assert torch.equal(torch.cat([inputs for inputs, _ in batches]), images)
+    with pytest.raises(zoo.DataError, match="not single images"):
         train.picture(0)
 
 
 @pytest.mark.parametrize(
-    ("batch", "said"),
+    ("batch", "message"),
     [
         (lambda items: {"image": 1}, "yields a dict"),
         (lambda items: (1, 2, 3), "yields a tuple"),
@@ -353,45 +357,44 @@ def test_loaders_give_their_own_batches():
         (lambda items: (torch.zeros(2, 3, 4, 4), torch.tensor([0, 7])), "labels 0 to 7"),
     ],
 )
-def test_loaders_of_other_things_are_refused(batch, said):
-    made = DataLoader(Pictures(), batch_size=4, collate_fn=batch)
-    split = open_own({"train": made, "val": made}, **HELD).splits["train"]
-    with pytest.raises(zoo.DataError, match=said):
+def test_dataloader_with_invalid_batches_is_rejected(batch, message):
+    batches = DataLoader(Images(), batch_size=4, collate_fn=batch)
+    split = open_dataset({"train": batches, "val": batches}, **OPTIONS).splits["train"]
+    with pytest.raises(zoo.DataError, match=message):
         list(split.batches())
 
 
-def test_what_a_model_is_evaluated_on():
+def test_open_dataset_split_selects_split():
     classes = ("0", "1", "2")
-    whole = open_own_split(Pictures(), classes, None)
+    whole = open_dataset_split(Images(), classes, None)
     assert isinstance(whole, DatasetSplit)
     assert (whole.name, len(whole)) == ("all", 12)
-    parts = {"train": Pictures(), "valid": Pictures(count=3), "test": Pictures(count=6)}
-    assert open_own_split(parts, classes, None).name == "test"
-    assert len(open_own_split(parts, classes, "val")) == 3
-    assert len(open_own_split({"train": Pictures()}, classes, None)) == 12
-    assert isinstance(open_own_split(DataLoader(Pictures()), classes, None), LoaderSplit)
+    parts = {"train": Images(), "valid": Images(count=3), "test": Images(count=6)}
+    assert open_dataset_split(parts, classes, None).name == "test"
+    assert len(open_dataset_split(parts, classes, "val")) == 3
+    assert len(open_dataset_split({"train": Images()}, classes, None)) == 12
+    assert isinstance(open_dataset_split(DataLoader(Images()), classes, None), LoaderSplit)
     with pytest.raises(zoo.DataError, match="no split 'val'; it has train"):
-        open_own_split({"train": Pictures()}, classes, "val")
+        open_dataset_split({"train": Images()}, classes, "val")
     with pytest.raises(zoo.UsageError, match="data is a list"):
-        open_own_split([1], classes, None)
+        open_dataset_split([1], classes, None)
     with pytest.raises(zoo.DataError, match="classes are 0 to 1"):
-        open_own_split(Pictures(), ("a", "b"), None)
+        open_dataset_split(Images(), ("a", "b"), None)
 
 
-def test_classes_that_are_not_the_models_are_refused():
-    named = Pictures(classes=["a", "b", "c"])
-    assert len(open_own_split(named, ("a", "b", "c"), None)) == 12
+def test_open_dataset_split_rejects_other_classes():
+    named = Images(classes=["a", "b", "c"])
+    assert len(open_dataset_split(named, ("a", "b", "c"), None)) == 12
     for part in (named, Subset(named, [0, 1, 2]), ConcatDataset([named]), DataLoader(named)):
         with pytest.raises(zoo.DataError, match="not the model's, in its order: a, b, c"):
-            open_own_split(part, ("b", "a", "c"), None)
+            open_dataset_split(part, ("b", "a", "c"), None)
 
 
-def test_floats_and_bytes_come_out_alike():
-    """A dataset that prepares by `zoo.transform` gives what zoo prepares by itself."""
+def test_zoo_transform_equals_internal_preprocessing():
     folder = ImageFolder(EMBEDDED / "val")
     path = folder.samples[0][0]
-    mine = zoo.transform(SMALL)(path)
-    split = open_own_split(folder, folder.classes, None)
-    theirs = read_sample(split, SampleTransform(SMALL), 0)
-    assert isinstance(theirs, Sample)
-    assert torch.equal(normalize(theirs.input[None], SMALL)[0], mine)
+    expected = zoo.transform(SMALL)(path)
+    split = open_dataset_split(folder, folder.classes, None)
+    sample = read_sample(split, SampleTransform(SMALL), 0)
+    assert isinstance(sample, Sample)
+    assert torch.equal(normalize(sample.input[None], SMALL)[0], expected)

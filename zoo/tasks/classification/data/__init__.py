@@ -1,1 +1,1 @@
-"""Labelled images: folders, tables, published sets and data sets of the user's own."""
+"""Labelled images: folders, tables, published datasets and datasets of the user."""

@@ -1,4 +1,4 @@
-"""Folders of images: their classes and splits, found once and the same everywhere."""
+"""Folders of images: classes and splits, in an order independent of the file system."""
 
 from __future__ import annotations
 
@@ -16,29 +16,33 @@ from zoo.errors import DataError
 from zoo.tasks.classification.data.scan import Images, Scan, scan_classes
 from zoo.tasks.classification.data.splitting import (
     SplitName,
-    check_drawn,
-    check_held,
     check_known,
+    check_single_images,
+    compare_with_train,
+    describe_hold_out,
     file_split,
     hold_out,
-    why_drawn,
 )
 
 EXPECTED = "give a folder of class folders, or one with train/ and val/ of class folders"
+SEGMENTATION_LAYOUT = (
+    "images/ and masks/ are taken for two classes; for masks per image, choose a network of "
+    "`zoo list --task semantic-segmentation`"
+)
 
 
 def open_folder(root: Path, *, seed: int, val_fraction: float, name: str = "") -> ImageData:
-    """Find the images of a folder, and split them for training.
+    """Index the images of a folder, and split them for training.
 
     Args:
-        root: a folder of class folders; or one with `train/`, maybe `val/` (or `valid/`, or
-            `validation/`) and maybe `test/`, each of class folders.
-        seed: decides which images are held out where the folder has no `val/`.
-        val_fraction: the share of each class that is held out there, between 0 and 1.
-        name: how a person would call it; by default the folder's own name.
+        root: a folder of class folders; or one with `train/`, optionally `val/` (or `valid/`, or
+            `validation/`) and `test/`, each of class folders.
+        seed: of the draw of held-out images where the folder has no `val/`.
+        val_fraction: share of each class to hold out, between 0 and 1.
+        name: shown in reports; defaults to the folder's name.
 
     Raises:
-        DataError: the folder cannot be trained on; says what is missing, and where.
+        DataError: the folder cannot be trained on; names what is missing, and where.
     """
     layout = _find_layout(root)
     if "train" not in layout.folders:
@@ -50,18 +54,20 @@ def open_folder(root: Path, *, seed: int, val_fraction: float, name: str = "") -
     _check_train(scans["train"], layout.path("train"))
     parts: dict[str, Images] = {"train": scans["train"].images}
     for split in [split for split in ("val", "test") if split in scans]:
-        parts[split] = {label: found for label, found in scans[split].images.items() if found}
-        notices += check_held(
+        parts[split] = scans[split].nonempty
+        notices += compare_with_train(
             parts["train"], parts[split], layout.split_name(split), layout.split_name("train")
         )
     reason = f"{layout.names} as found"
     if "val" not in parts:
         parts["train"], parts["val"] = hold_out(parts["train"], seed, val_fraction)
-        lone = [label for label, found in parts["val"].items() if not found]
-        notices += check_drawn(lone, len(parts["val"]), str(layout.path("train")))
-        reason = why_drawn(layout.short("train"), seed, val_fraction)
+        lone = [label for label, images in parts["val"].items() if not images]
+        notices += check_single_images(lone, len(parts["val"]), str(layout.path("train")))
+        reason = describe_hold_out(layout.short("train"), seed, val_fraction)
     classes = tuple(parts["train"])
     _check_names(classes, root)
+    if {name.lower() for name in classes} == {"images", "masks"}:
+        notices.append(SEGMENTATION_LAYOUT)
     order = [split for split in ("train", "val", "test") if split in parts]
     return ImageData(
         name=name or root.absolute().name or str(root),
@@ -74,7 +80,7 @@ def open_folder(root: Path, *, seed: int, val_fraction: float, name: str = "") -
 
 
 def _check_names(classes: Sequence[str], root: Path) -> None:
-    """Refuse names that no model file can store, before anything is trained on them."""
+    """Refuse class names that a model file cannot store, before training."""
     for name in classes:
         try:
             name.encode()
@@ -84,31 +90,30 @@ def _check_names(classes: Sequence[str], root: Path) -> None:
 
 
 def open_folder_split(root: Path, classes: Sequence[str], split: str | None = None) -> FileSplit:
-    """Find the images of a folder to evaluate a model on.
+    """Index the images of a folder to evaluate a model on.
 
     Args:
         root: a folder as for `open_folder`.
-        classes: the model's, in its order; labels point into them by name.
-        split: which one; None for `test` where there is one, else `val`. A folder of class
-            folders has one split, `all`.
+        classes: of the model, in its order; folders are matched by name.
+        split: name; None for `test`, else `val`. A folder of class folders has one split, `all`.
 
     Raises:
-        DataError: no such split, no images, or classes that the model does not know.
+        DataError: there is no such split, no image, or a class unknown to the model.
     """
     layout = _find_layout(root)
     name = _choose(layout, split)
-    where = layout.path(name)
-    scan = scan_classes(where)
-    images = {label: found for label, found in scan.images.items() if found}
+    path = layout.path(name)
+    scan = scan_classes(path)
+    images = scan.nonempty
     if not images:
-        raise _nothing(scan, where)
-    check_known(list(images), classes, where)
-    return file_split("all" if layout.plain else name, where, images, classes)
+        raise _no_images(scan, path)
+    check_known(list(images), classes, path)
+    return file_split("all" if layout.plain else name, path, images, classes)
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Which folder is which split; a plain folder of class folders is its own `train`."""
+    """The folder of each split; a plain folder of class folders is its own `train`."""
 
     root: Path
     folders: Mapping[str, str]
@@ -120,19 +125,19 @@ class _Layout:
 
     @property
     def names(self) -> str:
-        """The split folders, as a person lists them."""
+        """The split folders, listed for messages."""
         return listed(f"{folder}/" for folder in self.folders.values())
 
     def short(self, name: str) -> str:
-        """What a person calls a split's folder; empty for a folder of class folders."""
+        """Return the relative folder of a split; empty for a folder of class folders."""
         return f"{self.folders[name]}/" if self.folders[name] else ""
 
     def split_name(self, name: str) -> SplitName:
-        """What messages call a split."""
+        """Return the names of a split for messages."""
         return SplitName(str(self.path(name)), self.short(name))
 
     def path(self, name: str) -> Path:
-        """Where a split's class folders lie; what is held out stays in `train`."""
+        """Return the folder of a split's class folders; a held-out `val` shares that of `train`."""
         return self.root / self.folders.get(name, self.folders.get("train", ""))
 
 
@@ -149,31 +154,31 @@ def _find_layout(root: Path) -> _Layout:
     folders = [entry.name for entry in entries if is_folder(entry)]
     named = {folder: SPLITS[folder.lower()] for folder in folders if folder.lower() in SPLITS}
     others = [folder for folder in folders if folder not in named]
-    # A class may be called train: it holds images, where a split holds folders.
-    if not named or (others and not any(_holds_folders(root / folder) for folder in named)):
+    # A class may be called train: it contains images, whereas a split contains folders.
+    if not named or (others and not any(_has_folders(root / folder) for folder in named)):
         return _Layout(root, {"train": ""})
     by_split: dict[str, str] = {}
     for name in ("train", "val", "test"):
         for folder in (folder for folder, split in named.items() if split == name):
             if name in by_split:
                 pair = f"{by_split[name]}/ and {folder}/"
-                raise DataError(f"{root} has both {pair} for the split {name}", "keep one of them")
+                raise DataError(f"{root} has both {pair} for the split {name}", "remove one")
             by_split[name] = folder
     notices = []
     if others:
-        notices.append(f"left out: folders beside {'/, '.join(named)}/: {shorten(others)}")
+        notices.append(f"skipped: folders beside {'/, '.join(named)}/: {shorten(others)}")
     stray = sum(is_image(entry.name) and not is_folder(entry) for entry in entries)
     if stray:
-        notices.append(f"left out: {counted(stray, 'image')} beside the splits")
+        notices.append(f"skipped: {counted(stray, 'image')} beside the splits")
     return _Layout(root, by_split, tuple(notices))
 
 
-def _holds_folders(folder: Path) -> bool:
+def _has_folders(folder: Path) -> bool:
     return any(is_folder(entry) for entry in list_folder(folder))
 
 
 def _choose(layout: _Layout, split: str | None) -> str:
-    """Decide which split to evaluate on."""
+    """Return the split to evaluate on."""
     if layout.plain:
         if split in (None, "all"):
             return "train"
@@ -183,26 +188,25 @@ def _choose(layout: _Layout, split: str | None) -> str:
     return choose_split(layout.root, names, split)
 
 
-def _nothing(scan: Scan, where: Path) -> DataError:
+def _no_images(scan: Scan, path: Path) -> DataError:
     """Return the error of a folder without images."""
     if scan.stray:
         images = counted(scan.stray, "image")
-        return DataError(f"{where} holds {images} and no class folders with images", EXPECTED)
-    if scan.other:
-        hint = f"its files are {scan.kinds}; zoo reads jpg, png, webp, tiff and their like"
-        return DataError(f"{where} holds no images", hint)
-    return DataError(f"{where} holds no images", EXPECTED)
+        message = f"{path} contains {images} and no class folders with images"
+        return DataError(message, EXPECTED)
+    hint = f"its files are {scan.kinds}; zoo reads jpg, png, webp, tiff and similar formats"
+    return DataError(f"{path} contains no images", hint if scan.other else EXPECTED)
 
 
-def _check_train(scan: Scan, where: Path) -> None:
-    if not any(scan.images.values()):
-        raise _nothing(scan, where)
-    empty = [name for name, found in scan.images.items() if not found]
+def _check_train(scan: Scan, path: Path) -> None:
+    if not scan.nonempty:
+        raise _no_images(scan, path)
+    empty = [name for name, images in scan.images.items() if not images]
     if empty:
-        message = f"{where} has class folders without images: {shorten(empty)}"
+        message = f"{path} has class folders without images: {shorten(empty)}"
         raise DataError(message, "every folder is a class: remove these, or add images")
     if len(scan.images) == 1:
         (only,) = scan.images
-        inner = _holds_folders(where / only)
-        hint = f"are the class folders in {where / only}?" if inner else EXPECTED
-        raise DataError(f"{where} holds only one class, {only}; two are the least", hint)
+        nested = _has_folders(path / only)
+        hint = f"are the class folders in {path / only}?" if nested else EXPECTED
+        raise DataError(f"{path} has only one class, {only}; at least two are needed", hint)

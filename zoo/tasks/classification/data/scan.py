@@ -1,4 +1,4 @@
-"""Finding the images of a folder of class folders, each once, without opening any."""
+"""Index the images of a folder of class folders, each once, without opening any."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from zoo.data.scan import counted, is_folder, is_hidden, is_image, list_folder, shorten
 
-# By class, in order of name: each image's path relative to the scanned folder, and its size.
+# By class, sorted by name: path of each image relative to the scanned folder, and size in bytes.
 Images = dict[str, list[tuple[str, int]]]
 
 
@@ -18,12 +18,12 @@ class Scan:
     """The images below a folder of class folders.
 
     Args:
-        images: what was found; a class folder without an image is there too.
-        other: how many files are not images, by extension.
-        hidden: how many hidden files and folders were passed by.
+        images: by class; a class folder without images is included.
+        other: number of files that are not images, by extension.
+        hidden: number of hidden files and folders.
         linked: links to folders that are part of the scan already, or contain it.
-        broken: links that lead nowhere, pipes and devices.
-        stray: images beside the class folders.
+        broken: number of dangling links, pipes and devices.
+        stray: number of images beside the class folders.
     """
 
     images: Images = field(default_factory=dict)
@@ -34,40 +34,44 @@ class Scan:
     stray: int = 0
 
     @property
+    def nonempty(self) -> Images:
+        """The classes that have images."""
+        return {label: images for label, images in self.images.items() if images}
+
+    @property
     def kinds(self) -> str:
-        """The commonest extensions of files that are not images, and how many there are."""
+        """The most common extensions of files that are not images, with their counts."""
         return ", ".join(f"{kind} ({count:,})" for kind, count in self.other.most_common(5))
 
-    def notices(self, where: str) -> list[str]:
-        """Report what was passed by, one line for each kind.
+    def notices(self, folder: str) -> list[str]:
+        """Report skipped files, one line for each kind.
 
         Args:
-            where: what a person calls the folder; empty where there is but one.
+            folder: its name in messages; empty for the only one.
         """
         lines = []
         if self.other:
             files = counted(self.other.total(), "file")
-            lines.append(f"{files} of no image kind: {self.kinds}")
+            lines.append(f"{files} that are not images: {self.kinds}")
         if self.hidden:
             lines.append(counted(self.hidden, "hidden file or folder", "hidden files or folders"))
         if self.linked:
             links = counted(len(self.linked), "link")
-            lines.append(f"{links} to folders that are read already: {shorten(self.linked)}")
+            lines.append(f"{links} to folders that are indexed already: {shorten(self.linked)}")
         if self.broken:
             lines.append(counted(self.broken, "broken link or pipe", "broken links or pipes"))
         if self.stray:
             lines.append(f"{counted(self.stray, 'image')} beside the class folders")
-        return [f"left out{where and f' of {where}'}: {line}" for line in lines]
+        return [f"skipped{folder and f' in {folder}'}: {line}" for line in lines]
 
 
 def scan_classes(root: Path) -> Scan:
-    """Find the images of every class folder, at any depth.
+    """Index the images of every class folder, at any depth.
 
-    Every real folder is read once, whatever leads to it: where a link and the folder itself are
-    both below the root, the folder counts and the link does not.
+    Every real folder is read once: a link to a folder that is itself below the root is skipped.
 
     Args:
-        root: the folder that holds one folder for each class.
+        root: a folder with one folder for each class.
 
     Raises:
         DataError: a folder cannot be listed.
@@ -91,9 +95,9 @@ def scan_classes(root: Path) -> Scan:
 
 
 class _Walk:
-    """Reads class folders, and knows which folders it has read.
+    """Reads every class folder once.
 
-    Real folders are read at once; links to folders wait in `links` until all of those are known.
+    Links to folders are queued in `links` until all real folders are read.
     """
 
     def __init__(self, scan: Scan, root: Path) -> None:
@@ -101,38 +105,38 @@ class _Walk:
         self.root = root
         self.links: deque[tuple[str, str]] = deque()
         real = Path(os.path.realpath(root))
-        # A link to any of these would bring in images of other classes.
-        self.read_already = {str(folder) for folder in (real, *real.parents)}
+        # A link to any of these would add images of other classes.
+        self.visited = {str(folder) for folder in (real, *real.parents)}
 
     def follow_links(self) -> None:
-        """Read what the links lead to, and the links found there."""
+        """Read the targets of the queued links, and the links inside them."""
         while self.links:
             class_name, link = self.links.popleft()
             self.read(class_name, link)
 
     def read(self, class_name: str, folder: str) -> None:
-        """Take in the images of a folder and of the real folders below it."""
-        waiting = [folder]
-        while waiting:
-            current = waiting.pop()
+        """Add the images of a folder and of the real folders below it."""
+        pending = [folder]
+        while pending:
+            current = pending.pop()
             identity = os.path.realpath(self.root / current)
-            if identity in self.read_already:
+            if identity in self.visited:
                 self.scan.linked.append(current)
                 continue
-            self.read_already.add(identity)
-            found = self.scan.images.setdefault(class_name, [])
+            self.visited.add(identity)
+            images = self.scan.images.setdefault(class_name, [])
             for entry in list_folder(self.root / current):
                 path = f"{current}/{entry.name}"
                 if is_hidden(entry.name):
                     self.scan.hidden += 1
                 elif not is_folder(entry):
-                    self._take(found, entry, path)
+                    self._add(images, entry, path)
                 elif entry.is_symlink():
                     self.links.append((class_name, path))
                 else:
-                    waiting.append(path)
+                    pending.append(path)
 
-    def _take(self, found: list[tuple[str, int]], entry: os.DirEntry[str], path: str) -> None:
+    def _add(self, images: list[tuple[str, int]], entry: os.DirEntry[str], path: str) -> None:
         if not is_image(entry.name):
             kind = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
             self.scan.other[kind or "no extension"] += 1
@@ -142,6 +146,6 @@ class _Walk:
         except OSError:
             regular, size = False, 0
         if regular:
-            found.append((path, size))
+            images.append((path, size))
         else:
             self.scan.broken += 1

@@ -1,4 +1,4 @@
-"""What folders and tables share: splits compared by class, drawn and made."""
+"""Splits of folders and tables: compared by class, drawn, and built."""
 
 from __future__ import annotations
 
@@ -7,122 +7,125 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zoo.data.scan import counted, shorten
-from zoo.data.split import FileSplit, draw_held
+from zoo.data.split import FileSplit, draw_held_out
 from zoo.errors import DataError, did_you_mean
 from zoo.tasks.classification.data.scan import Images
 
 
 class SplitName(NamedTuple):
-    """What messages call a split.
+    """The names of a split in messages.
 
     Args:
         full: its path, such as `photos/val`.
-        short: where the data are named already, such as `val/`; empty where there is but one.
+        short: relative to the data, such as `val/`; empty for the only split.
     """
 
     full: str
     short: str
 
 
-def check_held(train: Images, held: Images, here: SplitName, there: SplitName) -> list[str]:
-    """Compare a split that came with the images with the train split.
+def compare_with_train(
+    train: Images, other: Images, other_name: SplitName, train_name: SplitName
+) -> list[str]:
+    """Compare a given validation or test split with the train split.
 
     Args:
         train: images of the train split.
-        held: images of the other.
-        here: the other.
-        there: the train split.
+        other: images of the other split.
+        other_name: of the other split.
+        train_name: of the train split.
 
     Returns:
-        What looks odd, one line each.
+        Warnings, one line each.
 
     Raises:
-        DataError: it has no images, or classes that the train split has not.
+        DataError: it has no images, or classes that are not in the train split.
     """
-    if not held:
-        otherwise = f"without it, some of {there.full} is held out"
-        raise DataError(f"{here.full} holds no images", otherwise)
-    unknown = [label for label in held if label not in train]
+    if not other:
+        message = f"{other_name.full} contains no images"
+        raise DataError(message, f"remove it to hold out some of {train_name.full}")
+    unknown = [label for label in other if label not in train]
     if unknown:
-        hint = did_you_mean(unknown[0], list(train), f"{there.full} has {shorten(train)}")
-        message = f"{here.full} holds classes that {there.full} does not: {shorten(unknown)}"
+        hint = did_you_mean(unknown[0], list(train), f"{train_name.full} has {shorten(train)}")
+        classes = shorten(unknown)
+        message = f"{other_name.full} has classes that {train_name.full} does not: {classes}"
         raise DataError(message, hint)
     notices = []
-    missing = [label for label in train if label not in held]
+    missing = [label for label in train if label not in other]
     if missing:
-        lacks = f"{len(missing)} of {len(train)} classes"
-        notices.append(f"{here.short} has no images of {lacks}: {shorten(missing)}")
-    twice = sum(len(set(found).intersection(train[label])) for label, found in held.items())
-    if twice:
-        both = f"{there.short} and {here.short}"
-        notices.append(f"{both} share {counted(twice, 'image')} of the same name and size")
+        classes = f"{len(missing)} of {len(train)} classes"
+        notices.append(f"{other_name.short} has no images of {classes}: {shorten(missing)}")
+    shared = sum(len(set(images).intersection(train[label])) for label, images in other.items())
+    if shared:
+        both = f"{train_name.short} and {other_name.short}"
+        notices.append(f"{both} share {counted(shared, 'image')} of the same name and size")
     return notices
 
 
-def check_known(found: Sequence[str], classes: Sequence[str], where: str | Path) -> None:
-    """Refuse classes that a model does not know.
+def check_known(names: Sequence[str], classes: Sequence[str], source: str | Path) -> None:
+    """Refuse classes that are unknown to a model.
 
     Args:
-        found: names of classes.
-        classes: the model's.
-        where: they were found.
+        names: classes of the data.
+        classes: of the model.
+        source: of the data, for messages.
 
     Raises:
-        DataError: names those that are unknown.
+        DataError: names the unknown classes.
     """
     known = set(classes)
-    if unknown := [name for name in found if name not in known]:
-        hint = did_you_mean(unknown[0], classes, f"it knows {shorten(classes)}")
-        message = f"{where} holds classes that the model does not know: {shorten(unknown)}"
+    if unknown := [name for name in names if name not in known]:
+        hint = did_you_mean(unknown[0], classes, f"the model has {shorten(classes)}")
+        message = f"{source} has classes unknown to the model: {shorten(unknown)}"
         raise DataError(message, hint)
 
 
 def hold_out(images: Images, seed: int, fraction: float) -> tuple[Images, Images]:
-    """Draw a share of every class, at least one image and never all."""
+    """Hold out a share of every class, at least one image and never all."""
     train: Images = {}
     held_out: Images = {}
-    for label, found in images.items():
-        drawn = draw_held([path for path, _ in found], seed, fraction)
-        train[label] = [image for index, image in enumerate(found) if index not in drawn]
-        held_out[label] = [image for index, image in enumerate(found) if index in drawn]
+    for label, entries in images.items():
+        drawn = draw_held_out([path for path, _ in entries], seed, fraction)
+        train[label] = [image for index, image in enumerate(entries) if index not in drawn]
+        held_out[label] = [image for index, image in enumerate(entries) if index in drawn]
     return train, held_out
 
 
-def why_drawn(there: str, seed: int, fraction: float) -> str:
-    """Describe how the validation split was drawn; `there` is what it was drawn from, if named."""
-    inside = f" of {there}" if there else ""
-    return f"{100 * fraction:g} % of each class{inside} held out by seed {seed}"
+def describe_hold_out(source: str, seed: int, fraction: float) -> str:
+    """Describe the draw of the validation split; `source` is the train split, or empty."""
+    suffix = f" of {source}" if source else ""
+    return f"{100 * fraction:g} % of each class{suffix} held out by seed {seed}"
 
 
-def check_drawn(lone: Sequence[str], n_classes: int, there: str) -> list[str]:
-    """Report which classes are too small to hold any image out.
+def check_single_images(lone: Sequence[str], n_classes: int, source: str) -> list[str]:
+    """Report classes with a single image, of which none can be held out.
 
     Args:
         lone: classes with a single image.
-        n_classes: how many classes there are.
-        there: what was drawn from.
+        n_classes: number of classes.
+        source: of the images, for messages.
 
     Returns:
-        What looks odd, one line each.
+        Warnings, one line each.
 
     Raises:
-        DataError: all of them are, so that nothing is left to validate.
+        DataError: every class has a single image, so that none is left to validate.
     """
     if len(lone) == n_classes:
-        hint = "two are the least, one to train and one to validate"
-        raise DataError(f"every class of {there} has a single image", hint)
+        hint = "at least two are needed, one to train and one to validate"
+        raise DataError(f"every class of {source} has a single image", hint)
     if not lone:
         return []
     single = counted(len(lone), "class has", "classes have")
-    return [f"{single} a single image, which trains and is not validated: {shorten(lone)}"]
+    return [f"{single} a single image, used for training only: {shorten(lone)}"]
 
 
 def file_split(name: str, root: Path, images: Images, classes: Sequence[str]) -> FileSplit:
-    """Make a split of images; labels point into the classes by name."""
-    label_of = {label: index for index, label in enumerate(classes)}
+    """Build a split of images, their labels as indices into the classes."""
+    index_of = {label: index for index, label in enumerate(classes)}
     return FileSplit(
         name=name,
         root=root,
-        paths=tuple(path for found in images.values() for path, _ in found),
-        targets=tuple(label_of[label] for label, found in images.items() for _ in found),
+        paths=tuple(path for entries in images.values() for path, _ in entries),
+        targets=tuple(index_of[label] for label, entries in images.items() for _ in entries),
     )

@@ -1,8 +1,7 @@
-"""A `Dataset` or `DataLoader` of the user's own, as splits like any other.
+"""Splits of a `Dataset` or `DataLoader` of the user.
 
-Items are `(image, label)`. An image that Pillow or numpy holds, or a uint8 tensor, goes through
-the same preparation as a file's; a tensor of floats is taken to be prepared already, as
-`zoo.transform` prepares it.
+Items are `(image, label)`. A PIL image, a numpy array or a uint8 tensor is preprocessed as an image
+file is; a float tensor is expected to be preprocessed already, as by `zoo.transform`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from zoo.data.scan import shorten
 from zoo.data.schema import Schema
-from zoo.data.split import ImageData, Split, draw_held
+from zoo.data.split import ImageData, Split, draw_held_out
 from zoo.data.user_dataset import DatasetSplit, choose_part, parts_of, read_item, where_in
 from zoo.errors import DataError
 
@@ -30,7 +29,7 @@ class ClassIndex:
     """Reads the target of an item as a class index.
 
     Args:
-        classes: how many there are.
+        classes: number of classes.
     """
 
     classes: int
@@ -39,7 +38,7 @@ class ClassIndex:
         """Return the index.
 
         Raises:
-            DataError: it is none of the classes.
+            DataError: it is not an index of a class.
         """
         label = _read_label(target)
         if not 0 <= label < self.classes:
@@ -53,9 +52,9 @@ class LoaderSplit(Split):
 
     Args:
         name: of the split.
-        loader: theirs.
-        targets: as far as its dataset states them; empty where it does not.
-        classes: how many there are.
+        loader: of the user.
+        targets: labels, if known without reading the batches; else empty.
+        classes: number of classes.
     """
 
     name: str
@@ -67,24 +66,24 @@ class LoaderSplit(Split):
         return len(self.loader.dataset)  # type: ignore[arg-type]
 
     def steps(self, batch_size: int) -> int:
-        """Return how many batches the loader gives in an epoch."""
+        """Return the number of batches per epoch."""
         return len(self.loader)
 
     def where(self, index: int) -> str:
-        """Return the item's position in the loader's dataset."""
+        """Return the position of an item in the loader's dataset."""
         return f"item {index} of the DataLoader"
 
     def picture(self, index: int) -> Image.Image:
-        """Refuse: a loader gives batches only."""
-        raise DataError("a DataLoader gives batches, and no single images")
+        """Raise `DataError`: a loader yields batches only."""
+        raise DataError("a DataLoader yields batches, not single images")
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield its batches: images `[n, channels, height, width]` and labels `[n]`, int64.
+        """Yield the batches: images `[n, channels, height, width]` and labels `[n]`, int64.
 
-        Batch norm cannot train on one image, so a single one left over joins the batch before.
+        Batch norm cannot train on one image, so a last batch of one joins the batch before it.
 
         Raises:
-            DataError: what it yields is something else.
+            DataError: the loader yields something else.
         """
         pending: list[tuple[Tensor, Tensor]] = []
         for batch in self._checked():
@@ -108,9 +107,8 @@ class LoaderSplit(Split):
             ):
                 raise DataError("the DataLoader must yield images [n, c, h, w] and labels [n]")
             if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
-                message = (
-                    f"labels {int(labels.min())} to {int(labels.max())} come from the DataLoader"
-                )
+                extremes = f"{int(labels.min())} to {int(labels.max())}"
+                message = f"the DataLoader yields labels {extremes}"
                 raise DataError(f"{message}, and there are {self.classes} classes")
             yield images if images.dtype == torch.uint8 else images.float(), labels.long()
 
@@ -118,7 +116,7 @@ class LoaderSplit(Split):
 def _read_label(target: Any) -> int:
     number = int(target)
     if number != target:
-        raise DataError(f"its label {target!r} is no whole number")
+        raise DataError(f"its label {target!r} is not an integer")
     return number
 
 
@@ -126,13 +124,13 @@ def _label(dataset: Any, index: int) -> int:
     try:
         return int(read_item(dataset, index, _read_label)[1])
     except DataError as error:
-        hint = "labels that the dataset states in its attribute `targets` need no reading"
+        hint = "define the attribute `targets`, from which labels are read without loading items"
         message = f"cannot read the label of {where_in(dataset, index)}: {error.message}"
         raise DataError(message, hint) from error
 
 
 def _labels(dataset: Any) -> tuple[int, ...]:
-    """Return every label: as the dataset states them, or read item by item.
+    """Return every label: from an attribute of the dataset, or read item by item.
 
     Raises:
         DataError: the dataset fails on an item.
@@ -142,31 +140,31 @@ def _labels(dataset: Any) -> tuple[int, ...]:
         return tuple(inner[index] for index in dataset.indices)
     if isinstance(dataset, ConcatDataset):
         return tuple(label for part in dataset.datasets for label in _labels(part))
-    # A transform of the labels makes others of them than the dataset states.
+    # A target_transform is not applied to the attribute.
     if getattr(dataset, "target_transform", None) is None:
-        for stated in (getattr(dataset, name, None) for name in ("targets", "labels")):
-            if (found := _whole_numbers(stated)) is not None and len(found) == len(dataset):
-                return found
+        for values in (getattr(dataset, name, None) for name in ("targets", "labels")):
+            if (labels := _integers(values)) is not None and len(labels) == len(dataset):
+                return labels
     return tuple(_label(dataset, index) for index in range(len(dataset)))
 
 
-def _whole_numbers(stated: Any) -> tuple[int, ...] | None:
-    """Return what a dataset states as labels; None where it is something else, such as names."""
-    if not isinstance(stated, (list, tuple, np.ndarray, Tensor)):
+def _integers(values: Any) -> tuple[int, ...] | None:
+    """Return a sequence of integers as a tuple; None for anything else, such as names."""
+    if not isinstance(values, (list, tuple, np.ndarray, Tensor)):
         return None
-    values = np.asarray(stated)
-    if values.ndim != 1 or values.dtype.kind not in "iu":
+    array = np.asarray(values)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
         return None
-    return tuple(values.tolist())
+    return tuple(array.tolist())
 
 
-def _stated_names(dataset: Any) -> tuple[str, ...] | None:
-    """Return the names of classes that a dataset states; None where it states none."""
+def _declared_names(dataset: Any) -> tuple[str, ...] | None:
+    """Return the attribute `classes` of a dataset; None if it has none."""
     if isinstance(dataset, (Subset, DataLoader)):
-        return _stated_names(dataset.dataset)
+        return _declared_names(dataset.dataset)
     if isinstance(dataset, ConcatDataset):
-        stated = {_stated_names(part) for part in dataset.datasets}
-        return stated.pop() if len(stated) == 1 else None
+        declared = {_declared_names(part) for part in dataset.datasets}
+        return declared.pop() if len(declared) == 1 else None
     names = getattr(dataset, "classes", None)
     return tuple(map(str, names)) if isinstance(names, (list, tuple)) and names else None
 
@@ -174,21 +172,21 @@ def _stated_names(dataset: Any) -> tuple[str, ...] | None:
 def _class_names(
     parts: Mapping[str, Any], labels: Mapping[str, Sequence[int]], classes: int | None
 ) -> tuple[str, ...]:
-    """Return the names that the datasets state, or else numbers.
+    """Return the class names of the datasets, or else numbers.
 
     Raises:
-        DataError: two of them state other names, or a label is none of them.
+        DataError: the names of two datasets differ, or a label has no class.
     """
-    found = {name: _stated_names(part) for name, part in parts.items()}
-    stated = {names for names in found.values() if names is not None}
-    if len(stated) > 1:
-        stated_by = "; ".join(f"{name}: {shorten(names)}" for name, names in found.items() if names)
-        raise DataError(f"the splits have other classes, or in another order: {stated_by}")
-    most = max((label for part in labels.values() for label in part), default=-1)
-    names = stated.pop() if stated else None
-    # Some datasets state fewer names than they have labels, or other things under that name.
-    if names is None or len(names) <= most:
-        names = tuple(map(str, range(classes if classes is not None else most + 1)))
+    by_split = {name: _declared_names(part) for name, part in parts.items()}
+    declared = {names for names in by_split.values() if names is not None}
+    if len(declared) > 1:
+        text = "; ".join(f"{name}: {shorten(names)}" for name, names in by_split.items() if names)
+        raise DataError(f"the splits have other classes, or in another order: {text}")
+    highest = max((label for part in labels.values() for label in part), default=-1)
+    names = declared.pop() if declared else None
+    # The attribute of some datasets has fewer names than labels, or is something else.
+    if names is None or len(names) <= highest:
+        names = tuple(map(str, range(classes if classes is not None else highest + 1)))
     for name, part in labels.items():
         for row, label in enumerate(part):
             if not 0 <= label < len(names):
@@ -197,20 +195,20 @@ def _class_names(
     return names
 
 
-def open_own(
+def open_dataset(
     source: Any, *, seed: int, val_fraction: float, classes: int | None = None
 ) -> ImageData:
-    """Take a `Dataset`, or a mapping of splits to `Dataset`s or `DataLoader`s, as images.
+    """Open a `Dataset`, or a mapping of splits to `Dataset`s or `DataLoader`s, for training.
 
     Args:
-        source: theirs; of a lone `Dataset` a share of each class is held out to validate.
-        seed: decides which items are held out.
-        val_fraction: the share of each class that is held out.
-        classes: how many there are, where the dataset names none; None to go by its labels.
+        source: of the user; without `val`, a share of each class is held out.
+        seed: of the draw of held-out items.
+        val_fraction: share of each class to hold out.
+        classes: number of classes, if the dataset names none; None to infer it from the labels.
 
     Raises:
-        UsageError: it is none of these.
-        DataError: it is empty, or gives something else than images and labels.
+        UsageError: it is of another type.
+        DataError: it is empty, or its items are not images and labels.
     """
     parts = parts_of(source)
     labels = {
@@ -221,14 +219,14 @@ def open_own(
     }
     names = _class_names(parts, labels, classes)
     if len(names) < 2:
-        raise DataError(f"the dataset has {len(names)} class", "two are the least")
+        raise DataError(f"the dataset has {len(names)} class", "at least two are needed")
     splits = {
-        name: _own_split(name, part, labels[name], len(names)) for name, part in parts.items()
+        name: _make_split(name, part, labels[name], len(names)) for name, part in parts.items()
     }
     kind = type(source if not isinstance(source, Mapping) else parts["train"]).__name__
     reason = "splits as given"
     if "val" not in splits:
-        splits["train"], splits["val"] = _held_out(splits["train"], len(names), seed, val_fraction)
+        splits["train"], splits["val"] = _hold_out(splits["train"], len(names), seed, val_fraction)
         reason = f"{100 * val_fraction:g} % of each class held out by seed {seed}"
     order = [name for name in ("train", "val", "test") if name in splits]
     return ImageData(
@@ -243,31 +241,31 @@ def open_own(
     )
 
 
-def _own_split(name: str, part: Any, labels: tuple[int, ...], classes: int) -> Split:
+def _make_split(name: str, part: Any, labels: tuple[int, ...], classes: int) -> Split:
     if isinstance(part, DataLoader):
         return LoaderSplit(name, part, labels, classes)
     return DatasetSplit(name, part, tuple(range(len(part))), labels, ClassIndex(classes))
 
 
-def _held_out(
+def _hold_out(
     split: Split, classes: int, seed: int, fraction: float
 ) -> tuple[DatasetSplit, DatasetSplit]:
     assert isinstance(split, DatasetSplit)
     by_class: list[list[int]] = [[] for _ in range(classes)]
     for index, label in zip(split.indices, split.targets, strict=True):
         by_class[label].append(index)
-    held = {
+    held_out = {
         indices[drawn]
         for indices in by_class
         if len(indices) > 1
-        for drawn in draw_held([str(index) for index in indices], seed, fraction)
+        for drawn in draw_held_out([str(index) for index in indices], seed, fraction)
     }
-    if not held:
-        hint = "two are the least, one to train and one to validate"
+    if not held_out:
+        hint = "at least two are needed, one to train and one to validate"
         raise DataError("every class of the dataset has a single item", hint)
 
-    def part(name: str, wanted: bool) -> DatasetSplit:
-        rows = [row for row, index in enumerate(split.indices) if (index in held) is wanted]
+    def part(name: str, selected: bool) -> DatasetSplit:
+        rows = [row for row, index in enumerate(split.indices) if (index in held_out) is selected]
         indices = tuple(split.indices[row] for row in rows)
         return replace(
             split, name=name, indices=indices, targets=tuple(split.targets[r] for r in rows)
@@ -276,27 +274,27 @@ def _held_out(
     return part("train", False), part("val", True)
 
 
-def open_own_split(source: Any, classes: Sequence[str], split: str | None) -> Split:
-    """Take a `Dataset`, a `DataLoader`, or one of a mapping, to evaluate a model on.
+def open_dataset_split(source: Any, classes: Sequence[str], split: str | None) -> Split:
+    """Open a `Dataset`, a `DataLoader`, or one of a mapping, to evaluate a model on.
 
-    Labels are positions in the model's classes, in its order.
+    Labels are indices into the model's classes.
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: it is of another type.
         DataError: there is no such split, or its classes are not the model's.
     """
     name, part = choose_part(source, split)
-    stated = _stated_names(part)
-    if stated is not None and stated != tuple(classes):
-        message = f"the dataset's classes are not the model's, in its order: {shorten(stated)}"
+    declared = _declared_names(part)
+    if declared is not None and declared != tuple(classes):
+        message = f"the dataset's classes are not the model's, in its order: {shorten(declared)}"
         raise DataError(message, f"the model has {shorten(classes)}")
     labels = {name: () if isinstance(part, DataLoader) else _labels(part)}
     _class_names({}, labels, len(classes))
-    return _own_split(name, part, labels[name], len(classes))
+    return _make_split(name, part, labels[name], len(classes))
 
 
 def _fingerprint(splits: Mapping[str, Split], classes: Sequence[str]) -> str:
-    """Digest what can be known without reading every image: labels and classes."""
+    """Hash labels and classes, which are available without reading every image."""
     digest = hashlib.sha256("\0".join(classes).encode())
     for name, split in splits.items():
         digest.update(f"\0{name}\0{len(split)}\0".encode())

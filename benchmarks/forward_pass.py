@@ -1,11 +1,11 @@
-"""Profile one pass of images through a frozen network on the CPU.
+"""Measure a pass of images through a frozen network on the CPU, and profile its forward.
 
-    uv run python benchmarks/the_pass.py [--work DIR] [--rounds 5] [--images 320]
+    uv run python benchmarks/forward_pass.py [--work DIR] [--rounds 5] [--images 320]
 
-For each network, in several rounds: decoding alone; the forward alone, with freed memory returned
-to the system or retained; and both together, alternating, or concurrent with a decoding thread.
-Then the operations with the largest share of the forward. Prints a table and writes
-`the_pass.json`.
+For each network, interleaved: decoding alone; the forward pass alone, with freed memory returned to
+the system and with freed memory retained; both, alternating and with a concurrent decoding thread.
+Then the operations with the largest share of the forward pass. Prints a table and writes
+`forward_pass.json`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from torch.profiler import ProfilerActivity, profile
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import zoo
-from benchmarks import images as image_data
-from benchmarks.sides.bench import start, write
-from benchmarks.sides.networks import NETWORKS
+from benchmarks import images
+from benchmarks.harness.bench import load_results, write_results
+from benchmarks.harness.networks import NETWORKS
 from zoo.data.loader import Batch, load_batches
 from zoo.data.split import Split
 from zoo.engine.features.cache import CPU_BATCH
@@ -40,8 +40,7 @@ from zoo.tasks.classification.task import ImageClassification
 
 RESULTS = Path(__file__).with_suffix(".json")
 CPU = torch.device("cpu")
-TASK = ImageClassification()
-# Operations with a smaller share of the forward are omitted.
+# Minimum share of the forward pass of a listed operation.
 MIN_SHARE = 0.02
 
 
@@ -50,37 +49,37 @@ class Pass:
 
     Args:
         name: of the network.
-        split: of the images.
-        images: number of images.
+        split: to read images from.
+        count: number of images.
     """
 
-    def __init__(self, name: str, split: Split, images: int) -> None:
+    def __init__(self, name: str, split: Split, count: int) -> None:
         backbone = zoo.get(name)
         precision, _ = resolve_precision("auto", CPU)
         module = backbone.build(classes=10, weights=None).eval()
-        self.network = Network(module, backbone.heads, backbone.preprocess, CPU, precision, TASK)
-        self.split, self.images = split, images
-        self.batches: list[Tensor] = []
+        task = ImageClassification()
+        self.network = Network(module, backbone.heads, backbone.preprocess, CPU, precision, task)
+        self.transform = task.transform(backbone.preprocess)
+        self.split, self.count = split, count
         self.batches = [batch.inputs for batch in self.read()]
 
     def read(self, threads: int | None = None, ahead: int = 0) -> Iterator[Batch]:
-        """Yield the images as batches."""
+        """Decode the images in batches."""
         threads = reader_threads(CPU)[0] if threads is None else threads
-        step = len(self.split) // self.images  # images of every class
-        order = range(0, step * self.images, step)
-        transform = TASK.transform(self.network.preprocess)
+        step = len(self.split) // self.count  # images of every class
+        order = range(0, step * self.count, step)
         yield from load_batches(
-            self.split, transform, order, CPU_BATCH, threads=threads, ahead=ahead, digest=True
+            self.split, self.transform, order, CPU_BATCH, threads=threads, ahead=ahead, digest=True
         )
 
     @torch.no_grad()
     def forward(self, batches: Iterator[Tensor]) -> None:
         """Run batches through the network."""
-        for images in batches:
-            self.network.forward(images, pad_to=CPU_BATCH)
+        for inputs in batches:
+            self.network.forward(inputs, pad_to=CPU_BATCH)
 
     def variants(self) -> dict[str, tuple[Callable[[], Any], bool]]:
-        """Return by name what to time, and whether freed memory is retained."""
+        """Return the function to time by name, and whether freed memory is retained."""
         return {
             "decoding": (lambda: list(self.read()), True),
             "forward, memory returned": (lambda: self.forward(iter(self.batches)), False),
@@ -93,7 +92,7 @@ class Pass:
         }
 
     def operations(self) -> dict[str, float]:
-        """Return the share of each operation in the forward, by self time."""
+        """Return the share of each operation in the forward pass, without its children."""
         with retain_freed_memory():
             self.forward(iter(self.batches[:2]))
             with profile(activities=[ProfilerActivity.CPU]) as profiled:
@@ -105,24 +104,22 @@ class Pass:
         return {name: shares[name] for name in largest if shares[name] >= MIN_SHARE}
 
 
-def measure(network: Pass, rounds: int) -> dict[str, Any]:
-    """Time the variants in rounds; return median images per second, and operations."""
-    seconds: dict[str, list[float]] = {name: [] for name in network.variants()}
+def measure(one: Pass, rounds: int) -> dict[str, Any]:
+    """Time the variants, interleaved; return medians in images per second, and the profile."""
+    seconds: dict[str, list[float]] = {name: [] for name in one.variants()}
     for number in range(rounds + 1):
-        for name, (run, retain) in network.variants().items():
+        for name, (run, retain) in one.variants().items():
             with retain_freed_memory() if retain else contextlib.nullcontext():
                 began = time.perf_counter()
                 run()
-                if number:  # the first round warms up
+                if number:  # the first round is a warm-up
                     seconds[name].append(time.perf_counter() - began)
-    rates = {
-        name: round(network.images / statistics.median(all_)) for name, all_ in seconds.items()
-    }
-    return {"images_per_second": rates, "operations": network.operations()}
+    rates = {name: round(one.count / statistics.median(each)) for name, each in seconds.items()}
+    return {"images_per_second": rates, "operations": one.operations()}
 
 
 def table(results: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines of a table, followed by a list."""
+    """Yield the lines of the table of rates, and of the list of operations."""
     networks = results["networks"]
     yield f"| images per second | {' | '.join(networks)} |"
     yield "|---" * (len(networks) + 1) + "|"
@@ -137,19 +134,19 @@ def table(results: Mapping[str, Any]) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=image_data.WORK, help="work folder")
+    parser.add_argument("--work", type=Path, default=images.WORK, help="folder for generated files")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=320)
-    parser.add_argument("--package", type=Path, help=f"the file of {image_data.PACKAGE}")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the results")
+    parser.add_argument("--package", type=Path, help=f"file of {images.PACKAGE}")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="file of results")
     options = parser.parse_args()
-    data = image_data.make(options.work.resolve(), image_data.EACH, options.package)
+    data = images.write_images(options.work.resolve(), images.PER_CLASS, options.package)
     split = open_data(data).splits["train"]
-    fixed = {"images": options.images, "rounds": options.rounds}
-    results = start(options.out, True, {"networks": {}}, **fixed)
+    settings = {"images": options.images, "rounds": options.rounds}
+    results = load_results(options.out, True, {"networks": {}}, **settings)
     for name in NETWORKS:
         results["networks"][name] = measure(Pass(name, split, options.images), options.rounds)
-    write(results, options.out)
+    write_results(results, options.out)
     print("\n".join(table(results)))
 
 

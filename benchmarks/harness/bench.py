@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: weights, commands and their records, result files."""
+"""Shared by the benchmarks: weights, commands and their records, and files of results."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.sides.networks import NETWORKS, build
-from benchmarks.sides.watch import Watched, watch
+from benchmarks.harness.monitor import Completed, run_monitored
+from benchmarks.harness.networks import NETWORKS, build
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "torchvision", "timm", "fastai", "transformers", "accelerate")
-# Disabled: other sides write no logs.
+# Without the plugin that writes into every run folder, which no other training does.
 PLUGINS = "-tensorboard,-regression"
-MEMORY = "resident set of the process tree, shared pages counted once"
-CLOCK = ROOT / "benchmarks/sides/clock.py"
+MEMORY = "resident set of the process tree, shared memory counted once"
+MARKS_PLUGIN = ROOT / "benchmarks/harness/marks_plugin.py"
 
 
-def machine() -> str:
-    """Return cores and CPU of this machine."""
+def describe_machine() -> str:
+    """Return the number of cores and the model of the CPU."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     for line in info.read_text().splitlines() if info.exists() else ():
@@ -34,8 +34,8 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, {cpu}"
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of the installed `PACKAGES`."""
+def installed_versions() -> dict[str, str]:
+    """Return the versions of the measured packages that are installed."""
     installed = {}
     for name in PACKAGES:
         try:
@@ -45,31 +45,31 @@ def versions() -> dict[str, str]:
     return installed
 
 
-def start(out: Path, fresh: bool, empty: dict[str, Any], **fixed: Any) -> dict[str, Any]:
-    """Return earlier results to resume, or new ones.
+def load_results(out: Path, fresh: bool, empty: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    """Return earlier results to resume from, or empty ones.
 
     Args:
-        out: file of the results.
+        out: file of results.
         fresh: discard earlier results.
-        empty: initial results.
-        fixed: settings that must equal those of earlier results, as the machine must.
+        empty: results before the first measurement.
+        settings: must equal those of the earlier results, like machine and versions.
 
     Raises:
-        SystemExit: a setting differs.
+        SystemExit: they differ.
     """
-    fixed |= {"machine": machine(), "versions": versions()}
-    results = empty
+    settings |= {"machine": describe_machine(), "versions": installed_versions()}
+    results: dict[str, Any] = empty
     if out.exists() and not fresh:
         results = json.loads(out.read_text())
-        for name, value in fixed.items():
-            if results.get(name) != value:
-                message = f"{out} has results for another {name}: {results.get(name)}, not {value}"
-                raise SystemExit(f"{message}; --fresh discards them")
-    current = {"date": date.today().isoformat(), "python": platform.python_version()}
-    return results | current | fixed | {"memory": MEMORY}
+        for name, value in settings.items():
+            if (earlier := results.get(name)) != value:
+                message = f"{out} has results with another {name}: {earlier}, now {value}"
+                raise SystemExit(f"{message}; discard them with --fresh")
+    environment = {"date": date.today().isoformat(), "python": platform.python_version()}
+    return results | environment | settings | {"memory": MEMORY}
 
 
-def write(results: dict[str, Any], out: Path) -> None:
+def write_results(results: dict[str, Any], out: Path) -> None:
     """Write results atomically."""
     partial = out.with_suffix(".partial")
     partial.write_text(json.dumps(results, indent=2) + "\n")
@@ -77,12 +77,12 @@ def write(results: dict[str, Any], out: Path) -> None:
 
 
 class Bench:
-    """Runs the sides on a data set.
+    """Trainings of zoo and of other programs on one data set.
 
     Args:
-        work: folder of images, weights, caches and model files.
-        data: folder of the data set.
-        workers: decoding processes of the other sides; None for the number of cores.
+        work: folder for weights, caches and model files.
+        data: folder of images.
+        workers: number of decoding processes of the other programs; None for that of the cores.
     """
 
     def __init__(self, work: Path, data: Path, workers: int | None = None) -> None:
@@ -98,7 +98,7 @@ class Bench:
         }
 
     def weights(self, network: str) -> Path:
-        """Return the file of the initial weights of all sides, written if missing."""
+        """Return the file of the initial weights of all trainings, written once."""
         file = self.work / f"{network}.safetensors"
         if not file.exists():
             import torch
@@ -107,19 +107,19 @@ class Bench:
             import zoo
 
             torch.manual_seed(0)
-            described = NETWORKS[network]
-            real = zoo.get(network).build(weights="auto") if described.installed else None
-            model = real if real is not None else build(described)
+            entry = NETWORKS[network]
+            installed = zoo.get(network).build(weights="auto") if entry.installed else None
+            model = installed if installed is not None else build(entry)
             save_file(model.state_dict(), file.with_suffix(".partial"))
             file.with_suffix(".partial").rename(file)
         return file
 
     def folder(self, network: str, side: str) -> Path:
-        """Return the folder of a side."""
+        """Return the working directory of a side of the comparison."""
         return self.work / "sides" / network / side.replace(" ", "-")
 
     def command(self, network: str, *options: str) -> list[str]:
-        """Return the `zoo finetune` command on the data and the weights."""
+        """Return the command of `zoo finetune` with the data and the initial weights."""
         command = [sys.executable, "-m", "zoo", "finetune", network, "--data", str(self.data)]
         if not NETWORKS[network].installed:
             command += ["--weights", str(self.weights(network))]
@@ -131,10 +131,10 @@ class Bench:
         """Run `zoo finetune`, and return its record.
 
         Args:
-            network: name.
-            side: name of the run.
+            network: a name of `NETWORKS`.
+            side: name of this run.
             options: further options.
-            cache: existing cache folder; None for an empty one.
+            cache: `XDG_CACHE_HOME` of an earlier run; None for an empty one.
         """
         folder = self.folder(network, side)
         if cache is None:
@@ -143,36 +143,37 @@ class Bench:
         shutil.rmtree(folder / "run", ignore_errors=True)
         command = self.command(network, *options, "--out", str(folder / "run"))
         environment = {**self.environment, "XDG_CACHE_HOME": str(cache)}
-        done = watch([*command, "--plugin", str(CLOCK)], folder, environment)
-        run = json.loads(done.output)
+        command += ["--plugin", str(MARKS_PLUGIN)]
+        completed = run_monitored(command, folder, environment)
+        run = json.loads(completed.output)
         plan = run["plan"]
         settings = {
             name: plan.get(name) for name in ("recipe", "precision", "workers", "batch_size")
         }
         settings["optimizer"] = plan["phases"][0].get("optimizer") if plan.get("phases") else None
         return {
-            **record(done, folder / "run/model.safetensors"),
+            **to_record(completed, folder / "run/model.safetensors"),
             "backbone_forwards": run["backbone_forwards"],
             "plan": settings,
         }
 
     def python(self, module: str) -> list[str]:
-        """Return the command of another side."""
-        return [sys.executable, "-m", f"benchmarks.sides.{module}"]
+        """Return the command that runs a module of this package."""
+        return [sys.executable, "-m", f"benchmarks.harness.{module}"]
 
-    def shared(self, network: str, target: Path) -> list[str]:
-        """Return the options of the other sides."""
+    def options(self, network: str, target: Path) -> list[str]:
+        """Return the options that all programs other than zoo take."""
         options = {"network": network, "data": self.data, "weights": self.weights(network)}
         options |= {"workers": self.workers, "out": target}
         return [text for name, value in options.items() for text in (f"--{name}", str(value))]
 
 
-def record(done: Watched, model: Path) -> dict[str, Any]:
-    """Return the record of a training."""
+def to_record(completed: Completed, model: Path) -> dict[str, Any]:
+    """Return the record of a training for the results."""
     return {
-        "seconds": round(done.seconds, 2),
-        "startup": None if done.startup is None else round(done.startup, 2),
-        "epochs": [round(seconds, 2) for seconds in done.epochs],
-        "memory_mb": done.memory_mb and round(done.memory_mb),
+        "seconds": round(completed.seconds, 2),
+        "startup": completed.startup and round(completed.startup, 2),
+        "epochs": [round(seconds, 2) for seconds in completed.epochs],
+        "memory_mb": completed.memory_mb and round(completed.memory_mb),
         "model": str(model),
     }

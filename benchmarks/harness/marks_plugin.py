@@ -1,11 +1,11 @@
-"""A plugin that marks the start, each epoch and the end of a zoo training."""
+"""Plugin of zoo that marks the start, each epoch and the end of a training."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import zoo
-from benchmarks.sides.marks import DONE, EPOCH, READY, mark
+from benchmarks.harness.marks import DONE, EPOCH, READY, mark
 
 
 @zoo.hookimpl

@@ -1,4 +1,4 @@
-"""The networks of all sides, built by their libraries, without zoo."""
+"""The networks of the benchmarks, built by their libraries without zoo."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -19,18 +19,18 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @dataclass(frozen=True)
 class Network:
-    """A network and its published preprocessing.
+    """A network, and its published preprocessing.
 
     Args:
         library: `torchvision` or `timm`.
         name: in the library.
-        head: path of its last layer.
-        resize: shorter side before the crop of 224.
-        interpolation: torchvision's name.
+        head: module path of its last layer.
+        resize: the shorter side before the crop of 224.
+        interpolation: as torchvision names it.
         mean: of each channel.
         std: of each channel.
-        installed: whether its pretrained weights are installed; otherwise all sides start from the
-            same random ones.
+        installed: whether its weights are installed with the dev group; otherwise all trainings
+            start from the same random weights.
     """
 
     library: str
@@ -66,29 +66,32 @@ def build(network: Network, classes: int = 1000) -> nn.Module:
     if network.library == "timm":
         import timm
 
-        return timm.create_model(network.name, num_classes=classes)
+        model: nn.Module = timm.create_model(network.name, num_classes=classes)
+        return model
     from torchvision import models
 
-    return models.get_model(network.name, num_classes=classes)
+    model = models.get_model(network.name, num_classes=classes)
+    return model
 
 
-def build_on(network: Network, weights: Path) -> nn.Module:
-    """Build a network, load weights for 1,000 classes, and replace the last layer."""
+def build_with_new_head(network: Network, weights: Path) -> nn.Module:
+    """Build a network with weights for 1,000 classes, and replace its last layer."""
     from safetensors.torch import load_file
     from torch import nn
 
     model = build(network)
     model.load_state_dict(load_file(weights))
     head = model.get_submodule(network.head)
+    assert isinstance(head, nn.Linear)
     setattr(model, network.head, nn.Linear(head.in_features, CLASSES))
     return model
 
 
-def evaluation(network: Network) -> Callable[[object], torch.Tensor]:
-    """Return the evaluation transform."""
+def evaluation_transform(network: Network) -> Callable[[Any], torch.Tensor]:
+    """Return torchvision's transform for evaluation: resize, crop, normalize."""
     from torchvision import transforms
 
-    return transforms.Compose(
+    compose: Callable[[Any], torch.Tensor] = transforms.Compose(
         [
             transforms.Resize(network.resize, transforms.InterpolationMode(network.interpolation)),
             transforms.CenterCrop(224),
@@ -96,29 +99,34 @@ def evaluation(network: Network) -> Callable[[object], torch.Tensor]:
             transforms.Normalize(network.mean, network.std),
         ]
     )
+    return compose
 
 
-def device() -> torch.device:
-    """Return the CUDA device if available, else the CPU."""
+def choose_device() -> torch.device:
+    """Return the GPU if there is one, otherwise the CPU."""
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def save(model: nn.Module, path: Path) -> None:
-    """Write the model file."""
+    """Write the state dict to a safetensors file."""
     from safetensors.torch import save_file
 
-    save_file({name: it.contiguous().cpu() for name, it in model.state_dict().items()}, path)
+    save_file(
+        {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}, path
+    )
 
 
-def parse_arguments(about: str | None) -> argparse.Namespace:
-    """Parse the command line of a side."""
-    parser = argparse.ArgumentParser(description=about)
+def parse_options(description: str | None) -> argparse.Namespace:
+    """Parse the command line that all training programs share."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--network", choices=NETWORKS, required=True)
     parser.add_argument("--data", type=Path, required=True, help="folder with train/ and val/")
-    parser.add_argument("--weights", type=Path, required=True, help="a .safetensors file")
-    parser.add_argument("--out", type=Path, required=True, help="output file")
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="a .safetensors file for 1,000 classes"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="model file to write")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
     return parser.parse_args()

@@ -1,0 +1,1 @@
+"""Shared code of the benchmarks, and the programs that they run as processes."""
