@@ -59,7 +59,7 @@ class DatasetSplit(Split):
         """
         image, _ = self.sample(index)
         if isinstance(image, Tensor):
-            raise DataError(f"{self.where(index)} is a tensor that is prepared already, not an image")
+            raise DataError(f"{self.where(index)} is a tensor that is prepared already")
         return image
 
     def sample(
