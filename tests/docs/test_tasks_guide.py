@@ -1,4 +1,4 @@
-"""docs/tasks.md: every block of it is executed, in order, and its tables are true."""
+"""Execute every block of docs/tasks.md in order, and compare its tables with the code."""
 
 import re
 
@@ -18,15 +18,15 @@ BLOCKS = [block for blocks in PAGE.sections.values() for block in blocks]
 @pytest.fixture
 def workshop(workplace, monkeypatch, capsys):
     monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard,-timm,-regression")
-    # As a current folder is for `python -m`, and for the processes of the conformance kit.
+    # The current folder, as with `python -m`, and in subprocesses of the conformance checks.
     monkeypatch.syspath_prepend(str(workplace))
     monkeypatch.setenv("PYTHONPATH", str(workplace))
-    made = Workshop(workplace, monkeypatch, capsys)
-    yield made
-    made.forget()
+    workshop = Workshop(workplace, monkeypatch, capsys)
+    yield workshop
+    workshop.forget()
 
 
-def test_the_whole_page_runs(workshop):
+def test_tasks_guide_blocks_run_in_order(workshop):
     codes = []
     for heading, blocks in PAGE.sections.items():
         for block in blocks:
@@ -37,13 +37,13 @@ def test_the_whole_page_runs(workshop):
         ("Train, evaluate, predict", zoo.ExitCode.DATA),
         ("Test it", zoo.ExitCode.BROKEN),
     ]
-    # The class of two lines is for the tests of a package, so that the plugin is installed first.
+    # `TaskContract` is for the tests of an installed package.
     info = workshop.folder / "brightness-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: brightness\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[zoo]\nbrightness = brightness\n")
-    code, said = workshop.run("pytest test_value.py")
-    assert (code, f"{len(TASK_SUITE)} passed" in said) == (0, True), said
+    code, output = workshop.run("pytest test_value.py")
+    assert (code, f"{len(TASK_SUITE)} passed" in output) == (0, True), output
 
 
 def table(head: str) -> list[list[str]]:
@@ -52,20 +52,20 @@ def table(head: str) -> list[list[str]]:
     return [line.strip("| ").split(" | ") for line in body]
 
 
-def test_the_promises_are_the_suite_s():
-    assert table("promise") == [[f"`{check.name}`", check.promise] for check in TASK_SUITE]
+def test_tasks_guide_lists_every_check():
+    assert table("check") == [[f"`{check.name}`", check.promise] for check in TASK_SUITE]
 
 
-def test_every_part_of_a_task_is_explained():
-    stated = {name for _, cell, _ in table("it decides") for name in re.findall(r"`(\w+)`", cell)}
-    parts = {name for name in vars(BaseTask) if not name.startswith("_")} | {"name"}
-    assert parts - stated == {"name", "loss_name", "schema_from_dict", "open_all"}
-    assert stated <= parts
+def test_tasks_guide_lists_every_method():
+    listed = {name for _, cell, _ in table("definition") for name in re.findall(r"`(\w+)`", cell)}
+    members = {name for name in vars(BaseTask) if not name.startswith("_")} | {"name"}
+    assert members - listed == {"name", "loss_name", "schema_from_dict", "open_all"}
+    assert listed <= members
     for name in BaseTask.__abstractmethods__:
-        (row,) = (row for row in table("it decides") if f"`{name}`" in row[1])
+        (row,) = (row for row in table("definition") if f"`{name}`" in row[1])
         assert "required" in row[2]
 
 
-def test_every_link_resolves():
+def test_tasks_guide_links_resolve():
     for link in re.findall(r"\]\(([^)\s]+)\)", TEXT):
         assert (DOCS / link.partition("#")[0]).exists(), link

@@ -1,4 +1,4 @@
-"""Tiny networks in a really installed plugin: one that keeps every promise, others that do not."""
+"""An installed plugin of tiny networks: one conforms, the others have one fault each."""
 
 ADAPTER = """
     import zoo
@@ -101,25 +101,25 @@ def build(weights=None, num_classes=7, fault=None, aux=True):
     return Net(num_classes, fault, aux)
 """
 
-# What is wrong with each network, by name: the promise that breaks, and what is said of it.
+# By network: the check that fails, and a part of its detail.
 FAULTS = {
-    "online": ("builds_offline", "asks the network: socket.connect"),
+    "online": ("builds_offline", "opens a network connection: socket.connect"),
     "crashing": ("builds_offline", "no such layer"),
-    "stale": ("replaced_like_for_like", "num_classes says 99"),
+    "stale": ("replaced_like_for_like", "num_classes is 99"),
     "three": ("outputs_have_the_classes", "not logits"),
     "counting": ("frozen_stays_frozen", "calls by up to"),
     "restless": ("frozen_answers_the_same", "differs by"),
     "awake": ("frozen_answers_the_same", "in training and in use"),
-    "detached": ("new_heads_learn", "no gradient reaches the new aux"),
+    "detached": ("new_heads_learn", "the new aux.weight has no gradient"),
     "unused": ("everything_has_a_gradient", "2 of 14 parameters get no gradient"),
-    "other_names": ("library_loads_it", "does not load the file"),
+    "other_names": ("library_loads_it", "cannot load the file"),
 }
 OTHERS = {
-    "wide": ("width_is_the_declared_one", "reads 16 features, and 17 are declared"),
-    "container": ("heads_resolve", "head.fc in it is"),
-    "counted": ("builds_offline", "and 5 are stated"),
-    "too_modest": ("everything_has_a_gradient", "excepts it (one layer is a spare), and it holds"),
-    "bare": ("weights_fit", "built for w, head.fc is a Softmax"),
+    "wide": ("width_is_the_declared_one", "has 16 input features, 17 are declared"),
+    "container": ("heads_resolve", "use head.fc"),
+    "counted": ("builds_offline", "its description states 5"),
+    "too_modest": ("everything_has_a_gradient", "excepts it (one layer is a spare), but it passes"),
+    "bare": ("weights_fit", "head.fc is a Softmax in the network of w"),
     "licence": ("licences_and_digests", "'Unknown'"),
     "digest": ("licences_and_digests", "'sha'"),
 }

@@ -1,4 +1,4 @@
-"""Tasks that each break one promise, on a plugin that is really installed."""
+"""An installed plugin of tasks: one conforms, the others have one fault each."""
 
 ADAPTER = """
     import zoo
@@ -7,7 +7,7 @@ ADAPTER = """
     def zoo_register_tasks():
         for name in {names}:
             target = f"faulty_tasks:{{name.title()}}"
-            yield zoo.Task(name.lower(), "a task that breaks a promise", target)
+            yield zoo.Task(name.lower(), "a task with a fault", target)
 
     @zoo.hookimpl
     def zoo_register_backbones():
@@ -123,10 +123,10 @@ class Dataless(Sound):
 
 
 class Forgetful(Sound):
-    schema_type = Schema  # which is not the schema that its data have
+    schema_type = Schema  # not the schema of its data
 
     def schema_from_dict(self, plain):
-        return Pair()  # whatever the file says
+        return Pair()  # ignores the file
 
     def example_data(self, preprocess, count, seed):
         from dataclasses import replace
@@ -265,29 +265,29 @@ class Misnamed(Sound):
     pass
 '''
 
-# What is wrong with each task, by name: the promise that breaks, and what is seen of it.
+# By task: the check that fails, and a part of its detail.
 TASK_FAULTS = {
     "misnamed": ("has_its_name", "Misnamed has the name 'sound'"),
-    "unseeded": ("gives_example_data", "the same seed gives other data"),
+    "unseeded": ("gives_example_data", "the same seed creates different data"),
     "dataless": ("gives_example_data", "has no example data; implement Dataless.example_data"),
-    "forgetful": ("schema_survives_json", "scale=0.1) comes back as Pair"),
+    "forgetful": ("schema_survives_json", "scale=0.1) is restored as Pair"),
     "ragged": ("targets_collate", "the targets of 1 samples collate to [2]"),
-    "doubled": ("targets_of_cached_features", "[7, 2] torch.float64, and in batches [7, 2]"),
-    "credulous": ("reads_what_the_network_returns", "takes None for an output"),
+    "doubled": ("targets_of_cached_features", "[7, 2] torch.float64, and batches have [7, 2]"),
+    "credulous": ("reads_what_the_network_returns", "read_output accepts None"),
     "halved": ("combines_heads_as_the_network", "the network does more after its head"),
-    "detached": ("loss_trains", "no gradient comes from the part 'main'"),
-    "upward": ("loss_trains", "minimised for 100 steps, it went from"),
-    "infinite": ("loss_trains", "not one finite number"),
-    "vector": ("loss_trains", "the part 'main' is [7]"),
-    "summed": ("loss_is_a_mean", "and over parts of (1, 1, 1, 1, 1, 1, 1)"),
-    "nameless": ("metric_names_its_numbers", "compute gives no accuracy"),
+    "detached": ("loss_trains", "the term 'main' has no gradient"),
+    "upward": ("loss_trains", "100 optimizer steps change it from"),
+    "infinite": ("loss_trains", "not a finite scalar"),
+    "vector": ("loss_trains", "the term 'main' is [7]"),
+    "summed": ("loss_is_a_mean", "over micro-batches of (1, 1, 1, 1, 1, 1, 1)"),
+    "nameless": ("metric_names_its_numbers", "compute() does not return accuracy"),
     "unreserved": ("metric_names_its_numbers", "detail is not reserved"),
     "undefined": ("metric_names_its_numbers", "loss is nan, not a finite number"),
-    "averaging": ("metric_ignores_batches", "in batches of (3, 4): loss is"),
-    "separate": ("metric_merges", "merged of parts of (1, 1, 1, 1, 1, 1, 1): loss is"),
-    "stateless": ("metric_state_is_saved", "before it was saved and after: "),
-    "backwards": ("score_ranks_the_better_higher", "the score went from"),
-    "tupled": ("predictions_survive_json", "through JSON predictions become others"),
-    "tensors": ("predictions_survive_json", "cannot be written as JSON"),
-    "relative": ("predictions_survive_json", "in a batch and alone predictions[0].pair[0] is"),
+    "averaging": ("metric_ignores_batches", "one batch and batches of (3, 4): loss is"),
+    "separate": ("metric_merges", "merged partitions of (1, 1, 1, 1, 1, 1, 1): loss is"),
+    "stateless": ("metric_state_is_saved", "saved and restored: "),
+    "backwards": ("score_ranks_the_better_higher", "a lower loss does not raise the score"),
+    "tupled": ("predictions_survive_json", "predictions change in a JSON round trip"),
+    "tensors": ("predictions_survive_json", "is not JSON-serializable"),
+    "relative": ("predictions_survive_json", "in a batch and alone: predictions[0].pair[0] is"),
 }

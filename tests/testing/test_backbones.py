@@ -1,6 +1,6 @@
-"""The suite on a small member of each family of torchvision's, and on timm's oddities.
+"""The suite on one backbone of each torchvision family, and on unusual ones of timm.
 
-Plugins hold it against themselves in tests of their own; all are in docs/conformance.md.
+Plugins run it in their own tests; results of all backbones are in docs/conformance.md.
 """
 
 import pytest
@@ -36,13 +36,13 @@ TORCHVISION = [
 ]
 TIMM = [
     "caformer_s18",  # a head of several layers, of which the last is replaced
-    "coat_tiny",  # tensors that share memory
+    "coat_tiny",  # shared tensors
     "crossvit_tiny_240",  # several heads, fused
     "deit_tiny_distilled_patch16_224",  # averaged with a distilled head
     "efficientvim_m1",  # several heads with learned weights
-    "levit_384_s8",  # a distilled head that timm's entry leaves out; batch norm before each
+    "levit_384_s8",  # a distilled head missing in timm's config; batch norm before each head
     "levit_conv_128s",
-    "mobilenetv4_conv_small",  # a convolution as head
+    "mobilenetv4_conv_small",  # a convolutional head
     "qwen3_vit_88m_enc",  # no head
     "repvit_m0_9",
     "resnet50_clip",  # attention pooling
@@ -54,16 +54,15 @@ NAMES = [f"torchvision/{n}" for n in TORCHVISION] + [f"timm/{n}" for n in TIMM]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_it_keeps_every_promise(name):
+def test_backbone_passes_every_check(name):
     registry = load_registry()
     fresh = in_fresh_process() if name == "torchvision/inception_v3" else None
     subject = Subject(registry.get(name), registry, fresh)
-    broken = [str(found) for found in hold_all(subject) if found.broken]
-    assert not broken, "\n".join(broken)
+    failures = [str(finding) for finding in hold_all(subject) if finding.broken]
+    assert not failures, "\n".join(failures)
 
 
-def test_every_family_of_torchvision_has_a_member_here():
+def test_torchvision_list_covers_every_family():
     from zoo.builtin.torchvision import HEADS
 
-    left = [start for start in HEADS if not any(name.startswith(start) for name in TORCHVISION)]
-    assert left == []
+    assert [prefix for prefix in HEADS if not any(n.startswith(prefix) for n in TORCHVISION)] == []

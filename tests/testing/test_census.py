@@ -1,4 +1,4 @@
-"""The census: stopped and gone on with, whatever its backbones do; and what is made of its rows."""
+"""The census: resuming, crashing backbones, and the report of its rows."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def census(path, *arguments):
 
 
 @pytest.mark.slow
-def test_it_goes_on_where_it_was_stopped(faulty, tmp_path, monkeypatch):
+def test_census_resumes_after_truncated_row(faulty, tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_PLUGINS", "faulty")
     path = tmp_path / "rows.jsonl"
     code, out, err = census(path)
@@ -31,7 +31,7 @@ def test_it_goes_on_where_it_was_stopped(faulty, tmp_path, monkeypatch):
     assert "faulty/unused everything_has_a_gradient: 2 of 14 parameters get no gradient" in out
     assert "1/5 structure faulty/sound ok" in err
     whole = read_rows(path)
-    # Two of a kind: the larger is tried too, as it is small, but in no fresh process.
+    # Only the first network of a group is loaded in a fresh process.
     assert {(name, kind) for name, kind in whole if kind == "values"} == {
         (name, "values") for name in NAMES if name not in ("faulty/deadly", "faulty/encoder")
     }
@@ -40,11 +40,11 @@ def test_it_goes_on_where_it_was_stopped(faulty, tmp_path, monkeypatch):
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:-1]) + lines[-1][:50])  # killed while it wrote
     _, _, err = census(path)
-    tried = [line.split()[1:3] for line in err.splitlines()]
+    checked = [line.split()[1:3] for line in err.splitlines()]
     last = json.loads(lines[-1])
-    assert ["structure", "faulty/deadly"] in tried
-    assert [last["kind"], last["id"]] in tried
-    assert ["structure", "faulty/sound"] not in tried
+    assert ["structure", "faulty/deadly"] in checked
+    assert [last["kind"], last["id"]] in checked
+    assert ["structure", "faulty/sound"] not in checked
 
     rows = {row["id"]: row for row in merge(read_rows(path)) if row["id"] in NAMES}
     assert {name: verdict(row) for name, row in rows.items()} == {
@@ -61,7 +61,7 @@ def test_it_goes_on_where_it_was_stopped(faulty, tmp_path, monkeypatch):
     assert "`everything_has_a_gradient`: one layer is a spare |" in page
 
 
-def test_rows_of_other_versions_are_not_counted(tmp_path):
+def test_read_rows_ignores_other_versions(tmp_path):
     path = tmp_path / "rows.jsonl"
     row = {"id": "a/b", "kind": "structure", "versions": {"torch": "0.1"}, "findings": {}}
     path.write_text(json.dumps(row) + "\n")

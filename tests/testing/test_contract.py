@@ -1,4 +1,4 @@
-"""The contract as a plugin author uses it: three lines, in a pytest of their own."""
+"""`BackboneContract` in a pytest subprocess, as in the tests of a plugin."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ def run_contract(tmp_path, *names, only=None):
 
 
 def run_tests(tmp_path, lines, only=None):
-    """Run a file of tests in a pytest of its own."""
+    """Run a test file in a pytest subprocess."""
     tests = tmp_path / "tests"
     tests.mkdir()
     (tests / "test_contract.py").write_text("\n".join(lines))
@@ -27,17 +27,17 @@ def run_tests(tmp_path, lines, only=None):
 
 
 @pytest.mark.slow
-def test_three_lines_are_enough(faulty, tmp_path):
+def test_contract_reports_passed_skipped_and_xfailed(faulty, tmp_path):
     done = run_contract(tmp_path, "sound", "faulty/excepted")
     assert done.returncode == 0, done.stdout
     assert "29 passed, 6 skipped, 1 xfailed" in done.stdout
     assert "one layer is a spare" in done.stdout
 
 
-def test_a_failure_says_which_promise_broke_where_and_what_was_seen(faulty, tmp_path):
+def test_contract_failure_message_contains_check_and_values(faulty, tmp_path):
     done = run_contract(tmp_path, "faulty/counting", only="frozen_stays_frozen")
     assert done.returncode == 1
     assert "test_frozen_stays_frozen" in done.stdout
-    said = "faulty/counting breaks 'frozen_stays_frozen' (training the heads changes no other"
-    assert said in done.stdout
+    message = "faulty/counting fails 'frozen_stays_frozen' (training the heads changes no other"
+    assert message in done.stdout
     assert "1 of 15 tensors outside the heads changed: calls by up to" in done.stdout

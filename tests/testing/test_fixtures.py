@@ -1,4 +1,4 @@
-"""`zoo_isolated`: what a test registers is there, and nothing else is."""
+"""The fixture `zoo_isolated` and `reset_caches`."""
 
 import json
 import logging
@@ -21,11 +21,11 @@ from zoo.testing.fixtures import reset_caches
 
 
 class Leaves:
-    """A plugin that is an object: its methods are the hooks."""
+    """A plugin object whose methods are hooks."""
 
     def __init__(self, *names):
         self.names = names
-        self.told = []
+        self.epochs = []
 
     @zoo.hookimpl
     def zoo_register_backbones(self):
@@ -34,7 +34,7 @@ class Leaves:
 
     @zoo.hookimpl
     def zoo_after_epoch(self, event):
-        self.told.append(event.epoch)
+        self.epochs.append(event.epoch)
 
 
 def build(weights=None):
@@ -47,7 +47,7 @@ def build(weights=None):
     )
 
 
-def test_nothing_installed_is_there(install, zoo_isolated, monkeypatch, capsys):
+def test_isolated_ignores_installed_plugins(install, zoo_isolated, monkeypatch, capsys):
     install("bad", "open('was-run', 'w'); raise RuntimeError")
     monkeypatch.chdir(zoo_isolated.cache.parent.parent)
     assert [point.name for point in entry_points(group="zoo", name="bad")] == ["bad"]
@@ -62,7 +62,7 @@ def test_nothing_installed_is_there(install, zoo_isolated, monkeypatch, capsys):
     assert not list(zoo_isolated.cache.parent.parent.glob("was-run"))
 
 
-def test_its_folders_are_its_own(zoo_isolated, shared_cache):
+def test_isolated_has_own_cache_and_config(zoo_isolated, shared_cache):
     from zoo.files import cache_dir, config_dir
 
     assert cache_dir() == zoo_isolated.cache != shared_cache / "zoo"
@@ -74,7 +74,7 @@ def test_its_folders_are_its_own(zoo_isolated, shared_cache):
     assert zoo.get("leaf").id == "leaves/leafnet"
 
 
-def test_what_is_registered_is_what_zoo_uses(zoo_isolated, tmp_path):
+def test_registered_plugin_trains_and_receives_hooks(zoo_isolated, tmp_path):
     leaves = Leaves("leafnet", "oaknet")
     record = zoo_isolated.register(leaves, "leaves")
     assert (record.name, record.status, record.distribution) == ("leaves", "ok", "given")
@@ -89,11 +89,11 @@ def test_what_is_registered_is_what_zoo_uses(zoo_isolated, tmp_path):
             shutil.copyfile(path, target / path.name)
     options = {"data": tmp_path / "photos", "out": tmp_path / "run", "weights": "none"}
     run = zoo.finetune("leafnet", epochs=2, device="cpu", **options)
-    assert leaves.told == [1, 2]
+    assert leaves.epochs == [1, 2]
     assert zoo.load(run.path, "cpu").backbone == "leaves/leafnet"
 
 
-def test_it_is_checked_as_a_real_one_is(zoo_isolated, caplog):
+def test_register_validates_like_installed_plugins(zoo_isolated, caplog):
     class Junk:
         @zoo.hookimpl
         def zoo_register_backbone(self):
@@ -114,7 +114,7 @@ def test_it_is_checked_as_a_real_one_is(zoo_isolated, caplog):
         zoo_isolated.register(Leaves("leafnet"))
 
 
-def test_a_module_may_be_given_or_named(zoo_isolated, install):
+def test_register_module_by_object_or_name(zoo_isolated, install):
     module = install("leaf", "import zoo\n\n@zoo.hookimpl\ndef zoo_after_fit(event): ...\n")
     record = zoo_isolated.register(module, "named")
     assert (record.name, record.module, record.hooks) == ("named", module, ("zoo_after_fit",))
@@ -125,7 +125,7 @@ def test_a_module_may_be_given_or_named(zoo_isolated, install):
     assert zoo.get("leafnet").id == "leafnet/leafnet"
 
 
-def test_strict_and_switches_are_as_ever(zoo_isolated, monkeypatch):
+def test_isolated_honours_strict_and_plugin_selection(zoo_isolated, monkeypatch):
     zoo_isolated.register(Leaves("leafnet"), "leaves")
     assert load_registry(["leaves"]).host.records[-1].status == "off"
     monkeypatch.setenv("ZOO_PLUGINS", "")
@@ -135,7 +135,7 @@ def test_strict_and_switches_are_as_ever(zoo_isolated, monkeypatch):
         zoo_isolated.register("no_such_module")
 
 
-def test_builtins_where_asked(zoo_isolated):
+def test_register_builtins_by_name(zoo_isolated):
     zoo_isolated.register(Leaves("resnet18"), "leaves")
     zoo_isolated.register_builtins("torchvision")
     assert [r.name for r in zoo_isolated.records] == ["tasks", "leaves", "torchvision"]
@@ -144,7 +144,7 @@ def test_builtins_where_asked(zoo_isolated):
         zoo_isolated.register_builtins("tim")
 
 
-def test_outside_of_it_all_is_as_it_was(request):
+def test_isolated_scope_leaves_outer_registries(request):
     before = load_registry()
     outer = current()
     isolated = request.getfixturevalue("zoo_isolated")
@@ -153,25 +153,25 @@ def test_outside_of_it_all_is_as_it_was(request):
     assert outer.registries
 
 
-def test_resetting_loads_everything_anew(plugin_file, caplog):
+def test_reset_caches_reloads_registry_config_and_notices(plugin_file, caplog):
     from zoo.models.license_notice import warn_license_once
     from zoo.registry.config import load_config
 
     file = plugin_file("zoo_reset_file", "import zoo\n")
     before, config = load_registry(plugins=[file]), load_config()
     module = sys.modules["zoo_reset_file"]
-    for times in (1, 2):
+    for attempt in (1, 2):
         caplog.clear()
         for _ in range(2):
             warn_license_once("CC-BY-NC-4.0", "the weights of leafnet are")
-        assert len(caplog.messages) == 1, times
+        assert len(caplog.messages) == 1, attempt
         reset_caches()
     assert load_registry(plugins=[file]) is not before
     assert load_config() is not config
     assert sys.modules["zoo_reset_file"] is not module
 
 
-def test_an_author_gets_it_by_installing_zoo(tmp_path):
+def test_fixture_available_in_plugin_test_run(tmp_path):
     (tmp_path / "leafplugin.py").write_text(
         "import zoo\n"
         "@zoo.hookimpl\n"
@@ -200,7 +200,7 @@ def test_an_author_gets_it_by_installing_zoo(tmp_path):
     assert "2 passed" in done.stdout
 
 
-def test_every_run_of_pytest_pays_little():
+def test_fixtures_import_is_light():
     heavy = "{'torch', 'numpy', 'click', 'pluggy', 'zoo.registry.registry', 'zoo.spec'}"
     probe = (
         "import sys, pytest; before = set(sys.modules); import zoo.testing.fixtures\n"

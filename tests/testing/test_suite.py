@@ -1,4 +1,4 @@
-"""The suite: a sound network keeps every promise, and each fault is found by the check for it."""
+"""The backbone suite: a conforming network passes, and each fault fails its check."""
 
 import pytest
 import torch
@@ -9,8 +9,8 @@ from tests.testing.faults import BROKEN
 from zoo.registry.registry import load_registry
 from zoo.testing.findings import ABSENT, EXCEPTED, KEPT
 from zoo.testing.fresh import in_fresh_process
-from zoo.testing.subject import Subject, noise, settle_statistics
-from zoo.testing.suite import SUITE, hold, hold_all, select
+from zoo.testing.subject import Subject, calibrate_batch_norm, noise
+from zoo.testing.suite import SUITE, hold_all, run_check, select
 
 pytestmark = pytest.mark.usefixtures("faulty")
 
@@ -21,57 +21,57 @@ def subject(name, fresh=None):
 
 
 def check(name):
-    (found,) = select(names=[name])
-    return found
+    (selected,) = select(names=[name])
+    return selected
 
 
-def test_a_sound_network_keeps_every_promise():
-    found = {f.check: f for f in hold_all(subject("faulty/sound", in_fresh_process()))}
-    away = {"refuses_without_head", "licences_and_digests", "weights_fit"}
-    assert {name for name, f in found.items() if f.status == ABSENT} == away
-    assert {name for name, f in found.items() if f.status == KEPT} == found.keys() - away
-    assert [check.name for check in SUITE] == list(found)
-    assert found["saved_and_loaded"].detail == "equal logits in this process and in a fresh one"
-    assert "(2, 7) beside (2, 10)" in found["wrong_auxiliary_width_is_an_error"].detail
+def test_conforming_network_passes_every_check():
+    findings = {f.check: f for f in hold_all(subject("faulty/sound", in_fresh_process()))}
+    skipped = {"refuses_without_head", "licences_and_digests", "weights_fit"}
+    assert {name for name, f in findings.items() if f.status == ABSENT} == skipped
+    assert {name for name, f in findings.items() if f.status == KEPT} == findings.keys() - skipped
+    assert [check.name for check in SUITE] == list(findings)
+    assert findings["saved_and_loaded"].detail == "equal logits in this process and in a fresh one"
+    assert "(2, 7) beside (2, 10)" in findings["wrong_auxiliary_width_is_an_error"].detail
 
 
-def test_as_many_classes_as_the_published_are_another_width():
-    found = hold(subject("faulty/ten"), check("wrong_auxiliary_width_is_an_error"))
-    assert (found.status, "(2, 10) beside (2, 11)" in found.detail) == (KEPT, True)
+def test_auxiliary_width_differs_from_published_classes():
+    finding = run_check(subject("faulty/ten"), check("wrong_auxiliary_width_is_an_error"))
+    assert (finding.status, "(2, 10) beside (2, 11)" in finding.detail) == (KEPT, True)
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_fault_is_found_by_the_check_for_it(name):
-    broken, said = BROKEN[name]
-    found = hold(subject(f"faulty/{name}"), check(broken))
-    assert found.broken
-    assert said in found.detail
-    assert str(found).startswith(f"faulty/{name} breaks {broken!r} (")
+def test_fault_fails_its_check(name):
+    failing, detail = BROKEN[name]
+    finding = run_check(subject(f"faulty/{name}"), check(failing))
+    assert finding.broken
+    assert detail in finding.detail
+    assert str(finding).startswith(f"faulty/{name} fails {failing!r} (")
 
 
-def test_what_a_description_excepts_is_told_with_its_reason():
-    found = hold(subject("faulty/excepted"), check("everything_has_a_gradient"))
-    assert (found.status, found.detail) == (EXCEPTED, "one layer is a spare")
+def test_excepted_check_has_reason_of_description():
+    finding = run_check(subject("faulty/excepted"), check("everything_has_a_gradient"))
+    assert (finding.status, finding.detail) == (EXCEPTED, "one layer is a spare")
 
 
-def test_an_exception_names_a_promise():
+def test_unknown_exception_is_usage_error():
     with pytest.raises(zoo.UsageError, match="did you mean everything_has_a_gradient"):
         list(hold_all(subject("faulty/misnamed")))
 
 
-def test_what_is_no_fault_of_the_backbone_s_is_no_finding():
+def test_out_of_memory_raises():
     with pytest.raises(MemoryError, match="faulty/starving, builds_offline: out of memory"):
-        hold(subject("faulty/starving"), check("builds_offline"))
+        run_check(subject("faulty/starving"), check("builds_offline"))
 
 
-def test_an_encoder_must_be_refused():
-    found = {f.check: f for f in hold_all(subject("faulty/encoder"))}
-    assert "it has no head" in found["refuses_without_head"].detail
-    assert found["frozen_stays_frozen"].status == ABSENT
-    assert not any(f.broken for f in found.values())
+def test_headless_network_skips_training_checks():
+    findings = {f.check: f for f in hold_all(subject("faulty/encoder"))}
+    assert "it has no head" in findings["refuses_without_head"].detail
+    assert findings["frozen_stays_frozen"].status == ABSENT
+    assert not any(f.broken for f in findings.values())
 
 
-def test_a_plugin_that_imports_torch_is_named(install):
+def test_plugin_importing_torch_fails(install):
     install(
         "heavy",
         """
@@ -84,13 +84,13 @@ def test_a_plugin_that_imports_torch_is_named(install):
                                zoo.Preprocess(size=32))
         """,
     )
-    found = hold(subject("heavy/net"), check("imports_nothing_heavy"))
-    assert found.broken
-    assert "importing plugin_heavy imports" in found.detail
-    assert "torch" in found.detail
+    finding = run_check(subject("heavy/net"), check("imports_nothing_heavy"))
+    assert finding.broken
+    assert "importing plugin_heavy imports" in finding.detail
+    assert "torch" in finding.detail
 
 
-def test_the_shape_of_the_input_is_told(install):
+def test_input_size_error_names_valid_size(install):
     install(
         "rigid",
         """
@@ -98,7 +98,7 @@ def test_the_shape_of_the_input_is_told(install):
 
         @zoo.hookimpl
         def zoo_register_backbones():
-            for name, options in (("told", {"fixed_size": True}), ("open", {"min_size": 32})):
+            for name, options in (("fixed", {"fixed_size": True}), ("open", {"min_size": 32})):
                 yield zoo.Backbone(name, "plugin_rigid:build", (zoo.Head("1"),),
                                    zoo.Preprocess(size=32), **options)
 
@@ -107,18 +107,18 @@ def test_the_shape_of_the_input_is_told(install):
             return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))
         """,
     )
-    told = hold(subject("rigid/told"), check("sizes_are_told"))
-    assert told.status == KEPT
-    assert "rigid/told takes 32x32 images only" in told.detail
-    found = hold(subject("rigid/open"), check("sizes_are_told"))
-    assert found.status == KEPT
-    assert "the nearest that it takes is 32" in found.detail
+    fixed = run_check(subject("rigid/fixed"), check("sizes_are_told"))
+    assert fixed.status == KEPT
+    assert "rigid/fixed takes 32x32 images only" in fixed.detail
+    undeclared = run_check(subject("rigid/open"), check("sizes_are_told"))
+    assert undeclared.status == KEPT
+    assert "the nearest that it takes is 32" in undeclared.detail
 
 
-def test_statistics_are_those_of_one_batch():
+def test_calibrate_batch_norm_uses_one_batch():
     model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     images = noise(4, zoo.Preprocess(size=8), seed=1)
-    settle_statistics(model, images)
+    calibrate_batch_norm(model, images)
     inputs = images.float() / 127.5 - 1
     torch.testing.assert_close(model[0].running_mean, inputs.mean((0, 2, 3)))
     assert [part.momentum for part in (model[0], model[2])] == [0.1, 0.1]

@@ -1,4 +1,4 @@
-"""The suite of tasks: a sound task keeps every promise, and each fault is found by its check."""
+"""The task suite: a conforming task passes, and each fault fails its check."""
 
 import json
 
@@ -9,7 +9,7 @@ from tests.testing.task_faults import TASK_FAULTS
 from tests.testing.test_contract import run_tests
 from zoo.registry.registry import load_registry
 from zoo.testing.findings import ABSENT, KEPT
-from zoo.testing.task_suite import TASK_SUITE, check_all, check_task, task_subject
+from zoo.testing.task_suite import TASK_SUITE, check_all, run_task_check, task_subject
 
 pytestmark = pytest.mark.usefixtures("faulty_tasks")
 CHECKS = {check.name: check for check in TASK_SUITE}
@@ -22,47 +22,48 @@ def subject(task, backbone="tasks_of/plain"):
 @pytest.mark.parametrize(
     ("task", "backbone"), [("sound", None), ("image-classification", "tasks_of/plain")]
 )
-def test_a_sound_task_keeps_every_promise(task, backbone):
+def test_conforming_task_passes_every_check(task, backbone):
     findings = list(check_all(subject(task, backbone)))
-    assert {found.check: found.detail for found in findings if found.status != KEPT} == {}
-    assert [found.check for found in findings] == list(CHECKS)
-    assert {found.backbone for found in findings} == {task}
+    assert {f.check: f.detail for f in findings if f.status != KEPT} == {}
+    assert [f.check for f in findings] == list(CHECKS)
+    assert {f.backbone for f in findings} == {task}
 
 
 @pytest.mark.slow
-def test_segmentation_keeps_every_promise(zoo_isolated):
+def test_segmentation_task_passes_every_check(zoo_isolated):
     zoo_isolated.register_builtins("torchvision")
     findings = list(check_all(subject("semantic-segmentation", "lraspp_mobilenet_v3_large")))
-    assert {found.check: found.detail for found in findings if found.status != KEPT} == {}
+    assert {f.check: f.detail for f in findings if f.status != KEPT} == {}
 
 
 @pytest.mark.parametrize("name", TASK_FAULTS)
-def test_a_fault_is_found_by_the_check_for_it(name):
-    broken, seen = TASK_FAULTS[name]
-    found = check_task(subject(name), CHECKS[broken])
-    assert found.broken
-    assert seen in found.detail
-    assert "breaks" in str(found)
+def test_fault_fails_its_check(name):
+    failing, detail = TASK_FAULTS[name]
+    finding = run_task_check(subject(name), CHECKS[failing])
+    assert finding.broken
+    assert detail in finding.detail
+    assert str(finding).startswith(f"{name} fails {failing!r} (")
 
 
-def test_every_check_can_fail():
-    assert {broken for broken, _ in TASK_FAULTS.values()} == CHECKS.keys()
+def test_every_check_has_a_fault():
+    assert {failing for failing, _ in TASK_FAULTS.values()} == CHECKS.keys()
 
 
-def test_a_network_that_does_more_after_its_head_is_no_fault_of_the_task():
-    found = check_task(subject("sound", "tasks_of/pooled"), CHECKS["combines_heads_as_the_network"])
-    assert (found.status, found.detail) == (
+def test_layers_after_head_skip_combine_heads():
+    check = CHECKS["combines_heads_as_the_network"]
+    finding = run_task_check(subject("sound", "tasks_of/pooled"), check)
+    assert (finding.status, finding.detail) == (
         ABSENT,
         "on tasks_of/pooled the network does more after its head",
     )
 
 
-def test_a_task_without_a_backbone_cannot_be_tried():
+def test_task_without_backbone_is_usage_error():
     with pytest.raises(zoo.UsageError, match="there is no backbone of the task 'halved'"):
         task_subject("halved", load_registry())
 
 
-def test_a_class_of_two_lines_is_enough(tmp_path):
+def test_task_contract_runs_every_check(tmp_path):
     lines = [
         "import zoo.testing",
         "class TestSound(zoo.testing.TaskContract):",
@@ -72,10 +73,10 @@ def test_a_class_of_two_lines_is_enough(tmp_path):
     ]
     done = run_tests(tmp_path, lines)
     assert f"1 failed, {2 * len(TASK_SUITE) - 1} passed" in done.stdout, done.stdout
-    assert "summed breaks 'loss_is_a_mean' (the loss is a mean over as many" in done.stdout
+    assert "summed fails 'loss_is_a_mean' (the loss is a mean over `count`" in done.stdout
 
 
-def test_plugins_check_tries_the_tasks_of_a_plugin(cli, install):
+def test_plugins_check_includes_tasks_of_plugin(cli, install):
     install(
         "pairs",
         """

@@ -1,4 +1,4 @@
-"""Reading tables: CSV and TSV files in UTF-8, line by line."""
+"""Read CSV and TSV files in UTF-8, line by line."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
 def is_table(path: Path) -> bool:
-    """Whether a path means a table: by its suffix, unless it is a folder."""
-    # A path without permission is not asked for here, where pathlib would raise.
+    """Return whether a path has the suffix of a table and is not a folder."""
+    # pathlib raises for a path without permission; os.path returns False.
     return path.suffix.lower() in SEPARATORS and not os.path.isdir(path)  # noqa: PTH112
 
 
 def read_rows(path: Path, expected: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the lines of a table that are not empty: the number of each, and its fields.
+    """Yield line number and fields of each row that is not empty.
 
     Args:
-        path: a CSV or TSV file in UTF-8, told apart by its suffix.
-        expected: the hint of a table that cannot be read: what it should contain.
+        path: a CSV or TSV file in UTF-8; the suffix determines the separator.
+        expected: hint of errors, the expected content of the table.
 
     Raises:
-        DataError: it cannot be read, or is no table.
+        DataError: it cannot be read, or is not a table.
     """
     line = 0
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise DataError(f"{path} is not a regular file", expected)
         with path.open(encoding="utf-8-sig", newline="") as file:
-            # Strict, or a quote that is not closed would swallow the lines below it.
+            # Without strict, an unclosed quote includes the lines below it without an error.
             separator = SEPARATORS[path.suffix.lower()]
             reader = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
             for row in reader:
@@ -49,5 +49,5 @@ def read_rows(path: Path, expected: str) -> Iterator[tuple[int, list[str]]]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text", "save it as CSV in UTF-8") from error
     except csv.Error as error:
-        hint = 'a field that begins with " ends with one; write "" for a quote inside'
+        hint = 'close each field that begins with " and write "" for a quote inside it'
         raise DataError(f"{path}, line {line + 1}: {error}", hint) from error

@@ -1,8 +1,7 @@
-"""A `Dataset` of the user's own as a split, whatever its targets are.
+"""Splits over the items of a `Dataset`, for any kind of target.
 
-Items are `(image, target)`. An image that Pillow or numpy has, or a uint8 tensor, goes through the
-same preparation as a file's; a tensor of floats is taken to be prepared already, as `zoo.transform`
-prepares it.
+Items are `(image, target)`. PIL images, arrays and uint8 tensors are preprocessed like image
+files; float tensors must be preprocessed already, such as by `zoo.transform`.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from zoo.errors import DataError, UsageError, one_line
 FORMS = "give a Dataset, or {'train': ..., 'val': ...} of Datasets or DataLoaders"
 
 
-def as_given(target: Any) -> Any:
-    """Return a target as it is."""
+def identity(target: Any) -> Any:
+    """Return a target unchanged."""
     return target
 
 
@@ -34,29 +33,29 @@ class DatasetSplit(Split):
 
     Args:
         name: of the split.
-        dataset: theirs.
-        indices: positions in the dataset.
-        targets: the target of each item, as the task has them.
-        read_target: makes of an item's target what the task has; raises where it cannot.
+        dataset: the dataset.
+        indices: indices of the items in the dataset.
+        targets: the target of each item, as read by `read_target`.
+        read_target: converts the target of an item to that of the task; raises if invalid.
     """
 
     name: str
     dataset: Any
     indices: tuple[int, ...]
     targets: tuple[Any, ...]
-    read_target: Callable[[Any], Any] = as_given
+    read_target: Callable[[Any], Any] = identity
     draws: ClassVar[bool] = True
 
     def where(self, index: int) -> str:
-        """Return the item's position in its dataset."""
+        """Return the name of an item in messages: its index in the dataset."""
         return where_in(self.dataset, self.indices[index])
 
     def picture(self, index: int) -> Image.Image:
-        """Read an item as an image.
+        """Return the image of an item.
 
         Raises:
-            UnreadableImage: its image cannot be read.
-            DataError: it is no image, or the dataset fails on it.
+            UnreadableImage: the image cannot be decoded.
+            DataError: it is not an image, or the dataset raises.
         """
         image, _ = self.sample(index)
         if isinstance(image, Tensor):
@@ -66,42 +65,42 @@ class DatasetSplit(Split):
     def sample(
         self, index: int, at_least: tuple[int, int] | None = None, content: bytes | None = None
     ) -> tuple[Image.Image | Tensor, Any]:
-        """Read an item, as an image in full or as a tensor that is prepared already.
+        """Return an item as a full-size image, or a preprocessed tensor, with its target.
 
         Raises:
-            UnreadableImage: its image cannot be read.
-            DataError: it is no image, or the dataset fails on it.
+            UnreadableImage: the image cannot be decoded.
+            DataError: it is not an image, or the dataset raises.
         """
         image, target = read_item(self.dataset, self.indices[index], self.read_target)
         return to_image(image), target
 
 
 def read_item(dataset: Any, index: int, read_target: Callable[[Any], Any]) -> tuple[Any, Any]:
-    """Return an item of a dataset, its image as it is given and its target as it is read.
+    """Return the image of an item unchanged, and its target as read by `read_target`.
 
     Raises:
-        DataError: the dataset fails on it, or it is no pair, or no target.
+        DataError: the dataset raises, the item is not a pair, or its target is invalid.
     """
     try:
         image, target = dataset[index]
         return image, read_target(target)
     except DataError:
         raise
-    except Exception as error:  # their code can raise anything
-        message = f"the dataset gives no image and label: {one_line(error)[:160]}"
+    except Exception as error:  # user code can raise anything
+        message = f"the dataset does not return an image and a target: {one_line(error)[:160]}"
         raise DataError(message) from error
 
 
 def where_in(dataset: Any, index: int) -> str:
-    """Return how messages call an item."""
+    """Return the name of an item in messages."""
     return f"item {index} of the {type(dataset).__name__}"
 
 
 def to_image(image: Any) -> Image.Image | Tensor:
-    """Return an image in full, or a tensor of floats as it is.
+    """Return an image at full size, or a float tensor unchanged.
 
     Raises:
-        DataError: it is no image.
+        DataError: it is not an image.
     """
     if isinstance(image, Tensor):
         if image.is_floating_point():
@@ -118,10 +117,10 @@ def to_image(image: Any) -> Image.Image | Tensor:
 
 
 def check_dataset(part: Any, name: str) -> None:
-    """Refuse what cannot be read item by item.
+    """Check that a dataset has a length and indexed items.
 
     Raises:
-        UsageError: it is no Dataset or DataLoader, or has no length.
+        UsageError: it is not a Dataset or DataLoader, or has no length.
         DataError: it is empty.
     """
     inner = part.dataset if isinstance(part, DataLoader) else part
@@ -137,10 +136,10 @@ def check_dataset(part: Any, name: str) -> None:
 
 
 def parts_of(source: Any) -> dict[str, Any]:
-    """Return what was given by split.
+    """Return datasets by split.
 
     Raises:
-        UsageError: it is none of the forms.
+        UsageError: the source has none of the supported forms.
     """
     parts = dict(source) if isinstance(source, Mapping) else {"train": source}
     unknown = [name for name in parts if name not in SPLITS]
@@ -155,23 +154,23 @@ def parts_of(source: Any) -> dict[str, Any]:
 
 
 def choose_part(source: Any, split: str | None) -> tuple[str, Any]:
-    """Return the name and the dataset of one split, to evaluate a model on.
+    """Return the name and the dataset of one split, for evaluation.
 
     Args:
-        source: a dataset, which is measured whole as `all`, or a mapping of splits to datasets.
-        split: which; None for `test` where there is one, else `val`, else the first.
+        source: a dataset, which is the split `all`, or a mapping of splits to datasets.
+        split: name; None for the first of `test` and `val` that exists, else the first split.
 
     Raises:
-        UsageError: it cannot be read item by item.
+        UsageError: the dataset has no length or no indexed items.
         DataError: there is no such split.
     """
     if not isinstance(source, Mapping):
         check_dataset(source, "data")
         return "all", source
     parts = {SPLITS.get(name, str(name)): part for name, part in source.items()}
-    wanted = ("test", "val", *parts) if split is None else (SPLITS.get(split, split),)
-    found = [name for name in wanted if name in parts]
-    if not found:
+    names = ("test", "val", *parts) if split is None else (SPLITS.get(split, split),)
+    name = next((name for name in names if name in parts), None)
+    if name is None:
         raise DataError(f"data has no split {split!r}", f"it has {', '.join(parts)}")
-    check_dataset(parts[found[0]], f"data[{found[0]!r}]")
-    return found[0], parts[found[0]]
+    check_dataset(parts[name], f"data[{name!r}]")
+    return name, parts[name]

@@ -1,9 +1,9 @@
-"""What a task decides, and what every implementation of one must offer.
+"""The interface of tasks.
 
-A task is registered by name (`zoo_register_tasks`); the class behind it is instantiated once and
-holds no state. It decides what the targets are, what a network's output means, what is minimised,
-what is measured and what a prediction is. It decides nothing about freezing, heads, phases,
-checkpoints or files: the engine treats every task alike, and knows only this module.
+A task is registered by name (`zoo_register_tasks`); its class is instantiated once and is
+stateless. It defines data, targets, loss, metrics and predictions, and how a network's output is
+read. Freezing, heads, phases, checkpoints and files belong to the engine, which treats every task
+alike and depends on this module only.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ UserMetrics = Mapping[str, Callable[[Tensor, Tensor], Any]]
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a network returned, as its task reads it.
+    """The outputs of a network, by head.
 
     Args:
-        main: `[samples, ...]`, from which predictions come.
-        auxiliary: outputs of further heads that only the loss uses, each with its weight.
+        main: `[samples, ...]`, used for loss and predictions.
+        auxiliary: outputs of auxiliary heads with their loss weights, used for the loss only.
     """
 
     main: Tensor
@@ -62,13 +62,13 @@ class Outputs:
 
 
 class Metric(ABC):
-    """Measures a split: accumulates over batches, merges over processes, computes at the end.
+    """A metric of a split: accumulated over batches, merged over processes, computed at the end.
 
-    The state is what a subclass puts into `sums` (tensors that add up) and `rows` (lists that
-    concatenate), so that no batch size and no number of processes can change the result.
+    All state is in `sums` and `rows`, so that the result depends neither on the batch size nor on
+    the number of processes.
 
     Attributes:
-        sums: tensors by name, added up over processes.
+        sums: tensors by name, summed over processes.
         rows: lists of plain data or CPU tensors by name, concatenated over processes.
     """
 
@@ -82,30 +82,30 @@ class Metric(ABC):
 
     @abstractmethod
     def compute(self) -> dict[str, float]:
-        """Return the numbers of all that was accumulated; `loss` and `images` are among them."""
+        """Return the values over all batches, `loss` and `images` included."""
 
     def score(self, values: Mapping[str, float]) -> tuple[float, ...]:
-        """Return what ranks epochs, the highest best, from what `compute` returned."""
+        """Return the score that ranks epochs (higher is better) from the values of `compute`."""
         return (-values["loss"],)
 
     def report(self) -> dict[str, Any]:
-        """Return what `compute` does and details, as plain data for `run.json`."""
+        """Return the values of `compute` and details, as plain data for `run.json`."""
         return dict(self.compute())
 
     def merge(self, other: Metric) -> None:
-        """Accumulate what another metric of the same kind has accumulated."""
+        """Add the state of another metric of the same class."""
         for name, tensor in other.sums.items():
             self.sums[name] += tensor.to(self.sums[name].device)
         for name, items in other.rows.items():
             self.rows[name].extend(items)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state, for a checkpoint."""
+        """Return a copy of the state, for a checkpoint."""
         sums = {name: tensor.clone() for name, tensor in self.sums.items()}
         return {"sums": sums, "rows": {name: list(items) for name, items in self.rows.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore a state returned by `state_dict`."""
         for name, tensor in state["sums"].items():
             self.sums[name].copy_(tensor)
         self.rows = {name: list(items) for name, items in state["rows"].items()}
@@ -113,10 +113,10 @@ class Metric(ABC):
 
 @dataclass(frozen=True)
 class LogisticProbe:
-    """A head whose optimum multinomial logistic regression on its features finds.
+    """A head that can be solved by multinomial logistic regression on its features.
 
     Args:
-        class_weight: `[classes]`, weights of the classes in the loss; None for equal ones.
+        class_weight: `[classes]`, class weights of the loss; None for equal weights.
     """
 
     class_weight: Tensor | None = None
@@ -129,7 +129,7 @@ class Table:
     Args:
         header: names of the columns.
         rows: cells as text.
-        right: names of the columns that are aligned to the right.
+        right: names of the right-aligned columns.
     """
 
     header: tuple[str, ...]
@@ -139,13 +139,13 @@ class Table:
 
 @dataclass(frozen=True)
 class SourceImage:
-    """An image that is predicted.
+    """The source of a prediction.
 
     Args:
-        name: as it was given: a path, or `image`.
-        size: width and height in pixels, upright.
-        preprocess: how it became the network's input.
-        open: decodes it again in full, as a PIL image of mode RGB.
+        name: path as given, or `image`.
+        size: width and height in pixels, after EXIF rotation.
+        preprocess: of the network's input.
+        open: decodes it at full size, as a PIL image of mode RGB.
     """
 
     name: str
@@ -155,14 +155,14 @@ class SourceImage:
 
 
 class BaseTask(ABC):
-    """What a task decides; stateless.
+    """Base class of tasks; stateless.
 
     Attributes:
-        name: of the task, as backbones state it.
-        columns: names of the metrics that `history.csv`, the model file and every epoch record.
-        labels: by metric name, how the terminal calls the few that it shows after each epoch.
-        reserved: names that a user's own metrics cannot take.
-        loss_label: how the plan calls the task's own loss.
+        name: name of the task in descriptions of backbones.
+        columns: metrics recorded in `history.csv`, the model file and every epoch event.
+        labels: terminal labels of the metrics that are printed after each epoch, by name.
+        reserved: names that user metrics cannot have.
+        loss_label: name of the task's own loss in the plan.
         schema_type: class of its schemas.
     """
 
@@ -179,50 +179,52 @@ class BaseTask(ABC):
     def open_data(
         self, source: Any, *, seed: int = 0, val_fraction: float = 0.2, classes: int | None = None
     ) -> ImageData:
-        """Index a data source and split it for training; its schema is part of the result.
+        """Index a data source and split it for training.
 
         Args:
-            source: what the user gave as `--data` or `data=`; None for a demonstration set.
-            seed: decides which samples are held out where there is no validation split.
-            val_fraction: the share that is held out there.
-            classes: how many classes there are, for a source that does not name them.
+            source: the value of `--data` or `data=`; None for the demonstration set.
+            seed: for the random validation split, if the source has none.
+            val_fraction: fraction of the samples in that split.
+            classes: number of classes, for a source without class names.
+
+        Returns:
+            The splits and their schema.
 
         Raises:
-            DataError: it cannot be trained on.
-            UsageError: the task has no demonstration set, or no such kind of source.
+            DataError: the source cannot be used for training.
+            UsageError: the task has no demonstration set, or does not support the kind of source.
         """
 
     @abstractmethod
     def open_split(self, source: Any, schema: Schema, split: str | None = None) -> Split:
-        """Index one split of a data source, to evaluate a model on.
+        """Index one split of a data source, for evaluation.
 
         Args:
             source: as for `open_data`.
-            schema: the model's; targets are matched to it by name.
-            split: which; None for `test` where there is one, else `val`, else all.
+            schema: of the model; targets are matched to it by name.
+            split: name; None for the first of `test` and `val` that exists, else all samples.
 
         Raises:
-            DataError: there is no such split, or its targets are not the schema's.
+            DataError: there is no such split, or its targets do not match the schema.
         """
 
     def open_all(self, source: Any) -> AllImages:
-        """Index every image of a source, whatever split it is in, to compute features of."""
+        """Index the images of all splits of a source, for `zoo embed`."""
         return open_all(source, self.open_data)
 
     def schema_from_dict(self, plain: Mapping[str, Any]) -> Schema:
-        """Read a schema back from a model file.
+        """Restore a schema from a model file.
 
         Raises:
-            TypeError, ValueError: it is no schema of this task.
+            TypeError, ValueError: it is not a schema of this task.
         """
         return self.schema_type.from_dict(plain)
 
     def published_schema(self, backbone: Backbone, weights: Weights) -> Schema:
-        """Return the schema of published weights, to use a network as it is.
+        """Return the schema of published weights, to predict without training.
 
         Raises:
-            UsageError: they come without a head, or their classes are not known; or the backbone
-                is another task's, whose head they have.
+            UsageError: they have no head, no class names, or the head of another task.
         """
         if backbone.published.task != self.name:
             message = f"{backbone.id} {weights.tag} is published for {backbone.published.task}"
@@ -230,32 +232,32 @@ class BaseTask(ABC):
         return Schema(published_classes(backbone, weights))
 
     def transform(self, preprocess: Preprocess) -> SampleTransform:
-        """Return what makes tensors of an image and its target."""
+        """Return the transform of an image and its target to tensors."""
         return SampleTransform(preprocess)
 
     def example_data(self, preprocess: Preprocess, count: int, seed: int) -> ImageData:
-        """Return a few images of noise with targets, for the conformance kit.
+        """Return images of noise with targets, for the conformance checks.
 
         Args:
-            preprocess: of a network; the images have its size and channels.
-            count: of the `train` split; `val` has one or more of the same.
-            seed: the same seed gives the same data.
+            preprocess: size and channels of the images.
+            count: size of the `train` split; `val` has at least one image.
+            seed: equal seeds return equal data.
 
         Raises:
-            UsageError: the task has none, so that nothing of it can be checked.
+            UsageError: not implemented, so the task cannot be checked.
         """
         hint = f"implement {type(self).__name__}.example_data"
         raise UsageError(f"the task {self.name} has no example data", hint)
 
     def check_augmentation(self, augment: Augmentation | None, views: int | None) -> None:
-        """Refuse augmentations that targets cannot follow.
+        """Reject augmentations that the task does not support.
 
         Args:
-            augment: that was asked for; None for none.
-            views: how many augmented views of an image are to be cached; None where not asked for.
+            augment: the requested augmentation; None for none.
+            views: requested number of cached augmented views per image; None for the default.
 
         Raises:
-            UsageError: names what is refused.
+            UsageError: the augmentation is not supported.
         """
         return None
 
@@ -264,49 +266,49 @@ class BaseTask(ABC):
     def read_output(
         self, output: Any, heads: Sequence[Head], training: bool, previous: int | None = None
     ) -> Outputs:
-        """Read what a network returned: one vector for each sample, unless a task extends this.
+        """Read the output of a network; by default a tensor `[samples, outputs]`.
 
         Args:
             output: of the network.
             heads: of its backbone.
-            training: whether further heads count to the loss.
-            previous: how many outputs the main head had before it was replaced; None where it was
-                not. What still has as many is a head that was not replaced.
+            training: whether auxiliary outputs are used for the loss.
+            previous: number of outputs of the main head before its replacement, which identifies
+                heads that were not replaced; None if it was not replaced.
 
         Raises:
-            BrokenBackbone: it is not what a network of this task returns.
+            BrokenBackbone: the output is not that of a network of this task.
         """
         if not isinstance(output, Tensor) or output.ndim != 2:
             shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            message = f"the network returned {shape}, and {self.name} reads [samples, outputs]"
+            message = f"the network returned {shape}, but {self.name} requires [samples, outputs]"
             raise BrokenBackbone(message)
         return Outputs(output)
 
     def combine_heads(
         self, outputs: Mapping[str, tuple[Head, Tensor]], size: tuple[int, int], training: bool
     ) -> Outputs:
-        """Make of the heads' outputs what `read_output` makes of the whole network's.
+        """Combine the outputs of the heads to the result of `read_output` for the whole network.
 
         The engine compares both on a batch before it trains heads on cached features.
 
         Args:
-            outputs: each head with its output, by module path, the main head first.
-            size: height and width of the network's input.
-            training: whether further heads count to the loss.
+            outputs: heads and their outputs by module path, the main head first.
+            size: height and width of the network's input in pixels.
+            training: whether auxiliary outputs are used for the loss.
         """
         (_, main), *others = outputs.values()
         auxiliary = tuple((output, head.loss_weight) for head, output in others)
         return Outputs(main, auxiliary if training else ())
 
     def head_outputs_differ(self, heads: Sequence[Head]) -> str | None:
-        """Return why heads alone cannot give what the network gives; None where they may."""
+        """Return why `combine_heads` cannot reproduce the network's output, or None."""
         return None
 
     def check_outputs(self, outputs: Outputs) -> None:
-        """Check the first training batch's outputs.
+        """Validate the outputs of the first training batch.
 
         Raises:
-            BrokenBackbone: the loss could not train on them.
+            BrokenBackbone: the loss cannot be computed from them.
         """
         return None
 
@@ -316,25 +318,25 @@ class BaseTask(ABC):
     def loss(
         self, outputs: Outputs, targets: Tensor, criterion: Criterion | None = None
     ) -> dict[str, Tensor]:
-        """Return the parts of the loss of a batch by name; what is minimised is their sum.
+        """Return the loss terms of a batch by name; their sum is minimised.
 
         Args:
             outputs: of the network.
-            targets: as collated, on the outputs' device.
-            criterion: the user's own loss; None for the task's.
+            targets: as collated, on the device of the outputs.
+            criterion: loss function of the user; None for the task's.
 
         Raises:
-            UsageError: the user's loss fails.
+            UsageError: the user's loss function fails.
         """
 
     def loss_name(self, criterion: Criterion | None) -> str:
-        """Return how the plan calls what is minimised."""
+        """Return the name of the loss in the plan."""
         return self.loss_label if criterion is None else name_of(criterion)
 
     def count(self, targets: Tensor) -> int:
-        """Return how many items the loss of a batch is the mean over: its samples, or pixels.
+        """Return the number of items that the loss of a batch is the mean of: samples, or pixels.
 
-        A batch that is cut up has the gradient of the whole by this: each part counts by its share.
+        Micro-batches are weighted by it, so that they sum to the gradient of the batch.
         """
         return len(targets)
 
@@ -347,28 +349,28 @@ class BaseTask(ABC):
         Args:
             schema: of the data.
             device: of outputs and targets.
-            further: the user's own metrics by name, called with all outputs and targets of a split.
+            further: user metrics by name, called with all outputs and targets of a split.
         """
 
     def probe(self, criterion: Criterion | None) -> LogisticProbe | str:
-        """Return how to solve for a linear head, or why it must be trained epoch by epoch."""
+        """Return how a linear head is solved for, or why it must be trained in epochs."""
         return f"{self.name} has no direct solution for a head"
 
     def split_targets(self, split: Split, transform: SampleTransform) -> Tensor:
-        """Return the targets of a whole split, `[samples, ...]`, to train on cached features.
+        """Return the targets of a split, `[samples, ...]`, for training on cached features.
 
         Args:
-            split: whose samples do not change.
+            split: a deterministic split.
             transform: of the task.
         """
         return transform.collate(list(split.targets))
 
     def target_bytes(self, preprocess: Preprocess) -> int:
-        """Return how many bytes `split_targets` takes for a sample."""
+        """Return the size in bytes of the targets of one sample in `split_targets`."""
         return 8
 
     def chance(self, schema: Schema) -> float | None:
-        """Return what guessing scores; None where that means nothing."""
+        """Return the expected metric of guessing, or None if undefined."""
         return None
 
     # Use
@@ -383,33 +385,33 @@ class BaseTask(ABC):
         top: int = 5,
         out: Path | None = None,
     ) -> list[dict[str, Any]]:
-        """Return a prediction for each image, as plain data that survives JSON.
+        """Return a prediction for each image, as JSON-serializable data.
 
         Args:
             outputs: of the network, `[images, ...]`.
-            images: whose predictions they are.
+            images: the sources, in the order of the outputs.
             schema: of the model.
-            top: how many alternatives to give, where there are alternatives.
-            out: a folder for files that belong to predictions; None writes none.
+            top: number of alternatives, for tasks that have alternatives.
+            out: folder for files of predictions, such as masks; None writes none.
 
         Returns:
-            For each image a mapping with the key `predictions`, and others of the task.
+            For each image a mapping with the key `predictions`, and keys of the task.
         """
 
     def prediction_lines(self, answer: Mapping[str, Any]) -> list[str]:
-        """Return what the terminal shows of one prediction: a line for each mapping in it."""
+        """Return the terminal lines of one image, one for each item of `predictions`."""
         return [
             "  ".join(f"{v:.5g}" if isinstance(v, float) else str(v) for v in prediction.values())
             for prediction in answer["predictions"]
         ]
 
     def metric_line(self, values: Mapping[str, Any], chance: float | None) -> str:
-        """Return one line about a split, for the terminal."""
+        """Return the metrics of a split as one line for the terminal."""
         numbers = [f"{name} {values[name]:.4f}" for name in self.columns]
         return f"{', '.join(numbers)} on {values['images']:,} images"
 
     def metric_table(self, values: Mapping[str, Any]) -> tuple[list[str], Table | None]:
-        """Return what `zoo evaluate` shows: lines, and a table where there is more."""
+        """Return the lines that `zoo evaluate` prints, and an optional table."""
         lines = [f"{'images':<8}{values['images']:,}"]
         return lines + [f"{name:<8}{values[name]:.4f}" for name in self.columns], None
 
@@ -417,12 +419,12 @@ class BaseTask(ABC):
 def loss_parts(
     outputs: Outputs, targets: Tensor, loss: Callable[[Tensor, Tensor], Tensor]
 ) -> dict[str, Tensor]:
-    """Return the loss of the main output, and that of each further one by its weight.
+    """Return the loss of the main output, and the weighted losses of auxiliary outputs, by name.
 
     Args:
         outputs: of the network.
         targets: of the batch.
-        loss: of one output.
+        loss: loss function of one output.
     """
     parts = {"main": loss(outputs.main, targets)}
     for number, (output, weight) in enumerate(outputs.auxiliary, start=1):
@@ -434,17 +436,17 @@ def published_classes(backbone: Backbone, weights: Weights) -> tuple[str, ...]:
     """Return the class names that published weights predict.
 
     Raises:
-        UsageError: they come without a head, or their classes are not known.
-        BrokenPlugin: the adapter's names do not fit its number of classes.
+        UsageError: they have no head or no class names, or the adapter names another number.
+        BrokenPlugin: the function that returns the class names fails.
     """
     hint = f"`zoo finetune {backbone.id}` gives it a head of your own"
     if weights.features_only or not weights.num_classes or not backbone.heads:
         raise UsageError(f"{backbone.id} {weights.tag} is published without a head", hint)
     names = weights.classes
     if isinstance(names, str):
-        named = resolve_target(names, f"weights {weights.tag!r} of {backbone.id}")
+        source = resolve_target(names, f"weights {weights.tag!r} of {backbone.id}")
         with guard(f"{names}, the classes of {backbone.id}, cannot be read"):
-            names = tuple(str(name) for name in (named() if callable(named) else named))
+            names = tuple(str(name) for name in (source() if callable(source) else source))
     if names is None:
         raise UsageError(f"{backbone.id} {weights.tag} is published without names of classes", hint)
     if len(names) != weights.num_classes:
@@ -454,15 +456,15 @@ def published_classes(backbone: Backbone, weights: Weights) -> tuple[str, ...]:
 
 
 def name_of(function: Any) -> str:
-    """Return how a plan calls a loss: its name, and the settings that it shows."""
-    named = getattr(function, "__qualname__", None)
-    if named is not None:
-        return str(named).rpartition("<locals>.")[2]
+    """Return the name of a loss function in the plan, with its public scalar attributes."""
+    qualname = getattr(function, "__qualname__", None)
+    if qualname is not None:
+        return str(qualname).rpartition("<locals>.")[2]
     inner = getattr(function, "func", None)  # of functools.partial
-    shown = function.keywords if inner is not None else getattr(function, "__dict__", {})
+    attributes = function.keywords if inner is not None else getattr(function, "__dict__", {})
     settings = ", ".join(
         f"{name}={value}"
-        for name, value in shown.items()
+        for name, value in attributes.items()
         if isinstance(value, (int, float, str)) and name != "training" and not name.startswith("_")
     )
     owner = name_of(inner) if inner is not None else type(function).__name__
@@ -470,17 +472,17 @@ def name_of(function: Any) -> str:
 
 
 def load_task(task: Task) -> BaseTask:
-    """Import and instantiate the class behind a registered task.
+    """Import and instantiate the class of a registered task.
 
     Raises:
-        BrokenPlugin: it cannot be imported, or is no task.
+        BrokenPlugin: it cannot be imported, or is not a `BaseTask`.
     """
     target = resolve_target(task.target, f"task {task.name!r}")
     with guard(f"task {task.name!r} cannot be instantiated"):
-        loaded = target()
-    if not isinstance(loaded, BaseTask):
-        message = f"{task.target} gives a {type(loaded).__name__}, not a zoo.tasks.base.BaseTask"
+        instance = target()
+    if not isinstance(instance, BaseTask):
+        message = f"{task.target} returns a {type(instance).__name__}, not a BaseTask"
         raise BrokenPlugin(
             message, f"it is registered by plugin {task.plugin or 'of unknown name'}"
         )
-    return loaded
+    return instance

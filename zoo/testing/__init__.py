@@ -1,4 +1,4 @@
-"""The promises that zoo makes of every backbone and every task, as tests for one's own.
+"""Conformance tests for the backbones and tasks of plugins.
 
     import zoo.testing
 
@@ -8,7 +8,7 @@
     class TestLeafCounting(zoo.testing.TaskContract):
         task = "leaf-counting"
 
-`zoo plugins check NAME` holds the same suites against all backbones and tasks of a plugin.
+`zoo plugins check NAME` runs the same suites on all backbones and tasks of a plugin.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ __all__ = ["BackboneContract", "TaskContract"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the suite when it is first asked for; it needs torch."""
+    """Import the suite on first access, because it imports torch."""
     if name in __all__:
         from zoo.testing import contract
 

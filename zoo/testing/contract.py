@@ -1,4 +1,4 @@
-"""The suites as test classes."""
+"""The conformance suites as pytest classes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from zoo.testing.findings import ABSENT, BROKEN, EXCEPTED, Check, Finding
-from zoo.testing.suite import SUITE, hold
-from zoo.testing.task_suite import TASK_SUITE, check_task
+from zoo.testing.suite import SUITE, run_check
+from zoo.testing.task_suite import TASK_SUITE, run_task_check
 
 if TYPE_CHECKING:
     from zoo.testing.subject import Subject
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class BackboneContract:
-    """Every promise that zoo makes of a backbone, as a test for each; for pytest.
+    """Pytest class with one test per check of a backbone.
 
     Example:
         import zoo.testing
@@ -23,18 +23,18 @@ class BackboneContract:
         class TestLeafnet(zoo.testing.BackboneContract):
             backbone = "leafnet"
 
-    A promise that has nothing to be about, such as an auxiliary head's on a network without one,
-    is skipped; one that the description excepts is an expected failure with its reason.
+    A check that does not apply, such as that of auxiliary heads on a network without one, is
+    skipped; one that the description lists in `exceptions` is an expected failure.
     """
 
     backbone: ClassVar[str] = ""
     _subjects: ClassVar[dict[tuple[int, str], Subject]] = {}
 
     def subject(self) -> Subject:
-        """Return the backbone on trial, the same for all tests of a class.
+        """Return the backbone under test, shared by all tests of a class.
 
         Raises:
-            UnknownBackbone: the registry has none of that name.
+            UnknownBackbone: no such backbone is registered.
         """
         from zoo.registry.registry import load_registry
         from zoo.testing.fresh import in_fresh_process
@@ -44,14 +44,14 @@ class BackboneContract:
         registry = load_registry()
         key = id(registry), self.backbone
         if key not in self._subjects:
-            self._subjects.clear()  # of another class, whose networks are of no more use
-            found = registry.get(self.backbone)
-            self._subjects[key] = Subject(found, registry, in_fresh_process())
+            self._subjects.clear()  # release the networks of the previous class
+            backbone = registry.get(self.backbone)
+            self._subjects[key] = Subject(backbone, registry, in_fresh_process())
         return self._subjects[key]
 
 
 class TaskContract:
-    """Every promise that zoo makes of a task, as a test for each; for pytest.
+    """Pytest class with one test per check of a task.
 
     Example:
         import zoo.testing
@@ -60,7 +60,7 @@ class TaskContract:
             task = "leaf-counting"
             backbone = "leafnet/leafnet_8"
 
-    Without a backbone it is tried on the smallest one of the task.
+    `backbone` defaults to the smallest one of the task.
     """
 
     task: ClassVar[str] = ""
@@ -68,10 +68,10 @@ class TaskContract:
     _subjects: ClassVar[dict[tuple[int, str, str | None], TaskSubject]] = {}
 
     def subject(self) -> TaskSubject:
-        """Return the task on trial, the same for all tests of a class.
+        """Return the task under test, shared by all tests of a class.
 
         Raises:
-            UsageError: the registry has none of that name, or no backbone of it.
+            UsageError: no such task is registered, or no backbone of it.
         """
         from zoo.registry.registry import load_registry
         from zoo.testing.task_suite import task_subject
@@ -85,20 +85,20 @@ class TaskContract:
         return self._subjects[key]
 
 
-def _test(owner: type, check: Check, attempt: Callable[[Any, Check], Finding]) -> None:
-    """Give a contract the test of a check."""
+def _add_test(owner: type, check: Check, run: Callable[[Any, Check], Finding]) -> None:
+    """Add the test of a check to a contract class."""
 
     def test(self: Any) -> None:
         import pytest
 
         __tracebackhide__ = True
-        found = attempt(self.subject(), check)
-        if found.status == ABSENT:
-            pytest.skip(found.detail)
-        if found.status == EXCEPTED:
-            pytest.xfail(found.detail)
-        if found.status == BROKEN:
-            pytest.fail("\n".join(filter(None, (str(found), found.trace))), pytrace=False)
+        finding = run(self.subject(), check)
+        if finding.status == ABSENT:
+            pytest.skip(finding.detail)
+        if finding.status == EXCEPTED:
+            pytest.xfail(finding.detail)
+        if finding.status == BROKEN:
+            pytest.fail("\n".join(filter(None, (str(finding), finding.trace))), pytrace=False)
 
     test.__name__ = f"test_{check.name}"
     test.__qualname__ = f"{owner.__name__}.{test.__name__}"
@@ -106,7 +106,7 @@ def _test(owner: type, check: Check, attempt: Callable[[Any, Check], Finding]) -
     setattr(owner, test.__name__, test)
 
 
-for _each in SUITE:
-    _test(BackboneContract, _each, hold)
-for _each in TASK_SUITE:
-    _test(TaskContract, _each, check_task)
+for _check in SUITE:
+    _add_test(BackboneContract, _check, run_check)
+for _check in TASK_SUITE:
+    _add_test(TaskContract, _check, run_task_check)

@@ -1,4 +1,4 @@
-"""What a check can find: a promise kept, broken, excepted by its description, or not at stake."""
+"""Checks and their results."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ from typing import Any
 KEPT, BROKEN, EXCEPTED, ABSENT = "kept", "broken", "excepted", "not applicable"
 
 
-class Broken(Exception):
-    """A promise does not hold; the text says what was seen."""
+class CheckFailed(Exception):
+    """A requirement is violated; the text contains the values observed."""
 
 
 class NotApplicable(Exception):
-    """A promise has nothing to be about on this backbone; the text says why."""
+    """The check does not apply; the text is the reason."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One promise, and how it is tried.
+    """One requirement and the function that checks it.
 
     Args:
-        name: for programs: `frozen_stays_frozen`.
-        promise: a sentence for people that says what holds.
-        kind: `description`, `structure` or `values`, what it needs of the network; or `task`.
-        hold: tries it on a `Subject` or `TaskSubject`; returns what was seen, or raises `Broken`
-            or `NotApplicable`.
-        encoders: whether it holds for networks that zoo refuses to fine-tune too.
+        name: identifier, such as `frozen_stays_frozen`.
+        promise: the requirement as a sentence.
+        kind: what it reads: `description`, `structure` or `values` of a network, or `task`.
+        run: takes a `Subject` or `TaskSubject`; returns the values observed, or raises
+            `CheckFailed` or `NotApplicable`.
+        encoders: whether it also applies to networks that cannot be fine-tuned.
     """
 
     name: str
     promise: str
     kind: str
-    hold: Callable[[Any], str]
+    run: Callable[[Any], str]
     encoders: bool = False
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of one check on one backbone or task.
+    """The result of one check on one backbone or task.
 
     Args:
-        backbone: its id, or the task's name.
-        check: the check's name.
-        promise: what was to hold.
+        backbone: id of the backbone, or name of the task.
+        check: name of the check.
+        promise: the requirement.
         status: `kept`, `broken`, `excepted` or `not applicable`.
-        detail: the values seen, or the reason.
-        seconds: that it took.
-        trace: the traceback of an unforeseen error.
+        detail: values observed, or the reason.
+        seconds: duration of the check.
+        trace: traceback of an unexpected exception.
     """
 
     backbone: str
@@ -61,10 +61,10 @@ class Finding:
 
     @property
     def broken(self) -> bool:
-        """Whether the promise broke."""
+        """Whether the check failed."""
         return self.status == BROKEN
 
     def __str__(self) -> str:
         if self.broken:
-            return f"{self.backbone} breaks {self.check!r} ({self.promise}): {self.detail}"
+            return f"{self.backbone} fails {self.check!r} ({self.promise}): {self.detail}"
         return f"{self.backbone} {self.check}: {self.status}; {self.detail}"

@@ -1,6 +1,6 @@
-"""Fixtures for the tests of plugins; pytest finds them where zoo is installed.
+"""Pytest fixtures for plugin tests, registered by the `pytest11` entry point.
 
-This is imported by every run of pytest, so it imports nothing of zoo but what a test asks for.
+Every run of pytest imports this module, so it imports zoo only inside of functions.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ SWITCHES = ("ZOO_PLUGINS", "ZOO_STRICT", "ZOO_TRACE_HOOKS")
 
 
 def reset_caches() -> None:
-    """Make this process load anew what zoo keeps for the whole process.
+    """Clear the caches of this process.
 
-    That is: registries, registry files, the python files that `--plugin` named, and which notices
-    of licences have been given. Modules of installed plugins stay imported.
+    These are registries, registry files, plugin files of `--plugin`, and license notices already
+    printed. Modules of installed plugins stay imported.
     """
     import sys
 
@@ -34,21 +34,19 @@ def reset_caches() -> None:
     plugin_scope.current().registries.clear()
     config.load_config.cache_clear()
     plugin_file.forget_files()
-    # It imports torch, so a process that has not imported it has given no notice.
+    # Importing it here would import torch; if not imported, no notice was printed.
     if notices := sys.modules.get("zoo.models.license_notice"):
         notices.forget_notices()
 
 
 class IsolatedZoo:
-    """A zoo in which there is what a test puts into it, and nothing that is installed.
-
-    The built-in tasks are there, so that what a test registers can be trained.
+    """A registry with the built-in tasks and the plugins that a test registers.
 
     Args:
-        scope: in force for as long as the test runs.
-        plugins: what the scope loads, in this order.
-        cache: the cache folder of this test.
-        config: its configuration folder, where a `registry.toml` would be the user's.
+        scope: the plugin scope of the test.
+        plugins: loaded by the scope, in this order.
+        cache: cache folder of the test.
+        config: configuration folder of the test, which may contain a `registry.toml`.
     """
 
     def __init__(self, scope: Scope, plugins: list[Plugin], cache: Path, config: Path) -> None:
@@ -59,25 +57,24 @@ class IsolatedZoo:
 
     def _add(self, *plugins: Plugin) -> None:
         self._plugins.extend(plugins)
-        # What was loaded before knows nothing of them.
+        # Cached registries do not contain the new plugins.
         self._scope.registries.clear()
 
     def register(self, plugin: object, name: str | None = None) -> PluginRecord:
-        """Load a plugin as zoo loads an installed one, with the same checks.
+        """Register a plugin with the checks of an installed one.
 
-        Where it brings a family, another process imports what enumerates it, so that has to stand
-        in an installed module.
+        Families are enumerated in a subprocess, so their functions must be importable there.
 
         Args:
             plugin: a module, its name (`"leafnet.plugin"`), or any object whose methods are hooks.
-            name: the source in its backbones' ids; by default the module's first name.
+            name: the source in its backbones' ids; by default the top-level package.
 
         Returns:
-            What happened to it: `status` is `ok`, or `error` says why not.
+            The record of the plugin: `status` is `ok`, or `error` contains the reason.
 
         Raises:
-            TypeError: an object that is no module needs a name.
-            BrokenPlugin: it failed, and the test has set `ZOO_STRICT=1`.
+            TypeError: an object that is not a module needs a name.
+            BrokenPlugin: registration failed, with `ZOO_STRICT=1`.
         """
         from zoo.registry.plugins import NO_VERSION, Plugin
 
@@ -95,10 +92,10 @@ class IsolatedZoo:
         return self.records[-1]
 
     def register_builtins(self, *names: str) -> None:
-        """Load the backbones that come with zoo: all, or those of `torchvision` or `timm`.
+        """Register the built-in plugins: all, or those named, such as `torchvision`.
 
         Raises:
-            UsageError: nothing of that name comes with zoo.
+            UsageError: there is no built-in plugin of that name.
         """
         from zoo.errors import UsageError
         from zoo.registry.plugins import BUILTIN, builtin_plugins
@@ -109,18 +106,18 @@ class IsolatedZoo:
 
     @property
     def registry(self) -> Registry:
-        """The registry that `zoo.get`, `zoo.finetune` and the command line use meanwhile."""
+        """The registry that `zoo.get`, `zoo.finetune` and the command line use in the test."""
         from zoo.registry.registry import load_registry
 
         return load_registry()
 
     @property
     def records(self) -> list[PluginRecord]:
-        """What is known about each plugin, in the order of their registration."""
+        """The records of all plugins, in the order of registration."""
         return self.registry.host.records
 
     def get(self, name: str) -> Backbone:
-        """Return the backbone of an id, a bare name or an alias, as `zoo.get` does."""
+        """Return a backbone by id, bare name or alias, as `zoo.get` does."""
         return self.registry.get(name)
 
 
@@ -128,11 +125,10 @@ class IsolatedZoo:
 def zoo_isolated(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[IsolatedZoo]:
-    """Give a zoo without plugins, with a cache and a configuration of its own.
+    """Provide a registry without installed plugins, with an empty cache and configuration.
 
-    While the test runs, no installed plugin is looked for, and of what is built in only the tasks
-    are loaded, unless more is asked for; `zoo.get`, `zoo.list_backbones`, `zoo.finetune` and the
-    rest see what the test registers:
+    During the test, only the built-in tasks are loaded; `zoo.get`, `zoo.list_backbones`,
+    `zoo.finetune` and the command line use what the test registers:
 
         def test_it_registers(zoo_isolated):
             assert zoo_isolated.register("leafnet.plugin", "leafnet").status == "ok"

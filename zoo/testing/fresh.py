@@ -1,8 +1,8 @@
-"""Loading a model file where nothing of this process is left.
+"""Load a model file in a fresh process.
 
-`python -m zoo.testing.fresh MODEL BATCH LOGITS REGISTRY` loads a model file, runs the batch that
-one tensor file holds through it, and writes the logits into another. REGISTRY is JSON: what
-`load_registry` is called with.
+`python -m zoo.testing.fresh MODEL BATCH LOGITS REGISTRY` loads a model file, reads a batch from a
+safetensors file, and writes the logits to another. REGISTRY is JSON, the arguments of
+`load_registry`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.testing.findings import Broken
+from zoo.testing.findings import CheckFailed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +28,7 @@ def logits_of(model: Predictor, images: Tensor) -> Tensor:
     """Return the main outputs of a loaded model for images.
 
     Args:
-        model: as `zoo.load` gives it.
+        model: as returned by `zoo.load`.
         images: `[images, channels, height, width]`, uint8.
     """
     import torch
@@ -52,12 +52,12 @@ def logits_of(model: Predictor, images: Tensor) -> Tensor:
 def in_fresh_process(
     without: Sequence[str] = (), file: Path | None = None, plugins: Sequence[Path] = ()
 ) -> Callable[[Path, Tensor], Tensor]:
-    """Return a function of a model file and a batch that gives its logits in another process.
+    """Return a function that computes the logits of a model file and a batch in a subprocess.
 
     Args:
-        without: plugins that are left out there.
-        file: a registry file that is read there.
-        plugins: python files that are loaded as plugins there.
+        without: plugins that the subprocess does not load.
+        file: registry file that it reads.
+        plugins: python files that it loads as plugins.
     """
     registry = json.dumps(
         [list(without), str(file) if file else None, [str(path.absolute()) for path in plugins]]
@@ -71,29 +71,29 @@ def in_fresh_process(
             batch, logits = Path(folder) / "batch", Path(folder) / "logits"
             save_file({"images": images}, batch)
             command = [sys.executable, "-m", __name__, str(path), str(batch), str(logits), registry]
-            # As many threads as here, since sums depend on how they are cut up.
+            # The same number of threads, because it changes the order of summation.
             threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
             environment = {**os.environ, **threads}
             done = subprocess.run(
                 command, capture_output=True, text=True, check=False, env=environment
             )
             if done.returncode:
-                said = (done.stderr.strip().splitlines() or ["it ends"])[-1]
-                raise Broken(f"a fresh process does not load the model file: {said}")
+                lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+                raise CheckFailed(f"a fresh process cannot load the model file: {lines[-1]}")
             return load_file(logits)["logits"]
 
     return load
 
 
 def main(arguments: list[str]) -> None:
-    """Load, run and write, as the module says."""
+    """Load a model file, and write its logits of a batch."""
     from safetensors.torch import load_file, save_file
 
     from zoo.inference.loading import load_model
     from zoo.registry.registry import load_registry
 
-    path, batch, out, asked = arguments
-    without, file, plugins = json.loads(asked)
+    path, batch, out, registry = arguments
+    without, file, plugins = json.loads(registry)
     model = load_model(path, load_registry(without, file, plugins), device="cpu")
     logits = logits_of(model, load_file(batch)["images"])
     save_file({"logits": logits.contiguous()}, out)  # may be channels-last

@@ -1,4 +1,4 @@
-"""Seeing to it that nothing asks the network."""
+"""Refuse and record network connections of this process."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from typing import Any
 
 EVENTS = ("socket.connect", "socket.sendto")
 
-_watching: list[list[str]] = []
+_active: list[list[str]] = []
 _hooked = False
 
 
-def _watch(event: str, arguments: tuple[Any, ...]) -> None:
-    # The address of a Unix socket is a path, and leads to this machine.
-    if _watching and event in EVENTS and not isinstance(arguments[1], (str, bytes)):
-        _watching[-1].append(f"{event} {arguments[1:] or arguments}"[:120])
-        raise ConnectionRefusedError("a network must not be asked for anything here")
+def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
+    # The address of a Unix socket is a path, which is local.
+    if _active and event in EVENTS and not isinstance(arguments[1], (str, bytes)):
+        _active[-1].append(f"{event} {arguments[1:] or arguments}"[:120])
+        raise ConnectionRefusedError("network connections are forbidden in conformance checks")
 
 
 @contextmanager
 def forbid_network() -> Iterator[list[str]]:
-    """Refuse every connection of this process that Python makes, and list what was tried.
+    """Refuse every network connection that Python opens, and yield the list of attempts.
 
-    Code that catches the refusal and goes on is found out by the list. It rests on Python's audit
-    events (PEP 578), so a library that opens sockets in native code is not seen.
+    The list also contains attempts whose error was caught. It uses Python's audit events
+    (PEP 578), so sockets opened in native code are not detected.
     """
     global _hooked
     if not _hooked:
-        sys.addaudithook(_watch)  # which can never be taken away again
+        sys.addaudithook(_refuse)  # cannot be removed, hence added once
         _hooked = True
-    tried: list[str] = []
-    _watching.append(tried)
+    attempts: list[str] = []
+    _active.append(attempts)
     try:
-        yield tried
+        yield attempts
     finally:
-        _watching.pop()
+        _active.pop()

@@ -1,4 +1,4 @@
-"""Promises about how a network is made: its heads, outputs and sizes, for 1, 2 and 10 classes."""
+"""Checks of a network's structure: heads, outputs and sizes, for 1, 2 and 10 classes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from zoo.models.heads import (
 )
 from zoo.models.input_size import check_size
 from zoo.spec import Head, Weights
-from zoo.testing.findings import Broken, NotApplicable
-from zoo.testing.subject import Subject, run
+from zoo.testing.findings import CheckFailed, NotApplicable
+from zoo.testing.subject import Subject, forward_zeros
 
 CLASSES = (1, 2, 10)
 
@@ -31,17 +31,17 @@ CLASSES = (1, 2, 10)
 def builds_offline(subject: Subject) -> str:
     """Build the network while connections are refused."""
     model = subject.published
-    if subject.asked:
-        raise Broken(f"its builder asks the network: {subject.asked[0]}")
+    if subject.connections:
+        raise CheckFailed(f"its builder opens a network connection: {subject.connections[0]}")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     stated = subject.backbone.params
     if stated is not None and stated != parameters:
-        raise Broken(f"it has {parameters:,} parameters, and {stated:,} are stated")
+        raise CheckFailed(f"it has {parameters:,} parameters, its description states {stated:,}")
     return f"{type(model).__name__} with {parameters:,} parameters"
 
 
 def refuses_without_head(subject: Subject) -> str:
-    """Ask for classes of a network that has no head to replace."""
+    """Build a network without a head for 10 classes."""
     if not subject.backbone.refuse:
         raise NotApplicable("it can be fine-tuned")
     try:
@@ -49,17 +49,17 @@ def refuses_without_head(subject: Subject) -> str:
     except UsageError as error:
         if subject.backbone.refuse in error.message:
             return error.message
-        raise Broken(f"it is refused without the reason: {error.message}") from error
-    raise Broken("it has no head, and was built for 10 classes")
+        raise CheckFailed(f"the error omits the reason: {error.message}") from error
+    raise CheckFailed("it has no head, but was built for 10 classes")
 
 
 def heads_resolve(subject: Subject) -> str:
-    """Look every head up in the network."""
+    """Resolve the path of every head in the network."""
     model = subject.published
     for head in subject.backbone.heads:
         leaf = resolve_head(model, head.path)
         if leaf != head.module_path:
-            raise Broken(f"{head.path} is no layer that ends in the classes; {leaf} in it is")
+            raise CheckFailed(f"{head.path} is not the layer that outputs the classes; use {leaf}")
     kinds = [
         f"{head.path} {type(find_module(model, head.path)).__name__}"
         for head in subject.backbone.heads
@@ -68,7 +68,7 @@ def heads_resolve(subject: Subject) -> str:
 
 
 def weights_fit(subject: Subject) -> str:
-    """Build the network as each of its published weights needs it, and look at its heads."""
+    """Build the network for each set of its published weights, and compare its heads."""
     backbone = subject.backbone
     if not backbone.weights:
         raise NotApplicable("no weights are published")
@@ -81,12 +81,14 @@ def weights_fit(subject: Subject) -> str:
         for head in backbone.heads:
             leaf = find_module(model, head.path)
             if not is_leaf(leaf):
-                raise Broken(f"built for {weights.tag}, {head.path} is a {type(leaf).__name__}")
-    return f"{len(distinct)} forms of the network for {len(backbone.weights)} weights"
+                raise CheckFailed(
+                    f"{head.path} is a {type(leaf).__name__} in the network of {weights.tag}"
+                )
+    return f"{len(distinct)} variants of the network for {len(backbone.weights)} weights"
 
 
-def _other_parts(model: nn.Module, heads: Sequence[str]) -> dict[str, str]:
-    """Describe every module that is no head."""
+def _modules_outside(model: nn.Module, heads: Sequence[str]) -> dict[str, str]:
+    """Return class and parameter shapes of every module except the heads."""
     return {
         name: f"{type(part).__name__} {[tuple(p.shape) for p in part.parameters(recurse=False)]}"
         for name, part in model.named_modules()
@@ -94,69 +96,70 @@ def _other_parts(model: nn.Module, heads: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _unlike(old: nn.Module, new: nn.Module, classes: int) -> str | None:
-    """Say how a new head is not like the old one; None where it is."""
+def _mismatch(old: nn.Module, new: nn.Module, classes: int) -> str | None:
+    """Return how a new head differs from the old one beside its classes, or None."""
     kind = nn.Linear if isinstance(old, nn.Identity) else type(old)
     if not isinstance(new, nn.Conv2d if isinstance(old, nn.Conv2d) else nn.Linear):
-        return f"a {kind.__name__} became a {type(new).__name__}"
+        return f"a {kind.__name__} was replaced with a {type(new).__name__}"
     if head_classes(new) != classes:
-        return f"it ends in {head_classes(new)}, not {classes}"
+        return f"it has {head_classes(new)} outputs, not {classes}"
     if head_width(old) not in (None, head_width(new)):
-        return f"it reads {head_width(new)}, and read {head_width(old)}"
+        return f"it has {head_width(new)} input features, not {head_width(old)}"
     if not isinstance(old, nn.Identity) and (old.bias is None) != (new.bias is None):
-        return "its bias was not kept as it was"
-    like = next(old.parameters(), None)
-    weight = next(new.parameters())
-    if like is not None and (like.dtype, like.device) != (weight.dtype, weight.device):
-        return f"it is {weight.dtype} on {weight.device}, and was {like.dtype} on {like.device}"
-    return None if new.training == old.training else "its mode was not kept"
+        return "its bias was added or removed"
+    before = next(old.parameters(), None)
+    after = next(new.parameters())
+    if before is not None and (before.dtype, before.device) != (after.dtype, after.device):
+        return f"it is {after.dtype} on {after.device}, not {before.dtype} on {before.device}"
+    return None if new.training == old.training else "its training mode changed"
 
 
 def replaced_like_for_like(subject: Subject) -> str:
-    """Replace the heads, and compare all that is there with all that was."""
+    """Replace the heads, and compare every module before and after."""
     heads = [head.module_path for head in subject.backbone.heads]
     before = subject.published
-    parts = _other_parts(before, heads)
+    modules = _modules_outside(before, heads)
     for classes in CLASSES:
-        model = subject.cut(classes)
+        model = subject.with_classes(classes)
         for path in heads:
-            if said := _unlike(before.get_submodule(path), model.get_submodule(path), classes):
-                raise Broken(f"{path}, {classes} classes: {said}")
-        changed = {name for name, part in _other_parts(model, heads).items() if parts[name] != part}
-        if changed:
-            raise Broken(f"{len(changed)} other modules changed: {min(changed)}")
+            mismatch = _mismatch(before.get_submodule(path), model.get_submodule(path), classes)
+            if mismatch:
+                raise CheckFailed(f"{path}, {classes} classes: {mismatch}")
+        after = _modules_outside(model, heads)
+        if changed := [name for name, module in after.items() if modules[name] != module]:
+            raise CheckFailed(f"{len(changed)} other modules changed: {min(changed)}")
         stated = getattr(model, "num_classes", classes)
         if isinstance(stated, int) and stated != classes:
-            raise Broken(f"its num_classes says {stated} after it was cut for {classes}")
+            raise CheckFailed(f"num_classes is {stated} after its heads were built for {classes}")
     return f"{len(heads)} heads for {', '.join(map(str, CLASSES))} classes"
 
 
 def outputs_have_the_classes(subject: Subject) -> str:
-    """Run the network at its own size, in training and in use, and look at all that comes out."""
+    """Run the network at its own size in both modes, and validate the shapes of its outputs."""
     backbone = subject.backbone
-    further = [head for head in backbone.heads[1:] if head.output is not None]
+    auxiliary = [head for head in backbone.heads[1:] if head.output is not None]
     before = head_classes(subject.published.get_submodule(backbone.heads[0].module_path))
     for classes in CLASSES:
-        model = subject.cut(classes)
+        model = subject.with_classes(classes)
         for training in (True, False):
-            said = run(model, backbone.preprocess, training)
-            outputs = subject.task.read_output(said, backbone.heads, training, before)
-            expected = len(further) if training else 0
+            returned = forward_zeros(model, backbone.preprocess, training)
+            outputs = subject.task.read_output(returned, backbone.heads, training, before)
+            expected = len(auxiliary) if training else 0
             shapes = [
                 tuple(tensor.shape[:2])
                 for tensor in (outputs.main, *(extra for extra, _ in outputs.auxiliary))
             ]
-            when = "in training" if training else "in use"
-            if len(outputs.auxiliary) != expected:
-                many = len(outputs.auxiliary)
-                raise Broken(f"{when} it gives {many} further outputs, not {expected}")
+            mode = "train mode" if training else "eval mode"
+            if (count := len(outputs.auxiliary)) != expected:
+                raise CheckFailed(f"{count} auxiliary outputs in {mode}, not {expected}")
             if set(shapes) != {(2, classes)}:
-                raise Broken(f"{when}, for 2 images and {classes} classes, it gives {shapes}")
-    return f"1 tensor in use, {1 + len(further)} in training"
+                message = f"outputs of 2 images and {classes} classes are {shapes} in {mode}"
+                raise CheckFailed(message)
+    return f"1 tensor in eval mode, {1 + len(auxiliary)} in train mode"
 
 
 def wrong_auxiliary_width_is_an_error(subject: Subject) -> str:
-    """Leave the auxiliary heads as they were, and see whether the loss would notice."""
+    """Replace the main head only, and read the outputs."""
     backbone = subject.backbone
     if not any(head.role == "aux" for head in backbone.heads):
         raise NotApplicable("it has no auxiliary head")
@@ -164,49 +167,49 @@ def wrong_auxiliary_width_is_an_error(subject: Subject) -> str:
     leaves = [published.get_submodule(resolve_head(published, h.path)) for h in backbone.heads]
     widths = {head_classes(leaf) for leaf in leaves}
     classes = next(number for number in count(CLASSES[-1]) if number not in widths)
-    model = subject.cut(classes, heads=1)
-    said = run(model, backbone.preprocess, training=True)
+    model = subject.with_classes(classes, heads=1)
+    returned = forward_zeros(model, backbone.preprocess, training=True)
     try:
-        subject.task.read_output(said, backbone.heads, training=True)
+        subject.task.read_output(returned, backbone.heads, training=True)
     except BrokenBackbone as error:
         return error.message
-    message = f"the main head has {classes} classes, the auxiliary ones have not"
-    raise Broken(f"{message}, and nothing is said")
+    message = f"the main head has {classes} classes, the auxiliary heads have not"
+    raise CheckFailed(f"{message}, but no error is raised")
 
 
 def _measured_width(subject: Subject, head: Head) -> int:
-    """Return the width of what arrives at a head as the network runs."""
+    """Return the number of features in the input of a head in a forward pass."""
     model = subject.published.train(False)
     leaf = model.get_submodule(head.module_path)
-    arrives, _ = shapes_at(model, head.module_path, subject.backbone.preprocess)
-    return arrives[1] if isinstance(leaf, nn.Conv2d) else arrives[-1]
+    shape, _ = shapes_at(model, head.module_path, subject.backbone.preprocess)
+    return shape[1] if isinstance(leaf, nn.Conv2d) else shape[-1]
 
 
 def width_is_the_declared_one(subject: Subject) -> str:
-    """Measure what arrives at each head, and compare with the layer and the description."""
-    seen = []
+    """Compare the input width of each head with its layer and its description."""
+    widths = []
     for head in subject.backbone.heads:
         leaf = subject.published.get_submodule(head.module_path)
-        reads, stated = head_width(leaf), head.in_features
-        # Nothing arrives at an auxiliary one in use, so its layer has the word.
-        width = reads if head.role == "aux" else _measured_width(subject, head)
-        if reads not in (None, width):
-            raise Broken(f"{width} features arrive at {head.path}, which reads {reads}")
-        if stated not in (None, width):
-            raise Broken(f"{head.path} reads {width} features, and {stated} are declared")
-        seen.append(f"{head.path} {width}" + ("" if stated else " (not declared)"))
-    return ", ".join(seen)
+        own, declared = head_width(leaf), head.in_features
+        # Auxiliary heads do not run in eval mode, so only their layers are compared.
+        width = own if head.role == "aux" else _measured_width(subject, head)
+        if own not in (None, width):
+            raise CheckFailed(f"the input of {head.path} has {width} features, its layer {own}")
+        if declared not in (None, width):
+            raise CheckFailed(f"{head.path} has {width} input features, {declared} are declared")
+        widths.append(f"{head.path} {width}" + ("" if declared else " (not declared)"))
+    return ", ".join(widths)
 
 
 def _try_size(subject: Subject, size: int) -> None:
-    """Ask for another image size, as `--input-size` does.
+    """Build the network for another image size, as `--input-size` does.
 
     Raises:
-        UsageError: it is refused.
+        UsageError: the network does not accept the size.
     """
     backbone, options = subject.backbone, BuildOptions(input_size=size)
     try:
-        with torch.device(subject.made_on):
+        with torch.device(subject.build_device):
             model = resolve_and_build(backbone, "none", 10, options=options)
     except BrokenBackbone as error:
         raise options_refused(backbone, options, error) from error
@@ -214,7 +217,7 @@ def _try_size(subject: Subject, size: int) -> None:
 
 
 def sizes_are_told(subject: Subject) -> str:
-    """Ask for a size that is likely to be wrong, and for the one that is named instead."""
+    """Build for an image size that is probably invalid, then for a size of the hint."""
     backbone = subject.backbone
     own = backbone.preprocess
     if backbone.fixed_size and backbone.image_size is None:
@@ -223,17 +226,17 @@ def sizes_are_told(subject: Subject) -> str:
         wrong = max((backbone.min_size or 2) - 1, 1)
     try:
         _try_size(subject, wrong)
-    except UsageError as refused:
-        error = refused
+    except UsageError as raised:
+        error = raised
     else:
-        return f"it takes {wrong}x{wrong} as well"
-    named = [int(number) for number in re.findall(r"\d+", error.hint or "")]
-    if not any(_takes(subject, number) for number in named):
-        raise Broken(f"{wrong} px are refused without a size that it takes: {error}")
+        return f"it accepts {wrong}x{wrong} too"
+    sizes = [int(number) for number in re.findall(r"\d+", error.hint or "")]
+    if not any(_accepts(subject, size) for size in sizes):
+        raise CheckFailed(f"the error for {wrong} px names no size that it accepts: {error}")
     return str(error)
 
 
-def _takes(subject: Subject, size: int) -> bool:
+def _accepts(subject: Subject, size: int) -> bool:
     if size in (subject.backbone.preprocess.height, subject.backbone.preprocess.width):
         return True
     try:

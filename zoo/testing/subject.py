@@ -1,4 +1,4 @@
-"""A backbone on trial, and the networks that several checks share."""
+"""A backbone under test, and the networks that its checks share."""
 
 from __future__ import annotations
 
@@ -27,29 +27,34 @@ from zoo.spec import Backbone, Preprocess
 from zoo.tasks.base import BaseTask, load_task
 from zoo.testing.offline import forbid_network
 
-# Small pictures make a trial short; at less than 64 pixels many a network has one number left for
-# each channel, of which batch norm makes nothing.
+# Small images make checks fast; below 64 pixels, many networks reduce to 1x1 features, which batch
+# norm cannot normalise in a batch of one.
 SMALL_SIZES = (64, 96, 128, 160, 192, 224, 256)
-SETTLING_IMAGES = 8
+CALIBRATION_IMAGES = 8
 
 
 @dataclass
 class Subject:
-    """One backbone, and what the checks need of it; built when first asked for.
+    """A backbone under test; networks are built on first access.
 
     Args:
-        backbone: its description, as the registry has it.
-        registry: where a model file finds it again.
-        fresh: loads a model file in a process of its own: called with it and a batch, gives the
-            logits there; None where that is left out.
+        backbone: its description.
+        registry: the registry that model files are loaded with.
+        fresh: called with a model file and a batch, returns the logits of a fresh process; None
+            skips that comparison.
+
+    Attributes:
+        ran: device and image size, by kind of check.
+        connections: network connections that its builder attempted.
+        memo: results shared by several checks.
     """
 
     backbone: Backbone
     registry: Registry
     fresh: Callable[[Path, Tensor], Tensor] | None = None
     ran: dict[str, str] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
-    notes: dict[str, Any] = field(default_factory=dict)
+    connections: list[str] = field(default_factory=list)
+    memo: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def task(self) -> BaseTask:
@@ -58,79 +63,80 @@ class Subject:
 
     @cached_property
     def folder(self) -> Path:
-        """A place for files, which goes when the subject goes."""
+        """A temporary folder, deleted with this object."""
         self._folder = tempfile.TemporaryDirectory(prefix="zoo-testing-")
         return Path(self._folder.name)
 
-    def _make(self, device: str, kwargs: Mapping[str, Any]) -> nn.Module:
-        with torch.device(device), forbid_network() as asked:
+    def _build_on(self, device: str, kwargs: Mapping[str, Any]) -> nn.Module:
+        with torch.device(device), forbid_network() as attempts:
             try:
                 return build_network(self.backbone, kwargs)
             finally:
-                self.asked += asked
+                self.connections += attempts
 
     @cached_property
-    def _first(self) -> tuple[str, str, nn.Module]:
-        """Where the network can be made and where it can run, and itself as it runs there.
+    def _devices_and_network(self) -> tuple[str, str, nn.Module]:
+        """The device to build on, the device to run on, and the network on the latter.
 
-        torch's meta device has shapes and no values; a network that reads its own numbers fails
-        there in many ways, while it is made or while it runs.
+        Both are `meta` where possible. Networks that read tensor values fail there with many
+        kinds of exception, while they are built or in a forward pass.
         """
         kwargs = self.backbone.kwargs
         try:
-            made_on, model = "meta", self._make("meta", kwargs)
+            build_device, model = "meta", self._build_on("meta", kwargs)
         except Exception:
-            made_on, model = "cpu", self._make("cpu", kwargs)
+            build_device, model = "cpu", self._build_on("cpu", kwargs)
         try:
             model = model.to("meta")
-            run(model, self.backbone.preprocess)
+            forward_zeros(model, self.backbone.preprocess)
         except Exception:
-            return made_on, "cpu", self._make("cpu", kwargs)
-        return made_on, "meta", model
+            return build_device, "cpu", self._build_on("cpu", kwargs)
+        return build_device, "meta", model
 
     @property
-    def made_on(self) -> str:
-        """`meta`, where its library can make it without memory; else `cpu`."""
-        return self._first[0]
+    def build_device(self) -> str:
+        """`meta` if its library can build it there, else `cpu`."""
+        return self._devices_and_network[0]
 
     def build(self, kwargs: Mapping[str, Any]) -> nn.Module:
-        """Return a network with its published head; without memory, where it runs that way.
+        """Return a network with its published head, on `meta` if it runs there.
 
         Raises:
             BrokenBackbone: it does not build.
         """
-        made_on, runs_on, _ = self._first
-        return self._make("cpu" if runs_on == "cpu" else made_on, kwargs).to(runs_on)
+        build_device, run_device, _ = self._devices_and_network
+        device = "cpu" if run_device == "cpu" else build_device
+        return self._build_on(device, kwargs).to(run_device)
 
     @cached_property
     def published(self) -> nn.Module:
-        """The network as it is described, with its published head; not to be changed."""
-        _, runs_on, model = self._first
+        """The network as described, with its published head; do not modify it."""
+        _, run_device, model = self._devices_and_network
         own = self.backbone.preprocess
-        self.ran["structure"] = f"{runs_on} {own.height}x{own.width}"
+        self.ran["structure"] = f"{run_device} {own.height}x{own.width}"
         return model
 
-    def cut(self, classes: int, heads: int | None = None) -> nn.Module:
+    def with_classes(self, classes: int, heads: int | None = None) -> nn.Module:
         """Return a copy of the published network with its heads replaced.
 
         Args:
-            classes: that the new heads end in.
-            heads: how many are replaced, from the first; None for all.
+            classes: outputs of the new heads.
+            heads: how many heads are replaced, from the first; None for all.
         """
         model = copy.deepcopy(self.published)
-        chosen = self.backbone.heads[:heads]
-        replace_heads(model, chosen, classes, self.backbone.preprocess)
+        replaced = self.backbone.heads[:heads]
+        replace_heads(model, replaced, classes, self.backbone.preprocess)
         return model
 
     @cached_property
-    def small(self) -> BuildOptions:
-        """Build options for the smallest images that the network takes."""
+    def small_input(self) -> BuildOptions:
+        """Build options for the smallest image size that the network accepts."""
         own = min(self.backbone.preprocess.height, self.backbone.preprocess.width)
         for size in (size for size in SMALL_SIZES if size < own):
             options = BuildOptions(input_size=size)
             try:
                 described = options.apply(self.backbone)
-                with torch.device(self.made_on):
+                with torch.device(self.build_device):
                     model = build_network(described, described.kwargs)
                 if why_not_size(model, described.preprocess) is None:
                     return options
@@ -139,23 +145,23 @@ class Subject:
         return NO_OPTIONS
 
     @cached_property
-    def settled(self) -> Path:
-        """A file of weights: random, with the statistics of batch norm settled on one batch.
+    def calibrated(self) -> Path:
+        """A file of random weights, with batch norm statistics of one batch.
 
-        Random weights whose statistics are still at nought and one give features of any size, and
-        nothing that could be judged.
+        With the initial statistics (mean 0, variance 1), features of random weights explode or
+        vanish.
         """
-        model = resolve_and_build(self.backbone, None, seed=0, options=self.small)
-        preprocess = self.small.apply(self.backbone).preprocess
+        model = resolve_and_build(self.backbone, None, seed=0, options=self.small_input)
+        preprocess = self.small_input.apply(self.backbone).preprocess
         self.ran["values"] = f"cpu {preprocess.height}x{preprocess.width}"
-        settle_statistics(model, noise(SETTLING_IMAGES, preprocess, seed=0))
-        path = self.folder / "settled.safetensors"
+        calibrate_batch_norm(model, noise(CALIBRATION_IMAGES, preprocess, seed=0))
+        path = self.folder / "calibrated.safetensors"
         write_bytes(path, tensor_bytes(model.state_dict()))
         return path
 
     @cached_property
     def group(self) -> str:
-        """What makes it like others: library, class, heads, widths, batch norm, size."""
+        """The group of similar backbones: library, class, heads, widths, batch norm, size."""
         model = self.published
         leaves = [resolve_head(model, head.path) for head in self.backbone.heads]
         heads = []
@@ -173,14 +179,16 @@ class Subject:
         return ", ".join(facts)
 
 
-def run(model: nn.Module, preprocess: Preprocess, training: bool = False, images: int = 2) -> Any:
-    """Run a network on blank images of its own size, and return what it gives.
+def forward_zeros(
+    model: nn.Module, preprocess: Preprocess, training: bool = False, images: int = 2
+) -> Any:
+    """Return the output of a network for images of zeros.
 
     Args:
-        model: its modes are put to `training`.
-        preprocess: whose size and channels the images have.
-        training: as in training, or as in use.
-        images: how many.
+        model: set to train or eval mode.
+        preprocess: size and channels of the images.
+        training: train mode if true, else eval mode.
+        images: size of the batch.
     """
     example = next(model.parameters())
     shape = (images, preprocess.channels, preprocess.height, preprocess.width)
@@ -189,22 +197,22 @@ def run(model: nn.Module, preprocess: Preprocess, training: bool = False, images
 
 
 def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    """Return every layer that keeps statistics of its batches."""
+    """Return every batch norm layer."""
     return [part for part in model.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
 
 
-def settle_statistics(model: nn.Module, images: Tensor) -> None:
+def calibrate_batch_norm(model: nn.Module, images: Tensor) -> None:
     """Set the running statistics of batch norm to those of one batch.
 
     Args:
-        model: changed in place.
-        images: uint8, as `noise` makes them.
+        model: modified in place.
+        images: `[images, channels, height, width]`, uint8.
     """
-    normed = batch_norms(model)
-    momenta = [part.momentum for part in normed]
-    for part in normed:
-        part.momentum = 1.0
+    layers = batch_norms(model)
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 1.0
     with torch.no_grad():
         model.train()(images.float() / 127.5 - 1)
-    for part, momentum in zip(normed, momenta, strict=True):
-        part.momentum = momentum
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum

@@ -1,4 +1,4 @@
-"""The suite: every promise that zoo makes of a backbone, and how to hold one against it."""
+"""The checks of a backbone, and functions to run them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from zoo.testing.findings import (
     BROKEN,
     EXCEPTED,
     KEPT,
-    Broken,
     Check,
+    CheckFailed,
     Finding,
     NotApplicable,
 )
@@ -143,80 +143,80 @@ SUITE = (
 
 
 def select(kinds: Sequence[str] = KINDS, names: Sequence[str] = ()) -> tuple[Check, ...]:
-    """Return the checks of some kinds, or of some names.
+    """Return the checks of the given kinds and names; no names select all.
 
     Raises:
-        UsageError: no check has the name.
+        UsageError: there is no check of a given name.
     """
     known = [check.name for check in SUITE]
     for name in names:
         if name not in known:
-            raise UsageError(f"no check is named {name!r}", did_you_mean(name, known))
+            raise UsageError(f"there is no check {name!r}", did_you_mean(name, known))
     return tuple(
         check for check in SUITE if check.kind in kinds and (not names or check.name in names)
     )
 
 
-def attempt(name: str, check: Check, subject: Any) -> Finding:
-    """Try one promise; whatever goes wrong with it is a finding.
+def evaluate_check(name: str, check: Check, subject: Any) -> Finding:
+    """Run one check; exceptions of a plugin's code become a finding.
 
     Args:
-        name: of what is tried.
-        check: the promise.
-        subject: what the check takes.
+        name: of the backbone or task.
+        check: the check.
+        subject: argument of the check.
 
     Raises:
-        EnvironmentProblem: the system refuses, which is no fault of what is tried.
-        MemoryError: there is not enough memory for it.
+        EnvironmentProblem: the system fails, not the backbone or task.
+        MemoryError: out of memory.
     """
-    began = time.perf_counter()
+    start = time.perf_counter()
     trace = None
     try:
-        status, detail = KEPT, check.hold(subject)
+        status, detail = KEPT, check.run(subject)
     except NotApplicable as reason:
         status, detail = ABSENT, str(reason)
-    except Broken as seen:
-        status, detail = BROKEN, str(seen)
+    except CheckFailed as failure:
+        status, detail = BROKEN, str(failure)
     except EnvironmentProblem:
         raise
     except ZooError as error:
         status, detail = BROKEN, str(error)
         trace = traceback.format_exc() if error.__cause__ else None
-    except Exception as error:  # code of a plugin can raise anything
+    except Exception as error:  # plugin code can raise anything
         if is_out_of_memory(error):
             raise MemoryError(f"{name}, {check.name}: out of memory") from error
         status, detail, trace = BROKEN, one_line(error), traceback.format_exc()
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     return Finding(name, check.name, check.promise, status, detail, seconds, trace)
 
 
-def hold(subject: Subject, check: Check) -> Finding:
-    """Hold one promise against a backbone; whatever goes wrong with it is a finding.
+def run_check(subject: Subject, check: Check) -> Finding:
+    """Run one check on a backbone, and apply the exceptions of its description.
 
     Raises:
-        EnvironmentProblem: the system refuses, which is no fault of the backbone's.
-        MemoryError: there is not enough memory for it.
+        EnvironmentProblem: the system fails, not the backbone.
+        MemoryError: out of memory.
     """
     backbone = subject.backbone
     if backbone.refuse and not check.encoders:
-        why = f"it cannot be fine-tuned: {backbone.refuse}"
-        return Finding(backbone.id, check.name, check.promise, ABSENT, why, 0.0)
-    found = attempt(backbone.id, check, subject)
+        reason = f"it cannot be fine-tuned: {backbone.refuse}"
+        return Finding(backbone.id, check.name, check.promise, ABSENT, reason, 0.0)
+    finding = evaluate_check(backbone.id, check, subject)
     excepted = backbone.exceptions.get(check.name)
-    if excepted is not None and found.status == BROKEN:
-        return replace(found, status=EXCEPTED, detail=excepted, trace=None)
-    if excepted is not None and found.status == KEPT:
-        detail = f"its description excepts it ({excepted}), and it holds: {found.detail}"
-        return replace(found, status=BROKEN, detail=detail)
-    return found
+    if excepted is not None and finding.status == BROKEN:
+        return replace(finding, status=EXCEPTED, detail=excepted, trace=None)
+    if excepted is not None and finding.status == KEPT:
+        detail = f"its description excepts it ({excepted}), but it passes: {finding.detail}"
+        return replace(finding, status=BROKEN, detail=detail)
+    return finding
 
 
 def hold_all(subject: Subject, checks: Sequence[Check] = SUITE) -> Iterator[Finding]:
-    """Hold promises against a backbone, one after the other.
+    """Run checks on a backbone in order.
 
     Raises:
-        UsageError: its description excepts a promise that there is not.
+        UsageError: its description excepts an unknown check.
     """
     select(names=list(subject.backbone.exceptions))
     for check in checks:
-        yield hold(subject, check)
+        yield run_check(subject, check)

@@ -1,4 +1,4 @@
-"""A task on trial: its example data, a network, and what the network returns for them."""
+"""A task under test: its example data, a network, and the network's outputs."""
 
 from __future__ import annotations
 
@@ -16,38 +16,40 @@ from zoo.models.build import resolve_and_build
 from zoo.models.freeze import freeze, inference_mode_of
 from zoo.models.provenance import how_made
 from zoo.tasks.base import BaseTask, Metric, Outputs
-from zoo.testing.findings import Broken
+from zoo.testing.findings import CheckFailed
 from zoo.testing.subject import Subject
 
 COUNT = 7
-OWN = "mean_output"
+USER_METRIC = "mean_output"
 
 
 @dataclass
 class TaskSubject:
-    """One task, and what the checks need of it; made when first asked for.
+    """A task under test; data and network are created on first access.
 
     Args:
-        name: that it is registered by.
-        task: what implements it.
-        trial: a backbone that it trains.
+        name: the name that it is registered under.
+        task: its implementation.
+        backbone_subject: a backbone to run it with.
     """
 
     name: str
     task: BaseTask
-    trial: Subject
+    backbone_subject: Subject
 
     @cached_property
     def data(self) -> ImageData:
-        """Its example data, of the size that the network sees."""
-        preprocess = self.trial.small.apply(self.trial.backbone).preprocess
+        """Its example data, at the input size of the network."""
+        preprocess = self.backbone_subject.small_input.apply(
+            self.backbone_subject.backbone
+        ).preprocess
         return self.task.example_data(preprocess, COUNT, seed=2)
 
     @cached_property
     def network(self) -> Network:
-        """A network with heads for the example data, untrained."""
-        backbone, weights = self.trial.backbone, str(self.trial.settled)
-        outputs, options = self.data.schema.outputs, self.trial.small
+        """An untrained network with heads for the example data."""
+        backbone, weights = self.backbone_subject.backbone, str(self.backbone_subject.calibrated)
+        outputs, options = self.data.schema.outputs, self.backbone_subject.small_input
         model = resolve_and_build(backbone, weights, outputs, seed=1, options=options)
         freeze(model, policy="head")
         made = how_made(model)
@@ -61,12 +63,14 @@ class TaskSubject:
         transform = self.task.transform(self.network.preprocess)
         (batch,) = load_batches(split, transform, range(len(split)), len(split))
         if batch.bad or len(batch) != COUNT:
-            raise Broken(f"{len(batch)} of {COUNT} example images can be read: {batch.bad[:1]}")
+            raise CheckFailed(
+                f"{len(batch)} of {COUNT} example images can be read: {batch.bad[:1]}"
+            )
         return batch
 
     @cached_property
     def outputs(self) -> Outputs:
-        """What the network returns for the batch, with noise that tells the samples apart."""
+        """The network's outputs for the batch, with noise added so that samples differ."""
         with inference_mode_of(self.network.module):
             outputs = self.network.forward(self.batch.inputs)
         generator = torch.Generator().manual_seed(4)
@@ -74,20 +78,20 @@ class TaskSubject:
         return Outputs(outputs.main + noise, outputs.auxiliary)
 
     def new_metric(self) -> Metric:
-        """Return a metric of nothing yet, with one of a user's beside the task's own."""
-        return self.task.metric(self.data.schema, torch.device("cpu"), {OWN: _mean})
+        """Return an empty metric with an additional user metric."""
+        return self.task.metric(self.data.schema, torch.device("cpu"), {USER_METRIC: _mean})
 
-    def metric(self, cuts: Sequence[int] = (), outputs: Outputs | None = None) -> Metric:
-        """Return a metric of the whole batch, or of its first samples cut into batches."""
+    def metric(self, sizes: Sequence[int] = (), outputs: Outputs | None = None) -> Metric:
+        """Return a metric of the whole batch, or of consecutive batches of the given sizes."""
         metric = self.new_metric()
-        self.update(metric, cuts or (COUNT,), outputs=outputs)
+        self.update(metric, sizes or (COUNT,), outputs=outputs)
         return metric
 
     def update(
-        self, metric: Metric, cuts: Sequence[int], first: int = 0, outputs: Outputs | None = None
+        self, metric: Metric, sizes: Sequence[int], first: int = 0, outputs: Outputs | None = None
     ) -> None:
-        """Accumulate samples from the `first` on, in batches of these sizes."""
-        for size in cuts:
+        """Accumulate samples in batches of the given sizes, starting at index `first`."""
+        for size in sizes:
             rows = slice(first, first + size)
             metric.update(rows_of(outputs or self.outputs, rows), self.batch.targets[rows])
             first += size

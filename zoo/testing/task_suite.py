@@ -1,4 +1,4 @@
-"""The suite of a task: every promise that zoo makes of one, and how to try it."""
+"""The checks of a task, and functions to run them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zoo.tasks.base import load_task
 from zoo.testing import task_checks
 from zoo.testing.findings import Check, Finding
 from zoo.testing.subject import Subject
-from zoo.testing.suite import attempt
+from zoo.testing.suite import evaluate_check
 from zoo.testing.task_subject import TaskSubject
 
 TASK = "task"
@@ -21,95 +21,95 @@ _check = partial(Check, kind=TASK)
 TASK_SUITE = (
     _check(
         "has_its_name",
-        "its class has the name that it is registered by",
-        hold=task_checks.has_its_name,
+        "the name of its class is the registered name",
+        run=task_checks.has_its_name,
     ),
     _check(
         "gives_example_data",
         "it has example data, the same for the same seed",
-        hold=task_checks.gives_example_data,
+        run=task_checks.gives_example_data,
     ),
     _check(
         "schema_survives_json",
-        "its schema comes back from a model file as it was",
-        hold=task_checks.schema_survives_json,
+        "its schema survives a round trip through a model file",
+        run=task_checks.schema_survives_json,
     ),
     _check(
         "targets_collate",
-        "targets of none, one and several samples collate alike",
-        hold=task_checks.targets_collate,
+        "targets of none, one and several samples collate to the same type and shape",
+        run=task_checks.targets_collate,
     ),
     _check(
         "targets_of_cached_features",
-        "heads on cached features train on the targets that batches have",
-        hold=task_checks.targets_of_cached_features,
+        "targets for cached features equal those of batches",
+        run=task_checks.targets_of_cached_features,
     ),
     _check(
         "reads_what_the_network_returns",
-        "it reads the network's outputs, and refuses what is none",
-        hold=task_checks.reads_what_the_network_returns,
+        "it reads the network's outputs, and rejects invalid ones",
+        run=task_checks.reads_what_the_network_returns,
     ),
     _check(
         "combines_heads_as_the_network",
-        "the heads' outputs combine to what the network returns",
-        hold=task_checks.combines_heads_as_the_network,
+        "combined outputs of the heads equal the network's output",
+        run=task_checks.combines_heads_as_the_network,
     ),
     _check(
         "loss_trains",
-        "the parts of the loss are finite numbers, and following their gradients lowers them",
-        hold=task_checks.loss_trains,
+        "the terms of the loss are finite, and gradient descent lowers them",
+        run=task_checks.loss_trains,
     ),
     _check(
         "loss_is_a_mean",
-        "the loss is a mean over as many items as `count` says, however a batch is cut",
-        hold=task_checks.loss_is_a_mean,
+        "the loss is a mean over `count` items, for any split into micro-batches",
+        run=task_checks.loss_is_a_mean,
     ),
     _check(
         "metric_names_its_numbers",
-        "the metric gives every column, loss and images, as finite numbers of reserved names",
-        hold=task_checks.metric_names_its_numbers,
+        "the metric computes every column, loss and images, finite and with reserved names",
+        run=task_checks.metric_names_its_numbers,
     ),
     _check(
         "metric_ignores_batches",
-        "batches of one and of unequal sizes measure what one batch does",
-        hold=task_checks.metric_ignores_batches,
+        "the metric does not depend on the batch size",
+        run=task_checks.metric_ignores_batches,
     ),
     _check(
         "metric_merges",
-        "metrics merged over processes measure what one process does",
-        hold=task_checks.metric_merges,
+        "metrics merged over processes equal those of one process",
+        run=task_checks.metric_merges,
     ),
     _check(
         "metric_state_is_saved",
-        "a metric goes on from its saved state as if it had not stopped",
-        hold=task_checks.metric_state_is_saved,
+        "a metric restored from its state computes the same values",
+        run=task_checks.metric_state_is_saved,
     ),
     _check(
         "score_ranks_the_better_higher",
-        "outputs of a lower loss have a higher score",
-        hold=task_checks.score_ranks_the_better_higher,
+        "outputs with a lower loss have a higher score",
+        run=task_checks.score_ranks_the_better_higher,
     ),
     _check(
         "predictions_survive_json",
-        "predictions are plain data, the same in a batch and alone",
-        hold=task_checks.predictions_survive_json,
+        "predictions are plain data, and do not depend on the batch",
+        run=task_checks.predictions_survive_json,
     ),
 )
 
 
 def task_subject(name: str, registry: Registry, backbone: str | None = None) -> TaskSubject:
-    """Return a task on trial.
+    """Return a task under test.
 
     Args:
         name: of the task.
-        registry: that has it.
-        backbone: that it is tried on; None for the smallest of the task, one of the plugin that
-            registers the task where there are any.
+        registry: of task and backbones.
+        backbone: to run it with; None for the smallest of the task, preferably of the plugin that
+            registers the task.
 
     Raises:
         UsageError: there is no such task, or no backbone of it.
-        BrokenPlugin: it cannot be imported, or is no task.
-        UnknownBackbone: there is none of that name.
+        BrokenPlugin: the task cannot be imported, or is not a `BaseTask`.
+        UnknownBackbone: there is no such backbone.
     """
     described = registry.task(name)
     task = load_task(described)
@@ -118,7 +118,7 @@ def task_subject(name: str, registry: Registry, backbone: str | None = None) -> 
         candidates = [each for each in registry.find((), task=name) if not each.refuse]
         if not candidates:
             hint = "a plugin registers one with task=..., or a registry.toml derives one"
-            raise UsageError(f"there is no backbone of the task {name!r} to try it on", hint)
+            raise UsageError(f"there is no backbone of the task {name!r} to check it with", hint)
         chosen = min(candidates, key=lambda each: _order(each, described.source))
     return TaskSubject(name, task, Subject(chosen, registry))
 
@@ -127,17 +127,17 @@ def _order(backbone: Backbone, source: str) -> tuple[bool, float]:
     return backbone.source != source, float("inf") if backbone.params is None else backbone.params
 
 
-def check_task(subject: TaskSubject, check: Check) -> Finding:
-    """Try one promise on a task; whatever goes wrong with it is a finding.
+def run_task_check(subject: TaskSubject, check: Check) -> Finding:
+    """Run one check on a task.
 
     Raises:
-        EnvironmentProblem: the system refuses, which is no fault of the task's.
-        MemoryError: there is not enough memory for it.
+        EnvironmentProblem: the system fails, not the task.
+        MemoryError: out of memory.
     """
-    return attempt(subject.name, check, subject)
+    return evaluate_check(subject.name, check, subject)
 
 
 def check_all(subject: TaskSubject) -> Iterator[Finding]:
-    """Try every promise on a task, one after the other."""
+    """Run every check on a task, in order."""
     for check in TASK_SUITE:
-        yield check_task(subject, check)
+        yield run_task_check(subject, check)

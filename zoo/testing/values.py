@@ -1,7 +1,7 @@
-"""Promises about numbers: what a training changes and what not, and what a model file gives back.
+"""Checks of tensor values: frozen and trained parameters, features, and logits of a model file.
 
-Every training here goes through zoo's own loop, on a few pictures of noise, from random weights
-whose batch norm statistics were settled on one batch.
+Every training uses zoo's own loop, on a few images of noise, from random weights with batch norm
+statistics of one batch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from zoo.models.heads import resolve_head
 from zoo.models.provenance import how_made
 from zoo.options import Policy, Schedule
 from zoo.spec import resolve_target
-from zoo.testing.findings import Broken, NotApplicable
+from zoo.testing.findings import CheckFailed, NotApplicable
 from zoo.testing.fresh import logits_of
 from zoo.testing.subject import Subject
 
@@ -40,16 +40,16 @@ MOMENTUM, WEIGHT_DECAY = 0.9, 0.01
 
 
 @dataclass
-class Trial:
-    """A short training, and what was noted before it.
+class HeadTraining:
+    """A short training of the heads, with tensors recorded before it.
 
     Args:
-        network: as it was left.
-        heads: dotted paths of the new heads.
-        images: the batch that was looked at before.
-        before: every parameter and buffer, by name.
-        features: what entered each head in use, and in training.
-        schema: of the data that it was trained on.
+        network: after training.
+        heads: module paths of the new heads.
+        images: the batch that features were recorded for.
+        before: every parameter and buffer before training, by name.
+        features: inputs of the heads before training, by train mode and path.
+        schema: of the training data.
     """
 
     network: Network
@@ -65,28 +65,28 @@ class Trial:
         return self.network.module
 
     def in_head(self, name: str) -> bool:
-        """Whether a tensor belongs to a new head."""
+        """Return whether a tensor belongs to a new head."""
         return any(name.startswith(f"{head}.") for head in self.heads)
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return every parameter and buffer, those too that a state dict leaves out."""
+    """Return every parameter and buffer, including non-persistent ones."""
     named = [*module.named_parameters(), *module.named_buffers()]
     return {name: tensor.detach().clone() for name, tensor in named}
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are equal bit by bit, NaN and all."""
+    """Return whether two tensors are bit-identical, NaN included."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     bits = [tensor.contiguous().flatten().view(torch.uint8) for tensor in (one, other)]
     return torch.equal(*bits)
 
 
-def _begin(subject: Subject, policy: str) -> Network:
-    """Build a network on the settled weights, frozen by a policy."""
-    weights = str(subject.settled)
-    options = subject.small
+def _build(subject: Subject, policy: str) -> Network:
+    """Build a network with the calibrated weights, frozen by a policy."""
+    weights = str(subject.calibrated)
+    options = subject.small_input
     preprocess = options.apply(subject.backbone).preprocess
     outputs = subject.task.example_data(preprocess, BATCH, seed=2).schema.outputs
     model = resolve_and_build(subject.backbone, weights, outputs, seed=1, options=options)
@@ -97,21 +97,21 @@ def _begin(subject: Subject, policy: str) -> Network:
 
 
 def _features(network: Network, heads: list[str], images: Tensor) -> dict[bool, dict[str, Tensor]]:
-    """Return what enters each head, in use and in training."""
-    seen = {}
+    """Return the inputs of each head, by train mode and path."""
+    features = {}
     for training in (True, False):
         network.module.train(training)
         with torch.no_grad(), HeadHooks(network.module, heads) as hooks:
             network.forward(images, training)
-        seen[training] = {path: entered.clone() for path, entered in hooks.inputs.items()}
-    return seen
+        features[training] = {path: inputs.clone() for path, inputs in hooks.inputs.items()}
+    return features
 
 
 def _train(network: Network, policy: str, images: int, lr: float) -> Schema:
-    """Train one epoch of zoo's own loop on images of noise, and return what their targets are."""
-    opened = network.task.example_data(network.preprocess, images, seed=2)
-    splits = opened.splits
-    data = PhaseData(splits["train"], splits["val"], opened.schema, seed=3, batch_size=BATCH)
+    """Train one epoch on images of noise, and return their schema."""
+    example = network.task.example_data(network.preprocess, images, seed=2)
+    splits = example.splits
+    data = PhaseData(splits["train"], splits["val"], example.schema, seed=3, batch_size=BATCH)
     transform = network.task.transform(network.preprocess)
     source = ImageSource(network, data, ImageReader(transform, network.device, BATCH))
     phase = Phase(
@@ -125,90 +125,91 @@ def _train(network: Network, policy: str, images: int, lr: float) -> Schema:
         report=lambda event: None,
     )
     run_phase(phase, source, TrainState(BATCH), context)
-    return opened.schema
+    return example.schema
 
 
-def head_trial(subject: Subject) -> Trial:
-    """Train the heads for three steps: two batches of two, and one of two and a single one."""
-    if (known := subject.notes.get("head trial")) is not None:
-        return known  # type: ignore[no-any-return]
-    network = _begin(subject, "head")
+def train_heads(subject: Subject) -> HeadTraining:
+    """Train the heads for three steps, of 2, 2 and 3 images."""
+    if (trained := subject.memo.get("heads")) is not None:
+        return trained  # type: ignore[no-any-return]
+    network = _build(subject, "head")
     heads = [resolve_head(network.module, head.path) for head in network.heads]
     images = noise(BATCH, network.preprocess, seed=4)
     features = _features(network, heads, images)
     before = _tensors(network.module)
     schema = _train(network, "head", 3 * BATCH + 1, lr=0.01)
-    trial = Trial(network, heads, images, before, features, schema)
-    subject.notes["head trial"] = trial
-    return trial
+    trained = HeadTraining(network, heads, images, before, features, schema)
+    subject.memo["heads"] = trained
+    return trained
 
 
 def frozen_stays_frozen(subject: Subject) -> str:
-    """Train the heads, and compare every other tensor with what it was."""
-    trial = head_trial(subject)
-    after = _tensors(trial.module)
-    outside = [name for name in trial.before if not trial.in_head(name)]
-    changed = [name for name in outside if not _same(trial.before[name], after[name])]
+    """Train the heads, and compare every other tensor before and after."""
+    trained = train_heads(subject)
+    after = _tensors(trained.module)
+    outside = [name for name in trained.before if not trained.in_head(name)]
+    changed = [name for name in outside if not _same(trained.before[name], after[name])]
     if changed:
         name = changed[0]
-        was, is_ = trial.before[name].float(), after[name].float()
-        moved = (was - is_).abs().max().item() if was.shape == is_.shape else float("nan")
-        what = f"{len(changed)} of {len(outside)} tensors outside the heads changed"
-        raise Broken(f"{what}: {name} by up to {moved:.3g}, {', '.join(changed[1:4])}")
+        old, new = trained.before[name].float(), after[name].float()
+        change = (old - new).abs().max().item() if old.shape == new.shape else float("nan")
+        message = f"{len(changed)} of {len(outside)} tensors outside the heads changed"
+        others = "".join(f", {other}" for other in changed[1:4])
+        raise CheckFailed(f"{message}: {name} by up to {change:.3g}{others}")
     return f"{len(outside)} tensors outside the heads are bit-identical after 3 steps"
 
 
 def new_heads_learn(subject: Subject) -> str:
-    """Train the heads, and see whether all that is new moved by a gradient."""
-    trial = head_trial(subject)
-    new = {name: p for name, p in trial.module.named_parameters() if trial.in_head(name)}
+    """Train the heads, and check gradient and change of every new parameter."""
+    trained = train_heads(subject)
+    new = {name: p for name, p in trained.module.named_parameters() if trained.in_head(name)}
     for name, parameter in new.items():
         if parameter.grad is None or not bool(parameter.grad.abs().max() > 0):
-            raise Broken(f"no gradient reaches the new {name}")
-        if _same(trial.before[name], parameter.detach()):
-            raise Broken(f"the new {name} is what it was after 3 steps")
-    others = [name for name, p in trial.module.named_parameters() if p.requires_grad]
-    if set(others) != set(new):
-        raise Broken(f"{len(others)} parameters train, and {len(new)} are new")
-    return f"{len(new)} new parameters moved"
+            raise CheckFailed(f"the new {name} has no gradient")
+        if _same(trained.before[name], parameter.detach()):
+            raise CheckFailed(f"the new {name} is unchanged after 3 steps")
+    trainable = {name for name, p in trained.module.named_parameters() if p.requires_grad}
+    if trainable != set(new):
+        raise CheckFailed(f"{len(trainable)} parameters are trainable, {len(new)} are new")
+    return f"{len(new)} new parameters changed"
 
 
 def frozen_answers_the_same(subject: Subject) -> str:
-    """Compare what enters the heads before and after a training, in training and in use."""
-    trial = head_trial(subject)
-    after = _features(trial.network, trial.heads, trial.images)
-    for path, entered in trial.features[False].items():
-        if not _same(entered, trial.features[True][path]):
-            apart = (entered - trial.features[True][path]).abs().max().item()
-            raise Broken(f"what enters {path} differs by {apart:.3g} in training and in use")
-    for training, when in ((False, "in use"), (True, "in training")):
-        for path, entered in trial.features[training].items():
-            if not _same(entered, after[training][path]):
-                apart = (entered - after[training][path]).abs().max().item()
-                raise Broken(f"{when} what enters {path} differs by {apart:.3g} after training")
-    shapes = [f"{path} {tuple(f.shape)}" for path, f in trial.features[False].items()]
+    """Compare the inputs of the heads before and after training, and in both modes."""
+    trained = train_heads(subject)
+    after = _features(trained.network, trained.heads, trained.images)
+    for path, inputs in trained.features[False].items():
+        if not _same(inputs, trained.features[True][path]):
+            apart = (inputs - trained.features[True][path]).abs().max().item()
+            raise CheckFailed(f"what enters {path} differs by {apart:.3g} in training and in use")
+    for training, mode in ((False, "eval mode"), (True, "train mode")):
+        for path, inputs in trained.features[training].items():
+            if not _same(inputs, after[training][path]):
+                apart = (inputs - after[training][path]).abs().max().item()
+                message = f"in {mode}, the input of {path} differs by {apart:.3g} after training"
+                raise CheckFailed(message)
+    shapes = [f"{path} {tuple(f.shape)}" for path, f in trained.features[False].items()]
     return f"bit-identical: {', '.join(shapes)}"
 
 
 def everything_has_a_gradient(subject: Subject) -> str:
-    """Train every layer, the last batch being one picture too few for batch norm."""
-    network = _begin(subject, "all")
-    _train(network, "all", 2 * BATCH + 1, lr=1e-8)  # on random layers any gradient can come
+    """Train every layer, with a single image left over, which batch norm cannot normalise."""
+    network = _build(subject, "all")
+    _train(network, "all", 2 * BATCH + 1, lr=1e-8)  # gradients of random layers may be huge
     parameters = dict(network.module.named_parameters())
-    none = [name for name, p in parameters.items() if p.requires_grad and p.grad is None]
-    subject.notes["without gradient"] = none
-    if none:
-        what = f"{len(none)} of {len(parameters)} parameters get no gradient under all"
-        raise Broken(f"{what}: {', '.join(none[:3])}")
+    missing = [name for name, p in parameters.items() if p.requires_grad and p.grad is None]
+    if missing:
+        message = f"{len(missing)} of {len(parameters)} parameters get no gradient under all"
+        raise CheckFailed(f"{message}: {', '.join(missing[:3])}")
     return f"{len(parameters)} parameters"
 
 
-def _model_file(subject: Subject) -> tuple[Path, Trial]:
-    trial = head_trial(subject)
+def _model_file(subject: Subject) -> tuple[Path, HeadTraining]:
+    trained = train_heads(subject)
     path = subject.folder / "model.safetensors"
     if not path.exists():
-        save_module(trial.module, path, trial.schema, how_made(trial.module))
-    return path, trial
+        save_module(trained.module, path, trained.schema, how_made(trained.module))
+    return path, trained
 
 
 def _logits(network: Network, images: Tensor) -> Tensor:
@@ -216,43 +217,45 @@ def _logits(network: Network, images: Tensor) -> Tensor:
         return network.forward(images).main
 
 
-def _compare(what: str, expected: Tensor, found: Tensor) -> None:
-    if not _same(expected, found):
-        if expected.shape != found.shape:
-            raise Broken(f"{what} gives logits {list(found.shape)}, not {list(expected.shape)}")
-        apart, most = (expected - found).abs().max().item(), expected.abs().max().item()
-        raise Broken(f"{what} gives other logits: {apart:.3g} apart, the largest being {most:.3g}")
+def _compare(what: str, expected: Tensor, actual: Tensor) -> None:
+    if not _same(expected, actual):
+        if expected.shape != actual.shape:
+            message = f"{what} gives logits {list(actual.shape)}, not {list(expected.shape)}"
+            raise CheckFailed(message)
+        apart, largest = (expected - actual).abs().max().item(), expected.abs().max().item()
+        message = f"{what} gives other logits: {apart:.3g} apart, the largest being {largest:.3g}"
+        raise CheckFailed(message)
 
 
 def saved_and_loaded(subject: Subject) -> str:
-    """Write a model file, load it again, and compare the logits."""
-    path, trial = _model_file(subject)
-    expected = _logits(trial.network, trial.images)
+    """Save and load a model file, and compare the logits."""
+    path, trained = _model_file(subject)
+    expected = _logits(trained.network, trained.images)
     loaded = load_model(path, subject.registry, device="cpu")
-    if loaded.schema != trial.schema:
-        raise Broken(f"the schema was {trial.schema} and is {loaded.schema}")
-    _compare("the model file", expected, logits_of(loaded, trial.images))
+    if loaded.schema != trained.schema:
+        raise CheckFailed(f"the schema {trained.schema} is loaded as {loaded.schema}")
+    _compare("the model file", expected, logits_of(loaded, trained.images))
     if subject.fresh is None:
         return "equal logits in this process"
-    _compare("a fresh process", expected, subject.fresh(path, trial.images))
+    _compare("a fresh process", expected, subject.fresh(path, trained.images))
     return "equal logits in this process and in a fresh one"
 
 
 def library_loads_it(subject: Subject) -> str:
-    """Build the network with its library alone, and load the model file into it."""
+    """Build the network with its builder alone, and load the state dict of the model file."""
     from safetensors.torch import load_file
 
-    path, trial = _model_file(subject)
+    path, trained = _model_file(subject)
     builder = resolve_target(subject.backbone.builder, f"backbone {subject.backbone.id}")
-    kwargs = {**how_made(trial.module).kwargs, "num_classes": trial.schema.outputs}
-    if not _takes_classes(builder):
-        raise NotApplicable("its builder takes no num_classes, so no network of 3 can be had of it")
+    kwargs = {**how_made(trained.module).kwargs, "num_classes": trained.schema.outputs}
+    if not _takes_num_classes(builder):
+        raise NotApplicable("its builder has no parameter num_classes")
     alone = builder(weights=None, **kwargs)
     try:
         alone.load_state_dict(load_file(path))
     except (RuntimeError, ValueError, KeyError) as error:
-        raise Broken(f"its library does not load the file: {str(error)[:200]}") from error
-    network = trial.network
+        raise CheckFailed(f"its library cannot load the file: {str(error)[:200]}") from error
+    network = trained.network
     bare = Network(
         alone,
         network.heads,
@@ -261,10 +264,10 @@ def library_loads_it(subject: Subject) -> str:
         network.precision,
         network.task,
     )
-    _compare("its library alone", _logits(network, trial.images), _logits(bare, trial.images))
+    _compare("its library alone", _logits(network, trained.images), _logits(bare, trained.images))
     return "equal logits without zoo"
 
 
-def _takes_classes(builder: Any) -> bool:
+def _takes_num_classes(builder: Any) -> bool:
     parameters = inspect.signature(builder).parameters.values()
     return any(p.name == "num_classes" or p.kind is p.VAR_KEYWORD for p in parameters)

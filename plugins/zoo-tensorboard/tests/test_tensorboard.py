@@ -164,7 +164,7 @@ def test_confusion_images_show_run_counts(two_phases: zoo.Run) -> None:
 
 
 def grid_images(shown: np.ndarray, count: int) -> list[bytes]:
-    """Take the photos of a grid apart again, at the size that the network gets."""
+    """Return the tiles of a grid, reduced to the input size of the network."""
     columns = int(np.ceil(np.sqrt(count)))
     tiles = []
     for index in range(count):
@@ -327,6 +327,7 @@ def test_unwritable_log_is_one_warning(photos: Path, caplog: pytest.LogCaptureFi
 
 def test_full_disk_raises_once_in_its_hook(tmp_path: Path) -> None:
     # A limit on file size simulates a full disk, in its own process.
+    # -B: the limit would truncate bytecode of modules imported later, without an error.
     code = """
 import resource, signal, sys, zoo
 from zoo_tensorboard import plugin
@@ -342,7 +343,7 @@ for number in range(1, 101):
 plugin.zoo_after_fit(zoo.FitEnded("a/b", {}, 1.0, sys.argv[1]))
 print(failed)
 """
-    command = [sys.executable, "-c", code, str(tmp_path)]
+    command = [sys.executable, "-B", "-c", code, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     (failed,) = json.loads(done.stdout)
