@@ -172,7 +172,7 @@ def test_plain_file_has_no_license(leafy, few, warnings, tmp_path):
 def test_plan_shows_license_without_warning(leafy, few, warnings):
     rows = {name: rest for name, *rest in zoo.plan("nc", data=few).rows()}
     assert rows["license"] == ["cc-by-nc-4.0 (non-commercial)", "of these weights"]
-    assert list(rows)[1:3] == ["weights", "license"]
+    assert list(rows)[1:4] == ["task", "weights", "license"]
     rows = {name: rest for name, *rest in zoo.plan("unstated", data=few).rows()}
     assert rows["license"] == ["unknown", "none is stated; ask their publisher"]
     plan = zoo.plan("nc", data=few, weights="none")

@@ -170,7 +170,7 @@ def test_augmented_views_are_cached(tinynet, data):
     assert forwards(seen) == 0
     for wrong, message in (
         ({"views": 3}, "augmented"),
-        ({"views": 3, "augment": "flip", "train": "all"}, "heads alone"),
+        ({"views": 3, "augment": "flip", "train": "all"}, "requires that only heads train"),
         ({"views": 0, "augment": "flip"}, "views"),
     ):
         with pytest.raises(zoo.UsageError, match=message):

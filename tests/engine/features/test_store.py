@@ -133,6 +133,7 @@ def test_damaged_segment_is_skipped(cache_folder, how):
 
 def test_store_spills_to_memory_on_full_disk(cache_folder):
     # A limit on the size of files, for this process only, stands in for a full disk.
+    # -B: it would also truncate bytecode of modules imported later, without an error.
     code = """
 import resource, signal, sys, torch
 from zoo.engine.features.store import FeatureStore
@@ -145,7 +146,8 @@ with FeatureStore("name") as opened:
     print(opened.gather(__import__("numpy").array(rows))["fc"][:, 499].tolist())
     print(opened.problem)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    command = [sys.executable, "-B", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.stderr == ""
     values, problem = done.stdout.splitlines()
     assert values == str([float(n) for n in range(50)])

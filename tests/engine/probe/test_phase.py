@@ -40,7 +40,7 @@ def test_probe_is_default_recipe_and_recorded(pictures):
         ({"schedule": "constant"}, "--schedule"),
         ({"augment": "flip"}, "augmented images differ between epochs"),
         ({"head": "mlp:8"}, "hidden layers"),
-        ({"loss": nn.CrossEntropyLoss(label_smoothing=0.1)}, "loss of your own"),
+        ({"loss": nn.CrossEntropyLoss(label_smoothing=0.1)}, "a custom loss"),
     ],
 )
 def test_epoch_options_exclude_probe(pictures, given, why):

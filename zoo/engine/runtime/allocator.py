@@ -2,8 +2,8 @@
 
 glibc unmaps every large block when it is freed, and maps it again, page by page and zeroed, for the
 next batch. On two cores that was 29 % of a forward pass of EfficientNet-Lite0 and 18 % of one of
-resnet18 (`benchmarks/forward_pass.py`). The allocator is process-wide, so the command line configures
-it and the library does not.
+resnet18 (`benchmarks/forward_pass.py`). The allocator is process-wide, so the command line
+configures it and the library does not.
 """
 
 from __future__ import annotations
