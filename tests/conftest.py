@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.networks import odd, pictures, plainnet, tinynet  # noqa: F401 - fixtures
+from tests.networks import image_folder, odd, plainnet, tinynet  # noqa: F401 - fixtures
 from zoo.testing.fixtures import reset_caches
 
 # Hundreds of tests start a process that imports torch, which should not compile it each time.

@@ -85,10 +85,10 @@ def plainnet(install) -> str:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory) -> Path:
+def image_folder(tmp_path_factory) -> Path:
     """Three classes of the embedded set: 8 train, 4 val and 4 test images each."""
     embedded = Path(next(iter(zoo.data.__path__))) / "clipart10"
-    root = tmp_path_factory.mktemp("pictures")
+    root = tmp_path_factory.mktemp("image_folder")
     for name in ("flag", "mammal", "playing_card"):
         train = sorted((embedded / "train" / name).iterdir())
         val = sorted((embedded / "val" / name).iterdir())

@@ -16,7 +16,7 @@ SMALL = zoo.Preprocess(size=(40, 48), resize=44)
 
 @pytest.fixture(scope="module")
 def image() -> Image.Image:
-    return open_data(None).splits["val"].picture(40)
+    return open_data(None).splits["val"].image(40)
 
 
 @pytest.mark.parametrize("name", STRENGTHS)

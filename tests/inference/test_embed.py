@@ -20,9 +20,9 @@ def alone(own_cache, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def trained(tinynet, pictures):
+def trained(tinynet, image_folder):
     return zoo.finetune(
-        tinynet, data=pictures, weights="none", recipe="probe", precision="fp32", device="cpu"
+        tinynet, data=image_folder, weights="none", recipe="probe", precision="fp32", device="cpu"
     )
 
 
@@ -30,9 +30,9 @@ def embed(cli, *arguments):
     return cli("embed", *arguments, "--device", "cpu", "--quiet")
 
 
-def test_safetensors_has_features_paths_and_classes(cli, trained, pictures):
+def test_safetensors_has_features_paths_and_classes(cli, trained, image_folder):
     done = embed(
-        cli, str(trained.path), "--data", str(pictures), "--out", "f.safetensors", "--json"
+        cli, str(trained.path), "--data", str(image_folder), "--out", "f.safetensors", "--json"
     )
     assert done[0] == 0, done[2]
     summary = json.loads(done[1])
@@ -50,9 +50,9 @@ def test_safetensors_has_features_paths_and_classes(cli, trained, pictures):
         assert torch.allclose(tensors["features"][row], alone[0], atol=1e-6)
 
 
-def test_npy_has_metadata_in_json_file(cli, trained, pictures):
+def test_npy_has_metadata_in_json_file(cli, trained, image_folder):
     for name in ("f.safetensors", "f.npy"):
-        assert embed(cli, str(trained.path), "--data", str(pictures), "--out", name)[0] == 0
+        assert embed(cli, str(trained.path), "--data", str(image_folder), "--out", name)[0] == 0
     array, metadata = np.load("f.npy"), json.loads(Path("f.json").read_text())
     tensors = load_file("f.safetensors")
     assert np.array_equal(array, tensors["features"].numpy())
@@ -60,9 +60,9 @@ def test_npy_has_metadata_in_json_file(cli, trained, pictures):
     assert len(metadata["paths"]) == 48
 
 
-def test_folder_without_classes(cli, trained, pictures, tmp_path):
+def test_folder_without_classes(cli, trained, image_folder, tmp_path):
     flat = tmp_path / "flat"
-    shutil.copytree(pictures / "train/flag", flat)
+    shutil.copytree(image_folder / "train/flag", flat)
     (flat / "notes.txt").write_text("no image")
     (flat / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
     options = ["--data", str(flat), "--out", "f.safetensors"]
@@ -88,8 +88,8 @@ def test_folder_without_classes(cli, trained, pictures, tmp_path):
         (["lite0", "--out", "missing.file/f.npy", "--data", "nowhere"], 3, "nowhere"),
     ],
 )
-def test_invalid_arguments_exit_code_and_message(cli, pictures, arguments, code, message):
-    data = [] if "--data" in arguments else ["--data", str(pictures)]
+def test_invalid_arguments_exit_code_and_message(cli, image_folder, arguments, code, message):
+    data = [] if "--data" in arguments else ["--data", str(image_folder)]
     done = embed(cli, *arguments, *data)
     assert done[0] == code
     assert message in done[2]

@@ -17,30 +17,30 @@ QUICK = {"weights": "none", "device": "cpu", "epochs": 1, "batch_size": 8, "trai
 
 
 @pytest.fixture
-def trained(tinynet, pictures, tmp_path, monkeypatch):
+def trained(tinynet, image_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return zoo.finetune(tinynet, data=pictures, **QUICK)
+    return zoo.finetune(tinynet, data=image_folder, **QUICK)
 
 
-def test_predict_and_evaluate_agree(trained, pictures):
+def test_predict_and_evaluate_agree(trained, image_folder):
     model = zoo.load(trained.path, device="cpu")
     right = images = 0
     for name in model.classes:
-        for path in sorted((pictures / "val" / name).iterdir()):
+        for path in sorted((image_folder / "val" / name).iterdir()):
             (result,) = model.predict(path, top=3)
             assert result["path"] == str(path)
             assert [set(p) for p in result["predictions"]] == [{"class", "probability"}] * 3
             assert sum(p["probability"] for p in result["predictions"]) == pytest.approx(1)
             right += result["predictions"][0]["class"] == name
             images += 1
-    assert model.evaluate(pictures, "val")["top1"] == right / images
+    assert model.evaluate(image_folder, "val")["top1"] == right / images
     assert trained.metrics["val"]["top1"] == right / images
 
 
-def test_predict_many_reports_unreadable_images(trained, pictures, tmp_path):
+def test_predict_many_reports_unreadable_images(trained, image_folder, tmp_path):
     model = zoo.load(trained.path / "model.safetensors", device="cpu")
     (tmp_path / "words.jpg").write_text("no image")
-    good = sorted((pictures / "val" / "flag").iterdir())[0]
+    good = sorted((image_folder / "val" / "flag").iterdir())[0]
     one, two, three = model.predict([good, tmp_path / "words.jpg", Image.open(good)], top=1)
     assert one["predictions"] == three["predictions"]
     assert "predictions" not in two
@@ -49,9 +49,9 @@ def test_predict_many_reports_unreadable_images(trained, pictures, tmp_path):
         model.predict(good, top=0)
 
 
-def test_evaluate_refuses_unknown_classes(trained, pictures, tmp_path):
+def test_evaluate_refuses_unknown_classes(trained, image_folder, tmp_path):
     (tmp_path / "data" / "zebra").mkdir(parents=True)
-    source = next((pictures / "val" / "flag").iterdir())
+    source = next((image_folder / "val" / "flag").iterdir())
     (tmp_path / "data" / "zebra" / "a.jpg").write_bytes(source.read_bytes())
     with pytest.raises(zoo.DataError, match="zebra"):
         zoo.load(trained.path, device="cpu").evaluate(tmp_path / "data")
@@ -64,14 +64,14 @@ def test_evaluate_refuses_unknown_classes(trained, pictures, tmp_path):
         ("timm/resnet10t", "timm.models:resnet10t"),
     ],
 )
-def test_model_file_loads_without_zoo(name, plain, pictures, tmp_path, monkeypatch):
+def test_model_file_loads_without_zoo(name, plain, image_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = zoo.finetune(name, data=pictures, precision="fp32", **QUICK)
+    run = zoo.finetune(name, data=image_folder, precision="fp32", **QUICK)
     network = zoo.spec.resolve_target(plain)(num_classes=3)
     network.load_state_dict(load_file(run.path / "model.safetensors"))
     network.eval()
     model = zoo.load(run.path, device="cpu")
-    path = sorted((pictures / "val" / "flag").iterdir())[0]
+    path = sorted((image_folder / "val" / "flag").iterdir())[0]
     image = normalize(prepare(decode(path), model.preprocess)[None], model.preprocess)
     with torch.no_grad():
         expected = network(image).softmax(1)[0]
@@ -80,7 +80,7 @@ def test_model_file_loads_without_zoo(name, plain, pictures, tmp_path, monkeypat
         assert prediction["probability"] == pytest.approx(expected[index].item(), abs=1e-5)
 
 
-def test_model_card_content(trained, pictures):
+def test_model_card_content(trained, image_folder):
     from safetensors import safe_open
 
     with safe_open(trained.path / "model.safetensors", "pt") as file:
@@ -90,7 +90,7 @@ def test_model_card_content(trained, pictures):
     assert card["backbone"] == "tiny/tinynet"
     assert card["preprocess"]["size"] == [32, 32]
     assert card["metrics"]["val"]["top1"] == trained.metrics["val"]["top1"]
-    assert str(pictures) not in json.dumps(card)
+    assert str(image_folder) not in json.dumps(card)
     assert "workers" not in json.dumps(card)
 
 
@@ -115,7 +115,7 @@ def forge(path, **changes):
         {"schema": ["a", "b", "c"]},
     ],
 )
-def test_forged_card_is_refused(trained, pictures, changes):
+def test_forged_card_is_refused(trained, image_folder, changes):
     file = trained.path / "model.safetensors"
     forge(file, **changes)
     with pytest.raises(
@@ -123,7 +123,7 @@ def test_forged_card_is_refused(trained, pictures, changes):
     ):
         zoo.load(trained.path, device="cpu")
     with pytest.raises(zoo.WeightsError):
-        zoo.finetune("tiny/tinynet", data=pictures, **{**QUICK, "weights": file})
+        zoo.finetune("tiny/tinynet", data=image_folder, **{**QUICK, "weights": file})
 
 
 @pytest.mark.parametrize("schema", [{"classes": []}, {}, {"classes": ["a", "b", "c"], "x": 1}])
@@ -140,19 +140,19 @@ def test_unknown_task_is_named(trained):
 
 
 def test_evaluate_on_training_folder_uses_validation_split(
-    tinynet, pictures, tmp_path, monkeypatch
+    tinynet, image_folder, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    run = zoo.finetune(tinynet, data=pictures / "train", seed=3, **QUICK)
+    run = zoo.finetune(tinynet, data=image_folder / "train", seed=3, **QUICK)
     model = run.model(device="cpu")
-    values = model.evaluate(pictures / "train")
+    values = model.evaluate(image_folder / "train")
     assert values["split"] == "val"
     assert values["confusion"] == run.metrics["val"]["confusion"]
-    assert model.evaluate(pictures / "train", "all")["images"] == 24
+    assert model.evaluate(image_folder / "train", "all")["images"] == 24
 
 
-def test_predict_accepts_paths_bytes_and_arrays(trained, pictures):
-    path = sorted((pictures / "val" / "flag").iterdir())[0]
+def test_predict_accepts_paths_bytes_and_arrays(trained, image_folder):
+    path = sorted((image_folder / "val" / "flag").iterdir())[0]
     model = zoo.load(trained.path, device="cpu")
     array = np.asarray(Image.open(path).convert("RGB"))
     one, two, three = (

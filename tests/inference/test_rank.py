@@ -16,8 +16,8 @@ def alone(own_cache, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_rank_sorts_by_accuracy_with_failures_last(cli, pictures):
-    arguments = ["rank", "--data", str(pictures), "lite0", "timm/resnet10t", "--device", "cpu"]
+def test_rank_sorts_by_accuracy_with_failures_last(cli, image_folder):
+    arguments = ["rank", "--data", str(image_folder), "lite0", "timm/resnet10t", "--device", "cpu"]
     done = cli(*arguments, "--json")
     assert done[0] == 0, done[2]
     best, unknown = json.loads(done[1])
@@ -60,7 +60,7 @@ def test_knn_accuracy_is_leave_one_out():
     assert 0.3 < knn_accuracy(torch.randn(400, 8), torch.randint(2, (400,)), 2) < 0.7
 
 
-def test_invalid_max_params_is_refused(cli, pictures):
-    done = cli("rank", "--data", str(pictures), "--max-params", "30X", "lite0")
+def test_invalid_max_params_is_refused(cli, image_folder):
+    done = cli("rank", "--data", str(image_folder), "--max-params", "30X", "lite0")
     assert done[0] == 2
     assert "30M" in done[2]

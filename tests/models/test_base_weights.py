@@ -192,7 +192,7 @@ sys.addaudithook(note)
 
 
 @pytest.fixture
-def opened(tmp_path, pictures):
+def opened(tmp_path, image_folder):
     """Train on weights in a process of its own; return how often each file was read."""
     site = tmp_path / "audit"
     site.mkdir()
@@ -202,7 +202,16 @@ def opened(tmp_path, pictures):
         log = tmp_path / "opened.txt"
         log.write_text("")
         path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
-        command = ["finetune", name, "--data", pictures, "--weights", weights, "--train", "head"]
+        command = [
+            "finetune",
+            name,
+            "--data",
+            image_folder,
+            "--weights",
+            weights,
+            "--train",
+            "head",
+        ]
         subprocess.run(
             [sys.executable, "-m", "zoo", *command, "--epochs", "1", "--device", "cpu"],
             check=True,

@@ -45,7 +45,7 @@ class Split(ABC):
         """Return the name of an image for messages, such as its path."""
 
     @abstractmethod
-    def picture(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Image.Image:
         """Read an image as 8-bit RGB.
 
         Raises:
@@ -68,7 +68,7 @@ class Split(ABC):
         Raises:
             UnreadableImage: it cannot be read.
         """
-        return self.picture(index), self.targets[index]
+        return self.image(index), self.targets[index]
 
     def content(self, index: int) -> bytes:
         """Return the bytes that determine an image: its file, or its shape and pixels.
@@ -120,7 +120,7 @@ class FileSplit(Split):
         """Return the image's path."""
         return str(self.path(index))
 
-    def picture(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Image.Image:
         """Decode an image.
 
         Raises:

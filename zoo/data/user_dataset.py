@@ -50,7 +50,7 @@ class DatasetSplit(Split):
         """Return the name of an item in messages: its index in the dataset."""
         return where_in(self.dataset, self.indices[index])
 
-    def picture(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Image.Image:
         """Return the image of an item.
 
         Raises:

@@ -37,9 +37,9 @@ def in_a_folder(tmp_path, monkeypatch, own_cache):
 
 
 @pytest.fixture
-def data(pictures, tmp_path):
+def data(image_folder, tmp_path):
     """Return a copy of the images that a test may modify."""
-    return shutil.copytree(pictures, tmp_path / "data")
+    return shutil.copytree(image_folder, tmp_path / "data")
 
 
 def forwards(run) -> int:
@@ -115,13 +115,13 @@ def test_features_do_not_depend_on_batch_composition(tinynet):
             assert torch.equal(columns[0][path][3:4], columns[2][path])
 
 
-def test_storage_shortfall_reports_missing_space(tinynet, pictures):
+def test_storage_shortfall_reports_missing_space(tinynet, image_folder):
     module = zoo.get(tinynet).build(classes=3)
     freeze(module)
     made = how_made(module)
     device = torch.device("cpu")
     network = Network(module, made.backbone.heads, made.preprocess, device, "fp32", TASK)
-    val = open_data(pictures).splits["val"]
+    val = open_data(image_folder).splits["val"]
     with FeatureStore("a") as store:
         cache = FeatureCache(network, reader_for(network), store, lambda it, *_: it)
         assert cache.incompatibility(val) is None

@@ -74,9 +74,9 @@ def test_features_of_deep_copy(tinynet):
     close(zoo.features(copy.deepcopy(model), IMAGES), zoo.features(model, IMAGES))
 
 
-def test_features_image_forms_are_equivalent(tinynet, pictures):
+def test_features_image_forms_are_equivalent(tinynet, image_folder):
     model = zoo.get(tinynet).build(classes=3)
-    path = sorted((pictures / "val" / "flag").iterdir())[0]
+    path = sorted((image_folder / "val" / "flag").iterdir())[0]
     expected = zoo.features(model, path)
     image = Image.open(path).convert("RGB")
     pixels = zoo.transform(model)(path)
@@ -95,12 +95,12 @@ def test_uint8_tensors_are_normalized(tinynet):
     close(zoo.features(model, pixels), zoo.features(model, by_hand))
 
 
-def test_features_of_run_folder(tinynet, pictures, tmp_path, monkeypatch):
+def test_features_of_run_folder(tinynet, image_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = zoo.finetune(
-        tinynet, data=pictures, weights="none", epochs=1, precision="fp32", device="cpu"
+        tinynet, data=image_folder, weights="none", epochs=1, precision="fp32", device="cpu"
     )
-    path = sorted((pictures / "val" / "flag").iterdir())[0]
+    path = sorted((image_folder / "val" / "flag").iterdir())[0]
     by_folder = zoo.features(run.path, path, device="cpu")
     close(zoo.features(run.path / "model.safetensors", path, device="cpu"), by_folder)
     close(run.model("cpu").features(path), by_folder)

@@ -10,8 +10,8 @@ from zoo.api import plan
 from zoo.options import Policy, Schedule
 
 
-def test_every_value_has_a_reason(pictures):
-    resolved = plan("lite0", data=pictures)
+def test_every_value_has_a_reason(image_folder):
+    resolved = plan("lite0", data=image_folder)
     rows = {name: (value, reason) for name, value, reason in resolved.rows()}
     assert all(reason for _, reason in rows.values()), rows
     assert rows["recipe"][0] == "probe"
@@ -23,7 +23,7 @@ def test_every_value_has_a_reason(pictures):
     assert resolved.classes == ("flag", "mammal", "playing_card")
 
 
-def test_explicit_values_are_in_the_plan(tinynet, pictures):
+def test_explicit_values_are_in_the_plan(tinynet, image_folder):
     given = {
         "epochs": 3,
         "batch_size": 5,
@@ -39,7 +39,7 @@ def test_explicit_values_are_in_the_plan(tinynet, pictures):
         "workers": 1,
         "bad_images": "skip",
     }
-    resolved = plan(tinynet, data=pictures, weights="none", train="head", **given)
+    resolved = plan(tinynet, data=image_folder, weights="none", train="head", **given)
     (phase,) = resolved.phases
     for name, value in given.items():
         owner = phase if hasattr(phase, name) else resolved
@@ -48,42 +48,42 @@ def test_explicit_values_are_in_the_plan(tinynet, pictures):
         assert resolved.reasons[key] == "as given"
 
 
-def test_device_determines_memory_format_and_precision(tinynet, pictures):
-    resolved = plan(tinynet, data=pictures, weights="none", device="cpu")
+def test_device_determines_memory_format_and_precision(tinynet, image_folder):
+    resolved = plan(tinynet, data=image_folder, weights="none", device="cpu")
     assert resolved.memory_format == "channels_last"
     assert "quickest" in resolved.reasons["memory_format"]
     assert ("memory_format", "channels_last") in [row[:2] for row in resolved.rows()]
     assert resolved.reasons["precision"].startswith("auto: ")
 
 
-def test_random_weights_select_recipe_all(tinynet, pictures):
-    resolved = plan(tinynet, data=pictures, weights="none")
+def test_random_weights_select_recipe_all(tinynet, image_folder):
+    resolved = plan(tinynet, data=image_folder, weights="none")
     assert [phase.policy for phase in resolved.phases] == [Policy("all")]
     assert "no pretrained weights, so all layers train" in resolved.reasons["recipe"]
 
 
-def test_two_phases_learning_rates_and_epochs(pictures):
-    first, second = plan("lite0", data=pictures, recipe="head-then-all").phases
+def test_two_phases_learning_rates_and_epochs(image_folder):
+    first, second = plan("lite0", data=image_folder, recipe="head-then-all").phases
     assert (first.policy, second.policy) == (Policy("head"), Policy("all"))
     assert second.lr < first.lr
     assert second.keep_features is False
-    given = plan("lite0", data=pictures, recipe="head-then-all", lr=0.5, epochs=2)
+    given = plan("lite0", data=image_folder, recipe="head-then-all", lr=0.5, epochs=2)
     assert [phase.lr for phase in given.phases] == [0.5, pytest.approx(0.05)]
     assert [phase.epochs for phase in given.phases] == [2, 2]
-    both = plan("lite0", data=pictures, recipe="head-then-all", lr=(0.5, 0.2), epochs=(2, 1))
+    both = plan("lite0", data=image_folder, recipe="head-then-all", lr=(0.5, 0.2), epochs=(2, 1))
     assert [(phase.lr, phase.epochs) for phase in both.phases] == [(0.5, 2), (0.2, 1)]
 
 
-def test_sgd_default_learning_rate_is_tenfold(pictures):
-    adamw = plan("lite0", data=pictures, recipe="head").phases[0]
-    sgd = plan("lite0", data=pictures, optimizer="sgd").phases[0]
+def test_sgd_default_learning_rate_is_tenfold(image_folder):
+    adamw = plan("lite0", data=image_folder, recipe="head").phases[0]
+    sgd = plan("lite0", data=image_folder, optimizer="sgd").phases[0]
     assert sgd.lr == pytest.approx(10 * adamw.lr)
 
 
-def test_plan_writes_no_files(pictures, tmp_path, monkeypatch):
+def test_plan_writes_no_files(image_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    resolved = plan("resnet18", data=pictures)
+    resolved = plan("resnet18", data=image_folder)
     assert "to be downloaded" in resolved.reasons["weights"]
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -115,39 +115,39 @@ def test_plan_writes_no_files(pictures, tmp_path, monkeypatch):
         ({"weights": "imagenett"}, "did you mean imagenet"),
     ],
 )
-def test_invalid_option_raises_usage_error_with_hint(pictures, options, message):
+def test_invalid_option_raises_usage_error_with_hint(image_folder, options, message):
     with pytest.raises(zoo.UsageError, match=message):
-        plan("lite0", data=pictures, **options)
+        plan("lite0", data=image_folder, **options)
 
 
-def test_patterns_of_the_head_only_cache_features(pictures):
-    resolved = plan("lite0", data=pictures, train="classifier")
+def test_patterns_of_the_head_only_cache_features(image_folder):
+    resolved = plan("lite0", data=image_folder, train="classifier")
     assert resolved.phases[0].keep_features is True
-    assert plan("lite0", data=pictures, train="conv_head").phases[0].keep_features is False
+    assert plan("lite0", data=image_folder, train="conv_head").phases[0].keep_features is False
 
 
-def test_too_many_stages_raises_usage_error(pictures, tinynet):
+def test_too_many_stages_raises_usage_error(image_folder, tinynet):
     with pytest.raises(zoo.UsageError, match="the network has 2 stages"):
-        zoo.finetune(tinynet, data=pictures, weights="none", train="stages:9")
+        zoo.finetune(tinynet, data=image_folder, weights="none", train="stages:9")
 
 
-def test_number_of_classes_mismatch_raises_data_error(pictures):
+def test_number_of_classes_mismatch_raises_data_error(image_folder):
     with pytest.raises(zoo.DataError, match=r"--classes 5, but .* has 3 classes: flag, mammal"):
-        plan("lite0", data=pictures, classes=5)
+        plan("lite0", data=image_folder, classes=5)
 
 
-def test_unavailable_device_raises_environment_problem(pictures):
+def test_unavailable_device_raises_environment_problem(image_folder):
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("this machine has one")
     with pytest.raises(zoo.EnvironmentProblem, match="--device auto"):
-        plan("lite0", data=pictures, device="cuda")
+        plan("lite0", data=image_folder, device="cuda")
 
 
-def test_to_dict_has_values_as_text(tinynet, pictures):
+def test_to_dict_has_values_as_text(tinynet, image_folder):
     given = {"schedule": "step:3,0.5", "augment": "crop:0.5,flip", "head": "mlp:8,dropout=0.25"}
-    resolved = plan(tinynet, data=pictures, weights="none", train="stages:1", epochs=1, **given)
+    resolved = plan(tinynet, data=image_folder, weights="none", train="stages:1", epochs=1, **given)
     assert resolved.phases[0].schedule == Schedule("step", size=3, gamma=0.5)
     plain = resolved.to_dict()
     assert json.loads(json.dumps(plain))["phases"][0] == {
@@ -165,14 +165,14 @@ def test_to_dict_has_values_as_text(tinynet, pictures):
     assert plain["augment"] == "crop:0.5,flip:0.5"
     assert plain["recipe"] == "stages:1"
     assert {*plain} == {*(field.name for field in dataclasses.fields(resolved)), "classes"}
-    automatic = plan(tinynet, data=pictures, weights="none").to_dict()
+    automatic = plan(tinynet, data=image_folder, weights="none").to_dict()
     assert (automatic["head"], automatic["augment"]) == ("linear", "none")
     assert automatic["phases"][0]["schedule"] == "cosine:0.1"
 
 
-def test_augment_none_is_explicit(tinynet, pictures):
-    given = plan(tinynet, data=pictures, weights="none", augment="none")
+def test_augment_none_is_explicit(tinynet, image_folder):
+    given = plan(tinynet, data=image_folder, weights="none", augment="none")
     assert given.augment is None
     assert given.reasons["augment"] == "as given"
-    automatic = plan(tinynet, data=pictures, weights="none")
+    automatic = plan(tinynet, data=image_folder, weights="none")
     assert automatic.reasons["augment"] == "auto: off by default"

@@ -15,8 +15,8 @@ def in_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_probe_is_default_recipe_and_recorded(pictures):
-    run = zoo.finetune("lite0", data=pictures, device="cpu")
+def test_probe_is_default_recipe_and_recorded(image_folder):
+    run = zoo.finetune("lite0", data=image_folder, device="cpu")
     plan, probe = run.record["plan"], run.record["probe"]
     assert plan["recipe"] == "probe"
     assert [phase["optimizer"] for phase in plan["phases"]] == ["lbfgs"]
@@ -24,7 +24,7 @@ def test_probe_is_default_recipe_and_recorded(pictures):
     assert probe["strength"] in [tried["strength"] for tried in probe["searched"]]
     assert len(probe["accuracy"]) == 5
     assert run.metrics["val"]["top1"] >= 0.9
-    measured = zoo.evaluate(run.path, pictures, device="cpu", split="val")
+    measured = zoo.evaluate(run.path, image_folder, device="cpu", split="val")
     assert measured["loss"] == pytest.approx(run.metrics["val"]["loss"], rel=1e-5)
     history = (run.path / "history.csv").read_text().splitlines()
     assert len(history) == 2
@@ -43,19 +43,19 @@ def test_probe_is_default_recipe_and_recorded(pictures):
         ({"loss": nn.CrossEntropyLoss(label_smoothing=0.1)}, "a custom loss"),
     ],
 )
-def test_epoch_options_exclude_probe(pictures, given, why):
-    plan = zoo.plan("lite0", data=pictures, **given)
+def test_epoch_options_exclude_probe(image_folder, given, why):
+    plan = zoo.plan("lite0", data=image_folder, **given)
     assert plan.recipe == "head"
     assert why in plan.reasons["recipe"]
     assert plan.phases[0].optimizer != "lbfgs"
     with pytest.raises(zoo.UsageError, match="--recipe probe cannot be used"):
-        zoo.plan("lite0", data=pictures, recipe="probe", **given)
+        zoo.plan("lite0", data=image_folder, recipe="probe", **given)
 
 
-def test_probe_head_minimises_penalised_loss(tinynet, pictures):
-    run = zoo.finetune(tinynet, data=pictures, recipe="probe", precision="fp32", **BASE)
+def test_probe_head_minimises_penalised_loss(tinynet, image_folder):
+    run = zoo.finetune(tinynet, data=image_folder, recipe="probe", precision="fp32", **BASE)
     model = run.model("cpu")
-    paths = [path for name in model.classes for path in (pictures / "train" / name).iterdir()]
+    paths = [path for name in model.classes for path in (image_folder / "train" / name).iterdir()]
     features = model.features(paths).double()
     labels = torch.arange(3).repeat_interleave(8)
     head = model.module.head.fc
@@ -72,11 +72,11 @@ def test_probe_head_minimises_penalised_loss(tinynet, pictures):
     torch.testing.assert_close(weight[:, used], -pull[:, used], rtol=1e-2, atol=1e-3)
 
 
-def test_probe_uses_class_weights(pictures):
+def test_probe_uses_class_weights(image_folder):
     heavy = torch.tensor([100.0, 1.0, 0.01])
     heads = []
     for loss in (None, nn.CrossEntropyLoss(), nn.CrossEntropyLoss(weight=heavy)):
-        run = zoo.finetune("lite0", data=pictures, loss=loss, device="cpu")
+        run = zoo.finetune("lite0", data=image_folder, loss=loss, device="cpu")
         assert run.record["plan"]["recipe"] == "probe"
         tensors = read_model(run.path / "model.safetensors")[1].tensors
         heads.append(tensors["classifier.weight"])
@@ -84,8 +84,8 @@ def test_probe_uses_class_weights(pictures):
     assert not torch.allclose(heads[0], heads[2], rtol=0.1)
 
 
-def test_network_with_layers_after_head_trains_epochs(pictures):
-    run = zoo.finetune("squeezenet1_1", data=pictures, recipe="probe", input_size=64, **BASE)
+def test_network_with_layers_after_head_trains_epochs(image_folder):
+    run = zoo.finetune("squeezenet1_1", data=image_folder, recipe="probe", input_size=64, **BASE)
     plan = run.record["plan"]
     assert plan["recipe"] == "head"
     assert plan["phases"][0]["optimizer"] == "adamw"
@@ -116,8 +116,8 @@ NO_BIAS = """
 """
 
 
-def test_head_without_bias_trains_epochs(install, pictures):
+def test_head_without_bias_trains_epochs(install, image_folder):
     install("nobias", NO_BIAS)
-    run = zoo.finetune("nobias", data=pictures, recipe="probe", **BASE)
+    run = zoo.finetune("nobias", data=image_folder, recipe="probe", **BASE)
     assert "no bias" in run.record["plan"]["reasons"]["recipe"]
     assert run.record["plan"]["phases"][0]["keep_features"] is True

@@ -24,8 +24,8 @@ def in_tmp(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("augment", [None, "crop,flip"])
 @pytest.mark.parametrize("recipe", ["all", "head-then-all"])
-def test_model_file_independent_of_cache_and_workers(tinynet, pictures, recipe, augment):
-    options = {**QUICK, "data": pictures, "recipe": recipe, "augment": augment}
+def test_model_file_independent_of_cache_and_workers(tinynet, image_folder, recipe, augment):
+    options = {**QUICK, "data": image_folder, "recipe": recipe, "augment": augment}
     digests = {
         zoo.finetune(tinynet, **options, cache_images=cache, workers=workers).record["sha256"]
         for cache, workers in ((False, 0), (True, 0), (True, 2))
@@ -33,7 +33,7 @@ def test_model_file_independent_of_cache_and_workers(tinynet, pictures, recipe, 
     assert len(digests) == 1
 
 
-def test_later_epochs_read_from_the_cache(tinynet, pictures, tmp_path, install, monkeypatch):
+def test_later_epochs_read_from_the_cache(tinynet, image_folder, tmp_path, install, monkeypatch):
     """A plugin deletes the files after the first epoch; the model file is the same."""
     source = """
         import os, shutil
@@ -44,9 +44,9 @@ def test_later_epochs_read_from_the_cache(tinynet, pictures, tmp_path, install, 
             for split in ("train", "val"):
                 shutil.rmtree(os.path.join(os.environ["DELETED"], split), ignore_errors=True)
     """
-    whole = zoo.finetune(tinynet, data=pictures, **QUICK)
+    whole = zoo.finetune(tinynet, data=image_folder, **QUICK)
     copy = tmp_path / "copy"
-    shutil.copytree(pictures, copy)
+    shutil.copytree(image_folder, copy)
     install("deleter", source)
     reset_caches()
     monkeypatch.setenv("DELETED", str(copy))
@@ -55,9 +55,9 @@ def test_later_epochs_read_from_the_cache(tinynet, pictures, tmp_path, install, 
     assert run.record["sha256"] == whole.record["sha256"]
 
 
-def test_bad_images_are_reported_once(tinynet, pictures, tmp_path, cli):
+def test_bad_images_are_reported_once(tinynet, image_folder, tmp_path, cli):
     broken = tmp_path / "broken"
-    shutil.copytree(pictures, broken)
+    shutil.copytree(image_folder, broken)
     unreadable = min((broken / "train" / "flag").iterdir())
     unreadable.write_bytes(b"no image")
     options = ["--data", broken, "--weights", "none", "--device", "cpu", "--epochs", "2"]
@@ -74,9 +74,9 @@ def test_bad_images_are_reported_once(tinynet, pictures, tmp_path, cli):
     assert runs[1]["plan"]["cache_images"] is True
 
 
-def test_plan_reports_cached_splits_and_location(tinynet, pictures, monkeypatch):
+def test_plan_reports_cached_splits_and_location(tinynet, image_folder, monkeypatch):
     def resolve_cache(**options):
-        resolved = plan(tinynet, data=pictures, **QUICK, **options)
+        resolved = plan(tinynet, data=image_folder, **QUICK, **options)
         return resolved.cache_images, resolved.reasons["cache_images"]
 
     size = 36 * 32 * 32 * 3 / 2**20

@@ -64,8 +64,8 @@ def digest(run) -> str:
     return hashlib.sha256((run.path / "model.safetensors").read_bytes()).hexdigest()
 
 
-def test_events_of_a_training(tinynet, pictures, watcher):
-    run = zoo.finetune(tinynet, data=pictures, recipe="head-then-all", epochs=(2, 1), **QUICK)
+def test_events_of_a_training(tinynet, image_folder, watcher):
+    run = zoo.finetune(tinynet, data=image_folder, recipe="head-then-all", epochs=(2, 1), **QUICK)
     started, first, *epochs, ended = watcher()
     assert isinstance(started, zoo.FitStarted)
     assert isinstance(first, zoo.FirstBatchRead)
@@ -84,23 +84,23 @@ def test_events_of_a_training(tinynet, pictures, watcher):
 
 
 @pytest.mark.parametrize("recipe", ["head", "all"])
-def test_first_batch_equals_the_network_input(tinynet, pictures, watcher, recipe):
-    zoo.finetune(tinynet, data=pictures, recipe=recipe, epochs=2, **QUICK)
+def test_first_batch_equals_the_network_input(tinynet, image_folder, watcher, recipe):
+    zoo.finetune(tinynet, data=image_folder, recipe=recipe, epochs=2, **QUICK)
     (first,) = (event for event in watcher() if isinstance(event, zoo.FirstBatchRead))
     assert first.images.shape == (8, 32, 32, 3)
     assert first.images.dtype == np.uint8
     preprocess = zoo.get(tinynet).preprocess
     known = {
         prepare(decode(path), preprocess).permute(1, 2, 0).numpy().tobytes(): path.parent.name
-        for path in (pictures / "train").rglob("*.jpg")
+        for path in (image_folder / "train").rglob("*.jpg")
     }
     names = [known[image.tobytes()] for image in first.images]
     assert names == [first.classes[label] for label in first.labels]
 
 
-def test_first_batch_is_augmented(tinynet, pictures, watcher):
+def test_first_batch_is_augmented(tinynet, image_folder, watcher):
     for augment in ("none", "erase:1"):
-        zoo.finetune(tinynet, data=pictures, recipe="all", epochs=1, augment=augment, **QUICK)
+        zoo.finetune(tinynet, data=image_folder, recipe="all", epochs=1, augment=augment, **QUICK)
     plain, erased = (e for e in watcher() if isinstance(e, zoo.FirstBatchRead))
     assert plain.labels == erased.labels
     same = (plain.images == erased.images).all(axis=3)
@@ -126,15 +126,15 @@ class Prepared(Dataset):
 
 
 @pytest.mark.parametrize("loader", [False, True])
-def test_first_batch_of_floats_is_denormalized(tinynet, pictures, watcher, loader):
-    data = {split: Prepared(pictures / split) for split in ("train", "val")}
+def test_first_batch_of_floats_is_denormalized(tinynet, image_folder, watcher, loader):
+    data = {split: Prepared(image_folder / split) for split in ("train", "val")}
     if loader:
         data = {split: DataLoader(part, batch_size=24) for split, part in data.items()}
     zoo.finetune(tinynet, data=data, recipe="all", epochs=1, **{**QUICK, "batch_size": 24})
     (first,) = (event for event in watcher() if isinstance(event, zoo.FirstBatchRead))
     preprocess = zoo.get(tinynet).preprocess
     shown = {image.tobytes() for image in first.images}
-    paths = sorted((pictures / "train").rglob("*.jpg"))[1:]
+    paths = sorted((image_folder / "train").rglob("*.jpg"))[1:]
     known = {prepare(decode(p), preprocess).permute(1, 2, 0).numpy().tobytes() for p in paths}
     assert known < shown
     (odd,) = (np.frombuffer(data, np.uint8).reshape(32, 32, 3) for data in shown - known)
@@ -142,21 +142,23 @@ def test_first_batch_of_floats_is_denormalized(tinynet, pictures, watcher, loade
     assert odd[0, :, 0].tolist()[-15:] == [255] * 15
 
 
-def test_first_batch_without_observers_is_not_denormalized(tinynet, pictures, install, monkeypatch):
+def test_first_batch_without_observers_is_not_denormalized(
+    tinynet, image_folder, install, monkeypatch
+):
     install("quiet", "import zoo\n\n@zoo.hookimpl\ndef zoo_after_fit(event): pass\n")
     made = []
     monkeypatch.setattr("zoo.engine.run.observers.denormalize", lambda *given: made.append(given))
-    zoo.finetune(tinynet, data=pictures, epochs=1, **QUICK)
+    zoo.finetune(tinynet, data=image_folder, epochs=1, **QUICK)
     assert not made
 
 
 @pytest.mark.parametrize("recipe", ["head", "all", "head-then-all"])
-def test_observers_do_not_affect_training(tinynet, pictures, install, recipe, caplog):
+def test_observers_do_not_affect_training(tinynet, image_folder, install, recipe, caplog):
     def train() -> str:
         random.seed(1)
         np.random.seed(1)
         options = {"recipe": recipe, "augment": None if recipe == "head" else "crop,flip"}
-        return digest(zoo.finetune(tinynet, data=pictures, epochs=2, **options, **QUICK))
+        return digest(zoo.finetune(tinynet, data=image_folder, epochs=2, **options, **QUICK))
 
     alone, drawn = train(), random.random()
     install(
@@ -217,9 +219,9 @@ CHANGES = [fields, mappings, images]
     assert not [line for line in messages if "meddler" in line]
 
 
-def test_failing_observers_do_not_replace_the_error(tinynet, pictures, install, watcher):
+def test_failing_observers_do_not_replace_the_error(tinynet, image_folder, install, watcher):
     with pytest.raises(zoo.Diverged) as alone:
-        zoo.finetune(tinynet, data=pictures, epochs=3, **DIVERGE)
+        zoo.finetune(tinynet, data=image_folder, epochs=3, **DIVERGE)
     assert isinstance(watcher()[-1], zoo.FitFailed)
     assert (watcher()[-1].kind, watcher()[-1].message) == ("Diverged", str(alone.value))
     assert watcher()[-1].folder == str(Path("runs/tinynet-1").absolute())
@@ -227,14 +229,16 @@ def test_failing_observers_do_not_replace_the_error(tinynet, pictures, install, 
     install("exits", observer("import sys; sys.exit(0)"))
     reset_caches()
     with pytest.raises(zoo.Diverged) as observed:
-        zoo.finetune(tinynet, data=pictures, epochs=3, **DIVERGE)
+        zoo.finetune(tinynet, data=image_folder, epochs=3, **DIVERGE)
     assert str(observed.value) == str(alone.value)
     assert observed.value.__cause__ is alone.value.__cause__ is None
     assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_interrupt_in_an_observer_is_an_interrupt(tinynet, pictures, install, cli, hook, tmp_path):
+def test_interrupt_in_an_observer_is_an_interrupt(
+    tinynet, image_folder, install, cli, hook, tmp_path
+):
     install(
         "slow",
         f"""
@@ -249,7 +253,7 @@ def test_interrupt_in_an_observer_is_an_interrupt(tinynet, pictures, install, cl
     )
     lr = "1e18" if hook == "zoo_on_error" else "0.01"
     options = ["--weights", "none", "--epochs", "2", "--optimizer", "sgd", "--lr", lr]
-    code, _, err = cli("finetune", tinynet, "--data", pictures, *options)
+    code, _, err = cli("finetune", tinynet, "--data", image_folder, *options)
     assert code == 130, err
     assert err.splitlines()[-1] == "zoo: interrupted: nothing half-written is left"
     run = tmp_path / "runs" / "tinynet-1"
@@ -258,7 +262,7 @@ def test_interrupt_in_an_observer_is_an_interrupt(tinynet, pictures, install, cl
     assert run.exists() is (hook == "zoo_after_fit")
 
 
-def test_sigterm_in_an_observer_terminates(tinynet, pictures, install, tmp_path):
+def test_sigterm_in_an_observer_terminates(tinynet, image_folder, install, tmp_path):
     install(
         "slow",
         """
@@ -272,7 +276,7 @@ def test_sigterm_in_an_observer_terminates(tinynet, pictures, install, tmp_path)
         """,
     )
     options = ["--weights", "none", "--epochs", "2"]
-    command = [sys.executable, "-m", "zoo", "finetune", tinynet, "--data", str(pictures)]
+    command = [sys.executable, "-m", "zoo", "finetune", tinynet, "--data", str(image_folder)]
     with started([*command, *options], cwd=tmp_path, stderr=subprocess.PIPE) as process:
         assert "called\n" in process.stderr
         process.send_signal(signal.SIGTERM)

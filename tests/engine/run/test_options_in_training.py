@@ -39,11 +39,11 @@ def rows(run):
     return list(csv.DictReader((run.path / "history.csv").open()))
 
 
-def test_custom_loss_trains_and_cross_entropy_is_reported(tinynet, pictures):
-    plain = zoo.finetune(tinynet, data=pictures, **QUICK)
-    named = zoo.finetune(tinynet, data=pictures, loss=cross_entropy, **QUICK)
+def test_custom_loss_trains_and_cross_entropy_is_reported(tinynet, image_folder):
+    plain = zoo.finetune(tinynet, data=image_folder, **QUICK)
+    named = zoo.finetune(tinynet, data=image_folder, loss=cross_entropy, **QUICK)
     smooth = nn.CrossEntropyLoss(label_smoothing=0.1)
-    other = zoo.finetune(tinynet, data=pictures, loss=smooth, **QUICK)
+    other = zoo.finetune(tinynet, data=image_folder, loss=smooth, **QUICK)
     values = [run.record["plan"]["loss"] for run in (plain, named, other)]
     assert values[:2] == ["cross-entropy", "cross_entropy"]
     assert "label_smoothing=0.1" in values[2]
@@ -53,21 +53,21 @@ def test_custom_loss_trains_and_cross_entropy_is_reported(tinynet, pictures):
     assert rows(plain)[0]["train_loss"] != rows(other)[0]["train_loss"]
     # By hand: cross-entropy of the network, not the loss that trained it.
     model = other.model("cpu")
-    folder = ImageFolder(pictures / "val", transform=zoo.transform(model))
+    folder = ImageFolder(image_folder / "val", transform=zoo.transform(model))
     images, labels = (torch.stack([i for i, _ in folder]), torch.tensor(folder.targets))
     with torch.no_grad():
         by_hand = cross_entropy(model.module(images), labels).item()
     assert other.metrics["val"]["loss"] == pytest.approx(by_hand, rel=1e-4)
 
 
-def test_custom_loss_is_applied_to_auxiliary_heads(tinynet, pictures):
+def test_custom_loss_is_applied_to_auxiliary_heads(tinynet, image_folder):
     widths = []
 
     def seen(logits, labels):
         widths.append((logits.dtype, tuple(logits.shape), labels.dtype))
         return cross_entropy(logits, labels)
 
-    zoo.finetune(tinynet, data=pictures, train="all", loss=seen, **QUICK)
+    zoo.finetune(tinynet, data=image_folder, train="all", loss=seen, **QUICK)
     # Three batches of eight, each through the main and the auxiliary head.
     assert widths == [(torch.float32, (8, 3), torch.int64)] * 6
 
@@ -83,9 +83,9 @@ def test_custom_loss_is_applied_to_auxiliary_heads(tinynet, pictures):
     ],
     ids=["vector", "float", "detached", "bce", "arguments"],
 )
-def test_invalid_loss_is_refused(tinynet, pictures, tmp_path, loss, message):
+def test_invalid_loss_is_refused(tinynet, image_folder, tmp_path, loss, message):
     with pytest.raises(zoo.UsageError) as caught:
-        zoo.finetune(tinynet, data=pictures, loss=loss, **QUICK)
+        zoo.finetune(tinynet, data=image_folder, loss=loss, **QUICK)
     assert message in str(caught.value)
     assert not (tmp_path / "here" / "runs").exists()
 
@@ -96,7 +96,7 @@ def recall(logits, labels):
 
 
 @pytest.mark.parametrize("train", ["head", "all"])
-def test_custom_metrics_are_reported_in_all_outputs(tinynet, pictures, train):
+def test_custom_metrics_are_reported_in_all_outputs(tinynet, image_folder, train):
     sizes = []
 
     def size(logits, labels):
@@ -104,7 +104,7 @@ def test_custom_metrics_are_reported_in_all_outputs(tinynet, pictures, train):
         return len(labels)
 
     metrics = {"flags": recall, "size": size}
-    run = zoo.finetune(tinynet, data=pictures, train=train, metrics=metrics, **QUICK)
+    run = zoo.finetune(tinynet, data=image_folder, train=train, metrics=metrics, **QUICK)
     values = json.loads((run.path / "run.json").read_text())["metrics"]
     for split in ("val", "test"):
         assert values[split]["flags"] == pytest.approx(values[split]["per_class"]["flag"]["top1"])
@@ -113,10 +113,12 @@ def test_custom_metrics_are_reported_in_all_outputs(tinynet, pictures, train):
     assert [row["val_size"] for row in rows(run)] == ["12.0"]
     card, _ = read_model(run.path / "model.safetensors")
     assert card.metrics["val"]["flags"] == values["val"]["flags"]
-    again = zoo.evaluate(run.path, pictures, split="val", device="cpu", metrics={"flags": recall})
+    again = zoo.evaluate(
+        run.path, image_folder, split="val", device="cpu", metrics={"flags": recall}
+    )
     assert again["flags"] == values["val"]["flags"]
     # Metrics do not affect training.
-    without = zoo.finetune(tinynet, data=pictures, train=train, **QUICK)
+    without = zoo.finetune(tinynet, data=image_folder, train=train, **QUICK)
     assert all(torch.equal(tensors(run)[name], tensor) for name, tensor in tensors(without).items())
 
 
@@ -128,14 +130,14 @@ def test_custom_metrics_are_reported_in_all_outputs(tinynet, pictures, train):
         (lambda logits: 1, "the metric mine fails: TypeError"),
     ],
 )
-def test_invalid_metric_is_refused(tinynet, pictures, metric, message):
+def test_invalid_metric_is_refused(tinynet, image_folder, metric, message):
     with pytest.raises(zoo.UsageError, match=message):
-        zoo.finetune(tinynet, data=pictures, metrics={"mine": metric}, **QUICK)
+        zoo.finetune(tinynet, data=image_folder, metrics={"mine": metric}, **QUICK)
 
 
-def test_custom_metrics_of_unreadable_test_split(tinynet, pictures, tmp_path):
+def test_custom_metrics_of_unreadable_test_split(tinynet, image_folder, tmp_path):
     broken = tmp_path / "broken"
-    shutil.copytree(pictures, broken)
+    shutil.copytree(image_folder, broken)
     for path in (broken / "test").rglob("*.jpg"):
         path.write_text("no image")
     run = zoo.finetune(tinynet, data=broken, bad_images="skip", metrics={"flags": recall}, **QUICK)
@@ -143,11 +145,11 @@ def test_custom_metrics_of_unreadable_test_split(tinynet, pictures, tmp_path):
     assert "flags" in run.metrics["val"]
 
 
-def test_augmentation_independent_of_workers(tinynet, pictures):
+def test_augmentation_independent_of_workers(tinynet, image_folder):
     digests = set()
     for workers in (0, 2):
         run = zoo.finetune(
-            tinynet, data=pictures, train="head", augment="crop,flip", workers=workers, **QUICK
+            tinynet, data=image_folder, train="head", augment="crop,flip", workers=workers, **QUICK
         )
         digests.add(run.record["sha256"])
     assert len(digests) == 1
@@ -157,15 +159,15 @@ def test_augmentation_independent_of_workers(tinynet, pictures):
     assert "augmented images differ between epochs" in plan["reasons"]["phases.0.keep_features"]
     # The plain loop: no forward passes to check that features can be cached.
     assert run.record["backbone_forwards"] == 24 + 12 + 12
-    still = zoo.finetune(tinynet, data=pictures, train="head", **QUICK)
+    still = zoo.finetune(tinynet, data=image_folder, train="head", **QUICK)
     assert still.record["plan"]["phases"][0]["keep_features"] is True
     assert still.record["sha256"] not in digests
 
 
 @pytest.mark.parametrize("head", ["mlp:8", "mlp:8,dropout=0.5"])
-def test_mlp_on_cached_features_equals_plain_loop(tinynet, pictures, head):
+def test_mlp_on_cached_features_equals_plain_loop(tinynet, image_folder, head):
     options = Options(
-        data=pictures, train="head", head=head, optimizer="sgd", **{**QUICK, "epochs": 3}
+        data=image_folder, train="head", head=head, optimizer="sgd", **{**QUICK, "epochs": 3}
     )
     results = []
     for cached in (True, False):
@@ -182,30 +184,34 @@ def test_mlp_on_cached_features_equals_plain_loop(tinynet, pictures, head):
         assert on_features == pytest.approx(on_images, rel=1e-4)
     model = zoo.load(folder, "cpu")
     assert len(model.module.head.fc) == (4 if "dropout" in head else 3)
-    assert model.evaluate(pictures, "val")["loss"] == pytest.approx(
+    assert model.evaluate(image_folder, "val")["loss"] == pytest.approx(
         run["metrics"]["val"]["loss"], rel=1e-4
     )
 
 
-def test_grey_images_and_their_model_file(odd, tinynet, pictures):
-    run = zoo.finetune("odd/anynet", data=pictures, in_chans=1, **QUICK)
+def test_grey_images_and_their_model_file(odd, tinynet, image_folder):
+    run = zoo.finetune("odd/anynet", data=image_folder, in_chans=1, **QUICK)
     plan = run.record["plan"]
     assert plan["kwargs"] == {"channels": 1}
     assert len(plan["preprocess"]["mean"]) == 1
     assert tensors(run)["body.0.weight"].shape[1] == 1
     model = run.model("cpu")
-    assert model.evaluate(pictures, "val")["loss"] == pytest.approx(run.metrics["val"]["loss"])
-    assert zoo.transform(model)(next((pictures / "val" / "flag").iterdir())).shape == (1, 32, 32)
+    assert model.evaluate(image_folder, "val")["loss"] == pytest.approx(run.metrics["val"]["loss"])
+    assert zoo.transform(model)(next((image_folder / "val" / "flag").iterdir())).shape == (
+        1,
+        32,
+        32,
+    )
     with pytest.raises(zoo.UsageError, match="takes 3 channels"):
-        zoo.finetune(tinynet, data=pictures, in_chans=1, **QUICK)
+        zoo.finetune(tinynet, data=image_folder, in_chans=1, **QUICK)
 
 
-def test_other_channels_require_tensors(odd, pictures):
+def test_other_channels_require_tensors(odd, image_folder):
     images, labels = torch.randn(12, 4, 32, 32), torch.arange(12) % 3
     run = zoo.finetune("odd/anynet", data=TensorDataset(images, labels), in_chans=4, **QUICK)
     assert run.model("cpu").features(images).shape == (12, 8)
     with pytest.raises(zoo.UsageError, match="image files are read as"):
-        zoo.finetune("odd/anynet", data=pictures, in_chans=4, **QUICK)
+        zoo.finetune("odd/anynet", data=image_folder, in_chans=4, **QUICK)
     bytes_ = TensorDataset((images * 50 + 99).clamp(0, 255).byte(), labels)
     with pytest.raises(zoo.DataError, match="3 channels, and the network sees 4"):
         zoo.finetune("odd/anynet", data=bytes_, in_chans=4, **QUICK)
@@ -247,18 +253,18 @@ def test_random_dataset_independent_of_workers(tinynet):
     assert model.evaluate(Noise(6), workers=2) == values
 
 
-def test_evaluate_dataset_equals_folder(tinynet, pictures):
-    run = zoo.finetune(tinynet, data=pictures, **QUICK)
+def test_evaluate_dataset_equals_folder(tinynet, image_folder):
+    run = zoo.finetune(tinynet, data=image_folder, **QUICK)
     model = run.model("cpu")
-    folder = model.evaluate(pictures, "val")
-    items = ImageFolder(pictures / "val")
-    prepared = ImageFolder(pictures / "val", transform=zoo.transform(model))
+    folder = model.evaluate(image_folder, "val")
+    items = ImageFolder(image_folder / "val")
+    prepared = ImageFolder(image_folder / "val", transform=zoo.transform(model))
     for data in (items, prepared, {"val": items}, DataLoader(prepared, batch_size=5)):
         values = model.evaluate(data)
         assert values["loss"] == pytest.approx(folder["loss"], rel=1e-5)
         assert values["confusion"] == folder["confusion"]
     with pytest.raises(zoo.DataError, match=r"not the model's, in its order: .*train"):
-        model.evaluate(ImageFolder(pictures))
+        model.evaluate(ImageFolder(image_folder))
 
 
 def test_evaluate_uses_the_whole_training_dataset(tinynet):
@@ -267,12 +273,12 @@ def test_evaluate_uses_the_whole_training_dataset(tinynet):
     assert (values["split"], values["images"]) == ("all", 24)
 
 
-def test_training_on_data_loaders(tinynet, pictures):
+def test_training_on_data_loaders(tinynet, image_folder):
     transform = zoo.transform(tinynet)
 
     def loaders(size=6):
         return {
-            split: DataLoader(ImageFolder(pictures / split, transform), size, shuffle=True)
+            split: DataLoader(ImageFolder(image_folder / split, transform), size, shuffle=True)
             for split in ("train", "val", "test")
         }
 
@@ -330,14 +336,14 @@ def test_save_refuses_invalid_names(tinynet, tmp_path, path, classes, message):
 
 
 @pytest.mark.parametrize("train", ["head", "all"])
-def test_network_with_softmax_is_refused(odd, pictures, train):
+def test_network_with_softmax_is_refused(odd, image_folder, train):
     with pytest.raises(zoo.BrokenBackbone, match=r"probabilities.*remove the softmax"):
-        zoo.finetune("odd/softnet", data=pictures, train=train, **QUICK)
+        zoo.finetune("odd/softnet", data=image_folder, train=train, **QUICK)
 
 
-def test_unlisted_auxiliary_head_is_refused(odd, pictures):
+def test_unlisted_auxiliary_head_is_refused(odd, image_folder):
     with pytest.raises(zoo.BrokenBackbone, match="output 1 still has 7 classes, the main one 3"):
-        zoo.finetune("odd/left_behind", data=pictures, train="all", **QUICK)
+        zoo.finetune("odd/left_behind", data=image_folder, train="all", **QUICK)
 
 
 def test_build_and_transform_refuse_invalid_arguments(tinynet):
@@ -363,7 +369,7 @@ def test_build_with_weights_from_a_path(tinynet, tmp_path):
     assert torch.equal(again.head.fc.weight, model.head.fc.weight)
 
 
-def test_each_text_is_parsed_once(tinynet, pictures, monkeypatch):
+def test_each_text_is_parsed_once(tinynet, image_folder, monkeypatch):
     parsed = []
     for kind in (Policy, HeadSpec, Augmentation, Schedule):
 
@@ -373,7 +379,7 @@ def test_each_text_is_parsed_once(tinynet, pictures, monkeypatch):
 
         monkeypatch.setattr(kind, "parse", parse)
     texts = {"augment": "flip", "head": "mlp:8", "schedule": "constant", "train": "head"}
-    run = zoo.finetune(tinynet, data=pictures, **texts, **QUICK)
+    run = zoo.finetune(tinynet, data=image_folder, **texts, **QUICK)
     assert run.record["plan"]["augment"] == "flip:0.5"
     assert sorted(text for _, text in parsed) == ["constant", "flip", "head", "mlp:8"]
     assert len({kind for kind, _ in parsed}) == 4

@@ -126,8 +126,8 @@ ON_FEATURES = ("probe", "head", "patterns", "views", "probe on views", "workers"
 
 
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
-def test_dry_run_observers_and_record_have_one_plan(three_plans, pictures, options):
-    written, _ = three_plans("tiny/tinynet", data=pictures, weights="none", **options)
+def test_dry_run_observers_and_record_have_one_plan(three_plans, image_folder, options):
+    written, _ = three_plans("tiny/tinynet", data=image_folder, weights="none", **options)
     cached = [phase["keep_features"] for phase in written["phases"]]
     on_features = options in [CASES[name] for name in ON_FEATURES]
     assert cached == ([True, False] if len(cached) == 2 else [on_features])
@@ -138,8 +138,8 @@ def test_dry_run_observers_and_record_have_one_plan(three_plans, pictures, optio
     [{"recipe": "probe"}, {"recipe": "head", "epochs": 1}, {"epochs": 1}],
     ids=["probe", "head", "plain"],
 )
-def test_layers_after_the_head_have_one_plan(three_plans, pictures, options):
-    given = {"data": pictures, "weights": "none", "input_size": 32, "device": "cpu"}
+def test_layers_after_the_head_have_one_plan(three_plans, image_folder, options):
+    given = {"data": image_folder, "weights": "none", "input_size": 32, "device": "cpu"}
     written, run = three_plans("torchvision/squeezenet1_1", **given, **options)
     (phase,) = written["phases"]
     assert (phase["optimizer"], phase["keep_features"]) == ("adamw", False)
@@ -149,10 +149,10 @@ def test_layers_after_the_head_have_one_plan(three_plans, pictures, options):
         assert run.record["probe"] is None
 
 
-def test_bf16_failure_has_one_plan(three_plans, pictures, install, monkeypatch):
+def test_bf16_failure_has_one_plan(three_plans, image_folder, install, monkeypatch):
     install("float", FAILS_IN_BF16)
     monkeypatch.setattr(device, "cpu_has_bf16", lambda: True)
-    given = {"data": pictures, "weights": "none", "device": "cpu"}
+    given = {"data": image_folder, "weights": "none", "device": "cpu"}
     for options in ({"recipe": "probe"}, {"epochs": 1}):
         written, run = three_plans("float/floatnet", **given, **options)
         assert written["precision"] == "fp32"
@@ -162,11 +162,17 @@ def test_bf16_failure_has_one_plan(three_plans, pictures, install, monkeypatch):
         zoo.finetune("float/floatnet", precision="bf16", epochs=1, **given)
 
 
-def test_bf16_failure_in_training_is_an_adjustment(three_plans, pictures, install, monkeypatch):
+def test_bf16_failure_in_training_is_an_adjustment(three_plans, image_folder, install, monkeypatch):
     only = FAILS_IN_BF16.replace("assert len(x", "assert not self.training or len(x")
     install("float", only)
     monkeypatch.setattr(device, "cpu_has_bf16", lambda: True)
-    given = {"data": pictures, "weights": "none", "device": "cpu", "epochs": 1, "augment": "flip"}
+    given = {
+        "data": image_folder,
+        "weights": "none",
+        "device": "cpu",
+        "epochs": 1,
+        "augment": "flip",
+    }
     written, run = three_plans("float/floatnet", train="all", **given)
     assert written["precision"] == "bf16"
     (adjustment,) = run.record["adjustments"]
@@ -175,16 +181,16 @@ def test_bf16_failure_in_training_is_an_adjustment(three_plans, pictures, instal
     assert "the network fails in bf16" in adjustment["reason"]
     model = zoo.load(run.path, "cpu")
     assert model.network.precision == "fp32"
-    measured = model.evaluate(pictures, "val")["loss"]
+    measured = model.evaluate(image_folder, "val")["loss"]
     assert measured == pytest.approx(run.metrics["val"]["loss"], rel=1e-6)
     exact = zoo.finetune("float/floatnet", train="all", precision="fp32", **given)
     assert exact.metrics["val"] == run.metrics["val"]
 
 
-def test_data_loaders_have_one_plan(three_plans, pictures):
+def test_data_loaders_have_one_plan(three_plans, image_folder):
     transform = zoo.transform("tiny/tinynet")
     data = {
-        split: DataLoader(ImageFolder(pictures / split, transform), 6)
+        split: DataLoader(ImageFolder(image_folder / split, transform), 6)
         for split in ("train", "val", "test")
     }
     for options in ({"train": "head"}, {"train": "all"}):
@@ -217,19 +223,21 @@ ONLINE = """
 """
 
 
-def test_dry_run_downloads_no_weights_and_has_one_plan(three_plans, pictures, install, file_server):
+def test_dry_run_downloads_no_weights_and_has_one_plan(
+    three_plans, image_folder, install, file_server
+):
     buffer = io.BytesIO()
     torch.save({"fc.weight": torch.ones(7, 3), "fc.bias": torch.zeros(7)}, buffer)
     address, digits = file_server(buffer.getvalue())
     install("online", ONLINE.replace("URL", f"{address}/good-{digits}.pth"))
-    dry = zoo.plan("online/webnet", data=pictures, device="cpu").to_dict()
+    dry = zoo.plan("online/webnet", data=image_folder, device="cpu").to_dict()
     assert file_server.asked == []
     assert (dry["recipe"], dry["weights"]) == ("probe", "web")
-    run = zoo.finetune("online/webnet", data=pictures, device="cpu")
+    run = zoo.finetune("online/webnet", data=image_folder, device="cpu")
     assert file_server.asked != []
     assert run.record["plan"] == json.loads(json.dumps(dry))
     assert run.record["plan"]["reasons"]["weights"] == "auto: the default, to be downloaded"
-    written, _ = three_plans("online/webnet", data=pictures, device="cpu")
+    written, _ = three_plans("online/webnet", data=image_folder, device="cpu")
     assert written["reasons"]["weights"] == "auto: the default, in the cache"
 
 
@@ -249,17 +257,17 @@ def test_demonstration_on_random_weights_has_one_plan(three_plans, install):
     assert given["preprocess"] == written["preprocess"]
 
 
-def test_unwritable_feature_store_is_an_adjustment(three_plans, pictures, own_cache):
+def test_unwritable_feature_store_is_an_adjustment(three_plans, image_folder, own_cache):
     own_cache.mkdir()
     (own_cache / "features").write_text("a file, where a folder should be")
-    written, run = three_plans("tiny/tinynet", data=pictures, weights="none", recipe="probe")
+    written, run = three_plans("tiny/tinynet", data=image_folder, weights="none", recipe="probe")
     assert written["phases"][0]["keep_features"] is True
     (adjustment,) = run.record["adjustments"]
     assert (adjustment["name"], adjustment["value"]) == ("feature_store", "memory")
 
 
-def test_image_cache_without_space_is_an_adjustment(tinynet, pictures, monkeypatch):
-    options = Options(data=pictures, weights="none", train="all", epochs=1, cache_images=True)
+def test_image_cache_without_space_is_an_adjustment(tinynet, image_folder, monkeypatch):
+    options = Options(data=image_folder, weights="none", train="all", epochs=1, cache_images=True)
     prepared = prepare(tinynet, options, load_registry(), Progress(quiet=True))
     from zoo.data import image_cache
     from zoo.engine.run.finetune import fit
@@ -272,15 +280,15 @@ def test_image_cache_without_space_is_an_adjustment(tinynet, pictures, monkeypat
     assert (adjustment["name"], adjustment["value"]) == ("cache_images", False)
 
 
-def test_command_dry_run_prints_the_plan_of_the_run(cli, tinynet, pictures, own_cache):
-    options = ["--data", pictures, "--weights", "none", "--recipe", "probe", "--json"]
+def test_command_dry_run_prints_the_plan_of_the_run(cli, tinynet, image_folder, own_cache):
+    options = ["--data", image_folder, "--weights", "none", "--recipe", "probe", "--json"]
     code, out, _ = cli("finetune", tinynet, *options, "--dry-run")
     assert code == 0
     assert json.loads(cli("finetune", tinynet, *options)[1])["plan"] == json.loads(out)
 
 
-def test_prepared_is_frozen(tinynet, pictures):
-    options = Options(data=pictures, weights="none", epochs=1)
+def test_prepared_is_frozen(tinynet, image_folder):
+    options = Options(data=image_folder, weights="none", epochs=1)
     dry = prepare(tinynet, options, load_registry(), Progress(quiet=True), dry_run=True)
     assert dry.network is None
     assert [head.path for head in dry.backbone.heads] == ["head.fc", "aux"]
@@ -289,7 +297,7 @@ def test_prepared_is_frozen(tinynet, pictures):
             setattr(dry, field.name, None)
 
 
-def test_errors_are_ordered_and_precede_the_run_folder(tinynet, pictures):
+def test_errors_are_ordered_and_precede_the_run_folder(tinynet, image_folder):
     wrong = {
         "epochs": (0, zoo.UsageError, "positive"),
         "metrics": ({"top1": max}, zoo.UsageError, "cannot be named"),
@@ -297,7 +305,7 @@ def test_errors_are_ordered_and_precede_the_run_folder(tinynet, pictures):
         "data": ("nowhere/", zoo.DataError, "nowhere"),
         "device": ("cuda:99", zoo.EnvironmentProblem, "cuda:99"),
     }
-    right = {"epochs": 1, "metrics": None, "weights": "none", "data": pictures}
+    right = {"epochs": 1, "metrics": None, "weights": "none", "data": image_folder}
     for name, (_, kind, message) in wrong.items():
         order = [*wrong]
         options = {
@@ -308,5 +316,5 @@ def test_errors_are_ordered_and_precede_the_run_folder(tinynet, pictures):
             with pytest.raises(kind, match=message):
                 call(tinynet, **options)
     with pytest.raises(zoo.WeightsError):
-        zoo.plan(tinynet, data=pictures, weights="none.safetensors", device="cuda:99")
+        zoo.plan(tinynet, data=image_folder, weights="none.safetensors", device="cuda:99")
     assert not Path("runs").exists()

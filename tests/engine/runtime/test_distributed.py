@@ -84,21 +84,21 @@ SCRIPT = """
 
 
 @pytest.mark.slow
-def test_two_processes_match_one(plainnet, tinynet, pictures, tmp_path):
+def test_two_processes_match_one(plainnet, tinynet, image_folder, tmp_path):
     broken = tmp_path / "broken"
-    shutil.copytree(pictures, broken)
+    shutil.copytree(image_folder, broken)
     for victim in sorted((broken / "train" / "flag").iterdir())[:3]:
         victim.write_bytes(b"no image")
     cases = [
         # 24 images in batches of 7 end in a batch of three, with an empty shard for rank 1.
-        (plainnet, {"train": "all", "batch_size": 7, "data": str(pictures)}),
+        (plainnet, {"train": "all", "batch_size": 7, "data": str(image_folder)}),
         (plainnet, {"train": "all", "batch_size": 10, "micro_batch_size": 2, "cache_images": True}),
         (plainnet, {"train": "all", "batch_size": 8, "data": str(broken), "bad_images": "skip"}),
-        (tinynet, {"train": "head", "batch_size": 8, "data": str(pictures), "workers": 1}),
+        (tinynet, {"train": "head", "batch_size": 8, "data": str(image_folder), "workers": 1}),
     ]
-    cases = [(name, {"data": str(pictures), **QUICK, **options}) for name, options in cases]
+    cases = [(name, {"data": str(image_folder), **QUICK, **options}) for name, options in cases]
     probe = {**BASE, "recipe": "probe", "data": str(broken), "bad_images": "skip"}
-    two_phases = {**QUICK, "recipe": "head-then-all", "data": str(pictures)}
+    two_phases = {**QUICK, "recipe": "head-then-all", "data": str(image_folder)}
     cases += [(tinynet, probe), (plainnet, two_phases)]
     Path("runs.json").write_text(
         json.dumps([(n, {**o, "out": f"two-{i}"}) for i, (n, o) in enumerate(cases)])
@@ -137,8 +137,8 @@ def ending_lines(stderr: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_common_error_is_reported_once(pictures):
-    command = ["-m", "zoo", "finetune", "no_such_net", "--data", str(pictures)]
+def test_common_error_is_reported_once(image_folder):
+    command = ["-m", "zoo", "finetune", "no_such_net", "--data", str(image_folder)]
     with torchrun(command) as process:
         out, stderr = process.communicate(timeout=300)
     assert process.returncode == 1
@@ -151,9 +151,9 @@ def test_common_error_is_reported_once(pictures):
 
 
 @pytest.mark.slow
-def test_unreadable_image_ends_all_processes(plainnet, pictures, tmp_path):
+def test_unreadable_image_ends_all_processes(plainnet, image_folder, tmp_path):
     broken = tmp_path / "broken"
-    shutil.copytree(pictures, broken)
+    shutil.copytree(image_folder, broken)
     # The last of the validation split, which the second process reads.
     victim = max((broken / "val" / "playing_card").iterdir())
     victim.write_bytes(b"no image")
@@ -173,8 +173,17 @@ def test_unreadable_image_ends_all_processes(plainnet, pictures, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_killed_process_ends_the_others(plainnet, pictures, number):
-    options = ["--data", str(pictures), "--weights", "none", "--device", "cpu", "--train", "all"]
+def test_killed_process_ends_the_others(plainnet, image_folder, number):
+    options = [
+        "--data",
+        str(image_folder),
+        "--weights",
+        "none",
+        "--device",
+        "cpu",
+        "--train",
+        "all",
+    ]
     command = ["-m", "zoo", "finetune", plainnet, *options, "--epochs", "100000"]
     with torchrun(command) as process:
         next(line for line in process.stderr if " 2/" in line)

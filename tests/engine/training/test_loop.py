@@ -47,7 +47,7 @@ SCRIPTED = """
 
 
 @pytest.fixture
-def unequal(pictures, tmp_path, monkeypatch):
+def unequal(image_folder, tmp_path, monkeypatch):
     """Two classes: four training images of each; three `flag` and one `mammal` for validation."""
     monkeypatch.chdir(tmp_path)
     for split, name, count in (
@@ -56,7 +56,7 @@ def unequal(pictures, tmp_path, monkeypatch):
     ):
         folder = tmp_path / "unequal" / split / name
         folder.mkdir(parents=True)
-        for path in sorted((pictures / split / name).iterdir())[:count]:
+        for path in sorted((image_folder / split / name).iterdir())[:count]:
             shutil.copyfile(path, folder / path.name)
     return tmp_path / "unequal"
 
@@ -140,17 +140,17 @@ def cosine_quarter(step):
     [("constant", constant), ("step:2,0.1", step_two_tenth), ("cosine:0.25", cosine_quarter)],
 )
 def test_learning_rate_of_each_step(
-    tinynet, pictures, rates, tmp_path, monkeypatch, train, schedule, expected
+    tinynet, image_folder, rates, tmp_path, monkeypatch, train, schedule, expected
 ):
     monkeypatch.chdir(tmp_path)
     options = {"lr": LR, "epochs": EPOCHS, "batch_size": 8, "schedule": schedule, **QUICK}
-    zoo.finetune(tinynet, data=pictures, train=train, **options)
+    zoo.finetune(tinynet, data=image_folder, train=train, **options)
     assert len(rates) == EPOCHS * STEPS
     for step, [rate] in enumerate(rates):
         assert rate == pytest.approx(expected(step), rel=1e-9)
 
 
-def test_heads_train_in_float32_under_bf16(tinynet, pictures, tmp_path, monkeypatch):
+def test_heads_train_in_float32_under_bf16(tinynet, image_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     outputs = []
 
@@ -163,7 +163,7 @@ def test_heads_train_in_float32_under_bf16(tinynet, pictures, tmp_path, monkeypa
     handle = torch.nn.modules.module.register_module_forward_hook(record)
     options = {**QUICK, "precision": "bf16", "epochs": 1, "batch_size": 8}
     try:
-        run = zoo.finetune(tinynet, data=pictures, train="all", **options)
+        run = zoo.finetune(tinynet, data=image_folder, train="all", **options)
     finally:
         handle.remove()
     assert run.record["plan"]["precision"] == "bf16"

@@ -11,12 +11,12 @@ QUICK = {"weights": "none", "device": "cpu", "epochs": 1, "batch_size": 8}
 
 
 @pytest.fixture
-def cifar(pictures, tmp_path, monkeypatch):
-    """The three classes of `pictures` in the files of CIFAR-10."""
-    names = sorted(path.name for path in (pictures / "train").iterdir())
+def cifar(image_folder, tmp_path, monkeypatch):
+    """The three classes of `image_folder` in the files of CIFAR-10."""
+    names = sorted(path.name for path in (image_folder / "train").iterdir())
 
     def batch(split, first, last):
-        chosen = [sorted((pictures / split / name).iterdir())[first:last] for name in names]
+        chosen = [sorted((image_folder / split / name).iterdir())[first:last] for name in names]
         images = [np.asarray(decode(path).resize((32, 32))) for paths in chosen for path in paths]
         return np.stack(images), [label for label, paths in enumerate(chosen) for _ in paths]
 
@@ -27,9 +27,9 @@ def cifar(pictures, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def table(pictures, tmp_path):
-    """A table of the training images of `pictures`."""
-    lines = [f"{path},{path.parent.name}\n" for path in sorted(pictures.glob("train/*/*"))]
+def table(image_folder, tmp_path):
+    """A table of the training images of `image_folder`."""
+    lines = [f"{path},{path.parent.name}\n" for path in sorted(image_folder.glob("train/*/*"))]
     (tmp_path / "labels.csv").write_text("".join(["path,label\n", *lines]))
     return str(tmp_path / "labels.csv")
 
@@ -50,14 +50,16 @@ def test_evaluate_equals_metrics_of_training(kind, train, tinynet, request, tmp_
     assert model.evaluate(source)["split"] == ("test" if kind == "cifar" else "val")
 
 
-def test_table_trains_like_its_folder(table, pictures, tinynet, tmp_path, monkeypatch):
+def test_table_trains_like_its_folder(table, image_folder, tinynet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = [
         f"{path},{path.parent.name},{path.parent.parent.name}"
-        for path in sorted(pictures.glob("*/*/*"), reverse=True)
+        for path in sorted(image_folder.glob("*/*/*"), reverse=True)
     ]
     (tmp_path / "all.csv").write_text("\n".join(lines))
-    runs = [zoo.finetune(tinynet, data=data, **QUICK) for data in (pictures, tmp_path / "all.csv")]
+    runs = [
+        zoo.finetune(tinynet, data=data, **QUICK) for data in (image_folder, tmp_path / "all.csv")
+    ]
     assert runs[0].metrics == runs[1].metrics
 
 

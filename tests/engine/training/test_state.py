@@ -33,9 +33,9 @@ def network_of(backbone, seed, device=CPU):
     return Network(module, made.backbone.heads, made.preprocess, device, "fp32", TASK)
 
 
-def train(network, pictures, optimizer, metrics=None):
+def train(network, image_folder, optimizer, metrics=None):
     """Train two epochs, and return the state afterwards."""
-    opened = TASK.open_data(pictures)
+    opened = TASK.open_data(image_folder)
     splits = opened.splits
     data = PhaseData(splits["train"], splits["val"], opened.schema, 3, 8, metrics=metrics)
     reader = ImageReader(TASK.transform(network.preprocess), network.device, 8)
@@ -50,11 +50,11 @@ def train(network, pictures, optimizer, metrics=None):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_state_round_trip_through_safetensors_and_json(tinynet, pictures, optimizer, device):
+def test_state_round_trip_through_safetensors_and_json(tinynet, image_folder, optimizer, device):
     device = torch.device(device)
     metrics = {"largest": lambda logits, labels: logits.max()}
     network = network_of(tinynet, 0, device)
-    state, names, schema = train(network, pictures, optimizer, metrics)
+    state, names, schema = train(network, image_folder, optimizer, metrics)
     tensors, plain = state.state_dict(network.module, names)
     expected = torch.rand(5, device=device)
 
@@ -92,12 +92,12 @@ def test_state_round_trip_through_safetensors_and_json(tinynet, pictures, optimi
         assert torch.equal(tensor, other.module.state_dict()[name]), name
 
 
-def test_state_round_trip_before_the_first_epoch(tinynet, pictures):
+def test_state_round_trip_before_the_first_epoch(tinynet, image_folder):
     network = network_of(tinynet, 0)
     names = list(network.module.state_dict())
     tensors, plain = TrainState(8).state_dict(network.module, names)
     again = TrainState(1)
-    schema = TASK.open_data(pictures).schema
+    schema = TASK.open_data(image_folder).schema
     again.load_state_dict(
         tensors, json.loads(json.dumps(plain)), network.module, None, TASK.metric(schema, CPU)
     )

@@ -38,8 +38,8 @@ def tensors(run):
 
 @pytest.mark.parametrize("train", ["all", "head"])
 @pytest.mark.parametrize("size", [1, 3])
-def test_micro_batches_train_like_whole_batches(plainnet, pictures, train, size):
-    options = {**QUICK, "data": pictures, "optimizer": "sgd", "train": train}
+def test_micro_batches_train_like_whole_batches(plainnet, image_folder, train, size):
+    options = {**QUICK, "data": image_folder, "optimizer": "sgd", "train": train}
     whole = zoo.finetune(plainnet, **options)
     parts = zoo.finetune(plainnet, **options, micro_batch_size=size)
     assert parts.record["plan"]["micro_batch_size"] == size
@@ -168,7 +168,7 @@ TIGHT = """
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
-def test_features_out_of_memory_halves_the_batch(pictures, plugin_file, zoo_process, own_cache):
+def test_features_out_of_memory_halves_the_batch(image_folder, plugin_file, zoo_process, own_cache):
     # Allocate in eval mode too; the limit is twelve images, of batches of 32.
     source = (
         TIGHT.replace("64 << 20", "32 << 20")
@@ -176,7 +176,7 @@ def test_features_out_of_memory_halves_the_batch(pictures, plugin_file, zoo_proc
         .replace("if self.training:", "if True:")
     )
     file = plugin_file("tight", source.replace("PARTS", "13.9"))
-    options = ["--data", str(pictures), "--weights", "none", "--recipe", "probe", "--json"]
+    options = ["--data", str(image_folder), "--weights", "none", "--recipe", "probe", "--json"]
     options += ["--device", "cpu", "--precision", "fp32"]
     done = zoo_process("--plugin", str(file), "finetune", "tight/tightnet", *options)
     assert done.returncode == 0, done.stderr
@@ -193,10 +193,10 @@ def test_features_out_of_memory_halves_the_batch(pictures, plugin_file, zoo_proc
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
-def test_process_out_of_memory_trains_in_micro_batches(pictures, plugin_file, zoo_process):
+def test_process_out_of_memory_trains_in_micro_batches(image_folder, plugin_file, zoo_process):
     def run(limit: str):
         file = plugin_file("tight", TIGHT.replace("PARTS", limit))
-        options = ["--data", str(pictures), "--weights", "none", "--batch-size", "8", "--json"]
+        options = ["--data", str(image_folder), "--weights", "none", "--batch-size", "8", "--json"]
         options += ["--epochs", "2", "--device", "cpu"]
         return zoo_process("--plugin", str(file), "finetune", "tight/tightnet", *options)
 

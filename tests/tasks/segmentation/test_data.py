@@ -150,13 +150,13 @@ def test_open_split_renumbers_classes_by_name(tmp_path):
         open_split(tmp_path, ("road", "sky", "tree"), "val")
 
 
-def test_open_data_rejects_unusable_source(tmp_path, pictures):
+def test_open_data_rejects_unusable_source(tmp_path, image_folder):
     with pytest.raises(UsageError, match="no demonstration set"):
         opened(None)
     with pytest.raises(UsageError, match="not read from a dict"):
         opened({})
     with pytest.raises(DataError, match=r"no images/ and masks/; it has test/, train/, val/"):
-        opened(pictures)
+        opened(image_folder)
     with pytest.raises(DataError, match="does not exist"):
         opened(tmp_path / "nowhere")
     write_pair(tmp_path, "a", np.full((6, 8), 255))

@@ -40,7 +40,7 @@ class StripedSplit(Split):
         """Return the position of an image."""
         return f"image {index}"
 
-    def picture(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Image.Image:
         """Return an image as 8-bit RGB."""
         pixels = self.images[index].expand(3, -1, -1)
         return Image.fromarray(pixels.permute(1, 2, 0).numpy())
@@ -49,7 +49,7 @@ class StripedSplit(Split):
         self, index: int, at_least: tuple[int, int] | None = None, content: bytes | None = None
     ) -> tuple[Image.Image | DecodedImage | Any, Any]:
         """Return an image and its mask."""
-        return self.picture(index), self.mask(index)
+        return self.image(index), self.mask(index)
 
     def mask(self, index: int) -> Image.Image:
         """Return the mask of an image."""

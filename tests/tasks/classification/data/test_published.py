@@ -68,7 +68,7 @@ def check_images(split: PublishedSplit, published: Any) -> None:
         file, _, position = name.partition(" #")
         before = TRAIN.index(file) * 10 if file in TRAIN else 0
         image, label = published[before + int(position)]
-        assert np.array_equal(split.picture(index), image.convert("RGB"))
+        assert np.array_equal(split.image(index), image.convert("RGB"))
         assert split.targets[index] == label
 
 
@@ -94,7 +94,7 @@ def test_mnist_equals_torchvision(mnist: Path) -> None:
     assert (data.name, data.classes) == ("MNIST", tuple(train.classes))
     for name, published in (("train", train), ("val", train), ("test", test)):
         check_images(data.splits[name], published)
-    assert data.splits["test"].picture(0).mode == "RGB"
+    assert data.splits["test"].image(0).mode == "RGB"
     assert data.splits["test"].where(3) == "t10k-images-idx3-ubyte #3"
 
 
@@ -155,7 +155,7 @@ def test_threads_and_workers_load_equal_batches(cifar: Path) -> None:
     for options in ({"workers": 1}, {"threads": 2}):
         others = list(load_batches(split, SampleTransform(small), range(40), 16, **options))
         assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(plain, others, strict=True))
-    expected = torch.from_numpy(np.array(split.picture(3))).permute(2, 0, 1)
+    expected = torch.from_numpy(np.array(split.image(3))).permute(2, 0, 1)
     assert torch.equal(plain[0].inputs[3], expected)
     arrived = pickle.loads(pickle.dumps(split))
     assert (arrived.names, arrived.content(7)) == (split.names, split.content(7))

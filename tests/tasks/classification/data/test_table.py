@@ -66,7 +66,7 @@ def test_table_without_split_is_split_per_class(root: Path) -> None:
     assert [split.counts(2) for split in data.splits.values()] == [(8, 8), (2, 2)]
     assert data.reason == "20 % of each class held out by seed 0"
     assert classes_by_path(data) == {f"{i}.png": "dog" if i < 10 else "cat" for i in range(20)}
-    assert data.splits["val"].picture(0).mode == "RGB"
+    assert data.splits["val"].image(0).mode == "RGB"
     other = open_data(root / "labels.csv", seed=1)
     assert other.splits["val"].paths != data.splits["val"].paths
 
@@ -100,7 +100,7 @@ def test_table_of_folder_equals_folder(tmp_path: Path) -> None:
     for name, split in folder.splits.items():
         assert data.splits[name].targets == split.targets
         assert [data.splits[name].path(i) for i in range(3)] == [split.path(i) for i in range(3)]
-        assert data.splits[name].picture(5).tobytes() == split.picture(5).tobytes()
+        assert data.splits[name].image(5).tobytes() == split.image(5).tobytes()
 
 
 @pytest.mark.parametrize(

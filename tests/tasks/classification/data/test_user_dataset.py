@@ -86,7 +86,7 @@ def test_images_of_any_type_are_prepared_as_files(make):
         expected = prepare(Image.fromarray(red(split.indices[index])), SMALL)
         assert torch.equal(sample.input, expected)
         assert sample.target == split.indices[index] % 3
-        assert split.picture(index).mode == "RGB"
+        assert split.image(index).mode == "RGB"
 
 
 def test_float_tensors_are_passed_unchanged():
@@ -99,7 +99,7 @@ def test_float_tensors_are_passed_unchanged():
     assert "it is [3, 16, 16], and the network sees [3, 20, 20]" in bad.reason
     assert "zoo.transform" in bad.reason
     with pytest.raises(zoo.DataError, match="prepared already"):
-        split.picture(0)
+        split.image(0)
 
 
 def test_share_of_each_class_is_held_out():
@@ -344,7 +344,7 @@ def test_dataloader_batches_are_used_unchanged():
     assert [len(labels) for _, labels in batches] == [4, 4, 2]
     assert torch.equal(torch.cat([inputs for inputs, _ in batches]), images)
     with pytest.raises(zoo.DataError, match="not single images"):
-        train.picture(0)
+        train.image(0)
 
 
 @pytest.mark.parametrize(

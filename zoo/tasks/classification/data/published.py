@@ -74,7 +74,7 @@ class PublishedSplit(Split):
         """Return the name of an image."""
         return self.names[index]
 
-    def picture(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Image.Image:
         """Return an image as 8-bit RGB; grey is repeated over the channels."""
         pixels = self.images[index]
         if pixels.shape[2] == 1:

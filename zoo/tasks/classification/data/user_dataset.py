@@ -73,7 +73,7 @@ class LoaderSplit(Split):
         """Return the position of an item in the loader's dataset."""
         return f"item {index} of the DataLoader"
 
-    def picture(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Image.Image:
         """Raise `DataError`: a loader yields batches only."""
         raise DataError("a DataLoader yields batches, not single images")
 
