@@ -8,11 +8,21 @@ from typing import Any
 
 from zoo.errors import UsageError
 from zoo.options.formatting import shortest
-from zoo.spec import path_steps
 
 FORMS = "linear, mlp:512 or mlp:4096,dropout=0.5"
 MAX_LAYERS = 8
 MAX_WIDTH = 1 << 20
+
+
+def module_path(text: str) -> str:
+    """Return the path of a module in its dotted form, such as `classifier.6`.
+
+    Raises:
+        UsageError: it is not a path.
+    """
+    from zoo.spec import path_steps  # here, because help of the options does not need the records
+
+    return ".".join(path_steps(text))
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ class HeadSpec:
             UsageError: the text or the path is malformed.
         """
         if at is not None:
-            at = ".".join(path_steps(at))
+            at = module_path(at)
         if text in (None, "linear"):
             return cls(at=at)
         kind, _, rest = str(text).partition(":")
@@ -93,7 +103,7 @@ class HeadSpec:
             return PLAIN
         head = cls(tuple(plain["hidden"]), float(plain["dropout"]), plain["at"])
         if head.at is not None:
-            path_steps(head.at)
+            module_path(head.at)
         return _checked(head, str(dict(plain)))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,11 +40,13 @@ class Range:
 
     def accepts(self, value: object) -> bool:
         """Whether a value is a number of this kind and in range."""
+        import numbers  # here: commands that check no number do not need it
+
         abstract = numbers.Integral if self.kind is int else numbers.Real
         return isinstance(value, abstract) and not isinstance(value, bool) and value in self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by identity, and imported faster
 class Option:
     """One option of a training, on the command line and in Python.
 

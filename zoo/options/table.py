@@ -12,11 +12,10 @@ from textwrap import fill
 from typing import Any, TypeVar
 
 from zoo.options.augmentation import STRENGTHS, USUAL, Augmentation
-from zoo.options.head_spec import HeadSpec
+from zoo.options.head_spec import HeadSpec, module_path
 from zoo.options.option import Option, Range
 from zoo.options.policy import ALL, HEAD, Policy
 from zoo.options.schedule import Schedule
-from zoo.spec import path_steps
 
 Function = TypeVar("Function")
 
@@ -30,7 +29,7 @@ RATE = Range(float, 0, math.inf, open=True)
 
 
 def _module_path(given: Any) -> str:
-    return ".".join(path_steps(str(given)))
+    return module_path(str(given))
 
 
 OPTIONS: tuple[Option, ...] = (
