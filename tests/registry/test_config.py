@@ -3,6 +3,7 @@
 import pytest
 
 import zoo
+from zoo.options.table import DEFAULTS
 from zoo.registry import config
 from zoo.testing.fixtures import reset_caches
 
@@ -17,8 +18,20 @@ def user_file(text):
 
 def test_shipped_file_sets_every_default():
     loaded = config.load_config()
-    assert set(loaded.defaults) == set(config.DEFAULTS)
+    assert set(loaded.defaults) == set(DEFAULTS)
     assert loaded.aliases
+
+
+def test_invalid_shipped_defaults_are_refused_when_read(tmp_path, monkeypatch):
+    shipped = tmp_path / "registry.toml"
+    shipped.write_text("schema = 1\n[defaults]\nseed = -1\n")
+    monkeypatch.setattr(config, "shipped_file", lambda: shipped)
+    reset_caches()
+    loaded = config.load_config()
+    with pytest.raises(zoo.RegistryError, match=r"registry.toml, line 3: defaults.seed is -1"):
+        _ = loaded.defaults
+    monkeypatch.undo()
+    reset_caches()
 
 
 def test_user_file_overrides_shipped_defaults():

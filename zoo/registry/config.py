@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.files import config_dir
-from zoo.options.table import DEFAULTS
 from zoo.registry.tomlfile import Kinds, TomlFile
 
 if TYPE_CHECKING:
@@ -29,16 +28,26 @@ class Config:
     """The merged registry files.
 
     Args:
-        defaults: training defaults by key.
+        all_defaults: training defaults by key; those of the shipped file are not yet validated.
         aliases: id or name of a backbone by alias.
         origins: the file of each `table.key`.
         backbones: entries of derived backbones by id.
     """
 
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    all_defaults: Mapping[str, Any] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
     backbones: Mapping[str, Entry] = field(default_factory=dict)
+
+    @cached_property
+    def defaults(self) -> Mapping[str, Any]:
+        """Training defaults by key.
+
+        Raises:
+            RegistryError: one of the shipped file is invalid.
+        """
+        _check_defaults(TomlFile(shipped_file()))
+        return self.all_defaults
 
 
 def shipped_file() -> Path:
@@ -49,7 +58,11 @@ def shipped_file() -> Path:
 
 
 def _check_defaults(file: TomlFile) -> None:
-    table = file.content.get("defaults", {})
+    if not (table := file.content.get("defaults", {})):
+        return
+    # Here, because listing backbones needs no option: 5 ms of its start-up.
+    from zoo.options.table import DEFAULTS
+
     kinds = {key: (int, float) if r.kind is float else (r.kind,) for key, r in DEFAULTS.items()}
     file.check(("defaults",), table, kinds)
     for key, value in table.items():
@@ -71,7 +84,8 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
     file.check((), content, TABLES)
     if content.get("schema") != SCHEMA:
         raise file.error(("schema",), f"must be {SCHEMA}", f"add schema = {SCHEMA}")
-    _check_defaults(file)
+    if path != shipped_file():  # which is validated when its defaults are read
+        _check_defaults(file)
     aliases = content.get("aliases", {})
     file.check(("aliases",), aliases, dict.fromkeys(aliases, (str,)))
     if "backbones" not in content:
