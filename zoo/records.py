@@ -38,7 +38,7 @@ class FrozenDict(dict[str, Any]):
 
 
 class FrozenList(list[Any]):
-    """A list inside a `FrozenDict`; a list still, since a builder may tell it from a tuple."""
+    """A list inside a `FrozenDict`; a builder may distinguish it from a tuple."""
 
     __setitem__ = __delitem__ = __iadd__ = __imul__ = _REFUSE
     append = clear = extend = insert = pop = remove = reverse = sort = _REFUSE

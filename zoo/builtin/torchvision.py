@@ -129,8 +129,8 @@ def _backbone(name: str, rows: list[dict[str, Any]], measured: Mapping[str, Any]
 
 
 def _of(stated: Mapping[str, Stated], name: str, otherwise: Stated) -> Stated:
-    """Return what is stated for a beginning of the name."""
-    return next((said for start, said in stated.items() if name.startswith(start)), otherwise)
+    """Return the value of the first prefix of the name, else `otherwise`."""
+    return next((value for prefix, value in stated.items() if name.startswith(prefix)), otherwise)
 
 
 def _weights(row: Mapping[str, Any]) -> Weights:

@@ -165,7 +165,7 @@ def _report_failure(error: Exception) -> int:
     """Report an exception in one line, and return its exit code."""
     match error:
         case ZooError():
-            if not getattr(error, "told", False) or leading():
+            if not getattr(error, "reported", False) or leading():
                 _print_error("error", str(error))
             return error.exit_code
         case MemoryError():

@@ -4,12 +4,14 @@ import csv
 import io
 import json
 import logging
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -294,6 +296,7 @@ def test_interrupted_training_keeps_log(photos: Path, tmp_path: Path) -> None:
         [sys.executable, "-m", "zoo", "finetune", NAME, "--data", str(photos), *options],
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         # SIGINT is ignored if pytest runs in the background, which a process inherits.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
@@ -304,7 +307,10 @@ def test_interrupted_training_keeps_log(photos: Path, tmp_path: Path) -> None:
         rest = process.stderr.read()
         assert process.wait(60) == 130, rest
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with its decoding processes
+        with process:
+            pass
     steps = [event.step for event in read(tmp_path / "runs/test_resnet-1").Scalars("train/loss")]
     assert steps == list(range(1, len(steps) + 1))
     assert len(steps) >= 1

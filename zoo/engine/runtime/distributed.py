@@ -31,7 +31,7 @@ MIN_SHARD = 2
 class OtherProcess(EnvironmentProblem):
     """Another process of the training ended, and has reported the reason itself."""
 
-    told = True
+    reported = True
 
     def __init__(self) -> None:
         super().__init__("another process of this training ended", "see its message for the reason")
