@@ -25,7 +25,7 @@ import click
 from zoo.files import library_versions
 from zoo.registry.registry import load_registry
 from zoo.spec import Backbone
-from zoo.testing.findings import BROKEN
+from zoo.testing.findings import FAILED
 
 LIBRARIES = ("torch", "torchvision", "timm")
 LIGHT, HEAVY = "structure", "values"
@@ -52,9 +52,9 @@ def read_rows(path: Path) -> dict[tuple[str, str], Row]:
     return rows
 
 
-def is_broken(row: Row) -> bool:
+def has_failed(row: Row) -> bool:
     """Return whether a check failed."""
-    return any(status == BROKEN for status, _ in row["findings"].values())
+    return any(status == FAILED for status, _ in row["findings"].values())
 
 
 def check_backbone(identity: str, kind: str, fresh: bool) -> Row:
@@ -73,7 +73,7 @@ def check_backbone(identity: str, kind: str, fresh: bool) -> Row:
     registry = load_registry()
     subject = Subject(registry.get(identity), registry, in_fresh_process() if fresh else None)
     kinds = (suite.VALUES,) if kind == HEAVY else (suite.DESCRIPTION, suite.STRUCTURE)
-    findings = list(suite.hold_all(subject, suite.select(kinds)))
+    findings = list(suite.run_checks(subject, suite.select_checks(kinds)))
     row: Row = {
         "id": identity,
         "kind": kind,
@@ -83,7 +83,7 @@ def check_backbone(identity: str, kind: str, fresh: bool) -> Row:
     }
     if kind == HEAVY:
         row["fresh"] = fresh
-    elif not is_broken(row):  # a backbone that fails to build has neither
+    elif not has_failed(row):  # a backbone that fails to build has neither
         row["params"] = sum(parameter.numel() for parameter in subject.published.parameters())
         row["group"] = subject.group
     return {**row, "seconds": round(time.perf_counter() - began, 2)}
@@ -143,7 +143,7 @@ class Worker:
             "kind": job["kind"],
             "ran": None,
             "versions": library_versions(*LIBRARIES),
-            "findings": {PROCESS: [BROKEN, message]},
+            "findings": {PROCESS: [FAILED, message]},
             "seconds": 0.0,
         }
 
@@ -183,7 +183,7 @@ def run_jobs(jobs: Iterable[Row], path: Path, workers: int, until: float) -> int
             with lock, path.open("a", encoding="utf-8") as rows:
                 rows.write(json.dumps(row) + "\n")
                 done += 1
-                state = "BROKEN" if is_broken(row) else "ok"
+                state = "FAILED" if has_failed(row) else "ok"
                 click.echo(
                     f"{done}/{total} {row['kind']} {row['id']} {state} {row['seconds']:.1f} s",
                     err=True,
@@ -203,7 +203,7 @@ def light_jobs(backbones: Sequence[Backbone], rows: dict[tuple[str, str], Row]) 
     return [
         {"identity": backbone.id, "kind": LIGHT, "fresh": False}
         for backbone in backbones
-        if (row := rows.get((backbone.id, LIGHT))) is None or is_broken(row)
+        if (row := rows.get((backbone.id, LIGHT))) is None or has_failed(row)
     ]
 
 
@@ -223,7 +223,7 @@ def heavy_jobs(
     return [
         {"identity": row["id"], "kind": HEAVY, "fresh": row["id"] in smallest}
         for row in selected
-        if (earlier := rows.get((row["id"], HEAVY))) is None or is_broken(earlier)
+        if (earlier := rows.get((row["id"], HEAVY))) is None or has_failed(earlier)
     ]
 
 
@@ -255,12 +255,13 @@ def main(
     # Several of the largest at once may not fit into memory.
     run_jobs([job for job in jobs if job["identity"] in large], path, 1, until)
     names = {backbone.id for backbone in backbones}
-    broken = [row for (name, _), row in read_rows(path).items() if name in names and is_broken(row)]
-    for row in broken:
+    rows = read_rows(path)
+    failed = [row for (name, _), row in rows.items() if name in names and has_failed(row)]
+    for row in failed:
         for check, (status, detail) in row["findings"].items():
-            if status == BROKEN:
+            if status == FAILED:
                 click.echo(f"{row['id']} {check}: {detail}")
-    sys.exit(bool(broken))
+    sys.exit(bool(failed))
 
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ import click
 from tools.census import HEAVY, LIGHT, PROCESS, read_rows
 from zoo.files import write_bytes
 from zoo.registry.registry import load_registry
-from zoo.testing.findings import ABSENT, BROKEN, EXCEPTED, KEPT
+from zoo.testing.findings import EXCEPTED, FAILED, NOT_APPLICABLE, PASSED
 from zoo.testing.suite import SUITE
 
-LETTERS = {KEPT: "+", ABSENT: ".", EXCEPTED: "x", BROKEN: "!"}
+LETTERS = {PASSED: "+", NOT_APPLICABLE: ".", EXCEPTED: "x", FAILED: "!"}
 NOT_RUN = "-"
-WITH_NOTE = (EXCEPTED, BROKEN)
+WITH_NOTE = (EXCEPTED, FAILED)
 Row = dict[str, Any]
 
 
@@ -63,9 +63,9 @@ def merge(rows: Mapping[tuple[str, str], Row]) -> list[Row]:
 
 
 def verdict(row: Row) -> str:
-    """Return the verdict of a row: `conforms`, `refused`, `broken` or `not run`."""
-    if LETTERS[BROKEN] in row["checks"] or PROCESS in row.get("notes", {}):
-        return "broken"
+    """Return the verdict of a row: `conforms`, `refused`, `failed` or `not run`."""
+    if LETTERS[FAILED] in row["checks"] or PROCESS in row.get("notes", {}):
+        return "failed"
     if not row["checks"].strip(NOT_RUN):
         return "not run"
     return "refused" if "refused" in row else "conforms"
@@ -83,7 +83,7 @@ def _totals(rows: Sequence[Row]) -> list[str]:
         counts = sources.setdefault(row["id"].partition("/")[0], Counter())
         counts.update([verdict(row), "all"])
         counts.update({"values": bool(row["values"]), "fresh": bool(row["fresh"])})
-    names = ("all", "conforms", "refused", "broken", "not run", "values", "fresh")
+    names = ("all", "conforms", "refused", "failed", "not run", "values", "fresh")
     body = [[source, *(f"{counts[n]:,}" for n in names)] for source, counts in sources.items()]
     header = ["source", "backbones", "conform", "refused", "failed", "not run", "values", "fresh"]
     return _table(header, body, "backbones conform refused failed values fresh")
@@ -94,7 +94,7 @@ def _checks(rows: Sequence[Row]) -> list[str]:
     for index, check in enumerate(SUITE):
         counts = Counter(row["checks"][index] for row in rows)
         letters = (*LETTERS.values(), NOT_RUN)
-        body.append([f"`{check.name}`", check.promise, *(f"{counts[x]:,}" for x in letters)])
+        body.append([f"`{check.name}`", check.requirement, *(f"{counts[x]:,}" for x in letters)])
     header = ["check", "requirement", "passed", "not applicable", "excepted", "failed", "not run"]
     return _table(header, body, "passed excepted failed")
 

@@ -165,7 +165,7 @@ def features(
     from zoo.engine.runtime.network import Network
     from zoo.inference.loading import load_features
     from zoo.inference.predictor import Predictor
-    from zoo.models.provenance import how_made
+    from zoo.models.provenance import provenance_of
     from zoo.tasks.base import load_task
 
     if isinstance(model, (str, Path)):
@@ -175,7 +175,7 @@ def features(
     if not isinstance(model, nn.Module):
         raise UsageError(f"a {type(model).__name__} has no features", "give a network or a name")
     described = get(backbone) if isinstance(backbone, str) else backbone
-    made = how_made(model, described)
+    made = provenance_of(model, described)
     task = load_task(load_registry().task(made.backbone.task))
     parameter = next(model.parameters())
     network = Network(model, made.backbone.heads, made.preprocess, parameter.device, "fp32", task)
@@ -199,14 +199,14 @@ def transform(of: Model | nn.Module | Backbone | Preprocess | str) -> Transform:
     from torch import nn
 
     from zoo.data.transforms import Transform
-    from zoo.models.provenance import how_made
+    from zoo.models.provenance import provenance_of
 
     if isinstance(of, str):
         of = get(of)
     if isinstance(of, Backbone):
         return Transform(of.preprocess_for(of.weights[0] if of.weights else None))
     if isinstance(of, nn.Module):
-        of = how_made(of).preprocess
+        of = provenance_of(of).preprocess
     preprocess = getattr(of, "preprocess", of)
     if not isinstance(preprocess, Preprocess):
         raise UsageError(f"a {type(of).__name__} has no preprocess", "give a network or a name")
@@ -237,10 +237,10 @@ def save(
         EnvironmentProblem: the file cannot be written; an existing one is unchanged.
     """
     from zoo.engine.run.artifacts import save_module
-    from zoo.models.provenance import how_made
+    from zoo.models.provenance import provenance_of
 
     described = get(backbone) if isinstance(backbone, str) else backbone
-    save_module(model, Path(path), classes, how_made(model, described))
+    save_module(model, Path(path), classes, provenance_of(model, described))
     return Path(path)
 
 

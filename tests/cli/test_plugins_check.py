@@ -34,7 +34,7 @@ def test_check_installed_plugin(cli, faulty):
     code, out, err = cli("plugins", "check", "faulty", "--backbone", "sound")
     assert (code, err) == (0, "")
     assert out.splitlines() == [
-        "faulty/sound: 15 kept, 3 not applicable",
+        "faulty/sound: 15 passed, 3 not applicable",
         "1 of 1 backbones conform",
     ]
 
@@ -42,8 +42,11 @@ def test_check_installed_plugin(cli, faulty):
 def test_check_failure_named_and_exits_with_5(cli, faulty):
     code, out, _ = cli("plugins", "check", "faulty", "--backbone", "*un*")
     assert code == 5
-    assert "faulty/counting: 14 kept, 3 not applicable, 1 broken" in out
-    assert "frozen_stays_frozen (training the heads changes no other tensor by a bit): 1 of" in out
+    assert "faulty/counting: 14 passed, 3 not applicable, 1 failed" in out
+    assert (
+        "frozen_stays_frozen (training the heads leaves every other tensor bit-identical): 1 of"
+        in out
+    )
     assert "1 of 4 backbones conform" in out
 
 
@@ -55,13 +58,13 @@ def test_check_json_lists_every_check(cli, faulty):
     assert [check["check"] for check in item["checks"]] == [check.name for check in SUITE]
     assert {key for check in item["checks"] for key in check} == {
         "check",
-        "promise",
+        "requirement",
         "status",
         "detail",
         "seconds",
     }
-    broken = [check for check in item["checks"] if check["status"] == "broken"]
-    assert [check["check"] for check in broken] == ["everything_has_a_gradient"]
+    failed = [check for check in item["checks"] if check["status"] == "failed"]
+    assert [check["check"] for check in failed] == ["everything_has_a_gradient"]
 
 
 def test_check_debug_prints_traceback(cli, faulty):
@@ -74,7 +77,7 @@ def test_check_plugin_file(cli, plugin_file):
     path = plugin_file("leaf_alone", SINGLE)
     code, out, err = cli("plugins", "check", path)
     assert (code, err) == (0, "")
-    assert "leaf_alone/leafnet: 14 kept, 4 not applicable" in out
+    assert "leaf_alone/leafnet: 14 passed, 4 not applicable" in out
 
 
 def test_check_derived_backbone(cli, tmp_path, faulty):

@@ -130,7 +130,7 @@ def test_plugins_page_documents_every_field(described):
 
 
 def test_plugins_page_lists_conformance_checks():
-    assert table("promise") == [(f"`{check.name}`", check.promise) for check in SUITE]
+    assert table("check") == [(f"`{check.name}`", check.requirement) for check in SUITE]
 
 
 def test_plugins_page_links_resolve():

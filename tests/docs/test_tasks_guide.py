@@ -53,7 +53,7 @@ def table(head: str) -> list[list[str]]:
 
 
 def test_tasks_guide_lists_every_check():
-    assert table("check") == [[f"`{check.name}`", check.promise] for check in TASK_SUITE]
+    assert table("check") == [[f"`{check.name}`", check.requirement] for check in TASK_SUITE]
 
 
 def test_tasks_guide_lists_every_method():

@@ -20,7 +20,7 @@ from zoo.modelfile import ModelCard, write_model
 from zoo.models.base_weights import resolve_base
 from zoo.models.build import build
 from zoo.models.build_options import BuildOptions
-from zoo.models.provenance import how_made
+from zoo.models.provenance import provenance_of
 from zoo.models.weights import _converted_file, _record_file
 
 SQUEEZENET = "torchvision/squeezenet1_1"
@@ -51,7 +51,7 @@ def test_published_weights_before_and_after_loading():
     assert (auto.license, auto.license_reason) == ("Apache-2.0", "of these weights")
     assert (auto.preprocess, auto.preprocess_reason) == (backbone.preprocess, "of these weights")
     assert auto.sha256 is None
-    loaded = how_made(build(backbone, auto)).base
+    loaded = provenance_of(build(backbone, auto)).base
     assert loaded == replace(auto, sha256=backbone.weights[0].sha256)
     assert loaded.to_dict() == {
         "kind": "published",
@@ -157,7 +157,7 @@ def test_untrained_layers_are_known_before_loading(tmp_path):
     base = resolve_base(headless, "auto")
     assert base.untrained == ("classifier.0", "classifier.3")
     assert torch.equal(torch.rand(1), expected)
-    assert how_made(build(headless, base, 2)).base.untrained == base.untrained
+    assert provenance_of(build(headless, base, 2)).base.untrained == base.untrained
     whole = replace(headless, weights=(replace(weights, features_only=False),))
     assert resolve_base(whole, "auto").untrained == ()
     # A norm in front of a head belongs to the features.
@@ -176,7 +176,7 @@ def test_file_tensors_are_released_after_loading(tmp_path):
     del base
     gc.collect()
     assert file() is None
-    assert how_made(model).base.file is None
+    assert provenance_of(model).base.file is None
 
 
 # Python's own account of what a process opens, of its children too, one path on each line.

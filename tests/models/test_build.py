@@ -8,13 +8,13 @@ from safetensors.torch import save_file
 
 import zoo
 from zoo.models.build import resolve_and_build
-from zoo.models.provenance import how_made
+from zoo.models.provenance import provenance_of
 
 
 def test_build_replaces_heads_of_pretrained_weights():
     backbone = zoo.get("lite0")
     model = resolve_and_build(backbone, "auto", 10, seed=0)
-    base = how_made(model).base
+    base = provenance_of(model).base
     assert base.kind == "published"
     assert base.tag == "imagenet"
     assert base.license == "Apache-2.0"
@@ -38,12 +38,12 @@ def test_build_from_user_file(tmp_path):
     path = tmp_path / "own.safetensors"
     save_file(model.state_dict(), path)
     other = backbone.build(3, path)
-    base = how_made(other).base
+    base = provenance_of(other).base
     assert base.kind == "file"
     assert base.left_out == ("classifier.3.bias", "classifier.3.weight")
     assert torch.equal(other.features[0][0].weight, model.features[0][0].weight)
     same = backbone.build(7, path)
-    assert how_made(same).base.left_out == ()
+    assert provenance_of(same).base.left_out == ()
     assert torch.equal(same.classifier[3].weight, model.classifier[3].weight)
 
 
@@ -55,7 +55,7 @@ def test_published_weights_with_other_class_count(tmp_path, name):
     save_file(trained.state_dict(), path)
     seven = replace(backbone, weights=(zoo.Weights("seven", file=str(path), num_classes=7),))
     loaded = seven.build(weights="auto")
-    assert how_made(loaded).base.tag == "seven"
+    assert provenance_of(loaded).base.tag == "seven"
     assert all(map(torch.equal, loaded.state_dict().values(), trained.state_dict().values()))
     three = seven.build(3, "seven")
     leaf = "classifier.1" if "squeeze" in name else "classifier.3"

@@ -5,7 +5,7 @@ import torch
 
 import zoo
 from zoo.models.build_options import BuildOptions
-from zoo.models.input_size import nearest_size, smallest_size, why_not_size
+from zoo.models.input_size import nearest_size, size_conflict, smallest_size
 
 
 def test_input_size_preserves_crop_ratio():
@@ -53,7 +53,7 @@ def test_in_chans_requires_library_support():
 def test_smallest_size_restores_network():
     model = zoo.get("resnet18").build()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    assert why_not_size(model, zoo.Preprocess(size=64)) is None
+    assert size_conflict(model, zoo.Preprocess(size=64)) is None
     assert smallest_size(model, zoo.Preprocess(size=224), (48, 96)) == 48
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert model.training
@@ -70,7 +70,7 @@ def test_unsupported_size_hints_at_nearest():
                 raise ValueError("not a multiple of 64")
             return self.layer(x.mean((2, 3)))
 
-    assert why_not_size(Even(), zoo.Preprocess(size=70)) == "not a multiple of 64"
+    assert size_conflict(Even(), zoo.Preprocess(size=70)) == "not a multiple of 64"
     assert nearest_size(Even(), zoo.Preprocess(size=224), 70) == 64
 
 

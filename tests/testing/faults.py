@@ -123,4 +123,4 @@ OTHERS = {
     "licence": ("licences_and_digests", "'Unknown'"),
     "digest": ("licences_and_digests", "'sha'"),
 }
-BROKEN = FAULTS | OTHERS
+FAILED = FAULTS | OTHERS

@@ -38,6 +38,6 @@ def test_contract_failure_message_contains_check_and_values(faulty, tmp_path):
     done = run_contract(tmp_path, "faulty/counting", only="frozen_stays_frozen")
     assert done.returncode == 1
     assert "test_frozen_stays_frozen" in done.stdout
-    message = "faulty/counting fails 'frozen_stays_frozen' (training the heads changes no other"
+    message = "faulty/counting fails 'frozen_stays_frozen' (training the heads leaves every other"
     assert message in done.stdout
     assert "1 of 15 tensors outside the heads changed: calls by up to" in done.stdout

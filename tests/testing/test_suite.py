@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 import zoo
-from tests.testing.faults import BROKEN
+from tests.testing.faults import FAILED
 from zoo.registry.registry import load_registry
-from zoo.testing.findings import ABSENT, EXCEPTED, KEPT
+from zoo.testing.findings import EXCEPTED, NOT_APPLICABLE, PASSED
 from zoo.testing.fresh import in_fresh_process
 from zoo.testing.subject import Subject, calibrate_batch_norm, noise
-from zoo.testing.suite import SUITE, hold_all, run_check, select
+from zoo.testing.suite import SUITE, run_check, run_checks, select_checks
 
 pytestmark = pytest.mark.usefixtures("faulty")
 
@@ -21,15 +21,15 @@ def subject(name, fresh=None):
 
 
 def check(name):
-    (selected,) = select(names=[name])
+    (selected,) = select_checks(names=[name])
     return selected
 
 
 def test_conforming_network_passes_every_check():
-    findings = {f.check: f for f in hold_all(subject("faulty/sound", in_fresh_process()))}
+    findings = {f.check: f for f in run_checks(subject("faulty/sound", in_fresh_process()))}
     skipped = {"refuses_without_head", "licences_and_digests", "weights_fit"}
-    assert {name for name, f in findings.items() if f.status == ABSENT} == skipped
-    assert {name for name, f in findings.items() if f.status == KEPT} == findings.keys() - skipped
+    assert {name for name, f in findings.items() if f.status == NOT_APPLICABLE} == skipped
+    assert {name for name, f in findings.items() if f.status == PASSED} == findings.keys() - skipped
     assert [check.name for check in SUITE] == list(findings)
     assert findings["saved_and_loaded"].detail == "equal logits in this process and in a fresh one"
     assert "(2, 7) beside (2, 10)" in findings["wrong_auxiliary_width_is_an_error"].detail
@@ -37,14 +37,14 @@ def test_conforming_network_passes_every_check():
 
 def test_auxiliary_width_differs_from_published_classes():
     finding = run_check(subject("faulty/ten"), check("wrong_auxiliary_width_is_an_error"))
-    assert (finding.status, "(2, 10) beside (2, 11)" in finding.detail) == (KEPT, True)
+    assert (finding.status, "(2, 10) beside (2, 11)" in finding.detail) == (PASSED, True)
 
 
-@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("name", FAILED)
 def test_fault_fails_its_check(name):
-    failing, detail = BROKEN[name]
+    failing, detail = FAILED[name]
     finding = run_check(subject(f"faulty/{name}"), check(failing))
-    assert finding.broken
+    assert finding.failed
     assert detail in finding.detail
     assert str(finding).startswith(f"faulty/{name} fails {failing!r} (")
 
@@ -56,7 +56,7 @@ def test_excepted_check_has_reason_of_description():
 
 def test_unknown_exception_is_usage_error():
     with pytest.raises(zoo.UsageError, match="did you mean everything_has_a_gradient"):
-        list(hold_all(subject("faulty/misnamed")))
+        list(run_checks(subject("faulty/misnamed")))
 
 
 def test_out_of_memory_raises():
@@ -65,10 +65,10 @@ def test_out_of_memory_raises():
 
 
 def test_headless_network_skips_training_checks():
-    findings = {f.check: f for f in hold_all(subject("faulty/encoder"))}
+    findings = {f.check: f for f in run_checks(subject("faulty/encoder"))}
     assert "it has no head" in findings["refuses_without_head"].detail
-    assert findings["frozen_stays_frozen"].status == ABSENT
-    assert not any(f.broken for f in findings.values())
+    assert findings["frozen_stays_frozen"].status == NOT_APPLICABLE
+    assert not any(f.failed for f in findings.values())
 
 
 def test_plugin_importing_torch_fails(install):
@@ -85,7 +85,7 @@ def test_plugin_importing_torch_fails(install):
         """,
     )
     finding = run_check(subject("heavy/net"), check("imports_nothing_heavy"))
-    assert finding.broken
+    assert finding.failed
     assert "importing plugin_heavy imports" in finding.detail
     assert "torch" in finding.detail
 
@@ -108,10 +108,10 @@ def test_input_size_error_names_valid_size(install):
         """,
     )
     fixed = run_check(subject("rigid/fixed"), check("sizes_are_told"))
-    assert fixed.status == KEPT
+    assert fixed.status == PASSED
     assert "rigid/fixed takes 32x32 images only" in fixed.detail
     undeclared = run_check(subject("rigid/open"), check("sizes_are_told"))
-    assert undeclared.status == KEPT
+    assert undeclared.status == PASSED
     assert "the nearest that it takes is 32" in undeclared.detail
 
 

@@ -8,8 +8,8 @@ import zoo
 from tests.testing.task_faults import TASK_FAULTS
 from tests.testing.test_contract import run_tests
 from zoo.registry.registry import load_registry
-from zoo.testing.findings import ABSENT, KEPT
-from zoo.testing.task_suite import TASK_SUITE, check_all, run_task_check, task_subject
+from zoo.testing.findings import NOT_APPLICABLE, PASSED
+from zoo.testing.task_suite import TASK_SUITE, run_task_check, run_task_checks, task_subject
 
 pytestmark = pytest.mark.usefixtures("faulty_tasks")
 CHECKS = {check.name: check for check in TASK_SUITE}
@@ -23,8 +23,8 @@ def subject(task, backbone="tasks_of/plain"):
     ("task", "backbone"), [("sound", None), ("image-classification", "tasks_of/plain")]
 )
 def test_conforming_task_passes_every_check(task, backbone):
-    findings = list(check_all(subject(task, backbone)))
-    assert {f.check: f.detail for f in findings if f.status != KEPT} == {}
+    findings = list(run_task_checks(subject(task, backbone)))
+    assert {f.check: f.detail for f in findings if f.status != PASSED} == {}
     assert [f.check for f in findings] == list(CHECKS)
     assert {f.backbone for f in findings} == {task}
 
@@ -32,15 +32,15 @@ def test_conforming_task_passes_every_check(task, backbone):
 @pytest.mark.slow
 def test_segmentation_task_passes_every_check(zoo_isolated):
     zoo_isolated.register_builtins("torchvision")
-    findings = list(check_all(subject("semantic-segmentation", "lraspp_mobilenet_v3_large")))
-    assert {f.check: f.detail for f in findings if f.status != KEPT} == {}
+    findings = list(run_task_checks(subject("semantic-segmentation", "lraspp_mobilenet_v3_large")))
+    assert {f.check: f.detail for f in findings if f.status != PASSED} == {}
 
 
 @pytest.mark.parametrize("name", TASK_FAULTS)
 def test_fault_fails_its_check(name):
     failing, detail = TASK_FAULTS[name]
     finding = run_task_check(subject(name), CHECKS[failing])
-    assert finding.broken
+    assert finding.failed
     assert detail in finding.detail
     assert str(finding).startswith(f"{name} fails {failing!r} (")
 
@@ -53,7 +53,7 @@ def test_layers_after_head_skip_combine_heads():
     check = CHECKS["combines_heads_as_the_network"]
     finding = run_task_check(subject("sound", "tasks_of/pooled"), check)
     assert (finding.status, finding.detail) == (
-        ABSENT,
+        NOT_APPLICABLE,
         "on tasks_of/pooled the network does more after its head",
     )
 
@@ -101,7 +101,7 @@ def test_plugins_check_includes_tasks_of_plugin(cli, install):
     code, out, _ = cli("plugins", "check", "pairs")
     lines = out.splitlines()
     assert code == zoo.ExitCode.BROKEN
-    assert "task pairs: 14 kept, 1 broken" in lines
+    assert "task pairs: 14 passed, 1 failed" in lines
     assert lines[-2:] == ["1 of 1 backbones conform", "0 of 1 tasks conform"]
     (described,) = [
         d for d in json.loads(cli("plugins", "check", "pairs", "--json")[1]) if "task" in d

@@ -194,7 +194,7 @@ def main(arguments: list[str] | None = None) -> Any:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _flush_streams()
     distributed = sys.modules.get("zoo.engine.runtime.distributed")
-    if distributed is not None and distributed.ended_badly():
+    if distributed is not None and distributed.process_group_broken():
         # torch's threads that wait for the other processes would abort this one at exit.
         os._exit(code)
     sys.exit(code)

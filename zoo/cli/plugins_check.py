@@ -104,7 +104,7 @@ def _check(
     """Run the suite on a backbone, in a fresh process too if it is the first of its group."""
     from zoo.testing.fresh import in_fresh_process
     from zoo.testing.subject import Subject
-    from zoo.testing.suite import hold_all
+    from zoo.testing.suite import run_checks
 
     subject = Subject(backbone, registry)
     try:
@@ -116,14 +116,14 @@ def _check(
         subject.fresh = in_fresh_process(
             settings.without, settings.registry_file, settings.plugin_files
         )
-    return list(hold_all(subject))
+    return list(run_checks(subject))
 
 
 def _check_task(registry: Registry, task: Task) -> list[Finding]:
     """Run the task suite on a task, with a backbone of its plugin if there is one."""
-    from zoo.testing.task_suite import check_all, task_subject
+    from zoo.testing.task_suite import run_task_checks, task_subject
 
-    return list(check_all(task_subject(task.name, registry)))
+    return list(run_task_checks(task_subject(task.name, registry)))
 
 
 def _describe(kind: str, name: str, findings: Sequence[Finding]) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def _describe(kind: str, name: str, findings: Sequence[Finding]) -> dict[str, An
 
 
 def _conforms(findings: Sequence[Finding]) -> bool:
-    return not any(finding.broken for finding in findings)
+    return not any(finding.failed for finding in findings)
 
 
 def _print(name: str, findings: Sequence[Finding], debug: bool) -> None:
@@ -143,8 +143,8 @@ def _print(name: str, findings: Sequence[Finding], debug: bool) -> None:
     totals = ", ".join(f"{number} {status}" for status, number in counts.items())
     print_line(f"{name}: {totals}")
     for finding in findings:
-        if finding.broken:
-            print_line(f"  {finding.check} ({finding.promise}): {finding.detail}")
+        if finding.failed:
+            print_line(f"  {finding.check} ({finding.requirement}): {finding.detail}")
             for line in (finding.trace or "").splitlines() if debug else ():
                 print_line(f"    {line}")
 

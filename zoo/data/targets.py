@@ -15,7 +15,7 @@ from zoo.data.schema import Schema
 from zoo.data.split import SPLITS, FileSplit, ImageData, Split, draw_held_out
 from zoo.data.splitting import choose_split, fingerprint
 from zoo.data.table import is_table, read_rows
-from zoo.data.user_dataset import DatasetSplit, choose_part, parts_of, read_item
+from zoo.data.user_dataset import DatasetSplit, datasets_by_split, read_item, select_dataset
 from zoo.errors import DataError, UsageError, did_you_mean
 
 ReadRow = Callable[[Mapping[str, str]], Any]
@@ -126,7 +126,7 @@ def open_splits(source: Any, read_row: ReadRow, read_target: ReadTarget) -> dict
         raise UsageError("there is no demonstration set for this task", "give --data FILE.csv")
     if isinstance(source, (str, Path)):
         return read_table(Path(source), read_row)
-    parts = parts_of(source)
+    parts = datasets_by_split(source)
     return {name: read_dataset(name, part, read_target) for name, part in parts.items()}
 
 
@@ -145,7 +145,7 @@ def open_one(
         DataError: there is no such split; or as `open_splits`.
     """
     if source is not None and not isinstance(source, (str, Path)):
-        return read_dataset(*choose_part(source, split), read_target)
+        return read_dataset(*select_dataset(source, split), read_target)
     splits = open_splits(source, read_row, read_target)
     if WHOLE not in splits or split not in (None, WHOLE):
         split = choose_split(str(source), {name: name for name in splits}, split)

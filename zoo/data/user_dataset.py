@@ -48,7 +48,7 @@ class DatasetSplit(Split):
 
     def where(self, index: int) -> str:
         """Return the name of an item in messages: its index in the dataset."""
-        return where_in(self.dataset, self.indices[index])
+        return item_location(self.dataset, self.indices[index])
 
     def image(self, index: int) -> Image.Image:
         """Return the image of an item.
@@ -91,7 +91,7 @@ def read_item(dataset: Any, index: int, read_target: Callable[[Any], Any]) -> tu
         raise DataError(message) from error
 
 
-def where_in(dataset: Any, index: int) -> str:
+def item_location(dataset: Any, index: int) -> str:
     """Return the name of an item in messages."""
     return f"item {index} of the {type(dataset).__name__}"
 
@@ -135,7 +135,7 @@ def check_dataset(part: Any, name: str) -> None:
         raise DataError(f"{name} is empty", FORMS)
 
 
-def parts_of(source: Any) -> dict[str, Any]:
+def datasets_by_split(source: Any) -> dict[str, Any]:
     """Return datasets by split.
 
     Raises:
@@ -153,7 +153,7 @@ def parts_of(source: Any) -> dict[str, Any]:
     return parts
 
 
-def choose_part(source: Any, split: str | None) -> tuple[str, Any]:
+def select_dataset(source: Any, split: str | None) -> tuple[str, Any]:
     """Return the name and the dataset of one split, for evaluation.
 
     Args:

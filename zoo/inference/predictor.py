@@ -12,7 +12,7 @@ from torch import nn
 from zoo.data.images import as_many, name_of, prepare_image
 from zoo.data.split import SPLITS, Split
 from zoo.engine.features.extract import extract_features
-from zoo.engine.runtime.device import memory_errors
+from zoo.engine.runtime.device import environment_errors
 from zoo.engine.runtime.evaluate import evaluate_split
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
@@ -119,7 +119,7 @@ class Predictor:
         if not batch:
             return
         results, pixels, sources = zip(*batch, strict=True)
-        with inference_mode_of(self.module), memory_errors("predicting"):
+        with inference_mode_of(self.module), environment_errors("predicting"):
             outputs = self.network.forward(torch.stack(pixels))
             predictions = self.network.task.predict(outputs, sources, self.schema, top=top, out=out)
         for result, prediction in zip(results, predictions, strict=True):
@@ -164,7 +164,7 @@ class Predictor:
         transform = task.transform(self.preprocess)
         reader = ImageReader(transform, device, batch_size, workers, bad_images)
         metric = task.metric(self.schema, device, metrics)
-        with memory_errors("evaluating"):
+        with environment_errors("evaluating"):
             evaluate_split(self.network, chosen, reader, metric)
         values = metric.report()
         if not values["images"]:

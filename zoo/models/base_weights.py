@@ -207,7 +207,7 @@ def check_card(card: ModelCard, backbone: Backbone, source: str | Path) -> None:
             message = f"{source} requires {backbone.id} built with {key}={value!r}"
             raise WeightsError(message, "its adapter has no such argument; the file is refused")
     try:
-        placed = BuildOptions(head=HeadSpec.from_dict(card.new_head)).placed(backbone)
+        placed = BuildOptions(head=HeadSpec.from_dict(card.new_head)).with_head(backbone)
     except (UsageError, TypeError, KeyError, ValueError) as error:
         raise WeightsError(f"{source} has a damaged description: its head: {error}") from error
     paths = [head.module_path for head in placed.heads]

@@ -117,7 +117,7 @@ def build(
 
     Args:
         backbone: to build, with the build options applied.
-        base: starting weights, from `resolve_base`; `how_made(model).base` is the record after
+        base: starting weights, from `resolve_base`; `provenance_of(model).base` is the record after
             loading.
         classes: width of the new heads; None preserves the published ones.
         seed: of random weights and new heads; None uses torch's generator as it is.
@@ -133,7 +133,7 @@ def build(
     """
     if classes is not None:
         check_trainable(backbone)
-    described = BuildOptions(head=head).placed(backbone)
+    described = BuildOptions(head=head).with_head(backbone)
     published = base.published if base.kind == "published" else None
     # Before anything is built for weights that are not there.
     file = fetch(backbone, published, local=True) if published and dry_run else None
@@ -145,15 +145,15 @@ def build(
     seed_torch(seed)
     from_file = base.kind == "file"
     heads_fit = from_file and head.plain and _classes_of(model, backbone) == [classes]
-    before = None
+    previous = None
     if classes is not None and not heads_fit:
-        before = _classes_of(model, backbone)[-1]
+        previous = _classes_of(model, backbone)[-1]
         replace_heads(model, described.heads, classes, base.preprocess, head)
     else:
         described = backbone
     if from_file:  # last, since the file may have tensors for the new heads
         base = _load_file(model, described, base)
-    record_provenance(model, Provenance(described, base, head, before))
+    record_provenance(model, Provenance(described, base, head, previous))
     subject = f"{base.path} is trained from weights"
     if base.kind == "published":
         subject = f"weights {base.tag} of {backbone.id} are"

@@ -117,7 +117,7 @@ class BuildOptions:
             weights=weights,
         )
 
-    def placed(self, backbone: Backbone) -> Backbone:
+    def with_head(self, backbone: Backbone) -> Backbone:
         """Return the description with the path of the new head among its heads.
 
         Raises:

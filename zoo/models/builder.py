@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from zoo.errors import BrokenBackbone, UsageError
-from zoo.models.plugin_errors import guard
+from zoo.models.plugin_errors import plugin_errors
 from zoo.spec import Backbone, resolve_target
 
 
@@ -32,7 +32,7 @@ def build_network(backbone: Backbone, kwargs: Mapping[str, Any]) -> nn.Module:
         BrokenBackbone: the builder fails, or does not return a network.
     """
     builder = resolve_target(backbone.builder, f"backbone {backbone.id}")
-    with guard(f"{backbone.id} does not build"):
+    with plugin_errors(f"{backbone.id} does not build"):
         model = builder(weights=None, **kwargs)
         if not isinstance(model, nn.Module):
             raise BrokenBackbone(f"{backbone.id} built a {type(model).__name__}, no torch module")

@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from zoo.errors import UsageError, did_you_mean
 from zoo.models.heads import resolve_head
-from zoo.models.provenance import how_made
+from zoo.models.provenance import provenance_of
 from zoo.models.stages import find_stages
 from zoo.options import Policy
 from zoo.options.policy import FORMS
@@ -70,7 +70,7 @@ def _ancestors(path: str) -> list[str]:
     return [".".join(steps[:depth]) for depth in range(len(steps))]
 
 
-def select(model: nn.Module, heads: Sequence[Head], policy: Policy) -> Selection:
+def select_modules(model: nn.Module, heads: Sequence[Head], policy: Policy) -> Selection:
     """Return the modules of a network that a policy trains.
 
     Raises:
@@ -141,7 +141,7 @@ def freeze(
         BrokenBackbone: a head path does not resolve.
     """
     parsed = Policy.parse(policy) if isinstance(policy, str) else policy
-    selection = select(model, how_made(model, backbone).backbone.heads, parsed)
+    selection = select_modules(model, provenance_of(model, backbone).backbone.heads, parsed)
     unfreeze(model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(parameter.is_floating_point() and selection.trains(name))

@@ -32,8 +32,8 @@ def place_head(heads: Sequence[Head], new: HeadSpec, owner: str) -> tuple[Head, 
         hint = f"give {' or '.join(above)}"
         message = f"--head-at {new.at}: the classes of {owner} come from {main.path}"
         raise UsageError(message, hint)
-    placed = replace(main, path=new.at, in_features=None)
-    return tuple(placed if head is main else head for head in heads)
+    replaced = replace(main, path=new.at, in_features=None)
+    return tuple(replaced if head is main else head for head in heads)
 
 
 def check_widths(tensors: Mapping[str, Tensor], heads: Sequence[Head], new: HeadSpec) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from zoo.errors import BrokenBackbone, UsageError, did_you_mean
 from zoo.models.head_factory import HeadStack, MeanPool, new_layers
-from zoo.models.plugin_errors import guard
+from zoo.models.plugin_errors import plugin_errors
 from zoo.options import HeadSpec
 from zoo.options.head_spec import PLAIN
 from zoo.spec import Head, Preprocess, path_steps
@@ -129,7 +129,7 @@ def run_blank(model: nn.Module, preprocess: Preprocess) -> Any:
     blank = torch.zeros(shape, device=example.device, dtype=example.dtype)
     try:
         model.eval()
-        with torch.no_grad(), guard("the network fails on a blank image"):
+        with torch.no_grad(), plugin_errors("the network fails on a blank image"):
             return model(blank)
     finally:
         for part, mode in modes.items():

@@ -10,15 +10,15 @@ from torch import nn
 
 from zoo.errors import BrokenBackbone, one_line
 from zoo.models.build_options import size_refused
-from zoo.models.plugin_errors import guard
-from zoo.models.provenance import how_made
+from zoo.models.plugin_errors import plugin_errors
+from zoo.models.provenance import provenance_of
 from zoo.models.state_dict import load_state
 from zoo.spec import Backbone, Preprocess
 
 STEP = 32
 
 
-def why_not_size(model: nn.Module, preprocess: Preprocess) -> str | None:
+def size_conflict(model: nn.Module, preprocess: Preprocess) -> str | None:
     """Return why a network cannot be trained on images of a size; None where it can.
 
     Runs the network once on two blank images in training mode, where auxiliary heads run too.
@@ -33,7 +33,7 @@ def why_not_size(model: nn.Module, preprocess: Preprocess) -> str | None:
     shape = (2, preprocess.channels, preprocess.height, preprocess.width)
     model.train()
     try:
-        with torch.no_grad(), guard("it fails"):
+        with torch.no_grad(), plugin_errors("it fails"):
             model(torch.zeros(shape, device=example.device, dtype=example.dtype))
     except BrokenBackbone as error:
         return one_line(error.__cause__ or error).partition(": ")[2][:160]
@@ -54,7 +54,7 @@ def smallest_size(model: nn.Module, preprocess: Preprocess, sizes: Sequence[int]
     """
     own = min(preprocess.height, preprocess.width)
     for size in (size for size in sizes if size < own):
-        if why_not_size(model, replace(preprocess, size=size, resize=None)) is None:
+        if size_conflict(model, replace(preprocess, size=size, resize=None)) is None:
             return size
     return own
 
@@ -63,7 +63,7 @@ def nearest_size(model: nn.Module, preprocess: Preprocess, size: int) -> int | N
     """Return a supported multiple of 32 near an unsupported size; None if there is none."""
     down = size // STEP * STEP
     for near in (down + STEP, down, down + 2 * STEP, down + 3 * STEP):
-        if near and why_not_size(model, replace(preprocess, size=near, resize=None)) is None:
+        if near and size_conflict(model, replace(preprocess, size=near, resize=None)) is None:
             return near
     return None
 
@@ -79,7 +79,7 @@ def check_size(model: nn.Module, backbone: Backbone, size: int) -> None:
     Raises:
         UsageError: the network fails; the hint is the nearest supported size.
     """
-    preprocess = how_made(model).preprocess
-    if reason := why_not_size(model, preprocess):
+    preprocess = provenance_of(model).preprocess
+    if reason := size_conflict(model, preprocess):
         near = None if backbone.fixed_size else nearest_size(model, preprocess, size)
         raise size_refused(backbone, size, reason, near)

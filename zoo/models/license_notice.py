@@ -29,6 +29,6 @@ def warn_license_once(license: str | None, subject: str) -> None:
     log.warning("%s licensed %s: %s", subject, in_words(license), advice)
 
 
-def forget_notices() -> None:
+def reset_notices() -> None:
     """Clear the record of warnings, so that each is repeated."""
     _warned.clear()

@@ -20,7 +20,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def guard(what: str) -> Iterator[None]:
+def plugin_errors(what: str) -> Iterator[None]:
     """Convert exceptions of a plugin's code, `SystemExit` included, to `BrokenBackbone`.
 
     Args:

@@ -14,7 +14,7 @@ from zoo.options import HeadSpec
 from zoo.options.head_spec import PLAIN
 from zoo.spec import Backbone, Preprocess
 
-MADE = "_zoo_made"
+ATTRIBUTE = "_zoo_provenance"
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class Provenance:
         backbone: its description, with the build options applied and the heads that it has.
         base: the weights that it started from.
         new_head: replaced the main head.
-        before: classes of the main head before it was replaced; None where it was not.
+        previous_classes: of the main head, before it was replaced; None where it was not.
     """
 
     backbone: Backbone
     base: BaseWeights
     new_head: HeadSpec = PLAIN
-    before: int | None = None
+    previous_classes: int | None = None
 
     @property
     def kwargs(self) -> Mapping[str, Any]:
@@ -45,11 +45,11 @@ class Provenance:
 
 
 def record_provenance(model: nn.Module, provenance: Provenance) -> None:
-    """Record the provenance of a network, for `how_made`."""
-    model.__dict__[MADE] = provenance
+    """Record the provenance of a network, for `provenance_of`."""
+    model.__dict__[ATTRIBUTE] = provenance
 
 
-def how_made(model: nn.Module, backbone: Backbone | None = None) -> Provenance:
+def provenance_of(model: nn.Module, backbone: Backbone | None = None) -> Provenance:
     """Return the provenance of a network.
 
     Args:
@@ -60,7 +60,7 @@ def how_made(model: nn.Module, backbone: Backbone | None = None) -> Provenance:
         UsageError: zoo did not build it and no description is given, or the description is of
             another backbone.
     """
-    made = model.__dict__.get(MADE)
+    made = model.__dict__.get(ATTRIBUTE)
     if isinstance(made, Provenance):
         if backbone is None or backbone.id == made.backbone.id:
             return made

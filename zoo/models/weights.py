@@ -47,7 +47,7 @@ from zoo.modelfile import (
     read_tensors,
     tensor_bytes,
 )
-from zoo.models.plugin_errors import guard
+from zoo.models.plugin_errors import plugin_errors
 from zoo.spec import Backbone, Weights, resolve_target
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ def _convert(
         return tensors, tensor_bytes(tensors)
     what = f"weights {weights.tag!r} of {backbone.id}"
     convert = resolve_target(weights.convert, what)
-    with guard(f"the conversion of {what} fails"):
+    with plugin_errors(f"the conversion of {what} fails"):
         converted = dict(convert(path, backbone.published, weights))
         path.content = None
         data = tensor_bytes(converted)

@@ -22,7 +22,7 @@ from zoo.data.dataset import SampleTransform
 from zoo.data.schema import Schema
 from zoo.data.split import ImageData, Split
 from zoo.errors import BrokenBackbone, BrokenPlugin, UsageError
-from zoo.models.plugin_errors import guard
+from zoo.models.plugin_errors import plugin_errors
 from zoo.options import Augmentation
 from zoo.spec import Backbone, Head, Preprocess, Task, Weights, resolve_target
 
@@ -445,7 +445,7 @@ def published_classes(backbone: Backbone, weights: Weights) -> tuple[str, ...]:
     names = weights.classes
     if isinstance(names, str):
         source = resolve_target(names, f"weights {weights.tag!r} of {backbone.id}")
-        with guard(f"{names}, the classes of {backbone.id}, cannot be read"):
+        with plugin_errors(f"{names}, the classes of {backbone.id}, cannot be read"):
             names = tuple(str(name) for name in (source() if callable(source) else source))
     if names is None:
         raise UsageError(f"{backbone.id} {weights.tag} is published without names of classes", hint)
@@ -478,7 +478,7 @@ def load_task(task: Task) -> BaseTask:
         BrokenPlugin: it cannot be imported, or is not a `BaseTask`.
     """
     target = resolve_target(task.target, f"task {task.name!r}")
-    with guard(f"task {task.name!r} cannot be instantiated"):
+    with plugin_errors(f"task {task.name!r} cannot be instantiated"):
         instance = target()
     if not isinstance(instance, BaseTask):
         message = f"{task.target} returns a {type(instance).__name__}, not a BaseTask"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from zoo.testing.findings import ABSENT, BROKEN, EXCEPTED, Check, Finding
+from zoo.testing.findings import EXCEPTED, FAILED, NOT_APPLICABLE, Check, Finding
 from zoo.testing.suite import SUITE, run_check
 from zoo.testing.task_suite import TASK_SUITE, run_task_check
 
@@ -93,16 +93,16 @@ def _add_test(owner: type, check: Check, run: Callable[[Any, Check], Finding]) -
 
         __tracebackhide__ = True
         finding = run(self.subject(), check)
-        if finding.status == ABSENT:
+        if finding.status == NOT_APPLICABLE:
             pytest.skip(finding.detail)
         if finding.status == EXCEPTED:
             pytest.xfail(finding.detail)
-        if finding.status == BROKEN:
+        if finding.status == FAILED:
             pytest.fail("\n".join(filter(None, (str(finding), finding.trace))), pytrace=False)
 
     test.__name__ = f"test_{check.name}"
     test.__qualname__ = f"{owner.__name__}.{test.__name__}"
-    test.__doc__ = f"{check.promise[0].upper()}{check.promise[1:]}."
+    test.__doc__ = f"{check.requirement[0].upper()}{check.requirement[1:]}."
     setattr(owner, test.__name__, test)
 
 

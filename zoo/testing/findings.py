@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-KEPT, BROKEN, EXCEPTED, ABSENT = "kept", "broken", "excepted", "not applicable"
+PASSED, FAILED, EXCEPTED, NOT_APPLICABLE = "passed", "failed", "excepted", "not applicable"
 
 
 class CheckFailed(Exception):
@@ -23,7 +23,7 @@ class Check:
 
     Args:
         name: identifier, such as `frozen_stays_frozen`.
-        promise: the requirement as a sentence.
+        requirement: the requirement as a sentence.
         kind: what it reads: `description`, `structure` or `values` of a network, or `task`.
         run: takes a `Subject` or `TaskSubject`; returns the values observed, or raises
             `CheckFailed` or `NotApplicable`.
@@ -31,7 +31,7 @@ class Check:
     """
 
     name: str
-    promise: str
+    requirement: str
     kind: str
     run: Callable[[Any], str]
     encoders: bool = False
@@ -44,8 +44,8 @@ class Finding:
     Args:
         backbone: id of the backbone, or name of the task.
         check: name of the check.
-        promise: the requirement.
-        status: `kept`, `broken`, `excepted` or `not applicable`.
+        requirement: the requirement.
+        status: `passed`, `failed`, `excepted` or `not applicable`.
         detail: values observed, or the reason.
         seconds: duration of the check.
         trace: traceback of an unexpected exception.
@@ -53,18 +53,18 @@ class Finding:
 
     backbone: str
     check: str
-    promise: str
+    requirement: str
     status: str
     detail: str
     seconds: float
     trace: str | None = None
 
     @property
-    def broken(self) -> bool:
+    def failed(self) -> bool:
         """Whether the check failed."""
-        return self.status == BROKEN
+        return self.status == FAILED
 
     def __str__(self) -> str:
-        if self.broken:
-            return f"{self.backbone} fails {self.check!r} ({self.promise}): {self.detail}"
+        if self.failed:
+            return f"{self.backbone} fails {self.check!r} ({self.requirement}): {self.detail}"
         return f"{self.backbone} {self.check}: {self.status}; {self.detail}"

@@ -36,7 +36,7 @@ def reset_caches() -> None:
     plugin_file.forget_files()
     # Importing it here would import torch; if not imported, no notice was printed.
     if notices := sys.modules.get("zoo.models.license_notice"):
-        notices.forget_notices()
+        notices.reset_notices()
 
 
 class IsolatedZoo:

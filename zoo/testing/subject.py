@@ -21,7 +21,7 @@ from zoo.models.build import resolve_and_build
 from zoo.models.build_options import NO_OPTIONS, BuildOptions
 from zoo.models.builder import build_network
 from zoo.models.heads import head_width, replace_heads, resolve_head
-from zoo.models.input_size import why_not_size
+from zoo.models.input_size import size_conflict
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone, Preprocess
 from zoo.tasks.base import BaseTask, load_task
@@ -138,7 +138,7 @@ class Subject:
                 described = options.apply(self.backbone)
                 with torch.device(self.build_device):
                     model = build_network(described, described.kwargs)
-                if why_not_size(model, described.preprocess) is None:
+                if size_conflict(model, described.preprocess) is None:
                     return options
             except (ZooError, NotImplementedError):
                 continue

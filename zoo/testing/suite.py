@@ -12,10 +12,10 @@ from zoo.errors import EnvironmentProblem, UsageError, ZooError, did_you_mean, o
 from zoo.models.plugin_errors import is_out_of_memory
 from zoo.testing import description, structure, values
 from zoo.testing.findings import (
-    ABSENT,
-    BROKEN,
     EXCEPTED,
-    KEPT,
+    FAILED,
+    NOT_APPLICABLE,
+    PASSED,
     Check,
     CheckFailed,
     Finding,
@@ -28,21 +28,21 @@ DESCRIPTION, STRUCTURE, VALUES = KINDS = ("description", "structure", "values")
 SUITE = (
     Check(
         "imports_nothing_heavy",
-        "importing its plugin imports no torch",
+        "importing the plugin does not import torch",
         DESCRIPTION,
         description.imports_nothing_heavy,
         encoders=True,
     ),
     Check(
         "name_is_unique",
-        "its id names it alone",
+        "its id is unique",
         DESCRIPTION,
         description.name_is_unique,
         encoders=True,
     ),
     Check(
         "licences_and_digests",
-        "licences and digests of its weights are stated, or shown as unknown",
+        "licences and digests of its weights are stated, or reported as unknown",
         DESCRIPTION,
         description.licences_and_digests,
         encoders=True,
@@ -56,80 +56,80 @@ SUITE = (
     ),
     Check(
         "refuses_without_head",
-        "without a head it is refused for fine-tuning, with the reason",
+        "without a head, fine-tuning is refused with the reason",
         STRUCTURE,
         structure.refuses_without_head,
         encoders=True,
     ),
     Check(
         "heads_resolve",
-        "every head path leads to a layer that ends in the classes",
+        "every head path resolves to a layer whose outputs are the classes",
         STRUCTURE,
         structure.heads_resolve,
     ),
     Check(
         "weights_fit",
-        "built for any of its published weights it has the same heads",
+        "it has the same heads for each of its published weights",
         STRUCTURE,
         structure.weights_fit,
     ),
     Check(
         "replaced_like_for_like",
-        "heads are replaced like for like, and nothing else is",
+        "heads are replaced by layers of the same kind, and nothing else is replaced",
         STRUCTURE,
         structure.replaced_like_for_like,
     ),
     Check(
         "outputs_have_the_classes",
-        "at its own size it gives as many logits as classes, from every head that counts",
+        "at its own size, every head that contributes to the loss outputs one logit per class",
         STRUCTURE,
         structure.outputs_have_the_classes,
     ),
     Check(
         "wrong_auxiliary_width_is_an_error",
-        "an auxiliary head of another width is an error",
+        "an auxiliary head with a different number of outputs is an error",
         STRUCTURE,
         structure.wrong_auxiliary_width_is_an_error,
     ),
     Check(
         "width_is_the_declared_one",
-        "what arrives at each head is as wide as declared",
+        "the input of each head has the declared width",
         STRUCTURE,
         structure.width_is_the_declared_one,
     ),
     Check(
         "sizes_are_told",
-        "a wrong image size is refused with a sentence that names a right one",
+        "an unsupported image size is refused with a message that names a supported one",
         STRUCTURE,
         structure.sizes_are_told,
     ),
     Check(
         "frozen_stays_frozen",
-        "training the heads changes no other tensor by a bit",
+        "training the heads leaves every other tensor bit-identical",
         VALUES,
         values.frozen_stays_frozen,
     ),
     Check(
         "new_heads_learn",
-        "training the heads moves every parameter of theirs, and only those",
+        "training the heads changes all of their parameters, and no others",
         VALUES,
         values.new_heads_learn,
     ),
     Check(
         "frozen_answers_the_same",
-        "the frozen part gives the same features before and after, in training and in use",
+        "the frozen part computes the same features before and after training, in both modes",
         VALUES,
         values.frozen_answers_the_same,
     ),
     Check(
         "everything_has_a_gradient",
-        "under all, every parameter gets a gradient, a last batch of one included",
+        "with policy `all`, every parameter gets a gradient, including in a last batch of one",
         VALUES,
         values.everything_has_a_gradient,
     ),
     Check(
         "saved_and_loaded",
-        "its model file gives equal logits",
+        "a network loaded from its model file computes equal logits",
         VALUES,
         values.saved_and_loaded,
     ),
@@ -142,7 +142,7 @@ SUITE = (
 )
 
 
-def select(kinds: Sequence[str] = KINDS, names: Sequence[str] = ()) -> tuple[Check, ...]:
+def select_checks(kinds: Sequence[str] = KINDS, names: Sequence[str] = ()) -> tuple[Check, ...]:
     """Return the checks of the given kinds and names; no names select all.
 
     Raises:
@@ -172,22 +172,22 @@ def evaluate_check(name: str, check: Check, subject: Any) -> Finding:
     start = time.perf_counter()
     trace = None
     try:
-        status, detail = KEPT, check.run(subject)
+        status, detail = PASSED, check.run(subject)
     except NotApplicable as reason:
-        status, detail = ABSENT, str(reason)
+        status, detail = NOT_APPLICABLE, str(reason)
     except CheckFailed as failure:
-        status, detail = BROKEN, str(failure)
+        status, detail = FAILED, str(failure)
     except EnvironmentProblem:
         raise
     except ZooError as error:
-        status, detail = BROKEN, str(error)
+        status, detail = FAILED, str(error)
         trace = traceback.format_exc() if error.__cause__ else None
     except Exception as error:  # plugin code can raise anything
         if is_out_of_memory(error):
             raise MemoryError(f"{name}, {check.name}: out of memory") from error
-        status, detail, trace = BROKEN, one_line(error), traceback.format_exc()
+        status, detail, trace = FAILED, one_line(error), traceback.format_exc()
     seconds = time.perf_counter() - start
-    return Finding(name, check.name, check.promise, status, detail, seconds, trace)
+    return Finding(name, check.name, check.requirement, status, detail, seconds, trace)
 
 
 def run_check(subject: Subject, check: Check) -> Finding:
@@ -200,23 +200,23 @@ def run_check(subject: Subject, check: Check) -> Finding:
     backbone = subject.backbone
     if backbone.refuse and not check.encoders:
         reason = f"it cannot be fine-tuned: {backbone.refuse}"
-        return Finding(backbone.id, check.name, check.promise, ABSENT, reason, 0.0)
+        return Finding(backbone.id, check.name, check.requirement, NOT_APPLICABLE, reason, 0.0)
     finding = evaluate_check(backbone.id, check, subject)
     excepted = backbone.exceptions.get(check.name)
-    if excepted is not None and finding.status == BROKEN:
+    if excepted is not None and finding.status == FAILED:
         return replace(finding, status=EXCEPTED, detail=excepted, trace=None)
-    if excepted is not None and finding.status == KEPT:
+    if excepted is not None and finding.status == PASSED:
         detail = f"its description excepts it ({excepted}), but it passes: {finding.detail}"
-        return replace(finding, status=BROKEN, detail=detail)
+        return replace(finding, status=FAILED, detail=detail)
     return finding
 
 
-def hold_all(subject: Subject, checks: Sequence[Check] = SUITE) -> Iterator[Finding]:
+def run_checks(subject: Subject, checks: Sequence[Check] = SUITE) -> Iterator[Finding]:
     """Run checks on a backbone in order.
 
     Raises:
         UsageError: its description excepts an unknown check.
     """
-    select(names=list(subject.backbone.exceptions))
+    select_checks(names=list(subject.backbone.exceptions))
     for check in checks:
         yield run_check(subject, check)

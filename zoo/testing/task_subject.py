@@ -14,7 +14,7 @@ from zoo.data.split import ImageData
 from zoo.engine.runtime.network import Network
 from zoo.models.build import resolve_and_build
 from zoo.models.freeze import freeze, inference_mode_of
-from zoo.models.provenance import how_made
+from zoo.models.provenance import provenance_of
 from zoo.tasks.base import BaseTask, Metric, Outputs
 from zoo.testing.findings import CheckFailed
 from zoo.testing.subject import Subject
@@ -52,7 +52,7 @@ class TaskSubject:
         outputs, options = self.data.schema.outputs, self.backbone_subject.small_input
         model = resolve_and_build(backbone, weights, outputs, seed=1, options=options)
         freeze(model, policy="head")
-        made = how_made(model)
+        made = provenance_of(model)
         heads, cpu = made.backbone.heads, torch.device("cpu")
         return Network(model, heads, made.preprocess, cpu, "fp32", self.task)
 

@@ -137,7 +137,7 @@ def run_task_check(subject: TaskSubject, check: Check) -> Finding:
     return evaluate_check(subject.name, check, subject)
 
 
-def check_all(subject: TaskSubject) -> Iterator[Finding]:
+def run_task_checks(subject: TaskSubject) -> Iterator[Finding]:
     """Run every check on a task, in order."""
     for check in TASK_SUITE:
         yield run_task_check(subject, check)

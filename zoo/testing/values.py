@@ -28,7 +28,7 @@ from zoo.inference.loading import load_model
 from zoo.models.build import resolve_and_build
 from zoo.models.freeze import freeze, inference_mode_of
 from zoo.models.heads import resolve_head
-from zoo.models.provenance import how_made
+from zoo.models.provenance import provenance_of
 from zoo.options import Policy, Schedule
 from zoo.spec import resolve_target
 from zoo.testing.findings import CheckFailed, NotApplicable
@@ -90,7 +90,7 @@ def _build(subject: Subject, policy: str) -> Network:
     preprocess = options.apply(subject.backbone).preprocess
     outputs = subject.task.example_data(preprocess, BATCH, seed=2).schema.outputs
     model = resolve_and_build(subject.backbone, weights, outputs, seed=1, options=options)
-    made = how_made(model)
+    made = provenance_of(model)
     freeze(model, policy=policy)
     cpu = torch.device("cpu")
     return Network(model, made.backbone.heads, made.preprocess, cpu, "fp32", subject.task)
@@ -208,7 +208,7 @@ def _model_file(subject: Subject) -> tuple[Path, HeadTraining]:
     trained = train_heads(subject)
     path = subject.folder / "model.safetensors"
     if not path.exists():
-        save_module(trained.module, path, trained.schema, how_made(trained.module))
+        save_module(trained.module, path, trained.schema, provenance_of(trained.module))
     return path, trained
 
 
@@ -247,7 +247,7 @@ def library_loads_it(subject: Subject) -> str:
 
     path, trained = _model_file(subject)
     builder = resolve_target(subject.backbone.builder, f"backbone {subject.backbone.id}")
-    kwargs = {**how_made(trained.module).kwargs, "num_classes": trained.schema.outputs}
+    kwargs = {**provenance_of(trained.module).kwargs, "num_classes": trained.schema.outputs}
     if not _takes_num_classes(builder):
         raise NotApplicable("its builder has no parameter num_classes")
     alone = builder(weights=None, **kwargs)

@@ -12,7 +12,7 @@ from zoo import DataError
 from zoo.data.schema import Schema
 from zoo.data.split import ImageData
 from zoo.data.targets import hold_out, image_data, map_targets, open_splits, target_columns
-from zoo.data.user_dataset import parts_of
+from zoo.data.user_dataset import datasets_by_split
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def open_data(source: Any, *, seed: int = 0, val_fraction: float = 0.2, **_: Any
     if isinstance(source, (str, Path)):
         names = target_columns(Path(source))
     else:
-        first = 0.0 if source is None else next(iter(parts_of(source)["train"]))[1]
+        first = 0.0 if source is None else next(iter(datasets_by_split(source)["train"]))[1]
         names = [f"value{number + 1}" for number in range(torch.as_tensor(first).numel())]
     schema = RegressionSchema((), tuple(names))
     opened = open_splits(source, schema.read_row, schema.read)

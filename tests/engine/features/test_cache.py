@@ -16,7 +16,7 @@ from zoo.engine.features.store import FeatureStore
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
 from zoo.models.freeze import freeze
-from zoo.models.provenance import how_made
+from zoo.models.provenance import provenance_of
 from zoo.tasks.classification.data.published import PublishedSplit
 from zoo.tasks.classification.data.sources import open_data
 from zoo.tasks.classification.task import ImageClassification
@@ -98,7 +98,7 @@ def test_features_do_not_depend_on_batch_composition(tinynet):
     images = generator.integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
     module = zoo.get(tinynet).build(classes=3)
     freeze(module)
-    made = how_made(module)
+    made = provenance_of(module)
     for precision in ("fp32", "bf16"):
         network = Network(
             module, made.backbone.heads, made.preprocess, torch.device("cpu"), precision, TASK
@@ -118,7 +118,7 @@ def test_features_do_not_depend_on_batch_composition(tinynet):
 def test_storage_shortfall_reports_missing_space(tinynet, image_folder):
     module = zoo.get(tinynet).build(classes=3)
     freeze(module)
-    made = how_made(module)
+    made = provenance_of(module)
     device = torch.device("cpu")
     network = Network(module, made.backbone.heads, made.preprocess, device, "fp32", TASK)
     val = open_data(image_folder).splits["val"]
@@ -136,7 +136,7 @@ def test_fingerprint_covers_network_and_settings(tinynet):
         torch.manual_seed(0)
         module = zoo.get(tinynet).build(classes=3)
         change(module)
-        made = how_made(module)
+        made = provenance_of(module)
         device = torch.device("cpu")
         network = Network(module, made.backbone.heads, made.preprocess, device, precision, TASK)
         return network_fingerprint(network, batch)[0]

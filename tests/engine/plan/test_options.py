@@ -147,12 +147,12 @@ def test_options_parse_text_into_values():
     assert options.lr == (1e-3,)
     assert options.schedule == Schedule("step")
     assert options.augment == Augmentation((("flip", 0.5),))
-    assert options.changes == BuildOptions(None, 1, HeadSpec((8,), at="classifier.6"))
+    assert options.build_options == BuildOptions(None, 1, HeadSpec((8,), at="classifier.6"))
     assert options.weights == "w.safetensors"
     assert replace(options) == options
-    assert replace(options, seed=3).changes == options.changes
-    assert Options().changes == BuildOptions()
-    assert Options(head=HeadSpec((8,), at="fc")).changes.head.at == "fc"
+    assert replace(options, seed=3).build_options == options.build_options
+    assert Options().build_options == BuildOptions()
+    assert Options(head=HeadSpec((8,), at="fc")).build_options.head.at == "fc"
     with pytest.raises(
         zoo.UsageError, match="--head names the module fc, but --head-at names classifier"
     ):

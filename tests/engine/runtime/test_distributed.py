@@ -17,7 +17,7 @@ import torch.distributed
 
 import zoo
 from tests.processes import started
-from zoo.engine.runtime.distributed import SINGLE, Ranks, own_device, shard
+from zoo.engine.runtime.distributed import SINGLE, Ranks, process_device, shard
 from zoo.modelfile import read_model
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
@@ -45,18 +45,18 @@ def test_shards_cover_order_without_single_positions():
 
 def test_share_batches_splits_every_batch():
     order, bounds = [5, 3, 8, 1, 9, 2, 7], [(0, 4), (4, 7)]
-    shares = [Ranks(rank, 2).share_batches(order, bounds) for rank in (0, 1)]
+    shares = [Ranks(rank, 2).shard_batches(order, bounds) for rank in (0, 1)]
     assert shares == [([5, 3, 9, 2, 7], [(0, 2), (2, 5)]), ([8, 1], [(0, 2), (2, 2)])]
 
 
 def test_own_device_per_process():
-    assert own_device(torch.device("cuda:1"), SINGLE) == torch.device("cuda:1")
-    assert own_device(torch.device("cpu"), Ranks(1, 2, 1)) == torch.device("cpu")
+    assert process_device(torch.device("cuda:1"), SINGLE) == torch.device("cuda:1")
+    assert process_device(torch.device("cpu"), Ranks(1, 2, 1)) == torch.device("cpu")
     with pytest.raises(zoo.UsageError, match="cuda:1 for 2 processes"):
-        own_device(torch.device("cuda:1"), Ranks(1, 2, 1))
+        process_device(torch.device("cuda:1"), Ranks(1, 2, 1))
     if not torch.cuda.is_available():
         with pytest.raises(zoo.EnvironmentProblem, match="process 1 on this machine finds 0 GPU"):
-            own_device(torch.device("cuda"), Ranks(0, 2, 0))
+            process_device(torch.device("cuda"), Ranks(0, 2, 0))
 
 
 @contextmanager

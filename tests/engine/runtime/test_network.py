@@ -4,13 +4,13 @@ import torch
 
 import zoo
 from zoo.engine.runtime.network import Network
-from zoo.models.provenance import how_made
+from zoo.models.provenance import provenance_of
 from zoo.tasks.classification.task import ImageClassification
 
 
 def test_weights_and_inputs_have_memory_format(tinynet):
     module = zoo.get(tinynet).build(classes=3).eval()
-    made = how_made(module)
+    made = provenance_of(module)
     cpu = torch.device("cpu")
     network = Network(
         module, made.backbone.heads, made.preprocess, cpu, "fp32", ImageClassification()
@@ -28,7 +28,7 @@ def test_weights_and_inputs_have_memory_format(tinynet):
 def test_heads_compute_in_float32_under_bf16(tinynet):
     torch.manual_seed(0)
     module = zoo.get(tinynet).build(classes=2000).eval()
-    made = how_made(module)
+    made = provenance_of(module)
     network = Network(
         module,
         made.backbone.heads,

@@ -15,7 +15,7 @@ from zoo.engine.training.optim import make_optimizer
 from zoo.engine.training.sources import ImageSource, PhaseData
 from zoo.engine.training.state import Adjustment, BestCheckpoint, TrainState
 from zoo.models.freeze import freeze
-from zoo.models.provenance import how_made
+from zoo.models.provenance import provenance_of
 from zoo.options import Policy, Schedule
 from zoo.tasks.classification.task import ImageClassification
 
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 def network_of(backbone, seed, device=CPU):
     torch.manual_seed(seed)
     module = zoo.get(backbone).build(classes=3)
-    made = how_made(module)
+    made = provenance_of(module)
     freeze(module, policy="all")
     return Network(module, made.backbone.heads, made.preprocess, device, "fp32", TASK)
 

@@ -25,7 +25,7 @@ from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
 from zoo.errors import DataError
 from zoo.files import canonical_json
-from zoo.models.provenance import how_made
+from zoo.models.provenance import provenance_of
 
 # Fixed batch sizes of the forward pass: on the CPU, rounding in a kernel depends on the batch size.
 # Larger batches are not faster on the CPU, but are on a GPU.
@@ -150,7 +150,7 @@ class FeatureCache:
             DataError: no image of it can be read.
         """
         heads = [type(self.network.module.get_submodule(p)).__name__ for p in self.network.paths]
-        kind = canonical_json([heads, how_made(self.network.module).new_head.to_dict()])
+        kind = canonical_json([heads, provenance_of(self.network.module).new_head.to_dict()])
         if kind not in self.store.checks:
             count = min(len(split), images or self.batch)
             first = next(self.reader.read(split, range(count)), None)
@@ -222,14 +222,14 @@ class FeatureCache:
     ) -> None:
         """Compute features of images without a row, and set their rows."""
         ranks = self.ranks
-        missing = ranks.from_first(None if ranks.rank else np.flatnonzero(rows < 0).tolist())
+        missing = ranks.broadcast(None if ranks.rank else np.flatnonzero(rows < 0).tolist())
         if not missing:
             return
         network = self.network
         network.module.train(self.training)
         largest = max(len(shard(missing, rank, ranks.world)) for rank in range(ranks.world))
         rounds = len(batch_bounds(largest, self.batch, training=False))
-        batches = self.reader.read(split, ranks.share(missing), draw, digest=True)
+        batches = self.reader.read(split, ranks.shard(missing), draw, digest=True)
         with torch.no_grad(), HeadHooks(network.module, network.paths) as hooks:
             for batch in self.wrap(_padded(batches, rounds), rounds, label):
                 own = None if batch is None else self._features(batch, draw, hooks)

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from zoo.data.images import prepare_each
 from zoo.engine.features.hooks import HeadHooks
-from zoo.engine.runtime.device import memory_errors
+from zoo.engine.runtime.device import environment_errors
 from zoo.engine.runtime.network import Network
 from zoo.errors import BrokenBackbone, UsageError
 from zoo.models.freeze import inference_mode_of
-from zoo.models.provenance import how_made
+from zoo.models.provenance import provenance_of
 from zoo.spec import Preprocess
 
 
@@ -39,7 +39,7 @@ def extract_features(network: Network, images: Any, batch_size: int = 32) -> Ten
     pairs = zip(network.paths, network.heads, strict=True)
     paths = [path for path, head in pairs if head.role == "main"]
     if not paths:
-        backbone = how_made(module).backbone.id
+        backbone = provenance_of(module).backbone.id
         raise UsageError(f"{backbone} has no head to read features at")
     modes = {part: part.training for part in module.modules()}
     rows: list[Tensor] = []
@@ -47,7 +47,7 @@ def extract_features(network: Network, images: Any, batch_size: int = 32) -> Ten
         with (
             inference_mode_of(module),
             HeadHooks(module, paths) as hooks,
-            memory_errors("reading features"),
+            environment_errors("reading features"),
         ):
             for batch in _batches(images, network.preprocess, batch_size):
                 hooks.inputs.clear()

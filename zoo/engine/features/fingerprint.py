@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from zoo import __version__
 from zoo.engine.runtime.network import Network
 from zoo.files import canonical_json, library_versions
-from zoo.models.provenance import how_made
+from zoo.models.provenance import provenance_of
 from zoo.records import to_dict
 
 # Incremented when the features of a network, or their layout on disk, change.
@@ -33,7 +33,7 @@ def network_fingerprint(network: Network, batch: int) -> tuple[str, dict[str, An
         network: that computes the features.
         batch: images per forward pass.
     """
-    provenance = how_made(network.module)
+    provenance = provenance_of(network.module)
     heads = tuple(f"{path}." for path in network.paths)
     gpu = torch.cuda.get_device_name(network.device) if network.device.type == "cuda" else ""
     libraries = ("torch", "torchvision", "timm", "pillow", "numpy")

@@ -66,7 +66,7 @@ class Options:
     cache_images: bool | None = None
     micro_batch_size: int | None = None
     out: str | Path | None = None
-    changes: BuildOptions = field(init=False, compare=False, repr=False)
+    build_options: BuildOptions = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         errors: dict[str, UsageError] = {}
@@ -81,8 +81,8 @@ class Options:
         )
         head = self.head or HeadSpec()
         head = replace(head, at=self.head_at or head.at)
-        changes = BuildOptions(self.input_size, self.in_chans, head)
-        object.__setattr__(self, "changes", changes)
+        build_options = BuildOptions(self.input_size, self.in_chans, head)
+        object.__setattr__(self, "build_options", build_options)
 
 
 def _contradictions(options: Options, invalid: Container[str]) -> Iterator[UsageError]:

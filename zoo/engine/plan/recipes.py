@@ -172,7 +172,7 @@ def probe_conflict(options: Options, nondeterminism: str | None, task: BaseTask)
             return f"--{name.replace('_', '-')} requires training by epochs"
     if nondeterminism is not None:
         return nondeterminism
-    if options.changes.head.hidden:
+    if options.build_options.head.hidden:
         return "a head with hidden layers has no unique optimum"
     probe = task.probe(options.loss)
     return probe if isinstance(probe, str) else None

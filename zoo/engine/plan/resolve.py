@@ -22,7 +22,7 @@ from zoo.engine.runtime.device import (
     resolve_memory_format,
     resolve_precision,
 )
-from zoo.engine.runtime.distributed import join, own_device
+from zoo.engine.runtime.distributed import join, process_device
 from zoo.errors import UsageError
 from zoo.models.base_weights import BaseWeights
 from zoo.options import Augmentation, HeadSpec
@@ -120,9 +120,9 @@ def resolve_settings(
     """
     device, resolver.reasons["device"] = resolve_device(options.device)
     ranks = join()
-    device = own_device(device, ranks)
+    device = process_device(device, ranks)
     resolver.reasons["processes"] = (
-        "set by torchrun" if ranks.several else "auto: not started by torchrun"
+        "set by torchrun" if ranks.distributed else "auto: not started by torchrun"
     )
     precision, resolver.reasons["precision"] = resolve_precision(options.precision, device)
     memory_format, resolver.reasons["memory_format"] = resolve_memory_format(device)
@@ -136,7 +136,7 @@ def resolve_settings(
     return Settings(
         head=resolver.resolve("head", options.head, HeadSpec(), "one layer"),
         head_at=resolver.resolve(
-            "head_at", options.changes.head.at, leaves, "heads of the backbone"
+            "head_at", options.build_options.head.at, leaves, "heads of the backbone"
         ),
         augment=augment or None,
         views=resolver.resolve("views", options.views, 1, "default"),

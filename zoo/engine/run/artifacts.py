@@ -70,7 +70,7 @@ def _card(prepared: Prepared, network: Network, metrics: dict[str, Any]) -> Mode
         metrics=summary,
         base=_base(prepared.base),
         versions=_versions(),
-        new_head=prepared.options.changes.head.to_dict(),
+        new_head=prepared.options.build_options.head.to_dict(),
     )
 
 

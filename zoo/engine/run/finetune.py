@@ -16,8 +16,8 @@ from zoo.engine.run.artifacts import HISTORY, MODEL, save
 from zoo.engine.run.folder import acquire_folder, deferred_signals
 from zoo.engine.run.observers import FirstBatch, Observers
 from zoo.engine.run.prepare import Prepared
-from zoo.engine.runtime.device import memory_errors
-from zoo.engine.runtime.distributed import Ranks, join, others_ending
+from zoo.engine.runtime.device import environment_errors
+from zoo.engine.runtime.distributed import Ranks, detect_ended_processes, join
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
 from zoo.engine.training.phase_data import PhaseDataFactory
@@ -121,10 +121,10 @@ def _run(prepared: Prepared, folder: Path, observers: Observers) -> dict[str, An
         prepared.progress.notice(f"skipped {len(bad)} unreadable images: {paths}")
     seconds = time.perf_counter() - prepared.started
     if ranks.rank:
-        return ranks.from_first(None)
+        return ranks.broadcast(None)
     record = save(prepared, network, state, folder, reports, bad, seconds)
     observers.notify("zoo_after_fit", FitEnded(plan.backbone, reports, seconds, location))
-    return ranks.from_first(record)
+    return ranks.broadcast(record)
 
 
 def fit(prepared: Prepared, announce: Callable[[Path], None] | None = None) -> Result:
@@ -140,12 +140,12 @@ def fit(prepared: Prepared, announce: Callable[[Path], None] | None = None) -> R
         ZooError: the training failed.
     """
     ranks = join()
-    with others_ending():
+    with detect_ended_processes():
         if ranks.rank:
-            path: Path = ranks.from_first(None)
+            path: Path = ranks.broadcast(None)
             device = torch.device(prepared.plan.device)
             observers = Observers(prepared.registry.host, device, enabled=False)
-            with memory_errors(f"training {prepared.backbone.id}"):
+            with environment_errors(f"training {prepared.backbone.id}"):
                 return Result(path, _run(prepared, path, observers))
         return _fit_and_write(prepared, ranks, announce)
 
@@ -159,8 +159,8 @@ def _fit_and_write(
     try:
         if announce:
             announce(folder.path)
-        ranks.from_first(folder.path)
-        with memory_errors(f"training {backbone.id}"):
+        ranks.broadcast(folder.path)
+        with environment_errors(f"training {backbone.id}"):
             record = _run(prepared, folder.path, observers)
     except BaseException as error:
         location = str(folder.path.absolute())

@@ -15,9 +15,9 @@ from zoo.engine.plan.options import Options, check_classes, check_metric_names
 from zoo.engine.plan.plan import Plan
 from zoo.engine.plan.recipes import Resolver, resolve_recipe
 from zoo.engine.plan.resolve import Settings, nondeterminism, resolve_plan, resolve_settings
-from zoo.engine.run.trial import check_network, select_heads_only
-from zoo.engine.runtime.device import memory_errors
-from zoo.engine.runtime.distributed import Ranks, join, together
+from zoo.engine.run.network_check import check_network, select_heads_only
+from zoo.engine.runtime.device import environment_errors
+from zoo.engine.runtime.distributed import Ranks, fail_together, join
 from zoo.engine.runtime.network import Network
 from zoo.errors import BrokenBackbone, DataError, UsageError, WeightsError
 from zoo.files import environment_problem
@@ -26,7 +26,7 @@ from zoo.models.build import build
 from zoo.models.build_options import options_refused
 from zoo.models.builder import check_trainable
 from zoo.models.input_size import check_size, smallest_size
-from zoo.models.provenance import how_made
+from zoo.models.provenance import provenance_of
 from zoo.models.weights import NotLocal, check_reachable
 from zoo.registry.plugins import BUILTIN
 from zoo.registry.registry import Registry
@@ -115,20 +115,20 @@ def prepare(
     """
     started = time.perf_counter()
     ranks, resolver = join(), Resolver(registry.config)
-    with together(ranks):
+    with fail_together(ranks):
         inputs = _resolve_inputs(name, options, registry, dry_run)
         settings = resolve_settings(resolver, inputs.backbone, options, inputs.data, inputs.task)
         # Reject invalid recipes before weights are downloaded.
         changes = nondeterminism(options, inputs.data)
         resolve_recipe(Resolver(registry.config), options, inputs.base, changes, inputs.task)
-    with together(ranks):
+    with fail_together(ranks):
         _check_same_data(inputs.data, ranks)
     _announce_data(inputs, progress)
-    with memory_errors(f"preparing {inputs.backbone.id}"):
+    with environment_errors(f"preparing {inputs.backbone.id}"):
         model, inputs = _build(inputs, settings, progress, ranks)
         network, plan = _check_and_resolve(model, inputs, settings, resolver, ranks)
     return Prepared(
-        backbone=how_made(model).backbone,
+        backbone=provenance_of(model).backbone,
         options=options,
         registry=registry,
         progress=progress,
@@ -146,8 +146,8 @@ def _check_and_resolve(
 ) -> tuple[Network, Plan]:
     """Check a network on its device, and resolve the plan with the conflicts found."""
     options, data, base, task = inputs.options, inputs.data, inputs.base, inputs.task
-    heads = how_made(model).backbone.heads
-    with together(ranks):
+    heads = provenance_of(model).backbone.heads
+    with fail_together(ranks):
         heads_only = select_heads_only(model, heads, options.train)
         changes = nondeterminism(options, data)
         recipe = resolve_recipe(resolver, options, base, changes, task, heads_only)
@@ -167,7 +167,7 @@ def read_options(**given: Any) -> Options:
         UsageError: as `Options` does.
         TypeError: an option does not exist.
     """
-    with together(join()):
+    with fail_together(join()):
         return Options(**given)
 
 
@@ -178,9 +178,9 @@ def _resolve_inputs(name: str, options: Options, registry: Registry, dry_run: bo
     check_metric_names(options, task.reserved)
     task.check_augmentation(options.augment or None, options.views)
     check_trainable(backbone)
-    options.changes.placed(backbone)
+    options.build_options.with_head(backbone)
     check_out(options)
-    described = options.changes.apply(backbone)
+    described = options.build_options.apply(backbone)
     if options.weights not in ("auto", "none") and not is_file_choice(options.weights):
         described.find_weights(options.weights)
     defaults = registry.config.defaults
@@ -206,9 +206,9 @@ def _resolve_base(backbone: Backbone, options: Options) -> BaseWeights:
         WeightsError: no weights are published, or the user's file cannot be used.
     """
     if options.weights != "auto" or backbone.weights:
-        return resolve_base(backbone, options.weights, options.changes)
+        return resolve_base(backbone, options.weights, options.build_options)
     if options.data is None:
-        random = resolve_base(backbone, "none", options.changes)
+        random = resolve_base(backbone, "none", options.build_options)
         return replace(random, reason="auto: no weights are published")
     message = f"no weights are published for {backbone.id}"
     raise WeightsError(message, "give --weights FILE, or --weights none, or another backbone")
@@ -237,14 +237,14 @@ def _build(
     Returns:
         The network, and the inputs with the weights as loaded.
     """
-    with together(ranks):
+    with fail_together(ranks):
         model, failure = _build_on_weights(inputs, settings)
     # If one process cannot load the weights, none uses them.
-    with together(ranks):
+    with fail_together(ranks):
         failure = next(filter(None, ranks.gather(failure)), None)
-    with together(ranks):
+    with fail_together(ranks):
         if failure is not None:
-            random = resolve_base(inputs.described, "none", inputs.options.changes)
+            random = resolve_base(inputs.described, "none", inputs.options.build_options)
             inputs = replace(inputs, base=replace(random, reason=f"auto: {failure}"))
             progress.notice(
                 f"DEMONSTRATION: pretrained weights are not available ({failure}); "
@@ -252,7 +252,7 @@ def _build(
             )
             model, _ = _build_on_weights(inputs, settings)
         assert model is not None
-        loaded = how_made(model).base
+        loaded = provenance_of(model).base
         if loaded.kind == inputs.base.kind:
             inputs = replace(inputs, base=loaded)
         inputs = replace(inputs, base=_fit_input_size(inputs, model))
@@ -265,7 +265,7 @@ def _build(
 def _build_on_weights(inputs: _Inputs, settings: Settings) -> tuple[nn.Module | None, str | None]:
     """Build the network; in a demonstration, return why weights are not available instead."""
     described, options, base = inputs.described, inputs.options, inputs.base
-    classes, head, seed = inputs.data.schema.outputs, options.changes.head, settings.seed
+    classes, head, seed = inputs.data.schema.outputs, options.build_options.head, settings.seed
     try:
         try:
             return build(described, base, classes, seed, head, inputs.dry_run), None
@@ -276,7 +276,7 @@ def _build_on_weights(inputs: _Inputs, settings: Settings) -> tuple[nn.Module | 
             random = replace(base, kind="none", license=None)
             return build(described, random, classes, seed, head, inputs.dry_run), None
     except BrokenBackbone as error:
-        raise options_refused(inputs.backbone, options.changes, error) from error
+        raise options_refused(inputs.backbone, options.build_options, error) from error
     except WeightsError as error:
         if base.kind == "file":
             raise
@@ -328,7 +328,7 @@ def check_images(options: Options, data: ImageData) -> None:
         message = f"--in-chans {options.in_chans}: image files are read as colour (3) or grey (1)"
         raise UsageError(message, "for other channels, give a Dataset of tensors")
     loaders = [n for n, split in data.splits.items() if split.steps(1) is not None]
-    if loaders and join().several:
+    if loaders and join().distributed:
         message = f"a DataLoader (data[{loaders[0]!r}]) cannot be divided among processes"
         raise UsageError(message, "give its Dataset")
     if loaders and options.augment:

@@ -118,7 +118,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-def environment_error(error: BaseException, what: str) -> EnvironmentProblem | None:
+def as_environment_error(error: BaseException, what: str) -> EnvironmentProblem | None:
     """Convert an out-of-memory error or the death of a worker; None for any other error.
 
     Args:
@@ -131,7 +131,7 @@ def environment_error(error: BaseException, what: str) -> EnvironmentProblem | N
 
 
 @contextlib.contextmanager
-def memory_errors(what: str) -> Iterator[None]:
+def environment_errors(what: str) -> Iterator[None]:
     """Raise out-of-memory errors, here or in a worker, as `EnvironmentProblem`.
 
     Args:
@@ -143,6 +143,6 @@ def memory_errors(what: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if problem := environment_error(error, what):
+        if problem := as_environment_error(error, what):
             raise problem from error
         raise

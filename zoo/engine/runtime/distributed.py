@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 MIN_SHARD = 2
 
 
-class OtherProcess(EnvironmentProblem):
+class OtherProcessEnded(EnvironmentProblem):
     """Another process of the training ended, and has reported the reason itself."""
 
     reported = True
@@ -64,15 +64,15 @@ class Ranks:
     local: int = 0
 
     @property
-    def several(self) -> bool:
+    def distributed(self) -> bool:
         """Whether there is more than one process."""
         return self.world > 1
 
-    def share(self, positions: Sequence[Item]) -> Sequence[Item]:
+    def shard(self, positions: Sequence[Item]) -> Sequence[Item]:
         """Return this process's shard of some positions."""
         return shard(positions, self.rank, self.world)
 
-    def share_batches(
+    def shard_batches(
         self, order: Sequence[int], bounds: Sequence[tuple[int, int]]
     ) -> tuple[list[int], list[tuple[int, int]]]:
         """Return this process's shard of each batch, as an order and the bounds of its batches.
@@ -82,14 +82,14 @@ class Ranks:
         own: list[int] = []
         own_bounds: list[tuple[int, int]] = []
         for first, last in bounds:
-            part = self.share(order[first:last])
+            part = self.shard(order[first:last])
             own_bounds.append((len(own), len(own) + len(part)))
             own.extend(part)
         return own, own_bounds
 
     def sum(self, number: int) -> int:
         """Return the sum of a number over all processes."""
-        if not self.several:
+        if not self.distributed:
             return number
         total = torch.tensor(number)
         torch.distributed.all_reduce(total)
@@ -97,22 +97,22 @@ class Ranks:
 
     def gather(self, value: Item) -> list[Item]:
         """Return the values of all processes, in order of rank."""
-        if not self.several:
+        if not self.distributed:
             return [value]
         values: list[Any] = [None] * self.world
         torch.distributed.all_gather_object(values, value)
         return values
 
-    def from_first(self, value: Item | None) -> Item:
+    def broadcast(self, value: Item | None) -> Item:
         """Broadcast the value of rank 0; the others pass None."""
         values = [value]
-        if self.several:
+        if self.distributed:
             torch.distributed.broadcast_object_list(values, src=0)
         return values[0]  # type: ignore[return-value]
 
     def merge(self, metric: Metric) -> Metric:
         """Reduce the metric over all processes, in place, and return it."""
-        if not self.several:
+        if not self.distributed:
             return metric
         for tensor in metric.sums.values():
             torch.distributed.all_reduce(tensor)
@@ -120,9 +120,9 @@ class Ranks:
             metric.rows[name] = [item for part in self.gather(items) for item in part]
         return metric
 
-    def average(self, buffers: Sequence[Tensor]) -> None:
+    def average_buffers(self, buffers: Sequence[Tensor]) -> None:
         """Average the statistics of batch norm over all processes, in place."""
-        for tensor in buffers if self.several else ():
+        for tensor in buffers if self.distributed else ():
             if tensor.is_floating_point():
                 torch.distributed.all_reduce(tensor)
                 tensor /= self.world
@@ -138,7 +138,7 @@ def join() -> Ranks:
     """Initialise the process group of `torchrun`; without it, return a single rank.
 
     Raises:
-        OtherProcess: another process did not join.
+        OtherProcessEnded: another process did not join.
     """
     if not told_by_torchrun():
         return SINGLE
@@ -147,57 +147,58 @@ def join() -> Ranks:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     if torch.cuda.is_available() and ranks.local < torch.cuda.device_count():
         torch.cuda.set_device(ranks.local)
-    with others_ending():
+    with detect_ended_processes():
         torch.distributed.init_process_group(backend)
     atexit.register(_leave)
     return ranks
 
 
-_ended_badly: list[bool] = []
+_broken: list[bool] = []
 
 
-def ended_badly() -> bool:
+def process_group_broken() -> bool:
     """Whether an error in this process, or the end of another, broke the process group."""
-    return bool(_ended_badly) and torch.distributed.is_initialized()
+    return bool(_broken) and torch.distributed.is_initialized()
 
 
 def _leave() -> None:
     # After an error the others may have ended, and torch would wait for them.
-    if not _ended_badly and torch.distributed.is_initialized():
+    if not _broken and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 @contextmanager
-def others_ending() -> Iterator[None]:
-    """Raise the end of another process as `OtherProcess`, and errors of this one unchanged.
+def detect_ended_processes() -> Iterator[None]:
+    """Raise the end of another process as `OtherProcessEnded`, and errors of this one unchanged.
 
     Raises:
-        OtherProcess: a collective operation failed in the block, because another process ended.
+        OtherProcessEnded: a collective operation in the block failed as another process ended.
     """
     try:
         yield
     except BaseException as error:
-        _ended_badly.append(True)
+        _broken.append(True)
         cause: BaseException | None = error
         while cause is not None:
             gloo_error = isinstance(cause, RuntimeError) and "gloo" in str(cause)
             if gloo_error or isinstance(cause, torch.distributed.DistError):
-                raise OtherProcess from error
+                raise OtherProcessEnded from error
             cause = cause.__cause__
         raise
 
 
 @contextmanager
-def together(ranks: Ranks) -> Iterator[None]:
+def fail_together(ranks: Ranks) -> Iterator[None]:
     """Fail in all processes where the block fails in any; a common error is raised by one.
 
     Raises:
-        OtherProcess: the block failed in another process, or with the same error in a lower rank.
+        OtherProcessEnded: the block failed in another process, or with the same error in a
+            lower rank.
     """
-    if not ranks.several:
+    if not ranks.distributed:
         yield
         return
-    with others_ending():
+    with detect_ended_processes():
         failed: ZooError | None = None
         try:
             yield
@@ -211,17 +212,17 @@ def together(ranks: Ranks) -> Iterator[None]:
             # the error must end first; its end breaks this barrier.
             with suppress(RuntimeError):
                 torch.distributed.barrier()
-            raise OtherProcess from failed
+            raise OtherProcessEnded from failed
 
 
-def own_device(device: torch.device, ranks: Ranks) -> torch.device:
+def process_device(device: torch.device, ranks: Ranks) -> torch.device:
     """Return the device of this process: a GPU per process in distributed training.
 
     Raises:
         UsageError: one GPU is requested for all processes.
         EnvironmentProblem: there are fewer GPUs than processes.
     """
-    if not ranks.several or device.type == "cpu":
+    if not ranks.distributed or device.type == "cpu":
         return device
     if device.type != "cuda":
         raise UsageError(f"torchrun on {device}", "give --device cuda or cpu")

@@ -23,7 +23,7 @@ def evaluate_split(
         ranks: this process, which evaluates its shard of the split.
     """
     with inference_mode_of(network.module):
-        for batch in reader.read(split, ranks.share(range(len(split)))):
+        for batch in reader.read(split, ranks.shard(range(len(split)))):
             targets = batch.targets.to(network.device, non_blocking=True)
             metric.update(network.forward(batch.inputs, pad_to=reader.batch_size), targets)
     return ranks.merge(metric)

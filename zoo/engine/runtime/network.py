@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.transforms import normalize
-from zoo.engine.runtime.device import autocast, environment_error, resolve_memory_format
+from zoo.engine.runtime.device import as_environment_error, autocast, resolve_memory_format
 from zoo.errors import BrokenBackbone
 from zoo.models.freeze import inference_mode_of
 from zoo.models.heads import resolve_head
-from zoo.models.plugin_errors import guard
-from zoo.models.provenance import MADE, Provenance
+from zoo.models.plugin_errors import plugin_errors
+from zoo.models.provenance import ATTRIBUTE, Provenance
 from zoo.spec import Head, Preprocess
 from zoo.tasks.base import BaseTask, Outputs
 
@@ -57,8 +57,8 @@ class Network:
         self.precision = precision
         self.automatic = automatic
         self.task = task
-        provenance = module.__dict__.get(MADE)
-        self.previous_outputs = provenance.before if isinstance(provenance, Provenance) else None
+        known = module.__dict__.get(ATTRIBUTE)
+        self.previous_outputs = known.previous_classes if isinstance(known, Provenance) else None
         self.forwards = 0
 
     def forward(
@@ -144,11 +144,12 @@ class Network:
     @contextlib.contextmanager
     def _guarded(self, inputs: Tensor) -> Iterator[None]:
         try:
-            with guard(f"the network fails on a batch of {tuple(inputs.shape)}"):
+            with plugin_errors(f"the network fails on a batch of {tuple(inputs.shape)}"):
                 yield
         except BrokenBackbone as error:
             # torch raises the death of a worker from a signal handler, anywhere in this process.
-            if error.__cause__ and (problem := environment_error(error.__cause__, "the network")):
+            cause = error.__cause__
+            if cause and (problem := as_environment_error(cause, "the network")):
                 raise problem from error
             raise
 

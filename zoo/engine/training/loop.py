@@ -83,7 +83,7 @@ def run_phase(phase: Phase, source: Source, state: TrainState, context: PhaseCon
             lr = _set_rate(optimizer, phase.lr * phase.schedule(progress, state.epoch - 1))
             loss_sum += run_step(inputs, targets)
             images += len(targets)
-        ranks.average(run_step.buffers)
+        ranks.average_buffers(run_step.buffers)
         metric, images = source.validate(), ranks.sum(images)
         values, train_loss = metric.compute(), _mean(loss_sum, images, ranks)
         _check(phase, state.epoch, images, train_loss, values)
@@ -108,7 +108,7 @@ def _mean(loss_sum: Tensor, images: int, ranks: Ranks) -> float:
 
 def _create_step(source: Source, state: TrainState, context: PhaseContext) -> Step:
     """Return the step of a phase, for one process or several."""
-    if context.ranks.several:
+    if context.ranks.distributed:
         return DDPStep(
             source, state, context.criterion, context.names, context.on_adjustment, context.ranks
         )

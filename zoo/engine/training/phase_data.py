@@ -123,7 +123,7 @@ class PhaseDataFactory:
         try:
             self.last = self._feature_source(data)
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error) or self.ranks.several or self.batch == 1:
+            if not is_out_of_memory(error) or self.ranks.distributed or self.batch == 1:
                 raise
             # Not the error itself, whose frames reference the memory.
             return str(error)
@@ -159,7 +159,7 @@ class PhaseDataFactory:
         first = not self.ranks.rank
         assert not first or best.tensors is not None
         tensors = {name: tensor.cpu() for name, tensor in (best.tensors or {}).items()}
-        tensors, best.score = self.ranks.from_first((tensors, best.score) if first else None)
+        tensors, best.score = self.ranks.broadcast((tensors, best.score) if first else None)
         if not first:
             best.tensors = tensors
             best.metric = self._new_metric()

@@ -101,9 +101,9 @@ class ImageSource:
         order = epoch_order(len(data.train), data.seed, epoch)
         draw = Draw(data.augment, data.seed, epoch) if data.augment or data.train.draws else None
         bounds = None
-        if data.ranks.several:
+        if data.ranks.distributed:
             batches = batch_bounds(len(order), data.batch_size)
-            order, bounds = data.ranks.share_batches(order, batches)
+            order, bounds = data.ranks.shard_batches(order, batches)
         for batch in self.reader.read(data.train, order, draw, training=True, bounds=bounds):
             inputs, targets = batch.inputs, batch.targets
             if len(targets) == 1 and batch.bad:

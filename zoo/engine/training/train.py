@@ -16,7 +16,7 @@ from zoo.engine.training.sources import FeatureSource, ImageSource
 from zoo.engine.training.state import TrainState
 from zoo.engine.training.step import OnAdjustment
 from zoo.events import EpochEnded
-from zoo.models.freeze import freeze, select
+from zoo.models.freeze import freeze, select_modules
 from zoo.models.state_dict import load_state
 from zoo.tasks.base import Criterion, LogisticProbe, Metric
 
@@ -49,7 +49,7 @@ def train(
         if best.tensors is not None:
             load_state(module, best.tensors, strict=False)
         freeze(module, policy=phase.policy)
-        selection = select(module, network.heads, phase.policy)
+        selection = select_modules(module, network.heads, phase.policy)
         names = [name for name in module.state_dict() if selection.trains(name)]
         source = factory.create(phase)
         best.extend(module, names)

@@ -20,7 +20,13 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 from zoo.data.scan import shorten
 from zoo.data.schema import Schema
 from zoo.data.split import ImageData, Split, draw_held_out
-from zoo.data.user_dataset import DatasetSplit, choose_part, parts_of, read_item, where_in
+from zoo.data.user_dataset import (
+    DatasetSplit,
+    datasets_by_split,
+    item_location,
+    read_item,
+    select_dataset,
+)
 from zoo.errors import DataError
 
 
@@ -125,7 +131,7 @@ def _label(dataset: Any, index: int) -> int:
         return int(read_item(dataset, index, _read_label)[1])
     except DataError as error:
         hint = "define the attribute `targets`, from which labels are read without loading items"
-        message = f"cannot read the label of {where_in(dataset, index)}: {error.message}"
+        message = f"cannot read the label of {item_location(dataset, index)}: {error.message}"
         raise DataError(message, hint) from error
 
 
@@ -210,7 +216,7 @@ def open_dataset(
         UsageError: it is of another type.
         DataError: it is empty, or its items are not images and labels.
     """
-    parts = parts_of(source)
+    parts = datasets_by_split(source)
     labels = {
         name: ()
         if isinstance(part, DataLoader) and classes is not None
@@ -283,7 +289,7 @@ def open_dataset_split(source: Any, classes: Sequence[str], split: str | None) -
         UsageError: it is of another type.
         DataError: there is no such split, or its classes are not the model's.
     """
-    name, part = choose_part(source, split)
+    name, part = select_dataset(source, split)
     declared = _declared_names(part)
     if declared is not None and declared != tuple(classes):
         message = f"the dataset's classes are not the model's, in its order: {shorten(declared)}"

@@ -13,10 +13,10 @@ from zoo.engine.plan.recipes import Recipe
 from zoo.engine.plan.resolve import Conflicts, Settings
 from zoo.engine.probe.phase import probe_conflict
 from zoo.engine.runtime.allocator import release_memory
-from zoo.engine.runtime.distributed import Ranks, together
+from zoo.engine.runtime.distributed import Ranks, fail_together
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
-from zoo.models.freeze import freeze, select
+from zoo.models.freeze import freeze, select_modules
 from zoo.models.heads import resolve_head
 from zoo.models.plugin_errors import is_out_of_memory
 from zoo.options import Policy
@@ -43,7 +43,7 @@ def select_heads_only(
     """
     if policy is None:
         return ()
-    trained = set(select(model, heads, policy).trained)
+    trained = set(select_modules(model, heads, policy).trained)
     only_heads = trained == {resolve_head(model, head.path) for head in heads}
     return (policy,) if policy.kind == "modules" and only_heads else ()
 
@@ -69,14 +69,14 @@ def check_network(
     Raises:
         DataError: an image cannot be read and bad images are errors, or no image can be read.
     """
-    with together(ranks):
+    with fail_together(ranks):
         reason = network.fall_back()
-    with together(ranks):
+    with fail_together(ranks):
         precision = next(filter(None, ranks.gather(reason)), None)
         if precision is not None:
             network.leave_bf16()
     conflicts = Conflicts(precision)
-    with together(ranks):
+    with fail_together(ranks):
         if recipe.on_features and not ranks.rank:
             solved = any(phase.optimizer == LBFGS for phase in recipe.phases)
             conflicts = Conflicts(
@@ -84,8 +84,8 @@ def check_network(
                 _feature_conflict(network, data, settings, dry_run),
                 probe_conflict(network) if solved else None,
             )
-    with together(ranks):
-        return ranks.from_first(None if ranks.rank else conflicts)
+    with fail_together(ranks):
+        return ranks.broadcast(None if ranks.rank else conflicts)
 
 
 def _feature_conflict(
