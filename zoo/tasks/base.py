@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,12 @@ from zoo.errors import BrokenBackbone, BrokenPlugin, UsageError
 from zoo.models.plugin_errors import plugin_errors
 from zoo.options import Augmentation
 from zoo.spec import Backbone, Head, Preprocess, Task, Weights, resolve_target
+from zoo.tasks.metric import Metric, Outputs, loss_parts
+from zoo.tasks.user_functions import Criterion, UserMetrics, function_name
 
 __all__ = [
     "BaseTask",
+    "Criterion",
     "LogisticProbe",
     "Metric",
     "Outputs",
@@ -35,80 +38,10 @@ __all__ = [
     "Schema",
     "SourceImage",
     "Table",
+    "UserMetrics",
     "load_task",
     "loss_parts",
 ]
-
-Criterion = Callable[[Tensor, Tensor], Tensor]
-UserMetrics = Mapping[str, Callable[[Tensor, Tensor], Any]]
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """The outputs of a network, by head.
-
-    Args:
-        main: `[samples, ...]`, used for loss and predictions.
-        auxiliary: outputs of auxiliary heads with their loss weights, used for the loss only.
-    """
-
-    main: Tensor
-    auxiliary: tuple[tuple[Tensor, float], ...] = field(default=())
-
-    def narrow(self, count: int) -> Outputs:
-        """Return the outputs of the first `count` samples."""
-        auxiliary = tuple((each[:count], weight) for each, weight in self.auxiliary)
-        return Outputs(self.main[:count], auxiliary)
-
-
-class Metric(ABC):
-    """A metric of a split: accumulated over batches, merged over processes, computed at the end.
-
-    All state is in `sums` and `rows`, so that the result depends neither on the batch size nor on
-    the number of processes.
-
-    Attributes:
-        sums: tensors by name, summed over processes.
-        rows: lists of plain data or CPU tensors by name, concatenated over processes.
-    """
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.rows: dict[str, list[Any]] = {}
-
-    @abstractmethod
-    def update(self, outputs: Outputs, targets: Tensor) -> None:
-        """Accumulate a batch."""
-
-    @abstractmethod
-    def compute(self) -> dict[str, float]:
-        """Return the values over all batches, `loss` and `images` included."""
-
-    def score(self, values: Mapping[str, float]) -> tuple[float, ...]:
-        """Return the score that ranks epochs (higher is better) from the values of `compute`."""
-        return (-values["loss"],)
-
-    def report(self) -> dict[str, Any]:
-        """Return the values of `compute` and details, as plain data for `run.json`."""
-        return dict(self.compute())
-
-    def merge(self, other: Metric) -> None:
-        """Add the state of another metric of the same class."""
-        for name, tensor in other.sums.items():
-            self.sums[name] += tensor.to(self.sums[name].device)
-        for name, items in other.rows.items():
-            self.rows[name].extend(items)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return a copy of the state, for a checkpoint."""
-        sums = {name: tensor.clone() for name, tensor in self.sums.items()}
-        return {"sums": sums, "rows": {name: list(items) for name, items in self.rows.items()}}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state returned by `state_dict`."""
-        for name, tensor in state["sums"].items():
-            self.sums[name].copy_(tensor)
-        self.rows = {name: list(items) for name, items in state["rows"].items()}
 
 
 @dataclass(frozen=True)
@@ -331,7 +264,7 @@ class BaseTask(ABC):
 
     def loss_name(self, criterion: Criterion | None) -> str:
         """Return the name of the loss in the plan."""
-        return self.loss_label if criterion is None else name_of(criterion)
+        return self.loss_label if criterion is None else function_name(criterion)
 
     def count(self, targets: Tensor) -> int:
         """Return the number of items that the loss of a batch is the mean of: samples, or pixels.
@@ -416,22 +349,6 @@ class BaseTask(ABC):
         return lines + [f"{name:<8}{values[name]:.4f}" for name in self.columns], None
 
 
-def loss_parts(
-    outputs: Outputs, targets: Tensor, loss: Callable[[Tensor, Tensor], Tensor]
-) -> dict[str, Tensor]:
-    """Return the loss of the main output, and the weighted losses of auxiliary outputs, by name.
-
-    Args:
-        outputs: of the network.
-        targets: of the batch.
-        loss: loss function of one output.
-    """
-    parts = {"main": loss(outputs.main, targets)}
-    for number, (output, weight) in enumerate(outputs.auxiliary, start=1):
-        parts[f"auxiliary{number}"] = weight * loss(output, targets)
-    return parts
-
-
 def published_classes(backbone: Backbone, weights: Weights) -> tuple[str, ...]:
     """Return the class names that published weights predict.
 
@@ -453,22 +370,6 @@ def published_classes(backbone: Backbone, weights: Weights) -> tuple[str, ...]:
         message = f"{backbone.id} {weights.tag} has {weights.num_classes} classes"
         raise UsageError(f"{message}, but its adapter names {len(names)}")
     return tuple(names)
-
-
-def name_of(function: Any) -> str:
-    """Return the name of a loss function in the plan, with its public scalar attributes."""
-    qualname = getattr(function, "__qualname__", None)
-    if qualname is not None:
-        return str(qualname).rpartition("<locals>.")[2]
-    inner = getattr(function, "func", None)  # of functools.partial
-    attributes = function.keywords if inner is not None else getattr(function, "__dict__", {})
-    settings = ", ".join(
-        f"{name}={value}"
-        for name, value in attributes.items()
-        if isinstance(value, (int, float, str)) and name != "training" and not name.startswith("_")
-    )
-    owner = name_of(inner) if inner is not None else type(function).__name__
-    return f"{owner}({settings})"
 
 
 def load_task(task: Task) -> BaseTask:

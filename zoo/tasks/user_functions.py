@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from zoo.errors import UsageError, one_line
 from zoo.models.plugin_errors import is_out_of_memory
-from zoo.tasks.base import Criterion, UserMetrics
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+UserMetrics = Mapping[str, Callable[[Tensor, Tensor], Any]]
 
 LOSS_ARGUMENTS = "the outputs and the targets of a batch"
 METRIC_ARGUMENTS = "all outputs and targets of a split"
@@ -69,3 +72,19 @@ def call_metrics(
         if not math.isfinite(values[name]):
             raise UsageError(f"the metric {name} is {values[name]}", "it must be a number")
     return values
+
+
+def function_name(function: Any) -> str:
+    """Return the name of a loss function in the plan, with its public scalar attributes."""
+    qualname = getattr(function, "__qualname__", None)
+    if qualname is not None:
+        return str(qualname).rpartition("<locals>.")[2]
+    inner = getattr(function, "func", None)  # of functools.partial
+    attributes = function.keywords if inner is not None else getattr(function, "__dict__", {})
+    settings = ", ".join(
+        f"{name}={value}"
+        for name, value in attributes.items()
+        if isinstance(value, (int, float, str)) and name != "training" and not name.startswith("_")
+    )
+    owner = function_name(inner) if inner is not None else type(function).__name__
+    return f"{owner}({settings})"

@@ -152,7 +152,9 @@ class PhaseDataFactory:
             draws = [Draw(data.augment, plan.seed, epoch) for epoch in range(1, plan.views + 1)]
         train, val = cache.compute(data.train, draws), cache.compute(data.val)
         self._record_spill(cache)
-        return FeatureSource(self.network, data, train, val) if train and val else None
+        if train is None or val is None:
+            return None
+        return FeatureSource(self.network, data, train, val)
 
     def broadcast_best(self, best: BestCheckpoint) -> None:
         """Broadcast the best checkpoint from rank 0."""

@@ -1,0 +1,94 @@
+"""Outputs of a network, their loss terms, and the base class of metrics."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The outputs of a network, by head.
+
+    Args:
+        main: `[samples, ...]`, used for loss and predictions.
+        auxiliary: outputs of auxiliary heads with their loss weights, used for the loss only.
+    """
+
+    main: Tensor
+    auxiliary: tuple[tuple[Tensor, float], ...] = field(default=())
+
+    def narrow(self, count: int) -> Outputs:
+        """Return the outputs of the first `count` samples."""
+        auxiliary = tuple((each[:count], weight) for each, weight in self.auxiliary)
+        return Outputs(self.main[:count], auxiliary)
+
+
+class Metric(ABC):
+    """A metric of a split: accumulated over batches, merged over processes, computed at the end.
+
+    All state is in `sums` and `rows`, so that the result depends neither on the batch size nor on
+    the number of processes.
+
+    Attributes:
+        sums: tensors by name, summed over processes.
+        rows: lists of plain data or CPU tensors by name, concatenated over processes.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.rows: dict[str, list[Any]] = {}
+
+    @abstractmethod
+    def update(self, outputs: Outputs, targets: Tensor) -> None:
+        """Accumulate a batch."""
+
+    @abstractmethod
+    def compute(self) -> dict[str, float]:
+        """Return the values over all batches, `loss` and `images` included."""
+
+    def score(self, values: Mapping[str, float]) -> tuple[float, ...]:
+        """Return the score that ranks epochs (higher is better) from the values of `compute`."""
+        return (-values["loss"],)
+
+    def report(self) -> dict[str, Any]:
+        """Return the values of `compute` and details, as plain data for `run.json`."""
+        return dict(self.compute())
+
+    def merge(self, other: Metric) -> None:
+        """Add the state of another metric of the same class."""
+        for name, tensor in other.sums.items():
+            self.sums[name] += tensor.to(self.sums[name].device)
+        for name, items in other.rows.items():
+            self.rows[name].extend(items)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of the state, for a checkpoint."""
+        sums = {name: tensor.clone() for name, tensor in self.sums.items()}
+        return {"sums": sums, "rows": {name: list(items) for name, items in self.rows.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state returned by `state_dict`."""
+        for name, tensor in state["sums"].items():
+            self.sums[name].copy_(tensor)
+        self.rows = {name: list(items) for name, items in state["rows"].items()}
+
+
+def loss_parts(
+    outputs: Outputs, targets: Tensor, loss: Callable[[Tensor, Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """Return the loss of the main output, and the weighted losses of auxiliary outputs, by name.
+
+    Args:
+        outputs: of the network.
+        targets: of the batch.
+        loss: loss function of one output.
+    """
+    parts = {"main": loss(outputs.main, targets)}
+    for number, (output, weight) in enumerate(outputs.auxiliary, start=1):
+        parts[f"auxiliary{number}"] = weight * loss(output, targets)
+    return parts
