@@ -13,8 +13,8 @@ import zoo
 from zoo.engine.plan.options import Options
 from zoo.models.build_options import BuildOptions
 from zoo.options import Augmentation, HeadSpec, Policy, Schedule
-from zoo.tasks.base import name_of
 from zoo.tasks.classification.task import ImageClassification
+from zoo.tasks.user_functions import function_name
 
 
 def focal(logits, labels, gamma=2.0):
@@ -43,12 +43,12 @@ def test_loss_name_includes_its_settings():
         return cross_entropy(logits, labels)
 
     assert ImageClassification().loss_name(None) == "cross-entropy"
-    assert name_of(focal) == "focal"
-    assert name_of(inner) == "inner"
-    assert name_of(partial(focal, gamma=3.0)) == "focal(gamma=3.0)"
-    assert name_of(Weighted(2.5)) == "Weighted(gain=2.5)"
-    assert name_of(Slots()) == "Slots()"
-    smooth = name_of(nn.CrossEntropyLoss(label_smoothing=0.1))
+    assert function_name(focal) == "focal"
+    assert function_name(inner) == "inner"
+    assert function_name(partial(focal, gamma=3.0)) == "focal(gamma=3.0)"
+    assert function_name(Weighted(2.5)) == "Weighted(gain=2.5)"
+    assert function_name(Slots()) == "Slots()"
+    smooth = function_name(nn.CrossEntropyLoss(label_smoothing=0.1))
     assert smooth.startswith("CrossEntropyLoss(")
     assert "label_smoothing=0.1" in smooth
     assert "training" not in smooth
