@@ -65,8 +65,47 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A fully resolved run.
+class Settings:
+    """The values of a plan that do not depend on the weights.
+
+    Args:
+        head: the replacement of the main head.
+        head_at: paths of the replaced modules.
+        augment: augmentation of training images; None for none.
+        views: how many augmented views of each training image are cached; 1 without augmentation.
+        loss: name of the loss.
+        batch_size: images per step.
+        micro_batch_size: images per forward pass.
+        device: as torch names it.
+        processes: number that share each batch.
+        precision: `fp32` or `bf16`.
+        memory_format: tensor memory format, such as `channels_last`.
+        seed: of all randomness.
+        workers: number of decoding processes.
+        bad_images: `error` or `skip`.
+        val_fraction: share held out for validation if the data has no `val` split.
+    """
+
+    head: HeadSpec
+    head_at: str
+    augment: Augmentation | None
+    views: int
+    loss: str
+    batch_size: int
+    micro_batch_size: int
+    device: str
+    processes: int
+    precision: str
+    memory_format: str
+    seed: int
+    workers: int
+    bad_images: str
+    val_fraction: float
+
+
+@dataclass(frozen=True)
+class Plan(Settings):
+    """A fully resolved run: the settings, and the values that depend on the weights.
 
     Args:
         backbone: id.
@@ -77,26 +116,11 @@ class Plan:
         preprocess: from image to input.
         task: name.
         schema: of the targets, as plain data.
-        head: the replacement of the main head.
-        head_at: paths of the replaced modules.
-        augment: augmentation of training images; None for none.
-        views: how many augmented views of each training image are cached; 1 without augmentation.
-        loss: name of the loss.
         data: name, fingerprint, and images per split.
         demonstration: whether the embedded data set is used, for want of the user's.
         recipe: name of the recipe, or of the policy.
         phases: in order.
-        batch_size: images per step.
-        micro_batch_size: images per forward pass.
-        device: as torch names it.
-        processes: number that share each batch.
-        precision: `fp32` or `bf16`.
-        memory_format: tensor memory format, such as `channels_last`.
-        seed: of all randomness.
-        workers: number of decoding processes.
         cache_images: whether prepared images are cached, each decoded once.
-        bad_images: `error` or `skip`.
-        val_fraction: share held out for validation if the data has no `val` split.
         reasons: reason of each value, by field; `phases.N.field` for a phase's.
     """
 
@@ -111,23 +135,8 @@ class Plan:
     data: Mapping[str, Any]
     demonstration: bool
     recipe: str
-    head: HeadSpec
-    head_at: str
-    augment: Augmentation | None
-    views: int
-    loss: str
     phases: tuple[Phase, ...]
-    batch_size: int
-    micro_batch_size: int
-    device: str
-    processes: int
-    precision: str
-    memory_format: str
-    seed: int
-    workers: int
     cache_images: bool
-    bad_images: str
-    val_fraction: float
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

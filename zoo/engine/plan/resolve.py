@@ -14,7 +14,7 @@ from typing import Any
 from zoo.data.image_cache import bytes_needed, format_bytes, storage_location
 from zoo.data.split import ImageData, Split
 from zoo.engine.plan.options import Options
-from zoo.engine.plan.plan import LBFGS, Plan
+from zoo.engine.plan.plan import LBFGS, Plan, Settings
 from zoo.engine.plan.recipes import Recipe, Resolver, fall_back_to_epochs, train_on_images
 from zoo.engine.runtime.device import (
     available_cores,
@@ -64,27 +64,6 @@ def _micro_batch_size(resolver: Resolver, options: Options, batch_size: int) -> 
         raise UsageError(message, "give at most the batch size")
     size: int = resolver.resolve("micro_batch_size", given, batch_size, "the whole batch")
     return size
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The values of a plan that do not depend on the weights, as in `Plan`."""
-
-    head: HeadSpec
-    head_at: str
-    augment: Augmentation | None
-    views: int
-    loss: str
-    batch_size: int
-    micro_batch_size: int
-    device: str
-    processes: int
-    precision: str
-    memory_format: str
-    seed: int
-    workers: int
-    bad_images: str
-    val_fraction: float
 
 
 @dataclass(frozen=True)
