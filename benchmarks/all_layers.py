@@ -29,7 +29,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.docs.workplace import copy_images  # noqa: E402
+from tests.docs.page_files import copy_images  # noqa: E402
 from zoo.tasks.classification.data.sources import EMBEDDED  # noqa: E402
 
 RESULTS = Path(__file__).with_suffix(".json")

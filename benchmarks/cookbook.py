@@ -29,8 +29,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from tests.docs.page_files import copy_images, write_downloaded_weights, write_embedded_cifar  # noqa: E402
 from tests.docs.passages import Block, commands, read_page  # noqa: E402
-from tests.docs.workplace import copy_images, write_downloaded_weights, write_embedded_cifar  # noqa: E402
 from tests.published_sets import digests  # noqa: E402
 from zoo.tasks.classification.data.sources import EMBEDDED  # noqa: E402
 

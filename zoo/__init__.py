@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Where the public names live, the lowest room first, so that none is imported in vain.
+# The modules of the public names, lowest layer first, so that no more is imported than needed.
 _HOMES = ("zoo.errors", "zoo.spec", "zoo.hookspecs", "zoo.events", "zoo.api")
 
 __all__ = [

@@ -37,7 +37,7 @@ def percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.1f} %"
 
 
-def say(text: str) -> None:
+def print_notice(text: str) -> None:
     """Print one line on stderr, ignoring failed writes."""
     if sys.stderr is not None:
         # A full disk or a closed pipe must not stop a training.
@@ -45,14 +45,14 @@ def say(text: str) -> None:
             print(printable(text), file=sys.stderr, flush=True)
 
 
-def told_by_torchrun() -> bool:
+def started_by_torchrun() -> bool:
     """Whether `torchrun` started this process as one of several."""
     return all(name in os.environ for name in TORCHRUN) and os.environ["WORLD_SIZE"] != "1"
 
 
-def leading() -> bool:
+def is_rank_zero() -> bool:
     """Whether this process writes the output of a training: rank 0, or the only process."""
-    return not told_by_torchrun() or os.environ["RANK"] == "0"
+    return not started_by_torchrun() or os.environ["RANK"] == "0"
 
 
 class Progress:
@@ -63,12 +63,12 @@ class Progress:
     """
 
     def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet or not leading()
+        self.quiet = quiet or not is_rank_zero()
 
     def notice(self, text: str) -> None:
         """Print one line."""
         if not self.quiet:
-            say(text)
+            print_notice(text)
 
     def wrap(self, items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
         """Yield the items, with a progress bar where stderr is a terminal."""

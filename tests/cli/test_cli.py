@@ -75,7 +75,7 @@ def test_show_json_and_table(cli):
     assert item["weights"][0]["tag"] == "IMAGENET1K_V1"
     assert item["exceptions"] == {}
     code, out, _ = cli("show", "mnasnet0_5")
-    assert "exception   library_loads_it: torchvision's MNASNet wants a version" in out
+    assert "exception   library_loads_it: torchvision's MNASNet needs a version" in out
     code, out, _ = cli("show", "vgg16")
     assert "classifier[6]" in out
     assert "IMAGENET1K_FEATURES" in out

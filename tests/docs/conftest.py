@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.workplace import copy_images, write_downloaded_weights
+from tests.docs.page_files import copy_images, write_downloaded_weights
 from zoo.tasks.classification.data.sources import EMBEDDED
 
 
 @pytest.fixture
-def workplace(tmp_path, monkeypatch) -> Path:
+def page_folder(tmp_path, monkeypatch) -> Path:
     """An empty folder with `photos/` (train, val and test), `more_photos/` and `cat.jpg`."""
     copy_images(tmp_path / "photos")
     shutil.copytree(tmp_path / "photos" / "test", tmp_path / "more_photos")

@@ -12,8 +12,8 @@ import torchvision
 from torch import nn
 
 import zoo
+from tests.docs.page_files import copy_images, write_embedded_cifar
 from tests.docs.passages import check_console, commands, read_page, run_command
-from tests.docs.workplace import copy_images, write_embedded_cifar
 from tests.published_sets import publish
 from zoo.engine.training.loop import epoch_seed
 from zoo.modelfile import read_model
@@ -41,11 +41,11 @@ class ZooSampler(torch.utils.data.Sampler):
 
 
 @pytest.fixture
-def page(workplace, downloaded, monkeypatch):
+def page(page_folder, downloaded, monkeypatch):
     """The cookbook on two classes, the chapter's loop with zoo's order and memory format."""
     monkeypatch.setenv("TORCH_HOME", str(downloaded.home))
-    shutil.rmtree(workplace / "photos")
-    copy_images(workplace / "photos", ("flag", "mammal"))
+    shutil.rmtree(page_folder / "photos")
+    copy_images(page_folder / "photos", ("flag", "mammal"))
     page = read_page("cookbook.md")
     page.names["CLASSES"] = 2
     page.run_python(page.blocks(LOOP, "python")[0])
@@ -177,9 +177,9 @@ def test_exercise_4_frozen_with_schedule(page, downloaded, capsys):
 
 
 @pytest.fixture
-def cifar(workplace, monkeypatch):
+def cifar(page_folder, monkeypatch):
     """A tiny CIFAR-10, its digests registered as the published ones."""
-    publish(monkeypatch, write_embedded_cifar(workplace / "cifar"))
+    publish(monkeypatch, write_embedded_cifar(page_folder / "cifar"))
 
 
 def test_exercise_5_cifar10(page, cifar, downloaded, capsys):

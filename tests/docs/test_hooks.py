@@ -138,7 +138,7 @@ def first_labels(run) -> list[str]:
     return [paths[index].parent.name for index in list(order)[:8]]
 
 
-def test_observing_examples_print_as_documented(workplace, train_with_examples):
+def test_observing_examples_print_as_documented(page_folder, train_with_examples):
     run, printed_by = train_with_examples(data="photos")
     broken, printed_on_failure = train_with_examples(
         data="photos", lr=1e18, optimizer="sgd", schedule="constant", epochs=3

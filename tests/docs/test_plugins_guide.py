@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import zoo
+from tests.docs.page_runner import PageRunner, file_named_by
 from tests.docs.passages import DOCS, read_page
-from tests.docs.workshop import Workshop, file_named_by
 from zoo.testing.suite import SUITE
 
 PAGE = read_page("plugins.md")
@@ -21,23 +21,23 @@ ADDRESS = "https://example.org/leafnet-00000000.pth"
 
 
 @pytest.fixture
-def workshop(workplace, tmp_path_factory, monkeypatch, capsys):
+def runner(page_folder, tmp_path_factory, monkeypatch, capsys):
     # A cached family is keyed by distribution and version, which other tests install as well.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard,-timm,-regression")
-    runner = Workshop(workplace, monkeypatch, capsys)
+    runner = PageRunner(page_folder, monkeypatch, capsys)
     yield runner
     runner.forget()
 
 
-def publish(workshop, file_server) -> None:
+def publish(runner, file_server) -> None:
     """Serve the page's `lab` weights from a local server instead of `ADDRESS`."""
     tensors = zoo.get("leafnet").build().state_dict()
-    path = workshop.folder / "published.pth"
+    path = runner.folder / "published.pth"
     torch.save({f"net.{name}": tensor for name, tensor in tensors.items()}, path)
     server, digits = file_server(path.read_bytes())
     path.unlink()
-    workshop.instead[ADDRESS] = f"{server}/leafnet-{digits}.pth"
+    runner.instead[ADDRESS] = f"{server}/leafnet-{digits}.pth"
 
 
 CHECKS = {}
@@ -78,20 +78,20 @@ def _(folder):
 
 
 @pytest.mark.slow
-def test_plugins_page_runs(workshop, file_server):
+def test_plugins_page_runs(runner, file_server):
     codes = []
     rows = re.findall(r"^\| `((?:[A-Z_]+=\S* )?zoo [^`]+)` \| (\d) \|$", TEXT, re.MULTILINE)
     for heading, blocks in PAGE.sections.items():
         for block in blocks:
             if ADDRESS in block.text:
-                publish(workshop, file_server)
-            workshop.execute(block)
+                publish(runner, file_server)
+            runner.execute(block)
             if block.kind == "console":
-                codes.append((heading, workshop.code))
-        CHECKS.get(heading, lambda folder: None)(workshop.folder)
-    assert {line: workshop.run(line)[0] for line, _ in rows} == {line: int(c) for line, c in rows}
+                codes.append((heading, runner.code))
+        CHECKS.get(heading, lambda folder: None)(runner.folder)
+    assert {line: runner.run(line)[0] for line, _ in rows} == {line: int(c) for line, c in rows}
     assert len(rows) == len(table("command"))
-    assert workshop.done == len(BLOCKS) == TEXT.count("\n```") / 2
+    assert runner.done == len(BLOCKS) == TEXT.count("\n```") / 2
     assert [code for code in codes if code[1]] == [
         ("Weights", zoo.ExitCode.USAGE),
         ("Conformance", zoo.ExitCode.BROKEN),
@@ -102,7 +102,9 @@ def test_plugins_page_runs(workshop, file_server):
 
 def test_plugins_page_every_block_is_executed():
     kinds = {"file" if file_named_by(block) else block.kind for block in BLOCKS}
-    assert {f"_do_{kind}" for kind in kinds} == {n for n in vars(Workshop) if n.startswith("_do_")}
+    assert {f"_do_{kind}" for kind in kinds} == {
+        n for n in vars(PageRunner) if n.startswith("_do_")
+    }
     assert len(BLOCKS) == TEXT.count("\n```") / 2
     assert all(block.text.startswith("# in ") for block in BLOCKS if is_toml_part(block))
 

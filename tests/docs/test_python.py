@@ -60,7 +60,7 @@ def after_section(heading):
     return register
 
 
-def test_python_page_runs(workplace, install, capsys):
+def test_python_page_runs(page_folder, install, capsys):
     install("soft", SOFTNET)
     names = {"__name__": "page"}
     for heading, blocks in PAGE.sections.items():
@@ -76,7 +76,7 @@ def test_python_page_runs(workplace, install, capsys):
             printed += output
         if any(block.kind == "python" for block in blocks):
             CHECKS[heading](names, printed)
-    assert len(list((workplace / "runs").iterdir())) == 5
+    assert len(list((page_folder / "runs").iterdir())) == 5
 
 
 @after_section("Look up")

@@ -5,8 +5,8 @@ import re
 import pytest
 
 import zoo
+from tests.docs.page_runner import PageRunner
 from tests.docs.passages import DOCS, read_page
-from tests.docs.workshop import Workshop
 from zoo.tasks.base import BaseTask
 from zoo.testing.task_suite import TASK_SUITE
 
@@ -16,33 +16,33 @@ BLOCKS = [block for blocks in PAGE.sections.values() for block in blocks]
 
 
 @pytest.fixture
-def workshop(workplace, monkeypatch, capsys):
+def runner(page_folder, monkeypatch, capsys):
     monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard,-timm,-regression")
     # The current folder, as with `python -m`, and in subprocesses of the conformance checks.
-    monkeypatch.syspath_prepend(str(workplace))
-    monkeypatch.setenv("PYTHONPATH", str(workplace))
-    workshop = Workshop(workplace, monkeypatch, capsys)
-    yield workshop
-    workshop.forget()
+    monkeypatch.syspath_prepend(str(page_folder))
+    monkeypatch.setenv("PYTHONPATH", str(page_folder))
+    runner = PageRunner(page_folder, monkeypatch, capsys)
+    yield runner
+    runner.forget()
 
 
-def test_tasks_guide_blocks_run_in_order(workshop):
+def test_tasks_guide_blocks_run_in_order(runner):
     codes = []
     for heading, blocks in PAGE.sections.items():
         for block in blocks:
-            workshop.execute(block)
-            codes += [(heading, workshop.code)] if block.kind == "console" else []
-    assert workshop.done == len(BLOCKS) == TEXT.count("\n```") / 2
+            runner.execute(block)
+            codes += [(heading, runner.code)] if block.kind == "console" else []
+    assert runner.done == len(BLOCKS) == TEXT.count("\n```") / 2
     assert [code for code in codes if code[1]] == [
         ("Train, evaluate, predict", zoo.ExitCode.DATA),
         ("Test it", zoo.ExitCode.BROKEN),
     ]
     # `TaskContract` is for the tests of an installed package.
-    info = workshop.folder / "brightness-1.0.dist-info"
+    info = runner.folder / "brightness-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: brightness\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[zoo]\nbrightness = brightness\n")
-    code, output = workshop.run("pytest test_value.py")
+    code, output = runner.run("pytest test_value.py")
     assert (code, f"{len(TASK_SUITE)} passed" in output) == (0, True), output
 
 

@@ -1,8 +1,8 @@
 """torchvision's 80 classification and 6 segmentation networks and their published weights.
 
-What torchvision says about its weights lies in `torchvision.json`, as
-`python -m zoo.builtin.torchvision_build` reads it from the library, so that neither torch nor
-torchvision is imported here. What it does not say, such as where the heads are, is stated below.
+torchvision's metadata of its weights is in `torchvision.json`, written from the library by
+`python -m zoo.builtin.torchvision_build`, so that neither torch nor torchvision is imported here.
+What the library does not state, such as the paths of the heads, is stated below.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ KWARGS: Mapping[str, Mapping[str, Any]] = {
 
 EXCEPTIONS: Mapping[str, Mapping[str, str]] = {
     "mnasnet": {
-        "library_loads_it": "torchvision's MNASNet wants a version that tensor files do not carry"
+        "library_loads_it": "torchvision's MNASNet needs a version that tensor files do not carry"
     }
 }
 

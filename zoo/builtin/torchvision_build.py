@@ -1,4 +1,4 @@
-"""torchvision's networks, built, and what the library says about their published weights.
+"""Build torchvision's networks, and read the library's metadata of their published weights.
 
 `python -m zoo.builtin.torchvision_build > zoo/builtin/torchvision.json` renews the adapter's data
 from the torchvision that is installed.
@@ -64,7 +64,7 @@ def convert(path: Path, backbone: Backbone, weights: Weights) -> dict[str, Tenso
 
     Args:
         path: the published file.
-        backbone: whose weights they are.
+        backbone: of the weights.
         weights: which of them.
 
     Returns:

@@ -17,7 +17,7 @@ import click
 
 from zoo.cli.group import OutputClosed, Settings, detecting_closed_output, zoo_group
 from zoo.errors import ExitCode, ZooError
-from zoo.terminal import leading, printable, say
+from zoo.terminal import is_rank_zero, print_notice, printable
 
 # errno values that mean an environment problem rather than a bug.
 ENVIRONMENT_ERRNOS = {
@@ -94,7 +94,7 @@ def _configure_logging() -> None:
     handler.setFormatter(_LineFormatter())
     logger = logging.getLogger("zoo")
     logger.handlers[:] = [handler]
-    logger.setLevel(logging.INFO if leading() else logging.ERROR)
+    logger.setLevel(logging.INFO if is_rank_zero() else logging.ERROR)
     logger.propagate = False
 
 
@@ -120,9 +120,9 @@ def _flush_streams() -> None:
 
 def _print_error(kind: str, text: str) -> None:
     # Under torchrun all processes are interrupted; the first one reports it.
-    if kind in ("interrupted", "terminated") and not leading():
+    if kind in ("interrupted", "terminated") and not is_rank_zero():
         return
-    say(f"zoo: {kind}: {' '.join(text.split())}")
+    print_notice(f"zoo: {kind}: {' '.join(text.split())}")
 
 
 def _run(arguments: list[str] | None, settings: Settings) -> int:
@@ -165,7 +165,7 @@ def _report_failure(error: Exception) -> int:
     """Report an exception in one line, and return its exit code."""
     match error:
         case ZooError():
-            if not getattr(error, "reported", False) or leading():
+            if not getattr(error, "reported", False) or is_rank_zero():
                 _print_error("error", str(error))
             return error.exit_code
         case MemoryError():

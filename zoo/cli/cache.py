@@ -14,7 +14,7 @@ from zoo.cli.options import json_option
 from zoo.cli.output import print_json, print_table
 from zoo.errors import UsageError, did_you_mean
 from zoo.files import cache_dir
-from zoo.terminal import say
+from zoo.terminal import print_notice
 
 COMMANDS = (
     CommandEntry("clear", "zoo.cli.cache_clear", "Delete cached features, weights or everything."),
@@ -102,7 +102,7 @@ def command(context: click.Context, as_json: bool) -> None:
     settings = context.ensure_object(Settings)
     limit = settings.registry().config.defaults["cache_gib"]
     total = sum(entry.size for entry in cached)
-    say(f"{short_size(total)} in {cache_dir()}; features are limited to {limit:g} GiB")
+    print_notice(f"{short_size(total)} in {cache_dir()}; features are limited to {limit:g} GiB")
 
 
 def _row(entry: CacheEntry) -> list[str]:

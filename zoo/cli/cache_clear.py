@@ -8,7 +8,7 @@ from zoo.cache import remove
 from zoo.cli.cache import select, short_size
 from zoo.cli.group import ZooCommand
 from zoo.cli.output import print_line
-from zoo.terminal import say
+from zoo.terminal import print_notice
 
 
 @click.command(cls=ZooCommand, name="clear")
@@ -23,5 +23,5 @@ def command(what: tuple[str, ...]) -> None:
         if remove(entry):
             deleted, size = deleted + 1, size + entry.size
         else:
-            say(f"zoo: {entry.kind} of {entry.name} skipped: in use by a training")
+            print_notice(f"zoo: {entry.kind} of {entry.name} skipped: in use by a training")
     print_line(f"deleted {deleted} entries, {short_size(size)}")

@@ -7,7 +7,7 @@ import click
 from zoo.cli.group import ComputingCommand, Settings
 from zoo.cli.options import device_option, json_option, reading_options
 from zoo.cli.output import print_json, print_line, print_table
-from zoo.terminal import say
+from zoo.terminal import print_notice
 
 
 @click.command(cls=ComputingCommand, name="evaluate")
@@ -55,7 +55,7 @@ def command(
         print_json(metrics)
         return
     if metrics["bad_images"]:
-        say(f"zoo: {len(metrics['bad_images'])} unreadable images skipped")
+        print_notice(f"zoo: {len(metrics['bad_images'])} unreadable images skipped")
     lines, table = loaded.network.task.metric_table(metrics)
     for line in lines:
         print_line(line)

@@ -76,13 +76,13 @@ def command(
     from zoo.engine.plan.plan import LBFGS
     from zoo.engine.run.finetune import fit
     from zoo.engine.run.prepare import prepare, read_options
-    from zoo.terminal import Progress, leading
+    from zoo.terminal import Progress, is_rank_zero
 
     progress = Progress(quiet)
     prepared = prepare(name, read_options(**options), settings.registry(), progress, dry_run)
     plan = prepared.plan
     if dry_run:
-        if leading():
+        if is_rank_zero():
             print_json(plan.to_dict()) if as_json else print_plan(plan)
         return
     phases = ", then ".join(
@@ -98,7 +98,7 @@ def command(
             f"train {phases}, into {folder}"
         ),
     )
-    if not leading():
+    if not is_rank_zero():
         return
     if as_json:
         print_json(result.record)

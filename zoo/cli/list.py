@@ -19,7 +19,7 @@ from zoo.cli.output import (
 )
 from zoo.errors import nearest
 from zoo.spec import Backbone
-from zoo.terminal import say
+from zoo.terminal import print_notice
 
 if TYPE_CHECKING:
     from zoo.registry.registry import Registry
@@ -118,7 +118,9 @@ def command(
         return
     if not backbones:
         unlicensed = find() if license else []
-        say(f"zoo: no backbone matches{_hint(registry, patterns, unlicensed, license or '')}")
+        print_notice(
+            f"zoo: no backbone matches{_hint(registry, patterns, unlicensed, license or '')}"
+        )
         return
     rows = [
         [
@@ -131,4 +133,4 @@ def command(
         for backbone in backbones
     ]
     print_table(["ID", "PARAMS", "WEIGHTS", "LICENSE", ""], rows, right="PARAMS WEIGHTS")
-    say(f"zoo: {len(backbones):,} of {len(registry):,} backbones")
+    print_notice(f"zoo: {len(backbones):,} of {len(registry):,} backbones")

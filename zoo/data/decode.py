@@ -135,7 +135,7 @@ def decode_reduced(
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Return the width and height that `decode` gives an image, from its header where that says.
+    """Return the width and height that `decode` gives an image, from its header where possible.
 
     Raises:
         UnreadableImage: as `decode` does, as far as it is read.

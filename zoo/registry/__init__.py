@@ -1,1 +1,1 @@
-"""Plugins, backbone sources and registry files: everything that answers a name. No torch."""
+"""Plugins, backbone sources and registry files: all that resolves a name. No torch."""

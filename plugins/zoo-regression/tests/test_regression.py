@@ -284,7 +284,7 @@ def test_one_report_names_every_line_that_is_wrong(tmp_path: Path) -> None:
     )
     with pytest.raises(zoo.DataError) as caught:
         ImageRegression().open_data(path)
-    said = str(caught.value)
+    message = str(caught.value)
     for line, what in (
         (3, "could not convert string to float: 'old'"),
         (4, "[nan] is not age in finite numbers"),
@@ -292,8 +292,8 @@ def test_one_report_names_every_line_that_is_wrong(tmp_path: Path) -> None:
         (6, "its split is 'tran'; did you mean train"),
         (7, "it has 2 fields, and the first line 3"),
     ):
-        assert f"line {line}: {what}" in said
-    assert "line 2" not in said
+        assert f"line {line}: {what}" in message
+    assert "line 2" not in message
     done = run_at(tmp_path, path)
     assert (done.returncode, done.stderr.count("\n")) == (3, 1)
     assert "line 3: " in done.stderr
@@ -305,7 +305,7 @@ def run_at(folder: Path, data: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("0.png,1\n1.png,2\n", "names the columns 0.png, 1"),
         ("path,split\n0.png,train\n", "names the columns path, split"),
@@ -315,8 +315,8 @@ def run_at(folder: Path, data: Path) -> subprocess.CompletedProcess[str]:
         ("path,age,split\n0.png,3,val\n1.png,3,test\n", "0 images are to train on"),
     ],
 )
-def test_a_table_that_cannot_be_trained_on(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(zoo.DataError, match=said):
+def test_a_table_that_cannot_be_trained_on(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(zoo.DataError, match=message):
         ImageRegression().open_data(table(tmp_path, text))
 
 

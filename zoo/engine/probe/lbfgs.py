@@ -85,7 +85,7 @@ class Softmax:
 
         Args:
             weights: of all problems, one per fold.
-            fold: `[rows]`, the fold that holds out a row, or -1 for none; the loss is 0 then.
+            fold: `[rows]`, the fold in which a row is held out, or -1 for none; the loss is 0 then.
         """
         losses, correct = [], []
         for span, rows in self._chunks():

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from zoo.errors import EnvironmentProblem, UsageError, ZooError
 from zoo.tasks.base import Metric
-from zoo.terminal import told_by_torchrun
+from zoo.terminal import started_by_torchrun
 
 Item = TypeVar("Item")
 
@@ -140,7 +140,7 @@ def join() -> Ranks:
     Raises:
         OtherProcessEnded: another process did not join.
     """
-    if not told_by_torchrun():
+    if not started_by_torchrun():
         return SINGLE
     ranks = Ranks(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
     # Both, so that collectives on CPU tensors do not synchronize with a GPU.

@@ -39,7 +39,7 @@ def matches(output: str, expected: str) -> bool:
     return fnmatchcase(output.strip(), expected.strip().replace("[", "[[]").replace("...", "*"))
 
 
-class Workshop:
+class PageRunner:
     """Executes the blocks of a page in a folder.
 
     Args:
