@@ -26,6 +26,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Two test processes share two cores; more threads would only contend.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Where weights are looked for, beside the folder of caches.
+WEIGHT_FOLDERS = (
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "TORCH_HOME",
+    "ZOO_WEIGHTS_DIR",
+)
+
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory) -> Path:
@@ -35,12 +44,12 @@ def shared_cache(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch, shared_cache, tmp_path_factory) -> None:
-    """Isolate tests from the user's cache, configuration and switches."""
+    """Isolate tests from the user's caches, configuration and switches."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(shared_cache))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
     # The first would write into every run folder, the second list its backbones everywhere.
     monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard,-regression")
-    for variable in ("ZOO_STRICT", "ZOO_TRACE_HOOKS"):
+    for variable in ("ZOO_STRICT", "ZOO_TRACE_HOOKS", *WEIGHT_FOLDERS):
         monkeypatch.delenv(variable, raising=False)
     reset_caches()
 

@@ -11,7 +11,7 @@ import zoo
 from tests.published_sets import embedded_pixels, write_cifar
 from zoo.files import canonical_json, write_bytes
 from zoo.modelfile import tensor_bytes
-from zoo.models.weights import _record_file
+from zoo.models.weight_sources import record_file
 from zoo.tasks.classification.data.sources import EMBEDDED
 
 # By split: the embedded split its images are from, first and last index.
@@ -72,7 +72,7 @@ def write_downloaded_weights(name: str, cache: Path, home: Path) -> None:
     tensors = _random_state_dict(backbone)
     data = tensor_bytes(tensors)
     digest = hashlib.sha256(data).hexdigest()
-    record = cache / "zoo" / "weights" / _record_file(backbone, weights).name
+    record = cache / "zoo" / "weights" / record_file(backbone, weights).name
     write_bytes(record.parent / f"{digest}.safetensors", data)
     write_bytes(record, canonical_json({"source": digest, "converted": digest}).encode())
     checkpoints = home / "hub" / "checkpoints"

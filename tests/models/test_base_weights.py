@@ -21,7 +21,7 @@ from zoo.models.base_weights import resolve_base
 from zoo.models.build import build
 from zoo.models.build_options import BuildOptions
 from zoo.models.provenance import provenance_of
-from zoo.models.weights import _converted_file, _record_file
+from zoo.models.weight_sources import converted_file, record_file
 
 SQUEEZENET = "torchvision/squeezenet1_1"
 
@@ -44,8 +44,8 @@ def test_published_weights_before_and_after_loading():
     backbone = zoo.get("lite0")
     auto, named = resolve_base(backbone, "auto"), resolve_base(backbone, "imagenet")
     assert auto.reason == "auto: the default, installed"
-    assert named.reason == "as given"
-    assert replace(auto, reason="as given") == named
+    assert named.reason == "as given, installed"
+    assert replace(auto, reason=named.reason) == named
     assert (auto.kind, auto.name, auto.random) == ("published", "imagenet", False)
     assert (auto.published, auto.availability) == (backbone.weights[0], "installed")
     assert (auto.license, auto.license_reason) == ("Apache-2.0", "of these weights")
@@ -240,7 +240,7 @@ def test_installed_weights_are_read_once(own_cache, opened):
     (folder,) = __import__(package).__path__
     installed = str((Path(folder) / inside).resolve())
     first = opened("lite0", "imagenet")
-    converted = _converted_file(_record_file(backbone, weights))
+    converted = converted_file(record_file(backbone, weights))
     assert (first[installed], first[str(converted)]) == (1, 0)
     second = opened("lite0", "imagenet")
     assert (second[installed], second[str(converted)]) == (0, 1)

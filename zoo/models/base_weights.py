@@ -15,7 +15,7 @@ from zoo.modelfile import KEY, ModelCard, TensorFile, parse_card, read_tensors
 from zoo.models.build_options import NO_OPTIONS, BuildOptions
 from zoo.models.builder import build_on_meta
 from zoo.models.head_factory import HeadSpec
-from zoo.models.weights import availability
+from zoo.models.weight_sources import locate
 from zoo.spec import Backbone, Preprocess, Weights
 
 FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
@@ -39,7 +39,7 @@ class BaseWeights:
         preprocess: from image to input.
         preprocess_reason: origin of the preprocess.
         license: of the weights; None where it is not stated.
-        availability: of published weights: `installed`, `cached` or `download`.
+        availability: of published weights, the kind of a `zoo.models.weight_sources.Location`.
         untrained: layers below the head that the weights do not cover.
         sha256: digest of the published file, or of the user's.
         left_out: entries of the user's file that do not fit the heads.
@@ -122,18 +122,17 @@ def resolve_base(
         raise WeightsError(f"no weights are published for {backbone.id}", hint)
     weights = backbone.weights[0] if choice == "auto" else backbone.find_weights(choice)
     kwargs = {**backbone.kwargs, **weights.kwargs}
-    source = availability(backbone, weights)
-    states = {"installed": "installed", "cached": "in the cache", "download": "to be downloaded"}
+    location = locate(backbone, weights)
     return BaseWeights(
         kind="published",
         tag=weights.tag,
         published=weights,
-        reason=f"auto: the default, {states[source]}" if choice == "auto" else "as given",
+        reason=f"{'auto: the default' if choice == 'auto' else 'as given'}, {location.text}",
         kwargs=kwargs,
         preprocess=backbone.preprocess_for(weights),
         preprocess_reason=options.reason("of these weights"),
         license=weights.license,
-        availability=source,
+        availability=location.kind,
         untrained=_expected_untrained(backbone, weights, kwargs),
     )
 

@@ -1,7 +1,8 @@
-"""Published weights: locate, download, check, convert once, read.
+"""Published weights: check, convert once, read.
 
 Weights are inside an installed package or at a path (`file`), at an address (`url`) or on the
-Hugging Face hub (`hub`). Other formats than a safetensors state dict are converted once into the
+Hugging Face hub (`hub`). A copy of the published file that `zoo.models.weight_sources` locates is
+used instead of a download. Other formats than a safetensors state dict are converted once into the
 cache, where a file is named by its sha256, so that every load can check it. Each file is read once:
 a converter is called with a `CheckedPath`, which contains the checked content.
 """
@@ -9,33 +10,15 @@ a converter is called with a `CheckedPath`, which contains the checked content.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
-import http.client
-import json
 import logging
-import socket
-import sys
-import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlparse
-from urllib.request import getproxies
+from typing import TYPE_CHECKING
 
 from zoo.errors import EnvironmentProblem, WeightsError, ZooError
-from zoo.files import (
-    cache_dir,
-    canonical_json,
-    environment_problem,
-    library_versions,
-    make_dir,
-    write_bytes,
-)
+from zoo.files import canonical_json, write_bytes
 from zoo.modelfile import (
     KEY,
     CheckedPath,
@@ -47,7 +30,16 @@ from zoo.modelfile import (
     read_tensors,
     tensor_bytes,
 )
+from zoo.models.download import check_host, downloaded, from_hub
 from zoo.models.plugin_errors import plugin_errors
+from zoo.models.weight_sources import (
+    DOWNLOAD,
+    installed_file,
+    locate,
+    published_files,
+    read_record,
+    record_file,
+)
 from zoo.spec import Backbone, Weights, resolve_target
 
 if TYPE_CHECKING:
@@ -55,55 +47,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("zoo")
 
-TIMEOUT = 20.0
-REFUSED_BY_THE_SYSTEM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-CHUNK = 1 << 20
-
-
-def _installed_file(weights: Weights) -> Path:
-    assert weights.file is not None
-    if Path(weights.file).is_absolute():
-        return Path(weights.file)
-    package, _, inside = weights.file.partition(":")
-    try:
-        spec = find_spec(package)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None or not spec.submodule_search_locations:
-        raise WeightsError(f"the package {package!r} of weights {weights.tag!r} is not installed")
-    return Path(next(iter(spec.submodule_search_locations))) / inside
-
-
-def _record_file(backbone: Backbone, weights: Weights) -> Path:
-    """Return the path of the record with the digests of converted weights."""
-    identity: list[Any] = [weights.file, weights.url, weights.hub, weights.digest, weights.convert]
-    if weights.convert:
-        # A conversion runs library code, and parameter names may change with its version. Derived
-        # backbones share the converted weights of their base.
-        identity += [backbone.published.id, dict(backbone.kwargs), dict(weights.kwargs)]
-        identity += [library_versions("timm", "torchvision")]
-    key = hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:24]
-    return cache_dir() / "weights" / f"{key}.json"
-
-
-def _read_record(record: Path) -> dict[str, str]:
-    """Return the recorded digests of a conversion; empty where there are none."""
-    try:
-        recorded = json.loads(record.read_bytes())
-        return {name: str(recorded[name]) for name in ("source", "converted")}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-
-
-def _converted_file(record: Path) -> Path | None:
-    digests = _read_record(record)
-    return record.parent / f"{digests['converted']}.safetensors" if digests else None
-
 
 def _read_converted(backbone: Backbone, weights: Weights) -> TensorFile | None:
     """Return converted weights from the cache; None where they are missing or damaged."""
-    record = _record_file(backbone, weights)
-    digests = _read_record(record)
+    record = record_file(backbone, weights)
+    digests = read_record(record)
     if not digests:
         return None
     converted = digests["converted"]
@@ -117,138 +65,52 @@ def _read_converted(backbone: Backbone, weights: Weights) -> TensorFile | None:
 
 
 def availability(backbone: Backbone, weights: Weights) -> str:
-    """Return the source of weights: `installed`, `cached` or `download`.
-
-    Nothing is downloaded, and no weights file is opened.
-    """
-    if weights.file is not None:
-        return "installed"
-    converted = _converted_file(_record_file(backbone, weights))
-    return "cached" if converted is not None and converted.exists() else "download"
+    """Return the kind of a `Location`: `installed`, `cached`, ..., `download`."""
+    return locate(backbone, weights).kind
 
 
-def _check_reachable(address: str) -> None:
-    """Raise at once where a host cannot be resolved, rather than after a library's long retries."""
-    if getproxies().keys() & {"http", "https", "all"}:
-        return  # the proxy resolves it
-    host = urlparse(address).hostname or ""
-    try:
-        socket.getaddrinfo(host, None)
-    except OSError as error:
-        raise WeightsError(f"cannot reach {host}: {error.strerror or error}") from error
-
-
-def check_reachable(weights: Weights) -> None:
-    """Look up whether weights that are not at hand could be downloaded; nothing is fetched.
+def check_reachable(backbone: Backbone, weights: Weights) -> None:
+    """Look up whether weights that are not on this machine could be downloaded; nothing is fetched.
 
     Raises:
         WeightsError: their host has no address.
     """
+    if locate(backbone, weights) != DOWNLOAD:
+        return
     if weights.url is not None:
-        _check_reachable(weights.url)
-    elif weights.hub is not None:
+        check_host(weights.url)
+    else:
         from huggingface_hub import constants
 
-        if not constants.HF_HUB_OFFLINE and _in_hub_cache(weights.hub) is None:
-            _check_reachable(constants.ENDPOINT)
-
-
-def _copy(response: http.client.HTTPResponse, target: Path, label: str) -> None:
-    from tqdm import tqdm
-
-    length = response.headers.get("Content-Length")
-    expected = int(length) if length and length.isdecimal() else None
-    progress = tqdm(
-        total=expected, unit="B", unit_scale=True, desc=label, disable=not sys.stderr.isatty()
-    )
-    received = 0
-    with target.open("wb") as file, progress:
-        while chunk := response.read(CHUNK):
-            file.write(chunk)
-            received += len(chunk)
-            progress.update(len(chunk))
-    if expected is not None and received != expected:
-        raise WeightsError(f"the download ended after {received:,} of {expected:,} bytes")
+        if not constants.HF_HUB_OFFLINE:
+            check_host(constants.ENDPOINT)
 
 
 @contextlib.contextmanager
-def _downloaded(url: str) -> Iterator[Path]:
-    """Download a file into a temporary folder of the cache, removed after the block."""
-    if urlparse(url).scheme not in ("http", "https"):
-        raise WeightsError(f"{url} is not an http or https address")
-    _check_reachable(url)
-    name = Path(urlparse(url).path).name
-    with tempfile.TemporaryDirectory(dir=make_dir(cache_dir() / "downloads")) as folder:
-        target = Path(folder) / name
-        try:
-            request = urllib.request.Request(url, headers={"User-Agent": "zoo-registry"})
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-                _copy(response, target, name)
-        except urllib.error.HTTPError as error:
-            raise WeightsError(f"{url} answered {error.code} {error.reason}") from error
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
-            reason = getattr(error, "reason", error)
-            raise WeightsError(f"cannot download {url}: {reason}") from error
-        except ConnectionError as error:
-            raise WeightsError(f"the download of {url} broke off: {error}") from error
-        except OSError as error:
-            raise EnvironmentProblem(f"cannot write {target}: {error.strerror}") from error
-        yield target
+def _source(backbone: Backbone, weights: Weights) -> Iterator[CheckedPath]:
+    """Read the published file and check its digest: installed, on this machine, or downloaded.
 
-
-def _hub_names(hub: str) -> tuple[str, list[str]]:
-    """Return the repository of a hub address, and the files in it that may contain weights."""
-    repository, _, filename = hub.partition(":")
-    return repository, [filename] if filename else ["model.safetensors", "pytorch_model.bin"]
-
-
-def _in_hub_cache(hub: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    repository, names = _hub_names(hub)
-    cached = (try_to_load_from_cache(repository, name) for name in names)
-    return next((Path(path) for path in cached if isinstance(path, str)), None)
-
-
-def _from_hub(hub: str) -> tuple[Path, str | None]:
-    """Return a hub file, from the hub's own cache or downloaded, and its sha256 where known."""
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    if (cached := _in_hub_cache(hub)) is not None:
-        return _with_blob_digest(cached)
-    repository, names = _hub_names(hub)
-    if not constants.HF_HUB_OFFLINE:
-        _check_reachable(constants.ENDPOINT)
-    problem = ""
-    for name in names:
-        try:
-            return _with_blob_digest(Path(hf_hub_download(repository, name)))
-        except (HfHubHTTPError, OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno in REFUSED_BY_THE_SYSTEM:
-                raise environment_problem(error, Path(constants.HF_HUB_CACHE)) from error
-            problem = problem or " ".join(str(error).split())[:160]
-    raise WeightsError(f"cannot download {hub} from the Hugging Face hub: {problem}")
-
-
-def _with_blob_digest(path: Path) -> tuple[Path, str | None]:
-    """Return a file of the hub's cache with its sha256, by which blobs of large files are named."""
-    blob = path.resolve().name
-    return path, blob if len(blob) == 64 else None
-
-
-@contextlib.contextmanager
-def _source_file(weights: Weights) -> Iterator[tuple[Path, str | None]]:
-    """Yield the path of the published file and its expected sha256, if known."""
+    A copy in another program's cache that does not match is skipped with a warning.
+    """
     if weights.file is not None:
-        yield _installed_file(weights), weights.digest
-    elif weights.url is not None:
-        with _downloaded(weights.url) as path:
-            yield path, weights.digest
+        yield _check_installed(weights)
+        return
+    for location in published_files(backbone, weights):
+        assert location.path is not None
+        try:
+            copy = check_path(location.path, location.sha256)
+        except WeightsError as error:
+            log.warning("skipping a copy of weights %s: %s", weights.tag, error.message)
+        else:
+            yield copy
+            return
+    if weights.url is not None:
+        with downloaded(weights.url) as path:
+            yield check_path(path, weights.digest)
     else:
         assert weights.hub is not None
-        path, digest = _from_hub(weights.hub)
-        yield path, weights.digest or digest
+        path, digest = from_hub(weights.hub)
+        yield check_path(path, weights.digest or digest)
 
 
 def _convert(
@@ -272,12 +134,12 @@ def _convert(
     return converted, data
 
 
-def _check_source(path: Path, expected: str | None, weights: Weights) -> CheckedPath:
-    """Read a published file and check its digest, with a hint for installed files."""
+def _check_installed(weights: Weights) -> CheckedPath:
+    """Read an installed file and check its digest."""
     try:
-        return check_path(path, expected)
+        return check_path(installed_file(weights), weights.digest)
     except WeightsError as error:
-        if error.hint is None or weights.file is None:
+        if error.hint is None:
             raise
         hint = "restore that file, or correct the sha256 where it is registered"
         raise WeightsError(error.message, hint) from error
@@ -317,7 +179,7 @@ class NotLocal(WeightsError):
 
 
 def fetch(backbone: Backbone, weights: Weights, local: bool = False) -> TensorFile:
-    """Return published weights, checked: cached, installed or downloaded.
+    """Return published weights, checked: cached, installed, copied from elsewhere or downloaded.
 
     Args:
         backbone: whose weights they are.
@@ -339,8 +201,7 @@ def fetch(backbone: Backbone, weights: Weights, local: bool = False) -> TensorFi
     ready = weights.file is not None and weights.file.endswith(".safetensors")
     if local and (weights.convert or not ready):
         raise NotLocal(f"weights {weights.tag!r} of {backbone.id} are not at hand")
-    with _source_file(weights) as (path, expected):
-        source = _check_source(path, expected, weights)
+    with _source(backbone, weights) as source:
         data, digest = read_file(source)
         if source.suffix == ".safetensors" and weights.convert is None:
             file = read_tensors(source)
@@ -351,7 +212,7 @@ def fetch(backbone: Backbone, weights: Weights, local: bool = False) -> TensorFi
             del data  # limit memory to two files
             tensors, data = _convert(source, backbone, weights)
             file = TensorFile(tensors, {}, digest)
-    _store(_record_file(backbone, weights), digest, data)
+    _store(record_file(backbone, weights), digest, data)
     return file
 
 

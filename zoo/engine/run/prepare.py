@@ -271,7 +271,7 @@ def _build_on_weights(inputs: _Inputs, settings: Settings) -> tuple[nn.Module | 
             return build(described, base, classes, seed, head, inputs.dry_run), None
         except NotLocal:
             if inputs.demonstration and options.weights == "auto" and base.published:
-                check_reachable(base.published)
+                check_reachable(described, base.published)
             # Neither structure nor precision depends on the values of the weights.
             random = replace(base, kind="none", license=None)
             return build(described, random, classes, seed, head, inputs.dry_run), None

@@ -1,0 +1,178 @@
+"""Locate the published file of weights on this machine.
+
+Nothing here imports torch, opens a weights file or uses a network, so that `zoo show` can report
+where weights would come from. `zoo.models.weights` reads and checks what is located.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from zoo.errors import WeightsError
+from zoo.files import cache_dir, canonical_json, library_versions
+from zoo.spec import Backbone, Weights
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+SHA256_DIGITS = 64
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where weights come from.
+
+    Args:
+        kind: `installed` (in a package or at a path), `cached` (converted, in zoo's cache),
+            `torch` (torch's cache of downloads), `hub` (the cache of the Hugging Face hub) or
+            `download`.
+        text: the same for people.
+        path: of the file; None for a download.
+        sha256: its expected digest, or its first digits; None where it is unknown.
+    """
+
+    kind: str
+    text: str
+    path: Path | None = None
+    sha256: str | None = None
+
+
+DOWNLOAD = Location("download", "to be downloaded")
+
+
+def installed_file(weights: Weights) -> Path:
+    """Return the path of weights that are inside a package or at a path.
+
+    Raises:
+        WeightsError: the package is not installed.
+    """
+    assert weights.file is not None
+    if Path(weights.file).is_absolute():
+        return Path(weights.file)
+    package, _, inside = weights.file.partition(":")
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise WeightsError(f"the package {package!r} of weights {weights.tag!r} is not installed")
+    return Path(next(iter(spec.submodule_search_locations))) / inside
+
+
+def record_file(backbone: Backbone, weights: Weights) -> Path:
+    """Return the path of the record with the digests of converted weights."""
+    import hashlib
+
+    identity: list[Any] = [weights.file, weights.url, weights.hub, weights.digest, weights.convert]
+    if weights.convert:
+        # A conversion runs library code, and parameter names may change with its version. Derived
+        # backbones share the converted weights of their base.
+        identity += [backbone.published.id, dict(backbone.kwargs), dict(weights.kwargs)]
+        identity += [library_versions("timm", "torchvision")]
+    key = hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:24]
+    return cache_dir() / "weights" / f"{key}.json"
+
+
+def read_record(record: Path) -> dict[str, str]:
+    """Return the recorded digests of a conversion; empty where there are none."""
+    try:
+        recorded = json.loads(record.read_bytes())
+        return {name: str(recorded[name]) for name in ("source", "converted")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def converted_file(record: Path) -> Path | None:
+    """Return the path of the converted weights of a record; None where there is no record."""
+    digests = read_record(record)
+    return record.parent / f"{digests['converted']}.safetensors" if digests else None
+
+
+def url_file(url: str) -> str:
+    """Return the file name of a URL."""
+    return unquote(PurePosixPath(urlparse(url).path).name)
+
+
+def hub_files(hub: str) -> tuple[str, tuple[str, ...]]:
+    """Return the repository of a hub address, and the files in it that may contain weights."""
+    repository, _, filename = hub.partition(":")
+    return repository, (filename,) if filename else HUB_FILES
+
+
+def blob_digest(path: Path) -> str | None:
+    """Return the sha256 of a file in the hub's cache, by which blobs of large files are named."""
+    blob = path.resolve().name
+    return blob if len(blob) == SHA256_DIGITS else None
+
+
+def _user_cache() -> Path:
+    """Return the folder of caches as torch and the hub define it, relative paths included."""
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
+
+
+def torch_checkpoints() -> Path:
+    """Return the folder to which torch downloads, `$TORCH_HOME/hub/checkpoints`.
+
+    As `torch.hub.get_dir`, which `torch.hub.set_dir` changes, without importing torch.
+    """
+    if (hub := sys.modules.get("torch.hub")) is not None:
+        return Path(hub.get_dir()) / "checkpoints"
+    home = Path(os.environ.get("TORCH_HOME", _user_cache() / "torch"))
+    return home.expanduser() / "hub" / "checkpoints"
+
+
+def hub_cache() -> Path:
+    """Return the folder of the Hugging Face hub's cache, as `huggingface_hub.constants` does."""
+    home = os.environ.get("HF_HOME", _user_cache() / "huggingface")
+    default = os.environ.get("HUGGINGFACE_HUB_CACHE", Path(home) / "hub")
+    return Path(os.path.expandvars(os.environ.get("HF_HUB_CACHE", default))).expanduser()
+
+
+def _in_torch_cache(weights: Weights) -> Iterator[Location]:
+    """Yield the file that torch downloaded; only a published digest identifies its content."""
+    if weights.url is not None and weights.digest is not None:
+        folder = torch_checkpoints()
+        yield Location("torch", f"in {folder}", folder / url_file(weights.url), weights.digest)
+
+
+def _in_hub_cache(weights: Weights) -> Iterator[Location]:
+    """Yield the files that the hub's library downloaded, the current version of each."""
+    if weights.hub is None:
+        return
+    repository, names = hub_files(weights.hub)
+    folder = hub_cache() / f"models--{repository.replace('/', '--')}"
+    try:
+        revision = (folder / "refs" / "main").read_text().strip()
+    except (OSError, ValueError):
+        return
+    for name in names:
+        path = folder / "snapshots" / revision / name
+        text = "in the cache of the Hugging Face hub"
+        yield Location("hub", text, path, weights.digest or blob_digest(path))
+
+
+def published_files(backbone: Backbone, weights: Weights) -> list[Location]:
+    """Return the existing copies of a published file, in the order in which they are tried.
+
+    Args:
+        backbone: whose weights they are.
+        weights: at a URL or on the hub.
+    """
+    located = [*_in_torch_cache(weights), *_in_hub_cache(weights)]
+    return [location for location in located if location.path and location.path.is_file()]
+
+
+def locate(backbone: Backbone, weights: Weights) -> Location:
+    """Return where weights come from; nothing is downloaded, and no weights file is opened."""
+    if weights.file is not None:
+        return Location("installed", "installed", None, weights.digest)
+    converted = converted_file(record_file(backbone, weights))
+    if converted is not None and converted.exists():
+        return Location("cached", "in the cache", converted)
+    return next(iter(published_files(backbone, weights)), DOWNLOAD)
