@@ -117,7 +117,8 @@ def freeze(
     `model.train()` leaves batch norm and dropout of frozen modules in eval mode.
 
     Args:
-        model: a network of the backbone, with its heads replaced; changed in place.
+        model: a network of the backbone, with its heads replaced, also in a wrapper of torch;
+            changed in place.
         backbone: its description or name; None for a network built by zoo.
         policy: the parameters to train, also as text: `head`, `all`, `stages:N` or module patterns.
 
@@ -166,6 +167,7 @@ def features(
     from zoo.inference.loading import load_features
     from zoo.inference.predictor import Predictor
     from zoo.models.provenance import provenance_of
+    from zoo.models.wrappers import unwrap
     from zoo.tasks.base import load_task
 
     if isinstance(model, (str, Path)):
@@ -175,6 +177,7 @@ def features(
     if not isinstance(model, nn.Module):
         raise UsageError(f"a {type(model).__name__} has no features", "give a network or a name")
     described = get(backbone) if isinstance(backbone, str) else backbone
+    model = unwrap(model)
     made = provenance_of(model, described)
     task = load_task(load_registry().task(made.backbone.task))
     parameter = next(model.parameters())
@@ -224,7 +227,7 @@ def save(
     `load`, `predict` and `evaluate` read it like one written by `finetune`.
 
     Args:
-        model: the network.
+        model: the network, also in a wrapper of torch such as `DistributedDataParallel`.
         path: of the file, `something.safetensors`.
         classes: names in the order of the outputs, or the schema of a task with other targets.
         backbone: description or name, for a network not built by zoo.
@@ -238,9 +241,10 @@ def save(
     """
     from zoo.engine.run.artifacts import save_module
     from zoo.models.provenance import provenance_of
+    from zoo.models.wrappers import unwrap
 
     described = get(backbone) if isinstance(backbone, str) else backbone
-    save_module(model, Path(path), classes, provenance_of(model, described))
+    save_module(unwrap(model), Path(path), classes, provenance_of(model, described))
     return Path(path)
 
 

@@ -15,6 +15,7 @@ from zoo.modelfile import KEY, ModelCard, TensorFile, parse_card, read_tensors
 from zoo.models.build_options import NO_OPTIONS, BuildOptions
 from zoo.models.builder import build_on_meta
 from zoo.models.head_factory import HeadSpec
+from zoo.models.head_rows import HeadRows
 from zoo.models.weight_sources import locate
 from zoo.spec import Backbone, Preprocess, Weights
 
@@ -26,8 +27,9 @@ RECORDED = ("kind", "tag", "sha256", "license", "left_out", "untrained")
 class BaseWeights:
     """The weights that a network starts from, with the arguments and preprocess they require.
 
-    `resolve_base` sets all but `sha256` and `left_out`, which are known once the tensors are
-    loaded. Loading also updates `license` and `untrained`, and releases `file`.
+    `resolve_base` sets all but `sha256`, `left_out`, `prefix`, `new_heads` and `rows`, which are
+    known once the tensors are loaded. Loading also updates `license` and `untrained`, and releases
+    `file`.
 
     Args:
         kind: `published`, `file` or `none`.
@@ -43,6 +45,10 @@ class BaseWeights:
         untrained: layers below the head that the weights do not cover.
         sha256: digest of the published file, or of the user's.
         left_out: entries of the user's file that do not fit the heads.
+        prefix: taken off every name of the file; empty for none.
+        new_heads: module paths of heads that the user's file does not fit.
+        classes: of a model file, in the order of its heads' rows; empty where they are unknown.
+        rows: of a model file's heads, matched to the classes of the data; None where they are not.
         file: content of the user's file until it is loaded.
     """
 
@@ -59,6 +65,10 @@ class BaseWeights:
     untrained: tuple[str, ...] = ()
     sha256: str | None = None
     left_out: tuple[str, ...] = ()
+    prefix: str = ""
+    new_heads: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    rows: HeadRows | None = None
     file: TensorFile | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -77,6 +87,21 @@ class BaseWeights:
         if self.random:
             return "not applicable: randomly initialised"
         return "of these weights" if self.license else "none is stated; ask their publisher"
+
+    @property
+    def notices(self) -> list[str]:
+        """What of the weights was changed or not used, one line each."""
+        subject = self.path or f"weights {self.tag}"
+        lines = [f"the prefix {self.prefix!r} of its names is taken off"] if self.prefix else []
+        if self.rows is not None:
+            lines.append(str(self.rows))
+        elif self.kind == "file" and not self.classes and not self.new_heads:
+            lines.append("it names no classes; its head is taken in the order of the data's")
+        if self.left_out:
+            lines.append(f"skipped, shape differs from the heads: {', '.join(self.left_out)}")
+        elif self.new_heads:
+            lines.append(f"it has no head {', '.join(self.new_heads)}, which is new")
+        return [f"{subject}: {line}" for line in lines]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entry `base` of `run.json`."""
@@ -152,6 +177,7 @@ def _resolve_file(backbone: Backbone, path: Path, options: BuildOptions) -> Base
             preprocess=options.preprocess(card.preprocess),
             preprocess_reason=options.reason("of the model file"),
             license=card.base_license,
+            classes=card.classes,
             file=file,
         )
     like = backbone.weights[0] if backbone.weights else None

@@ -20,8 +20,10 @@ from zoo.models.builder import build_network, check_trainable
 from zoo.models.head_factory import check_widths
 from zoo.models.heads import head_classes, replace_heads, resolve_head
 from zoo.models.license_notice import warn_license_once
+from zoo.models.own_weights import load_own
 from zoo.models.provenance import Provenance, record_provenance
 from zoo.models.state_dict import load_state
+from zoo.models.state_fit import check_finite, compare_state, without_prefix
 from zoo.models.weights import fetch
 from zoo.options import HeadSpec
 from zoo.options.head_spec import PLAIN
@@ -35,26 +37,31 @@ def _load_published(
     weights = base.published
     assert weights is not None
     _match_classes(model, backbone, weights, file.tensors)
-    try:
-        result = load_state(model, file.tensors, strict=False)
-    except RuntimeError as error:
-        raise WeightsError(f"weights {weights.tag!r} do not fit {backbone.id}: {error}") from error
-    missing: list[str] = list(result.missing_keys)
+    state = model.state_dict()
+    tensors, prefix = without_prefix(file.tensors, state)
+    source = f"weights {weights.tag!r} of {backbone.id}"
+    check_finite(tensors, state, source)
+    misfit = compare_state(tensors, state)
     untrained: tuple[str, ...] = ()
     if weights.features_only and backbone.heads:
         # Published without their classifier; its layers stay randomly initialised.
         head = backbone.heads[0].module_path
         top = f"{head.partition('.')[0]}."
-        layers = {name.rpartition(".")[0] for name in missing if name.startswith(top)}
+        layers = {name.rpartition(".")[0] for name in misfit.missing if name.startswith(top)}
         untrained = tuple(sorted(layers - {head}))
-        missing = [name for name in missing if not name.startswith(top)]
-    if missing or result.unexpected_keys:
-        odd = ", ".join([*missing, *result.unexpected_keys][:4])
-        raise WeightsError(f"weights {weights.tag!r} do not fit {backbone.id}: {odd}")
+        missing = tuple(name for name in misfit.missing if not name.startswith(top))
+        misfit = replace(misfit, missing=missing)
+    if misfit:
+        raise WeightsError(f"{source} do not fit it: {misfit}")
+    try:
+        load_state(model, tensors, strict=False)
+    except RuntimeError as error:
+        raise WeightsError(f"{source} do not fit it: {error}") from error
     license = weights.license
     if license is None and KEY in file.metadata:
         license = ModelCard.from_json(file.metadata[KEY]).base_license
-    return replace(base, sha256=file.sha256, license=license, untrained=untrained)
+    sha256 = file.sha256
+    return replace(base, sha256=sha256, license=license, untrained=untrained, prefix=prefix)
 
 
 def _match_classes(
@@ -71,40 +78,6 @@ def _match_classes(
         replace_heads(model, backbone.heads, weights.num_classes, preprocess)
 
 
-def _load_file(model: nn.Module, backbone: Backbone, base: BaseWeights) -> BaseWeights:
-    """Load a user's state dict, without the heads that do not fit completely.
-
-    Raises:
-        WeightsError: an entry outside the heads does not fit.
-    """
-    file = base.file
-    assert file is not None
-    state = model.state_dict()
-    heads = [resolve_head(model, head.path) for head in backbone.heads]
-
-    def head_of(name: str) -> str | None:
-        return next((head for head in heads if name.startswith(f"{head}.")), None)
-
-    def fits(name: str) -> bool:
-        tensor = file.tensors.get(name)
-        return name in state and tensor is not None and state[name].shape == tensor.shape
-
-    mismatched = sorted(name for name in {*state, *file.tensors} if not fits(name))
-    heads_left_out = {head_of(name) for name in mismatched}
-    wrong = [name for name in mismatched if head_of(name) is None]
-    if wrong:
-        first = ", ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")
-        hint = "give a file with the backbone's own state dict"
-        message = f"{base.path} does not fit {backbone.id}, {len(wrong)} entries: {first}"
-        raise WeightsError(message, hint)
-    fitting = {
-        name: tensor for name, tensor in file.tensors.items() if head_of(name) not in heads_left_out
-    }
-    load_state(model, fitting, strict=False)
-    left_out = tuple(sorted(file.tensors.keys() - fitting.keys()))
-    return replace(base, sha256=file.sha256, left_out=left_out, file=None)
-
-
 def build(
     backbone: Backbone,
     base: BaseWeights,
@@ -112,6 +85,7 @@ def build(
     seed: int | None = None,
     head: HeadSpec = PLAIN,
     dry_run: bool = False,
+    names: Sequence[str] = (),
 ) -> nn.Module:
     """Build a network, load its weights, replace its heads, and record its provenance.
 
@@ -123,6 +97,7 @@ def build(
         seed: of random weights and new heads; None uses torch's generator as it is.
         head: replaces the main head.
         dry_run: neither download weights nor write to the cache, and warn of no licence.
+        names: of the classes; rows of a model file's heads are matched to them.
 
     Raises:
         UsageError: the head is not possible, or the backbone cannot be fine-tuned and `classes` is
@@ -152,7 +127,7 @@ def build(
     else:
         described = backbone
     if from_file:  # last, since the file may have tensors for the new heads
-        base = _load_file(model, described, base)
+        base = load_own(model, described, base, names if len(names) == classes else ())
     record_provenance(model, Provenance(described, base, head, previous))
     subject = f"{base.path} is trained from weights"
     if base.kind == "published":
@@ -234,6 +209,7 @@ def build_trained(
         replace_heads(model, card.heads, outputs, card.preprocess, head)
     except UsageError as error:
         raise WeightsError(f"{path} does not fit {card.backbone}: {error}") from error
+    check_finite(tensors, model.state_dict(), path)
     try:
         load_state(model, tensors)
     except RuntimeError as error:

@@ -21,6 +21,7 @@ from zoo.errors import UsageError, did_you_mean
 from zoo.models.heads import resolve_head
 from zoo.models.provenance import provenance_of
 from zoo.models.stages import find_stages
+from zoo.models.wrappers import unwrap
 from zoo.options import Policy
 from zoo.options.policy import FORMS
 from zoo.spec import Backbone, Head
@@ -129,7 +130,7 @@ def freeze(
     stay in eval mode. May be called again with another policy.
 
     Args:
-        model: with its heads replaced; modified in place.
+        model: with its heads replaced, also in a wrapper of torch; modified in place.
         backbone: its description; None for a network that zoo built.
         policy: `head`, `all`, `stages:N` or module patterns, parsed or as text.
 
@@ -140,6 +141,7 @@ def freeze(
         UsageError: the policy is malformed, or a pattern matches no module.
         BrokenBackbone: a head path does not resolve.
     """
+    model = unwrap(model)
     parsed = Policy.parse(policy) if isinstance(policy, str) else policy
     selection = select_modules(model, provenance_of(model, backbone).backbone.heads, parsed)
     unfreeze(model)

@@ -10,6 +10,7 @@ from torch import nn
 
 from zoo.errors import UsageError
 from zoo.models.base_weights import BaseWeights
+from zoo.models.wrappers import unwrap
 from zoo.options import HeadSpec
 from zoo.options.head_spec import PLAIN
 from zoo.spec import Backbone, Preprocess
@@ -53,13 +54,14 @@ def provenance_of(model: nn.Module, backbone: Backbone | None = None) -> Provena
     """Return the provenance of a network.
 
     Args:
-        model: any network.
+        model: any network, also in a wrapper of torch.
         backbone: its description, for a network that zoo did not build.
 
     Raises:
         UsageError: zoo did not build it and no description is given, or the description is of
             another backbone.
     """
+    model = unwrap(model)
     made = model.__dict__.get(ATTRIBUTE)
     if isinstance(made, Provenance):
         if backbone is None or backbone.id == made.backbone.id:

@@ -256,25 +256,25 @@ def _build(
         if loaded.kind == inputs.base.kind:
             inputs = replace(inputs, base=loaded)
         inputs = replace(inputs, base=_fit_input_size(inputs, model))
-    if inputs.base.left_out:
-        names = ", ".join(inputs.base.left_out)
-        progress.notice(f"{inputs.base.path}: skipped, shape differs from the heads: {names}")
+    for notice in inputs.base.notices:
+        progress.notice(notice)
     return model, inputs
 
 
 def _build_on_weights(inputs: _Inputs, settings: Settings) -> tuple[nn.Module | None, str | None]:
     """Build the network; in a demonstration, return why weights are not available instead."""
     described, options, base = inputs.described, inputs.options, inputs.base
-    classes, head, seed = inputs.data.schema.outputs, options.build_options.head, settings.seed
+    schema, head, seed = inputs.data.schema, options.build_options.head, settings.seed
+    arguments = schema.outputs, seed, head, inputs.dry_run, schema.classes
     try:
         try:
-            return build(described, base, classes, seed, head, inputs.dry_run), None
+            return build(described, base, *arguments), None
         except NotLocal:
             if inputs.demonstration and options.weights == "auto" and base.published:
                 check_reachable(described, base.published)
             # Neither structure nor precision depends on the values of the weights.
             random = replace(base, kind="none", license=None)
-            return build(described, random, classes, seed, head, inputs.dry_run), None
+            return build(described, random, *arguments), None
     except BrokenBackbone as error:
         raise options_refused(inputs.backbone, options.build_options, error) from error
     except WeightsError as error:
