@@ -89,19 +89,23 @@ class BaseWeights:
         return "of these weights" if self.license else "none is stated; ask their publisher"
 
     @property
-    def notices(self) -> list[str]:
-        """What of the weights was changed or not used, one line each."""
-        subject = self.path or f"weights {self.tag}"
-        lines = [f"the prefix {self.prefix!r} of its names is taken off"] if self.prefix else []
+    def warm_head(self) -> bool:
+        """Whether the main head starts from values of the user's file."""
+        return self.rows is not None or (self.kind == "file" and not self.new_heads)
+
+    @property
+    def details(self) -> list[str]:
+        """What of the weights was changed or not used."""
+        details = [f"the prefix {self.prefix!r} of its names is taken off"] if self.prefix else []
         if self.rows is not None:
-            lines.append(str(self.rows))
-        elif self.kind == "file" and not self.classes and not self.new_heads:
-            lines.append("it names no classes; its head is taken in the order of the data's")
+            details.append(str(self.rows))
+        elif self.warm_head and not self.classes:
+            details.append("it names no classes; its head is taken in the order of the data's")
         if self.left_out:
-            lines.append(f"skipped, shape differs from the heads: {', '.join(self.left_out)}")
+            details.append(f"skipped, shape differs from the heads: {', '.join(self.left_out)}")
         elif self.new_heads:
-            lines.append(f"it has no head {', '.join(self.new_heads)}, which is new")
-        return [f"{subject}: {line}" for line in lines]
+            details.append(f"it has no head {', '.join(self.new_heads)}, which is new")
+        return details
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entry `base` of `run.json`."""

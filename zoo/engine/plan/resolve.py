@@ -7,14 +7,14 @@ with the conflicts that the check of the network reports.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from zoo.data.image_cache import bytes_needed, format_bytes, storage_location
 from zoo.data.split import ImageData, Split
 from zoo.engine.plan.options import Options
-from zoo.engine.plan.plan import LBFGS, Plan, Settings
+from zoo.engine.plan.plan import LBFGS, Phase, Plan, Settings
 from zoo.engine.plan.recipes import Recipe, Resolver, fall_back_to_epochs, train_on_images
 from zoo.engine.runtime.device import (
     available_cores,
@@ -31,6 +31,7 @@ from zoo.spec import Backbone
 from zoo.tasks.base import BaseTask
 
 MIN_IMAGES_FOR_WORKERS = 1000
+SOLVED_ANEW = "the probe solves for every row of the head; its optimum does not depend on these"
 
 
 def _workers(resolver: Resolver, options: Options, data: ImageData) -> int:
@@ -188,14 +189,25 @@ def adapt_recipe(
     return recipe
 
 
+def weights_details(base: BaseWeights, phases: Sequence[Phase]) -> list[str]:
+    """Return what of the weights was changed or not used, and what the recipe makes of it.
+
+    Args:
+        base: as loaded.
+        phases: of the recipe.
+    """
+    solved = any(phase.optimizer == LBFGS for phase in phases)
+    return [*base.details, *([SOLVED_ANEW] if solved and base.warm_head else [])]
+
+
 def _record_reasons(
-    resolver: Resolver, backbone: Backbone, base: BaseWeights, data: ImageData
+    resolver: Resolver, backbone: Backbone, base: BaseWeights, data: ImageData, recipe: Recipe
 ) -> None:
     """Record the reasons of values that no option sets directly."""
     resolver.reasons |= {
         "backbone": backbone.origin,
         "task": "task of the backbone",
-        "weights": base.reason,
+        "weights": "; ".join([base.reason, *weights_details(base, recipe.phases)]),
         "license": base.license_reason,
         "preprocess": base.preprocess_reason,
         "data": data.reason,
@@ -229,7 +241,7 @@ def resolve_plan(
     if conflicts.precision is not None:
         settings = replace(settings, precision="fp32")
         resolver.reasons["precision"] = f"auto: {conflicts.precision}"
-    _record_reasons(resolver, backbone, base, data)
+    _record_reasons(resolver, backbone, base, data, recipe)
     values: Mapping[str, Any] = vars(settings)
     return Plan(
         backbone=backbone.id,

@@ -14,7 +14,13 @@ from zoo.data.split import ImageData
 from zoo.engine.plan.options import Options, check_classes, check_metric_names
 from zoo.engine.plan.plan import Plan
 from zoo.engine.plan.recipes import Resolver, resolve_recipe
-from zoo.engine.plan.resolve import Settings, nondeterminism, resolve_plan, resolve_settings
+from zoo.engine.plan.resolve import (
+    Settings,
+    nondeterminism,
+    resolve_plan,
+    resolve_settings,
+    weights_details,
+)
 from zoo.engine.run.network_check import check_network, select_heads_only
 from zoo.engine.runtime.device import environment_errors
 from zoo.engine.runtime.distributed import Ranks, fail_together, join
@@ -127,6 +133,8 @@ def prepare(
     with environment_errors(f"preparing {inputs.backbone.id}"):
         model, inputs = _build(inputs, settings, progress, ranks)
         network, plan = _check_and_resolve(model, inputs, settings, resolver, ranks)
+    for detail in weights_details(inputs.base, plan.phases):
+        progress.notice(f"{inputs.base.path or f'weights {plan.weights}'}: {detail}")
     return Prepared(
         backbone=provenance_of(model).backbone,
         options=options,
@@ -256,8 +264,6 @@ def _build(
         if loaded.kind == inputs.base.kind:
             inputs = replace(inputs, base=loaded)
         inputs = replace(inputs, base=_fit_input_size(inputs, model))
-    for notice in inputs.base.notices:
-        progress.notice(notice)
     return model, inputs
 
 
