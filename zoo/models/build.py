@@ -36,9 +36,9 @@ def _load_published(
 ) -> BaseWeights:
     weights = base.published
     assert weights is not None
-    _match_classes(model, backbone, weights, file.tensors)
+    tensors, prefix = without_prefix(file.tensors, model.state_dict())
+    _match_classes(model, backbone, weights, tensors)
     state = model.state_dict()
-    tensors, prefix = without_prefix(file.tensors, state)
     source = f"weights {weights.tag!r} of {backbone.id}"
     check_finite(tensors, state, source)
     misfit = compare_state(tensors, state)
