@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from PIL import Image
 
 from zoo.data.decode import DecodedImage, decode, decode_reduced, read_bytes
+from zoo.data.names import SPLITS, nfc
 from zoo.data.schema import Schema
 from zoo.errors import DataError
 from zoo.seeding import draw_by_name
@@ -18,8 +19,7 @@ from zoo.seeding import draw_by_name
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Accepted names of splits.
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+__all__ = ["SPLITS", "FileSplit", "ImageData", "Split", "draw_held_out"]
 
 
 class Split(ABC):
@@ -193,4 +193,4 @@ def draw_held_out(names: Sequence[str], seed: int, fraction: float) -> set[int]:
         Indices into `names`.
     """
     count = min(max(round(len(names) * fraction), 1), len(names) - 1)
-    return draw_by_name(names, seed, count)
+    return draw_by_name([nfc(name) for name in names], seed, count)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from zoo.data.split import SPLITS
+from zoo.data.names import nfc, split_of
 from zoo.errors import DataError
 
 
@@ -35,14 +35,14 @@ def choose_split(source: str | Path, names: Mapping[str, str], split: str | None
         mark = "/" if any(name.endswith("/") for name in names.values()) else ""
         message = f"{source} has {listed(names.values())}, but no test{mark} or val{mark}"
         raise DataError(message, "name the split train to evaluate on what a model was trained on")
-    name = SPLITS.get(split.lower(), split)
+    name = split_of(split) or split
     if name not in names:
         raise DataError(f"{source} has no split {split!r}", f"it has {listed(names.values())}")
     return name
 
 
 def fingerprint(parts: Mapping[str, Mapping[str, Sequence[tuple[str, int]]]]) -> str:
-    """Digest the split, path, group and size of all images.
+    """Digest the split, path, group and size of all images, accents in names composed.
 
     Args:
         parts: path and size in bytes of each image, by split and by group, such as a class.
@@ -51,5 +51,5 @@ def fingerprint(parts: Mapping[str, Mapping[str, Sequence[tuple[str, int]]]]) ->
     for name, images in parts.items():
         for group, files in images.items():
             for path, size in files:
-                digest.update(os.fsencode(f"{name}\0{path}\0{group}\0{size}\0"))
+                digest.update(os.fsencode(nfc(f"{name}\0{path}\0{group}\0{size}\0")))
     return digest.hexdigest()

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from zoo.data.names import SPLITS, nfc, split_of
 from zoo.data.schema import Schema
-from zoo.data.split import SPLITS, FileSplit, ImageData, Split, draw_held_out
+from zoo.data.split import FileSplit, ImageData, Split, draw_held_out
 from zoo.data.splitting import choose_split, fingerprint
 from zoo.data.table import is_table, read_rows
 from zoo.data.user_dataset import DatasetSplit, datasets_by_split, read_item, select_dataset
@@ -35,7 +36,7 @@ def target_columns(path: Path) -> list[str]:
     if not is_table(path):
         raise DataError(f"{path} is not a CSV or TSV file", EXPECTED)
     _, header = next(read_rows(path, EXPECTED), (1, []))
-    names = [name for name in header if name not in ("path", "split")]
+    names = [nfc(name) for name in header if name not in ("path", "split")]
     if "path" not in header or not names or len(set(header)) < len(header):
         columns = ", ".join(header) or "nothing"
         raise DataError(f"{path} names the columns {columns}", EXPECTED)
@@ -58,7 +59,7 @@ def read_table(path: Path, read_row: ReadRow) -> dict[str, FileSplit]:
     """
     target_columns(path)
     rows = read_rows(path, EXPECTED)
-    _, header = next(rows)
+    header = [nfc(name) for name in next(rows)[1]]
     listed: dict[str, list[tuple[str, Any]]] = {}
     errors = []
     for line, cells in rows:
@@ -85,10 +86,11 @@ def read_table(path: Path, read_row: ReadRow) -> dict[str, FileSplit]:
 def _split_of(row: Mapping[str, str]) -> str:
     if "split" not in row:
         return WHOLE
-    if row["split"].lower() not in SPLITS:
+    split = split_of(row["split"])
+    if split is None:
         hint = did_you_mean(row["split"], list(SPLITS)) or "use train, val and test"
         raise DataError(f"its split is {row['split']!r}; {hint}")
-    return SPLITS[row["split"].lower()]
+    return split
 
 
 def read_dataset(name: str, dataset: Any, read_target: ReadTarget) -> DatasetSplit:

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from zoo.data.decode import decode
-from zoo.data.split import SPLITS, Split
+from zoo.data.names import split_of
+from zoo.data.split import Split
 from zoo.errors import DataError, UsageError, one_line
 
 FORMS = "give a Dataset, or {'train': ..., 'val': ...} of Datasets or DataLoaders"
@@ -142,10 +143,10 @@ def datasets_by_split(source: Any) -> dict[str, Any]:
         UsageError: the source has none of the supported forms.
     """
     parts = dict(source) if isinstance(source, Mapping) else {"train": source}
-    unknown = [name for name in parts if name not in SPLITS]
-    if unknown or "train" not in {SPLITS[name] for name in parts}:
+    names = [split_of(str(name)) for name in parts]
+    if None in names or "train" not in names or len(set(names)) < len(names):
         raise UsageError(f"data has the splits {', '.join(map(str, parts)) or 'none'}", FORMS)
-    parts = {SPLITS[name]: part for name, part in parts.items()}
+    parts = {str(name): part for name, part in zip(names, parts.values(), strict=True)}
     for name, part in parts.items():
         check_dataset(part, f"data[{name!r}]" if isinstance(source, Mapping) else "data")
     if isinstance(parts["train"], DataLoader) and "val" not in parts:
@@ -167,8 +168,8 @@ def select_dataset(source: Any, split: str | None) -> tuple[str, Any]:
     if not isinstance(source, Mapping):
         check_dataset(source, "data")
         return "all", source
-    parts = {SPLITS.get(name, str(name)): part for name, part in source.items()}
-    names = ("test", "val", *parts) if split is None else (SPLITS.get(split, split),)
+    parts = {split_of(str(name)) or str(name): part for name, part in source.items()}
+    names = ("test", "val", *parts) if split is None else (split_of(split) or split,)
     name = next((name for name in names if name in parts), None)
     if name is None:
         raise DataError(f"data has no split {split!r}", f"it has {', '.join(parts)}")

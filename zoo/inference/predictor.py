@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from zoo.data.images import as_many, name_of, prepare_image
-from zoo.data.split import SPLITS, Split
+from zoo.data.names import split_of
+from zoo.data.split import Split
 from zoo.engine.features.extract import extract_features
 from zoo.engine.runtime.device import environment_errors
 from zoo.engine.runtime.evaluate import evaluate_split
@@ -180,11 +181,14 @@ class Predictor:
         settings = self.card.settings
         try:
             opened = self.network.task.open_data(
-                data, seed=settings["seed"], val_fraction=settings["val_fraction"]
+                data,
+                seed=settings["seed"],
+                val_fraction=settings["val_fraction"],
+                classes=len(self.schema.classes) or None,
             )
         except (ZooError, TypeError, ValueError):
             return None
         if opened.fingerprint != self.card.data.get("fingerprint") or opened.schema != self.schema:
             return None
         wanted = split or ("test" if "test" in opened.splits else "val")
-        return opened.splits.get(SPLITS.get(wanted.lower(), wanted))
+        return opened.splits.get(split_of(wanted) or wanted)

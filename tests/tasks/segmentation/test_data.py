@@ -1,6 +1,7 @@
 """Folders of images and masks: splits, classes, reported faults."""
 
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -185,3 +186,40 @@ def test_fingerprint_changes_with_masks_and_names(tmp_path):
 def test_open_all_ignores_masks(scenes):
     images = load_task(load_registry().task("semantic-segmentation")).open_all(scenes)
     assert (len(images), images.classes) == (20, ())
+
+
+def test_variants_of_split_names_are_splits(tmp_path):
+    for split, count in (("Training", 3), ("val_set", 2)):
+        for number in range(count):
+            write_pair(tmp_path / split, f"{number}")
+    data = opened(tmp_path)
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 3, "val": 2}
+    assert data.reason == "images/ and masks/: Training/ and val_set/ as found"
+
+
+def test_unrecognised_or_mixed_splits_are_refused(tmp_path):
+    for split in ("train", "holdout"):
+        write_pair(tmp_path / split, "a")
+        write_pair(tmp_path / split, "b")
+    with pytest.raises(DataError, match=r"in holdout/ too; rename it val/ or test/"):
+        opened(tmp_path)
+    shutil.move(tmp_path / "holdout", tmp_path / "val")
+    assert len(opened(tmp_path).splits["val"]) == 2
+    write_pair(tmp_path / "mixed", "train/a")
+    write_pair(tmp_path / "mixed", "valid/a")
+    with pytest.raises(DataError, match=r"splits train/ and valid/; arrange them as train/"):
+        opened(tmp_path / "mixed")
+
+
+def test_names_are_matched_whatever_their_accents(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "río") for form in ("NFC", "NFD"))
+    for name in "ab":
+        write_pair(tmp_path, f"{name}{composed}", [[0, 1]], (2, 1))
+        mask = tmp_path / "masks" / f"{name}{composed}.png"
+        mask.rename(mask.with_name(f"{name}{decomposed}.png"))
+    (tmp_path / "classes.txt").write_text(f"{decomposed}\nmar\n")
+    data = opened(tmp_path)
+    assert data.classes == (composed, "mar")
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 1, "val": 1}
+    split = open_split(tmp_path, ("mar", decomposed), None)
+    assert np.asarray(split.mask(0)).tolist() == [[1, 0]]

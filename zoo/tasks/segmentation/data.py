@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.all_images import AllImages
+from zoo.data.names import nfc, positions, split_of
 from zoo.data.scan import is_folder, list_folder, shorten
-from zoo.data.split import SPLITS, FileSplit, ImageData, draw_held_out
+from zoo.data.split import FileSplit, ImageData, draw_held_out
 from zoo.data.splitting import choose_split, fingerprint, listed
 from zoo.errors import DataError, UsageError, did_you_mean
 from zoo.tasks.segmentation.masks import MaskSplit
@@ -122,16 +123,17 @@ def open_split(source: Any, classes: Sequence[str], split: str | None) -> MaskSp
         name = choose_split(root, folders, split)
     data = _read(root, {name: folders[name]}, None, len(classes))
     names = data.schema.classes
-    if unknown := [each for each in names if each not in classes]:
+    index_of = positions(classes)
+    if unknown := [each for each in names if each not in index_of]:
         known = f"the model has {shorten(classes)}"
         if not (root / CLASSES).exists():
             known += f"; name the classes in {CLASSES}"
         hint = did_you_mean(unknown[0], list(classes), known)
         raise DataError(f"{root} has classes unknown to the model: {shorten(unknown)}", hint)
     renumber = None
-    if names != tuple(classes[: len(names)]):
-        positions = {index: list(classes).index(each) for index, each in enumerate(names)}
-        renumber = bytes(positions.get(index, IGNORE_INDEX) for index in range(256))
+    own = {index: index_of[each] for index, each in enumerate(names)}
+    if any(index != position for index, position in own.items()):
+        renumber = bytes(own.get(index, IGNORE_INDEX) for index in range(256))
     split_name = "all" if data.plain else name
     return data.split(split_name, data.pairs[name], folders[name], renumber)
 
@@ -167,16 +169,21 @@ def _find_folders(root: Path) -> dict[str, str]:
     """Return the folder of each split, with a `/`; empty for a root with `images/` and `masks/`.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or one that is not recognised.
     """
     names = [entry.name for entry in list_folder(root) if is_folder(entry)]
     if IMAGES in names and MASKS in names:
+        _refuse_inner_splits(root)
         return {"train": ""}
     folders: dict[str, str] = {}
+    others = []
     for name in names:
-        split = SPLITS.get(name.lower())
+        split = split_of(name)
         inner = {entry.name for entry in list_folder(root / name) if is_folder(entry)}
-        if split is None or not inner & {IMAGES, MASKS}:
+        if not inner & {IMAGES, MASKS}:
+            continue
+        if split is None:
+            others.append(f"{name}/")
             continue
         if split in folders:
             pair = f"{folders[split]} and {name}/"
@@ -187,7 +194,24 @@ def _find_folders(root: Path) -> dict[str, str]:
     if not folders:
         has = f"it has {shorten(f'{name}/' for name in names)}" if names else "it has no folders"
         raise DataError(f"{root} has no {IMAGES}/ and {MASKS}/; {has}", EXPECTED)
+    if others and "val" not in folders:
+        message = f"{root} has {IMAGES}/ and {MASKS}/ in {shorten(others)} too"
+        raise DataError(message, "rename it val/ or test/ if it is a split, or move it away")
     return {split: folders[split] for split in ("train", "val", "test") if split in folders}
+
+
+def _refuse_inner_splits(root: Path) -> None:
+    """Refuse splits inside `images/`, which would be mixed.
+
+    Raises:
+        DataError: every folder in `images/` is a split.
+    """
+    inner = [entry.name for entry in list_folder(root / IMAGES) if is_folder(entry)]
+    if len(inner) > 1 and all(map(split_of, inner)):
+        name = inner[0]
+        message = f"{root / IMAGES} has the splits {listed(f'{name}/' for name in inner)}"
+        hint = f"arrange them as {name}/{IMAGES}/ and {name}/{MASKS}/"
+        raise DataError(message, hint)
 
 
 def _read(
@@ -257,7 +281,7 @@ def _read_classes(file: Path) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
         DataError: it cannot be read, or a name is missing or repeated.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").rstrip().splitlines()
+        lines = nfc(file.read_text(encoding="utf-8-sig")).rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {file}: {error}", "save it as UTF-8") from error
     names: list[str] = []

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from zoo.data.decode import UnreadableImage, read_size
+from zoo.data.names import nfc
 from zoo.data.scan import counted, is_folder, is_hidden, is_image, list_folder, shorten
 from zoo.errors import DataError
 from zoo.tasks.segmentation.masks import ColorMask, read_mask
@@ -114,7 +115,7 @@ def _by_stem(base: Path, subfolder: str, folder: str, faults: Faults) -> dict[st
     """Return path and size of each image below a subfolder, by path without it and the suffix."""
     files: dict[str, tuple[str, int]] = {}
     for path, size in _walk(base, subfolder):
-        stem = str(PurePosixPath(path).relative_to(subfolder).with_suffix(""))
+        stem = nfc(str(PurePosixPath(path).relative_to(subfolder).with_suffix("")))
         if stem in files:
             faults.add("duplicate", f"{folder}{path}")
         else:

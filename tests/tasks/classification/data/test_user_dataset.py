@@ -1,6 +1,7 @@
 """Splits of a `Dataset` or `DataLoader` of the user, and errors of unusable ones."""
 
 import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from zoo.data.loader import load_batches
 from zoo.data.transforms import normalize, prepare
 from zoo.data.user_dataset import DatasetSplit
 from zoo.options import Augmentation
-from zoo.tasks.classification.data.sources import EMBEDDED, open_data
+from zoo.tasks.classification.data.sources import EMBEDDED, open_data, open_split
 from zoo.tasks.classification.data.user_dataset import (
     LoaderSplit,
     open_dataset,
@@ -398,3 +399,12 @@ def test_zoo_transform_equals_internal_preprocessing():
     sample = read_sample(split, SampleTransform(SMALL), 0)
     assert isinstance(sample, Sample)
     assert torch.equal(normalize(sample.input[None], SMALL)[0], expected)
+
+
+def test_declared_names_match_whatever_their_accents() -> None:
+    composed, decomposed = (unicodedata.normalize(form, "Pájaro") for form in ("NFC", "NFD"))
+    dataset = TensorDataset(torch.zeros(4, 3, 8, 8), torch.arange(4) % 2)
+    dataset.classes = ["Pez", decomposed]  # type: ignore[attr-defined]
+    assert open_data(dataset).classes == ("Pez", composed)
+    for name in (composed, decomposed):
+        assert len(open_split(dataset, ("Pez", name))) == 4

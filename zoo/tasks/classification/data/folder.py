@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-from zoo.data.scan import counted, is_folder, is_image, list_folder, shorten
+from zoo.data.scan import counted, shorten
 from zoo.data.schema import Schema
-from zoo.data.split import SPLITS, FileSplit, ImageData
-from zoo.data.splitting import choose_split, fingerprint, listed
+from zoo.data.split import FileSplit, ImageData
+from zoo.data.splitting import choose_split, fingerprint
 from zoo.errors import DataError
+from zoo.tasks.classification.data.layout import (
+    EXPECTED,
+    SPLIT_ORDER,
+    Layout,
+    check_classes,
+    class_first,
+    find_layout,
+)
 from zoo.tasks.classification.data.scan import Images, Scan, scan_classes
 from zoo.tasks.classification.data.splitting import (
-    SplitName,
     check_known,
     check_single_images,
     compare_with_train,
@@ -24,41 +29,39 @@ from zoo.tasks.classification.data.splitting import (
     hold_out,
 )
 
-EXPECTED = "give a folder of class folders, or one with train/ and val/ of class folders"
 SEGMENTATION_LAYOUT = (
     "images/ and masks/ are taken for two classes; for masks per image, choose a network of "
     "`zoo list --task semantic-segmentation`"
 )
 
 
-def open_folder(root: Path, *, seed: int, val_fraction: float, name: str = "") -> ImageData:
+def open_folder(
+    root: Path, *, seed: int, val_fraction: float, name: str = "", n_classes: int | None = None
+) -> ImageData:
     """Index the images of a folder, and split them for training.
 
     Args:
-        root: a folder of class folders; or one with `train/`, optionally `val/` (or `valid/`, or
-            `validation/`) and `test/`, each of class folders.
+        root: a folder of class folders; or one with `train/`, optionally `val/` and `test/`, each
+            of class folders, whose names may vary as `split_of` allows; or one of class folders
+            that have such folders inside.
         seed: of the draw of held-out images where the folder has no `val/`.
         val_fraction: share of each class to hold out, between 0 and 1.
         name: shown in reports; defaults to the folder's name.
+        n_classes: number of classes, to choose between two readings of the folders.
 
     Raises:
         DataError: the folder cannot be trained on; names what is missing, and where.
     """
-    layout = _find_layout(root)
-    if "train" not in layout.folders:
-        raise DataError(f"{root} has {layout.names}, but no train/", EXPECTED)
-    scans = {split: scan_classes(layout.path(split)) for split in layout.folders}
-    notices = [*layout.notices]
-    for split, scan in scans.items():
-        notices += scan.notices(layout.short(split))
-    _check_train(scans["train"], layout.path("train"))
-    parts: dict[str, Images] = {"train": scans["train"].images}
-    for split in [split for split in ("val", "test") if split in scans]:
-        parts[split] = scans[split].nonempty
+    layout, found, notices = _read(root, n_classes)
+    parts: dict[str, Images] = {"train": found["train"]}
+    for split in [split for split in ("val", "test") if split in found]:
+        parts[split] = {label: images for label, images in found[split].items() if images}
         notices += compare_with_train(
             parts["train"], parts[split], layout.split_name(split), layout.split_name("train")
         )
     reason = f"{layout.names} as found"
+    if layout.inner:
+        reason += " in each class folder"
     if "val" not in parts:
         parts["train"], parts["val"] = hold_out(parts["train"], seed, val_fraction)
         lone = [label for label, images in parts["val"].items() if not images]
@@ -68,7 +71,7 @@ def open_folder(root: Path, *, seed: int, val_fraction: float, name: str = "") -
     _check_names(classes, root)
     if {name.lower() for name in classes} == {"images", "masks"}:
         notices.append(SEGMENTATION_LAYOUT)
-    order = [split for split in ("train", "val", "test") if split in parts]
+    order = [split for split in SPLIT_ORDER if split in parts]
     return ImageData(
         name=name or root.absolute().name or str(root),
         schema=Schema(classes),
@@ -77,6 +80,34 @@ def open_folder(root: Path, *, seed: int, val_fraction: float, name: str = "") -
         notices=tuple(notices),
         reason=reason,
     )
+
+
+def _read(root: Path, n_classes: int | None) -> tuple[Layout, dict[str, Images], list[str]]:
+    """Return the layout of a folder, its images by split and class, and notices.
+
+    Raises:
+        DataError: its train split cannot be trained on, or has two readings.
+    """
+    layout = find_layout(root)
+    if "train" not in layout.folders:
+        raise DataError(f"{root} has {layout.names}, but no train/", EXPECTED)
+    scans = {split: scan_classes(layout.path(split)) for split in layout.folders}
+    notices = [*layout.notices]
+    if layout.plain and (split_inside := class_first(layout, scans["train"])):
+        layout, parts = split_inside
+        notices += scans["train"].notices("")
+        for scan in (scans["train"], Scan(parts["train"])):
+            _check_train(scan, layout.path("train"))
+        return layout, parts, notices
+    for split, scan in scans.items():
+        notices += [*scan.notices(layout.short(split)), *scan.flattened(layout.short(split))]
+    _check_train(scans["train"], layout.path("train"))
+    check_classes(layout.path("train"), scans["train"], n_classes)
+    for split, scan in scans.items():
+        if scan.stray and not scan.nonempty:
+            hint = "arrange its images in class folders, or move it elsewhere"
+            raise DataError(_no_images(scan, layout.path(split)).message, hint)
+    return layout, {split: scan.images for split, scan in scans.items()}, notices
 
 
 def _check_names(classes: Sequence[str], root: Path) -> None:
@@ -100,91 +131,37 @@ def open_folder_split(root: Path, classes: Sequence[str], split: str | None = No
     Raises:
         DataError: there is no such split, no image, or a class unknown to the model.
     """
-    layout = _find_layout(root)
-    name = _choose(layout, split)
-    path = layout.path(name)
-    scan = scan_classes(path)
+    layout = find_layout(root, classes)
+    if not layout.plain:
+        name = _choose(layout, split)
+        path = layout.path(name)
+        return _known_split(name, path, scan_classes(path), classes)
+    scan = scan_classes(layout.root)
+    if split_inside := class_first(layout, scan):
+        layout, parts = split_inside
+        name = _choose(layout, split)
+        return _known_split(name, layout.root, Scan(parts[name]), classes)
+    check_classes(layout.root, scan, known=classes)
+    _choose(layout, split)
+    return _known_split("all", layout.root, scan, classes)
+
+
+def _known_split(name: str, path: Path, scan: Scan, classes: Sequence[str]) -> FileSplit:
     images = scan.nonempty
     if not images:
         raise _no_images(scan, path)
     check_known(list(images), classes, path)
-    return file_split("all" if layout.plain else name, path, images, classes)
+    return file_split(name, path, images, classes)
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """The folder of each split; a plain folder of class folders is its own `train`."""
-
-    root: Path
-    folders: Mapping[str, str]
-    notices: tuple[str, ...] = ()
-
-    @property
-    def plain(self) -> bool:
-        return self.folders == {"train": ""}
-
-    @property
-    def names(self) -> str:
-        """The split folders, listed for messages."""
-        return listed(f"{folder}/" for folder in self.folders.values())
-
-    def short(self, name: str) -> str:
-        """Return the relative folder of a split; empty for a folder of class folders."""
-        return f"{self.folders[name]}/" if self.folders[name] else ""
-
-    def split_name(self, name: str) -> SplitName:
-        """Return the names of a split for messages."""
-        return SplitName(str(self.path(name)), self.short(name))
-
-    def path(self, name: str) -> Path:
-        """Return the folder of a split's class folders; a held-out `val` shares that of `train`."""
-        return self.root / self.folders.get(name, self.folders.get("train", ""))
-
-
-def _find_layout(root: Path) -> _Layout:
-    try:
-        mode = root.stat().st_mode
-    except FileNotFoundError as error:
-        raise DataError(f"{root} does not exist", EXPECTED) from error
-    except OSError as error:
-        raise DataError(f"cannot read {root}: {error.strerror or error}") from error
-    if not stat.S_ISDIR(mode):
-        raise DataError(f"{root} is a file", f"unpack it if it is an archive; {EXPECTED}")
-    entries = list_folder(root)
-    folders = [entry.name for entry in entries if is_folder(entry)]
-    named = {folder: SPLITS[folder.lower()] for folder in folders if folder.lower() in SPLITS}
-    others = [folder for folder in folders if folder not in named]
-    # A class may be called train: it contains images, whereas a split contains folders.
-    if not named or (others and not any(_has_folders(root / folder) for folder in named)):
-        return _Layout(root, {"train": ""})
-    by_split: dict[str, str] = {}
-    for name in ("train", "val", "test"):
-        for folder in (folder for folder, split in named.items() if split == name):
-            if name in by_split:
-                pair = f"{by_split[name]}/ and {folder}/"
-                raise DataError(f"{root} has both {pair} for the split {name}", "remove one")
-            by_split[name] = folder
-    notices = []
-    if others:
-        notices.append(f"skipped: folders beside {'/, '.join(named)}/: {shorten(others)}")
-    stray = sum(is_image(entry.name) and not is_folder(entry) for entry in entries)
-    if stray:
-        notices.append(f"skipped: {counted(stray, 'image')} beside the splits")
-    return _Layout(root, by_split, tuple(notices))
-
-
-def _has_folders(folder: Path) -> bool:
-    return any(is_folder(entry) for entry in list_folder(folder))
-
-
-def _choose(layout: _Layout, split: str | None) -> str:
+def _choose(layout: Layout, split: str | None) -> str:
     """Return the split to evaluate on."""
     if layout.plain:
         if split in (None, "all"):
             return "train"
         message = f"{layout.root} has no split {split!r}: it is a folder of class folders"
         raise DataError(message, "leave the split out to evaluate on all images")
-    names = {name: layout.short(name) for name in layout.folders}
+    names = {name: layout.short(name) for name in layout.inner or layout.folders}
     return choose_split(layout.root, names, split)
 
 
@@ -207,6 +184,4 @@ def _check_train(scan: Scan, path: Path) -> None:
         raise DataError(message, "every folder is a class: remove these, or add images")
     if len(scan.images) == 1:
         (only,) = scan.images
-        nested = _has_folders(path / only)
-        hint = f"are the class folders in {path / only}?" if nested else EXPECTED
-        raise DataError(f"{path} has only one class, {only}; at least two are needed", hint)
+        raise DataError(f"{path} has only one class, {only}; at least two are needed", EXPECTED)

@@ -7,9 +7,11 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from zoo.data.names import nfc, sort_classes
 from zoo.data.scan import counted, is_folder, is_hidden, is_image, list_folder, shorten
 
-# By class, sorted by name: path of each image relative to the scanned folder, and size in bytes.
+# By class, in the order of `sort_classes`: path of each image relative to the scanned folder, and
+# size in bytes.
 Images = dict[str, list[tuple[str, int]]]
 
 
@@ -18,12 +20,14 @@ class Scan:
     """The images below a folder of class folders.
 
     Args:
-        images: by class; a class folder without images is included.
+        images: by class; a class folder without images is included, and folders whose names differ
+            only in how accents are encoded are one class.
         other: number of files that are not images, by extension.
         hidden: number of hidden files and folders.
         linked: links to folders that are part of the scan already, or contain it.
         broken: number of dangling links, pipes and devices.
         stray: number of images beside the class folders.
+        folders: by class, number of images in each folder, relative to the class folder.
     """
 
     images: Images = field(default_factory=dict)
@@ -32,6 +36,7 @@ class Scan:
     linked: list[str] = field(default_factory=list)
     broken: int = 0
     stray: int = 0
+    folders: dict[str, Counter[str]] = field(default_factory=dict)
 
     @property
     def nonempty(self) -> Images:
@@ -64,6 +69,24 @@ class Scan:
             lines.append(f"{counted(self.stray, 'image')} beside the class folders")
         return [f"skipped{folder and f' in {folder}'}: {line}" for line in lines]
 
+    def flattened(self, folder: str) -> list[str]:
+        """Report images below sub-folders of class folders, one line if there are any.
+
+        Args:
+            folder: its name in messages; empty for the only one.
+        """
+        deep = {
+            f"{folder}{label}/{inner}/": count
+            for label, folders in self.folders.items()
+            for inner, count in sorted(folders.items())
+            if inner
+        }
+        if not deep:
+            return []
+        count, folders = sum(deep.values()), shorten(deep)
+        has = "image has" if count == 1 else "images have"
+        return [f"{count:,} {has} the class of the top folder, not of the sub-folder: {folders}"]
+
 
 def scan_classes(root: Path) -> Scan:
     """Index the images of every class folder, at any depth.
@@ -85,12 +108,15 @@ def scan_classes(root: Path) -> Scan:
         elif not is_folder(entry):
             scan.stray += is_image(entry.name)
         elif entry.is_symlink():
-            linked_classes.append((entry.name, entry.name))
+            linked_classes.append((nfc(entry.name), entry.name))
         else:
-            walk.read(entry.name, entry.name)
+            walk.read(nfc(entry.name), entry.name)
     walk.links.extendleft(reversed(linked_classes))
     walk.follow_links()
-    scan.images = {name: sorted(scan.images[name]) for name in sorted(scan.images)}
+    scan.images = {
+        name: sorted(scan.images[name], key=lambda image: nfc(image[0]))
+        for name in sort_classes(scan.images)
+    }
     return scan
 
 
@@ -125,6 +151,7 @@ class _Walk:
                 continue
             self.visited.add(identity)
             images = self.scan.images.setdefault(class_name, [])
+            before = len(images)
             for entry in list_folder(self.root / current):
                 path = f"{current}/{entry.name}"
                 if is_hidden(entry.name):
@@ -135,6 +162,9 @@ class _Walk:
                     self.links.append((class_name, path))
                 else:
                     pending.append(path)
+            if len(images) > before:
+                folders = self.scan.folders.setdefault(class_name, Counter())
+                folders[current.partition("/")[2]] += len(images) - before
 
     def _add(self, images: list[tuple[str, int]], entry: os.DirEntry[str], path: str) -> None:
         if not is_image(entry.name):

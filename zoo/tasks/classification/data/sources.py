@@ -28,15 +28,16 @@ def open_data(
     """Index images, and split them for training.
 
     Args:
-        source: a folder of class folders; or one with `train/`, optionally `val/` (or `valid/`, or
-            `validation/`) and `test/`, each of class folders; or a CSV or TSV file of path, label
+        source: a folder of class folders; or one with `train/`, optionally `val/` and `test/`, each
+            of class folders, whose names `split_of` reads; or a CSV or TSV file of path, label
             and optionally split; or `NAME:DIR` of a published dataset, such as `cifar10:DIR`, as
             torchvision stores it below its root DIR; or a `Dataset`, or a mapping of splits to
             `Dataset`s or `DataLoader`s; None for the embedded images. An existing path takes
             precedence over `NAME:DIR`.
         seed: of the draw of held-out images where there is no validation split.
         val_fraction: share of each class to hold out.
-        classes: number of classes, for a dataset that names none.
+        classes: number of classes, for a dataset that names none, and for a folder that can be
+            read in two ways.
 
     Raises:
         DataError: they cannot be trained on; names what is missing, and where.
@@ -55,7 +56,7 @@ def open_data(
     path = Path(source)
     if is_table(path):
         return open_table(path, seed=seed, val_fraction=val_fraction)
-    return open_folder(path, seed=seed, val_fraction=val_fraction)
+    return open_folder(path, seed=seed, val_fraction=val_fraction, n_classes=classes)
 
 
 def _is_dataset(source: object) -> bool:

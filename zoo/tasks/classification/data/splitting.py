@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from zoo.data.names import nfc, positions
 from zoo.data.scan import counted, shorten
 from zoo.data.split import FileSplit, draw_held_out
 from zoo.errors import DataError, did_you_mean
@@ -73,8 +74,8 @@ def check_known(names: Sequence[str], classes: Sequence[str], source: str | Path
     Raises:
         DataError: names the unknown classes.
     """
-    known = set(classes)
-    if unknown := [name for name in names if name not in known]:
+    known = positions(classes)
+    if unknown := [name for name in names if nfc(name) not in known]:
         hint = did_you_mean(unknown[0], classes, f"the model has {shorten(classes)}")
         message = f"{source} has classes unknown to the model: {shorten(unknown)}"
         raise DataError(message, hint)
@@ -122,10 +123,10 @@ def check_single_images(lone: Sequence[str], n_classes: int, source: str) -> lis
 
 def file_split(name: str, root: Path, images: Images, classes: Sequence[str]) -> FileSplit:
     """Build a split of images, their labels as indices into the classes."""
-    index_of = {label: index for index, label in enumerate(classes)}
+    index_of = positions(classes)
     return FileSplit(
         name=name,
         root=root,
         paths=tuple(path for entries in images.values() for path, _ in entries),
-        targets=tuple(index_of[label] for label, entries in images.items() for _ in entries),
+        targets=tuple(index_of[nfc(label)] for label, entries in images.items() for _ in entries),
     )

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
+from zoo.data.names import nfc
 from zoo.data.scan import shorten
 from zoo.data.schema import Schema
 from zoo.data.split import ImageData, Split, draw_held_out
@@ -172,7 +173,7 @@ def _declared_names(dataset: Any) -> tuple[str, ...] | None:
         declared = {_declared_names(part) for part in dataset.datasets}
         return declared.pop() if len(declared) == 1 else None
     names = getattr(dataset, "classes", None)
-    return tuple(map(str, names)) if isinstance(names, (list, tuple)) and names else None
+    return tuple(nfc(str(n)) for n in names) if isinstance(names, (list, tuple)) and names else None
 
 
 def _class_names(
@@ -291,7 +292,7 @@ def open_dataset_split(source: Any, classes: Sequence[str], split: str | None) -
     """
     name, part = select_dataset(source, split)
     declared = _declared_names(part)
-    if declared is not None and declared != tuple(classes):
+    if declared is not None and declared != tuple(map(nfc, classes)):
         message = f"the dataset's classes are not the model's, in its order: {shorten(declared)}"
         raise DataError(message, f"the model has {shorten(classes)}")
     labels = {name: () if isinstance(part, DataLoader) else _labels(part)}
