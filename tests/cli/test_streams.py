@@ -211,7 +211,9 @@ def test_error_after_sigterm_exits_as_terminated(capsys, monkeypatch):
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated.")
 
     monkeypatch.setattr("zoo.cli.list.print_json", fail)
-    assert _run(["list", "--json"], Settings(terminated=True)) == ExitCode.TERMINATED
+    settings = Settings()
+    settings.terminated = True
+    assert _run(["list", "--json"], settings) == ExitCode.TERMINATED
     assert capsys.readouterr().err == "zoo: terminated: nothing half-written is left\n"
 
 

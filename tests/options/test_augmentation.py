@@ -6,14 +6,14 @@ import pytest
 
 import zoo
 from zoo.options import Augmentation
-from zoo.options.augmentation import STRENGTHS, USUAL
+from zoo.options.augmentation import STRENGTHS
 
 
 def test_parse_preserves_order():
     augmentation = Augmentation.parse("crop:0.5, flip,rotate:10,trivial")
     assert augmentation.steps == (("crop", 0.5), ("flip", 0.5), ("rotate", 10.0), ("trivial", 0.0))
     assert str(augmentation) == "crop:0.5,flip:0.5,rotate:10,trivial"
-    assert Augmentation.parse(USUAL).steps == (("crop", 0.08), ("flip", 0.5))
+    assert Augmentation.parse("crop,flip").steps == (("crop", 0.08), ("flip", 0.5))
 
 
 def test_parse_none_is_empty():

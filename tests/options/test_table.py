@@ -14,6 +14,7 @@ from zoo.cli.finetune import command
 from zoo.cli.sections import SectionedOption
 from zoo.engine.plan.options import Options
 from zoo.options import OPTIONS, Augmentation, HeadSpec, Policy, Range, Schedule
+from zoo.options.augmentation import STRENGTHS
 from zoo.options.table import DEFAULTS, GROUPS
 from zoo.registry.config import load_config
 
@@ -26,6 +27,11 @@ def test_finetune_signature_matches_table():
     assert "\nRaises:\n" in zoo.finetune.__doc__
     for option in OPTIONS:
         assert f"\n        {option.name}: {option.help[:20]}" in zoo.finetune.__doc__, option.name
+
+
+def test_help_of_augment_names_every_step():
+    assert BY_NAME["augment"].help.endswith(f"a list of {', '.join(STRENGTHS)}")
+    assert Augmentation.parse(BY_NAME["augment"].bare)
 
 
 def test_command_line_options_match_table():

@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -103,6 +102,8 @@ def _configure_streams() -> None:
     # In the order of their descriptors: each gets its own number, and no other file does.
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
+            from pathlib import Path  # here, because help does not need it
+
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 (never closed)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

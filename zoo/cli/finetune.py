@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +13,8 @@ from zoo.cli.sections import SectionedCommand, SectionedOption, training_options
 from zoo.terminal import percent
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from zoo.engine.plan.plan import Plan
     from zoo.tasks.base import BaseTask
 
@@ -33,6 +33,8 @@ def print_run(folder: Path, run: dict[str, Any], task: BaseTask, options: str) -
         task: of the backbone.
         options: that a later command needs to resolve the backbone.
     """
+    from shlex import quote
+
     if run["probe"] and run["probe"]["accuracy"]:
         folds = run["probe"]["accuracy"]
         accuracy = f"{percent(min(folds))} to {percent(max(folds))}"

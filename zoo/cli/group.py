@@ -9,9 +9,7 @@ import select
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -20,14 +18,15 @@ from zoo import __version__
 from zoo.errors import EnvironmentProblem, ExitCode, did_you_mean
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from zoo.registry.registry import Registry
 
 
-@dataclass
 class Settings:
     """Values of the options common to all commands.
 
-    Args:
+    Attributes:
         without: plugins disabled by `--no-plugin`.
         plugin_files: files given by `--plugin`.
         registry_file: file given by `--registry`.
@@ -35,11 +34,12 @@ class Settings:
         terminated: whether SIGTERM was received.
     """
 
-    without: list[str] = field(default_factory=list)
-    plugin_files: list[Path] = field(default_factory=list)
-    registry_file: Path | None = None
-    debug: bool = False
-    terminated: bool = False
+    def __init__(self) -> None:
+        self.without: list[str] = []
+        self.plugin_files: list[Path] = []
+        self.registry_file: Path | None = None
+        self.debug = False
+        self.terminated = False
 
     def registry(self) -> Registry:
         """Load the registry these options select."""
@@ -82,6 +82,16 @@ def _add_disabled(context: click.Context, _: click.Parameter, names: tuple[str, 
     context.ensure_object(Settings).without.extend(names)
 
 
+class FilePath(click.Path):
+    """A path; imports `pathlib` only for a given one, because help does not need it."""
+
+    def coerce_path_result(self, value: Any) -> Any:
+        """Return it as a `pathlib.Path`."""
+        from pathlib import Path
+
+        return Path(value)
+
+
 def _add_plugin_files(context: click.Context, _: click.Parameter, files: tuple[Path, ...]) -> None:
     context.ensure_object(Settings).plugin_files.extend(files)
 
@@ -114,7 +124,7 @@ def common_options() -> list[click.Option]:
         click.Option(
             ["--plugin"],
             multiple=True,
-            type=click.Path(path_type=Path),
+            type=FilePath(),
             metavar="FILE",
             expose_value=False,
             is_eager=True,
@@ -124,7 +134,7 @@ def common_options() -> list[click.Option]:
         click.Option(
             ["--registry"],
             multiple=True,  # to detect a second one
-            type=click.Path(path_type=Path),
+            type=FilePath(),
             metavar="FILE",
             expose_value=False,
             is_eager=True,

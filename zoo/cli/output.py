@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -39,6 +38,8 @@ def print_json(value: Any) -> None:
 
 
 def _to_json(value: Any, ensure_ascii: bool) -> str:
+    import json  # here, because tables and help do not need it
+
     if not isinstance(value, list) or not value:
         return json.dumps(value, indent=2, ensure_ascii=ensure_ascii, allow_nan=False)
     # With an indent, json uses its pure-Python encoder, slow on a list of all backbones.

@@ -19,7 +19,6 @@ STRENGTHS: dict[str, tuple[float, float] | None] = {
     "trivial": None,
     "erase": (0.25, 1.0),
 }
-USUAL = "crop,flip"
 FORMS = "write names like crop,flip or crop:0.5,flip,rotate:10"
 
 

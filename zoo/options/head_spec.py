@@ -8,6 +8,7 @@ from typing import Any
 
 from zoo.errors import UsageError
 from zoo.options.formatting import shortest
+from zoo.spec import path_steps
 
 FORMS = "linear, mlp:512 or mlp:4096,dropout=0.5"
 MAX_LAYERS = 8
@@ -20,8 +21,6 @@ def module_path(text: str) -> str:
     Raises:
         UsageError: it is not a path.
     """
-    from zoo.spec import path_steps  # here, because help of the options does not need the records
-
     return ".".join(path_steps(text))
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from importlib import import_module
+from typing import Any, NamedTuple
 
 from zoo.errors import UsageError, did_you_mean
 
 
-@dataclass(frozen=True)
-class Range:
+class Range(NamedTuple):
     """An interval of numbers.
 
     Args:
@@ -46,8 +45,7 @@ class Range:
         return isinstance(value, abstract) and not isinstance(value, bool) and value in self
 
 
-@dataclass(frozen=True, eq=False)  # compared by identity, and imported faster
-class Option:
+class Option(NamedTuple):
     """One option of a training, on the command line and in Python.
 
     Args:
@@ -61,7 +59,8 @@ class Option:
         range: of a number.
         choices: of a name.
         noun: what the choices name, for messages.
-        value: type of a value written as text, with a `parse` method.
+        value: type of a value written as text, with a `parse` method, as
+            `"module:Class"`, so that help does not import it.
         read_as: any other conversion of a given value; raises UsageError.
         per_phase: accepts several values, one for each phase.
         config: keys of `[defaults]` in `registry.toml` that set its default, with the same range.
@@ -79,7 +78,7 @@ class Option:
     range: Range | None = None
     choices: tuple[str, ...] = ()
     noun: str = ""
-    value: Any = None
+    value: str = ""
     read_as: Callable[[Any], Any] | None = None
     per_phase: bool = False
     config: tuple[str, ...] = ()
@@ -103,6 +102,12 @@ class Option:
         sentence = f"{self.help}{default}"
         return sentence if sentence.endswith("...") else f"{sentence}."
 
+    @property
+    def value_type(self) -> Any:
+        """The class of a value written as text."""
+        module, _, name = self.value.partition(":")
+        return getattr(import_module(module), name)
+
     def read(self, given: Any) -> Any:
         """Parse and validate a value.
 
@@ -118,7 +123,7 @@ class Option:
             return self._several(given) if self.per_phase else self._number(given)
         if self.choices:
             return self._choice(given)
-        if self.value is not None:
+        if self.value:
             return self._value(given)
         if self.switch and not isinstance(given, bool):
             raise UsageError(f"{self.flag} is {given!r}", "give True or False")
@@ -152,12 +157,13 @@ class Option:
         return str(given)
 
     def _value(self, given: Any) -> Any:
-        if isinstance(given, self.value):
+        kind = self.value_type
+        if isinstance(given, kind):
             return given
         if not isinstance(given, str):
-            hint = f"give text, or a zoo.options.{self.value.__name__}"
+            hint = f"give text, or a zoo.options.{kind.__name__}"
             raise UsageError(f"{self.flag} is {given!r}", hint)
-        return self.value.parse(given)
+        return kind.parse(given)
 
 
 def raise_together(faults: Sequence[UsageError]) -> None:

@@ -57,4 +57,3 @@ class Policy:
 
 
 HEAD = Policy("head")
-ALL = Policy("all")

@@ -11,16 +11,18 @@ import math
 from textwrap import fill
 from typing import Any, TypeVar
 
-from zoo.options.augmentation import STRENGTHS, USUAL, Augmentation
-from zoo.options.head_spec import HeadSpec, module_path
 from zoo.options.option import Option, Range
-from zoo.options.policy import ALL, HEAD, Policy
-from zoo.options.schedule import Schedule
 
 Function = TypeVar("Function")
 
 GROUPS = ("data", "network", "training", "machine", "output")
-RECIPES = {"probe": (HEAD,), "head": (HEAD,), "all": (ALL,), "head-then-all": (HEAD, ALL)}
+# The policies of the phases, by name.
+RECIPES = {
+    "probe": ("head",),
+    "head": ("head",),
+    "all": ("all",),
+    "head-then-all": ("head", "all"),
+}
 OPTIMIZERS = ("sgd", "adam", "adamw")
 BAD_IMAGES = ("error", "skip")
 MAX_VIEWS = 1000
@@ -29,6 +31,8 @@ RATE = Range(float, 0, math.inf, open=True)
 
 
 def _module_path(given: Any) -> str:
+    from zoo.options.head_spec import module_path  # here, because help does not need it
+
     return module_path(str(given))
 
 
@@ -51,11 +55,12 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "augment",
         "data",
-        f"Augment training images: {USUAL}, or a list of {', '.join(STRENGTHS)}",
+        "Augment training images: crop,flip, or a list of "
+        "crop, flip, vflip, rotate, color, trivial, erase",
         "NAMES",
         "Each with an optional strength after a colon: `crop:0.5`; `none` for no augmentation.",
-        value=Augmentation,
-        bare=USUAL,
+        value="zoo.options.augmentation:Augmentation",
+        bare="crop,flip",
     ),
     Option(
         "views",
@@ -82,7 +87,11 @@ OPTIONS: tuple[Option, ...] = (
         read_as=str,
     ),
     Option(
-        "head", "network", "The new head: linear, or mlp:4096,dropout=0.5", "HEAD", value=HeadSpec
+        "head",
+        "network",
+        "The new head: linear, or mlp:4096,dropout=0.5",
+        "HEAD",
+        value="zoo.options.head_spec:HeadSpec",
     ),
     Option(
         "head_at",
@@ -111,7 +120,7 @@ OPTIONS: tuple[Option, ...] = (
         "Layers to train: head, all, stages:N, or patterns",
         "POLICY",
         "The one-phase recipe.",
-        value=Policy,
+        value="zoo.options.policy:Policy",
     ),
     Option(
         "recipe",
@@ -179,7 +188,7 @@ OPTIONS: tuple[Option, ...] = (
         "Learning rate schedule: constant, step:7,0.1 or cosine:0.1",
         "NAME",
         "Times 0.1 every 7 epochs; or a warm-up over a tenth of the steps, then half a cosine.",
-        value=Schedule,
+        value="zoo.options.schedule:Schedule",
     ),
     Option(
         "seed",

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from functools import wraps
 from types import ModuleType
 from typing import Any
@@ -24,7 +23,6 @@ import pluggy
 CONTAINED = (Exception, SystemExit)
 
 
-@dataclass
 class Outcome:
     """The outcome of one implementation in one call of a hook.
 
@@ -32,15 +30,18 @@ class Outcome:
         hook: name of the hook.
         plugin: name of the plugin.
         result: its return value; of a wrapper, the result of the call after it.
+
+    Attributes:
         error: raised instead.
         seconds: wall time; of a wrapper, without the wrapped implementations.
     """
 
-    hook: str
-    plugin: str
-    result: Any = None
-    error: BaseException | None = None
-    seconds: float = 0.0
+    def __init__(self, hook: str, plugin: str, result: Any = None) -> None:
+        self.hook = hook
+        self.plugin = plugin
+        self.result = result
+        self.error: BaseException | None = None
+        self.seconds = 0.0
 
     @contextmanager
     def measured(self) -> Iterator[None]:
@@ -76,10 +77,10 @@ class Results:
         return list(results) if isinstance(results, list) else results
 
 
-@dataclass
 class _Call:
-    results: Results
-    outcomes: list[Outcome] = field(default_factory=list)
+    def __init__(self, results: Results) -> None:
+        self.results = results
+        self.outcomes: list[Outcome] = []
 
     def begin(self, hook: str, plugin: str) -> Outcome:
         outcome = Outcome(hook, plugin)

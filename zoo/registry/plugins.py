@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,6 +36,7 @@ BUILTIN = {
 }
 OK, OFF, FAILED, CONFLICT = "ok", "off", "failed", "conflict"
 NO_VERSION = "-"
+UNKNOWN = {"Name": "unknown", "Version": "unknown"}
 
 
 class Plugin(NamedTuple):
@@ -185,15 +186,13 @@ def builtin_plugins() -> list[Plugin]:
 def discover() -> list[Plugin]:
     """Return all built-in and installed plugins, in loading order."""
 
-    def order(point: EntryPoint) -> tuple[str, str]:
-        return point.name, point.dist.name if point.dist else ""
-
-    plugins = builtin_plugins()
-    for point in sorted(entry_points(group=GROUP), key=order):
-        distribution = point.dist.name if point.dist else "unknown"
-        version = point.dist.version if point.dist else "unknown"
-        plugins.append(Plugin(point.name, point.value, distribution, version))
-    return plugins
+    installed = []
+    for point in entry_points(group=GROUP):
+        # Read once: each attribute of a distribution parses its metadata again.
+        package = point.dist.metadata if point.dist else UNKNOWN
+        installed.append(Plugin(point.name, point.value, package["Name"], package["Version"]))
+    installed.sort(key=lambda plugin: (plugin.name, plugin.distribution))
+    return builtin_plugins() + installed
 
 
 def file_plugins(files: Sequence[Path]) -> list[Plugin]:

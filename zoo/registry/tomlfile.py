@@ -15,9 +15,9 @@ Keys = tuple[str | int, ...]
 Kinds = Mapping[str, tuple[type, ...]]
 
 # Brackets and newlines, and the strings and comments that may contain them.
-TOKEN = re.compile(
-    r'"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*|[\[\]{}]|\n',
-    re.DOTALL,
+TOKEN = (
+    r'(?s)"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|'
+    r'"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*|[\[\]{}]|\n'
 )
 
 # TOML's names of types, where Python's differ.
@@ -103,7 +103,7 @@ def dotted_key(keys: Keys) -> str:
 def _statements(text: str) -> Iterator[tuple[int, str]]:
     """Split valid TOML into headers and assignments, each with its first line number."""
     depth, start, line, first = 0, 0, 1, 1
-    for match in TOKEN.finditer(text):
+    for match in re.finditer(TOKEN, text):
         token = match.group()
         depth += (token in "[{") - (token in "]}")
         line += token.count("\n")

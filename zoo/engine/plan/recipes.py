@@ -108,7 +108,7 @@ def fall_back_to_epochs(
         reason: why the head cannot be solved.
     """
     resolver.reasons["recipe"] = f"auto: {reason}"
-    return Recipe("head", resolve_phases(resolver, options, "head", RECIPES["head"], base, None))
+    return Recipe("head", resolve_phases(resolver, options, "head", (HEAD,), base, None))
 
 
 def train_on_images(resolver: Resolver, recipe: Recipe, reason: str) -> Recipe:
@@ -162,7 +162,7 @@ def choose_recipe(
     elif conflict is not None:
         automatic, reason = "head", conflict
     recipe = resolver.resolve("recipe", options.recipe, automatic, reason)
-    return recipe, RECIPES[recipe]
+    return recipe, tuple(map(Policy.parse, RECIPES[recipe]))
 
 
 def probe_conflict(options: Options, nondeterminism: str | None, task: BaseTask) -> str | None:
