@@ -163,14 +163,17 @@ def validate(record: Any) -> None:
 
 
 @cache
-def _defaults(cls: type) -> tuple[Mapping[str, Any], frozenset[str]]:
-    """Return the defaults of all fields of a class, and the names of the fields without one."""
+def _defaults(cls: type) -> tuple[Mapping[str, Any], frozenset[str], bool]:
+    """Return the defaults of a class's fields, the names of those without one, and if it has slots.
+
+    `restore` is called thousands of times by every `zoo list`.
+    """
     defaults = {
         item.name: FrozenDict() if item.default_factory is FrozenDict else item.default
         for item in fields(cls)
     }
     required = frozenset(name for name, value in defaults.items() if value is MISSING)
-    return defaults, required
+    return defaults, required, "__slots__" in cls.__dict__
 
 
 def restore(cls: type[Record], values: Mapping[str, Any]) -> Record:
@@ -183,7 +186,7 @@ def restore(cls: type[Record], values: Mapping[str, Any]) -> Record:
     Raises:
         KeyError: a field without a default is missing.
     """
-    defaults, required = _defaults(cls)  # type: ignore[arg-type]  # as in `validate`
+    defaults, required, slots = _defaults(cls)  # type: ignore[arg-type]  # as in `validate`
     if not required <= values.keys():
         raise KeyError(min(required - values.keys()))
     filled = {**defaults, **values}
@@ -194,7 +197,7 @@ def restore(cls: type[Record], values: Mapping[str, Any]) -> Record:
         elif kind is list:
             filled[name] = tuple(value)
     record = object.__new__(cls)
-    if "__slots__" in cls.__dict__:
+    if slots:
         for name, value in filled.items():
             _set(record, name, value)
     else:

@@ -102,8 +102,8 @@ def zoo_register_backbones() -> Iterator[Backbone]:
 
 
 def _backbone(name: str, rows: list[dict[str, Any]], measured: Mapping[str, Any]) -> Backbone:
-    weights = tuple(_weights(row) for row in rows)
-    preprocess = Preprocess(**rows[0]["preprocess"])
+    preprocesses = [Preprocess(**row["preprocess"]) for row in rows]
+    preprocess = preprocesses[0]
     kwargs = {"name": name, **_of(KWARGS, name, {})}
     image_size = IMAGE_SIZE if name.startswith("vit_") else None
     if image_size:
@@ -117,7 +117,7 @@ def _backbone(name: str, rows: list[dict[str, Any]], measured: Mapping[str, Any]
         builder=f"{HOME}:build",
         heads=with_widths(_of(HEADS, name, ()), measured),
         preprocess=preprocess,
-        weights=weights,
+        weights=tuple(map(_weights, rows, preprocesses)),
         kwargs=kwargs,
         task=SEMANTIC_SEGMENTATION if name.startswith(DENSE_OUTPUT) else IMAGE_CLASSIFICATION,
         params=measured.get("params"),
@@ -133,13 +133,13 @@ def _of(stated: Mapping[str, Stated], name: str, otherwise: Stated) -> Stated:
     return next((value for prefix, value in stated.items() if name.startswith(prefix)), otherwise)
 
 
-def _weights(row: Mapping[str, Any]) -> Weights:
+def _weights(row: Mapping[str, Any], preprocess: Preprocess) -> Weights:
     features_only = row.get("features_only", False)
     return Weights(
         tag=row["tag"],
         url=row["url"],
         license=row["license"],
-        preprocess=Preprocess(**row["preprocess"]),
+        preprocess=preprocess,
         num_classes=0 if features_only else row.get("num_classes", 1000),
         classes=None if features_only else f"{HOME}:{row.get('classes', 'imagenet_classes')}",
         metrics=row["metrics"],

@@ -25,6 +25,7 @@ class Source:
         self.name = record.name
         self._record = record
         self._host = host
+        self._owner = {"source": self.name, "plugin": self.name, "origin": record.origin}
 
     @cached_property
     def _entries(self) -> Mapping[str, Backbone | dict[str, Any]]:
@@ -58,8 +59,7 @@ class Source:
         entry = self._entries[name]
         try:
             if not isinstance(entry, Backbone):
-                owner = {"source": self.name, "plugin": self.name, "origin": self._record.origin}
-                return restore_backbone(entry, **owner)
+                return restore_backbone(entry, **self._owner)
         except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
             message = f"the entry {name!r} in its catalogue cannot be read: {one_line(error)}"
             raise BrokenPlugin(message) from error

@@ -123,8 +123,7 @@ def _is_set(variable: str) -> bool:
     return os.environ.get(variable, "") not in ("", "0")
 
 
-@dataclass(frozen=True)
-class Switches:
+class Switches(NamedTuple):
     """Which plugins to load; read before any is imported.
 
     Args:
