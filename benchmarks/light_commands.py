@@ -27,6 +27,7 @@ COMMANDS = {
     BASE: ["-c", BASE],
     TIMM_LIST: ["-c", TIMM_LIST],
     "zoo --help": ["-m", "zoo", "--help"],
+    "zoo finetune --help": ["-m", "zoo", "finetune", "--help"],
     "zoo list": ["-m", "zoo", "list"],
     "zoo list --json": ["-m", "zoo", "list", "--json"],
     "zoo show resnet18": ["-m", "zoo", "show", "resnet18"],

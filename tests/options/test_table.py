@@ -140,6 +140,10 @@ def test_help_imports_nothing_heavy():
         "except SystemExit as end: assert not end.code\n"
         "heavy = {'torch', 'torchvision', 'timm', 'numpy', 'PIL', 'pluggy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
+        "zoo = {name for name in sys.modules if name.startswith('zoo.')}\n"
+        "options = {name for name in zoo if name.startswith('zoo.options.')}\n"
+        "assert options == {'zoo.options.option', 'zoo.options.table'}, options\n"
+        "assert not zoo & {'zoo.spec', 'zoo.records', 'zoo.registry'}, zoo\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
