@@ -248,14 +248,14 @@ def save(
     return Path(path)
 
 
-def _name(backbone: str | Backbone) -> str:
-    """Return the registered name of a backbone.
+def _name(backbone: str | Path | Backbone) -> str:
+    """Return the registered name of a backbone, or a path as text.
 
     Raises:
         UsageError: it differs from the registered one, so a model file could not name it.
     """
-    if isinstance(backbone, str):
-        return backbone
+    if isinstance(backbone, (str, Path)):
+        return str(backbone)
     if get(backbone.id) != backbone:
         hint = "derive it in a registry.toml, or register it in a plugin"
         raise UsageError(f"{backbone.id} differs from the registered backbone", hint)
@@ -268,11 +268,12 @@ def _options(given: dict[str, Any]) -> Options:
     return read_options(**given)
 
 
-def plan(name: str | Backbone, **options: Any) -> Plan:
+def plan(name: str | Path | Backbone, **options: Any) -> Plan:
     """Return the plan of a training, without downloading, writing or training.
 
     Args:
-        name: id, bare name or alias, or a backbone of the registry.
+        name: id, bare name or alias, or a backbone of the registry; or a model file or run folder
+            to go on from.
         options: as for `finetune`.
 
     Raises:
@@ -287,11 +288,12 @@ def plan(name: str | Backbone, **options: Any) -> Plan:
 
 
 @documents_options
-def finetune(name: str | Backbone, *, quiet: bool = True, **options: Any) -> Run:
+def finetune(name: str | Path | Backbone, *, quiet: bool = True, **options: Any) -> Run:
     """Fine-tune a backbone, and write a run folder.
 
     Args:
-        name: id, bare name or alias, or a backbone of the registry.
+        name: id, bare name or alias, or a backbone of the registry; or a model file or run folder
+            to go on from.
         quiet: write nothing to stderr.
         options: of the training, listed below. Options given as text also accept values:
             `train=zoo.options.Policy("stages", stages=2)` for `train="stages:2"`.

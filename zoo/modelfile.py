@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 KEY = "zoo"
+# The name of a run's model file.
+MODEL = "model.safetensors"
 PRECISIONS = ("fp32", "bf16")
 MAX_SIZE = 1 << 14
 MAX_CHANNELS = 1 << 10

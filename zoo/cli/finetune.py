@@ -68,6 +68,8 @@ def command(
 ) -> None:
     """Fine-tune the backbone NAME: load pretrained weights, replace its head, train.
 
+    NAME is also a model file or run folder, to go on from: its head keeps the classes it knows.
+
     For classification, --data is a folder of class folders, of which a part is held out for
     validation; a folder with train/, val/ and optionally test/; a CSV or TSV file with columns
     path, label and optionally split; or cifar10:DIR or mnist:DIR as written by torchvision. For

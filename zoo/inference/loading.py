@@ -9,26 +9,15 @@ from torch import nn
 
 from zoo.engine.runtime.device import resolve_device, resolve_precision
 from zoo.engine.runtime.network import Network
-from zoo.errors import UnknownBackbone, UsageError, WeightsError
+from zoo.errors import UsageError, WeightsError
 from zoo.inference.predictor import Predictor
-from zoo.modelfile import ModelCard, read_model
-from zoo.models.base_weights import is_file_choice, resolve_base
+from zoo.modelfile import read_model
+from zoo.models.base_weights import resolve_base
 from zoo.models.build import build, build_trained
-from zoo.registry.plugins import OFF
+from zoo.models.own_file import backbone_of, model_file_at, own_path
 from zoo.registry.registry import Registry
-from zoo.spec import Backbone, Head, Preprocess
+from zoo.spec import Head, Preprocess
 from zoo.tasks.base import BaseTask, Schema, load_task
-
-
-def model_file_at(path: str | Path) -> Path | None:
-    """Return the model file of a path, which is that or a run folder; None if it is neither."""
-    file = Path(path)
-    try:
-        if file.is_dir():
-            return file / "model.safetensors"
-        return file if file.exists() or file.suffix == ".safetensors" else None
-    except OSError:
-        return None  # too long for a path
 
 
 def load_model(
@@ -48,7 +37,7 @@ def load_model(
     """
     file = model_file_at(path) or Path(path)
     card, content = read_model(file)
-    backbone = _backbone_of(card, file, registry)
+    backbone = backbone_of(card, file, registry)
     task = load_task(registry.task(card.task))
     try:
         schema = task.schema_from_dict(card.schema)
@@ -62,28 +51,6 @@ def load_model(
         module, card.heads, card.preprocess, device, precision or card.precision, task
     )
     return Predictor(network, schema, card.backbone, card)
-
-
-def _backbone_of(card: ModelCard, file: Path, registry: Registry) -> Backbone:
-    """Return the backbone of a model file.
-
-    Raises:
-        UnknownBackbone: it is not registered; the hint names the plugin that may provide it.
-    """
-    try:
-        return registry.get(card.backbone)
-    except UnknownBackbone as error:
-        source = card.backbone.partition("/")[0]
-        note = "; ".join(filter(None, (f"required by {file}", error.note)))
-        statuses = {record.status for record in registry.host.records if record.name == source}
-        hint = f"install plugin {source}, or load its file with --plugin FILE"
-        if OFF in statuses:
-            hint = f"plugin {source} is disabled: check --no-plugin and ZOO_PLUGINS"
-        elif statuses:
-            hint = f"another version of plugin {source} may provide it"
-        else:
-            hint += ", or a registry.toml that derives it with --registry FILE"
-        raise UnknownBackbone(card.backbone, (), note, hint) from error
 
 
 def load_features(
@@ -148,7 +115,7 @@ def load_pretrained(
     """
     backbone = registry.get(name)
     no_default = weights == "auto" and not backbone.weights
-    if weights == "none" or is_file_choice(weights) or no_default:
+    if weights == "none" or own_path(weights, backbone) or no_default:
         hint = f"`zoo finetune {backbone.id}` trains it on your images"
         raise UsageError(f"{backbone.id} has no published weights to predict with", hint)
     base = resolve_base(backbone, weights)

@@ -6,20 +6,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from torch import nn
 
 from zoo.errors import UsageError, WeightsError
-from zoo.modelfile import KEY, ModelCard, TensorFile, parse_card, read_tensors
+from zoo.modelfile import ModelCard, TensorFile
 from zoo.models.build_options import NO_OPTIONS, BuildOptions
 from zoo.models.builder import build_on_meta
 from zoo.models.head_factory import HeadSpec
 from zoo.models.head_rows import HeadRows
+from zoo.models.own_file import OwnFile, own_path
 from zoo.models.weight_sources import locate
 from zoo.spec import Backbone, Preprocess, Weights
 
-FILE_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 RECORDED = ("kind", "tag", "sha256", "license", "left_out", "untrained")
 
 
@@ -112,13 +113,11 @@ class BaseWeights:
         return {name: getattr(self, name) for name in RECORDED}
 
 
-def is_file_choice(choice: str | None) -> bool:
-    """Whether a choice of weights is a file rather than a tag."""
-    return choice is not None and ("/" in choice or Path(choice).suffix in FILE_SUFFIXES)
-
-
 def resolve_base(
-    backbone: Backbone, choice: str | None, options: BuildOptions = NO_OPTIONS
+    backbone: Backbone,
+    choice: str | None,
+    options: BuildOptions = NO_OPTIONS,
+    own: OwnFile | None = None,
 ) -> BaseWeights:
     """Resolve a choice of weights, without a download; only a user's file is opened.
 
@@ -128,17 +127,20 @@ def resolve_base(
 
     Args:
         backbone: with the options applied.
-        choice: None or `none` for random weights, `auto` for the default ones, a published tag, or
-            a `.safetensors` file.
+        choice: None or `none` for random weights, `auto` for the default ones, a published tag, a
+            `.safetensors` file, or a run folder.
         options: the applied options; they take precedence over a model file.
+        own: the file of the choice, where it has been read.
 
     Raises:
         UsageError: no published weights have the tag.
         WeightsError: no weights are published for `auto`, the file cannot be read, or a model file
             is of another backbone.
     """
-    if choice is not None and is_file_choice(choice):
-        return _resolve_file(backbone, Path(choice), options)
+    if own is None and (path := own_path(choice, backbone)) is not None:
+        own = OwnFile.open(path)
+    if own is not None:
+        return _resolve_file(backbone, own, options)
     if choice is None or choice == "none":
         return BaseWeights(
             kind="none",
@@ -166,12 +168,11 @@ def resolve_base(
     )
 
 
-def _resolve_file(backbone: Backbone, path: Path, options: BuildOptions) -> BaseWeights:
-    file = read_tensors(path)
-    if KEY in file.metadata:
-        card = parse_card(path, file)
+def _resolve_file(backbone: Backbone, own: OwnFile, options: BuildOptions) -> BaseWeights:
+    path, card, file = own.path, own.card, own.content
+    if card is not None:
         if card.backbone != backbone.id:
-            hint = f"`zoo finetune {card.backbone}` can start from it"
+            hint = f"`zoo finetune {quote(str(path))}` goes on from it"
             raise WeightsError(f"{path} is a model of {card.backbone}, not {backbone.id}", hint)
         check_card(card, backbone, path)
         return BaseWeights(

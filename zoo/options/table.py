@@ -81,7 +81,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "weights",
         "network",
-        "Initial weights: auto, none, a tag, or a file",
+        "Initial weights: auto, none, a tag, a file, or a run",
         "TEXT",
         default="auto",
         read_as=str,

@@ -24,12 +24,12 @@ from zoo.engine.training.state import TrainState
 from zoo.errors import UsageError
 from zoo.events import EpochEnded
 from zoo.files import library_versions, write_bytes
-from zoo.modelfile import ModelCard, write_model
+from zoo.modelfile import MODEL, ModelCard, write_model
 from zoo.models.base_weights import BaseWeights
 from zoo.models.heads import head_classes, resolve_head
 from zoo.models.provenance import Provenance
 
-MODEL, RECORD, HISTORY = "model.safetensors", "run.json", "history.csv"
+RECORD, HISTORY = "run.json", "history.csv"
 
 
 def _versions() -> dict[str, str]:

@@ -12,7 +12,7 @@ import torch
 
 from zoo.data.image_cache import ImageCache
 from zoo.engine.plan.resolve import cached_splits
-from zoo.engine.run.artifacts import HISTORY, MODEL, save
+from zoo.engine.run.artifacts import HISTORY, save
 from zoo.engine.run.folder import acquire_folder, deferred_signals
 from zoo.engine.run.observers import FirstBatch, Observers
 from zoo.engine.run.prepare import Prepared
@@ -25,6 +25,7 @@ from zoo.engine.training.state import TrainState
 from zoo.engine.training.train import train
 from zoo.errors import EnvironmentProblem
 from zoo.events import EpochEnded, FitEnded, FitFailed, FitStarted
+from zoo.modelfile import MODEL
 from zoo.tasks.base import Metric
 
 

@@ -22,16 +22,18 @@ from zoo.engine.plan.resolve import (
     weights_details,
 )
 from zoo.engine.run.network_check import check_network, select_heads_only
+from zoo.engine.run.starting import resolve_start
 from zoo.engine.runtime.device import environment_errors
 from zoo.engine.runtime.distributed import Ranks, fail_together, join
 from zoo.engine.runtime.network import Network
 from zoo.errors import BrokenBackbone, DataError, UsageError, WeightsError
 from zoo.files import environment_problem
-from zoo.models.base_weights import BaseWeights, is_file_choice, resolve_base
+from zoo.models.base_weights import BaseWeights, resolve_base
 from zoo.models.build import build
 from zoo.models.build_options import options_refused
 from zoo.models.builder import check_trainable
 from zoo.models.input_size import check_size, smallest_size
+from zoo.models.own_file import OwnFile
 from zoo.models.provenance import provenance_of
 from zoo.models.weights import NotLocal, check_reachable
 from zoo.registry.plugins import BUILTIN
@@ -86,6 +88,7 @@ class _Inputs:
         base: the weights, as resolved before they are loaded.
         registry: plugins and defaults.
         dry_run: do not download or write.
+        own_head: whether the head is that of a model file.
     """
 
     backbone: Backbone
@@ -96,6 +99,7 @@ class _Inputs:
     base: BaseWeights
     registry: Registry
     dry_run: bool
+    own_head: bool
 
     @property
     def demonstration(self) -> bool:
@@ -109,7 +113,7 @@ def prepare(
     """Resolve backbone and data, load the weights, check the network, resolve the plan.
 
     Args:
-        name: id, bare name or alias.
+        name: id, bare name or alias; or the path of a model file or run folder to go on from.
         options: as given.
         registry: plugins and defaults.
         progress: receives notices.
@@ -123,7 +127,10 @@ def prepare(
     ranks, resolver = join(), Resolver(registry.config)
     with fail_together(ranks):
         inputs = _resolve_inputs(name, options, registry, dry_run)
+        options = inputs.options
         settings = resolve_settings(resolver, inputs.backbone, options, inputs.data, inputs.task)
+        if inputs.own_head:
+            resolver.reasons |= dict.fromkeys(("head", "head_at"), "of the model file")
         # Reject invalid recipes before weights are downloaded.
         changes = nondeterminism(options, inputs.data)
         resolve_recipe(Resolver(registry.config), options, inputs.base, changes, inputs.task)
@@ -181,7 +188,8 @@ def read_options(**given: Any) -> Options:
 
 def _resolve_inputs(name: str, options: Options, registry: Registry, dry_run: bool) -> _Inputs:
     """Resolve backbone and task first, then data, then weights."""
-    backbone = registry.get(name)
+    start = resolve_start(name, options, registry)
+    backbone, options = start.backbone, start.options
     task = load_task(registry.task(backbone.task))
     check_metric_names(options, task.reserved)
     task.check_augmentation(options.augment or None, options.views)
@@ -189,7 +197,7 @@ def _resolve_inputs(name: str, options: Options, registry: Registry, dry_run: bo
     options.build_options.with_head(backbone)
     check_out(options)
     described = options.build_options.apply(backbone)
-    if options.weights not in ("auto", "none") and not is_file_choice(options.weights):
+    if options.weights not in ("auto", "none") and start.own is None:
         described.find_weights(options.weights)
     defaults = registry.config.defaults
     seed = options.seed if options.seed is not None else defaults["seed"]
@@ -198,23 +206,25 @@ def _resolve_inputs(name: str, options: Options, registry: Registry, dry_run: bo
     )
     check_classes(options, data)
     check_images(options, data)
-    base = _resolve_base(described, options)
-    return _Inputs(backbone, described, options, task, data, base, registry, dry_run)
+    base = _resolve_base(described, options, start.own)
+    inputs = backbone, described, options, task, data, base, registry, dry_run, start.own_head
+    return _Inputs(*inputs)
 
 
-def _resolve_base(backbone: Backbone, options: Options) -> BaseWeights:
+def _resolve_base(backbone: Backbone, options: Options, own: OwnFile | None) -> BaseWeights:
     """Resolve the weights that training starts from, without a download.
 
     Args:
         backbone: with the build options applied.
         options: as given.
+        own: the user's file.
 
     Raises:
         UsageError: no published weights have the tag.
         WeightsError: no weights are published, or the user's file cannot be used.
     """
     if options.weights != "auto" or backbone.weights:
-        return resolve_base(backbone, options.weights, options.build_options)
+        return resolve_base(backbone, options.weights, options.build_options, own)
     if options.data is None:
         random = resolve_base(backbone, "none", options.build_options)
         return replace(random, reason="auto: no weights are published")

@@ -1,0 +1,71 @@
+"""Resolve what a training starts from: a backbone, or a trained model to go on from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from zoo.engine.plan.options import Options
+from zoo.errors import UnknownBackbone, UsageError
+from zoo.modelfile import parse_card
+from zoo.models.own_file import OwnFile, backbone_of, model_file_at, own_path
+from zoo.registry.registry import Registry
+from zoo.spec import Backbone
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training starts from.
+
+    Args:
+        backbone: as registered.
+        options: as given, or completed by those of a model file.
+        own: the user's weights file; None for others.
+        own_head: whether the head is that of the model file.
+    """
+
+    backbone: Backbone
+    options: Options
+    own: OwnFile | None = None
+    own_head: bool = False
+
+
+def resolve_start(name: str, options: Options, registry: Registry) -> Start:
+    """Resolve the name of a backbone, or the path of a model file or run folder.
+
+    A model file decides backbone and preprocess, and its head where no other is given.
+
+    Args:
+        name: id, bare name or alias, which come before a path.
+        options: as given.
+        registry: of backbones.
+
+    Raises:
+        UnknownBackbone: it is none of these.
+        UsageError: weights are given beside a model file.
+        WeightsError: the file cannot be read, or is not a model file.
+    """
+    own = None
+    try:
+        backbone = registry.get(name)
+    except UnknownBackbone:
+        if (file := model_file_at(name)) is None:
+            raise
+        backbone, options, own = _go_on_from(file, options, registry)
+    if own is None and (path := own_path(options.weights, backbone)) is not None:
+        own = OwnFile.open(path)
+    head = own.new_head if own is not None else None
+    if head is None or options.head is not None or options.head_at is not None:
+        return Start(backbone, options, own)
+    return Start(backbone, replace(options, head=head), own, own_head=True)
+
+
+def _go_on_from(
+    path: Path, options: Options, registry: Registry
+) -> tuple[Backbone, Options, OwnFile]:
+    if options.weights != "auto":
+        message = f"--weights {options.weights} does not apply to {path}"
+        raise UsageError(message, "a model file has its own weights; omit the option")
+    own = OwnFile.open(path)
+    card = own.card or parse_card(path, own.content)
+    return backbone_of(card, path, registry), replace(options, weights=str(path)), own
