@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.data.augment import Draw
+from zoo.data.bad_images import UnreadableImages
 from zoo.data.decode import UnreadableImage
 from zoo.data.loader import Batch, batch_bounds
 from zoo.data.split import Split
@@ -22,7 +23,7 @@ from zoo.engine.features.store import DTYPES, FeatureStore, columns_of
 from zoo.engine.runtime.device import available_cores
 from zoo.engine.runtime.distributed import SINGLE, Ranks, shard
 from zoo.engine.runtime.network import Network
-from zoo.engine.runtime.reader import ImageReader
+from zoo.engine.runtime.reader import ImageReader, raise_unreadable
 from zoo.errors import DataError
 from zoo.files import canonical_json
 from zoo.models.provenance import provenance_of
@@ -39,6 +40,8 @@ TARGET_LIMIT = 1 << 30
 DIGEST_CHUNK = 256
 
 Rounds = Iterator[Batch | None]
+# Of a split, `[images, views]`: rows in the store, -1 for unreadable images.
+Rows = NDArray[np.int64]
 Wrap = Callable[[Rounds, int, str], Rounds]
 
 
@@ -129,10 +132,14 @@ class FeatureCache:
     ) -> None:
         self.network = network
         self.batch = batch or feature_batch(network.device)
-        self.reader = replace(reader, batch_size=self.batch, cache=None)
+        # Unreadable images are collected, and named when all splits are read.
+        self.bad_images = reader.bad_images
+        self.reader = replace(reader, batch_size=self.batch, cache=None, bad_images="skip")
         self.store = store
         self.wrap = wrap
         self.ranks = ranks
+        # Of the images of each split by name, on rank 0; empty where unknown.
+        self.digests: dict[str, list[bytes]] = {}
         # Auxiliary heads run in training mode only.
         self.training = any(head.role == "aux" for head in network.heads)
 
@@ -152,15 +159,27 @@ class FeatureCache:
         heads = [type(self.network.module.get_submodule(p)).__name__ for p in self.network.paths]
         kind = canonical_json([heads, provenance_of(self.network.module).new_head.to_dict()])
         if kind not in self.store.checks:
-            count = min(len(split), images or self.batch)
-            first = next(self.reader.read(split, range(count)), None)
-            if first is None:
-                raise DataError(f"no image of the {split.name} split can be read")
+            first = self._first_readable(split, min(len(split), images or self.batch))
             reason, features = check_head_equivalence(self.network, first.inputs)
             if reason is None:
                 self.store.columns = columns_of(self._to_store(features, len(first)))
             self.store.record_check(kind, reason)
         return self.store.checks[kind]
+
+    def _first_readable(self, split: Split, count: int) -> Batch:
+        """Return the first `count` consecutive images, or what can be read of them."""
+        for first in range(0, len(split), count):
+            last = min(first + count, len(split))
+            batch = next(self.reader.read(split, range(first, last)), None)
+            if batch is not None:
+                return batch
+        raise self._no_image(split)
+
+    def _no_image(self, split: Split) -> DataError:
+        """Return the error of a split without a readable image."""
+        if self.bad_images == "error" and self.reader.bad:
+            return UnreadableImages(self.reader.bad)
+        return DataError(f"no image of the {split.name} split can be read")
 
     def storage_shortfall(self, images: int) -> str | None:
         """Return why features of so many images cannot be stored; None where they can."""
@@ -194,22 +213,57 @@ class FeatureCache:
             The features on rank 0; None on other ranks.
 
         Raises:
-            DataError: an image cannot be read and bad images are errors, or no image can be read.
+            UnreadableImages: images cannot be read, and bad images are errors.
+            DataError: no image can be read.
         """
+        (rows,) = self.rows([(split, draws)])
+        return None if self.ranks.rank else self.feature_set(split, rows)
+
+    def rows(
+        self, requests: Sequence[tuple[Split, Sequence[Draw | None]]], total: int | None = None
+    ) -> list[Rows]:
+        """Compute the features of several splits that are not in the store.
+
+        Args:
+            requests: each split, with the augmentation of each view.
+            total: number of images read so far, with these; None for these only.
+
+        Returns:
+            Of each split the rows in the store, for `feature_set`; those of rank 0 are complete.
+
+        Raises:
+            UnreadableImages: images of any split cannot be read, and bad images are errors.
+        """
+        found = [self._rows(split, draws) for split, draws in requests]
+        # The reader itself skips them.
+        strict = replace(self.reader, bad_images=self.bad_images)
+        raise_unreadable(strict, total or sum(len(split) for split, _ in requests), self.ranks)
+        if not self.ranks.rank:
+            self.store.flush()
+        return found
+
+    def _rows(self, split: Split, draws: Sequence[Draw | None]) -> Rows:
         rows = np.full((len(split), len(draws)), -1, dtype=np.int64)
-        contents = _digest_contents(split) if len(self.store) else None
+        stored = len(self.store) > 0
+        digests = digest_contents(split) if stored else [b""] * len(split)
         for view, draw in enumerate(draws):
-            if contents is not None:
-                keys = [_key(content, draw, index) for index, content in enumerate(contents)]
+            if stored:
+                keys = [_key(content, draw, index) for index, content in enumerate(digests)]
                 rows[:, view] = self.store.find(keys)
             label = f"features of {split.name}" + (f" {view + 1}" if len(draws) > 1 else "")
-            self._compute_missing(split, rows[:, view], draw, label)
-        if self.ranks.rank:
-            return None
-        self.store.flush()
+            self._compute_missing(split, rows[:, view], digests, draw, label)
+        self.digests[split.name] = digests
+        return rows
+
+    def feature_set(self, split: Split, rows: Rows) -> FeatureSet:
+        """Return the features of a split, on rank 0.
+
+        Raises:
+            DataError: no image can be read.
+        """
         readable = (rows >= 0).all(axis=1)
         if not readable.any():
-            raise DataError(f"no image of the {split.name} split can be read")
+            raise self._no_image(split)
         row = np.where(readable, np.cumsum(readable) - 1, -1)
         targets = self.network.task.split_targets(split, self.reader.transform)
         targets = targets[torch.from_numpy(readable)].to(self.network.device)
@@ -218,9 +272,14 @@ class FeatureCache:
         )
 
     def _compute_missing(
-        self, split: Split, rows: NDArray[np.int64], draw: Draw | None, label: str
+        self,
+        split: Split,
+        rows: NDArray[np.int64],
+        digests: list[bytes],
+        draw: Draw | None,
+        label: str,
     ) -> None:
-        """Compute features of images without a row, and set their rows."""
+        """Compute features of images without a row, and set their rows and digests."""
         ranks = self.ranks
         missing = ranks.broadcast(None if ranks.rank else np.flatnonzero(rows < 0).tolist())
         if not missing:
@@ -232,21 +291,24 @@ class FeatureCache:
         batches = self.reader.read(split, ranks.shard(missing), draw, digest=True)
         with torch.no_grad(), HeadHooks(network.module, network.paths) as hooks:
             for batch in self.wrap(_padded(batches, rounds), rounds, label):
-                own = None if batch is None else self._features(batch, draw, hooks)
+                own = None if batch is None else self._features(batch, hooks)
                 for part in ranks.gather(own):
                     if part is not None and not ranks.rank:
-                        indices, keys, features = part
+                        indices, contents, features = part
+                        pairs = list(zip(contents, indices, strict=True))
+                        keys = [_key(content, draw, index) for content, index in pairs]
                         rows[indices] = self.store.add(keys, features)
+                        for content, index in pairs:
+                            digests[index] = content
 
     def _features(
-        self, batch: Batch, draw: Draw | None, hooks: HeadHooks
-    ) -> tuple[list[int], list[bytes], dict[str, Tensor]]:
-        """Return the positions in the split, the keys and the features of a batch."""
+        self, batch: Batch, hooks: HeadHooks
+    ) -> tuple[list[int], tuple[bytes, ...], dict[str, Tensor]]:
+        """Return the positions in the split, the digests and the features of a batch."""
         hooks.inputs.clear()
         self.network.forward(batch.inputs, self.training, pad_to=self.batch)
         indices = batch.indices.tolist()
-        keys = [_key(d, draw, i) for d, i in zip(batch.digests, indices, strict=True)]
-        return indices, keys, self._to_store(hooks.inputs, len(indices))
+        return indices, batch.digests, self._to_store(hooks.inputs, len(indices))
 
     def _to_store(self, inputs: dict[str, Tensor], count: int) -> dict[str, Tensor]:
         """Return the head inputs of the first `count` images on the CPU, in the stored dtype."""
@@ -278,7 +340,7 @@ def _key(content: bytes, draw: Draw | None, index: int) -> bytes:
     return hashlib.sha256(content + augmentation.encode()).digest()
 
 
-def _digest_contents(split: Split) -> list[bytes]:
+def digest_contents(split: Split) -> list[bytes]:
     """Return a digest of each image's content; zeros for unreadable images."""
 
     def digest(first: int) -> list[bytes]:

@@ -198,6 +198,7 @@ def save(
         "plan": prepared.plan.to_dict(),
         "adjustments": [asdict(each) for each in state.adjustments],
         "bad_images": bad,
+        "duplicates": state.duplicates,
         "base": prepared.base.to_dict(),
         "environment": _environment(prepared.plan),
     }

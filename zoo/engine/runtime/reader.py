@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from zoo.data.augment import Draw
+from zoo.data.bad_images import UnreadableImages, merge_bad
 from zoo.data.dataset import SampleTransform, check_shape
 from zoo.data.image_cache import Bounds, ImageCache
 from zoo.data.loader import Batch, batch_bounds, load_batches
 from zoo.data.split import Split
 from zoo.engine.runtime.device import reader_threads
+from zoo.engine.runtime.distributed import Ranks, fail_together
 from zoo.errors import DataError
 
 
@@ -26,7 +28,8 @@ class ImageReader:
         device: that computes on the batches.
         batch_size: samples per batch.
         workers: number of processes that decode; 0 for threads, where the split allows them.
-        bad_images: `error` raises at the first unreadable image, `skip` omits it.
+        bad_images: `error` raises after a pass that met unreadable images, in training at the
+            first; `skip` omits them.
         bad: reasons by path of unreadable images so far; shared by copies of the reader.
         cache: of prepared images; None decodes each time.
     """
@@ -64,7 +67,7 @@ class ImageReader:
             bounds: start and end of each batch in the order; empty batches are yielded too.
 
         Raises:
-            DataError: an image cannot be read and `bad_images` is `error`.
+            UnreadableImages: images cannot be read and `bad_images` is `error`.
         """
         if split.steps(self.batch_size) is not None:
             for inputs, targets in split.batches():
@@ -75,14 +78,17 @@ class ImageReader:
         if draw is None and split.draws:
             # A user's Dataset then draws the same numbers each time, in every process.
             draw = Draw(None, seed=0, epoch=0)
+        strict = self.bad_images == "error"
+        bad: dict[str, str] = {}
         for batch in self._batches(split, order, draw, digest, training, bounds):
-            for bad in batch.bad:
-                if self.bad_images == "error":
-                    hint = "remove it, or give --bad-images skip"
-                    raise DataError(f"cannot read {bad.path}: {bad.reason}", hint)
-                self.bad[bad.path] = bad.reason
+            bad |= {each.path: each.reason for each in batch.bad}
+            if bad and strict and training:
+                raise UnreadableImages(bad)
+            self.bad.update(bad)
             if len(batch) or bounds is not None:
                 yield batch
+        if bad and strict:
+            raise UnreadableImages(bad, len(order))
 
     def _batches(
         self,
@@ -115,7 +121,7 @@ class ImageReader:
         if bounds is None:
             bounds = batch_bounds(len(order), self.batch_size, training)
         cached = None
-        if self.cache is not None and draw is None and not digest:
+        if self.cache is not None and draw is None:
             cached = self.cache.split(split, self.transform.preprocess)
         if cached is None:
             return load(order, bounds)
@@ -132,3 +138,21 @@ class ImageReader:
         except DataError as error:
             message = f"an image of the DataLoader is not for this network: {error}"
             raise DataError(message) from error
+
+
+def raise_unreadable(reader: ImageReader, total: int, ranks: Ranks) -> None:
+    """Raise an error that names all images that could not be read, if bad images are errors.
+
+    Args:
+        reader: that recorded them.
+        total: number of images that were read.
+        ranks: of the processes that read them.
+
+    Raises:
+        UnreadableImages: there are any; in all processes.
+    """
+    if reader.bad_images == "error":
+        bad = merge_bad(ranks.gather(reader.bad))
+        with fail_together(ranks):
+            if bad:
+                raise UnreadableImages(bad, total)

@@ -7,7 +7,7 @@ from types import TracebackType
 
 from zoo.cache import trim
 from zoo.data.augment import Draw
-from zoo.data.split import ImageData
+from zoo.data.split import ImageData, Split
 from zoo.engine.features.cache import FeatureCache, feature_batch
 from zoo.engine.features.fingerprint import network_fingerprint
 from zoo.engine.features.store import FeatureStore
@@ -17,6 +17,7 @@ from zoo.engine.runtime.distributed import SINGLE, Ranks
 from zoo.engine.runtime.evaluate import evaluate_split
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
+from zoo.engine.training.image_check import ImageCheck
 from zoo.engine.training.sources import FeatureSource, ImageSource, OnFirstBatch, PhaseData
 from zoo.engine.training.state import BestCheckpoint, TrainState
 from zoo.models.plugin_errors import is_out_of_memory
@@ -68,6 +69,7 @@ class PhaseDataFactory:
         self.last: ImageSource | FeatureSource | None = None
         self.on_features = False
         self.batch = feature_batch(network.device)
+        self.check, self.checked = ImageCheck(data, reader, progress, ranks), False
         self._stack = ExitStack()
 
     def __enter__(self) -> PhaseDataFactory:
@@ -96,7 +98,7 @@ class PhaseDataFactory:
             phase: of the plan.
 
         Raises:
-            DataError: an image cannot be read and bad images are errors, or no image can be read.
+            DataError: images cannot be read and bad images are errors, or no image can be read.
         """
         splits, plan = self.data.splits, self.plan
         data = PhaseData(
@@ -111,17 +113,31 @@ class PhaseDataFactory:
             ranks=self.ranks,
         )
         self.on_features, self.last = phase.keep_features, None
+        first, self.checked = not self.checked, True
+        if first:
+            covered = self._feature_splits(phase)
+            self.check.read([name for name in splits if name not in covered])
         if phase.keep_features:
-            while (shortage := self._attempt_features(data)) is not None:
+            while (shortage := self._attempt_features(phase, data)) is not None:
                 self._halve_batch(shortage)
         else:
+            self.check.raise_unreadable()
             self.last = ImageSource(self.network, data, self.reader)
+        if first and not self.ranks.rank:
+            self.state.duplicates = self.check.duplicates().to_dict()
         return self.last
 
-    def _attempt_features(self, data: PhaseData) -> str | None:
+    def _feature_splits(self, phase: Phase) -> set[str]:
+        """Return the splits whose features a phase computes: `test` for the last phase only."""
+        if not phase.keep_features:
+            return set()
+        names = {"train", "val", "test"} if phase is self.plan.phases[-1] else {"train", "val"}
+        return names & set(self.data.splits)
+
+    def _attempt_features(self, phase: Phase, data: PhaseData) -> str | None:
         """Create a source on cached features; return the error message if memory ran out."""
         try:
-            self.last = self._feature_source(data)
+            self.last = self._feature_source(phase, data)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error) or self.ranks.distributed or self.batch == 1:
                 raise
@@ -142,7 +158,7 @@ class PhaseDataFactory:
             f"({reason.splitlines()[0][:80]})"
         )
 
-    def _feature_source(self, data: PhaseData) -> FeatureSource | None:
+    def _feature_source(self, phase: Phase, data: PhaseData) -> FeatureSource | None:
         """Return a source on cached features; None in all processes but rank 0."""
         cache, plan = self.cache or self._open(), self.plan
         self.cache = cache
@@ -150,10 +166,16 @@ class PhaseDataFactory:
         draws: list[Draw | None] = [None]
         if data.augment:
             draws = [Draw(data.augment, plan.seed, epoch) for epoch in range(1, plan.views + 1)]
-        train, val = cache.compute(data.train, draws), cache.compute(data.val)
+        splits = self.data.splits
+        requests: list[tuple[Split, list[Draw | None]]] = [(data.train, draws), (data.val, [None])]
+        if "test" in self._feature_splits(phase):
+            requests.append((splits["test"], [None]))
+        rows = cache.rows(requests, sum(map(len, splits.values())))
+        self.check.digests |= cache.digests
         self._record_spill(cache)
-        if train is None or val is None:
+        if self.ranks.rank:
             return None
+        train, val = cache.feature_set(data.train, rows[0]), cache.feature_set(data.val, rows[1])
         return FeatureSource(self.network, data, train, val)
 
     def broadcast_best(self, best: BestCheckpoint) -> None:

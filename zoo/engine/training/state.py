@@ -91,6 +91,7 @@ class TrainState:
         history: all epochs.
         adjustments: changes to the plan, in order.
         probe: report on a solved head for `run.json`; None without one.
+        duplicates: images with equal content, for `run.json`; None before they are read.
     """
 
     micro_batch_size: int
@@ -103,6 +104,7 @@ class TrainState:
     history: list[EpochEnded] = field(default_factory=list)
     adjustments: list[Adjustment] = field(default_factory=list)
     probe: dict[str, Any] | None = None
+    duplicates: dict[str, Any] | None = None
 
     @property
     def total_epoch(self) -> int:
