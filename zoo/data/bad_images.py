@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from zoo.data.scan import counted, shorten
 from zoo.errors import DataError
@@ -54,3 +54,11 @@ def describe_bad(bad: Mapping[str, str], most: int = MAX_NAMES) -> list[str]:
 def merge_bad(parts: Iterable[Mapping[str, str]]) -> dict[str, str]:
     """Merge the reasons by path of several processes, sorted by path."""
     return dict(sorted(item for part in parts for item in part.items()))
+
+
+def describe_incomplete(paths: Sequence[str]) -> list[str]:
+    """Return a notice for JPEG files that lack their last bytes, if any."""
+    if not paths:
+        return []
+    count = counted(len(paths), "JPEG lacks its", "JPEG files lack their")
+    return [f"{count} last bytes, and read without them: {shorten(paths)}"]

@@ -44,12 +44,14 @@ class Sample:
         target: of the image; its type depends on the task.
         index: position in the split.
         digest: sha256 of the content; empty unless requested.
+        incomplete: path of a file that lacks its last bytes; None for any other.
     """
 
     input: Tensor
     target: Any
     index: int
     digest: bytes = b""
+    incomplete: str | None = None
 
 
 @dataclass(frozen=True)
@@ -123,13 +125,15 @@ def read_sample(
         if isinstance(image, Tensor):
             check_shape(image, preprocess)
             return Sample(image.float(), target, index)
+        damaged = isinstance(image, DecodedImage) and image.incomplete
         pixels, target = transform(image, target, index, draw)
         check_channels(pixels, preprocess)
     except UnreadableImage as error:
         return BadImage(split.where(index), error.reason)
     except DataError as error:
         return BadImage(split.where(index), error.message)
-    return Sample(pixels, target, index, content_digest)
+    incomplete = split.where(index) if damaged else None
+    return Sample(pixels, target, index, content_digest, incomplete)
 
 
 def check_shape(image: Tensor, preprocess: Preprocess) -> None:

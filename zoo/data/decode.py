@@ -13,7 +13,7 @@ import io
 import os
 import stat
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -22,6 +22,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
+from zoo.data.jpeg import complete_jpeg, lacks_end
 from zoo.errors import DataError
 
 # Pillow's own default limit; half a gigabyte as RGB.
@@ -32,6 +33,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "J
 
 # Assumed maxima of values without a declared range; the smallest that fits is taken.
 RANGES = (1, 255, 65535)
+
+TRUNCATED = "truncated"
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -76,11 +79,13 @@ class DecodedImage:
         size: width and height at full resolution.
         box: left, upper, right and lower edge of the image within `pixels`. Where a side is not a
             multiple of the scale, the image ends inside the last pixel.
+        incomplete: whether the file lacks its last bytes, of an image that is whole to the eye.
     """
 
     pixels: Image.Image
     size: tuple[int, int]
     box: tuple[float, float, float, float]
+    incomplete: bool = False
 
     @property
     def reduced(self) -> bool:
@@ -105,7 +110,7 @@ def decode(source: str | Path | bytes | BinaryIO | Image.Image) -> Image.Image:
 
     Raises:
         UnreadableImage: the file is missing, empty, truncated, damaged, larger than `MAX_PIXELS`,
-            not an image, or not a regular file.
+            not an image, or not a regular file. A JPEG that lacks only its last bytes is read.
     """
     return decode_reduced(source, None).pixels
 
@@ -194,15 +199,29 @@ def _open_file(path: Path, name: str) -> BinaryIO:
 def _decode_file(file: BinaryIO, name: str, at_least: tuple[int, int] | None) -> DecodedImage:
     try:
         with Image.open(file, formats=_formats()) as image:
-            return _convert(image, name, at_least, borrowed=False)
-    except UnreadableImage:
-        raise
+            decoded = _convert(image, name, at_least, borrowed=False)
+            # Pillow decodes some of those that lack their end without an error.
+            cut = image.format == "JPEG" and file.seekable() and lacks_end(file)
+            return replace(decoded, incomplete=True) if cut else decoded
+    except UnreadableImage as error:
+        if error.reason != TRUNCATED or (whole := _complete(file)) is None:
+            raise
+        return replace(_decode_file(whole, name, at_least), incomplete=True)
     except UnidentifiedImageError as error:
         empty = file.seekable() and file.seek(0, os.SEEK_END) == 0
         reason = "the file is empty" if empty else "not an image that zoo reads"
         raise UnreadableImage(name, reason) from error
     except Exception as error:
         _raise_unreadable(name, error)
+
+
+def _complete(file: BinaryIO) -> BinaryIO | None:
+    """Return a JPEG that lacks its last bytes with an end; None for any other file."""
+    if not file.seekable():
+        return None
+    file.seek(0)
+    content = complete_jpeg(file.read())
+    return None if content is None else io.BytesIO(content)
 
 
 @lru_cache(maxsize=1)
@@ -218,7 +237,7 @@ def _raise_unreadable(name: str, error: Exception) -> NoReturn:
     elif isinstance(error, MemoryError):
         reason = "not enough memory to decode it"
     elif isinstance(error, EOFError) or "truncated" in str(error).lower():
-        reason = "truncated"
+        reason = TRUNCATED
     elif isinstance(error, OSError) and error.errno is not None:
         reason = _shorten(error)
     else:

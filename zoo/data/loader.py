@@ -52,6 +52,7 @@ class Batch:
         indices: `[n]`, int64: each sample's position in the split.
         bad: unreadable images, which are not in the tensors; `n` is 0 where all are.
         digests: sha256 of each image's content; empty unless requested.
+        incomplete: paths of files that lack their last bytes.
     """
 
     inputs: Tensor
@@ -59,6 +60,7 @@ class Batch:
     indices: Tensor
     bad: tuple[BadImage, ...] = ()
     digests: tuple[bytes, ...] = ()
+    incomplete: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -245,4 +247,5 @@ def _collate(items: Sequence[Sample | BadImage], transform: SampleTransform) -> 
         indices=torch.tensor([sample.index for sample in samples], dtype=torch.int64),
         bad=tuple(item for item in items if isinstance(item, BadImage)),
         digests=tuple(sample.digest for sample in samples if sample.digest),
+        incomplete=tuple(sample.incomplete for sample in samples if sample.incomplete),
     )

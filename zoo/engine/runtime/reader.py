@@ -32,6 +32,7 @@ class ImageReader:
             first; `skip` omits them.
         bad: reasons by path of unreadable images so far; shared by copies of the reader.
         cache: of prepared images; None decodes each time.
+        incomplete: paths of files so far that lack their last bytes; shared by copies.
     """
 
     transform: SampleTransform
@@ -41,6 +42,7 @@ class ImageReader:
     bad_images: str = "error"
     bad: dict[str, str] = field(default_factory=dict)
     cache: ImageCache | None = None
+    incomplete: set[str] = field(default_factory=set)
 
     def steps(self, split: Split) -> int:
         """Return the number of batches of a split in training."""
@@ -85,6 +87,7 @@ class ImageReader:
             if bad and strict and training:
                 raise UnreadableImages(bad)
             self.bad.update(bad)
+            self.incomplete.update(batch.incomplete)
             if len(batch) or bounds is not None:
                 yield batch
         if bad and strict:

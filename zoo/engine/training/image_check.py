@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 
+from zoo.data.bad_images import describe_incomplete
 from zoo.data.duplicates import Duplicates, find_duplicates
 from zoo.data.split import ImageData, Split
 from zoo.engine.features.cache import digest_contents
@@ -69,10 +70,15 @@ class ImageCheck:
         """
         raise_unreadable(self.reader, sum(map(len, self.data.splits.values())), self.ranks)
 
-    def duplicates(self) -> Duplicates:
-        """Return images with equal content, on rank 0, after a notice of each kind."""
+    def report(self) -> Duplicates | None:
+        """Report what the images have that training ignores; return the duplicates on rank 0."""
+        incomplete = sorted(
+            {path for part in self.ranks.gather(self.reader.incomplete) for path in part}
+        )
+        if self.ranks.rank:
+            return None
         digests = {name: self.digests[name] for name in self.data.splits if name in self.digests}
         found = find_duplicates(self.data.splits, digests, self.data.classes)
-        for line in found.notices():
+        for line in [*describe_incomplete(incomplete), *found.notices()]:
             self.progress.notice(f"{self.data.name}: {line}")
         return found

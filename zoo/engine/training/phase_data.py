@@ -123,8 +123,8 @@ class PhaseDataFactory:
         else:
             self.check.raise_unreadable()
             self.last = ImageSource(self.network, data, self.reader)
-        if first and not self.ranks.rank:
-            self.state.duplicates = self.check.duplicates().to_dict()
+        if first and (duplicates := self.check.report()) is not None:
+            self.state.duplicates = duplicates.to_dict()
         return self.last
 
     def _feature_splits(self, phase: Phase) -> set[str]:

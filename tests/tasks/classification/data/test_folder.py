@@ -144,11 +144,6 @@ def test_classes_missing_from_val_yield_notice(tmp_path: Path) -> None:
     assert notice.endswith(": b")
 
 
-def test_images_in_both_splits_yield_notice(tmp_path: Path) -> None:
-    root = make(tmp_path, "train/a/{3}.png", "train/b/{3}.png", "val/a/1.png", "val/b/1.png")
-    assert any("share 2 images" in line for line in open_data(root).notices)
-
-
 def test_image_extensions_ignore_case(tmp_path: Path) -> None:
     data = open_data(make(tmp_path, "a/1.JPG", "a/2.JPeG", "b/3.Tiff", "b/4.webp"))
     assert sum(len(split) for split in data.splits.values()) == 4

@@ -56,10 +56,6 @@ def compare_with_train(
     if missing:
         classes = f"{len(missing)} of {len(train)} classes"
         notices.append(f"{other_name.short} has no images of {classes}: {shorten(missing)}")
-    shared = sum(len(set(images).intersection(train[label])) for label, images in other.items())
-    if shared:
-        both = f"{train_name.short} and {other_name.short}"
-        notices.append(f"{both} share {counted(shared, 'image')} of the same name and size")
     return notices
 
 

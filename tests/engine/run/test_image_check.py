@@ -1,0 +1,96 @@
+"""Images are read before the first step: unreadable ones, duplicates, and incomplete files."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import zoo
+
+QUICK = {"weights": "none", "batch_size": 8, "lr": 0.05, "optimizer": "adamw"}
+
+
+@pytest.fixture
+def folder(image_folder, tmp_path, own_cache):
+    root = tmp_path / "photos"
+    shutil.copytree(image_folder, root)
+    return root
+
+
+def images(root: Path, split: str, name: str = "flag") -> list[Path]:
+    return sorted((root / split / name).iterdir())
+
+
+@pytest.mark.parametrize("recipe", ["head", "all", "head-then-all"])
+def test_unreadable_images_of_all_splits_are_named(tinynet, folder, cli, recipe):
+    bad = [images(folder, "train")[1], images(folder, "val")[0], images(folder, "test")[2]]
+    for path in bad[:2]:
+        path.write_bytes(path.read_bytes()[:300])
+    bad[2].write_bytes(b"")
+    epochs = ",".join("1" * (2 if "then" in recipe else 1))
+    options = ("--weights", "none", "--recipe", recipe, "--epochs", epochs, "--batch-size", "8")
+    code, _, err = cli("finetune", tinynet, "--data", folder, *options)
+    assert code == 3
+    line = err.splitlines()[-1]
+    assert "3 of 48 images cannot be read: truncated (2 images): " in line
+    assert all(path.name in line for path in bad)
+    assert "--bad-images skip" in line
+    # No epoch was trained.
+    assert "1/1" not in err
+    assert not Path("runs").exists()
+
+
+def test_cached_features_do_not_hide_unreadable_images(tinynet, folder):
+    zoo.finetune(tinynet, data=folder, epochs=1, **QUICK)
+    bad = [images(folder, "train")[1], images(folder, "val")[0]]
+    for path in bad:
+        path.write_bytes(b"no image")
+    with pytest.raises(zoo.DataError, match="2 of 48 images cannot be read") as caught:
+        zoo.finetune(tinynet, data=folder, epochs=1, **QUICK)
+    assert all(str(path) in caught.value.message for path in bad)
+
+
+def test_evaluate_names_all_unreadable_images(tinynet, folder):
+    run = zoo.finetune(tinynet, data=folder, epochs=1, **QUICK)
+    bad = images(folder, "test")[1:3]
+    for path in bad:
+        path.write_bytes(b"no image")
+    with pytest.raises(zoo.DataError, match="2 of 12 images cannot be read") as caught:
+        zoo.evaluate(run.path, folder)
+    assert all(str(path) in caught.value.message for path in bad)
+
+
+@pytest.mark.parametrize("recipe", ["head", "all"])
+def test_duplicates_are_reported_before_training(tinynet, folder, cli, recipe):
+    leaked, moved = images(folder, "train")[0], images(folder, "train", "mammal")[0]
+    shutil.copy(leaked, folder / "val/flag/renamed.jpg")
+    shutil.copy(leaked, folder / "test/flag/again.jpg")
+    shutil.copy(moved, folder / "train/playing_card/twice.jpg")
+    options = ("--weights", "none", "--recipe", recipe, "--epochs", "1", "--batch-size", "8")
+    code, out, err = cli("finetune", tinynet, "--data", folder, *options, "--json")
+    assert code == 0
+    lines = err.splitlines()
+    found = [n for n, line in enumerate(lines) if "is in train too" in line or "several" in line]
+    assert len(found) == 3
+    assert "renamed.jpg" in lines[found[0]]
+    assert "again.jpg" in lines[found[1]]
+    assert "twice.jpg (playing_card)" in lines[found[2]]
+    assert max(found) < next(n for n, line in enumerate(lines) if "1/1" in line)
+    record = json.loads(out)["duplicates"]
+    assert [[each["split"] for each in group] for group in record["across_splits"]] == [
+        ["train", "val", "test"]
+    ]
+    assert [each["class"] for each in record["across_classes"][0]] == ["mammal", "playing_card"]
+
+
+@pytest.mark.parametrize("recipe", ["head", "all"])
+def test_incomplete_jpeg_is_used_with_notice(tinynet, folder, cli, recipe):
+    path = images(folder, "train")[0]
+    path.write_bytes(path.read_bytes()[:-2])
+    options = ("--weights", "none", "--recipe", recipe, "--epochs", "1", "--batch-size", "8")
+    code, out, err = cli("finetune", tinynet, "--data", folder, *options, "--json")
+    assert code == 0
+    (line,) = [line for line in err.splitlines() if "lacks its last bytes" in line]
+    assert str(path) in line
+    assert json.loads(out)["bad_images"] == {}
