@@ -87,8 +87,8 @@ class EpochEnded(Event):
         epochs: number of epochs of the phase.
         lr: learning rate of its last step.
         train_loss: mean over the epoch's images, auxiliary losses included.
-        metrics: of the validation images: `loss`, `top1` and `top5` in 0..1, `images`, and custom
-            metrics.
+        metrics: of the validation images: `loss`, `top1`, `top5` and `balanced_accuracy` in 0..1,
+            `images`, and custom metrics.
         best: whether this is the best epoch so far.
         seconds: wall time of the epoch.
     """
@@ -109,8 +109,10 @@ class FitEnded(Event):
 
     Args:
         backbone: id of the backbone.
-        metrics: per split, as in `run.json`: `loss`, `top1`, `top5`, `images` and custom metrics;
-            `per_class`; and `confusion`, with true classes as rows, or None for too many classes.
+        metrics: per split, as in `run.json`: `loss`, `top1`, `top5`, `balanced_accuracy`,
+            `chance` (of the best constant prediction), `images` and custom metrics;
+            `never_predicted` classes; `per_class`; and `confusion`, with true classes as rows, or
+            None for too many classes.
         seconds: wall time of the training.
         folder: absolute path of the run folder, which contains the model file and `run.json`.
     """

@@ -241,6 +241,16 @@ class Backwards(Sound):
             return (values["loss"],)
 
 
+class Rescored(Sound):
+    class metric(PairMetric):
+        def score(self, values):
+            return (1 / (1 + values["loss"]),)
+
+
+class Undirected(Sound):
+    directions = {"loss": "min", "accuracy": "max"}
+
+
 class Tupled(Sound):
     def predict(self, outputs, images, schema, *, top=5, out=None):
         return [{"predictions": [{"pair": tuple(pair)}]} for pair in outputs.main.tolist()]
@@ -281,12 +291,14 @@ TASK_FAULTS = {
     "vector": ("loss_trains", "the term 'main' is [7]"),
     "summed": ("loss_is_a_mean", "over micro-batches of (1, 1, 1, 1, 1, 1, 1)"),
     "nameless": ("metric_names_its_numbers", "compute() does not return accuracy"),
+    "undirected": ("metric_names_its_numbers", "directions contain accuracy, which compute()"),
     "unreserved": ("metric_names_its_numbers", "detail is not reserved"),
     "undefined": ("metric_names_its_numbers", "loss is nan, not a finite number"),
     "averaging": ("metric_ignores_batches", "one batch and batches of (3, 4): loss is"),
     "separate": ("metric_merges", "merged partitions of (1, 1, 1, 1, 1, 1, 1): loss is"),
     "stateless": ("metric_state_is_saved", "saved and restored: "),
     "backwards": ("score_ranks_the_better_higher", "a lower loss does not raise the score"),
+    "rescored": ("score_ranks_the_better_higher", "and loss, the first of directions, is"),
     "tupled": ("predictions_survive_json", "predictions change in a JSON round trip"),
     "tensors": ("predictions_survive_json", "is not JSON-serializable"),
     "relative": ("predictions_survive_json", "in a batch and alone: predictions[0].pair[0] is"),

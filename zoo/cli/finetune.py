@@ -43,7 +43,8 @@ def print_run(folder: Path, run: dict[str, Any], task: BaseTask, options: str) -
             f"folds {accuracy} in cross-validation on the training images, C = {strength:.3g}"
         )
     for name, metrics in run["metrics"].items():
-        print_line(f"{name:<5} {task.metric_line(metrics, run['chance'])}")
+        chance = metrics.get("chance", run["chance"])
+        print_line(f"{name:<5} {task.metric_line(metrics, chance)}")
     print_line(f"model {folder / run['model']}")
     print_line(f"use   zoo predict {quote(str(folder))} IMAGE...{options}")
 

@@ -191,6 +191,14 @@ OPTIONS: tuple[Option, ...] = (
         value="zoo.options.schedule:Schedule",
     ),
     Option(
+        "select",
+        "training",
+        "Metric that selects the best epoch, and the penalty of the probe",
+        "METRIC",
+        "One of the task's, such as `balanced_accuracy`, or of `metrics`, where higher is better.",
+        automatic="accuracy for the epoch, log loss for the penalty",
+    ),
+    Option(
         "seed",
         "training",
         "Seed of all randomness",

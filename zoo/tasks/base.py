@@ -25,15 +25,17 @@ from zoo.errors import BrokenBackbone, BrokenPlugin, UsageError
 from zoo.models.plugin_errors import plugin_errors
 from zoo.options import Augmentation
 from zoo.spec import Backbone, Head, Preprocess, Task, Weights, resolve_target
-from zoo.tasks.metric import Metric, Outputs, loss_parts
+from zoo.tasks.metric import Direction, Metric, Outputs, Ranking, loss_parts
 from zoo.tasks.user_functions import Criterion, UserMetrics, function_name
 
 __all__ = [
     "BaseTask",
     "Criterion",
+    "Direction",
     "LogisticProbe",
     "Metric",
     "Outputs",
+    "Ranking",
     "SampleTransform",
     "Schema",
     "SourceImage",
@@ -93,6 +95,8 @@ class BaseTask(ABC):
     Attributes:
         name: name of the task in descriptions of backbones.
         columns: metrics recorded in `history.csv`, the model file and every epoch event.
+        directions: metrics that can rank epochs, and whether a higher or a lower value is better;
+            first the one that `Metric.score` ranks by.
         labels: terminal labels of the metrics that are printed after each epoch, by name.
         reserved: names that user metrics cannot have.
         loss_label: name of the task's own loss in the plan.
@@ -101,6 +105,7 @@ class BaseTask(ABC):
 
     name: str
     columns: tuple[str, ...] = ("loss",)
+    directions: Mapping[str, Direction] = {"loss": "min"}
     labels: Mapping[str, str] = {"loss": "loss"}
     reserved: tuple[str, ...] = ("loss", "images")
     loss_label: str = "loss"
@@ -303,7 +308,10 @@ class BaseTask(ABC):
         return 8
 
     def chance(self, schema: Schema) -> float | None:
-        """Return the expected metric of guessing, or None if undefined."""
+        """Return the expected metric of guessing on any data, or None if undefined.
+
+        A metric whose value depends on the split reports it as `chance` instead.
+        """
         return None
 
     # Use

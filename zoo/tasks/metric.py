@@ -5,9 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
+
+# Whether a higher or a lower value of a metric is better.
+Direction = Literal["max", "min"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,24 @@ class Metric(ABC):
         for name, tensor in state["sums"].items():
             self.sums[name].copy_(tensor)
         self.rows = {name: list(items) for name, items in state["rows"].items()}
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A metric that ranks epochs, and the penalties of a probe, in place of `Metric.score`.
+
+    Args:
+        name: of a value of `Metric.compute`.
+        direction: whether a higher or a lower value is better.
+    """
+
+    name: str
+    direction: Direction
+
+    def score(self, values: Mapping[str, float]) -> tuple[float, ...]:
+        """Return the score (higher is better): the metric, then the loss."""
+        value = values[self.name]
+        return (value if self.direction == "max" else -value), -values["loss"]
 
 
 def loss_parts(

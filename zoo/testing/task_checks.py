@@ -231,6 +231,8 @@ def metric_names_its_numbers(subject: TaskSubject) -> str:
         raise CheckFailed(f"{free[0]} is not reserved, so a user metric could have the same name")
     if missing := [n for n in task.labels if n not in values]:
         raise CheckFailed(f"labels contain {missing[0]}, which compute() does not return")
+    if missing := [n for n in task.directions if n not in values]:
+        raise CheckFailed(f"directions contain {missing[0]}, which compute() does not return")
     _through_json(report, "the report")
     task.metric_line(report, task.chance(subject.data.schema))
     task.metric_table(report)
@@ -288,6 +290,11 @@ def score_ranks_the_better_higher(subject: TaskSubject) -> str:
     worse, better = (metric.score(metric.compute()) for metric in metrics)
     if not better > worse:
         raise CheckFailed(f"a lower loss does not raise the score: {worse} to {better}")
+    first, direction = next(iter(subject.task.directions.items()))
+    value = metrics[1].compute()[first]
+    if better[0] != (value if direction == "max" else -value):
+        message = f"the score ranks by {better[0]:.7g}, and {first}, the first of directions"
+        raise CheckFailed(f"{message}, is {value:.7g}")
     return f"{worse} < {better}"
 
 

@@ -66,7 +66,8 @@ TASK_SUITE = (
     ),
     _check(
         "metric_names_its_numbers",
-        "the metric computes every column, loss and images, finite and with reserved names",
+        "the metric computes every column and direction, loss and images, finite and with "
+        "reserved names",
         run=task_checks.metric_names_its_numbers,
     ),
     _check(
@@ -86,7 +87,7 @@ TASK_SUITE = (
     ),
     _check(
         "score_ranks_the_better_higher",
-        "outputs with a lower loss have a higher score",
+        "outputs with a lower loss have a higher score, which ranks by the first of `directions`",
         run=task_checks.score_ranks_the_better_higher,
     ),
     _check(

@@ -68,6 +68,7 @@ class ImageRegression(BaseTask):
 
     name = "image-regression"
     columns = ("loss", "mae", "rmse", "r2")
+    directions = {"loss": "min", "mae": "min", "rmse": "min", "r2": "max"}  # noqa: RUF012
     labels = {"mae": "MAE", "r2": "R2"}  # noqa: RUF012
     reserved = (*columns, "images", "per_target")
     loss_label = "mean squared error"

@@ -1,12 +1,18 @@
 """Classification metrics: independent of the batch size, per class, confusion matrix."""
 
+import warnings
+
+import numpy as np
 import pytest
 import torch
+from sklearn.dummy import DummyClassifier
+from sklearn.metrics import balanced_accuracy_score
 from torch.nn.functional import cross_entropy
 
 from zoo.data.schema import Schema
 from zoo.tasks.base import Outputs
 from zoo.tasks.classification.metrics import ClassificationMetric
+from zoo.tasks.classification.present import metric_line, metric_table
 
 CPU = torch.device("cpu")
 
@@ -59,3 +65,69 @@ def test_many_classes_omit_confusion_matrix():
     values = metric.report()
     assert values["confusion"] is None
     assert (values["top1"], values["images"]) == (0.5, 2)
+
+
+def uneven_metric(labels, predicted, classes=3):
+    metric = metric_of("abcdefgh"[:classes])
+    metric.update(Outputs(torch.eye(classes)[predicted]), torch.tensor(labels))
+    return metric.report()
+
+
+@pytest.mark.parametrize(
+    ("labels", "predicted"),
+    [
+        ([0] * 9 + [1], [0] * 10),
+        ([0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 2, 2]),
+        ([0, 0, 0, 0, 2], [0, 1, 0, 2, 2]),  # no image of class 1
+    ],
+)
+def test_balanced_accuracy_and_chance_match_scikit_learn(labels, predicted):
+    values = uneven_metric(labels, predicted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a class that is predicted, but has no images
+        assert values["balanced_accuracy"] == pytest.approx(
+            balanced_accuracy_score(labels, predicted), abs=1e-12
+        )
+    guess = DummyClassifier(strategy="most_frequent").fit(np.zeros((len(labels), 1)), labels)
+    assert values["chance"] == guess.score(np.zeros((len(labels), 1)), labels)
+
+
+def test_never_predicted_classes_are_named():
+    values = uneven_metric([0] * 9 + [1], [0] * 10)
+    assert values["never_predicted"] == ["b"]  # `c` has no image in the split
+    line = metric_line(values, values["chance"])
+    assert "top-1 90.0 %, balanced 50.0 %," in line
+    assert line.endswith("chance is 90.0 %; never predicted: b")
+    lines, _ = metric_table(values)
+    assert "balanced accuracy 50.0 %" in lines
+    assert "chance  90.0 %" in lines
+    assert "never predicted: b" in lines
+
+
+def test_even_classes_show_no_balanced_accuracy():
+    values = uneven_metric([0, 1, 2], [0, 1, 2])
+    assert values["never_predicted"] == []
+    assert metric_line(values, values["chance"]) == (
+        "top-1 100.0 %, top-5 100.0 %, loss 0.5514 on 3 images; chance is 33.3 %"
+    )
+
+
+def test_many_never_predicted_classes_are_counted():
+    values = uneven_metric(list(range(8)), [0] * 8, classes=8)
+    assert metric_line(values, 1 / 8).endswith("never predicted: b, c, d, e, f and 2 more")
+
+
+def test_metric_of_no_images_has_no_chance():
+    values = metric_of("ab").report()
+    assert (values["chance"], values["balanced_accuracy"]) == (None, 0.0)
+
+
+def test_metric_table_without_confusion_matrix():
+    names = [f"class {number}" for number in range(2001)]
+    metric = metric_of(names)
+    metric.update(Outputs(torch.zeros(3, 2001)), torch.tensor([0, 7, 2000]))
+    values = metric.report()
+    lines, table = metric_table(values)
+    assert "never predicted: class 7, class 2000" in lines
+    assert len(table.rows) == 2001
+    assert table.header == ("", "CLASS", "IMAGES", "TOP-1")

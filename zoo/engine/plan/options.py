@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.split import ImageData
-from zoo.errors import DataError, UsageError
+from zoo.errors import DataError, UsageError, did_you_mean
 from zoo.models.build_options import BuildOptions
 from zoo.options import OPTIONS, Augmentation, HeadSpec, Policy, Schedule
 from zoo.options.option import raise_together
+from zoo.tasks.base import BaseTask, Ranking
 
 # Options of the epoch loop only: giving one of them selects it over the probe.
 EPOCH_OPTIONS = (
@@ -57,6 +58,7 @@ class Options:
     momentum: float | None = None
     weight_decay: float | None = None
     schedule: Schedule | None = None
+    select: str | None = None
     seed: int | None = None
     loss: Callable[[Any, Any], Any] | None = None
     metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None
@@ -136,6 +138,21 @@ def check_metric_names(options: Options, reserved: Collection[str]) -> None:
             if name in reserved
         ]
     )
+
+
+def select_metric(options: Options, task: BaseTask) -> Ranking | None:
+    """Return the metric of `--select`, one of the task's or of the user's; None by default.
+
+    Raises:
+        UsageError: the task does not compute it; lists those that can be selected.
+    """
+    name, names = options.select, (*task.directions, *(options.metrics or ()))
+    if name is None:
+        return None
+    if name not in names:
+        hint = did_you_mean(name, names, f"one of {', '.join(names)}")
+        raise UsageError(f"--select {name}: {task.name} has no such metric", hint)
+    return Ranking(name, task.directions.get(name, "max"))
 
 
 def check_classes(options: Options, data: ImageData) -> None:

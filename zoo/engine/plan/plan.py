@@ -74,6 +74,7 @@ class Settings:
         augment: augmentation of training images; None for none.
         views: how many augmented views of each training image are cached; 1 without augmentation.
         loss: name of the loss.
+        select: metric that ranks epochs.
         batch_size: images per step.
         micro_batch_size: images per forward pass.
         device: as torch names it.
@@ -91,6 +92,7 @@ class Settings:
     augment: Augmentation | None
     views: int
     loss: str
+    select: str
     batch_size: int
     micro_batch_size: int
     device: str
@@ -176,6 +178,7 @@ class Plan(Settings):
             "head": self.head,
             "head_at": self.head_at,
             "loss": self.loss,
+            "select": self.select,
             "recipe": self.recipe,
         }
 

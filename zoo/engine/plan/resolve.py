@@ -121,6 +121,9 @@ def resolve_settings(
         augment=augment or None,
         views=resolver.resolve("views", options.views, 1, "default"),
         loss=resolver.resolve("loss", loss, task.loss_name(None), "default of the task"),
+        select=resolver.resolve(
+            "select", options.select, next(iter(task.directions)), "default of the task"
+        ),
         batch_size=batch_size,
         micro_batch_size=_micro_batch_size(resolver, options, batch_size),
         device=str(device),

@@ -23,6 +23,8 @@ MIN_STEP = 1e-4
 MAX_IDLE = 3
 
 Function = Callable[[Tensor], tuple[Tensor, Tensor]]
+# Called with logits `[rows, classes]` and labels `[rows]`.
+OnHeldOut = Callable[[Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,15 @@ class Softmax:
 
         return evaluate
 
-    def held_out(self, weights: Tensor, fold: Tensor) -> tuple[Tensor, Tensor]:
+    def held_out(
+        self, weights: Tensor, fold: Tensor, visit: OnHeldOut | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the log loss of each held-out row, and whether its prediction is correct.
 
         Args:
             weights: of all problems, one per fold.
             fold: `[rows]`, the fold in which a row is held out, or -1 for none; the loss is 0 then.
+            visit: called with logits and labels of the held-out rows of each chunk.
         """
         losses, correct = [], []
         for span, rows in self._chunks():
@@ -95,6 +100,8 @@ class Softmax:
             loss = logits.logsumexp(0) - logits.gather(0, labels[None])[0]
             losses.append(loss * (folds >= 0))
             correct.append((logits.argmax(0) == labels) & (folds >= 0))
+            if visit is not None:
+                visit(logits.T[folds >= 0], labels[folds >= 0])
         return torch.cat(losses), torch.cat(correct)
 
     def _chunks(self) -> Iterator[tuple[slice, Tensor]]:

@@ -9,13 +9,14 @@ stay unseen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from zoo.engine.probe.lbfgs import Optimum, Softmax, minimise
+from zoo.engine.probe.search import EarlyStopping, HeldOutScore, HeldOutScoring
 from zoo.engine.probe.standardize import RowMatrix, StandardizedFeatures
 from zoo.errors import UsageError
 from zoo.seeding import shuffled
@@ -24,9 +25,6 @@ from zoo.seeding import shuffled
 STRENGTHS = tuple(10 ** (half / 2) for half in range(-8, 9))
 # Where there are too few images for cross-validation.
 DEFAULT_STRENGTH = 0.1
-# Stop after two consecutive strengths whose held-out loss is 1 % above the best, or, once it has
-# fallen, after two without an improvement of 1 % (at least 0.005).
-MARGIN, MIN_GAIN, MAX_WORSE, MAX_STALLED = 0.01, 0.005, 2, 2
 # Relative tolerance, maximum iterations and relative stall of `minimise`: in the search, and in the
 # first and second stage of the final fit.
 SEARCH = (1e-3, 200, 1e-5)
@@ -77,6 +75,7 @@ def fit_probe(
     rows: Tensor | None = None,
     views: int = 1,
     device: torch.device | str = "cpu",
+    new_score: Callable[[], HeldOutScore] | None = None,
 ) -> Probe:
     """Fit a linear head to its optimum, with regularisation selected by cross-validation.
 
@@ -103,6 +102,8 @@ def fit_probe(
         rows: indices of the rows to train on, in any order; None for all.
         views: number of consecutive rows of one image, which are held out together.
         device: to compute on.
+        new_score: select the strength with the highest score of the held-out predictions, among
+            all strengths; None to select by log loss.
 
     Returns:
         The head. On the CPU, equal arguments give equal bytes at the same number of threads.
@@ -116,7 +117,13 @@ def fit_probe(
     selected, labels = _select_rows(labels.cpu().long(), weighting, rows)
     present = labels.unique()
     standardized = StandardizedFeatures(features, selected, device)
-    fit = _Fit(standardized, torch.searchsorted(present, labels), len(present), weighting[labels])
+    fit = _Fit(
+        standardized,
+        torch.searchsorted(present, labels),
+        len(present),
+        weighting[labels],
+        None if new_score is None else HeldOutScoring(new_score, present, classes),
+    )
     if len(present) == 1:
         strength, reason, search = strength or DEFAULT_STRENGTH, "only one class has images", None
     elif strength is not None:
@@ -166,11 +173,18 @@ class _Fit:
         labels: `[images]`, among the classes that have images.
         classes: number of classes that have images.
         weights: `[images]`, of their classes.
+        scoring: of held-out predictions; None to compare log losses.
     """
 
     def __init__(
-        self, features: StandardizedFeatures, labels: Tensor, classes: int, weights: Tensor
+        self,
+        features: StandardizedFeatures,
+        labels: Tensor,
+        classes: int,
+        weights: Tensor,
+        scoring: HeldOutScoring | None = None,
     ) -> None:
+        self.scoring = scoring
         self.features, self.classes = features, classes
         self.labels = labels.to(features.device)
         self.images = len(labels)
@@ -203,25 +217,31 @@ class _Fit:
             strengths: in ascending order.
 
         Returns:
-            The strength with the lowest log loss, and the result of the search.
+            The strength with the lowest log loss, or the highest score, and the result of the
+            search.
         """
         count = int(fold.max()) + 1
         problem = self._problem((fold != torch.arange(count)[:, None]), torch.float32)
         result = _Search([])
-        best, stopping = strengths[0], _EarlyStopping()
+        best, stopping = strengths[0], EarlyStopping()
+        highest: tuple[float, ...] = (-float("inf"),)
         current = previous = problem.zeros()
         for strength in strengths:
             # The optimum is a smooth function of log(strength): extrapolate linearly.
             optimum = self._minimise(problem, strength, current + (current - previous), SEARCH)
             previous, current = current, optimum.weights
+            if self.scoring is not None:
+                self.scoring.start()
             loss, accuracies = self._held_out(problem, current, fold, count)
+            rank = self.scoring.score() if self.scoring else (-loss,)
             result.searched.append((strength, loss, float(accuracies[-1])))
             result.passes += optimum.evaluations + 1
-            if loss < stopping.best:
-                best = strength
+            if rank > highest:
+                best, highest = strength, rank
                 result.accuracy = tuple(accuracies[:-1].tolist())
                 result.start = current.mean(0, keepdim=True)
-            if stopping.update(loss):
+            # A score may still rise where the loss no longer falls.
+            if stopping.update(loss) and self.scoring is None:
                 break
         return best, result
 
@@ -229,7 +249,8 @@ class _Fit:
         self, problem: Softmax, weights: Tensor, fold: Tensor, count: int
     ) -> tuple[float, Tensor]:
         """Return the mean held-out log loss, and accuracies: of each fold, then of all images."""
-        losses, correct = (part.cpu().double() for part in problem.held_out(weights, fold))
+        visit = self.scoring.update if self.scoring else None
+        losses, correct = (part.cpu().double() for part in problem.held_out(weights, fold, visit))
         out = fold >= 0
         mean = float((losses * self.weights)[out].sum() / self.weights[out].sum())
         images = torch.bincount(fold[out], minlength=count)
@@ -251,27 +272,6 @@ class _Fit:
         return Softmax(self.features, self.labels, self.classes, weights, dtype)
 
 
-class _EarlyStopping:
-    """Stops the search when weaker regularisation no longer improves the held-out loss."""
-
-    def __init__(self) -> None:
-        self.first: float | None = None
-        self.best = self.reference = float("inf")
-        self.worse = self.stalled = 0
-
-    def update(self, loss: float) -> bool:
-        """Record the held-out loss of the next strength, and return whether to stop."""
-        if self.first is None:
-            self.first = self.reference = loss
-        self.best = min(self.best, loss)
-        self.worse = self.worse + 1 if loss > self.best * (1 + MARGIN) else 0
-        improved = loss < self.reference - max(MARGIN * self.reference, MIN_GAIN)
-        # Until the loss first falls, regularisation is too strong for the head to learn.
-        self.stalled = 0 if improved or self.reference == self.first else self.stalled + 1
-        self.reference = loss if improved else self.reference
-        return self.worse == MAX_WORSE or self.stalled == MAX_STALLED
-
-
 def _search(
     fit: _Fit, labels: Tensor, folds: int, seed: int, strengths: Sequence[float], views: int
 ) -> tuple[float, str, _Search | None]:
@@ -281,7 +281,8 @@ def _search(
     if count < 2:
         return DEFAULT_STRENGTH, "too few images for cross-validation", None
     best, result = fit.search(fold, sorted(strengths))
-    reason = f"lowest held-out log loss of {len(result.searched)} strengths in {count} folds"
+    criterion = f"best held-out {fit.scoring.name}" if fit.scoring else "lowest held-out log loss"
+    reason = f"{criterion} of {len(result.searched)} strengths in {count} folds"
     return best, reason, result
 
 

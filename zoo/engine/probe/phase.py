@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 
 from zoo.engine.features.cache import FeatureSet
 from zoo.engine.probe.logistic import Probe, fit_probe
+from zoo.engine.probe.search import HeldOutScore
 from zoo.engine.runtime.network import Network
-from zoo.tasks.base import LogisticProbe
+from zoo.tasks.base import LogisticProbe, Metric, Outputs, Ranking
 
 
 def probe_conflict(network: Network) -> str | None:
@@ -46,8 +48,34 @@ class FeatureColumn:
         return self.features.column(self.path, rows)
 
 
+class MetricScore:
+    """Scores held-out predictions by a metric of the task.
+
+    Args:
+        metric: a new one.
+        ranking: names the value that ranks.
+    """
+
+    def __init__(self, metric: Metric, ranking: Ranking) -> None:
+        self.metric, self.ranking = metric, ranking
+        self.name = ranking.name
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Accumulate logits `[rows, classes]` and labels `[rows]`."""
+        self.metric.update(Outputs(logits), labels)
+
+    def score(self) -> tuple[float, ...]:
+        """Return the score, higher is better."""
+        return self.ranking.score(self.metric.compute())
+
+
 def fit_heads(
-    network: Network, features: FeatureSet, probe: LogisticProbe, outputs: int, seed: int
+    network: Network,
+    features: FeatureSet,
+    probe: LogisticProbe,
+    outputs: int,
+    seed: int,
+    new_score: Callable[[], HeldOutScore] | None = None,
 ) -> dict[str, Any]:
     """Fit every head to its optimum on cached features.
 
@@ -57,6 +85,7 @@ def fit_heads(
         probe: settings of the fit.
         outputs: number of classes.
         seed: of the folds.
+        new_score: of the held-out predictions, to select the penalty; None for the log loss.
 
     Returns:
         Record of the main head's fit, for `run.json`.
@@ -74,6 +103,7 @@ def fit_heads(
             seed=seed,
             views=features.views,
             device=network.device,
+            new_score=new_score,
         )
         _copy_to_head(network.module.get_submodule(path), result)
         fitted.append(result)

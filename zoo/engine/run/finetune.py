@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from zoo.data.image_cache import ImageCache
+from zoo.engine.plan.options import select_metric
 from zoo.engine.plan.resolve import cached_splits
 from zoo.engine.run.artifacts import HISTORY, save
 from zoo.engine.run.folder import acquire_folder, deferred_signals
@@ -66,11 +67,14 @@ def _train(
 ) -> dict[str, Metric]:
     """Run all phases, and return the metric of each evaluated split."""
     plan, data, progress = prepared.plan, prepared.data, prepared.progress
+    ranking, labels = select_metric(prepared.options, network.task), network.task.labels
+    if ranking is not None:
+        labels = {**labels, ranking.name: labels.get(ranking.name, ranking.name)}
     first_batch = FirstBatch(observers, network.preprocess, data.schema)
 
     def report(event: EpochEnded) -> None:
         state.history.append(event)
-        progress.epoch(event, network.task.labels)
+        progress.epoch(event, labels)
         observers.notify("zoo_after_epoch", event)
 
     def adjust(name: str, value: Any, reason: str) -> None:
@@ -92,7 +96,7 @@ def _train(
         first_batch.notify if first_batch.enabled else None,
         join(),
     ) as factory:
-        metrics = {"val": train(factory, state, prepared.options.loss, report, adjust)}
+        metrics = {"val": train(factory, state, prepared.options.loss, report, adjust, ranking)}
         if "test" in data.splits:
             metrics["test"] = factory.evaluate_test()
     return metrics

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from zoo.data.split import ImageData
-from zoo.engine.plan.options import Options, check_classes, check_metric_names
+from zoo.engine.plan.options import Options, check_classes, check_metric_names, select_metric
 from zoo.engine.plan.plan import Plan
 from zoo.engine.plan.recipes import Resolver, resolve_recipe
 from zoo.engine.plan.resolve import (
@@ -192,6 +192,7 @@ def _resolve_inputs(name: str, options: Options, registry: Registry, dry_run: bo
     backbone, options = start.backbone, start.options
     task = load_task(registry.task(backbone.task))
     check_metric_names(options, task.reserved)
+    select_metric(options, task)
     task.check_augmentation(options.augment or None, options.views)
     check_trainable(backbone)
     options.build_options.with_head(backbone)

@@ -20,7 +20,7 @@ from zoo.engine.training.step import OnAdjustment, Step
 from zoo.errors import DataError, Diverged
 from zoo.events import EpochEnded
 from zoo.seeding import epoch_seed, seed_torch
-from zoo.tasks.base import Criterion
+from zoo.tasks.base import Criterion, Ranking
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class PhaseContext:
         report: called with each epoch.
         on_adjustment: called when the micro-batch size or the precision changes.
         ranks: of the processes that share each batch.
+        ranking: ranks the epochs; None for the score of the task's metric.
     """
 
     seed: int
@@ -44,6 +45,7 @@ class PhaseContext:
     report: Callable[[EpochEnded], None]
     on_adjustment: OnAdjustment = lambda name, value, reason: None
     ranks: Ranks = SINGLE
+    ranking: Ranking | None = None
 
 
 def run_phase(phase: Phase, source: Source, state: TrainState, context: PhaseContext) -> None:
@@ -95,7 +97,7 @@ def run_phase(phase: Phase, source: Source, state: TrainState, context: PhaseCon
                 lr=lr,
                 train_loss=train_loss,
                 metrics=values,
-                best=state.best.update(metric, values, module, context.names),
+                best=state.best.update(metric, values, module, context.names, context.ranking),
                 seconds=time.perf_counter() - started,
             )
         )

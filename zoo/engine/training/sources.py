@@ -162,13 +162,17 @@ class FeatureSource:
         """Evaluate the validation split."""
         return self.evaluate(self.val)
 
+    def new_metric(self) -> Metric:
+        """Return a new metric of the data."""
+        data = self.data
+        return self.network.task.metric(data.schema, self.network.device, data.metrics)
+
     def evaluate(self, features: FeatureSet) -> Metric:
         """Evaluate a split on its cached features."""
-        data = self.data
-        metric = self.network.task.metric(data.schema, self.network.device, data.metrics)
+        metric = self.new_metric()
         with inference_mode_of(self.module):
             # If targets are maps, outputs are as large, and a batch of them limits memory.
-            rows = EVALUATION_ROWS if features.targets.ndim == 1 else data.batch_size
+            rows = EVALUATION_ROWS if features.targets.ndim == 1 else self.data.batch_size
             for first in range(0, len(features), rows):
                 images = torch.arange(first, min(first + rows, len(features)))
                 targets = features.targets[first : first + rows]

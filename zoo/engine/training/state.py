@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.events import EpochEnded
-from zoo.tasks.base import Metric
+from zoo.tasks.base import Metric, Ranking
 
 Generator = tuple[Callable[[], Tensor], Callable[[Tensor], None]]
 
@@ -50,7 +50,12 @@ class BestCheckpoint:
     metric: Metric | None = None
 
     def update(
-        self, metric: Metric, values: Mapping[str, float], module: nn.Module, names: Sequence[str]
+        self,
+        metric: Metric,
+        values: Mapping[str, float],
+        module: nn.Module,
+        names: Sequence[str],
+        ranking: Ranking | None = None,
     ) -> bool:
         """Save an epoch if it is the best so far, and return whether it is.
 
@@ -59,8 +64,9 @@ class BestCheckpoint:
             values: computed by it.
             module: the network after the epoch.
             names: entries of its state dict that the phase can change.
+            ranking: ranks the epochs; None for the metric's own score.
         """
-        score = metric.score(values)
+        score = metric.score(values) if ranking is None else ranking.score(values)
         if self.score is not None and score <= self.score:
             return False
         tensors = module.state_dict()

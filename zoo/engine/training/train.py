@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from zoo.engine.plan.plan import LBFGS, Phase
-from zoo.engine.probe.phase import fit_heads
+from zoo.engine.probe.phase import MetricScore, fit_heads
 from zoo.engine.runtime.distributed import SINGLE
 from zoo.engine.training.loop import PhaseContext, run_phase
 from zoo.engine.training.phase_data import PhaseDataFactory
@@ -18,7 +18,7 @@ from zoo.engine.training.step import OnAdjustment
 from zoo.events import EpochEnded
 from zoo.models.freeze import freeze, select_modules
 from zoo.models.state_dict import load_state
-from zoo.tasks.base import Criterion, LogisticProbe, Metric
+from zoo.tasks.base import Criterion, LogisticProbe, Metric, Ranking
 
 
 def train(
@@ -27,6 +27,7 @@ def train(
     criterion: Criterion | None,
     report: Callable[[EpochEnded], None],
     on_adjustment: OnAdjustment,
+    ranking: Ranking | None = None,
 ) -> Metric:
     """Run all phases, restore the best epoch, and return its validation metric.
 
@@ -36,6 +37,7 @@ def train(
         criterion: the user's own loss; None for the task's.
         report: called with each epoch.
         on_adjustment: called when the micro-batch size or the precision changes.
+        ranking: ranks the epochs; None for the score of the task's metric.
 
     Raises:
         Diverged: the loss is not finite.
@@ -63,6 +65,7 @@ def train(
                 on_adjustment=on_adjustment,
                 # Only rank 0 trains on cached features.
                 ranks=factory.ranks if isinstance(source, ImageSource) else SINGLE,
+                ranking=ranking,
             )
             if phase.optimizer == LBFGS and isinstance(source, FeatureSource):
                 probe = network.task.probe(criterion)
@@ -97,8 +100,17 @@ def solve_phase(
     """
     started = time.perf_counter()
     state.epoch = 1
-    outputs = source.data.schema.outputs
-    state.probe = fit_heads(source.network, source.train, probe, outputs, source.data.seed)
+    data, ranking, new_score = source.data, context.ranking, None
+    if ranking is not None:
+        new_score = lambda: MetricScore(source.new_metric(), ranking)  # noqa: E731
+    state.probe = fit_heads(
+        source.network,
+        source.train,
+        probe,
+        data.schema.outputs,
+        data.seed,
+        new_score,
+    )
     metric, train_loss = source.validate(), source.evaluate(source.train).compute()["loss"]
     values = metric.compute()
     context.report(
@@ -109,7 +121,7 @@ def solve_phase(
             lr=0.0,
             train_loss=train_loss,
             metrics=values,
-            best=state.best.update(metric, values, source.module, context.names),
+            best=state.best.update(metric, values, source.module, context.names, context.ranking),
             seconds=time.perf_counter() - started,
         )
     )

@@ -43,6 +43,7 @@ class ClassificationMetric(Metric):
             "loss": torch.zeros((), dtype=torch.float64, device=exact),
             "images": zeros(count),
             "correct": zeros(count),
+            "predicted": zeros(count),
             "in_top5": zeros(),
         }
         if count <= MAX_CONFUSION_CLASSES:
@@ -68,15 +69,17 @@ class ClassificationMetric(Metric):
         ones = torch.ones_like(targets)
         sums["images"].index_add_(0, targets, ones)
         sums["correct"].index_add_(0, targets, (predicted == targets).long())
+        sums["predicted"].index_add_(0, predicted, ones)
         if "confusion" in sums:
             sums["confusion"].index_add_(0, targets * count + predicted, ones)
         top = logits.topk(min(5, count), dim=1).indices
         sums["in_top5"] += (top == targets[:, None]).any(dim=1).sum()
 
     def compute(self) -> dict[str, float]:
-        """Return `loss` (mean cross-entropy), `top1`, `top5` in 0..1, `images` and user metrics.
+        """Return `loss` (mean cross-entropy), accuracies in 0..1, `images` and user metrics.
 
-        With fewer than five classes, `top5` is 1.
+        `balanced_accuracy` is the mean over the classes of the split of their accuracy, as in
+        scikit-learn. With fewer than five classes, `top5` is 1.
 
         Raises:
             UsageError: a metric of the user fails, or returns no finite number.
@@ -88,8 +91,17 @@ class ClassificationMetric(Metric):
             "loss": sums["loss"].item() / count,
             "top1": int(sums["correct"].sum()) / count,
             "top5": int(sums["in_top5"]) / count,
+            "balanced_accuracy": self._balanced_accuracy(),
             "images": images,
         }
+
+    def _balanced_accuracy(self) -> float:
+        """Return the mean accuracy of the classes that have images; 0 without images."""
+        images, correct = self.sums["images"].cpu(), self.sums["correct"].cpu()
+        present = images > 0
+        if not bool(present.any()):
+            return 0.0
+        return float((correct[present].double() / images[present]).mean())
 
     def _further(self) -> dict[str, float]:
         """Return the metrics of the user."""
@@ -105,17 +117,29 @@ class ClassificationMetric(Metric):
     def report(self) -> dict[str, Any]:
         """Return all metrics, accuracy per class, and the confusion matrix (row: true class).
 
-        `confusion` is None with more than 2,000 classes.
+        `chance` is the accuracy of the best constant prediction, the most frequent class of the
+        split; None without images. `never_predicted` names the classes of the split that no image
+        was assigned to. `confusion` is None with more than 2,000 classes.
         """
-        counts = zip(
-            self.names, self.sums["images"].tolist(), self.sums["correct"].tolist(), strict=True
-        )
+        images, predicted = self.sums["images"].tolist(), self.sums["predicted"].tolist()
+        counts = zip(self.names, images, self.sums["correct"].tolist(), strict=True)
         per_class = {
-            name: {"images": images, "top1": correct / images if images else None}
-            for name, images, correct in counts
+            name: {"images": count, "top1": correct / count if count else None}
+            for name, count, correct in counts
         }
         table = None
         if "confusion" in self.sums:
             count = len(self.names)
             table = self.sums["confusion"].reshape(count, count).tolist()
-        return {**self.compute(), "per_class": per_class, "confusion": table}
+        total = sum(images)
+        return {
+            **self.compute(),
+            "chance": max(images) / total if total else None,
+            "never_predicted": [
+                name
+                for name, count, times in zip(self.names, images, predicted, strict=True)
+                if count and not times
+            ],
+            "per_class": per_class,
+            "confusion": table,
+        }

@@ -17,6 +17,7 @@ from zoo.spec import IMAGE_CLASSIFICATION, Head, Preprocess
 from zoo.tasks.base import (
     BaseTask,
     Criterion,
+    Direction,
     LogisticProbe,
     Outputs,
     SampleTransform,
@@ -34,9 +35,15 @@ class ImageClassification(BaseTask):
     """One class per image: folders of classes, cross-entropy, accuracy."""
 
     name = IMAGE_CLASSIFICATION
-    columns = ("loss", "top1", "top5")
+    columns = ("loss", "top1", "top5", "balanced_accuracy")
+    directions: Mapping[str, Direction] = {
+        "top1": "max",
+        "balanced_accuracy": "max",
+        "top5": "max",
+        "loss": "min",
+    }
     labels: Mapping[str, str] = {"loss": "loss", "top1": "top-1"}
-    reserved = ("loss", "top1", "top5", "images", "per_class", "confusion")
+    reserved = (*columns, "chance", "images", "never_predicted", "per_class", "confusion")
     loss_label = "cross-entropy"
 
     def open_data(
@@ -100,10 +107,6 @@ class ImageClassification(BaseTask):
     def split_targets(self, split: Split, transform: SampleTransform) -> Tensor:
         """Return the labels of a split, `[images]` int64."""
         return torch.tensor(list(split.targets), dtype=torch.int64)
-
-    def chance(self, schema: Schema) -> float | None:
-        """Return the accuracy of a random guess among equally frequent classes."""
-        return 1 / len(schema.classes)
 
     def predict(
         self,

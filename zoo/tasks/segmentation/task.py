@@ -18,6 +18,7 @@ from zoo.spec import Backbone, Head, Preprocess, Weights
 from zoo.tasks.base import (
     BaseTask,
     Criterion,
+    Direction,
     Outputs,
     SampleTransform,
     SourceImage,
@@ -48,6 +49,7 @@ class SemanticSegmentation(BaseTask):
 
     name = "semantic-segmentation"
     columns = ("loss", "miou", "pixel_accuracy")
+    directions: Mapping[str, Direction] = {"miou": "max", "pixel_accuracy": "max", "loss": "min"}
     labels: Mapping[str, str] = {"loss": "loss", "miou": "mIoU", "pixel_accuracy": "pixels"}
     reserved = ("loss", "miou", "pixel_accuracy", "images", "per_class")
 
