@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from zoo.events import EpochEnded, FirstBatchRead, FitEnded, FitFailed, FitStarted
-    from zoo.spec import Backbone, Family, Task
+    from zoo.spec import AddedWeights, Backbone, Family, Task
+    from zoo.weight_files import WeightFile
 
 hookspec = pluggy.HookspecMarker("zoo")
 hookimpl = pluggy.HookimplMarker("zoo")
@@ -51,6 +52,34 @@ def zoo_register_backbones() -> Iterable[Backbone | Family]:
                 builder="leafnet.model:build",
                 heads=(zoo.Head("classifier[6]"),),
                 preprocess=zoo.Preprocess(size=224),
+            )
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def zoo_register_weights() -> Iterable[WeightFile | AddedWeights]:
+    """Yield the weights that this plugin provides for backbones of other plugins.
+
+    A `zoo.WeightFile` is a copy of a published file in an installed package. It replaces the
+    download of all weights with its digest, and is checked on every load. `zoo.AddedWeights` are
+    further weights of a backbone, with a tag of their own. Weights for a plugin that is not
+    installed or switched off are ignored; a tag belongs to the backbone's plugin, then to the first
+    in loading order.
+
+    Called once per process, when the registry is first needed. If any of them is invalid, the whole
+    plugin is left out, with one line of warning. A file that is missing or damaged is skipped.
+
+    Example:
+        @zoo.hookimpl
+        def zoo_register_weights():
+            yield zoo.WeightFile(
+                file="leafnet:resnet18-f37072fd.pth",
+                sha256="f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
+            )
+            yield zoo.AddedWeights(
+                backbone="torchvision/resnet18",
+                weights=zoo.Weights("leaves", file="leafnet:leaves.safetensors", num_classes=7),
             )
     """
     raise NotImplementedError

@@ -9,11 +9,12 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import BrokenPlugin, UsageError, did_you_mean, one_line
+from zoo.errors import UsageError, did_you_mean
 from zoo.records import FrozenDict, validate, with_fields
+from zoo.targets import path_steps, resolve_target
+from zoo.weight_files import LocalWeights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,36 +28,6 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 CROPS = ("center", "squash", "border")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-def path_steps(path: str) -> tuple[str, ...]:
-    """Split a module path into its names; `classifier[6]` and `classifier.6` are the same.
-
-    Raises:
-        UsageError: the path is empty or malformed.
-    """
-    if not re.fullmatch(r"\w+(\.\w+|\[\d+\])*", path):
-        raise UsageError(f"{path!r} is not a module path", "write it like fc or classifier[6]")
-    return tuple(re.findall(r"\w+", path))
-
-
-def resolve_target(target: str, owner: str = "an adapter") -> Any:
-    """Import the object that a `"package.module:attribute"` string names.
-
-    Raises:
-        BrokenPlugin: the string is malformed, or the import fails.
-    """
-    module_name, _, attribute = target.partition(":")
-    if not module_name or not attribute:
-        raise BrokenPlugin(f"{owner} names {target!r}", 'write it as "package.module:function"')
-    try:
-        resolved: Any = import_module(module_name)
-        for name in attribute.split("."):
-            resolved = getattr(resolved, name)
-    except (Exception, SystemExit) as error:  # importing a module can raise anything
-        reason = f"which cannot be imported: {one_line(error)}"
-        raise BrokenPlugin(f"{owner} names {target!r}, {reason}") from error
-    return resolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +197,7 @@ class Backbone:
         plugin: name of the plugin that builds it; set by the registry.
         origin: description of what registered it; set by the registry.
         extends: the base of a derived backbone; set by the registry.
+        local: where copies of published weights may be; set by the registry.
     """
 
     name: str
@@ -247,6 +219,7 @@ class Backbone:
     plugin: str = ""
     origin: str = ""
     extends: Backbone | None = None
+    local: LocalWeights = field(default=LocalWeights(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         validate(self)
@@ -337,6 +310,38 @@ class Backbone:
     def with_source(self, source: str, origin: str) -> Backbone:
         """Return a copy with its owner set."""
         return with_fields(self, source=source, plugin=source, origin=origin)
+
+
+@dataclass(frozen=True)
+class AddedWeights:
+    """Weights for a backbone of another plugin, in addition to those that it publishes.
+
+    Args:
+        backbone: its id, such as `timm/mobilenetv2_100`.
+        weights: with a tag that it does not have. They become the default only where it publishes
+            none.
+        source: the plugin's entry-point name; set by the registry.
+        origin: description of what registered them; set by the registry.
+    """
+
+    backbone: str
+    weights: Weights
+    source: str = ""
+    origin: str = ""
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if not re.fullmatch(r"[\w.\-]+/[\w.\-]+", self.backbone):
+            raise UsageError(f"{self.backbone!r} is not an id", "write it like timm/resnet18")
+
+    @property
+    def name(self) -> str:
+        """The id with the tag, unique among all plugins."""
+        return f"{self.backbone}.{self.weights.tag}"
+
+    def with_source(self, source: str, origin: str) -> AddedWeights:
+        """Return a copy with its owner set."""
+        return with_fields(self, source=source, origin=origin)
 
 
 @dataclass(frozen=True)

@@ -74,8 +74,8 @@ def test_hook_docstring_and_event_fields(hook):
 @pytest.fixture
 def leafnet(install, tmp_path) -> str:
     """Install the network that the collecting examples describe, with them as its adapter."""
-    backbones, tasks = (hook.example for hook in HOOKS if not hook.event)
-    install("leafnet", f"{backbones}\n\n\n{tasks.removeprefix('import zoo')}")
+    collecting = [hook.example.removeprefix("import zoo") for hook in HOOKS if not hook.event]
+    install("leafnet", "\n\n\n".join(["import zoo", *collecting]))
     package = tmp_path / "site" / "leafnet"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -157,3 +157,7 @@ def test_collecting_examples_register(leafnet):
     assert backbone.build(classes=3).classifier[6].out_features == 3
     task = load_registry().task("leaf-counting")
     assert (task.source, task.target) == ("leafnet", "leafnet.counting:LeafCounting")
+    resnet18 = zoo.get("resnet18")
+    assert resnet18.find_weights("leaves").file == "leafnet:leaves.safetensors"
+    (offered,) = resnet18.local.files
+    assert offered.sha256.startswith(resnet18.weights[0].digest)

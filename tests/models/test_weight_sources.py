@@ -175,7 +175,7 @@ def test_weights_in_hub_cache_are_located_and_checked(monkeypatch, caplog):
     blob.write_bytes(DATA[:-1])
     with pytest.raises(zoo.WeightsError, match="is not the file that was published"):
         fetch(backbone, backbone.weights[0])
-    assert "skipping a copy of weights one" in caplog.text
+    assert "skipping weights one, in the cache of the Hugging Face hub" in caplog.text
     blob.write_bytes(DATA)
     assert is_content(fetch(backbone, backbone.weights[0]))
     assert not (cache_dir() / "downloads").exists()

@@ -14,6 +14,8 @@ from zoo.cli.plugins import describe
 from zoo.errors import UsageError, did_you_mean
 from zoo.registry.plugins import CONFLICT, PluginRecord
 from zoo.registry.registry import Registry
+from zoo.spec import AddedWeights
+from zoo.weight_files import WeightFile
 
 MAX_NAMES = 6
 
@@ -44,7 +46,22 @@ def describe_plugin(registry: Registry, record: PluginRecord) -> dict[str, Any]:
         "file": str(record.file) if record.file else None,
         "hooks": list(record.hooks),
         "names": names,
+        "weights": [describe_weights(item) for item in record.weights],
         "traceback": record.trace,
+    }
+
+
+def describe_weights(item: WeightFile | AddedWeights) -> dict[str, Any]:
+    """Return weights that a plugin provides for backbones of others, as plain data."""
+    if isinstance(item, WeightFile):
+        return {"backbone": None, "tag": None, "file": item.file, "sha256": item.sha256}
+    weights = item.weights
+    from_ = weights.file or weights.url or f"hub:{weights.hub}"
+    return {
+        "backbone": item.backbone,
+        "tag": weights.tag,
+        "file": from_,
+        "sha256": weights.digest,
     }
 
 
@@ -53,6 +70,11 @@ def _abbreviate(names: Sequence[str], source: str) -> str:
         return ", ".join(names)
     more = f"and {len(names) - MAX_NAMES:,} more: `zoo list --source {source}`"
     return f"{', '.join(names[:MAX_NAMES])}, {more}"
+
+
+def _weights_text(item: dict[str, Any]) -> str:
+    owner = f"{item['tag']} of {item['backbone']}, " if item["backbone"] else ""
+    return f"{owner}{item['file']}"
 
 
 def _print(item: dict[str, Any]) -> None:
@@ -66,6 +88,7 @@ def _print(item: dict[str, Any]) -> None:
         "hooks": ", ".join(item["hooks"]) or "none known",
         "backbones": f"{item['backbones']:,}",
         "tasks": ", ".join(item["tasks"]) or None,
+        "weights": "; ".join(map(_weights_text, item["weights"])) or None,
         "seconds": f"{item['seconds']:.3f}",
     }
     if item["names"]:

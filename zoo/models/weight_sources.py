@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,7 @@ from urllib.parse import unquote, urlparse
 from zoo.errors import WeightsError
 from zoo.files import cache_dir, canonical_json, library_versions
 from zoo.spec import Backbone, Weights
+from zoo.weight_files import WeightFile
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 SHA256_DIGITS = 64
@@ -46,22 +48,24 @@ class Location:
 DOWNLOAD = Location("download", "to be downloaded")
 
 
-def installed_file(weights: Weights) -> Path:
-    """Return the path of weights that are inside a package or at a path.
+def package_file(file: str) -> Path:
+    """Return the path of a file in an installed package, without importing the package.
+
+    Args:
+        file: `"package:path"`, or an absolute path.
 
     Raises:
         WeightsError: the package is not installed.
     """
-    assert weights.file is not None
-    if Path(weights.file).is_absolute():
-        return Path(weights.file)
-    package, _, inside = weights.file.partition(":")
+    if Path(file).is_absolute():
+        return Path(file)
+    package, _, inside = file.partition(":")
     try:
         spec = find_spec(package)
     except (ImportError, ValueError):
         spec = None
     if spec is None or not spec.submodule_search_locations:
-        raise WeightsError(f"the package {package!r} of weights {weights.tag!r} is not installed")
+        raise WeightsError(f"the package {package!r} is not installed")
     return Path(next(iter(spec.submodule_search_locations))) / inside
 
 
@@ -134,6 +138,47 @@ def hub_cache() -> Path:
     return Path(os.path.expandvars(os.environ.get("HF_HUB_CACHE", default))).expanduser()
 
 
+def published_names(weights: Weights) -> tuple[str, ...]:
+    """Return the names of a published file: at the end of its URL, or its addresses on the hub."""
+    if weights.url is not None:
+        return (url_file(weights.url),)
+    assert weights.hub is not None
+    repository, files = hub_files(weights.hub)
+    return (repository, *(f"{repository}:{file}" for file in files))
+
+
+def _offers(backbone: Backbone, weights: Weights) -> Iterator[WeightFile]:
+    """Yield what plugins offer with the published digest or, without one, the published name."""
+    for item in backbone.local.files:
+        if weights.digest is not None:
+            matches = item.sha256.lower().startswith(weights.digest)
+        else:
+            matches = item.published in published_names(weights)
+        if matches:
+            yield item
+
+
+def _in_packages(backbone: Backbone, weights: Weights) -> Iterator[Location]:
+    for item in _offers(backbone, weights):
+        with suppress(WeightsError):
+            text = f"installed with plugin {item.source}"
+            yield Location("installed", text, package_file(item.file), item.sha256)
+
+
+def missing_files(backbone: Backbone, weights: Weights) -> list[str]:
+    """Return a sentence for each copy that a plugin offers and that does not exist."""
+    sentences = []
+    for item in _offers(backbone, weights):
+        try:
+            path = package_file(item.file)
+            problem = "" if path.is_file() else f"{path} does not exist"
+        except WeightsError as error:
+            problem = error.message
+        if problem:
+            sentences.append(f"plugin {item.source} offers a copy, but {problem}")
+    return sentences
+
+
 def _in_torch_cache(weights: Weights) -> Iterator[Location]:
     """Yield the file that torch downloaded; only a published digest identifies its content."""
     if weights.url is not None and weights.digest is not None:
@@ -164,7 +209,11 @@ def published_files(backbone: Backbone, weights: Weights) -> list[Location]:
         backbone: whose weights they are.
         weights: at a URL or on the hub.
     """
-    located = [*_in_torch_cache(weights), *_in_hub_cache(weights)]
+    located = [
+        *_in_packages(backbone, weights),
+        *_in_torch_cache(weights),
+        *_in_hub_cache(weights),
+    ]
     return [location for location in located if location.path and location.path.is_file()]
 
 

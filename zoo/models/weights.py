@@ -34,8 +34,9 @@ from zoo.models.download import check_host, downloaded, from_hub
 from zoo.models.plugin_errors import plugin_errors
 from zoo.models.weight_sources import (
     DOWNLOAD,
-    installed_file,
     locate,
+    missing_files,
+    package_file,
     published_files,
     read_record,
     record_file,
@@ -100,17 +101,27 @@ def _source(backbone: Backbone, weights: Weights) -> Iterator[CheckedPath]:
         try:
             copy = check_path(location.path, location.sha256)
         except WeightsError as error:
-            log.warning("skipping a copy of weights %s: %s", weights.tag, error.message)
+            text = location.text
+            log.warning("skipping weights %s, %s: %s", weights.tag, text, error.message)
         else:
             yield copy
             return
+    with contextlib.ExitStack() as stack:
+        try:
+            path, digest = _download(weights, stack)
+        except WeightsError as error:
+            message = "; ".join([error.message, *missing_files(backbone, weights)])
+            raise WeightsError(message, error.hint) from error
+        yield check_path(path, digest)
+
+
+def _download(weights: Weights, stack: contextlib.ExitStack) -> tuple[Path, str | None]:
+    """Download a published file; return its path, valid as long as the stack, and its digest."""
     if weights.url is not None:
-        with downloaded(weights.url) as path:
-            yield check_path(path, weights.digest)
-    else:
-        assert weights.hub is not None
-        path, digest = from_hub(weights.hub)
-        yield check_path(path, weights.digest or digest)
+        return stack.enter_context(downloaded(weights.url)), weights.digest
+    assert weights.hub is not None
+    path, digest = from_hub(weights.hub)
+    return path, weights.digest or digest
 
 
 def _convert(
@@ -136,8 +147,9 @@ def _convert(
 
 def _check_installed(weights: Weights) -> CheckedPath:
     """Read an installed file and check its digest."""
+    assert weights.file is not None
     try:
-        return check_path(installed_file(weights), weights.digest)
+        return check_path(package_file(weights.file), weights.digest)
     except WeightsError as error:
         if error.hint is None:
             raise

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import BrokenPlugin, UsageError, one_line
+from zoo.errors import BrokenPlugin, UsageError, did_you_mean, one_line
+from zoo.records import with_fields
 from zoo.registry.catalogue import load_catalogue, restore_backbone
-from zoo.registry.plugins import PluginHost, PluginRecord
-from zoo.spec import Backbone, Family
+from zoo.registry.plugins import PluginRecord
+from zoo.spec import AddedWeights, Backbone, Family
+from zoo.weight_files import LocalWeights
 
 if TYPE_CHECKING:
     from zoo.registry.derived import Entry
@@ -19,13 +22,30 @@ log = logging.getLogger("zoo")
 
 
 class Source:
-    """The backbones of one plugin, by name; full descriptions are created on demand."""
+    """The backbones of one plugin, by name; full descriptions are created on demand.
 
-    def __init__(self, record: PluginRecord, host: PluginHost) -> None:
+    Args:
+        record: of the plugin.
+        local: where copies of published weights may be.
+        added: weights of other plugins for these backbones.
+        drop: called with the name of a plugin and its error.
+    """
+
+    def __init__(
+        self,
+        record: PluginRecord,
+        local: LocalWeights,
+        added: Sequence[AddedWeights],
+        drop: Callable[[str, BrokenPlugin], None],
+    ) -> None:
         self.name = record.name
         self._record = record
-        self._host = host
-        self._owner = {"source": self.name, "plugin": self.name, "origin": record.origin}
+        owner = {"source": self.name, "plugin": self.name, "origin": record.origin}
+        self._owner: dict[str, Any] = {**owner, "local": local}
+        self._drop = drop
+        self._added: dict[str, list[AddedWeights]] = {}
+        for item in added:
+            self._added.setdefault(item.backbone.partition("/")[2], []).append(item)
 
     @cached_property
     def _entries(self) -> Mapping[str, Backbone | dict[str, Any]]:
@@ -35,15 +55,21 @@ class Source:
                 new: dict[str, Any] = (
                     load_catalogue(item, log.info)
                     if isinstance(item, Family)
-                    else {item.name: item}
+                    else {item.name: with_fields(item, **self._owner)}
                 )
                 if duplicates := entries.keys() & new.keys():
                     raise BrokenPlugin(f"plugin {self.name!r} registers {min(duplicates)!r} twice")
                 entries.update(new)
         except BrokenPlugin as error:
-            self._host.fail(self.name, error)
+            self._drop(self.name, error)
             return {}
-        return entries
+        # A plugin that adds weights to a backbone that does not exist has failed.
+        unknown = [added for name in self._added.keys() - entries for added in self._added[name]]
+        for added in unknown:
+            hint = did_you_mean(added.backbone.partition("/")[2], list(entries))
+            problem = f"adds weights to {added.backbone}, which does not exist"
+            self._drop(added.source, BrokenPlugin(problem, hint))
+        return {} if any(added.source == self.name for added in unknown) else entries
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries
@@ -59,16 +85,30 @@ class Source:
         entry = self._entries[name]
         try:
             if not isinstance(entry, Backbone):
-                return restore_backbone(entry, **self._owner)
+                entry = restore_backbone(entry, **self._owner)
         except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
             message = f"the entry {name!r} in its catalogue cannot be read: {one_line(error)}"
             raise BrokenPlugin(message) from error
-        return entry
+        return self._with_added(entry) if name in self._added else entry
+
+    def _with_added(self, backbone: Backbone) -> Backbone:
+        """Return a backbone with the weights that other plugins add."""
+        for item in list(self._added[backbone.name]):
+            if any(weights.tag == item.weights.tag for weights in backbone.weights):
+                self._added[backbone.name].remove(item)
+                problem = f"adds weights {item.weights.tag!r} to {backbone.id}, which has that tag"
+                self._drop(item.source, BrokenPlugin(problem))
+            else:
+                backbone = replace(backbone, weights=(*backbone.weights, item.weights))
+        return backbone
+
+    def empty(self) -> None:
+        """Remove all backbones."""
+        self._entries = {}
 
     def _fail(self, error: BrokenPlugin) -> None:
-        """Empty the source, and record the error with its plugin."""
-        self._host.fail(self.name, error)
-        self._entries = {}
+        self._drop(self.name, error)
+        self.empty()
 
     def get(self, name: str) -> Backbone:
         """Return one backbone.

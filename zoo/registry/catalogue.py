@@ -122,14 +122,14 @@ def load_catalogue(family: Family, notify: Callable[[str], None]) -> dict[str, d
     return _unpack(data)
 
 
-def restore_backbone(plain: Mapping[str, Any], **owner: str) -> Backbone:
+def restore_backbone(plain: Mapping[str, Any], **owner: Any) -> Backbone:
     """Create a `Backbone` from a catalogue entry, without validating it again.
 
     Every `zoo list` reads thousands of them, and validation would dominate its time.
 
     Args:
         plain: as `to_dict` returns it.
-        owner: `source`, `plugin` and `origin`.
+        owner: the fields that the registry sets, such as `source`.
 
     Raises:
         KeyError: it is not the description of a backbone.

@@ -7,9 +7,10 @@ from typing import Any
 
 from zoo.errors import BrokenPlugin
 from zoo.registry.hook_manager import Results
-from zoo.spec import Backbone, Family, Task
+from zoo.spec import AddedWeights, Backbone, Family, Task
+from zoo.weight_files import WeightFile
 
-Record = Backbone | Family | Task
+Record = Backbone | Family | Task | WeightFile | AddedWeights
 
 
 class Collection(Results):
@@ -77,7 +78,7 @@ class Collection(Results):
 def _check_names(plugin: str, records: Iterable[Record]) -> None:
     names: set[tuple[str, str]] = set()
     for record in records:
-        if isinstance(record, Family):
+        if isinstance(record, (Family, WeightFile)):
             continue
         if (record.source, record.name) in names:
             raise BrokenPlugin(f"plugin {plugin!r} registers {record.name!r} twice")

@@ -23,7 +23,8 @@ from zoo import __version__, hookspecs
 from zoo.errors import BrokenPlugin, UsageError, did_you_mean, nearest, one_line
 from zoo.registry.collection import Collection, Record, by_owner
 from zoo.registry.hook_manager import HookManager, Outcome
-from zoo.spec import Backbone, Family, Task
+from zoo.spec import AddedWeights, Backbone, Family, Task
+from zoo.weight_files import WeightFile
 
 if TYPE_CHECKING:
     from zoo.events import Event
@@ -89,6 +90,7 @@ class PluginRecord:
         seconds: wall time of its import and its collecting hooks.
         backbones: registered ones.
         tasks: registered ones.
+        weights: registered for backbones of other plugins.
         hooks: names of the hooks that it implements; empty if it was not imported.
         file: the python file of `--plugin`; None for an installed plugin.
     """
@@ -103,6 +105,7 @@ class PluginRecord:
     seconds: float = 0.0
     backbones: tuple[Backbone | Family, ...] = field(default=(), repr=False)
     tasks: tuple[Task, ...] = field(default=(), repr=False)
+    weights: tuple[WeightFile | AddedWeights, ...] = field(default=(), repr=False)
     hooks: tuple[str, ...] = ()
     file: Path | None = None
 
@@ -304,26 +307,37 @@ class PluginHost:
         prefix = f"plugin {record.name!r} "  # printed before every message of a record
         message = f"it {message.removeprefix(prefix)}" if message.startswith(prefix) else message
         trace = "".join(traceback.format_exception(error))
-        record = replace(record, status=FAILED, error=message, trace=trace, backbones=(), tasks=())
+        emptied: dict[str, Any] = {"backbones": (), "tasks": (), "weights": ()}
+        record = replace(record, status=FAILED, error=message, trace=trace, **emptied)
         self._report(record)
         return record
 
     def _collect(self) -> None:
         """Call the collecting hooks, and store the results in each plugin's record."""
         backbones = self._call_collecting("zoo_register_backbones", Backbone, Family)
+        weights = self._call_collecting("zoo_register_weights", WeightFile, AddedWeights)
         tasks = self._call_collecting("zoo_register_tasks", Task)
-        owners: dict[str, Task] = {}
+        owners: dict[tuple[type, str], Task | AddedWeights] = {}
         for index, record in enumerate(self.records):
-            own = tasks.get(record.name, ())
             if record.status != OK:
                 continue
-            if taken := next((owners[task.name] for task in own if task.name in owners), None):
-                problem = f"registers the task {taken.name!r}, which is that of {taken.origin}"
-                self._drop(record.name, BrokenPlugin(f"plugin {record.name!r} {problem}"))
+            new = {
+                (type(item), item.name): item
+                for item in (*tasks.get(record.name, ()), *weights.get(record.name, ()))
+                if isinstance(item, (Task, AddedWeights))
+            }
+            if taken := next((owners[key] for key in new if key in owners), None):
+                what = "task" if isinstance(taken, Task) else "weights"
+                owned = f"registers the {what} {taken.name!r}, which is that of {taken.origin}"
+                self._drop(record.name, BrokenPlugin(f"plugin {record.name!r} {owned}"))
                 continue
-            owners.update((task.name, task) for task in own)
-            registered = tuple(backbones.get(record.name, ()))
-            self.records[index] = replace(record, backbones=registered, tasks=tuple(own))
+            owners.update(new)
+            self.records[index] = replace(
+                record,
+                backbones=tuple(backbones.get(record.name, ())),
+                tasks=tuple(tasks.get(record.name, ())),
+                weights=tuple(weights.get(record.name, ())),
+            )
 
     def _call_collecting(self, hook: str, *kinds: type[Record]) -> dict[str, list[Any]]:
         """Call a collecting hook, and return the records of each plugin."""

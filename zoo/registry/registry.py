@@ -37,7 +37,8 @@ from zoo.registry.plugins import (
     Switches,
     file_plugins,
 )
-from zoo.spec import Backbone, Task
+from zoo.spec import AddedWeights, Backbone, Task
+from zoo.weight_files import LocalWeights, WeightFile
 
 if TYPE_CHECKING:
     from zoo.registry.derived import Entry
@@ -59,8 +60,16 @@ class Registry:
     def __init__(self, host: PluginHost, config: Config) -> None:
         self.host = host
         self.config = config
+        working = [record for record in host.records if record.status == OK]
+        offered = [item for record in working for item in record.weights]
+        local = LocalWeights(tuple(item for item in offered if isinstance(item, WeightFile)))
+        added: dict[str, list[AddedWeights]] = {}
+        for item in offered:
+            if isinstance(item, AddedWeights):
+                added.setdefault(item.backbone.partition("/")[0], []).append(item)
         self.sources = {
-            record.name: Source(record, host) for record in host.records if record.status == OK
+            record.name: Source(record, local, added.get(record.name, ()), self._drop)
+            for record in working
         }
         self.derived: dict[str, DerivedSource] = {}
         self._deriving: list[str] = []
@@ -72,6 +81,12 @@ class Registry:
                 raise entry.error(None, f"has the source name of plugin {entry.source}", hint)
             source = DerivedSource(entry.source, self._derive, host.switches.strict)
             self.derived.setdefault(entry.source, source).entries[entry.name] = entry
+
+    def _drop(self, name: str, error: BrokenPlugin) -> None:
+        """Record the failure of a plugin, and remove its backbones."""
+        self.host.fail(name, error)
+        if name in self.sources:
+            self.sources[name].empty()
 
     @property
     def _all_sources(self) -> dict[str, Source | DerivedSource]:

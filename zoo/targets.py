@@ -1,0 +1,39 @@
+"""Strings that name code: paths of modules in a network, and objects to import."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from typing import Any
+
+from zoo.errors import BrokenPlugin, UsageError, one_line
+
+
+def path_steps(path: str) -> tuple[str, ...]:
+    """Split a module path into its names; `classifier[6]` and `classifier.6` are the same.
+
+    Raises:
+        UsageError: the path is empty or malformed.
+    """
+    if not re.fullmatch(r"\w+(\.\w+|\[\d+\])*", path):
+        raise UsageError(f"{path!r} is not a module path", "write it like fc or classifier[6]")
+    return tuple(re.findall(r"\w+", path))
+
+
+def resolve_target(target: str, owner: str = "an adapter") -> Any:
+    """Import the object that a `"package.module:attribute"` string names.
+
+    Raises:
+        BrokenPlugin: the string is malformed, or the import fails.
+    """
+    module_name, _, attribute = target.partition(":")
+    if not module_name or not attribute:
+        raise BrokenPlugin(f"{owner} names {target!r}", 'write it as "package.module:function"')
+    try:
+        resolved: Any = import_module(module_name)
+        for name in attribute.split("."):
+            resolved = getattr(resolved, name)
+    except (Exception, SystemExit) as error:  # importing a module can raise anything
+        reason = f"which cannot be imported: {one_line(error)}"
+        raise BrokenPlugin(f"{owner} names {target!r}, {reason}") from error
+    return resolved
