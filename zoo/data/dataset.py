@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from zoo.data.augment import Draw
 from zoo.data.decode import DecodedImage, UnreadableImage
@@ -146,25 +145,3 @@ def check_shape(image: Tensor, preprocess: Preprocess) -> None:
     if tuple(image.shape) != expected:
         message = f"it is {list(image.shape)}, and the network sees {list(expected)}"
         raise DataError(f"{message}; zoo.transform prepares images for it")
-
-
-class SplitDataset(Dataset[Sample | BadImage]):
-    """A split as a torch `Dataset`."""
-
-    def __init__(
-        self,
-        split: Split,
-        transform: SampleTransform,
-        draw: Draw | None = None,
-        digest: bool = False,
-    ) -> None:
-        self.split = split
-        self.transform = transform
-        self.draw = draw
-        self.digest = digest
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, index: int) -> Sample | BadImage:
-        return read_sample(self.split, self.transform, index, self.draw, self.digest)

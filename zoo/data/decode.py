@@ -9,6 +9,7 @@ a half, a quarter or an eighth of its size at little cost, see `decode_reduced`.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -23,7 +24,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from zoo.data.jpeg import complete_jpeg, lacks_end
-from zoo.errors import DataError
+from zoo.errors import DataError, EnvironmentProblem
 
 # Pillow's own default limit; half a gigabyte as RGB.
 MAX_PIXELS = 178_956_970
@@ -193,6 +194,10 @@ def _open_file(path: Path, name: str) -> BinaryIO:
     except FileNotFoundError as error:
         raise UnreadableImage(name, "it does not exist") from error
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            # No fault of the image, which would be skipped where bad ones are.
+            message = f"cannot open {name}: {error.strerror}"
+            raise EnvironmentProblem(message, "allow more open files (ulimit -n)") from error
         raise UnreadableImage(name, _shorten(error)) from error
 
 

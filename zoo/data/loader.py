@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import itertools
 import re
-import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
 
 from zoo.data.augment import Draw
-from zoo.data.dataset import BadImage, Sample, SampleTransform, SplitDataset, read_sample
+from zoo.data.batch import Batch
+from zoo.data.dataset import BadImage, Sample, SampleTransform, read_sample
 from zoo.data.split import Split
+from zoo.data.workers import FEWER_WORKERS, read_in_workers, worker_died
 from zoo.errors import EnvironmentProblem, UsageError
+
+Item = TypeVar("Item")
+Read = TypeVar("Read")
 
 __all__ = [
     "BadImage",
@@ -34,45 +37,8 @@ __all__ = [
     "worker_problem",
 ]
 
-
-FEWER_WORKERS = "free some memory, or use fewer workers, or 0"
-
-# Batches to prefetch; torch's default for worker processes.
+# Batches that threads prefetch.
 AHEAD = 2
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A batch of samples.
-
-    Args:
-        inputs: `[n, channels, height, width]` in channels-last memory format: uint8, or floats that
-            are normalized already.
-        targets: `[n, ...]`, as the task collates them.
-        indices: `[n]`, int64: each sample's position in the split.
-        bad: unreadable images, which are not in the tensors; `n` is 0 where all are.
-        digests: sha256 of each image's content; empty unless requested.
-        incomplete: paths of files that lack their last bytes.
-    """
-
-    inputs: Tensor
-    targets: Tensor
-    indices: Tensor
-    bad: tuple[BadImage, ...] = ()
-    digests: tuple[bytes, ...] = ()
-    incomplete: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def pin_memory(self) -> Batch:
-        """Return the batch in page-locked memory; called by torch's loader."""
-        return replace(
-            self,
-            inputs=self.inputs.pin_memory(),
-            targets=self.targets.pin_memory(),
-            indices=self.indices.pin_memory(),
-        )
 
 
 def batch_bounds(count: int, batch_size: int, training: bool = True) -> list[tuple[int, int]]:
@@ -127,20 +93,64 @@ def load_batches(
         Every position of the order once, as a sample or as a bad image.
 
     Raises:
-        EnvironmentProblem: a worker was killed, or shared memory ran out.
+        EnvironmentProblem: a worker cannot be started, or was killed.
+        UsageError: processes are spawned, and cannot import the main module.
     """
     if bounds is None:
         bounds = batch_bounds(len(order), batch_size, training)
     batches = [list(order[first:last]) for first, last in bounds]
-    if threads and not workers and can_use_threads(split, draw):
-        read = partial(read_sample, split, transform, digest=digest)
-        for samples in _read_in_threads(read, batches, threads, ahead):
-            batch = _collate(samples, transform)
+    source = SplitBatches(split, transform, draw, digest)
+    with ExitStack() as stack:
+        loaded: Iterator[Batch] = map(source.read, batches)
+        if workers:
+            loaded = stack.enter_context(closing(read_in_workers(source, batches, workers)))
+        elif threads and can_use_threads(split, draw):
+            samples = read_in_threads(source.sample, batches, threads, ahead)
+            loaded = map(source.collate, stack.enter_context(closing(samples)))
+        for batch in loaded:
             yield batch.pin_memory() if pin_memory else batch
-        return
-    yield from _read_in_processes(
-        SplitDataset(split, transform, draw, digest), batches, workers, pin_memory
-    )
+
+
+@dataclass(frozen=True)
+class SplitBatches:
+    """Reads batches of a split; picklable, for worker processes.
+
+    Args:
+        split: to read from.
+        transform: from image and target to tensors.
+        draw: the epoch's augmentation; None for none.
+        digest: whether to digest the content too.
+    """
+
+    split: Split
+    transform: SampleTransform
+    draw: Draw | None = None
+    digest: bool = False
+
+    def sample(self, index: int) -> Sample | BadImage:
+        """Read a sample by its position in the split."""
+        return read_sample(self.split, self.transform, index, self.draw, self.digest)
+
+    def read(self, indices: Sequence[int]) -> Batch:
+        """Read the samples of a batch."""
+        return self.collate([self.sample(index) for index in indices])
+
+    def collate(self, items: Sequence[Sample | BadImage]) -> Batch:
+        """Combine samples to a batch."""
+        preprocess = self.transform.preprocess
+        samples = [item for item in items if isinstance(item, Sample)]
+        shape = (len(samples), preprocess.height, preprocess.width, preprocess.channels)
+        images = torch.empty(shape, dtype=samples[0].input.dtype if samples else torch.uint8)
+        for row, sample in zip(images, samples, strict=True):
+            row.copy_(sample.input.permute(1, 2, 0))
+        return Batch(
+            inputs=images.permute(0, 3, 1, 2),
+            targets=self.transform.collate([sample.target for sample in samples]),
+            indices=torch.tensor([sample.index for sample in samples], dtype=torch.int64),
+            bad=tuple(item for item in items if isinstance(item, BadImage)),
+            digests=tuple(sample.digest for sample in samples if sample.digest),
+            incomplete=tuple(sample.incomplete for sample in samples if sample.incomplete),
+        )
 
 
 def can_use_threads(split: Split, draw: Draw | None) -> bool:
@@ -151,101 +161,47 @@ def can_use_threads(split: Split, draw: Draw | None) -> bool:
     return draw is None and split.thread_safe
 
 
-def _read_in_threads(
-    read: Callable[[int], Sample | BadImage],
-    batches: Sequence[Sequence[int]],
-    threads: int,
-    ahead: int,
-) -> Iterator[list[Sample | BadImage]]:
-    """Read batches in threads, prefetching `ahead` of them."""
-    pending: deque[list[Future[Sample | BadImage]]] = deque()
+def read_in_threads(
+    read: Callable[[Item], Read], batches: Iterable[Sequence[Item]], threads: int, ahead: int
+) -> Generator[list[Read]]:
+    """Read batches in threads, in order.
+
+    Args:
+        read: reads one item; called by several threads at once.
+        batches: items of each batch, taken from the iterable as they are needed.
+        threads: how many read.
+        ahead: number of batches to prefetch.
+    """
+    pending: deque[list[Future[Read]]] = deque()
     remaining = iter(batches)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="zoo-read")
 
     def submit(limit: int) -> None:
         for batch in itertools.islice(remaining, limit - len(pending)):
-            pending.append([pool.submit(read, index) for index in batch])
+            pending.append([pool.submit(read, item) for item in batch])
 
     try:
-        for _ in batches:
+        while True:
             submit(max(ahead, 1))
-            samples = [future.result() for future in pending.popleft()]
+            if not pending:
+                return
+            items = [future.result() for future in pending.popleft()]
             submit(ahead)
-            yield samples
+            yield items
     finally:
         # A caller that stops early waits only for images that are being read.
         pool.shutdown(cancel_futures=True)
 
 
-def _read_in_processes(
-    dataset: SplitDataset, batches: Sequence[list[int]], workers: int, pin_memory: bool
-) -> Iterator[Batch]:
-    """Read batches in worker processes, or in this one without workers.
-
-    Raises:
-        EnvironmentProblem: a worker was killed, or shared memory ran out.
-    """
-    loader = DataLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=partial(_collate, transform=dataset.transform),
-        num_workers=workers,
-        pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
-        # Without it the loader advances the global generator, which dropout draws from.
-        generator=torch.Generator(),
-    )
-    try:
-        yield from loader
-    except RuntimeError as error:
-        problem = worker_problem(error)
-        if problem is None:
-            raise
-        raise problem from error
-    except (ConnectionError, EOFError, FileNotFoundError) as error:
-        # The worker was killed while it sent a batch.
-        if not workers:
-            raise
-        raise _worker_died("exited") from error
-
-
 def worker_problem(error: RuntimeError) -> EnvironmentProblem | None:
-    """Translate torch's error for a dead worker; None for any other error.
+    """Translate an error of torch's for a dead worker of a user's loader; None for any other.
 
-    torch raises it from a signal handler, so it can occur anywhere in the main process, outside of
-    `load_batches` too.
+    torch raises it from a signal handler, so it can occur anywhere in the main process.
     """
     text = str(error)
     if match := re.search(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) ([^.\n]*)", text):
-        return _worker_died(match.group(1).strip())
+        return worker_died(match.group(1).strip())
     if "shared memory" in text or "file </torch_" in text:
         message = "there is no shared memory left for the processes that read images"
         return EnvironmentProblem(message, FEWER_WORKERS)
     return None
-
-
-def _worker_died(cause: str) -> EnvironmentProblem:
-    return EnvironmentProblem(f"a process that reads images died: it {cause}", FEWER_WORKERS)
-
-
-def _start_worker(_: int) -> None:
-    # Ctrl-C is handled by the main process, which may still need the batch that is being read.
-    # torch limits workers to one thread, and ends them with their parent.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _collate(items: Sequence[Sample | BadImage], transform: SampleTransform) -> Batch:
-    preprocess = transform.preprocess
-    samples = [item for item in items if isinstance(item, Sample)]
-    shape = (len(samples), preprocess.height, preprocess.width, preprocess.channels)
-    images = torch.empty(shape, dtype=samples[0].input.dtype if samples else torch.uint8)
-    for row, sample in zip(images, samples, strict=True):
-        row.copy_(sample.input.permute(1, 2, 0))
-    return Batch(
-        inputs=images.permute(0, 3, 1, 2),
-        targets=transform.collate([sample.target for sample in samples]),
-        indices=torch.tensor([sample.index for sample in samples], dtype=torch.int64),
-        bad=tuple(item for item in items if isinstance(item, BadImage)),
-        digests=tuple(sample.digest for sample in samples if sample.digest),
-        incomplete=tuple(sample.incomplete for sample in samples if sample.incomplete),
-    )

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import multiprocessing
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -317,4 +318,12 @@ def test_errors_are_ordered_and_precede_the_run_folder(tinynet, image_folder):
                 call(tinynet, **options)
     with pytest.raises(zoo.WeightsError):
         zoo.plan(tinynet, data=image_folder, weights="none.safetensors", device="cuda:99")
+    assert not Path("runs").exists()
+
+
+def test_training_while_a_spawned_process_imports_is_refused(tinynet, image_folder, monkeypatch):
+    """As in a script without a main guard; Python sets this attribute during the import."""
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(zoo.UsageError, match=r"under `if __name__ == \"__main__\":`"):
+        zoo.finetune(tinynet, data=image_folder, weights="none", workers=1)
     assert not Path("runs").exists()

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from zoo.data.split import ImageData
+from zoo.data.workers import check_main_guard
 from zoo.engine.plan.options import Options, check_classes, check_metric_names, select_metric
 from zoo.engine.plan.plan import Plan
 from zoo.engine.plan.recipes import Resolver, resolve_recipe
@@ -124,6 +125,7 @@ def prepare(
         ZooError: an option cannot be used.
     """
     started = time.perf_counter()
+    check_main_guard(options.workers or 0)
     ranks, resolver = join(), Resolver(registry.config)
     with fail_together(ranks):
         inputs = _resolve_inputs(name, options, registry, dry_run)

@@ -1,0 +1,276 @@
+"""Read batches in worker processes, through one pipe for each.
+
+torch's `DataLoader` passes batches through shared memory, semaphores and a thread that drops what
+it cannot send, so a small `/dev/shm`, as in Docker, stops it for ever. A pipe needs none of these.
+A worker is the only writer of its pipe, so the reader sees at once that it has ended.
+"""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import pickle
+import random
+import signal
+import traceback
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from zoo.data.batch import Batch, receive_batch, send_batch
+from zoo.errors import EnvironmentProblem, UsageError, ZooError, one_line
+
+FEWER_WORKERS = "free some memory, or use fewer workers, or 0"
+MAIN_GUARD = 'start it under `if __name__ == "__main__":` in the script, or use 0 workers'
+
+ENDED = "it ended while it imported the main module"
+
+# Seconds for a worker to end by itself, before it is killed.
+GRACE = 2.0
+
+
+class Dataset(Protocol):
+    """Reads batches by the positions of their samples; picklable where processes are spawned."""
+
+    def read(self, indices: Sequence[int]) -> Batch:
+        """Read a batch."""
+        ...
+
+
+class Worker:
+    """A process that reads batches.
+
+    Args:
+        dataset: to read from.
+        batches: positions of the samples of each batch.
+        number: of the worker, from 0.
+        workers: number of workers.
+        others: workers started before, whose pipes a forked process inherits.
+
+    Raises:
+        OSError: the system refuses a pipe.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batches: Sequence[Sequence[int]],
+        number: int,
+        workers: int,
+        others: Sequence[Worker] = (),
+    ) -> None:
+        self.forked = multiprocessing.get_start_method() == "fork"
+        self.connection, self.sender = multiprocessing.Pipe(duplex=False)
+        inherited = [worker.connection for worker in (*others, self)] if self.forked else []
+        arguments = (self.sender, inherited, dataset, batches, number, workers)
+        self.process = multiprocessing.Process(target=_work, args=arguments, daemon=True)
+
+    def start(self) -> None:
+        """Start the process.
+
+        Raises:
+            OSError: the system refuses.
+            UsageError: processes are spawned, and it cannot import the main module, or the dataset
+                cannot be sent to it.
+        """
+        try:
+            with self.sender, _interrupt_blocked():
+                self.process.start()
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            if self.forked:
+                raise
+            message = f"the data cannot be sent to a process that reads it: {one_line(error)}"
+            raise UsageError(message, "define its class in a module, or use 0 workers") from error
+        except (ConnectionError, EOFError) as error:
+            raise _not_started(ENDED) from error
+
+    def await_start(self) -> None:
+        """Wait until the process runs.
+
+        Raises:
+            UsageError: it has ended before, where processes are spawned.
+            EnvironmentProblem: it has ended before, where processes are forked.
+        """
+        try:
+            self.connection.recv()
+        except (EOFError, OSError) as error:
+            raise (self._ended() if self.forked else _not_started(ENDED)) from error
+
+    def receive(self) -> Batch:
+        """Return the next batch; raise what the worker raised.
+
+        Raises:
+            EnvironmentProblem: the worker has ended.
+        """
+        try:
+            failure = self.connection.recv()
+            if failure is None:
+                return receive_batch(self.connection)
+        except (EOFError, OSError) as error:
+            raise self._ended() from error
+        raise failure
+
+    def _ended(self) -> EnvironmentProblem:
+        self.process.join(GRACE)
+        code = self.process.exitcode
+        if code is None:
+            cause = "closed its pipe"
+        elif code < 0:
+            return worker_died(f"was killed by {signal.Signals(-code).name}")
+        else:
+            cause = f"exited with code {code}"
+        return worker_died(cause, "with 0 workers its error is reported")
+
+    def stop(self) -> None:
+        """End the process, and close the pipe."""
+        self.sender.close()
+        self.connection.close()
+        if self.process.pid is not None:
+            self.process.terminate()
+            self.process.join(GRACE)
+            if self.process.exitcode is None:
+                self.process.kill()
+                self.process.join()
+
+
+def worker_died(cause: str, hint: str = FEWER_WORKERS) -> EnvironmentProblem:
+    """Return the error for a worker that has ended."""
+    return EnvironmentProblem(f"a process that reads images died: it {cause}", hint)
+
+
+def _not_started(cause: str) -> UsageError:
+    return UsageError(f"a process that reads images does not start: {cause}", MAIN_GUARD)
+
+
+def check_main_guard(workers: int) -> None:
+    """Check that the main module is not being imported by a spawned process.
+
+    Such a process imports the script that spawned it, and would run an unguarded training again.
+
+    Args:
+        workers: number of processes to start.
+
+    Raises:
+        UsageError: it is.
+    """
+    # Python's own check at the start of a process, which would come after the preparations.
+    if workers and getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise _not_started("the script starts it again while the process imports the script")
+
+
+def read_in_workers(
+    dataset: Dataset, batches: Sequence[Sequence[int]], workers: int
+) -> Generator[Batch]:
+    """Yield batches in order, read by processes in turn.
+
+    Each has at most one batch ready, and reads the next.
+
+    Args:
+        dataset: to read from.
+        batches: positions of the samples of each batch.
+        workers: number of processes, at least 1.
+
+    Raises:
+        EnvironmentProblem: a process cannot be started, or has ended.
+        UsageError: processes are spawned, and cannot import the main module or load the dataset.
+    """
+    check_main_guard(workers)
+    running: list[Worker] = []
+    try:
+        with _refusals(workers):
+            for number in range(min(workers, len(batches))):
+                running.append(Worker(dataset, batches[number::workers], number, workers, running))
+                running[-1].start()
+        for worker in running:
+            worker.await_start()
+        for number in range(len(batches)):
+            yield running[number % len(running)].receive()
+    finally:
+        for worker in running:
+            worker.stop()
+
+
+@contextmanager
+def _refusals(workers: int) -> Iterator[None]:
+    """Raise the system's refusals to start processes as `EnvironmentProblem`."""
+    try:
+        yield
+    except OSError as error:
+        message = f"cannot start {workers} processes that read images: {error.strerror or error}"
+        full = error.errno in (errno.EMFILE, errno.ENFILE)
+        hint = "allow more open files (ulimit -n), or use fewer workers, or 0"
+        raise EnvironmentProblem(message, hint if full else FEWER_WORKERS) from error
+
+
+@contextmanager
+def _interrupt_blocked() -> Iterator[None]:
+    """Block SIGINT, which a new process would otherwise report before it ignores it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+def _work(
+    sender: Connection,
+    inherited: Sequence[Connection],
+    dataset: Dataset,
+    batches: Sequence[Sequence[int]],
+    number: int,
+    workers: int,
+) -> None:
+    """Read and send batches, in a worker."""
+    # Ctrl-C is handled by the main process, which ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for connection in inherited:  # of the main process, whose end would go unnoticed
+        connection.close()
+    torch.set_num_threads(1)
+    _seed(dataset, number, workers)
+    try:
+        sender.send(None)
+        for indices in batches:
+            try:
+                batch = dataset.read(indices)
+            except Exception as error:
+                sender.send(_portable(error))
+                return
+            sender.send(None)
+            send_batch(sender, batch)
+    except ConnectionError:
+        pass  # the main process has ended
+
+
+def _seed(dataset: Dataset, number: int, workers: int) -> None:
+    """Seed the global generators, and describe the worker to datasets, as torch's loader does."""
+    from torch.utils.data._utils import worker
+
+    base = int(torch.empty((), dtype=torch.int64).random_(generator=torch.Generator()))
+    random.seed(base + number)
+    torch.manual_seed(base + number)
+    sequence = np.random.SeedSequence([number, base & 0xFFFFFFFF, base >> 32, 0])
+    np.random.seed(sequence.generate_state(4))
+    described: Any = dataset
+    # Read by `torch.utils.data.get_worker_info`, which datasets of users may call.
+    worker._worker_info = worker.WorkerInfo(number, workers, base + number, described)
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an exception that can be pickled, with its traceback as a note."""
+    if not isinstance(error, ZooError):
+        error.add_note("".join(traceback.format_exception(error)).rstrip())
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        portable = RuntimeError(one_line(error))
+        portable.__notes__ = list(getattr(error, "__notes__", ()))
+        return portable
+    return error
