@@ -10,6 +10,7 @@ import zoo.data
 from zoo.data.split import ImageData, Split
 from zoo.data.table import is_table
 from zoo.errors import UsageError
+from zoo.options.columns import Columns
 from zoo.tasks.classification.data.folder import open_folder, open_folder_split
 from zoo.tasks.classification.data.published import (
     open_published,
@@ -23,7 +24,12 @@ EMBEDDED_NAME = "clipart10 (embedded)"
 
 
 def open_data(
-    source: Any, *, seed: int = 0, val_fraction: float = 0.2, classes: int | None = None
+    source: Any,
+    *,
+    seed: int = 0,
+    val_fraction: float = 0.2,
+    classes: int | None = None,
+    columns: Columns | None = None,
 ) -> ImageData:
     """Index images, and split them for training.
 
@@ -38,6 +44,7 @@ def open_data(
         val_fraction: share of each class to hold out.
         classes: number of classes, for a dataset that names none, and for a folder that can be
             read in two ways.
+        columns: of a table, by role; those that are not given are inferred.
 
     Raises:
         DataError: they cannot be trained on; names what is missing, and where.
@@ -55,7 +62,7 @@ def open_data(
         return open_published(*published, seed=seed, val_fraction=val_fraction)
     path = Path(source)
     if is_table(path):
-        return open_table(path, seed=seed, val_fraction=val_fraction)
+        return open_table(path, seed=seed, val_fraction=val_fraction, columns=columns)
     return open_folder(path, seed=seed, val_fraction=val_fraction, n_classes=classes)
 
 
@@ -64,13 +71,16 @@ def _is_dataset(source: object) -> bool:
     return source is not None and not isinstance(source, (str, Path))
 
 
-def open_split(source: Any, classes: Sequence[str], split: str | None = None) -> Split:
+def open_split(
+    source: Any, classes: Sequence[str], split: str | None = None, columns: Columns | None = None
+) -> Split:
     """Index the images to evaluate a model on.
 
     Args:
         source: as for `open_data`.
         classes: of the model, in its order; classes of the data are matched by name.
         split: name; None for `test`, else `val`. A source without splits has one, `all`.
+        columns: of a table, by role; those that are not given are inferred.
 
     Raises:
         DataError: there is no such split, no image, or a class unknown to the model.
@@ -86,5 +96,5 @@ def open_split(source: Any, classes: Sequence[str], split: str | None = None) ->
         return open_published_split(*published, classes, split)
     path = Path(source)
     if is_table(path):
-        return open_table_split(path, classes, split)
+        return open_table_split(path, classes, split, columns)
     return open_folder_split(path, classes, split)

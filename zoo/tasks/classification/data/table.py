@@ -1,21 +1,23 @@
-"""Tables of images: CSV or TSV files of path, label and optionally split."""
+"""Tables of images: CSV, TSV, text lists or JSON lines of path, label and optionally split."""
 
 from __future__ import annotations
 
-import os
-import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from zoo.data.columns import EXPECTED, Found, find_columns
+from zoo.data.image_paths import AmbiguousImage, NotRegular
+from zoo.data.names import SPLITS, nfc, sort_classes
 from zoo.data.scan import counted, shorten
 from zoo.data.schema import Schema
-from zoo.data.split import SPLITS, FileSplit, ImageData
+from zoo.data.split import FileSplit, ImageData
 from zoo.data.splitting import choose_split, fingerprint, listed
-from zoo.data.table import read_rows
+from zoo.data.table import names_columns, read_rows, sample_rows
 from zoo.errors import DataError, did_you_mean
+from zoo.options.columns import Columns
+from zoo.tasks.classification.data.labels import several_labels
 from zoo.tasks.classification.data.scan import Images
 from zoo.tasks.classification.data.splitting import (
     SplitName,
@@ -27,33 +29,26 @@ from zoo.tasks.classification.data.splitting import (
     hold_out,
 )
 
-# Accepted names of columns.
-# fmt: off
-COLUMNS = {
-    "path": "path", "file": "path", "filename": "path", "image": "path",
-    "label": "label", "class": "label", "split": "split",
-}
-# fmt: on
-
-EXPECTED = "list one image per line, as path,label or path,label,split"
-
 # By split (empty without such a column) and class: path and line number of each image.
 Lines = dict[str, dict[str, list[tuple[str, int]]]]
 
 
-def open_table(path: Path, *, seed: int, val_fraction: float) -> ImageData:
+def open_table(
+    path: Path, *, seed: int, val_fraction: float, columns: Columns | None = None
+) -> ImageData:
     """Index the images of a table, and split them for training.
 
     Args:
-        path: a CSV or TSV file in UTF-8 with the columns path, label and optionally split, in this
-            order or that of a header. Paths are relative to the file's folder.
+        path: a table in UTF-8 with columns of paths, labels and optionally splits. Paths are
+            relative to the file's folder, or to one around or below it in which most are found.
         seed: of the draw of held-out images where the table has no validation split.
         val_fraction: share of each class to hold out, between 0 and 1.
+        columns: by role; those that are not given are inferred.
 
     Raises:
         DataError: it cannot be trained on; names the invalid lines.
     """
-    table = _read(path)
+    table = _read(path, columns)
     if not table.plain and "train" not in table.lines:
         message = f"{path} lists images of {listed(table.lines)}, but none of train"
         raise DataError(message, "assign lines to the split train")
@@ -90,19 +85,22 @@ def open_table(path: Path, *, seed: int, val_fraction: float) -> ImageData:
     )
 
 
-def open_table_split(path: Path, classes: Sequence[str], split: str | None = None) -> FileSplit:
+def open_table_split(
+    path: Path, classes: Sequence[str], split: str | None = None, columns: Columns | None = None
+) -> FileSplit:
     """Index the images of a table to evaluate a model on.
 
     Args:
         path: a table as for `open_table`.
         classes: of the model, in its order; labels are matched by name.
         split: name; None for `test`, else `val`. A table without a column `split` has one, `all`.
+        columns: by role; those that are not given are inferred.
 
     Raises:
         DataError: there is no such split, lines of it are invalid, or a class is unknown to the
             model.
     """
-    table = _read(path)
+    table = _read(path, columns)
     name = ""
     if not table.plain:
         name = choose_split(path, {split: split for split in table.lines}, split)
@@ -147,25 +145,13 @@ class _Problems:
 
 
 @dataclass(frozen=True)
-class _Columns:
-    """Positions of the columns, number of fields, and warnings."""
-
-    path: int
-    label: int
-    split: int | None
-    width: int
-    header: bool
-    notices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class _Table:
     """The lines of a table, before images are read."""
 
     path: Path
     lines: Lines
+    columns: Found
     notices: tuple[str, ...]
-    header: bool
 
     @property
     def plain(self) -> bool:
@@ -186,49 +172,38 @@ class _Table:
         for split in splits:
             classes = self.lines[split]
             images[split] = {
-                label: sorted(self._sizes(classes[label], problems)) for label in _sorted(classes)
+                label: sorted(self._files(classes[label], problems), key=lambda each: nfc(each[0]))
+                for label in sort_classes(classes)
             }
         problems.check()
         return images
 
-    def _sizes(
+    def _files(
         self, images: list[tuple[str, int]], problems: _Problems
     ) -> Iterator[tuple[str, int]]:
-        folder = str(self.path.parent)
         for path, line in images:
             try:
-                status = os.stat(os.path.join(folder, path))  # noqa: PTH116, PTH118 - fast
-            except (FileNotFoundError, NotADirectoryError):
-                hint = self._missing_hint(path, line)
+                yield self.columns.finder.find(path)
+            except FileNotFoundError:
+                hint = self._missing_hint(line)
                 problems.add("image does not exist|images do not exist", path, line, hint)
+            except IsADirectoryError:
+                problems.add("path is a folder|paths are folders", path, line)
+            except NotRegular:
+                kind = "path is not a regular file|paths are not regular files"
+                problems.add(kind, path, line)
+            except AmbiguousImage as several:
+                item = f"{path}: {several}"
+                problems.add("image is found twice|images are found twice", item, line)
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or str(error)
                 item = f"{path!r}, {reason}"
                 problems.add("image cannot be read|images cannot be read", item, line)
-            else:
-                if stat.S_ISREG(status.st_mode):
-                    yield path, status.st_size
-                elif stat.S_ISDIR(status.st_mode):
-                    problems.add("path is a folder|paths are folders", path, line)
-                else:
-                    kind = "path is not a regular file|paths are not regular files"
-                    problems.add(kind, path, line)
 
-    def _missing_hint(self, path: str, line: int) -> str:
-        if line == 1 and not self.header:
+    def _missing_hint(self, line: int) -> str:
+        if line == 1 and not self.columns.header:
             return "a header names the columns path, label and split"
-        if "\\" in path and os.sep == "/":
-            return "separate folders by /"
         return f"paths are relative to {self.path.parent.absolute()}"
-
-
-def _sorted(names: Iterable[str]) -> list[str]:
-    """Sort class names, by value if all of them are integers."""
-    names = list(names)
-    digits = [name.removeprefix("-") for name in names]
-    if all(number.isascii() and number.isdigit() and len(number) < 19 for number in digits):
-        return sorted(names, key=lambda name: (int(name), name))
-    return sorted(names)
 
 
 def _differing_in_case(names: Sequence[str]) -> list[str]:
@@ -237,68 +212,53 @@ def _differing_in_case(names: Sequence[str]) -> list[str]:
     return [name for name in names if folded[name.casefold()] > 1]
 
 
-def _read(path: Path) -> _Table:
+def _read(path: Path, given: Columns | None) -> _Table:
     """Read a table.
 
     Raises:
         DataError: it cannot be read, or lines are invalid.
     """
-    rows = read_rows(path, EXPECTED)
-    first = next(rows, None)
-    if first is None:
+    sample = sample_rows(path, EXPECTED)
+    if not sample:
         raise DataError(f"{path} is empty", EXPECTED)
-    columns = _find_columns(path, *first)
-    collector = _LineCollector(path, columns)
-    for line, cells in rows if columns.header else chain([first], rows):
+    columns = find_columns(path, sample, given, names_columns(path), labels=True)
+    collector = _LineCollector(path, columns, len(sample[0][1]))
+    rows = read_rows(path, EXPECTED)
+    if columns.header:
+        next(rows)
+    for line, cells in rows:
         collector.add(line, cells)
+    collector.check_labels()
     collector.problems.check()
     if not collector.lines:
         raise DataError(f"{path} lists no images", EXPECTED)
     order: tuple[str, ...] = ("", "train", "val", "test")
     lines = {split: collector.lines[split] for split in order if split in collector.lines}
-    return _Table(path, lines, (*columns.notices, *collector.notices()), columns.header)
+    notices = [*columns.notices, *_skipped_columns(columns), *collector.notices()]
+    return _Table(path, lines, columns, tuple(notices))
 
 
-def _find_columns(path: Path, line: int, cells: list[str]) -> _Columns:
-    """Infer the columns from the first line, a header or not."""
-    location = f"{path}, line {line}"
-    names = [COLUMNS.get(cell.lower()) for cell in cells]
-    # A single column name may be a class, but hardly an image.
-    if "path" not in names and len(cells) - names.count(None) < 2:
-        if len(cells) == 1:
-            separators = (mark for mark in (";", "\t", ",", "|") if mark in cells[0])
-            other = next(separators, None)
-            hint = f"its fields are separated by {other!r}" if other else EXPECTED
-            raise DataError(f"{location} has no label, only {cells[0]!r}", hint)
-        if len(cells) > 3:
-            message = f"{location} has {len(cells)} fields and does not name the columns"
-            raise DataError(message, "add a header that names them path, label and split")
-        return _Columns(0, 1, 2 if len(cells) == 3 else None, len(cells), header=False)
-    for column in ("path", "label", "split"):
-        if names.count(column) > 1:
-            same = [cell for cell, name in zip(cells, names, strict=True) if name == column]
-            message = f"{location} has {len(same)} columns for the {column}: {shorten(same)}"
-            raise DataError(message, "rename all but one of them")
-        if column != "split" and column not in names:
-            known = [word for word, name in COLUMNS.items() if name == column]
-            message = f"{location} names no column {' or '.join(known)}"
-            raise DataError(message, f"it has {shorten(cells)}")
-    further = [cell or "(no name)" for cell, name in zip(cells, names, strict=True) if not name]
-    columns = counted(len(further), "further column")
-    notices = (f"skipped: {columns}: {shorten(further)}",) if further else ()
-    split = names.index("split") if "split" in names else None
-    columns_of = names.index("path"), names.index("label"), split
-    return _Columns(*columns_of, width=len(cells), header=True, notices=notices)
+def _skipped_columns(columns: Found) -> list[str]:
+    used = (columns.image, columns.label, columns.split)
+    further = [name or "(no name)" for at, name in enumerate(columns.names) if at not in used]
+    if not further:
+        return []
+    return [f"skipped: {counted(len(further), 'further column')}: {shorten(further)}"]
 
 
 class _LineCollector:
-    """Collects and validates the lines of a table."""
+    """Collects and validates the lines of a table.
 
-    def __init__(self, path: Path, columns: _Columns) -> None:
+    Args:
+        path: of the table.
+        columns: of the table.
+        width: number of fields of its first line.
+    """
+
+    def __init__(self, path: Path, columns: Found, width: int) -> None:
         self.lines: Lines = {}
         self.problems = _Problems(path)
-        self._columns = columns
-        self._prefix = f"{path.parent.absolute()}{os.sep}"
+        self._columns, self._width = columns, width
         # Interned: one tuple for each label and split, shared by up to millions of images.
         self._pairs: dict[tuple[str, str], tuple[str, str]] = {}
         self._first_pairs: dict[str, tuple[str, str]] = {}
@@ -308,12 +268,14 @@ class _LineCollector:
     def add(self, line: int, cells: list[str]) -> None:
         """Add a line, or record its error."""
         columns = self._columns
-        if any(cells[columns.width :]):
+        assert columns.label is not None
+        if any(cells[self._width :]):
             kind = "line has more fields than the first|lines have more fields than the first"
             self.problems.add(kind, "", line, "quote a path or a label with a separator in it")
             return
-        cells += [""] * (columns.width - len(cells))
-        path, label, split = self._normalized(cells[columns.path]), cells[columns.label], ""
+        cells += [""] * (self._width - len(cells))
+        path, label = columns.finder.normalize(cells[columns.image]), nfc(cells[columns.label])
+        split = ""
         if not path:
             self.problems.add("line has no path|lines have no path", "", line)
         elif not label:
@@ -323,20 +285,26 @@ class _LineCollector:
         elif self._is_new(path, label, split, line):
             self.lines.setdefault(split, {}).setdefault(label, []).append((path, line))
 
-    def _normalized(self, path: str) -> str:
-        """Normalize a path, so that two spellings of it compare equal."""
-        path = path.removeprefix(self._prefix)
-        return str(PurePosixPath(path)) if "./" in path or "//" in path else path
-
     def _split(self, name: str, line: int) -> str:
         """Return the canonical name of a split; empty if it is unknown."""
+        split = self._columns.read_split(name) or ""
         if not name:
             hint = "give each line a split, or remove the column to hold out a share"
             self.problems.add("line has no split|lines have no split", "", line, hint)
-        elif name.lower() not in SPLITS:
+        elif not split:
             hint = did_you_mean(name, list(SPLITS)) or "use train, val and test"
             self.problems.add("split is unknown|splits are unknown", name, line, hint)
-        return SPLITS.get(name.lower(), "")
+        return split
+
+    def check_labels(self) -> None:
+        """Record cells with several labels."""
+        labels = dict.fromkeys(label for classes in self.lines.values() for label in classes)
+        hint = "an image has one class: give one label; join the words of a name by _"
+        for label in several_labels(labels):
+            for classes in self.lines.values():
+                for _, line in classes.get(label, ()):
+                    kind = "line has several labels|lines have several labels"
+                    self.problems.add(kind, label, line, hint)
 
     def _is_new(self, path: str, label: str, split: str, line: int) -> bool:
         """Return whether an image is listed in a split for the first time."""
