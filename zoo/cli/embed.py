@@ -7,7 +7,14 @@ from pathlib import Path
 import click
 
 from zoo.cli.group import ComputingCommand, Settings
-from zoo.cli.options import device_option, json_option, quiet_option, reading_options
+from zoo.cli.options import (
+    columns_option,
+    device_option,
+    json_option,
+    quiet_option,
+    read_columns,
+    reading_options,
+)
 from zoo.cli.output import print_json, print_line
 
 
@@ -19,6 +26,7 @@ from zoo.cli.output import print_json, print_line
     metavar="DATA",
     help="Data set, as for `zoo finetune`, or a folder of images.",
 )
+@columns_option
 @click.option(
     "--out",
     required=True,
@@ -35,6 +43,7 @@ def command(
     settings: Settings,
     name: str,
     data: str,
+    columns: str | None,
     out: Path,
     workers: int,
     bad_images: str,
@@ -54,7 +63,7 @@ def command(
     check_format(out)
     progress, registry = Progress(quiet), settings.registry()
     model = load_features(name, registry, device)
-    images = model.network.task.open_all(data)
+    images = model.network.task.open_all(data, read_columns(columns))
     for notice in images.notices:
         progress.notice(f"{images.name}: {notice}")
     limit = int(registry.config.defaults["cache_gib"] * (1 << 30))

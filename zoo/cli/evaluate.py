@@ -5,7 +5,13 @@ from __future__ import annotations
 import click
 
 from zoo.cli.group import ComputingCommand, Settings
-from zoo.cli.options import device_option, json_option, reading_options
+from zoo.cli.options import (
+    columns_option,
+    device_option,
+    json_option,
+    read_columns,
+    reading_options,
+)
 from zoo.cli.output import print_json, print_line, print_table
 from zoo.terminal import print_notice
 
@@ -17,6 +23,7 @@ from zoo.terminal import print_notice
     metavar="DATA",
     help="Data set, as for `zoo finetune`. [default: the embedded set]",
 )
+@columns_option
 @click.option("--split", metavar="NAME", help="Split. [default: test, else val]")
 @click.option(
     "--batch-size",
@@ -33,6 +40,7 @@ def command(
     settings: Settings,
     model: str,
     data: str | None,
+    columns: str | None,
     split: str | None,
     batch_size: int,
     workers: int,
@@ -50,7 +58,9 @@ def command(
 
     open_model = load_model if model_file_at(model) else load_pretrained
     loaded = open_model(model, settings.registry(), device=device)
-    metrics = loaded.evaluate(data, split, batch_size, workers, bad_images)
+    metrics = loaded.evaluate(
+        data, split, batch_size, workers, bad_images, columns=read_columns(columns)
+    )
     if as_json:
         print_json(metrics)
         return

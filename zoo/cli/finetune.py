@@ -72,11 +72,11 @@ def command(
     NAME is also a model file or run folder, to go on from: its head keeps the classes it knows.
 
     For classification, --data is a folder of class folders, of which a part is held out for
-    validation; a folder with train/, val/ and optionally test/; a CSV or TSV file with columns
-    path, label and optionally split; or cifar10:DIR or mnist:DIR as written by torchvision. For
-    semantic segmentation it has images/ and masks/ in the place of class folders. By default a
-    classifier is solved for as a linear probe on frozen features; with --epochs the head is trained
-    by gradient descent, as for other tasks.
+    validation; a folder with train/, val/ and optionally test/; a table (CSV, TSV, text list, JSON
+    lines) of paths, labels and optionally splits; or cifar10:DIR or mnist:DIR as written by
+    torchvision. For semantic segmentation it has images/ and masks/ in the place of class folders.
+    By default a classifier is solved for as a linear probe on frozen features; with --epochs the
+    head is trained by gradient descent, as for other tasks.
     """
     from zoo.engine.plan.plan import LBFGS
     from zoo.engine.run.finetune import fit

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from zoo.options.columns import Columns
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -16,6 +19,18 @@ device_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet_option = click.option("--quiet", is_flag=True, help=QUIET)
+
+
+columns_option = click.option(
+    "--columns", metavar="COLUMNS", help="Columns of a table: image=NAME,label=NAME,split=NAME."
+)
+
+
+def read_columns(given: str | None) -> Columns | None:
+    """Return the value of `--columns`."""
+    from zoo.options.columns import read_columns as read
+
+    return None if given is None else read(given)
 
 
 def reading_options(command: Command) -> Command:

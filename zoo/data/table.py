@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TextIO
 
 from zoo.data.names import split_of
+from zoo.data.scan import is_folder, list_folder
 from zoo.errors import DataError
 
 # Fields are separated by whitespace if a text list has no other separator.
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "", ".lst": "", ".list": ""}
 JSON_LINES = (".jsonl", ".ndjson")
+METADATA = ("metadata.csv", "metadata.jsonl")
 SAMPLE = 2000
 
 Row = tuple[int, list[str]]
@@ -27,6 +29,17 @@ def is_table(path: Path) -> bool:
     known = path.suffix.lower() in (*SEPARATORS, *JSON_LINES)
     # pathlib raises for a path without permission; os.path returns False.
     return known and not os.path.isdir(path)  # noqa: PTH112
+
+
+def metadata_table(folder: Path) -> Path | None:
+    """Return the table in a folder of images without sub-folders, as Hugging Face names it."""
+    if not os.path.isdir(folder):  # noqa: PTH112
+        return None
+    entries = list_folder(folder)
+    names = {entry.name for entry in entries}
+    if any(is_folder(entry) for entry in entries):
+        return None
+    return next((folder / name for name in METADATA if name in names), None)
 
 
 def names_columns(path: Path) -> bool:

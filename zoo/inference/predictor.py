@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from zoo.engine.runtime.reader import ImageReader
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.modelfile import ModelCard
 from zoo.models.freeze import inference_mode_of
+from zoo.options import OPTIONS
+from zoo.options.columns import Columns, read_columns
 from zoo.spec import Preprocess
 from zoo.tasks.base import Schema, SourceImage, UserMetrics
 
@@ -138,6 +140,7 @@ class Predictor:
         workers: int = 0,
         bad_images: str = "error",
         metrics: UserMetrics | None = None,
+        columns: Columns | str | Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """Evaluate the network on a data source, with targets matched to the schema by name.
 
@@ -150,6 +153,7 @@ class Predictor:
             workers: number of decoding processes.
             bad_images: `error` or `skip`.
             metrics: additional ones by name, called with all outputs and targets.
+            columns: of a table, as for `zoo.finetune`.
 
         Returns:
             `split`, `images`, `loss`, further values of the task's metric, and `bad_images` by
@@ -160,7 +164,9 @@ class Predictor:
                 unreadable image.
         """
         task = self.network.task
-        chosen = self._trained_split(data, split) or task.open_split(data, self.schema, split)
+        given = task.supported({"columns": None if columns is None else read_columns(columns)})
+        chosen = self._trained_split(data, split, given)
+        chosen = chosen or task.open_split(data, self.schema, split, **given)
         device = self.network.device
         transform = task.transform(self.preprocess)
         reader = ImageReader(transform, device, batch_size, workers, bad_images)
@@ -172,7 +178,7 @@ class Predictor:
             raise DataError(f"no image of the {chosen.name} split can be read")
         return {"split": chosen.name, **values, "bad_images": dict(sorted(reader.bad.items()))}
 
-    def _trained_split(self, data: Any, split: str | None) -> Split | None:
+    def _trained_split(self, data: Any, split: str | None, given: dict[str, Any]) -> Split | None:
         """Return the split of the training, if the data is that of the training; else None."""
         if self.card is None or not {"seed", "val_fraction"} <= self.card.settings.keys():
             return None
@@ -185,6 +191,7 @@ class Predictor:
                 seed=settings["seed"],
                 val_fraction=settings["val_fraction"],
                 classes=len(self.schema.classes) or None,
+                **{**_data_options(settings.get("data", {})), **given},
             )
         except (ZooError, TypeError, ValueError):
             return None
@@ -192,3 +199,9 @@ class Predictor:
             return None
         wanted = split or ("test" if "test" in opened.splits else "val")
         return opened.splits.get(split_of(wanted) or wanted)
+
+
+def _data_options(stored: Mapping[str, str]) -> dict[str, Any]:
+    """Return the options of the data of a training from their text."""
+    options = (option for option in OPTIONS if option.name in stored)
+    return {option.name: option.read(stored[option.name]) for option in options}

@@ -36,11 +36,17 @@ def _module_path(given: Any) -> str:
     return module_path(str(given))
 
 
+def _columns(given: Any) -> Any:
+    from zoo.options.columns import read_columns  # here, because help does not need it
+
+    return read_columns(given)
+
+
 OPTIONS: tuple[Option, ...] = (
     Option(
         "data",
         "data",
-        "A folder, a CSV or TSV of path and label, cifar10:DIR or mnist:DIR",
+        "A folder, a table of path and label, cifar10:DIR or mnist:DIR",
         "DATA",
         "Or a dict of splits, each a Dataset or DataLoader of images and labels.",
         automatic="a demonstration on a small set",
@@ -51,6 +57,15 @@ OPTIONS: tuple[Option, ...] = (
         "Number of classes, checked against data",
         "N",
         range=Range(int, 2, 2**31),
+    ),
+    Option(
+        "columns",
+        "data",
+        "Columns of a table: image=NAME,label=NAME,split=NAME",
+        "COLUMNS",
+        "Those that are not given are found by usual names and by what they hold; `split=none` "
+        "ignores splits; without a header, columns are numbers from 1.",
+        read_as=_columns,
     ),
     Option(
         "augment",

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from zoo.data.split import ImageData, Split
 from zoo.errors import BrokenBackbone, BrokenPlugin, UsageError
 from zoo.models.plugin_errors import plugin_errors
 from zoo.options import Augmentation
+from zoo.options.columns import Columns
+from zoo.options.option import raise_together
 from zoo.spec import Backbone, Head, Preprocess, Task, Weights, resolve_target
 from zoo.tasks.metric import Direction, Metric, Outputs, Ranking, loss_parts
 from zoo.tasks.user_functions import Criterion, UserMetrics, function_name
@@ -101,6 +104,7 @@ class BaseTask(ABC):
         reserved: names that user metrics cannot have.
         loss_label: name of the task's own loss in the plan.
         schema_type: class of its schemas.
+        data_options: further options of a training that `open_data` takes by name: `columns`.
     """
 
     name: str
@@ -110,8 +114,28 @@ class BaseTask(ABC):
     reserved: tuple[str, ...] = ("loss", "images")
     loss_label: str = "loss"
     schema_type: type[Schema] = Schema
+    data_options: tuple[str, ...] = ()
 
     # Data
+
+    def supported(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the given ones of further options of the data, as arguments of `open_data`.
+
+        Args:
+            options: by name; None for those that are not given.
+
+        Raises:
+            UsageError: the task does not support one; lists all.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        raise_together(
+            [
+                UsageError(f"--{name.replace('_', '-')} does not apply to {self.name}", "omit it")
+                for name in given
+                if name not in self.data_options
+            ]
+        )
+        return given
 
     @abstractmethod
     def open_data(
@@ -146,9 +170,14 @@ class BaseTask(ABC):
             DataError: there is no such split, or its targets do not match the schema.
         """
 
-    def open_all(self, source: Any) -> AllImages:
-        """Index the images of all splits of a source, for `zoo embed`."""
-        return open_all(source, self.open_data)
+    def open_all(self, source: Any, columns: Columns | None = None) -> AllImages:
+        """Index the images of all splits of a source, for `zoo embed`.
+
+        Args:
+            source: as for `open_data`.
+            columns: of a table, by role; None to infer them.
+        """
+        return open_all(source, partial(self.open_data, **self.supported({"columns": columns})))
 
     def schema_from_dict(self, plain: Mapping[str, Any]) -> Schema:
         """Restore a schema from a model file.

@@ -223,3 +223,8 @@ def test_names_are_matched_whatever_their_accents(tmp_path):
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 1, "val": 1}
     split = open_split(tmp_path, ("mar", decomposed), None)
     assert np.asarray(split.mask(0)).tolist() == [[1, 0]]
+
+
+def test_columns_do_not_apply_to_masks(scenes, cli, tinyfcn):
+    code, _, err = cli("finetune", tinyfcn, "--data", scenes, "--columns", "image=a")
+    assert (code, "--columns does not apply to semantic-segmentation" in err) == (2, True)

@@ -11,6 +11,7 @@ from zoo.data.split import ImageData
 from zoo.errors import DataError, UsageError, did_you_mean
 from zoo.models.build_options import BuildOptions
 from zoo.options import OPTIONS, Augmentation, HeadSpec, Policy, Schedule
+from zoo.options.columns import Columns
 from zoo.options.option import raise_together
 from zoo.tasks.base import BaseTask, Ranking
 
@@ -41,6 +42,7 @@ class Options:
 
     data: Any = None
     classes: int | None = None
+    columns: Columns | None = None
     augment: Augmentation | None = None
     views: int | None = None
     bad_images: str | None = None
@@ -153,6 +155,16 @@ def select_metric(options: Options, task: BaseTask) -> Ranking | None:
         hint = did_you_mean(name, names, f"one of {', '.join(names)}")
         raise UsageError(f"--select {name}: {task.name} has no such metric", hint)
     return Ranking(name, task.directions.get(name, "max"))
+
+
+def data_options(options: Options) -> dict[str, Any]:
+    """Return the options of the data that not every task supports, by name."""
+    return {"columns": options.columns}
+
+
+def given_data_options(options: Options) -> dict[str, str]:
+    """Return the text of each of `data_options` that is given, by name."""
+    return {name: str(value) for name, value in data_options(options).items() if value is not None}
 
 
 def check_classes(options: Options, data: ImageData) -> None:

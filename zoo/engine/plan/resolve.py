@@ -13,7 +13,7 @@ from typing import Any
 
 from zoo.data.image_cache import bytes_needed, format_bytes, storage_location
 from zoo.data.split import ImageData, Split
-from zoo.engine.plan.options import Options
+from zoo.engine.plan.options import Options, given_data_options
 from zoo.engine.plan.plan import LBFGS, Phase, Plan, Settings
 from zoo.engine.plan.recipes import Recipe, Resolver, fall_back_to_epochs, train_on_images
 from zoo.engine.runtime.device import (
@@ -259,6 +259,7 @@ def resolve_plan(
             "name": data.name,
             "fingerprint": data.fingerprint,
             "images": {name: len(split) for name, split in data.splits.items()},
+            **({"options": given} if (given := given_data_options(options)) else {}),
         },
         demonstration=options.data is None,
         recipe=recipe.name,

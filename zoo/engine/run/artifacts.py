@@ -66,6 +66,7 @@ def _card(prepared: Prepared, network: Network, metrics: dict[str, Any]) -> Mode
             "bad_images": plan.bad_images,
             "val_fraction": plan.val_fraction,
             "demonstration": plan.demonstration,
+            **({"data": plan.data["options"]} if "options" in plan.data else {}),
         },
         data={"fingerprint": plan.data["fingerprint"], "images": plan.data["images"]},
         metrics=summary,

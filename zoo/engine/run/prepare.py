@@ -12,7 +12,13 @@ from torch import nn
 
 from zoo.data.split import ImageData
 from zoo.data.workers import check_main_guard
-from zoo.engine.plan.options import Options, check_classes, check_metric_names, select_metric
+from zoo.engine.plan.options import (
+    Options,
+    check_classes,
+    check_metric_names,
+    data_options,
+    select_metric,
+)
 from zoo.engine.plan.plan import Plan
 from zoo.engine.plan.recipes import Resolver, resolve_recipe
 from zoo.engine.plan.resolve import (
@@ -205,7 +211,11 @@ def _resolve_inputs(name: str, options: Options, registry: Registry, dry_run: bo
     defaults = registry.config.defaults
     seed = options.seed if options.seed is not None else defaults["seed"]
     data = task.open_data(
-        options.data, seed=seed, val_fraction=defaults["val_fraction"], classes=options.classes
+        options.data,
+        seed=seed,
+        val_fraction=defaults["val_fraction"],
+        classes=options.classes,
+        **task.supported(data_options(options)),
     )
     check_classes(options, data)
     check_images(options, data)

@@ -13,6 +13,7 @@ from torch.utils.data import Subset, TensorDataset
 from zoo.data.images import noise
 from zoo.data.schema import Schema
 from zoo.data.split import ImageData, Split
+from zoo.options.columns import Columns
 from zoo.spec import IMAGE_CLASSIFICATION, Head, Preprocess
 from zoo.tasks.base import (
     BaseTask,
@@ -45,16 +46,27 @@ class ImageClassification(BaseTask):
     labels: Mapping[str, str] = {"loss": "loss", "top1": "top-1"}
     reserved = (*columns, "chance", "images", "never_predicted", "per_class", "confusion")
     loss_label = "cross-entropy"
+    data_options = ("columns",)
 
     def open_data(
-        self, source: Any, *, seed: int = 0, val_fraction: float = 0.2, classes: int | None = None
+        self,
+        source: Any,
+        *,
+        seed: int = 0,
+        val_fraction: float = 0.2,
+        classes: int | None = None,
+        columns: Columns | None = None,
     ) -> ImageData:
         """Index images by class; None for the embedded set. See `BaseTask.open_data`."""
-        return open_data(source, seed=seed, val_fraction=val_fraction, classes=classes)
+        return open_data(
+            source, seed=seed, val_fraction=val_fraction, classes=classes, columns=columns
+        )
 
-    def open_split(self, source: Any, schema: Schema, split: str | None = None) -> Split:
+    def open_split(
+        self, source: Any, schema: Schema, split: str | None = None, columns: Columns | None = None
+    ) -> Split:
         """Index one split, its classes matched by name. See `BaseTask.open_split`."""
-        return open_split(source, schema.classes, split)
+        return open_split(source, schema.classes, split, columns)
 
     def example_data(self, preprocess: Preprocess, count: int, seed: int) -> ImageData:
         """Return noise labelled with three classes in turn. See `BaseTask.example_data`."""

@@ -14,6 +14,7 @@ from zoo.data.schema import Schema
 from zoo.data.split import ImageData, Split
 from zoo.errors import UsageError
 from zoo.options import Augmentation
+from zoo.options.columns import Columns
 from zoo.spec import Backbone, Head, Preprocess, Weights
 from zoo.tasks.base import (
     BaseTask,
@@ -63,9 +64,9 @@ class SemanticSegmentation(BaseTask):
         """Index one split, its classes matched by name. See `BaseTask.open_split`."""
         return open_split(source, schema.classes, split)
 
-    def open_all(self, source: Any) -> AllImages:
+    def open_all(self, source: Any, columns: Columns | None = None) -> AllImages:
         """Index every image without its mask. See `BaseTask.open_all`."""
-        return open_all(source) or super().open_all(source)
+        return open_all(source) or super().open_all(source, columns)
 
     def schema_from_dict(self, plain: Mapping[str, Any]) -> SegmentationSchema:
         """Restore classes and palette from a model file."""

@@ -8,8 +8,8 @@ import pytest
 
 from tests.tasks.classification.data.test_folder import make
 from zoo.data.split import ImageData
-from zoo.errors import DataError
-from zoo.options.columns import Columns
+from zoo.errors import DataError, UsageError
+from zoo.options.columns import Columns, read_columns
 from zoo.tasks.classification.data.sources import open_data, open_split
 
 LABELS = ["cat", "dog", "cat", "dog", "cat", "dog", "cat", "dog", "cat", "dog"]
@@ -255,3 +255,30 @@ def test_cells_with_several_labels_are_refused(
     line = names.index(several[0]) + 1
     assert f"have several labels: {several[0]} (line {line})" in caught.value.message
     assert "one class" in str(caught.value.hint)
+
+
+def test_columns_are_parsed_from_text_or_mapping(root: Path) -> None:
+    parsed = Columns("a, b", "c", "none")
+    assert Columns.parse("image=a, b,label=c , split=none") == parsed
+    assert Columns.parse({"image": "a, b", "label": "c", "split": "none"}) == parsed
+    assert Columns.parse(str(parsed)) == read_columns(parsed) == parsed
+    for text, message in (
+        ("picture=a", "names the role 'picture'"),
+        ("image=a,image=b", "names the role image twice"),
+        ("image=", "names the role image without a column"),
+        ("a", "names the role 'a'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            read_columns(text)
+    with pytest.raises(UsageError, match="is not a table"):
+        open_data(root, columns=parsed)
+
+
+def test_metadata_of_flat_folder_is_read(tmp_path: Path) -> None:
+    flat = make(tmp_path / "flat", "{10}.png")
+    table(flat, "file_name,label,split", "{i}.png,{label},{split}", "metadata.csv")
+    assert splits_of(open_data(flat)) == GIVEN
+    assert open_split(flat, ("dog", "cat")).targets == (1, 0)
+    (flat / "metadata.csv").rename(flat / "train.csv")
+    with pytest.raises(DataError, match=r"no class folders .*--data .*/flat/train\.csv"):
+        open_data(flat)

@@ -6,10 +6,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from zoo.data.scan import counted, shorten
+from zoo.data.scan import counted, list_folder, shorten
 from zoo.data.schema import Schema
 from zoo.data.split import FileSplit, ImageData
 from zoo.data.splitting import choose_split, fingerprint
+from zoo.data.table import is_table
 from zoo.errors import DataError
 from zoo.tasks.classification.data.layout import (
     EXPECTED,
@@ -170,7 +171,9 @@ def _no_images(scan: Scan, path: Path) -> DataError:
     if scan.stray:
         images = counted(scan.stray, "image")
         message = f"{path} contains {images} and no class folders with images"
-        return DataError(message, EXPECTED)
+        names = sorted(entry.name for entry in list_folder(path) if is_table(path / entry.name))
+        hint = f"read the labels of a table: --data {path / names[0]}" if names else EXPECTED
+        return DataError(message, hint)
     hint = f"its files are {scan.kinds}; zoo reads jpg, png, webp, tiff and similar formats"
     return DataError(f"{path} contains no images", hint if scan.other else EXPECTED)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import zoo.data
 from zoo.data.split import ImageData, Split
-from zoo.data.table import is_table
+from zoo.data.table import is_table, metadata_table
 from zoo.errors import UsageError
 from zoo.options.columns import Columns
 from zoo.tasks.classification.data.folder import open_folder, open_folder_split
@@ -35,11 +35,11 @@ def open_data(
 
     Args:
         source: a folder of class folders; or one with `train/`, optionally `val/` and `test/`, each
-            of class folders, whose names `split_of` reads; or a CSV or TSV file of path, label
-            and optionally split; or `NAME:DIR` of a published dataset, such as `cifar10:DIR`, as
-            torchvision stores it below its root DIR; or a `Dataset`, or a mapping of splits to
-            `Dataset`s or `DataLoader`s; None for the embedded images. An existing path takes
-            precedence over `NAME:DIR`.
+            of class folders, whose names `split_of` reads; or a table of path, label and optionally
+            split, or a folder of images with a `metadata.csv` or `.jsonl`; or `NAME:DIR` of a
+            published dataset, such as `cifar10:DIR`, as torchvision stores it below its root DIR;
+            or a `Dataset`, or a mapping of splits to `Dataset`s or `DataLoader`s; None for the
+            embedded images. An existing path takes precedence over `NAME:DIR`.
         seed: of the draw of held-out images where there is no validation split.
         val_fraction: share of each class to hold out.
         classes: number of classes, for a dataset that names none, and for a folder that can be
@@ -52,6 +52,7 @@ def open_data(
     """
     if not 0 < val_fraction < 1:
         raise UsageError(f"the validation share {val_fraction} is not between 0 and 1")
+    _check_columns(source, columns)
     if _is_dataset(source):
         from zoo.tasks.classification.data.user_dataset import open_dataset
 
@@ -60,10 +61,28 @@ def open_data(
         return open_folder(EMBEDDED, seed=seed, val_fraction=val_fraction, name=EMBEDDED_NAME)
     if published := parse_published(source):
         return open_published(*published, seed=seed, val_fraction=val_fraction)
-    path = Path(source)
+    path = _table_or_folder(source)
     if is_table(path):
         return open_table(path, seed=seed, val_fraction=val_fraction, columns=columns)
     return open_folder(path, seed=seed, val_fraction=val_fraction, n_classes=classes)
+
+
+def _check_columns(source: Any, columns: Columns | None) -> None:
+    """Refuse columns of a source that is not a table.
+
+    Raises:
+        UsageError: columns are given for one.
+    """
+    if columns is not None and not (
+        isinstance(source, (str, Path)) and is_table(_table_or_folder(source))
+    ):
+        name = source if isinstance(source, (str, Path)) else "the data"
+        raise UsageError(f"--columns {columns}, but {name} is not a table", "omit it")
+
+
+def _table_or_folder(source: str | Path) -> Path:
+    """Return a path, or the metadata table in it."""
+    return metadata_table(Path(source)) or Path(source)
 
 
 def _is_dataset(source: object) -> bool:
@@ -86,6 +105,7 @@ def open_split(
         DataError: there is no such split, no image, or a class unknown to the model.
         UsageError: the published dataset is unknown.
     """
+    _check_columns(source, columns)
     if _is_dataset(source):
         from zoo.tasks.classification.data.user_dataset import open_dataset_split
 
@@ -94,7 +114,7 @@ def open_split(
         return open_folder_split(EMBEDDED, classes, split)
     if published := parse_published(source):
         return open_published_split(*published, classes, split)
-    path = Path(source)
+    path = _table_or_folder(source)
     if is_table(path):
         return open_table_split(path, classes, split, columns)
     return open_folder_split(path, classes, split)
