@@ -262,3 +262,34 @@ def test_installed_safetensors_is_read_once(install, tmp_path, opened):
         ),
     )
     assert opened("published/plainnet", "first")[str(path.resolve())] == 1
+
+
+def leaves(tmp_path, **default):
+    """Return a backbone whose default weights are elsewhere, and whose others are files."""
+    weights = [zoo.Weights("default", num_classes=7, **default)]
+    for tag, number in (("wider", 9), ("local", 7), ("later", 7)):
+        path = tmp_path / f"{tag}.safetensors"
+        weights.append(zoo.Weights(tag, file=str(path), num_classes=number))
+    return replace(zoo.get(SQUEEZENET), weights=tuple(weights))
+
+
+def test_auto_uses_local_weights_where_default_is_unreachable(tmp_path, caplog):
+    backbone = leaves(tmp_path, url="http://weights.invalid/leaf-00000000.pth")
+    base = resolve_base(backbone, "auto")
+    assert (base.tag, base.availability) == ("local", "installed")
+    assert base.reason.startswith("auto: installed; default, the default, cannot be downloaded")
+    assert "using local, installed" in caplog.text
+
+
+def test_auto_prefers_reachable_default_to_local_weights(tmp_path, file_server):
+    address, digits = file_server(b"whatever")
+    backbone = leaves(tmp_path, url=f"{address}/good-{digits}.pth")
+    base = resolve_base(backbone, "auto")
+    assert (base.tag, base.reason) == ("default", "auto: the default, to be downloaded")
+    assert file_server.asked == []
+
+
+def test_auto_without_alike_local_weights_is_default(tmp_path, caplog):
+    backbone = leaves(tmp_path, url="http://weights.invalid/leaf-00000000.pth")
+    base = resolve_base(replace(backbone, weights=backbone.weights[:2]), "auto")
+    assert (base.tag, base.availability, caplog.text) == ("default", "download", "")

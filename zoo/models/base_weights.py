@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,11 @@ from zoo.models.builder import build_on_meta
 from zoo.models.head_factory import HeadSpec
 from zoo.models.head_rows import HeadRows
 from zoo.models.own_file import OwnFile, own_path
-from zoo.models.weight_sources import locate
+from zoo.models.weight_sources import DOWNLOAD, Location, locate
+from zoo.models.weights import check_reachable
 from zoo.spec import Backbone, Preprocess, Weights
+
+log = logging.getLogger("zoo")
 
 RECORDED = ("kind", "tag", "sha256", "license", "left_out", "untrained")
 
@@ -121,6 +125,8 @@ def resolve_base(
 ) -> BaseWeights:
     """Resolve a choice of weights, without a download; only a user's file is opened.
 
+    For `auto`, the host of the default weights is looked up where only others are on this machine.
+
     A state dict does not determine the builder arguments and preprocess of its network
     (`transform_input`, image size). A model file of zoo does; any other file is assumed to match
     the default weights.
@@ -151,14 +157,18 @@ def resolve_base(
     if choice == "auto" and not backbone.weights:
         hint = "give --weights FILE or --weights none"
         raise WeightsError(f"no weights are published for {backbone.id}", hint)
-    weights = backbone.weights[0] if choice == "auto" else backbone.find_weights(choice)
+    if choice == "auto":
+        weights, location, reason = _resolve_auto(backbone)
+    else:
+        weights = backbone.find_weights(choice)
+        location = locate(backbone, weights)
+        reason = f"as given, {location.text}"
     kwargs = {**backbone.kwargs, **weights.kwargs}
-    location = locate(backbone, weights)
     return BaseWeights(
         kind="published",
         tag=weights.tag,
         published=weights,
-        reason=f"{'auto: the default' if choice == 'auto' else 'as given'}, {location.text}",
+        reason=reason,
         kwargs=kwargs,
         preprocess=backbone.preprocess_for(weights),
         preprocess_reason=options.reason("of these weights"),
@@ -166,6 +176,36 @@ def resolve_base(
         availability=location.kind,
         untrained=_expected_untrained(backbone, weights, kwargs),
     )
+
+
+def _resolve_auto(backbone: Backbone) -> tuple[Weights, Location, str]:
+    """Return the default weights, where they come from, and why these.
+
+    Where they are not on this machine and cannot be downloaded, the first others that are on it
+    replace them, if they have the same outputs.
+    """
+    default, *others = backbone.weights
+    location = locate(backbone, default)
+    if location == DOWNLOAD:
+        outputs = default.num_classes, default.features_only
+        alike = [each for each in others if (each.num_classes, each.features_only) == outputs]
+        located = ((each, locate(backbone, each)) for each in alike)
+        weights, found = next((pair for pair in located if pair[1] != DOWNLOAD), (None, DOWNLOAD))
+        if weights is not None and (problem := _unreachable(backbone, default)):
+            problem = f"{default.tag}, the default, cannot be downloaded ({problem})"
+            tag = weights.tag
+            log.warning("%s: weights %s; using %s, %s", backbone.id, problem, tag, found.text)
+            return weights, found, f"auto: {found.text}; {problem}"
+    return default, location, f"auto: the default, {location.text}"
+
+
+def _unreachable(backbone: Backbone, weights: Weights) -> str:
+    """Return why weights cannot be downloaded, as far as a lookup of their host shows, or ''."""
+    try:
+        check_reachable(backbone, weights)
+    except WeightsError as error:
+        return error.message
+    return ""
 
 
 def _resolve_file(backbone: Backbone, own: OwnFile, options: BuildOptions) -> BaseWeights:

@@ -14,6 +14,7 @@ from zoo_efficientnet_lite.model import build
 
 import zoo
 import zoo.testing
+from zoo.models.conversion import by_position
 
 BACKBONES = {backbone.name: backbone for backbone in plugin.zoo_register_backbones()}
 
@@ -62,7 +63,7 @@ def test_preprocess_equals_timm_up_to_rounding(backbone: zoo.Backbone) -> None:
 @torch.no_grad()
 def test_weights_classify_cat_and_coffee(backbone: zoo.Backbone) -> None:
     model = build(**backbone.kwargs)
-    state = weights.convert(installed(backbone), backbone, backbone.weights[0])
+    state = by_position(installed(backbone), backbone, backbone.weights[0])
     model.load_state_dict(state, strict=True)
     model.eval()
     # timm's transform, so that only network and weights are tested.
@@ -79,10 +80,10 @@ def test_convert_other_variant_raises_weights_error() -> None:
     one, two, zero = (installed(BACKBONES[name]) for name in ("lite1", "lite2", "lite0"))
     lite1 = BACKBONES["lite1"]
     with pytest.raises(zoo.WeightsError, match="has 296 tensors, lite1 has 386"):
-        weights.convert(zero, lite1, lite1.weights[0])
+        by_position(zero, lite1, lite1.weights[0])
     with pytest.raises(zoo.WeightsError, match=r"does not match .* of lite1"):
-        weights.convert(two, lite1, lite1.weights[0])
-    assert len(weights.convert(one, lite1, lite1.weights[0])) == 386
+        by_position(two, lite1, lite1.weights[0])
+    assert len(by_position(one, lite1, lite1.weights[0])) == 386
 
 
 def test_convert_reordered_tensors_raises_weights_error(tmp_path: Path) -> None:
@@ -92,7 +93,7 @@ def test_convert_reordered_tensors_raises_weights_error(tmp_path: Path) -> None:
     theirs[1], theirs[2] = theirs[2], theirs[1]
     torch.save(dict(theirs), tmp_path / "shuffled.pth")
     with pytest.raises(zoo.WeightsError, match=r"shuffled\.pth: _bn0\.bias .* bn1\.weight"):
-        weights.convert(tmp_path / "shuffled.pth", lite0, lite0.weights[0])
+        by_position(tmp_path / "shuffled.pth", lite0, lite0.weights[0])
 
 
 def test_imagenet_class_names_are_unique() -> None:

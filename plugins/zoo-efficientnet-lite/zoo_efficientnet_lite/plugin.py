@@ -36,7 +36,7 @@ def zoo_register_backbones() -> Iterator[zoo.Backbone]:
                     sha256=sha256,
                     license="Apache-2.0",
                     classes="zoo_efficientnet_lite.weights:imagenet_classes",
-                    convert="zoo_efficientnet_lite.weights:convert",
+                    convert="zoo.models.conversion:by_position",
                 ),
             ),
             kwargs={"number": number},

