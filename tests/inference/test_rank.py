@@ -36,6 +36,22 @@ def test_rank_sorts_by_accuracy_with_failures_last(cli, image_folder):
     assert row["accuracy"] == best["accuracy"]
 
 
+def test_rank_fails_if_every_candidate_fails(cli, image_folder):
+    code, out, err = cli("rank", "--data", str(image_folder), "resnet10t", "--json")
+    assert code == zoo.ExitCode.WEIGHTS
+    assert [each["accuracy"] for each in json.loads(out)] == [None]
+    assert err.splitlines()[-1].startswith("zoo: error: cannot reach huggingface.co")
+
+
+def test_rank_with_unreadable_image_exits_with_data(cli, image_folder):
+    broken = next(image_folder.rglob("*.jpg"))
+    broken.write_bytes(b"no image")
+    code, out, err = cli("rank", "--data", str(image_folder), "lite0", "lite1")
+    assert (code, out) == (zoo.ExitCode.DATA, "")
+    assert err.count("zoo: error: cannot read") == err.count(broken.name) == 1
+    assert "--bad-images skip" in err
+
+
 def test_candidates_without_pattern_cover_architectures():
     registry = load_registry()
     backbones = candidates(registry, (), IMAGE_CLASSIFICATION, 30_000_000, 20)

@@ -80,7 +80,7 @@ def command(
     For each candidate, report the accuracy of a linear probe over five folds, and that of the
     nearest neighbours. Without PATTERNS, the candidates are one of each kind of network, those with
     local weights first. Features are cached: an interrupted ranking resumes, and training the
-    winner computes only its head.
+    winner computes only its head. The command fails only if every candidate does.
     """
     from zoo.inference.rank import candidates, rank
     from zoo.spec import IMAGE_CLASSIFICATION
@@ -100,12 +100,18 @@ def command(
         backbones, images, registry, progress, device, seed, workers=workers, bad_images=bad_images
     ):
         ranks.append(each)
-        result = f"failed: {each.error}" if each.error else percent(each.accuracy)
+        result = f"failed: {each.error.message}" if each.error else percent(each.accuracy)
         progress.notice(f"{len(ranks)}/{len(backbones)} {each.backbone}: {result}")
     ranks.sort(key=lambda each: (each.accuracy is None, -(each.accuracy or 0)))
     if as_json:
         print_json([each.to_dict() for each in ranks])
-        return
+    else:
+        _print_ranks(ranks)
+    if ranks[0].error:  # of all candidates, since failures are last
+        raise ranks[0].error
+
+
+def _print_ranks(ranks: list[Rank]) -> None:
     print_table(
         ["BACKBONE", "WEIGHTS", "PROBE", "+-", "KNN", "SECONDS", "PARAMS", "ERROR"],
         [_row(each) for each in ranks],
@@ -115,7 +121,7 @@ def command(
 
 def _row(each: Rank) -> list[str]:
     seconds = "-" if each.seconds is None else f"{each.seconds:.1f}"
-    error = each.error or ""
+    error = each.error.message if each.error else ""
     return [
         each.backbone,
         each.weights,

@@ -10,7 +10,7 @@ import re
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -55,11 +55,11 @@ class Rank:
     knn: float | None = None
     seconds: float | None = None
     backbone_forwards: int = 0
-    error: str | None = None
+    error: ZooError | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entry of `zoo rank --json`."""
-        return asdict(self)
+        return {**vars(self), "error": self.error and self.error.message}
 
 
 def candidates(
@@ -134,7 +134,7 @@ def rank(
         bad_images: `error` or `skip`.
 
     Raises:
-        DataError: the images have no classes.
+        DataError: the images have no classes, or one cannot be read and `bad_images` is `error`.
     """
     if not images.classes:
         raise DataError(f"{images.name} has no classes", "give a folder of class folders")
@@ -148,8 +148,10 @@ def rank(
                 model, images, progress, limit, workers=workers, bad_images=bad_images
             ) as embedded:
                 accuracy, spread, knn = score(embedded, seed)
+        except DataError:
+            raise  # no candidate can read the images
         except ZooError as error:
-            yield replace(result, error=error.message)
+            yield replace(result, error=error)
         else:
             yield replace(
                 result,
