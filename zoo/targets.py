@@ -35,5 +35,7 @@ def resolve_target(target: str, owner: str = "an adapter") -> Any:
             resolved = getattr(resolved, name)
     except (Exception, SystemExit) as error:  # importing a module can raise anything
         reason = f"which cannot be imported: {one_line(error)}"
-        raise BrokenPlugin(f"{owner} names {target!r}, {reason}") from error
+        missing = isinstance(error, ModuleNotFoundError)
+        hint = "install it, or add its folder to PYTHONPATH" if missing else None
+        raise BrokenPlugin(f"{owner} names {target!r}, {reason}", hint) from error
     return resolved

@@ -133,6 +133,13 @@ class PageRunner:
         done = subprocess.run(command, capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
 
+    def _run_export(self, words: list[str]) -> tuple[int, str]:
+        """Set PYTHONPATH for the commands that follow, which run in this process too."""
+        assert words == ["PYTHONPATH=$PWD"]
+        self.monkeypatch.setenv("PYTHONPATH", str(self.folder))
+        self.monkeypatch.syspath_prepend(str(self.folder))
+        return 0, ""
+
     def _run_cp(self, words: list[str]) -> tuple[int, str]:
         shutil.copyfile(*words)
         return 0, ""

@@ -18,9 +18,6 @@ BLOCKS = [block for blocks in PAGE.sections.values() for block in blocks]
 @pytest.fixture
 def runner(page_folder, monkeypatch, capsys):
     monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard,-timm,-regression")
-    # The current folder, as with `python -m`, and in subprocesses of the conformance checks.
-    monkeypatch.syspath_prepend(str(page_folder))
-    monkeypatch.setenv("PYTHONPATH", str(page_folder))
     runner = PageRunner(page_folder, monkeypatch, capsys)
     yield runner
     runner.forget()
