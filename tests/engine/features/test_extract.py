@@ -137,6 +137,13 @@ def test_features_invalid_network_raises(tinynet):
         zoo.features(zoo.get(tinynet).build(), "nowhere.jpg")
 
 
+def test_features_of_heads_at_two_scales_raise():
+    model = zoo.get("lraspp_mobilenet_v3_large").build(classes=3)
+    message = r"low_classifier \[40, 8, 8\], classifier.high_classifier \[128, 8, 8\]"
+    with pytest.raises(zoo.UsageError, match=message):
+        zoo.features(model, torch.rand(1, 3, 64, 64))
+
+
 def test_features_head_that_does_not_run_raises():
     class Bypass(nn.Module):
         def __init__(self):

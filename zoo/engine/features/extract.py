@@ -32,7 +32,8 @@ def extract_features(network: Network, images: Any, batch_size: int = 32) -> Ten
 
     Raises:
         DataError: an image cannot be read.
-        UsageError: a tensor is not a batch of images, or the backbone has no head.
+        UsageError: a tensor is not a batch of images, the backbone has no head, or the inputs of
+            its main heads have different shapes.
         BrokenBackbone: the network fails, or its head does not run.
     """
     module = network.module
@@ -55,13 +56,22 @@ def extract_features(network: Network, images: Any, batch_size: int = 32) -> Ten
                 if missing := [path for path in paths if path not in hooks.inputs]:
                     raise BrokenBackbone(f"nothing arrives at the head {missing[0]!r}")
                 features = [hooks.inputs[path].float().cpu() for path in paths]
-                rows.append(features[0] if len(features) == 1 else torch.cat(features, dim=-1))
+                rows.append(_concatenate(features, paths))
     finally:
         for part, mode in modes.items():
             part.training = mode
     if not rows:
         raise UsageError("there are no images", "give at least one")
     return torch.cat(rows)
+
+
+def _concatenate(features: list[Tensor], paths: list[str]) -> Tensor:
+    """Concatenate the inputs of heads in the last dimension."""
+    if len({each.shape[:-1] for each in features}) > 1:
+        shapes = ", ".join(f"{p} {[*f.shape[1:]]}" for p, f in zip(paths, features, strict=True))
+        message = f"the inputs of the main heads cannot be concatenated: {shapes} for each image"
+        raise UsageError(message, "choose a backbone with one main head")
+    return features[0] if len(features) == 1 else torch.cat(features, dim=-1)
 
 
 def _batches(images: Any, preprocess: Preprocess, batch_size: int) -> Iterable[Tensor]:
