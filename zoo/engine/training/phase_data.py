@@ -8,8 +8,9 @@ from types import TracebackType
 from zoo.cache import trim
 from zoo.data.augment import Draw
 from zoo.data.split import ImageData, Split
-from zoo.engine.features.cache import FeatureCache, feature_batch
+from zoo.engine.features.cache import FeatureCache, FeatureSet, feature_batch
 from zoo.engine.features.fingerprint import network_fingerprint
+from zoo.engine.features.near_duplicates import describe_near_duplicates
 from zoo.engine.features.store import FeatureStore
 from zoo.engine.plan.plan import Phase, Plan
 from zoo.engine.runtime.allocator import release_memory
@@ -175,8 +176,21 @@ class PhaseDataFactory:
         self._record_spill(cache)
         if self.ranks.rank:
             return None
-        train, val = cache.feature_set(data.train, rows[0]), cache.feature_set(data.val, rows[1])
-        return FeatureSource(self.network, data, train, val)
+        train, *others = [
+            cache.feature_set(split, each) for (split, _), each in zip(requests, rows, strict=True)
+        ]
+        self._report_near_duplicates([split for split, _ in requests], [train, *others])
+        return FeatureSource(self.network, data, train, others[0])
+
+    def _report_near_duplicates(self, splits: list[Split], features: list[FeatureSet]) -> None:
+        """Report images that look like one of the training split, where weights are trained."""
+        if self.plan.weights == "none" or not self.data.deterministic:
+            return
+        for split, each in zip(splits[1:], features[1:], strict=True):
+            pair = (splits[0], features[0]), (split, each)
+            notice = describe_near_duplicates(*pair, self.network.paths[0])
+            if notice is not None:
+                self.progress.notice(f"{self.data.name}: {notice}")
 
     def broadcast_best(self, best: BestCheckpoint) -> None:
         """Broadcast the best checkpoint from rank 0."""
