@@ -69,6 +69,7 @@ COMMANDS = (
     CommandEntry("list", "zoo.cli.list", "List backbones, filtered and sorted."),
     CommandEntry("show", "zoo.cli.show", "Show the description of a backbone."),
     CommandEntry("finetune", "zoo.cli.finetune", "Fine-tune a backbone on a data set."),
+    CommandEntry("check", "zoo.cli.check", "Check a data set without training on it."),
     CommandEntry("evaluate", "zoo.cli.evaluate", "Evaluate a model on a data set."),
     CommandEntry("predict", "zoo.cli.predict", "Predict images with a model or a backbone."),
     CommandEntry("embed", "zoo.cli.embed", "Write the features of images to a file."),

@@ -162,6 +162,19 @@ def read_size(path: Path) -> tuple[int, int]:
     return decode(path).size
 
 
+def read_format(content: bytes) -> str | None:
+    """Return the format and the mode of an image file, such as `JPEG RGB`, from its header.
+
+    Returns:
+        None for bytes that are not an image file.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=_formats()) as image:
+            return f"{image.format} {image.mode}"
+    except Exception:  # damaged bytes raise nearly any exception
+        return None
+
+
 def read_bytes(path: Path) -> bytes:
     """Read the bytes of an image file.
 

@@ -179,6 +179,14 @@ class BaseTask(ABC):
         """
         return open_all(source, partial(self.open_data, **self.supported({"columns": columns})))
 
+    def recognizes(self, source: str | Path) -> bool:
+        """Whether a path has a layout that no other task reads, for `zoo check`."""
+        return False
+
+    def class_counts(self, split: Split, schema: Schema) -> dict[str, int]:
+        """Return the number of images of each class; empty where targets are not classes."""
+        return {}
+
     def schema_from_dict(self, plain: Mapping[str, Any]) -> Schema:
         """Restore a schema from a model file.
 

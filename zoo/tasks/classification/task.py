@@ -68,6 +68,11 @@ class ImageClassification(BaseTask):
         """Index one split, its classes matched by name. See `BaseTask.open_split`."""
         return open_split(source, schema.classes, split, columns)
 
+    def class_counts(self, split: Split, schema: Schema) -> dict[str, int]:
+        """Return the number of images of each class."""
+        counts = split.counts(len(schema.classes))
+        return dict(zip(schema.classes, counts, strict=True))
+
     def example_data(self, preprocess: Preprocess, count: int, seed: int) -> ImageData:
         """Return noise labelled with three classes in turn. See `BaseTask.example_data`."""
         images = noise(count, preprocess, seed)

@@ -152,6 +152,14 @@ def open_all(source: Any) -> AllImages | None:
     return AllImages(root.absolute().name or str(root), tuple(splits), ())
 
 
+def is_mask_folder(source: str | Path) -> bool:
+    """Whether a path has the layout that `open_data` reads."""
+    try:
+        return bool(_find_folders(_root(source)))
+    except (DataError, UsageError):
+        return False
+
+
 def _root(source: Any) -> Path:
     if source is None:
         message = "semantic segmentation has no demonstration set"

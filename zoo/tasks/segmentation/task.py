@@ -27,7 +27,7 @@ from zoo.tasks.base import (
     UserMetrics,
     published_classes,
 )
-from zoo.tasks.segmentation.data import open_all, open_data, open_split
+from zoo.tasks.segmentation.data import is_mask_folder, open_all, open_data, open_split
 from zoo.tasks.segmentation.example import StripedSplit, example_data
 from zoo.tasks.segmentation.masks import MaskSplit
 from zoo.tasks.segmentation.metrics import SegmentationMetric
@@ -67,6 +67,19 @@ class SemanticSegmentation(BaseTask):
     def open_all(self, source: Any, columns: Columns | None = None) -> AllImages:
         """Index every image without its mask. See `BaseTask.open_all`."""
         return open_all(source) or super().open_all(source, columns)
+
+    def recognizes(self, source: str | Path) -> bool:
+        """Whether a path is a folder of images/ and masks/, or of splits that have both."""
+        return is_mask_folder(source)
+
+    def class_counts(self, split: Split, schema: Schema) -> dict[str, int]:
+        """Return the number of images that have pixels of each class."""
+        assert isinstance(split, (MaskSplit, StripedSplit))
+        counts = [0] * len(schema.classes)
+        for index in range(len(split)):
+            for value, pixels in enumerate(split.mask(index).histogram()[: len(counts)]):
+                counts[value] += pixels > 0
+        return dict(zip(schema.classes, counts, strict=True))
 
     def schema_from_dict(self, plain: Mapping[str, Any]) -> SegmentationSchema:
         """Restore classes and palette from a model file."""

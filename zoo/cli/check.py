@@ -1,0 +1,108 @@
+"""`zoo check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from zoo.cli.group import ComputingCommand, Settings
+from zoo.cli.options import json_option, quiet_option
+from zoo.cli.output import print_json, print_line, print_table
+
+if TYPE_CHECKING:
+    from zoo.data.inspection import DataReport
+    from zoo.registry.registry import Registry
+    from zoo.tasks.base import BaseTask
+
+
+@click.command(cls=ComputingCommand, name="check")
+@click.argument("data")
+@click.option(
+    "--task",
+    "task_name",
+    metavar="NAME",
+    help="Task that reads it. [default: by its layout, else image-classification]",
+)
+@json_option
+@quiet_option
+@click.pass_obj
+def command(
+    settings: Settings, data: str, task_name: str | None, as_json: bool, quiet: bool
+) -> None:
+    """Check the data set DATA without training on it.
+
+    Reads every image, and prints the number of images of each class and split, sizes, formats,
+    files that are ignored, images with equal content across splits and classes, and all images that
+    cannot be read. The exit code is 3 if any of these would stop a training.
+    """
+    from zoo.data.bad_images import UnreadableImages
+    from zoo.data.inspection import inspect_data
+    from zoo.terminal import Progress
+
+    registry = settings.registry()
+    task = _find_task(registry, data, task_name)
+    defaults = registry.config.defaults
+    opened = task.open_data(data, seed=defaults["seed"], val_fraction=defaults["val_fraction"])
+    counts = {
+        name: task.class_counts(split, opened.schema) for name, split in opened.splits.items()
+    }
+    report = inspect_data(opened, task.name, counts, Progress(quiet).wrap)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        _print_report(report)
+    if report.bad:
+        raise UnreadableImages(report.bad, sum(report.images.values()))
+
+
+def _find_task(registry: Registry, data: str, name: str | None) -> BaseTask:
+    """Return the task of a name, or the one that recognizes the data."""
+    from zoo.errors import BrokenPlugin
+    from zoo.spec import IMAGE_CLASSIFICATION
+    from zoo.tasks.base import load_task
+
+    for each in () if name else registry.tasks:
+        try:
+            task = load_task(registry.task(each))
+        except BrokenPlugin:
+            continue  # another task was not asked for
+        if Path(data).exists() and task.recognizes(data):
+            return task
+    return load_task(registry.task(name or IMAGE_CLASSIFICATION))
+
+
+def _print_report(report: DataReport) -> None:
+    """Print what is known of a data set: totals, a table of classes, and findings."""
+    from zoo.data.bad_images import describe_bad, describe_incomplete
+    from zoo.data.scan import counted
+
+    images = counted(sum(report.images.values()), "image")
+    classes = counted(len(report.classes), "class", "classes")
+    print_line(f"{report.name}  {report.task}, {images}, {classes}")
+    print_line(f"splits  {report.reason}")
+    if report.sizes:
+        sizes = [f"{name} {width} x {height}" for name, (width, height) in report.sizes.items()]
+        print_line(f"sizes  {', '.join(sizes)}")
+    print_line(f"formats  {', '.join(f'{n} ({count:,})' for n, count in report.formats.items())}")
+    print_line()
+    splits = list(report.images)
+    named = [name for name in report.classes if any(map(bool, report.counts.values()))]
+    rows = [[name, *(f"{report.counts[each][name]:,}" for each in splits)] for name in named]
+    total = ["all images", *(f"{report.images[each]:,}" for each in splits)]
+    columns = [each.upper() for each in splits]
+    print_table(["CLASS", *columns], [*rows, total], right=" ".join(columns))
+    findings = [
+        *report.notices,
+        *report.duplicates.notices(),
+        *describe_incomplete(report.incomplete),
+        *(f"unreadable: {line}" for line in describe_bad(report.bad, len(report.bad))),
+    ]
+    if report.duplicates.repeated:
+        copies = counted(report.duplicates.repeated, "further copy", "further copies")
+        findings.append(f"{copies} of images within a split and class")
+    if findings:
+        print_line()
+    for line in findings:
+        print_line(line)
