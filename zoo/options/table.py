@@ -42,6 +42,12 @@ def _columns(given: Any) -> Any:
     return read_columns(given)
 
 
+def _class_weights(given: Any) -> Any:
+    from zoo.options.class_weights import ClassWeights  # here, because help does not need it
+
+    return ClassWeights.read(given)
+
+
 OPTIONS: tuple[Option, ...] = (
     Option(
         "data",
@@ -204,6 +210,24 @@ OPTIONS: tuple[Option, ...] = (
         "NAME",
         "Times 0.1 every 7 epochs; or a warm-up over a tenth of the steps, then half a cosine.",
         value="zoo.options.schedule:Schedule",
+    ),
+    Option(
+        "class_weights",
+        "training",
+        "Class weights of the loss: balanced, or NAME=W,NAME=W",
+        "WEIGHTS",
+        "Or a dict; classes without a weight have 1. `balanced` is inversely proportional to the "
+        "class frequencies of the training split, as in scikit-learn.",
+        read_as=_class_weights,
+    ),
+    Option(
+        "label_smoothing",
+        "training",
+        "Share of each target that is spread over all classes",
+        "X",
+        "As in torch, of the training loss only.",
+        automatic="0",
+        range=Range(float, 0, 1),
     ),
     Option(
         "select",

@@ -9,7 +9,7 @@ alike and depends on this module only.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,11 +25,14 @@ from zoo.data.split import ImageData, Split
 from zoo.errors import BrokenBackbone, BrokenPlugin, UsageError
 from zoo.models.plugin_errors import plugin_errors
 from zoo.options import Augmentation
+from zoo.options.class_weights import ClassWeights
 from zoo.options.columns import Columns
 from zoo.options.option import raise_together
 from zoo.spec import Backbone, Head, Preprocess, Task, Weights, resolve_target
 from zoo.tasks.metric import Direction, Metric, Outputs, Ranking, loss_parts
+from zoo.tasks.results import SourceImage, Table
 from zoo.tasks.user_functions import Criterion, UserMetrics, function_name
+from zoo.tasks.weighted_loss import WeightedCrossEntropy
 
 __all__ = [
     "BaseTask",
@@ -55,41 +58,11 @@ class LogisticProbe:
 
     Args:
         class_weight: `[classes]`, class weights of the loss; None for equal weights.
+        label_smoothing: share of each target that is spread over all classes.
     """
 
     class_weight: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table for the terminal.
-
-    Args:
-        header: names of the columns.
-        rows: cells as text.
-        right: names of the right-aligned columns.
-    """
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    right: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class SourceImage:
-    """The source of a prediction.
-
-    Args:
-        name: path as given, or `image`.
-        size: width and height in pixels, after EXIF rotation.
-        preprocess: of the network's input.
-        open: decodes it at full size, as a PIL image of mode RGB.
-    """
-
-    name: str
-    size: tuple[int, int]
-    preprocess: Preprocess
-    open: Callable[[], Any]
+    label_smoothing: float = 0.0
 
 
 class BaseTask(ABC):
@@ -314,6 +287,28 @@ class BaseTask(ABC):
         Micro-batches are weighted by it, so that they sum to the gradient of the batch.
         """
         return len(targets)
+
+    def weighted_loss(
+        self, data: ImageData, class_weights: ClassWeights | None, label_smoothing: float
+    ) -> WeightedCrossEntropy:
+        """Return the task's loss with class weights or label smoothing, as a criterion of `loss`.
+
+        Args:
+            data: of the training; weights may depend on the frequencies of its classes.
+            class_weights: as given; None for equal weights.
+            label_smoothing: share of a target that is spread over all classes.
+
+        Raises:
+            UsageError: the task's targets are not classes, or a name is not one of them.
+        """
+        flag = "--label-smoothing" if class_weights is None else "--class-weights"
+        raise UsageError(f"{flag}: the targets of {self.name} are not classes", "omit it")
+
+    def loss_divisor(self, targets: Tensor, criterion: Criterion | None) -> float:
+        """Return what the loss of a batch is divided by: items, or the sum of their weights."""
+        if isinstance(criterion, WeightedCrossEntropy):
+            return criterion.total_weight(targets)
+        return self.count(targets)
 
     @abstractmethod
     def metric(

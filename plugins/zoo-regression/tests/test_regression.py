@@ -27,6 +27,7 @@ import zoo
 import zoo.testing
 from zoo.data.loader import load_batches
 from zoo.inference.loading import load_model
+from zoo.options.class_weights import ClassWeights
 from zoo.registry.registry import load_registry
 from zoo.tasks.base import Outputs
 
@@ -365,6 +366,13 @@ def test_without_data_there_is_no_demonstration(discs: Path) -> None:
     done = run(discs, "finetune", "discnet/tiny", "--weights", "none")
     assert done.returncode == 2
     assert "no demonstration set for this task" in done.stderr
+
+
+def test_numbers_have_no_class_weights(discs: Path) -> None:
+    task = ImageRegression()
+    data = task.open_data(discs / "discs.csv")
+    with pytest.raises(zoo.UsageError, match="targets of image-regression are not classes"):
+        task.weighted_loss(data, ClassWeights.read("balanced"), 0.0)
 
 
 def test_a_derived_backbone_names_the_task(discs: Path, tmp_path: Path) -> None:

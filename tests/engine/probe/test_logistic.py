@@ -367,3 +367,46 @@ def test_views_of_an_image_share_a_fold():
     apart = fit_probe(views, labels, 2)
     assert sum(apart.accuracy) / 5 > 0.9
     assert sum(together.accuracy) / 5 < 0.75
+
+
+@pytest.mark.parametrize("weighting", CLASS_WEIGHTS)
+@pytest.mark.parametrize("strength", [0.01, 1.0])
+def test_label_smoothing_matches_soft_targets_of_scikit_learn(digits, strength, weighting):
+    """A smoothed target is one row for each class, weighted by its share."""
+    features, labels = digits[0][:400], digits[1][:400]
+    class_weight, share = CLASS_WEIGHTS[weighting], 0.2
+    probe = fit_probe(
+        features,
+        labels,
+        10,
+        strength=strength,
+        label_smoothing=share,
+        class_weight=None if weighting == "even" else torch.from_numpy(class_weight),
+    )
+    assert probe.converged
+
+    scaled = StandardScaler().fit_transform(features.double().numpy())
+    targets = (1 - share) * np.eye(10)[labels.numpy()] + share / 10
+    weights = targets * class_weight / class_weight[labels.numpy()].mean()
+    theirs = LogisticRegression(C=strength, tol=1e-10, max_iter=5000)
+    theirs.fit(
+        scaled.repeat(10, axis=0), np.tile(np.arange(10), 400), sample_weight=weights.ravel()
+    )
+    probabilities = logits(probe, features).softmax(1).numpy()
+    np.testing.assert_allclose(probabilities, theirs.predict_proba(scaled), atol=3e-4)
+    smoothed = torch.nn.functional.cross_entropy(
+        logits(probe, features),
+        labels,
+        torch.from_numpy(class_weight),
+        label_smoothing=share,
+    )
+    assert probe.loss == pytest.approx(float(smoothed), rel=1e-4)
+
+
+def test_label_smoothing_searches_strength_and_keeps_absent_classes():
+    features, labels = blobs(200, 6, 2)
+    probe = fit_probe(features, labels, 3, label_smoothing=0.3)
+    assert len(probe.searched) > 1
+    probabilities = logits(probe, features).softmax(1)
+    # The bias is not penalised, so mean probabilities are the shares of the targets.
+    assert probabilities.mean(0).tolist() == pytest.approx([0.45, 0.45, 0.1], abs=1e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from zoo.data.split import ImageData
 from zoo.errors import DataError, UsageError, did_you_mean
 from zoo.models.build_options import BuildOptions
 from zoo.options import OPTIONS, Augmentation, HeadSpec, Policy, Schedule
+from zoo.options.class_weights import ClassWeights
 from zoo.options.columns import Columns
 from zoo.options.option import raise_together
-from zoo.tasks.base import BaseTask, Ranking
+from zoo.tasks.base import BaseTask, Criterion, Ranking
 
 # Options of the epoch loop only: giving one of them selects it over the probe.
 EPOCH_OPTIONS = (
@@ -60,6 +62,8 @@ class Options:
     momentum: float | None = None
     weight_decay: float | None = None
     schedule: Schedule | None = None
+    class_weights: ClassWeights | None = None
+    label_smoothing: float | None = None
     select: str | None = None
     seed: int | None = None
     loss: Callable[[Any, Any], Any] | None = None
@@ -71,6 +75,7 @@ class Options:
     micro_batch_size: int | None = None
     out: str | Path | None = None
     build_options: BuildOptions = field(init=False, compare=False, repr=False)
+    criterion: Criterion | None = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         errors: dict[str, UsageError] = {}
@@ -87,6 +92,20 @@ class Options:
         head = replace(head, at=self.head_at or head.at)
         build_options = BuildOptions(self.input_size, self.in_chans, head)
         object.__setattr__(self, "build_options", build_options)
+        object.__setattr__(self, "criterion", self.loss)
+
+    def with_criterion(self, task: BaseTask, data: ImageData) -> Options:
+        """Return the options with the task's loss of class weights and label smoothing.
+
+        Raises:
+            UsageError: the task has no classes to weight, or a name is not one of them.
+        """
+        if self.class_weights is None and not self.label_smoothing:
+            return self
+        changed = copy(self)
+        criterion = task.weighted_loss(data, self.class_weights, self.label_smoothing or 0.0)
+        object.__setattr__(changed, "criterion", criterion)
+        return changed
 
 
 def _contradictions(options: Options, invalid: Container[str]) -> Iterator[UsageError]:
@@ -101,6 +120,10 @@ def _contradictions(options: Options, invalid: Container[str]) -> Iterator[Usage
     optimizer = options.optimizer or OPTIMIZER
     if options.momentum is not None and optimizer != "sgd" and "optimizer" not in invalid:
         yield UsageError("--momentum requires sgd", "add --optimizer sgd")
+    for name in ("class_weights", "label_smoothing"):
+        if getattr(options, name) is not None and options.loss is not None:
+            flag = f"--{name.replace('_', '-')}"
+            yield UsageError(f"{flag} and loss exclude each other", "weight classes in your loss")
     if options.views is not None and not options.augment and "augment" not in invalid:
         yield UsageError("--views requires augmented images", "add --augment")
 

@@ -74,6 +74,8 @@ class Settings:
         augment: augmentation of training images; None for none.
         views: how many augmented views of each training image are cached; 1 without augmentation.
         loss: name of the loss.
+        class_weights: weight of each class in the loss; None for equal weights.
+        label_smoothing: share of each target that is spread over all classes.
         select: metric that ranks epochs.
         batch_size: images per step.
         micro_batch_size: images per forward pass.
@@ -92,6 +94,8 @@ class Settings:
     augment: Augmentation | None
     views: int
     loss: str
+    class_weights: Mapping[str, float] | None
+    label_smoothing: float
     select: str
     batch_size: int
     micro_batch_size: int
@@ -178,6 +182,8 @@ class Plan(Settings):
             "head": self.head,
             "head_at": self.head_at,
             "loss": self.loss,
+            "class_weights": _weights_text(self.class_weights),
+            "label_smoothing": self.label_smoothing,
             "select": self.select,
             "recipe": self.recipe,
         }
@@ -204,6 +210,12 @@ def _schema_text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return _shorten(", ".join(map(_schema_text, value)))
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _weights_text(weights: Mapping[str, float] | None) -> str:
+    if weights is None:
+        return "none"
+    return _shorten(", ".join(f"{name} {weight:.3g}" for name, weight in weights.items()))
 
 
 def _text(value: Any) -> str:

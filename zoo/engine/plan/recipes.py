@@ -174,7 +174,7 @@ def probe_conflict(options: Options, nondeterminism: str | None, task: BaseTask)
         return nondeterminism
     if options.build_options.head.hidden:
         return "a head with hidden layers has no unique optimum"
-    probe = task.probe(options.loss)
+    probe = task.probe(options.criterion)
     return probe if isinstance(probe, str) else None
 
 

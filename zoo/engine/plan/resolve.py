@@ -29,6 +29,7 @@ from zoo.options import Augmentation, HeadSpec
 from zoo.registry.licenses import classify
 from zoo.spec import Backbone
 from zoo.tasks.base import BaseTask
+from zoo.tasks.weighted_loss import WeightedCrossEntropy
 
 MIN_IMAGES_FOR_WORKERS = 1000
 SOLVED_ANEW = "the probe solves for every row of the head; its optimum does not depend on these"
@@ -65,6 +66,20 @@ def _micro_batch_size(resolver: Resolver, options: Options, batch_size: int) -> 
         raise UsageError(message, "give at most the batch size")
     size: int = resolver.resolve("micro_batch_size", given, batch_size, "the whole batch")
     return size
+
+
+def _class_weights(
+    resolver: Resolver, options: Options, data: ImageData
+) -> Mapping[str, float] | None:
+    """Return the weight of each class by name; None for equal weights."""
+    given = options.class_weights
+    resolver.resolve("class_weights", given, None, "off by default")
+    if given is None:
+        return None
+    if given.weights is None:
+        resolver.reasons["class_weights"] = "as given: balanced over the training split"
+    assert isinstance(options.criterion, WeightedCrossEntropy)
+    return dict(zip(data.classes, options.criterion.class_weights or (), strict=True))
 
 
 @dataclass(frozen=True)
@@ -121,6 +136,10 @@ def resolve_settings(
         augment=augment or None,
         views=resolver.resolve("views", options.views, 1, "default"),
         loss=resolver.resolve("loss", loss, task.loss_name(None), "default of the task"),
+        class_weights=_class_weights(resolver, options, data),
+        label_smoothing=resolver.resolve(
+            "label_smoothing", options.label_smoothing, 0.0, "off by default"
+        ),
         select=resolver.resolve(
             "select", options.select, next(iter(task.directions)), "default of the task"
         ),

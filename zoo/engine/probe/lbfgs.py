@@ -28,6 +28,29 @@ OnHeldOut = Callable[[Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
+class Smoothing:
+    """Further targets of label smoothing: each row has a weight for every class.
+
+    Args:
+        shares: `[classes]`, the weight that a row gives to each class.
+        counts: `[problems, rows]`, factor of each row in each problem.
+    """
+
+    shares: Tensor
+    counts: Tensor
+
+    def loss(self, log_probs: Tensor, span: slice) -> Tensor:
+        """Return the `[problems]` losses of a chunk of log-probabilities."""
+        by_row = torch.einsum("c,pcr->pr", self.shares, log_probs)
+        return -(self.counts[:, span] * by_row).sum(1, dtype=exact_type(log_probs))
+
+    def residual(self, probabilities: Tensor, span: slice) -> Tensor:
+        """Return the gradient of the logits of a chunk."""
+        residual = self.shares.sum() * probabilities - self.shares[:, None]
+        return residual * self.counts[:, None, span]
+
+
+@dataclass(frozen=True)
 class Softmax:
     """Weighted mean cross-entropy of several problems, plus half the penalty times |W|².
 
@@ -41,6 +64,7 @@ class Softmax:
         classes: number of classes.
         counts: `[problems, rows]`, weight of each row in each problem.
         dtype: to compute in.
+        smoothing: of the labels; None without.
     """
 
     features: StandardizedFeatures
@@ -48,6 +72,7 @@ class Softmax:
     classes: int
     counts: Tensor
     dtype: torch.dtype
+    smoothing: Smoothing | None = None
 
     @property
     def problems(self) -> int:
@@ -72,10 +97,16 @@ class Softmax:
                 counts = self.counts[:, span]
                 labels = self.labels[None, None, span].expand(self.problems, 1, -1)
                 loss = loss - (counts * log_probs.gather(1, labels)[:, 0]).sum(1, dtype=loss.dtype)
+                if self.smoothing is not None:
+                    loss = loss + self.smoothing.loss(log_probs, span)
                 # Gradient of the logits: probabilities minus the one-hot labels.
                 residual = log_probs.exp_()
+                smooth = None
+                if self.smoothing is not None:
+                    smooth = self.smoothing.residual(residual, span)
                 residual.scatter_add_(1, labels, residual.new_full((), -1).expand(labels.shape))
-                flat = residual.mul_(counts[:, None]).flatten(0, 1)
+                residual.mul_(counts[:, None])
+                flat = (residual if smooth is None else residual + smooth).flatten(0, 1)
                 by_class[:, :-1].addmm_(flat, rows)
                 by_class[:, -1] += flat.sum(1)
             return loss, gradient
@@ -234,8 +265,12 @@ class _History:
 
 def dots(one: Tensor, other: Tensor) -> Tensor:
     """Return `[problems]` inner products."""
-    exact = torch.float32 if one.device.type == "mps" else torch.float64
-    return (one * other).sum((1, 2), dtype=exact)
+    return (one * other).sum((1, 2), dtype=exact_type(one))
+
+
+def exact_type(tensor: Tensor) -> torch.dtype:
+    """Return the most exact type of a tensor's device: MPS has no float64."""
+    return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
 def _scaled(one: Tensor, factors: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zoo.engine.probe.lbfgs import Optimum, Softmax, minimise
+from zoo.engine.probe.lbfgs import Optimum, Smoothing, Softmax, minimise
 from zoo.engine.probe.search import EarlyStopping, HeldOutScore, HeldOutScoring
 from zoo.engine.probe.standardize import RowMatrix, StandardizedFeatures
 from zoo.errors import UsageError
@@ -68,6 +68,7 @@ def fit_probe(
     classes: int,
     *,
     class_weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
     folds: int = 5,
     seed: int = 0,
     strengths: Sequence[float] | None = None,
@@ -94,6 +95,8 @@ def fit_probe(
         classes: number of classes.
         class_weight: `[classes]`, as in `CrossEntropyLoss(weight=...)`; only the ratios matter. Log
             losses are weighted by it, accuracies are not.
+        label_smoothing: as in `CrossEntropyLoss(label_smoothing=...)`; the held-out log loss is
+            without it.
         folds: maximum number of folds of the cross-validation.
         seed: of the folds.
         strengths: to search; by default 17 from 1e-4 to 1e4, largest last, where the search stops
@@ -115,13 +118,16 @@ def fit_probe(
     weighting = _check_arguments(features, labels, classes, class_weight, folds)
     device = torch.device(device)
     selected, labels = _select_rows(labels.cpu().long(), weighting, rows)
-    present = labels.unique()
+    # Smoothed targets give every class a share.
+    present = torch.arange(classes) if label_smoothing else labels.unique()
     standardized = StandardizedFeatures(features, selected, device)
     fit = _Fit(
         standardized,
         torch.searchsorted(present, labels),
         len(present),
         weighting[labels],
+        weighting[present],
+        label_smoothing,
         None if new_score is None else HeldOutScoring(new_score, present, classes),
     )
     if len(present) == 1:
@@ -173,6 +179,8 @@ class _Fit:
         labels: `[images]`, among the classes that have images.
         classes: number of classes that have images.
         weights: `[images]`, of their classes.
+        class_weights: `[classes]`.
+        label_smoothing: share of each target that is spread over all classes.
         scoring: of held-out predictions; None to compare log losses.
     """
 
@@ -182,6 +190,8 @@ class _Fit:
         labels: Tensor,
         classes: int,
         weights: Tensor,
+        class_weights: Tensor,
+        label_smoothing: float,
         scoring: HeldOutScoring | None = None,
     ) -> None:
         self.scoring = scoring
@@ -189,8 +199,12 @@ class _Fit:
         self.labels = labels.to(features.device)
         self.images = len(labels)
         # Normalised to mean 1, so that strengths with and without class weights are comparable.
-        self.weights = weights / weights.mean()
+        self.weights, self.label_smoothing = weights / weights.mean(), label_smoothing
+        # The weight that each image gives to each class beside its own.
+        self.smoothing = class_weights / weights.mean() * (label_smoothing / classes)
         shares = torch.bincount(labels, self.weights, minlength=classes) / self.images
+        if label_smoothing:
+            shares = (1 - label_smoothing) * shares + self.smoothing
         self.least_share = float(shares.min())
 
     def final(self, strength: float, start: Tensor | None) -> tuple[Optimum, int]:
@@ -267,9 +281,16 @@ class _Fit:
 
     def _problem(self, counts: Tensor, dtype: torch.dtype) -> Softmax:
         """Return the problems with the row weights `[problems, images]`."""
+        device = self.features.device
         weights = counts.double() * (self.weights / self.images)
-        weights = weights.to(dtype).to(self.features.device)
-        return Softmax(self.features, self.labels, self.classes, weights, dtype)
+        if not self.label_smoothing:
+            weights = weights.to(dtype).to(device)
+            return Softmax(self.features, self.labels, self.classes, weights, dtype)
+        smoothing = Smoothing(
+            self.smoothing.to(dtype).to(device), (counts / self.images).to(dtype).to(device)
+        )
+        weights = (weights * (1 - self.label_smoothing)).to(dtype).to(device)
+        return Softmax(self.features, self.labels, self.classes, weights, dtype, smoothing)
 
 
 def _search(

@@ -100,6 +100,7 @@ def fit_heads(
             labels,
             outputs,
             class_weight=probe.class_weight,
+            label_smoothing=probe.label_smoothing,
             seed=seed,
             views=features.views,
             device=network.device,

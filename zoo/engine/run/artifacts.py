@@ -57,6 +57,8 @@ def _card(prepared: Prepared, network: Network, metrics: dict[str, Any]) -> Mode
             "augment": str(plan.augment or "none"),
             "views": plan.views,
             "loss": plan.loss,
+            "class_weights": plan.class_weights,
+            "label_smoothing": plan.label_smoothing,
             "select": plan.select,
             "phases": [phase.to_dict() for phase in plan.phases],
             "batch_size": plan.batch_size,

@@ -96,7 +96,8 @@ def _train(
         first_batch.notify if first_batch.enabled else None,
         join(),
     ) as factory:
-        metrics = {"val": train(factory, state, prepared.options.loss, report, adjust, ranking)}
+        criterion = prepared.options.criterion
+        metrics = {"val": train(factory, state, criterion, report, adjust, ranking)}
         if "test" in data.splits:
             metrics["test"] = factory.evaluate_test()
     return metrics

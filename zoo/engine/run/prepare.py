@@ -219,6 +219,7 @@ def _resolve_inputs(name: str, options: Options, registry: Registry, dry_run: bo
     )
     check_classes(options, data)
     check_images(options, data)
+    options = options.with_criterion(task, data)
     base = _resolve_base(described, options, start.own)
     inputs = backbone, described, options, task, data, base, registry, dry_run, start.own_head
     return _Inputs(*inputs)

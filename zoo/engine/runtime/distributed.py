@@ -23,6 +23,7 @@ from zoo.tasks.base import Metric
 from zoo.terminal import started_by_torchrun
 
 Item = TypeVar("Item")
+Number = TypeVar("Number", int, float)
 
 # Batch norm cannot train on one image, so no shard has a single one.
 MIN_SHARD = 2
@@ -87,13 +88,15 @@ class Ranks:
             own.extend(part)
         return own, own_bounds
 
-    def sum(self, number: int) -> int:
+    def sum(self, number: Number) -> Number:
         """Return the sum of a number over all processes."""
         if not self.distributed:
             return number
-        total = torch.tensor(number)
+        total = torch.tensor(
+            number, dtype=torch.int64 if isinstance(number, int) else torch.float64
+        )
         torch.distributed.all_reduce(total)
-        return int(total)
+        return type(number)(total.item())
 
     def gather(self, value: Item) -> list[Item]:
         """Return the values of all processes, in order of rank."""

@@ -70,8 +70,8 @@ class DDPStep(Step):
         if self.idle:
             inputs, targets = inputs.new_zeros((2, *inputs.shape[1:])), targets.new_zeros(2)
         rng = self._save()
-        own = 0 if self.idle else self.network.task.count(targets)
-        self.weight = own / max(self.ranks.sum(own), 1) * self.ranks.world
+        own = 0 if self.idle else self._count(targets)
+        self.weight = own / (self.ranks.sum(own) or 1) * self.ranks.world
         if self.rehearsals < REHEARSALS:
             self._rehearse(inputs, targets, rng)
         mean = self._accumulate_gradients(inputs, targets)

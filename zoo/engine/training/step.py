@@ -111,9 +111,10 @@ class Step:
                 task.check_outputs(outputs)
                 self.checked = True
             loss = self._loss(outputs, targets[first:last])
-            count, total_count = last - first, len(targets)
+            count: float = last - first
+            total_count: float = len(targets)
             if not whole:
-                count, total_count = task.count(targets[first:last]), max(task.count(targets), 1)
+                count, total_count = self._count(targets[first:last]), self._count(targets) or 1
             share = self.weight * count / total_count
             if share != 1:
                 loss = loss * share
@@ -121,6 +122,10 @@ class Step:
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
         return total
+
+    def _count(self, targets: Tensor) -> float:
+        """Return what the loss of some targets is divided by."""
+        return self.source.network.task.loss_divisor(targets, self.criterion)
 
     def _forward(self, micro_batch: Any, last: bool) -> Outputs:
         """Return the outputs of a micro-batch; `last` if it is the last of its batch."""

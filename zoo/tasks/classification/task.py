@@ -13,6 +13,8 @@ from torch.utils.data import Subset, TensorDataset
 from zoo.data.images import noise
 from zoo.data.schema import Schema
 from zoo.data.split import ImageData, Split
+from zoo.errors import UsageError
+from zoo.options.class_weights import ClassWeights
 from zoo.options.columns import Columns
 from zoo.spec import IMAGE_CLASSIFICATION, Head, Preprocess
 from zoo.tasks.base import (
@@ -30,6 +32,7 @@ from zoo.tasks.classification.data.sources import open_data, open_split
 from zoo.tasks.classification.metrics import ClassificationMetric
 from zoo.tasks.classification.outputs import check_logits, classification_loss, read_output
 from zoo.tasks.classification.present import metric_line, metric_table, prediction_lines
+from zoo.tasks.weighted_loss import WeightedCrossEntropy, resolve_class_weights
 
 
 class ImageClassification(BaseTask):
@@ -102,6 +105,21 @@ class ImageClassification(BaseTask):
         """Return cross-entropy of the main head, and weighted of every auxiliary head."""
         return classification_loss(outputs, targets, criterion)
 
+    def weighted_loss(
+        self, data: ImageData, class_weights: ClassWeights | None, label_smoothing: float
+    ) -> WeightedCrossEntropy:
+        """Return cross-entropy with class weights and label smoothing."""
+        classes, train = data.classes, data.splits["train"]
+
+        def counts() -> tuple[int, ...]:
+            if len(train.targets) < len(train):
+                hint = "give its Dataset, or the weight of each class"
+                raise UsageError("--class-weights balanced: a DataLoader has no class counts", hint)
+            return train.counts(len(classes))
+
+        weights = resolve_class_weights(class_weights, classes, counts)
+        return WeightedCrossEntropy(weights, label_smoothing)
+
     def metric(
         self, schema: Schema, device: torch.device, further: UserMetrics | None = None
     ) -> ClassificationMetric:
@@ -112,6 +130,8 @@ class ImageClassification(BaseTask):
         """Return logistic regression if the loss is cross-entropy, else the reason against it."""
         if criterion is None:
             return LogisticProbe()
+        if isinstance(criterion, WeightedCrossEntropy):
+            return LogisticProbe(criterion.weight, criterion.label_smoothing)
         # Not isinstance: a subclass may compute anything.
         if type(criterion) is torch.nn.CrossEntropyLoss and (
             not criterion.label_smoothing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,14 @@ def read_mask(path: Path) -> Mask:
         indices = indices // STRETCHED[raw]
     colors = zip(*[iter(palette or ())] * 3, strict=True)
     return Mask(indices, tuple("#{:02x}{:02x}{:02x}".format(*color) for color in colors))
+
+
+def pixel_counts(masks: Iterable[Image.Image], classes: int) -> list[int]:
+    """Return the number of pixels of each class in masks of class indices."""
+    counts = np.zeros(classes, dtype=np.int64)
+    for mask in masks:
+        counts += np.bincount(np.asarray(mask).ravel(), minlength=256)[:classes]
+    return [int(count) for count in counts]
 
 
 @dataclass(frozen=True)

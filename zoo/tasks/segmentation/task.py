@@ -14,6 +14,7 @@ from zoo.data.schema import Schema
 from zoo.data.split import ImageData, Split
 from zoo.errors import UsageError
 from zoo.options import Augmentation
+from zoo.options.class_weights import ClassWeights
 from zoo.options.columns import Columns
 from zoo.spec import Backbone, Head, Preprocess, Weights
 from zoo.tasks.base import (
@@ -29,7 +30,7 @@ from zoo.tasks.base import (
 )
 from zoo.tasks.segmentation.data import is_mask_folder, open_all, open_data, open_split
 from zoo.tasks.segmentation.example import StripedSplit, example_data
-from zoo.tasks.segmentation.masks import MaskSplit
+from zoo.tasks.segmentation.masks import MaskSplit, pixel_counts
 from zoo.tasks.segmentation.metrics import SegmentationMetric
 from zoo.tasks.segmentation.outputs import (
     check_shape,
@@ -41,6 +42,7 @@ from zoo.tasks.segmentation.predict import predict
 from zoo.tasks.segmentation.present import metric_line, metric_table, prediction_lines
 from zoo.tasks.segmentation.schema import IGNORE_INDEX, SegmentationSchema
 from zoo.tasks.segmentation.transform import MaskTransform
+from zoo.tasks.weighted_loss import WeightedCrossEntropy, resolve_class_weights
 
 NOT_JOINT = ("trivial", "erase")
 
@@ -133,6 +135,19 @@ class SemanticSegmentation(BaseTask):
     ) -> dict[str, Tensor]:
         """Return cross-entropy of the labelled pixels of the main and every auxiliary head."""
         return segmentation_loss(outputs, targets, criterion)
+
+    def weighted_loss(
+        self, data: ImageData, class_weights: ClassWeights | None, label_smoothing: float
+    ) -> WeightedCrossEntropy:
+        """Return cross-entropy per pixel with class weights and label smoothing."""
+        classes, train = data.classes, data.splits["train"]
+
+        def counts() -> list[int]:
+            assert isinstance(train, (MaskSplit, StripedSplit))
+            return pixel_counts(map(train.mask, range(len(train))), len(classes))
+
+        weights = resolve_class_weights(class_weights, classes, counts)
+        return WeightedCrossEntropy(weights, label_smoothing, IGNORE_INDEX)
 
     def loss_name(self, criterion: Criterion | None) -> str:
         """Return the name of the loss."""
