@@ -16,6 +16,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import WeightsError, ZooError
@@ -110,7 +111,7 @@ def _header(path: Path, data: bytes) -> dict[str, Any]:
     """Parse the header strictly: safetensors accepts duplicate names."""
     # The first eight bytes of a safetensors file, the header's length, can equal a pickle's magic.
     if data.startswith(PICKLES) and data[8:9] != b"{":
-        hint = "zoo opens safetensors only; convert it with safetensors.torch.save_file"
+        hint = f"convert it with `zoo import {quote(str(path))}`; zoo opens safetensors only"
         raise WeightsError(f"{path} is a pickle, which can run code when it is opened", hint)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -170,7 +171,9 @@ def read_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (RuntimeError, ValueError, EOFError, LookupError, pickle.UnpicklingError) as error:
         # torch's own message is a page on how to disable the check.
-        raise WeightsError(f"{path} is not a checkpoint that loads without running code") from error
+        message = f"{path} is not a checkpoint that loads without running code"
+        hint = f"`zoo import {quote(str(path))}` names what it calls"
+        raise WeightsError(message, hint) from error
     for wrapper in ("state_dict_ema", "model_ema", "state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]

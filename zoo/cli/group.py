@@ -74,6 +74,7 @@ COMMANDS = (
     CommandEntry("predict", "zoo.cli.predict", "Predict images with a model or a backbone."),
     CommandEntry("embed", "zoo.cli.embed", "Write the features of images to a file."),
     CommandEntry("rank", "zoo.cli.rank", "Rank backbones by accuracy of their frozen features."),
+    CommandEntry("import", "zoo.cli.import_", "Convert a checkpoint of tensors to safetensors."),
     CommandEntry("cache", "zoo.cli.cache", "List or clear the cache."),
     CommandEntry("plugins", "zoo.cli.plugins", "List plugins; show, check or create one."),
 )
