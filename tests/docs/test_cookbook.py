@@ -4,6 +4,8 @@ import csv
 import json
 import re
 import shutil
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -245,3 +247,21 @@ def test_exercise_8_pretrained_prediction(page, downloaded, capsys):
     assert probabilities == pytest.approx(expected, rel=1e-4)
     assert run_command(lites, capsys)[0] == 0
     assert check_mistakes(page, heading, capsys) == [zoo.ExitCode.USAGE]
+
+
+def test_exercise_9_model_of_your_own(page, page_folder, capsys, monkeypatch):
+    copy_images(page_folder / "more_photos", ("flag", "mammal", "playing_card"))
+    torch.save({"state_dict": zoo.get("lite0").build(classes=2).state_dict()}, "own.pth")
+    Path("names.txt").write_text("flag\nmammal\n")
+    module = types.ModuleType("theirs")
+    module.Net = type("Net", (nn.Linear,), {"__module__": "theirs"})
+    monkeypatch.setitem(sys.modules, "theirs", module)
+    torch.save(module.Net(1, 1), "theirs.pt")
+    heading = heading_of(page, 9)
+    first, second = run_zoo(page, heading, capsys)
+    new = {path.read_bytes() for path in Path("more_photos").rglob("playing_card/*")}
+    assert second["backbone_forwards"] == len(new)
+    assert "flag, mammal kept, playing_card new" in second["plan"]["reasons"]["weights"]
+    assert zoo.load("own.safetensors", device="cpu").classes == ("flag", "mammal")
+    assert check_mistakes(page, heading, capsys) == [zoo.ExitCode.WEIGHTS]
+    assert first["plan"]["recipe"] == "probe"

@@ -1,5 +1,7 @@
 """Trainings that go on from a model file or a run folder."""
 
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -114,3 +116,16 @@ def test_python_goes_on_from_a_path(run, image_folder, tmp_path):
     again = zoo.plan(run.path, data=image_folder, device="cpu")
     assert again.backbone == "tiny/tinynet"
     assert str(again.head) == "mlp:5,dropout=0.25"
+
+
+def test_added_class_computes_only_its_own_features(tinynet, image_folder, tmp_path):
+    two, three = tmp_path / "two", image_folder
+    for split in ("train", "val", "test"):
+        for name in ("flag", "mammal"):
+            shutil.copytree(image_folder / split / name, two / split / name)
+    first = zoo.finetune(tinynet, data=two, weights="none", recipe="probe", out=tmp_path / "a")
+    assert first.record["backbone_forwards"] >= 2 * (8 + 4 + 4)
+    again = zoo.finetune(first.path, data=three, out=tmp_path / "b")
+    assert again.record["backbone_forwards"] == 8 + 4 + 4
+    reason = again.record["plan"]["reasons"]["weights"]
+    assert "flag, mammal kept, playing_card new" in reason
