@@ -148,3 +148,8 @@ def test_help_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--micro-batch-size N" in done.stdout
+
+
+def test_choices_of_preprocess_are_those_of_the_backbone():
+    assert BY_NAME["crop"].choices == zoo.spec.CROPS
+    assert BY_NAME["interpolation"].choices == zoo.spec.INTERPOLATIONS

@@ -22,23 +22,31 @@ class BuildOptions:
         input_size: height and width of the input in pixels; None for the backbone's own.
         in_chans: channels of the input; None for the backbone's own, which are three.
         head: replaces the main head.
+        crop: of `Preprocess`; None for the backbone's own.
+        interpolation: of `Preprocess`; None for the backbone's own.
     """
 
     input_size: int | None = None
     in_chans: int | None = None
     head: HeadSpec = PLAIN
+    crop: str | None = None
+    interpolation: str | None = None
 
     def preprocess(self, own: Preprocess) -> Preprocess:
-        """Return a preprocess with the size and channels of these options.
+        """Return a preprocess with the size, crop, interpolation and channels of these options.
 
-        The ratio of crop to image is preserved. One channel is grey, with the averages of mean and
-        std; more than three channels repeat mean and std in turn.
+        The ratio of crop to image is preserved; another crop has its own. One channel is grey, with
+        the averages of mean and std; more than three channels repeat mean and std in turn.
         """
         changed = own
+        if self.crop not in (None, own.crop):
+            changed = replace(changed, crop=self.crop, resize=None)
+        if self.interpolation is not None:
+            changed = replace(changed, interpolation=self.interpolation)
         if self.input_size is not None:
-            assert own.resize is not None
+            assert changed.resize is not None
             scale = self.input_size / min(own.height, own.width)
-            resize = max(math.floor(own.resize * scale), self.input_size)
+            resize = max(math.floor(changed.resize * scale), self.input_size)
             changed = replace(changed, size=self.input_size, resize=resize)
         if self.in_chans is not None and self.in_chans != own.channels:
             mean, std = (_match_channels(values, self.in_chans) for values in (own.mean, own.std))
@@ -89,18 +97,23 @@ class BuildOptions:
         Args:
             own: its origin without these options.
         """
-        given = {"--input-size": self.input_size, "--in-chans": self.in_chans}
+        given = {
+            "--input-size": self.input_size,
+            "--crop": self.crop,
+            "--interpolation": self.interpolation,
+            "--in-chans": self.in_chans,
+        }
         flags = [f"{name} {value}" for name, value in given.items() if value is not None]
         return ", ".join([own, *flags])
 
     def apply(self, backbone: Backbone) -> Backbone:
-        """Return the backbone's description with the size and channels of these options.
+        """Return the backbone's description with the preprocess and channels of these options.
 
         Raises:
             UsageError: the backbone does not support them.
         """
         kwargs = self.kwargs(backbone)
-        if self.input_size is None and not kwargs:
+        if not kwargs and (self.input_size, self.crop, self.interpolation) == (None, None, None):
             return backbone
         weights = tuple(
             replace(

@@ -24,6 +24,9 @@ RECIPES = {
     "head-then-all": ("head", "all"),
 }
 OPTIMIZERS = ("sgd", "adam", "adamw")
+# Those of `zoo.spec.Preprocess`, which help does not import.
+CROPS = ("center", "squash", "border")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 BAD_IMAGES = ("error", "skip")
 MAX_VIEWS = 1000
 COUNT = Range(int, 1, 2**31)
@@ -127,6 +130,24 @@ OPTIONS: tuple[Option, ...] = (
         "Height and width of the network's input in pixels",
         "N",
         range=Range(int, 1, 2**14),
+    ),
+    Option(
+        "crop",
+        "network",
+        "How images are fitted into the input: center, squash or border",
+        "NAME",
+        "Cut to the center, resized without keeping the aspect ratio, or padded. The last two show "
+        "the whole image.",
+        automatic="as the weights were trained",
+        choices=CROPS,
+    ),
+    Option(
+        "interpolation",
+        "network",
+        "How images are resized: nearest, bilinear, bicubic or lanczos",
+        "NAME",
+        automatic="as the weights were trained",
+        choices=INTERPOLATIONS,
     ),
     Option(
         "in_chans",

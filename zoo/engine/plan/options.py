@@ -52,6 +52,8 @@ class Options:
     head: HeadSpec | None = None
     head_at: str | None = None
     input_size: int | None = None
+    crop: str | None = None
+    interpolation: str | None = None
     in_chans: int | None = None
     train: Policy | None = None
     recipe: str | None = None
@@ -90,7 +92,9 @@ class Options:
         )
         head = self.head or HeadSpec()
         head = replace(head, at=self.head_at or head.at)
-        build_options = BuildOptions(self.input_size, self.in_chans, head)
+        build_options = BuildOptions(
+            self.input_size, self.in_chans, head, self.crop, self.interpolation
+        )
         object.__setattr__(self, "build_options", build_options)
         object.__setattr__(self, "criterion", self.loss)
 

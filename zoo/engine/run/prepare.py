@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from zoo.data.cropping import crop_notice
 from zoo.data.split import ImageData
 from zoo.data.workers import check_main_guard
 from zoo.engine.plan.options import (
@@ -148,6 +149,9 @@ def prepare(
     with environment_errors(f"preparing {inputs.backbone.id}"):
         model, inputs = _build(inputs, settings, progress, ranks)
         network, plan = _check_and_resolve(model, inputs, settings, resolver, ranks)
+    crop = crop_notice(inputs.data.splits["train"], plan.preprocess) if not options.crop else None
+    if crop is not None:
+        progress.notice(f"{inputs.data.name}: {crop}")
     for detail in weights_details(inputs.base, plan.phases):
         progress.notice(f"{inputs.base.path or f'weights {plan.weights}'}: {detail}")
     return Prepared(
