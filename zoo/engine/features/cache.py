@@ -18,6 +18,7 @@ from zoo.data.bad_images import UnreadableImages
 from zoo.data.decode import UnreadableImage
 from zoo.data.loader import Batch, batch_bounds
 from zoo.data.split import Split
+from zoo.engine.features.finite import check_features
 from zoo.engine.features.hooks import HeadHooks, check_head_equivalence
 from zoo.engine.features.store import DTYPES, FeatureStore, columns_of
 from zoo.engine.runtime.device import available_cores
@@ -152,15 +153,16 @@ class FeatureCache:
             split: provides the images for the check.
             images: how many; None for a batch.
 
-
         Raises:
             DataError: no image of it can be read.
+            WeightsError: features are not finite.
         """
         heads = [type(self.network.module.get_submodule(p)).__name__ for p in self.network.paths]
         kind = canonical_json([heads, provenance_of(self.network.module).new_head.to_dict()])
         if kind not in self.store.checks:
             first = self._first_readable(split, min(len(split), images or self.batch))
             reason, features = check_head_equivalence(self.network, first.inputs)
+            check_features(self.network, split, first, features)
             if reason is None:
                 self.store.columns = columns_of(self._to_store(features, len(first)))
             self.store.record_check(kind, reason)
@@ -291,7 +293,7 @@ class FeatureCache:
         batches = self.reader.read(split, ranks.shard(missing), draw, digest=True)
         with torch.no_grad(), HeadHooks(network.module, network.paths) as hooks:
             for batch in self.wrap(_padded(batches, rounds), rounds, label):
-                own = None if batch is None else self._features(batch, hooks)
+                own = None if batch is None else self._features(split, batch, hooks)
                 for part in ranks.gather(own):
                     if part is not None and not ranks.rank:
                         indices, contents, features = part
@@ -302,13 +304,15 @@ class FeatureCache:
                             digests[index] = content
 
     def _features(
-        self, batch: Batch, hooks: HeadHooks
+        self, split: Split, batch: Batch, hooks: HeadHooks
     ) -> tuple[list[int], tuple[bytes, ...], dict[str, Tensor]]:
         """Return the positions in the split, the digests and the features of a batch."""
         hooks.inputs.clear()
         self.network.forward(batch.inputs, self.training, pad_to=self.batch)
         indices = batch.indices.tolist()
-        return indices, batch.digests, self._to_store(hooks.inputs, len(indices))
+        features = self._to_store(hooks.inputs, len(indices))
+        check_features(self.network, split, batch, features)
+        return indices, batch.digests, features
 
     def _to_store(self, inputs: dict[str, Tensor], count: int) -> dict[str, Tensor]:
         """Return the head inputs of the first `count` images on the CPU, in the stored dtype."""

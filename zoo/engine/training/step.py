@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zoo.data.loader import batch_bounds
+from zoo.engine.features.finite import not_finite_error
 from zoo.engine.runtime.allocator import release_memory
 from zoo.engine.training.sources import Source
 from zoo.engine.training.state import TrainState, generators
@@ -69,6 +71,7 @@ class Step:
 
         Raises:
             EnvironmentProblem: memory runs out at the smallest micro-batch size.
+            WeightsError, DataError: the first loss is not finite, whatever the learning rate.
         """
         mean = self._attempt_until_it_fits(inputs, targets, self._save())
         self.optimizer.step()
@@ -107,10 +110,12 @@ class Step:
             whole = last - first == len(targets)
             micro_batch = inputs if whole else _rows(inputs, first, last)
             outputs = self._forward(micro_batch, last == len(targets))
-            if not self.checked:
+            if first_batch := not self.checked:
                 task.check_outputs(outputs)
                 self.checked = True
             loss = self._loss(outputs, targets[first:last])
+            if first_batch and not torch.isfinite(loss):
+                self._check_layers(micro_batch)
             count: float = last - first
             total_count: float = len(targets)
             if not whole:
@@ -122,6 +127,19 @@ class Step:
             total = loss.detach() if total is None else total + loss.detach()
         assert total is not None
         return total
+
+    def _check_layers(self, micro_batch: Any) -> None:
+        """Check the layers of the network, before anything is updated.
+
+        Raises:
+            DataError: the inputs are not finite.
+            WeightsError: a layer's output is not.
+        """
+        network = self.source.network
+        subject = "the loss of the first batch is"
+        run = partial(self.source.forward, micro_batch)
+        if (error := not_finite_error(network, subject, run, micro_batch)) is not None:
+            raise error
 
     def _count(self, targets: Tensor) -> float:
         """Return what the loss of some targets is divided by."""
