@@ -108,7 +108,7 @@ def test_read_parses_text_and_values(name, given, value):
         ("epochs", (), "--epochs is empty; give one value"),
         ("epochs", (2, 0), "--epochs has 0; give positive numbers"),
         ("lr", math.inf, "--lr has inf"),
-        ("batch_size", 1, "--batch-size is 1; give a number from 2 to 2147483648"),
+        ("batch_size", 0, "--batch-size is 0; give a number from 1 to 2147483648"),
         ("batch_size", 8.5, "--batch-size is 8.5; give a whole number"),
         ("batch_size", True, "--batch-size is True"),
         ("seed", -1, "--seed is -1; give a number from 0 to"),

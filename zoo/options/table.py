@@ -187,7 +187,7 @@ OPTIONS: tuple[Option, ...] = (
         "training",
         "Images per step",
         "N",
-        range=Range(int, 2, 2**31),
+        range=COUNT,
         config=("batch_size",),
     ),
     Option(
@@ -257,6 +257,16 @@ OPTIONS: tuple[Option, ...] = (
         "METRIC",
         "One of the task's, such as `balanced_accuracy`, or of `metrics`, where higher is better.",
         automatic="accuracy for the epoch, log loss for the penalty",
+    ),
+    Option(
+        "patience",
+        "training",
+        "Stop a phase after N epochs without a better one",
+        "N",
+        "Better by the metric of `select`; the best epoch is kept, and the schedule is that of all "
+        "epochs.",
+        automatic="never",
+        range=COUNT,
     ),
     Option(
         "seed",

@@ -103,7 +103,7 @@ def test_plan_writes_no_files(image_folder, tmp_path, monkeypatch):
         ({"epochs": 0}, "positive"),
         ({"epochs": (1, 2)}, "2 values"),
         ({"lr": -1.0}, "positive"),
-        ({"batch_size": 1}, "from 2"),
+        ({"batch_size": 0}, "from 1"),
         ({"micro_batch_size": 0}, "from 1"),
         ({"batch_size": 8, "micro_batch_size": 9}, "more than the batch size, 8"),
         ({"workers": -1}, "from 0"),

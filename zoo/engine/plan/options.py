@@ -26,6 +26,7 @@ EPOCH_OPTIONS = (
     "weight_decay",
     "schedule",
     "batch_size",
+    "patience",
 )
 OPTIMIZER = "adamw"
 
@@ -67,6 +68,7 @@ class Options:
     class_weights: ClassWeights | None = None
     label_smoothing: float | None = None
     select: str | None = None
+    patience: int | None = None
     seed: int | None = None
     loss: Callable[[Any, Any], Any] | None = None
     metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None

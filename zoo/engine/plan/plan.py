@@ -77,6 +77,7 @@ class Settings:
         class_weights: weight of each class in the loss; None for equal weights.
         label_smoothing: share of each target that is spread over all classes.
         select: metric that ranks epochs.
+        patience: epochs without a better one after which a phase stops; None for no limit.
         batch_size: images per step.
         micro_batch_size: images per forward pass.
         device: as torch names it.
@@ -97,6 +98,7 @@ class Settings:
     class_weights: Mapping[str, float] | None
     label_smoothing: float
     select: str
+    patience: int | None
     batch_size: int
     micro_batch_size: int
     device: str
@@ -185,6 +187,7 @@ class Plan(Settings):
             "class_weights": _weights_text(self.class_weights),
             "label_smoothing": self.label_smoothing,
             "select": self.select,
+            "patience": self.patience or "none",
             "recipe": self.recipe,
         }
 

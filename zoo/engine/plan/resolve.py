@@ -143,6 +143,7 @@ def resolve_settings(
         select=resolver.resolve(
             "select", options.select, next(iter(task.directions)), "default of the task"
         ),
+        patience=resolver.resolve("patience", options.patience, None, "every epoch runs"),
         batch_size=batch_size,
         micro_batch_size=_micro_batch_size(resolver, options, batch_size),
         device=str(device),

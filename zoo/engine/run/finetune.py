@@ -79,9 +79,11 @@ def _train(
 
     def adjust(name: str, value: Any, reason: str) -> None:
         state.adjust(name, value, reason)
-        effect = f"continuing in {value}"
-        if name == "micro_batch_size":
-            effect = f"continuing with micro-batches of {value} of each {plan.batch_size}"
+        effect = {
+            "micro_batch_size": f"continuing with micro-batches of {value} of each "
+            f"{plan.batch_size}",
+            "epochs": f"stopping after {value}",
+        }.get(name, f"continuing in {value}")
         progress.notice(f"{reason}; {effect}")
 
     with PhaseDataFactory(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from torch import nn
+from functools import partial
+
+import torch
+from torch import Tensor, nn
 
 from zoo.data.split import ImageData
 from zoo.engine.features.cache import FeatureCache, feature_batch
 from zoo.engine.features.fingerprint import network_fingerprint
 from zoo.engine.features.store import FeatureStore
-from zoo.engine.plan.plan import LBFGS
+from zoo.engine.plan.plan import LBFGS, Phase
 from zoo.engine.plan.recipes import Recipe
 from zoo.engine.plan.resolve import Conflicts, Settings
 from zoo.engine.probe.phase import probe_conflict
@@ -16,6 +19,7 @@ from zoo.engine.runtime.allocator import release_memory
 from zoo.engine.runtime.distributed import Ranks, fail_together
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
+from zoo.errors import BrokenBackbone, UsageError
 from zoo.models.freeze import freeze, select_modules
 from zoo.models.heads import resolve_head
 from zoo.models.plugin_errors import is_out_of_memory
@@ -85,7 +89,66 @@ def check_network(
                 probe_conflict(network) if solved else None,
             )
     with fail_together(ranks):
+        # A DataLoader's batches of one have no other size to suggest.
+        if settings.batch_size == 1 and data.batch_size is None:
+            for phase in recipe.phases:
+                if not phase.keep_features:
+                    _check_batch_of_one(network, phase)
+    with fail_together(ranks):
         return ranks.broadcast(None if ranks.rank else conflicts)
+
+
+def _check_batch_of_one(network: Network, phase: Phase) -> None:
+    """Check on a blank image that a phase can train on batches of one.
+
+    Raises:
+        UsageError: batch norm that trains gets a single value of each channel, or the network fails
+            on one image and not on two.
+    """
+    single: list[str] = []
+
+    def record(name: str, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if norm.training and inputs[0].numel() == inputs[0].shape[1]:
+            single.append(name)
+
+    module = network.module
+    freeze(module, policy=phase.policy)
+    handles = [
+        part.register_forward_pre_hook(partial(record, name))
+        for name, part in module.named_modules()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm)
+    ]
+    try:
+        reason = _failure(network, 1)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if single:
+        reason = f"batch norm {single[0]} has no variance over one value of each channel"
+    elif reason is not None and _failure(network, 2) is not None:
+        return  # not for the size of the batch
+    if reason is not None:
+        hint = "give at least 2, or --train head, which leaves batch norm frozen"
+        raise UsageError(f"--batch-size 1: {reason}", hint)
+
+
+def _failure(network: Network, images: int) -> str | None:
+    """Return why a network fails on some blank images in training mode; None if it does not."""
+    size = network.preprocess.channels, network.preprocess.height, network.preprocess.width
+    forwards = network.forwards
+    before = [(buffer, buffer.clone()) for buffer in network.module.buffers()]
+    network.module.train()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            network.forward(torch.zeros((images, *size), dtype=torch.uint8), training=True)
+    except BrokenBackbone as error:
+        return error.message
+    finally:
+        network.forwards = forwards
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
+    return None
 
 
 def _feature_conflict(

@@ -36,6 +36,7 @@ class PhaseContext:
         on_adjustment: called when the micro-batch size or the precision changes.
         ranks: of the processes that share each batch.
         ranking: ranks the epochs; None for the score of the task's metric.
+        patience: epochs without a better one after which the phase stops; None for no limit.
     """
 
     seed: int
@@ -46,6 +47,7 @@ class PhaseContext:
     on_adjustment: OnAdjustment = lambda name, value, reason: None
     ranks: Ranks = SINGLE
     ranking: Ranking | None = None
+    patience: int | None = None
 
 
 def run_phase(phase: Phase, source: Source, state: TrainState, context: PhaseContext) -> None:
@@ -66,29 +68,20 @@ def run_phase(phase: Phase, source: Source, state: TrainState, context: PhaseCon
     """
     module, ranks = source.module, context.ranks
     trained = [p for p in module.parameters() if p.requires_grad]
-    optimizer = state.optimizer = make_optimizer(
+    state.optimizer = make_optimizer(
         phase.optimizer, trained, phase.lr, phase.momentum, phase.weight_decay
     )
-    run_step = _create_step(source, state, context)
+    run_step, waited = _create_step(source, state, context), 0
     for state.epoch in range(1, phase.epochs + 1):
         started = time.perf_counter()
         seed_torch(epoch_seed(context.seed, state.total_epoch, ranks.rank))
         module.train()
-        loss_sum, images, lr = torch.zeros((), device=trained[0].device), 0, phase.lr
-        label = f"{phase.name} {state.epoch}/{phase.epochs}"
-        batches = source.train_batches(state.total_epoch)
-        for state.step, (inputs, targets) in enumerate(
-            context.progress(batches, source.steps, label)
-        ):
-            # The middle of the step, so that warm-up does not start at zero.
-            progress = (state.epoch - 1 + (state.step + 0.5) / source.steps) / phase.epochs
-            lr = _set_rate(optimizer, phase.lr * phase.schedule(progress, state.epoch - 1))
-            loss_sum += run_step(inputs, targets)
-            images += len(targets)
+        loss_sum, images, lr = _run_epoch(phase, source, state, context, run_step)
         ranks.average_buffers(run_step.buffers)
         metric, images = source.validate(), ranks.sum(images)
         values, train_loss = metric.compute(), _mean(loss_sum, images, ranks)
         _check(phase, state.epoch, images, train_loss, values)
+        best = state.best.update(metric, values, module, context.names, context.ranking)
         context.report(
             EpochEnded(
                 phase=phase.name,
@@ -97,10 +90,32 @@ def run_phase(phase: Phase, source: Source, state: TrainState, context: PhaseCon
                 lr=lr,
                 train_loss=train_loss,
                 metrics=values,
-                best=state.best.update(metric, values, module, context.names, context.ranking),
+                best=best,
                 seconds=time.perf_counter() - started,
             )
         )
+        waited = 0 if best else waited + 1
+        if waited == context.patience and state.epoch < phase.epochs:
+            reason = f"no better epoch in {waited}"
+            context.on_adjustment("epochs", state.epoch, reason)
+            break
+
+
+def _run_epoch(
+    phase: Phase, source: Source, state: TrainState, context: PhaseContext, run_step: Step
+) -> tuple[Tensor, int, float]:
+    """Run the steps of an epoch; return the sum of the losses, the images, and the last rate."""
+    assert state.optimizer is not None
+    loss_sum, images, lr = torch.zeros((), device=run_step.device), 0, phase.lr
+    label = f"{phase.name} {state.epoch}/{phase.epochs}"
+    batches = source.train_batches(state.total_epoch)
+    for state.step, (inputs, targets) in enumerate(context.progress(batches, source.steps, label)):
+        # The middle of the step, so that warm-up does not start at zero.
+        progress = (state.epoch - 1 + (state.step + 0.5) / source.steps) / phase.epochs
+        lr = _set_rate(state.optimizer, phase.lr * phase.schedule(progress, state.epoch - 1))
+        loss_sum += run_step(inputs, targets)
+        images += len(targets)
+    return loss_sum, images, lr
 
 
 def _mean(loss_sum: Tensor, images: int, ranks: Ranks) -> float:

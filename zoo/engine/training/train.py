@@ -66,6 +66,7 @@ def train(
                 # Only rank 0 trains on cached features.
                 ranks=factory.ranks if isinstance(source, ImageSource) else SINGLE,
                 ranking=ranking,
+                patience=factory.plan.patience,
             )
             if phase.optimizer == LBFGS and isinstance(source, FeatureSource):
                 probe = network.task.probe(criterion)
