@@ -1,8 +1,12 @@
 """Freezing by policy: tensors of frozen modules stay bit-identical."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 import zoo
 from zoo.models.freeze import inference_mode_of
@@ -125,7 +129,7 @@ def test_freeze_policy_all_after_head_unfreezes():
     assert changed(before, model) == set(before)
 
 
-def test_freeze_hook_does_not_change_eval_mode():
+def test_freeze_does_not_change_eval_mode():
     backbone = zoo.get("torchvision/inception_v3")
     with torch.device("meta"):
         model = backbone.build(classes=2)
@@ -133,6 +137,95 @@ def test_freeze_hook_does_not_change_eval_mode():
         model.eval()
         model(torch.zeros(1, 3, 299, 299))
     assert not any(m.training for m in model.modules())
+
+
+class Preceded(nn.Module):
+    """A network inside another."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.norm = network, nn.BatchNorm2d(3)
+
+    def forward(self, images):
+        return self.network(self.norm(images))
+
+
+class Assigning(nn.Module):
+    """A network that assigns modes itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.fc = nn.BatchNorm2d(3), nn.Linear(3, 2)
+
+    def forward(self, images):
+        return self.fc(self.norm(images).mean((2, 3)))
+
+    def train(self, mode=True):
+        for module in self.modules():
+            module.training = mode
+        return self
+
+
+def distributed(model):
+    """Wrap a network in DDP of one process."""
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    return nn.parallel.DistributedDataParallel(model)
+
+
+def exported(model):
+    """Return an exported network, which contains the statistics as they were."""
+    return torch.export.export(model.train(), (torch.zeros(4, 3, 32, 32),)).module()
+
+
+@pytest.fixture
+def process_group():
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+# From a frozen network to a network in training mode, or a function of images.
+USES = {
+    "forward_features": lambda m: lambda x: m.train().forward_head(m.forward_features(x)),
+    "a child alone": lambda m: m.conv1.train(),
+    "inside another": lambda m: Preceded(m).train(),
+    "children in a Sequential": lambda m: nn.Sequential(*m.children()).train(),
+    "every module": lambda m: m.apply(lambda module: module.train()),
+    "deepcopy": lambda m: copy.deepcopy(m).train(),
+    "pickle": lambda m: pickle.loads(pickle.dumps(m)).train(),
+    "DataParallel": lambda m: nn.DataParallel(m).train(),
+    "DDP": lambda m: distributed(m).train(),
+    "torch.compile": lambda m: torch.compile(m, backend="eager").train(),
+    "torch.export": exported,
+    "AveragedModel": lambda m: AveragedModel(m).train(),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_frozen_modules_stay_in_eval_mode_in_any_use(use, process_group):
+    torch.manual_seed(0)
+    model = zoo.get("timm/resnet10t").build(classes=2)
+    zoo.freeze(model, policy="head")
+    network = USES[use](model)
+    owner = network if isinstance(network, nn.Module) else model
+    before = {name: tensor.clone() for name, tensor in owner.state_dict().items()}
+    network(torch.rand(4, 3, 32, 32))
+    after = changed(before, owner)
+    assert {name for name in after if not name.startswith(("norm.", "n_averaged"))} == set()
+
+
+def test_frozen_modules_stay_in_eval_mode_where_the_class_assigns_modes():
+    backbone = zoo.Backbone(
+        "assigning", "none:build", heads=(zoo.Head("fc"),), preprocess=zoo.Preprocess(8)
+    )
+    model = Assigning()
+    zoo.freeze(model, backbone, "head")
+    model.train()
+    assert [model.training, model.norm.training, model.fc.training] == [False, False, True]
+    zoo.freeze(model, backbone, "all")
+    model.train()
+    assert model.norm.training
 
 
 def test_unmatched_pattern_suggests_nearest_module():

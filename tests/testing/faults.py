@@ -65,6 +65,11 @@ class Net(nn.Module):
         if fault == "other_names":
             self.bottom = nn.Linear(2, 2) if num_classes == 7 else None
 
+    def forward_features(self, x):
+        if self.fault == "drifting":
+            self.stem[1].training = True
+        return self.body(self.stem(x))
+
     def forward(self, x):
         if self.fault == "counting":
             self.calls += 1
@@ -108,6 +113,7 @@ FAULTS = {
     "stale": ("replaced_like_for_like", "num_classes is 99"),
     "three": ("outputs_have_the_classes", "not logits"),
     "counting": ("frozen_stays_frozen", "calls by up to"),
+    "drifting": ("frozen_stays_frozen", "stem.1.running_mean by up to"),
     "restless": ("frozen_answers_the_same", "differs by"),
     "awake": ("frozen_answers_the_same", "in training and in use"),
     "detached": ("new_heads_learn", "the new aux.weight has no gradient"),

@@ -1,8 +1,9 @@
 """Freeze parts of a network by policy: parameters, buffers and modes.
 
 With `requires_grad = False` alone, batch norm still updates its statistics in training mode, and
-dropout and stochastic depth are active. So frozen modules are in eval mode too; a forward pre-hook
-restores it before each forward pass, even after a training loop called `model.train()`.
+dropout and stochastic depth are active. So frozen modules are in eval mode too, and their own
+`train` keeps them there: whichever module around them is put in training mode, and whether they run
+as part of the network, in another one or alone.
 """
 
 from __future__ import annotations
@@ -11,11 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from zoo.errors import UsageError, did_you_mean
 from zoo.models.heads import resolve_head
@@ -26,7 +25,8 @@ from zoo.options import Policy
 from zoo.options.policy import FORMS
 from zoo.spec import Backbone, Head
 
-FREEZE_HOOK = "_zoo_keep_frozen"
+# The method of `nn.Module` that frozen modules override; `eval` calls it too.
+TRAIN = "train"
 
 
 @dataclass(frozen=True)
@@ -100,23 +100,32 @@ def select_modules(model: nn.Module, heads: Sequence[Head], policy: Policy) -> S
     return Selection((*chosen, *leaves), tuple(sorted(train_mode_only)))
 
 
-class _EvalModeHook:
-    """Forward pre-hook that restores eval mode of frozen modules in training."""
+class _TrainFrozen:
+    """The `train` of a frozen module: modules inside that train change mode, frozen ones do not.
 
-    def __init__(self, selection: Selection) -> None:
-        self.selection = selection
+    An attribute of the instance, so that its class stays as it is; copied and pickled with it.
+    """
 
-    def __call__(self, model: nn.Module, inputs: Any) -> None:
-        if model.training:
-            for module, training in self.selection.modes(model):
-                module.training = training
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, mode: bool = True) -> nn.Module:
+        type(self.module).train(self.module, mode)  # which may be overridden in the class
+        for module in self.module.modules():
+            if _is_frozen(module):
+                module.training = False
+        return self.module
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    return isinstance(module.__dict__.get(TRAIN), _TrainFrozen)
 
 
 def unfreeze(model: nn.Module) -> None:
-    """Make all parameters trainable, and remove the hook of an earlier `freeze`."""
-    handle = model.__dict__.pop(FREEZE_HOOK, None)
-    if isinstance(handle, RemovableHandle):
-        handle.remove()
+    """Make all parameters trainable, and all modules change mode again."""
+    for module in model.modules():
+        if _is_frozen(module):
+            del module.__dict__[TRAIN]
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
 
@@ -126,8 +135,9 @@ def freeze(
 ) -> list[nn.Parameter]:
     """Freeze the parameters and modes of all modules that a policy does not train.
 
-    Afterwards `model.train()` is safe: batch norm, dropout and stochastic depth of frozen modules
-    stay in eval mode. May be called again with another policy.
+    Afterwards `train()` of the network, of its parts and of modules around it is safe: batch norm,
+    dropout and stochastic depth of frozen modules stay in eval mode. May be called again with
+    another policy, and must be after modules are exchanged, as by `convert_sync_batchnorm`.
 
     Args:
         model: with its heads replaced, also in a wrapper of torch; modified in place.
@@ -149,8 +159,8 @@ def freeze(
         parameter.requires_grad_(parameter.is_floating_point() and selection.trains(name))
     for module, training in selection.modes(model):
         module.training = training
-    if selection.trained != ("",):
-        model.__dict__[FREEZE_HOOK] = model.register_forward_pre_hook(_EvalModeHook(selection))
+        if not training:
+            module.__dict__[TRAIN] = _TrainFrozen(module)
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 

@@ -26,10 +26,11 @@ from zoo.engine.training.sources import ImageSource, PhaseData
 from zoo.engine.training.state import TrainState
 from zoo.inference.loading import load_model
 from zoo.models.build import resolve_and_build
-from zoo.models.freeze import freeze, inference_mode_of
+from zoo.models.freeze import freeze, inference_mode_of, select_modules
 from zoo.models.heads import resolve_head
 from zoo.models.provenance import provenance_of
 from zoo.options import Policy, Schedule
+from zoo.options.policy import HEAD
 from zoo.spec import resolve_target
 from zoo.testing.findings import CheckFailed, NotApplicable
 from zoo.testing.fresh import logits_of
@@ -143,9 +144,34 @@ def train_heads(subject: Subject) -> HeadTraining:
     return trained
 
 
+def _run_in_train_mode(trained: HeadTraining) -> None:
+    """Run a frozen network inside another, in parts, and its layers alone.
+
+    Raises:
+        CheckFailed: a frozen module changes to train mode.
+    """
+    module = trained.module
+    for each in (nn.Sequential(module), *module.modules()):
+        each.train()
+    selection = select_modules(module, trained.network.heads, HEAD)
+    names = {part: name or "the network" for name, part in module.named_modules()}
+    for part, training in selection.modes(module):
+        if part.training and not training:
+            raise CheckFailed(f"{names[part]} is frozen, and in train mode after train()")
+    images = trained.images.float() / 127.5 - 1
+    with torch.no_grad():
+        nn.Sequential(module)(images)
+        if callable(forward_features := getattr(module, "forward_features", None)):
+            forward_features(images)
+        for layer in module.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer(torch.ones(BATCH, layer.num_features, 2, 2))
+
+
 def frozen_stays_frozen(subject: Subject) -> str:
-    """Train the heads, and compare every other tensor before and after."""
+    """Train the heads, use the network in other ways, and compare every other tensor."""
     trained = train_heads(subject)
+    _run_in_train_mode(trained)
     after = _tensors(trained.module)
     outside = [name for name in trained.before if not trained.in_head(name)]
     changed = [name for name in outside if not _same(trained.before[name], after[name])]
