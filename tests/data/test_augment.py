@@ -1,8 +1,10 @@
 """Augmentation as a function of seed, epoch and sample index."""
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import InterpolationMode, v2
 
 import zoo
 from zoo.data.augment import Draw
@@ -55,3 +57,40 @@ def test_draw_preserves_global_generator(image):
 def test_flip_with_probability_one(image):
     always = Draw(Augmentation.parse("flip:1"), 0, 0)(image, SMALL, 0)
     assert torch.equal(always, prepare(image, SMALL).flip(2))
+
+
+MEAN = (0.1, 0.5, 0.9)
+FILL = [26, 128, 230]  # 255 times the mean, rounded
+BICUBIC, BILINEAR = InterpolationMode.BICUBIC, InterpolationMode.BILINEAR
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ("crop:0.3", v2.RandomResizedCrop((40, 48), (0.3, 1.0), interpolation=BICUBIC)),
+        ("flip:0.4", v2.RandomHorizontalFlip(0.4)),
+        ("vflip:0.4", v2.RandomVerticalFlip(0.4)),
+        ("rotate:30", v2.RandomRotation(30, BILINEAR, fill=FILL)),
+        ("color:0.3", v2.ColorJitter(0.3, 0.3, 0.3)),
+        ("trivial", v2.TrivialAugmentWide(fill=FILL)),
+        ("erase:0.6", v2.RandomErasing(0.6, value=FILL)),
+    ],
+)
+def test_augmentation_equals_torchvision_with_drawn_seed(text, reference, image):
+    preprocess = zoo.Preprocess((40, 48), 44, interpolation="bicubic", mean=MEAN)
+    for epoch in range(1, 8):
+        pixels = Draw(Augmentation.parse(text), 9, epoch)(image, preprocess, 5)
+        key = np.random.SeedSequence(9, spawn_key=(epoch, 5)).generate_state(1, np.uint64)
+        with torch.random.fork_rng():
+            torch.manual_seed(int(key[0] >> 1))
+            if "crop" in text:
+                expected = v2.functional.pil_to_tensor(reference(image))
+            else:
+                expected = reference(prepare(image, preprocess))
+        assert torch.equal(pixels, expected)
+
+
+def test_augmentations_apply_in_order_after_the_crop(image):
+    draw = Draw(Augmentation.parse("flip:1,crop:0.5,vflip:1"), 0, 1)
+    alone = Draw(Augmentation.parse("crop:0.5"), 0, 1)(image, SMALL, 2)
+    assert torch.equal(draw(image, SMALL, 2), alone.flip(1, 2))

@@ -129,27 +129,40 @@ def test_fit_probe_not_worse_than_logistic_regression_cv(digits):
     assert mine <= other * 1.02
 
 
-def test_searched_losses_match_held_out_folds(digits):
+@pytest.mark.parametrize("heavy", [1.0, 20.0])
+def test_searched_losses_match_held_out_folds(digits, heavy):
     features, labels = digits[0][:600], digits[1][:600]
-    probe = fit_probe(features, labels, 10, seed=3)
+    class_weight = torch.ones(10, dtype=torch.float64)
+    class_weight[0] = heavy  # the easiest
+    probe = fit_probe(features, labels, 10, seed=3, class_weight=class_weight)
     strengths = [strength for strength, _, _ in probe.searched]
     assert strengths == sorted(strengths)
     assert probe.strength == min(probe.searched, key=lambda tried: tried[1])[0]
     assert f"{len(strengths)} strengths in 5 folds" in probe.reason
     # The same, one fold at a time, with slightly different standardization of each.
     fold = deal_folds(labels, 5, seed=3)
-    shares, losses = [], []
+    shares, losses = [], torch.zeros(600, dtype=torch.float64)
     for number in range(5):
         out = fold == number
         # The strength multiplies a sum of losses, which has fewer terms in a fold.
         alone = fit_probe(
-            features, labels, 10, rows=(~out).nonzero()[:, 0], strength=probe.strength
+            features,
+            labels,
+            10,
+            rows=(~out).nonzero()[:, 0],
+            strength=probe.strength,
+            class_weight=class_weight,
         )
         shares.append(right(alone, features[out], labels[out]))
-        losses.append(log_loss(alone, features[out], labels[out]))
-    assert probe.accuracy == pytest.approx(shares, abs=0.02)
+        held_out = logits(alone, features[out])
+        losses[out] = torch.nn.functional.cross_entropy(held_out, labels[out], reduction="none")
+    assert probe.accuracy == pytest.approx(shares, abs=0.03)
     loss = next(tried[1] for tried in probe.searched if tried[0] == probe.strength)
-    assert loss == pytest.approx(np.mean(losses), rel=0.05)
+    weights = class_weight[labels]
+    expected = float((losses * weights).sum() / weights.sum())
+    assert loss == pytest.approx(expected, rel=0.05)
+    if heavy > 1:
+        assert losses.mean() != pytest.approx(expected, rel=0.2)
 
 
 def test_fit_probe_is_invariant_to_feature_scales():
