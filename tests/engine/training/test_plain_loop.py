@@ -3,6 +3,7 @@
 import copy
 import csv
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 import zoo
+from zoo.engine.training import sources
 from zoo.modelfile import read_model
 
-CLASSES = ("dark", "middle", "light")
+CLASSES = ("dark", "light", "middle")
 # 19 training images in batches of 6: the single one that remains joins the third batch.
 COUNTS = {"train": (5, 6, 8), "val": (4, 3, 1)}
 BATCHES = ((0, 6), (6, 12), (12, 19))
@@ -44,6 +46,8 @@ def in_tmp(tmp_path, monkeypatch):
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    # The eight validation images take three batches of features.
+    monkeypatch.setattr(sources, "EVALUATION_ROWS", 3)
 
 
 def read_split(root, split):
@@ -115,8 +119,11 @@ def validate(network, images, labels):
     return (logits.argmax(1) == labels).double().mean().item(), cross_entropy(logits, labels).item()
 
 
-def train_plainly(backbone, root, phases, optimizer, flips=False):
-    """Return the state of the best epoch, and the numbers of every epoch."""
+def train_plainly(backbone, root, phases, optimizer, flips=False, broken=None):
+    """Return the state of the best epoch, and the numbers of every epoch.
+
+    Nothing is trained on the image at the position `broken`, which takes its place in a batch.
+    """
     (images, labels), val = read_split(root, "train"), read_split(root, "val")
     network, heads = build_network(backbone)
     best, history, epoch = None, [], 0
@@ -134,6 +141,7 @@ def train_plainly(backbone, root, phases, optimizer, flips=False):
             network.training = True  # its auxiliary head has a loss
             for first, last in BATCHES:
                 rows = order[first:last]
+                rows = rows[rows != broken]
                 inputs = mirrored(images[rows], epoch, rows) if flips else images[rows]
                 rule.param_groups[0]["lr"] = lr * cosine(step, steps)
                 rule.zero_grad()
@@ -142,7 +150,8 @@ def train_plainly(backbone, root, phases, optimizer, flips=False):
                 rule.step()
                 losses, step = losses + loss.item() * len(rows), step + 1
             top1, val_loss = validate(network, *val)
-            history.append((rule.param_groups[0]["lr"], losses / len(images), val_loss, top1))
+            train_loss = losses / (len(images) - (broken is not None))
+            history.append((rule.param_groups[0]["lr"], train_loss, val_loss, top1))
             if best is None or (top1, -val_loss) > best[0]:
                 best = (top1, -val_loss), copy.deepcopy(network.state_dict())
     return best[1], history
@@ -205,3 +214,14 @@ def test_augmented_training_equals_plain_loop(tinynet, uneven, phase):
         run = zoo.finetune(tinynet, data=uneven, views=epochs, **options, **BASE)
         assert run.record["plan"]["phases"][0]["keep_features"]
         check_equal(run, *expected)
+
+
+@pytest.mark.parametrize("phase", [ALL, HEAD])
+def test_unreadable_image_leaves_its_place_in_the_batch(tinynet, uneven, tmp_path, phase):
+    policy, epochs, lr = phase
+    data = shutil.copytree(uneven, tmp_path / "broken")
+    (data / "train" / "light" / "2.png").write_text("no image")
+    options = {"train": policy, "epochs": epochs, "lr": lr, "optimizer": "sgd", "momentum": 0.8}
+    options |= {"schedule": "cosine:0.25", "weight_decay": 0.05, "bad_images": "skip"}
+    run = zoo.finetune(tinynet, data=data, **options, **BASE)
+    check_equal(run, *train_plainly(tinynet, uneven, [phase], "sgd", broken=COUNTS["train"][0] + 2))

@@ -2,10 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
 
 import zoo
 from tests.published_sets import publish, write_cifar
 from zoo.data.decode import decode
+from zoo.data.schema import Schema
+from zoo.data.split import FileSplit
+from zoo.engine.runtime.network import Network
+from zoo.engine.runtime.reader import ImageReader
+from zoo.engine.training.sources import ImageSource, PhaseData
+from zoo.models.provenance import provenance_of
+from zoo.tasks.classification.task import ImageClassification
 
 QUICK = {"weights": "none", "device": "cpu", "epochs": 1, "batch_size": 8}
 
@@ -68,3 +76,19 @@ def test_invalid_source_is_refused(tinynet):
         zoo.finetune(tinynet, data="cifra10:x", **QUICK)
     with pytest.raises(zoo.DataError, match="x does not exist"):
         zoo.finetune(tinynet, data="cifar10:x", **QUICK)
+
+
+def test_single_image_is_left_out_only_beside_unreadable_ones(tinynet, image_folder, tmp_path):
+    module = zoo.get(tinynet).build(classes=1)
+    made, cpu = provenance_of(module), torch.device("cpu")
+    network = Network(
+        module, made.backbone.heads, made.preprocess, cpu, "fp32", ImageClassification()
+    )
+    (tmp_path / "broken.jpg").write_text("no image")
+    image = str(next((image_folder / "train" / "flag").iterdir()))
+    for paths, sizes in (((image,), [1]), ((image, "broken.jpg"), []), ((image,) * 3, [3])):
+        split = FileSplit("train", tmp_path, paths, (0,) * len(paths))
+        data = PhaseData(split, split, Schema(("flag",)), seed=0, batch_size=2)
+        reader = ImageReader(network.task.transform(made.preprocess), cpu, 2, bad_images="skip")
+        batches = ImageSource(network, data, reader).train_batches(1)
+        assert [len(targets) for _, targets in batches] == sizes

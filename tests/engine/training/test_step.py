@@ -108,6 +108,12 @@ def test_step_after_out_of_memory_equals_smaller_micro_batch():
     assert all(torch.equal(state[name], expected[name]) for name in expected)
 
 
+def test_odd_micro_batch_is_halved_upwards():
+    sizes: list[int] = []
+    run_steps(most=3, size=7, sizes=sizes, images=7)
+    assert sizes == [4, 2]
+
+
 @pytest.mark.parametrize(("norm", "least"), [(True, 2), (False, 1)])
 def test_out_of_memory_at_smallest_micro_batch_raises(norm, least):
     sizes: list[int] = []
