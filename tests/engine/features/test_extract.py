@@ -69,6 +69,39 @@ def test_features_restores_modes_and_buffers(tinynet, frozen):
     assert not model.head.fc._forward_hooks
 
 
+TWO_HEADS = """
+    import zoo
+
+    @zoo.hookimpl
+    def zoo_register_backbones():
+        small = zoo.Preprocess(size=16)
+        heads = (zoo.Head("one"), zoo.Head("two"))
+        yield zoo.Backbone("twohead", "plugin_twohead:build", heads, small)
+
+    def build(weights=None):
+        from torch import nn
+
+        class Two(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.one, self.two = nn.Linear(3, 4), nn.Linear(6, 4)
+
+            def forward(self, x):
+                means = x.mean((2, 3))
+                return self.one(means) + self.two(means.repeat(1, 2) * 2)
+
+        return Two()
+"""
+
+
+def test_features_of_two_main_heads_are_concatenated(install):
+    install("twohead", TWO_HEADS)
+    model = zoo.get("twohead/twohead").build()
+    images = IMAGES[..., :16, :16]
+    means = images.mean((2, 3))
+    close(zoo.features(model, images), torch.cat([means, means * 2, means * 2], dim=1))
+
+
 def test_features_of_deep_copy(tinynet):
     model = zoo.get(tinynet).build(classes=3)
     close(zoo.features(copy.deepcopy(model), IMAGES), zoo.features(model, IMAGES))

@@ -1,6 +1,9 @@
 """A network on its device."""
 
+import copy
+
 import torch
+from torch import nn
 
 import zoo
 from zoo.engine.runtime.network import Network
@@ -49,3 +52,50 @@ def test_heads_compute_in_float32_under_bf16(tinynet):
     assert torch.equal(logits, exact)
     assert len(logits[0].unique()) > 1990
     assert len(logits[0].bfloat16().unique()) < 1500
+
+
+class Pooled(nn.Module):
+    """A network with batch norm of maps, and of what is pooled of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4), nn.Flatten())
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.fc(self.pooled(self.stem(x)))
+
+
+def test_batch_of_one_uses_running_statistics_of_pooled_values():
+    torch.manual_seed(0)
+    module, task = Pooled(), ImageClassification()
+    by_hand = copy.deepcopy(module)
+    by_hand.pooled[1].eval()
+    heads, size = [zoo.Head("fc")], zoo.Preprocess(size=8)
+    network = Network(module, heads, size, torch.device("cpu"), "fp32", task)
+    image = torch.randn(1, 3, 8, 8)
+    torch.testing.assert_close(network.forward(image, training=True).main, by_hand(image))
+    for name, buffer in by_hand.named_buffers():
+        torch.testing.assert_close(module.get_buffer(name), buffer)
+    assert all(part.training for part in module.modules())
+    # Two images have a variance.
+    by_hand.train()
+    images = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(network.forward(images, training=True).main, by_hand(images))
+    assert module.pooled[1].num_batches_tracked == 1
+
+
+def test_float_inputs_are_not_normalized_again():
+    torch.manual_seed(0)
+    module, heads, size = Pooled().eval(), [zoo.Head("fc")], zoo.Preprocess(size=8)
+    network = Network(module, heads, size, torch.device("cpu"), "fp32", ImageClassification())
+    pixels = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (size.mean, size.std))
+    floats = (pixels / 255 - mean) / std
+    expected = module(floats)
+    torch.testing.assert_close(network.forward(pixels).main, expected)
+    torch.testing.assert_close(network.forward(floats).main, expected)
+    padded = network.forward(pixels, pad_to=5).main
+    torch.testing.assert_close(padded, expected)
+    assert network.forwards == 9
