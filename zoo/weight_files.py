@@ -52,6 +52,8 @@ class LocalWeights:
 
     Args:
         files: in installed packages.
+        folder: the `weights_dir` of a `registry.toml`; None without one.
     """
 
     files: tuple[WeightFile, ...] = ()
+    folder: str | None = None

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import zoo
 from zoo.files import cache_dir
 from zoo.models.weight_sources import hub_cache, locate, torch_checkpoints
 from zoo.models.weights import fetch
+from zoo.registry.registry import load_registry
 
 CONTENT: dict[str, torch.Tensor] = {"0.weight": torch.randn(3, 4), "0.bias": torch.zeros(3)}
 
@@ -179,3 +181,88 @@ def test_weights_in_hub_cache_are_located_and_checked(monkeypatch, caplog):
     blob.write_bytes(DATA)
     assert is_content(fetch(backbone, backbone.weights[0]))
     assert not (cache_dir() / "downloads").exists()
+
+
+@pytest.fixture
+def weights_dir(tmp_path, monkeypatch) -> Path:
+    folder = tmp_path / "carried"
+    folder.mkdir()
+    monkeypatch.setenv("ZOO_WEIGHTS_DIR", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("source", "path"),
+    [
+        ({"url": NOWHERE}, NAME),
+        ({"hub": "lab/leaf"}, "lab/leaf/pytorch_model.bin"),
+        ({"hub": "lab/leaf:weights/leaf.pth"}, "lab/leaf/weights/leaf.pth"),
+    ],
+    ids=["url", "hub", "hub-file"],
+)
+def test_weights_dir_replaces_download(weights_dir, source, path):
+    (weights_dir / path).parent.mkdir(parents=True, exist_ok=True)
+    (weights_dir / path).write_bytes(DATA)
+    before = snapshot(weights_dir)
+    backbone = leafnet(**source)
+    location = locate(backbone, backbone.weights[0])
+    assert (location.kind, location.text) == ("folder", f"in {weights_dir}")
+    got = fetch(backbone, backbone.weights[0])
+    assert (got.sha256, is_content(got)) == (SHA256, True)
+    assert snapshot(weights_dir) == before
+
+
+@pytest.mark.parametrize("source", [{"url": NOWHERE}, {"hub": "lab/leaf:leaf.pth"}])
+def test_damaged_file_in_weights_dir_is_refused(weights_dir, source, caplog, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    backbone = leafnet(**source)
+    path = weights_dir / NAME if "url" in source else weights_dir / "lab" / "leaf" / "leaf.pth"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(DATA[::-1])
+    # The digest of a file of the hub is known only from the list that `zoo fetch` writes.
+    (weights_dir / "SHA256SUMS").write_text(f"{SHA256}  lab/leaf/leaf.pth\n")
+    with pytest.raises(zoo.WeightsError, match="cannot download"):
+        fetch(backbone, backbone.weights[0])
+    assert "is not the file that was published" in caplog.text
+    path.write_bytes(DATA)
+    assert is_content(fetch(backbone, backbone.weights[0]))
+
+
+def test_failed_download_names_weights_dir(weights_dir, monkeypatch):
+    backbone = leafnet(url=NOWHERE)
+    with pytest.raises(zoo.WeightsError) as caught:
+        fetch(backbone, backbone.weights[0])
+    assert f"{weights_dir} does not contain {NAME}" in caught.value.message
+    assert "`zoo fetch leafnet --to DIR`" in caught.value.hint
+    monkeypatch.setenv("ZOO_WEIGHTS_DIR", str(weights_dir / "missing"))
+    with pytest.raises(zoo.WeightsError, match="missing is not a folder"):
+        fetch(backbone, backbone.weights[0])
+
+
+def test_weights_dir_of_registry_file(tmp_path, monkeypatch):
+    file = tmp_path / "site" / "registry.toml"
+    (file.parent / "weights").mkdir(parents=True)
+    file.write_text('schema = 1\nweights_dir = "weights"\n')
+    backbone = load_registry(file=file).get("torchvision/mobilenet_v2")
+    name = Path(backbone.weights[0].url).name
+    (file.parent / "weights" / name).write_bytes(b"not opened")
+    location = locate(backbone, backbone.weights[0])
+    assert (location.kind, location.path) == ("folder", file.parent / "weights" / name)
+    assert zoo.get("torchvision/mobilenet_v2") == backbone
+    monkeypatch.setenv("ZOO_WEIGHTS_DIR", str(tmp_path))
+    assert locate(backbone, backbone.weights[0]).kind == "download"
+
+
+def test_show_reports_location_of_weights(weights_dir, cli):
+    for weights in zoo.get("torchvision/mobilenet_v2").weights[:1]:
+        (weights_dir / Path(weights.url).name).write_bytes(b"not opened")
+    code, out, _ = cli("show", "torchvision/mobilenet_v2", "--json")
+    default, first = json.loads(out)["weights"]
+    assert (code, default["availability"]) == (0, "folder")
+    assert Path(default["path"]).parent == weights_dir
+    assert (first["tag"], first["availability"]) == ("IMAGENET1K_V1", "installed")
+    table = cli("show", "torchvision/mobilenet_v2")[1]
+    assert f"in {weights_dir}" in table
+    assert "installed with plugin mobilenet_v2" in table

@@ -54,6 +54,8 @@ def test_user_file_overrides_shipped_defaults():
         ("schema = \n", 1, "not valid TOML"),
         ("schema = 1\n[aliases]\n\"x y\" = ''\n", 3, 'aliases."x y" is empty'),
         ("schema = 1\naliases = 3\n", 2, "aliases must be of type table"),
+        ("schema = 1\nweights_dir = 3\n", 2, "weights_dir must be of type str"),
+        ('schema = 1\nweights_dir = "a\\u0000"\n', 2, "weights_dir is not a path"),
         ("defaults.seed = 1\ndefaults.sed = 1\nschema = 1", 2, "did you mean seed"),
     ],
 )

@@ -16,6 +16,7 @@ from zoo.cli.output import (
     print_table,
     short_count,
 )
+from zoo.models.weight_sources import locate
 from zoo.records import to_dict
 from zoo.registry.licenses import classify, in_words
 from zoo.spec import Backbone, Preprocess, Weights
@@ -23,11 +24,13 @@ from zoo.terminal import percent
 
 
 def _describe_weights(backbone: Backbone, weights: Weights) -> dict[str, Any]:
-    preprocess = backbone.preprocess_for(weights)
+    preprocess, location = backbone.preprocess_for(weights), locate(backbone, weights)
     return {
         "tag": weights.tag,
         "default": weights is backbone.weights[0],
         "from": weights.file or weights.url or f"hub:{weights.hub}",
+        "availability": location.kind,
+        "path": str(location.path) if location.path else None,
         "sha256": weights.digest,
         "license": weights.license,
         "license_kind": classify(weights.license),
@@ -87,7 +90,7 @@ def _head_text(backbone: Backbone) -> str:
 @click.pass_obj
 @garbage_collection_disabled()
 def command(settings: Settings, name: str, as_json: bool) -> None:
-    """Show the description of a backbone: heads, preprocess, weights, licences.
+    """Show a backbone: heads, preprocess, weights with licences and where they come from.
 
     NAME is an id (timm/resnet18), a bare name or an alias.
     """
@@ -122,7 +125,10 @@ def command(settings: Settings, name: str, as_json: bool) -> None:
             percent(next((v for k, v in weights.metrics.items() if "top1" in k), None)),
             _preprocess_text(backbone.preprocess_for(weights)),
             in_words(weights.license),
+            locate(backbone, weights).text,
         ]
         for weights in backbone.weights
     ]
-    print_table(["WEIGHTS", "CLASSES", "TOP-1", "PREPROCESS", "LICENSE"], rows, "CLASSES TOP-1")
+    print_table(
+        ["WEIGHTS", "CLASSES", "TOP-1", "PREPROCESS", "LICENSE", "LOCATION"], rows, "CLASSES TOP-1"
+    )

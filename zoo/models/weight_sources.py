@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,6 +25,7 @@ from zoo.weight_files import WeightFile
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 SHA256_DIGITS = 64
+DIGESTS = "SHA256SUMS"
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Location:
 
     Args:
         kind: `installed` (in a package or at a path), `cached` (converted, in zoo's cache),
-            `torch` (torch's cache of downloads), `hub` (the cache of the Hugging Face hub) or
-            `download`.
+            `folder` (of `ZOO_WEIGHTS_DIR` or `weights_dir`), `torch` (torch's cache of downloads),
+            `hub` (the cache of the Hugging Face hub) or `download`.
         text: the same for people.
         path: of the file; None for a download.
         sha256: its expected digest, or its first digits; None where it is unknown.
@@ -147,6 +149,44 @@ def published_names(weights: Weights) -> tuple[str, ...]:
     return (repository, *(f"{repository}:{file}" for file in files))
 
 
+def weights_dir(backbone: Backbone) -> Path | None:
+    """Return the folder of published weights: `ZOO_WEIGHTS_DIR`, else that of `registry.toml`."""
+    stated = os.environ.get("ZOO_WEIGHTS_DIR") or backbone.local.folder
+    return Path(stated).expanduser() if stated else None
+
+
+def read_digests(folder: Path) -> dict[str, str]:
+    """Return the sha256 of files in a folder, by relative path, as `SHA256SUMS` states them."""
+    try:
+        lines = (folder / DIGESTS).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return {}
+    matches = (re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line.strip()) for line in lines)
+    return {match[2]: match[1] for match in matches if match}
+
+
+def folder_names(weights: Weights) -> tuple[str, ...]:
+    """Return the relative paths that a published file may have in a folder of weights.
+
+    The file name of a URL; `org/repository/file` of the hub.
+    """
+    if weights.url is not None:
+        return (url_file(weights.url),)
+    if weights.hub is None:
+        return ()
+    repository, names = hub_files(weights.hub)
+    return tuple(f"{repository}/{name}" for name in names)
+
+
+def _in_folder(backbone: Backbone, weights: Weights) -> Iterator[Location]:
+    if (folder := weights_dir(backbone)) is None:
+        return
+    stated = {} if weights.digest else read_digests(folder)
+    for name in folder_names(weights):
+        digest = weights.digest or stated.get(name)
+        yield Location("folder", f"in {folder}", folder / name, digest)
+
+
 def _offers(backbone: Backbone, weights: Weights) -> Iterator[WeightFile]:
     """Yield what plugins offer with the published digest or, without one, the published name."""
     for item in backbone.local.files:
@@ -166,8 +206,13 @@ def _in_packages(backbone: Backbone, weights: Weights) -> Iterator[Location]:
 
 
 def missing_files(backbone: Backbone, weights: Weights) -> list[str]:
-    """Return a sentence for each copy that a plugin offers and that does not exist."""
+    """Return a sentence for each place of this machine that should have a copy and has none."""
     sentences = []
+    folder, names = weights_dir(backbone), folder_names(weights)
+    if folder is not None and not folder.is_dir():
+        sentences.append(f"{folder} is not a folder")
+    elif folder is not None and not any((folder / name).is_file() for name in names):
+        sentences.append(f"{folder} does not contain {' or '.join(names)}")
     for item in _offers(backbone, weights):
         try:
             path = package_file(item.file)
@@ -210,6 +255,7 @@ def published_files(backbone: Backbone, weights: Weights) -> list[Location]:
         weights: at a URL or on the hub.
     """
     located = [
+        *_in_folder(backbone, weights),
         *_in_packages(backbone, weights),
         *_in_torch_cache(weights),
         *_in_hub_cache(weights),

@@ -111,8 +111,19 @@ def _source(backbone: Backbone, weights: Weights) -> Iterator[CheckedPath]:
             path, digest = _download(weights, stack)
         except WeightsError as error:
             message = "; ".join([error.message, *missing_files(backbone, weights)])
-            raise WeightsError(message, error.hint) from error
+            raise WeightsError(message, error.hint or _offline_hint(backbone, weights)) from error
         yield check_path(path, digest)
+
+
+def _offline_hint(backbone: Backbone, weights: Weights) -> str:
+    others = [
+        each.tag
+        for each in backbone.weights
+        if each is not weights and locate(backbone, each) != DOWNLOAD
+    ]
+    tags = f"give --weights {' or '.join(others)}, or " if others else ""
+    way = f"`zoo fetch {backbone.id} --to DIR` fills it where there is a network"
+    return f"{tags}set ZOO_WEIGHTS_DIR to a folder with the published file; {way}"
 
 
 def _download(weights: Weights, stack: contextlib.ExitStack) -> tuple[Path, str | None]:

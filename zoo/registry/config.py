@@ -1,4 +1,4 @@
-"""`registry.toml`: aliases, defaults and derived backbones, as data.
+"""`registry.toml`: aliases, defaults, derived backbones and the folder of weights, as data.
 
 The shipped file is at the top of the source tree, and inside the package in a wheel. The user's,
 `$XDG_CONFIG_HOME/zoo/registry.toml`, overrides it key by key, and the file of `--registry`
@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from zoo.registry.derived import Entry
 
 SCHEMA = 1
-TABLES: Kinds = {"schema": (int,), "defaults": (dict,), "aliases": (dict,), "backbones": (dict,)}
+TABLES: Kinds = {
+    "schema": (int,),
+    "weights_dir": (str,),
+    "defaults": (dict,),
+    "aliases": (dict,),
+    "backbones": (dict,),
+}
 
 
 @dataclass(frozen=True)
@@ -32,12 +38,14 @@ class Config:
         aliases: id or name of a backbone by alias.
         origins: the file of each `table.key`.
         backbones: entries of derived backbones by id.
+        weights_dir: absolute path of the folder of published weights; None without one.
     """
 
     all_defaults: Mapping[str, Any] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
     backbones: Mapping[str, Entry] = field(default_factory=dict)
+    weights_dir: str | None = None
 
     @cached_property
     def defaults(self) -> Mapping[str, Any]:
@@ -88,6 +96,8 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
         _check_defaults(file)
     aliases = content.get("aliases", {})
     file.check(("aliases",), aliases, dict.fromkeys(aliases, (str,)))
+    if "weights_dir" in content:
+        content["weights_dir"] = file.absolute_path(("weights_dir",), content["weights_dir"])
     if "backbones" not in content:
         return content, {}
     from zoo.registry.derived import read_entries  # only where needed: start-up time
@@ -109,12 +119,14 @@ def load_config(file: Path | None = None, user: Path | None = None) -> Config:
     merged: dict[str, dict[str, Any]] = {"defaults": {}, "aliases": {}}
     backbones: dict[str, Entry] = {}
     origins: dict[str, str] = {}
+    weights_dir = None
     user = user or config_dir() / "registry.toml"
     layers = [shipped_file(), *([user] if user.exists() else []), *([file] if file else [])]
     for path in layers:
         content, entries = read_file(path)
         backbones.update(entries)
+        weights_dir = content.get("weights_dir", weights_dir)
         for table, values in merged.items():
             values.update(content.get(table, {}))
             origins.update({f"{table}.{key}": str(path) for key in content.get(table, {})})
-    return Config(merged["defaults"], merged["aliases"], origins, backbones)
+    return Config(merged["defaults"], merged["aliases"], origins, backbones, weights_dir)

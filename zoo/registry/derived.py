@@ -10,7 +10,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.errors import RegistryError, UsageError
@@ -362,7 +361,7 @@ def _read_weights(file: TomlFile, keys: Keys, table: Any) -> WeightsEntry:
     _read_preprocess(file, (*keys, "preprocess"), table)
     values = {key: table[key] for key in ("tag", "url", "hub", "sha256", "license") if key in table}
     if "file" in table:
-        values["file"] = _absolute_path(file, (*keys, "file"), table["file"])
+        values["file"] = file.absolute_path((*keys, "file"), table["file"])
     try:
         return WeightsEntry(keys, Weights(**values, classes=classes), table)
     except UsageError as error:
@@ -383,13 +382,3 @@ def _read_classes(file: TomlFile, keys: Keys, table: Mapping[str, Any]) -> tuple
     if number not in (None, len(classes)):
         raise file.error(keys, f"names {len(classes)} classes, but num_classes is {number}")
     return tuple(classes)
-
-
-def _absolute_path(file: TomlFile, keys: Keys, text: str) -> str:
-    """Return an absolute path, which can never be read as `"package:path"`."""
-    try:
-        if "\0" in text:
-            raise ValueError("it contains a null byte")
-        return str(file.path.absolute().parent / Path(text).expanduser())
-    except (ValueError, RuntimeError) as error:
-        raise file.error(keys, f"is not a path: {error}") from error

@@ -62,7 +62,8 @@ class Registry:
         self.config = config
         working = [record for record in host.records if record.status == OK]
         offered = [item for record in working for item in record.weights]
-        local = LocalWeights(tuple(item for item in offered if isinstance(item, WeightFile)))
+        files = tuple(item for item in offered if isinstance(item, WeightFile))
+        local = LocalWeights(files, config.weights_dir)
         added: dict[str, list[AddedWeights]] = {}
         for item in offered:
             if isinstance(item, AddedWeights):

@@ -87,6 +87,19 @@ class TomlFile:
             if isinstance(value, str) and not value.strip():
                 raise self.error((*keys, key), "is empty")
 
+    def absolute_path(self, keys: Keys, text: str) -> str:
+        """Return the value of a key as an absolute path; relative ones are relative to the file.
+
+        Raises:
+            RegistryError: it is not a path; names file, line and key.
+        """
+        try:
+            if "\0" in text:
+                raise ValueError("it contains a null byte")
+            return str(self.path.absolute().parent / Path(text).expanduser())
+        except (ValueError, RuntimeError) as error:
+            raise self.error(keys, f"is not a path: {error}") from error
+
 
 def dotted_key(keys: Keys) -> str:
     """Return a key as TOML's dotted key: `backbones."house/leaf".weights[0]`."""

@@ -339,7 +339,7 @@ def _fit_input_size(inputs: _Inputs, model: nn.Module) -> BaseWeights:
 
 
 def _unavailable(backbone: Backbone, registry: Registry, error: WeightsError) -> WeightsError:
-    """Return an error for unavailable weights whose hint lists the three alternatives."""
+    """Return an error for unavailable weights whose hint lists the alternatives."""
     installed = [
         other.id
         for name, source in registry.sources.items()
@@ -349,7 +349,8 @@ def _unavailable(backbone: Backbone, registry: Registry, error: WeightsError) ->
     ]
     names = f" ({', '.join(installed[:3])})" if installed else ""
     hint = f"give --weights FILE, or --weights none, or a backbone with installed weights{names}"
-    return WeightsError(f"the weights of {backbone.id} are not available: {error}", hint)
+    hint = f"{hint}, or {error.hint}" if error.hint else hint
+    return WeightsError(f"the weights of {backbone.id} are not available: {error.message}", hint)
 
 
 def check_images(options: Options, data: ImageData) -> None:
