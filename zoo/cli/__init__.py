@@ -30,7 +30,6 @@ ENVIRONMENT_ERRNOS = {
     errno.ENFILE,
     errno.ENOMEM,
 }
-INTERRUPTION = "nothing half-written is left"
 
 
 class Terminated(BaseException):
@@ -150,10 +149,10 @@ def _report(error: BaseException, settings: Settings) -> int:
             _print_error("error", error.format_message().rstrip(".") + hint)
             return ExitCode.USAGE
         case click.Abort() | KeyboardInterrupt():
-            _print_error("interrupted", INTERRUPTION)
+            _print_error("interrupted", settings.interruption)
             return ExitCode.INTERRUPTED
         case Terminated():
-            _print_error("terminated", INTERRUPTION)
+            _print_error("terminated", settings.interruption)
             return ExitCode.TERMINATED
         case OutputClosed():
             return ExitCode.DONE

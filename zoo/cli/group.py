@@ -32,6 +32,7 @@ class Settings:
         registry_file: file given by `--registry`.
         debug: raise errors with their traceback instead of reporting one line.
         terminated: whether SIGTERM was received.
+        interruption: what remains of an interrupted command, for its message.
     """
 
     def __init__(self) -> None:
@@ -40,6 +41,7 @@ class Settings:
         self.registry_file: Path | None = None
         self.debug = False
         self.terminated = False
+        self.interruption = "nothing half-written is left"
 
     def registry(self) -> Registry:
         """Load the registry these options select."""
@@ -75,6 +77,7 @@ COMMANDS = (
     CommandEntry("embed", "zoo.cli.embed", "Write the features of images to a file."),
     CommandEntry("rank", "zoo.cli.rank", "Rank backbones by accuracy of their frozen features."),
     CommandEntry("import", "zoo.cli.import_", "Convert a checkpoint of tensors to safetensors."),
+    CommandEntry("fetch", "zoo.cli.fetch", "Fetch published weights into a folder."),
     CommandEntry("cache", "zoo.cli.cache", "List or clear the cache."),
     CommandEntry("plugins", "zoo.cli.plugins", "List plugins; show, check or create one."),
 )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import http
 import http.client
+import os
 import socket
 import sys
 import tempfile
@@ -12,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlparse
 from urllib.request import getproxies
 
@@ -35,20 +38,56 @@ def check_host(address: str) -> None:
         raise WeightsError(f"cannot reach {host}: {error.strerror or error}") from error
 
 
-def _copy(response: http.client.HTTPResponse, target: Path, label: str) -> None:
+def resume_download(url: str, file: BinaryIO) -> None:
+    """Download a file, continuing after what an earlier attempt has written.
+
+    Args:
+        url: http or https.
+        file: open for appending; what was received is in it, whatever happens.
+
+    Raises:
+        WeightsError: the server does not answer, or the connection breaks off.
+        EnvironmentProblem: the file cannot be written.
+    """
+    if urlparse(url).scheme not in ("http", "https"):
+        raise WeightsError(f"{url} is not an http or https address")
+    check_host(url)
+    start = file.seek(0, os.SEEK_END)
+    headers = {"User-Agent": "zoo-registry"} | ({"Range": f"bytes={start}-"} if start else {})
+    try:
+        request = urllib.request.Request(url, headers=headers)
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+                file.truncate(0)  # the server sends the whole file
+                start = 0
+            _receive(response, file, start, url_file(url))
+    except urllib.error.HTTPError as error:
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise WeightsError(f"{url} answered {error.code} {error.reason}") from error
+        # Nothing is left to send: the file is complete, or its digest will not match.
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
+        reason = getattr(error, "reason", error)
+        raise WeightsError(f"cannot download {url}: {reason}") from error
+    except ConnectionError as error:
+        raise WeightsError(f"the download of {url} broke off: {error}") from error
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write {url_file(url)}: {error.strerror}") from error
+
+
+def _receive(response: http.client.HTTPResponse, file: BinaryIO, start: int, label: str) -> None:
+    """Append the content of a response to a file that has `start` bytes."""
     from tqdm import tqdm
 
     length = response.headers.get("Content-Length")
-    expected = int(length) if length and length.isdecimal() else None
-    progress = tqdm(
-        total=expected, unit="B", unit_scale=True, desc=label, disable=not sys.stderr.isatty()
-    )
-    received = 0
-    with target.open("wb") as file, progress:
+    expected = start + int(length) if length and length.isdecimal() else None
+    shown = {"unit": "B", "unit_scale": True, "desc": label, "initial": start}
+    received = start
+    with tqdm(total=expected, disable=not sys.stderr.isatty(), **shown) as progress:
         while chunk := response.read(CHUNK):
             file.write(chunk)
             received += len(chunk)
             progress.update(len(chunk))
+    file.flush()
     if expected is not None and received != expected:
         raise WeightsError(f"the download ended after {received:,} of {expected:,} bytes")
 
@@ -56,25 +95,10 @@ def _copy(response: http.client.HTTPResponse, target: Path, label: str) -> None:
 @contextlib.contextmanager
 def downloaded(url: str) -> Iterator[Path]:
     """Download a file into a temporary folder of the cache, removed after the block."""
-    if urlparse(url).scheme not in ("http", "https"):
-        raise WeightsError(f"{url} is not an http or https address")
-    check_host(url)
-    name = url_file(url)
     with tempfile.TemporaryDirectory(dir=make_dir(cache_dir() / "downloads")) as folder:
-        target = Path(folder) / name
-        try:
-            request = urllib.request.Request(url, headers={"User-Agent": "zoo-registry"})
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-                _copy(response, target, name)
-        except urllib.error.HTTPError as error:
-            raise WeightsError(f"{url} answered {error.code} {error.reason}") from error
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
-            reason = getattr(error, "reason", error)
-            raise WeightsError(f"cannot download {url}: {reason}") from error
-        except ConnectionError as error:
-            raise WeightsError(f"the download of {url} broke off: {error}") from error
-        except OSError as error:
-            raise EnvironmentProblem(f"cannot write {target}: {error.strerror}") from error
+        target = Path(folder) / url_file(url)
+        with target.open("ab") as file:
+            resume_download(url, file)
         yield target
 
 
