@@ -28,7 +28,9 @@ from zoo.errors import DataError, UsageError
     metavar="DIR",
     help="Folder for masks and overlays, of segmentation models.",
 )
-@click.option("--weights", metavar="TAG", help="Weights of a backbone. [default: auto]")
+@click.option(
+    "--weights", metavar="TEXT", help="A tag of a backbone, or a model file of it. [default: auto]"
+)
 @device_option
 @json_option
 @click.pass_obj

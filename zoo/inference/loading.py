@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from torch import nn
 
@@ -11,12 +12,12 @@ from zoo.engine.runtime.device import resolve_device, resolve_precision
 from zoo.engine.runtime.network import Network
 from zoo.errors import UsageError, WeightsError
 from zoo.inference.predictor import Predictor
-from zoo.modelfile import read_model
+from zoo.modelfile import ModelCard, TensorFile, read_model
 from zoo.models.base_weights import resolve_base
 from zoo.models.build import build, build_trained
-from zoo.models.own_file import backbone_of, model_file_at, own_path
+from zoo.models.own_file import OwnFile, backbone_of, model_file_at, own_path
 from zoo.registry.registry import Registry
-from zoo.spec import Head, Preprocess
+from zoo.spec import Backbone, Head, Preprocess
 from zoo.tasks.base import BaseTask, Schema, load_task
 
 
@@ -36,7 +37,17 @@ def load_model(
         UnknownBackbone: its backbone's plugin is not installed.
     """
     file = model_file_at(path) or Path(path)
-    card, content = read_model(file)
+    return _load_trained(file, *read_model(file), registry, device, precision)
+
+
+def _load_trained(
+    file: Path,
+    card: ModelCard,
+    content: TensorFile,
+    registry: Registry,
+    device: str,
+    precision: str | None,
+) -> Predictor:
     backbone = backbone_of(card, file, registry)
     task = load_task(registry.task(card.task))
     try:
@@ -104,19 +115,30 @@ def load_pretrained(
     device: str = "auto",
     precision: str = "fp32",
 ) -> Predictor:
-    """Load a pretrained backbone with its published head and classes.
+    """Load a pretrained backbone with its published head and classes, or a model file of it.
 
-    In float32 by default, so that predictions equal those of its library.
+    In float32 by default, so that predictions equal those of its library; a model file has its own
+    precision.
+
+    Args:
+        name: id, bare name or alias.
+        registry: of backbones.
+        weights: `auto`, a published tag, a model file or a run folder.
+        device: as torch names it, or `auto`.
+        precision: of published weights.
 
     Raises:
         UnknownBackbone: no backbone has the name.
-        UsageError: no weights are published, or they have no head.
-        WeightsError: the weights are not available.
+        UsageError: no weights are published, or they have no head or no names of classes.
+        WeightsError: the weights are not available, or are of another backbone.
     """
     backbone = registry.get(name)
-    no_default = weights == "auto" and not backbone.weights
-    if weights == "none" or own_path(weights, backbone) or no_default:
-        hint = f"`zoo finetune {backbone.id}` trains it on your images"
+    if (path := own_path(weights, backbone)) is not None:
+        return _load_own(backbone, path, registry, device)
+    hint = f"`zoo finetune {backbone.id}` trains it on your images"
+    if weights == "none":
+        raise UsageError("--weights none: random weights predict nothing", hint)
+    if weights == "auto" and not backbone.weights:
         raise UsageError(f"{backbone.id} has no published weights to predict with", hint)
     base = resolve_base(backbone, weights)
     assert base.published is not None
@@ -125,3 +147,21 @@ def load_pretrained(
     module = build(backbone, base)
     network = _on_device(module, backbone.heads, base.preprocess, device, precision, task)
     return Predictor(network, schema, backbone.id)
+
+
+def _load_own(backbone: Backbone, path: Path, registry: Registry, device: str) -> Predictor:
+    """Load a user's weights of a backbone.
+
+    Raises:
+        UsageError: the file names no classes.
+        WeightsError: it is of another backbone, or cannot be read.
+    """
+    own = OwnFile.open(path)
+    if own.card is None:
+        out = path.with_stem(f"{path.stem}-model").name
+        hint = (
+            f"`zoo import {quote(str(path))} --as {backbone.id} --classes FILE --out {quote(out)}`"
+        )
+        raise UsageError(f"{path} names no classes to predict", f"{hint} makes a model file of it")
+    own.check_backbone(backbone)
+    return _load_trained(path, own.card, own.content, registry, device, None)

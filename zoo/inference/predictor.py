@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from zoo.data.images import as_many, name_of, prepare_image
 from zoo.data.names import split_of
 from zoo.data.split import Split
 from zoo.engine.features.extract import extract_features
+from zoo.engine.features.finite import check_predictions
 from zoo.engine.runtime.device import environment_errors
 from zoo.engine.runtime.evaluate import evaluate_split
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
-from zoo.errors import DataError, UsageError, ZooError
+from zoo.errors import DataError, UsageError, WeightsError, ZooError
 from zoo.modelfile import ModelCard
 from zoo.models.freeze import inference_mode_of
 from zoo.options import OPTIONS
@@ -123,7 +125,9 @@ class Predictor:
             return
         results, pixels, sources = zip(*batch, strict=True)
         with inference_mode_of(self.module), environment_errors("predicting"):
-            outputs = self.network.forward(torch.stack(pixels))
+            inputs = torch.stack(pixels)
+            outputs = self.network.forward(inputs)
+            check_predictions(self.network, inputs, outputs.main)
             predictions = self.network.task.predict(outputs, sources, self.schema, top=top, out=out)
         for result, prediction in zip(results, predictions, strict=True):
             result.update(prediction)
@@ -176,6 +180,9 @@ class Predictor:
         values = metric.report()
         if not values["images"]:
             raise DataError(f"no image of the {chosen.name} split can be read")
+        if not math.isfinite(values["loss"]):
+            message = f"the loss of the {chosen.name} split is {values['loss']}"
+            raise WeightsError(message, "`zoo predict` of one image names the layer that causes it")
         return {"split": chosen.name, **values, "bad_images": dict(sorted(reader.bad.items()))}
 
     def _trained_split(self, data: Any, split: str | None, given: dict[str, Any]) -> Split | None:

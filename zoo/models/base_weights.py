@@ -7,7 +7,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from torch import nn
@@ -211,9 +210,7 @@ def _unreachable(backbone: Backbone, weights: Weights) -> str:
 def _resolve_file(backbone: Backbone, own: OwnFile, options: BuildOptions) -> BaseWeights:
     path, card, file = own.path, own.card, own.content
     if card is not None:
-        if card.backbone != backbone.id:
-            hint = f"`zoo finetune {quote(str(path))}` goes on from it"
-            raise WeightsError(f"{path} is a model of {card.backbone}, not {backbone.id}", hint)
+        own.check_backbone(backbone)
         check_card(card, backbone, path)
         return BaseWeights(
             kind="file",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from zoo.errors import UnknownBackbone, UsageError, WeightsError
 from zoo.modelfile import KEY, MODEL, ModelCard, TensorFile, parse_card, read_tensors
@@ -39,6 +40,17 @@ class OwnFile:
         """
         content = read_tensors(path)
         return cls(path, content, parse_card(path, content) if KEY in content.metadata else None)
+
+    def check_backbone(self, backbone: Backbone) -> None:
+        """Check that a model file is of a backbone.
+
+        Raises:
+            WeightsError: it is of another.
+        """
+        if self.card is not None and self.card.backbone != backbone.id:
+            hint = f"`zoo finetune {quote(str(self.path))}` goes on from it"
+            message = f"{self.path} is a model of {self.card.backbone}, not {backbone.id}"
+            raise WeightsError(message, hint)
 
     @property
     def new_head(self) -> HeadSpec | None:

@@ -80,6 +80,16 @@ def test_embedding_that_overflows_names_the_layer(overflowing, image_folder, cli
     assert (code, "not finite, first the output of body.0" in err) == (4, True), err
 
 
+def test_predictions_that_are_not_numbers_name_the_layer(overflowing, image_folder, cli):
+    image = next((image_folder / "val" / "flag").iterdir())
+    for json in ((), ("--json",)):
+        code, out, err = cli("predict", overflowing, image, "--device", "cpu", *json)
+        assert (code, out) == (4, "")
+        assert "the predictions are not finite, first the output of body.0" in err
+    code, out, err = cli("evaluate", overflowing, "--data", image_folder, "--json")
+    assert (code, out, "the loss of the test split is nan" in err) == (4, "", True)
+
+
 class Tensors(torch.utils.data.Dataset):
     """Images of which the sixth has a value that is not finite."""
 

@@ -102,3 +102,21 @@ def check_features(
         image = batch.inputs[row]
         error = not_finite_error(network, subject, run, image)
         raise error or WeightsError(f"{subject} not finite")
+
+
+def check_predictions(network: Network, images: Tensor, outputs: Tensor) -> None:
+    """Check that the main outputs of images are numbers.
+
+    Args:
+        network: that computed them.
+        images: `[images, channels, height, width]`.
+        outputs: `[images, ...]`.
+
+    Raises:
+        DataError: an image is not finite.
+        WeightsError: an output is no number; names the first layer that is not finite.
+    """
+    if outputs.isnan().any():
+        run = partial(network.forward, images)
+        error = not_finite_error(network, "the predictions are", run, images)
+        raise error or WeightsError("the predictions are not finite")
