@@ -184,3 +184,20 @@ def test_predict_refuses_backbone_without_published_head():
         zoo.predict(headless.id, [])
     with pytest.raises(zoo.UsageError, match="no published weights"):
         zoo.predict(zoo.list_backbones(source="timm", pretrained=False)[0].id, [])
+
+
+def test_evaluate_command_of_many_classes(cli, tinynet, image_folder, tmp_path):
+    """Of more than 2,000 classes there is no confusion matrix."""
+    names = [f"other {number}" for number in range(2000)]
+    names[100], names[1500], names[1999] = "flag", "mammal", "playing_card"
+    names.append("last")
+    zoo.save(zoo.get(tinynet).build(classes=2001), tmp_path / "many.safetensors", names)
+    code, out, err = cli("evaluate", "many.safetensors", "--data", image_folder, "--device", "cpu")
+    assert code == 0, err
+    assert "chance  33.3 %" in out
+    code, out, _ = cli("evaluate", "many.safetensors", "--data", image_folder, "--json")
+    values = json.loads(out)
+    assert code == 0
+    assert values["confusion"] is None
+    assert len(values["per_class"]) == 2001
+    assert values["per_class"]["mammal"]["images"] == 4
