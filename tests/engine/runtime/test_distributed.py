@@ -92,6 +92,7 @@ def test_two_processes_match_one(plainnet, tinynet, image_folder, tmp_path):
     cases = [
         # 24 images in batches of 7 end in a batch of three, with an empty shard for rank 1.
         (plainnet, {"train": "all", "batch_size": 7, "data": str(image_folder)}),
+        (plainnet, {"train": "all", "batch_size": 7, "class_weights": {"flag": 5, "mammal": 0.5}}),
         (plainnet, {"train": "all", "batch_size": 10, "micro_batch_size": 2, "cache_images": True}),
         (plainnet, {"train": "all", "batch_size": 8, "data": str(broken), "bad_images": "skip"}),
         (tinynet, {"train": "head", "batch_size": 8, "data": str(image_folder), "workers": 1}),
