@@ -88,8 +88,8 @@ class EpochEnded(Event):
         lr: learning rate of its last step.
         train_loss: mean over the epoch's images, auxiliary losses included.
         metrics: of the validation images: `loss`, `top1`, `top5` and `balanced_accuracy` in 0..1,
-            `images`, and custom metrics.
-        best: whether this is the best epoch so far.
+            `images`, and custom metrics; empty without a validation split.
+        best: whether this is the best epoch so far; without a validation split, every epoch is.
         seconds: wall time of the epoch.
     """
 

@@ -81,8 +81,13 @@ def draw_by_name(names: Sequence[str], seed: int, count: int) -> set[int]:
 
     Adding or removing a name changes no other name's rank, so a split is stable under both.
     """
+    return set(ranked_by_name(names, seed)[:count])
+
+
+def ranked_by_name(names: Sequence[str], seed: int) -> list[int]:
+    """Return the indices of names in the order of a hash of seed and name."""
 
     def rank(index: int) -> bytes:
         return hashlib.sha256(f"{seed}\0".encode() + os.fsencode(names[index])).digest()
 
-    return set(sorted(range(len(names)), key=rank)[:count])
+    return sorted(range(len(names)), key=rank)

@@ -85,9 +85,10 @@ class Progress:
             labels: by name of each metric to print.
         """
         width = len(str(event.epochs))
-        metrics = "".join(f"  val {label} {event.metrics[n]:.4f}" for n, label in labels.items())
+        shown = labels.items() if event.metrics else ()
+        metrics = "".join(f"  val {label} {event.metrics[name]:.4f}" for name, label in shown)
         self.notice(
             f"{event.phase} {event.epoch:>{width}}/{event.epochs}"
             f"  loss {event.train_loss:.4f}{metrics}  {event.seconds:.1f} s"
-            f"{'  best' if event.best else ''}"
+            f"{'  best' if event.best and event.metrics else ''}"
         )

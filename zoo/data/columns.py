@@ -75,12 +75,42 @@ class Found:
             lines.append(f"paths are relative to {listed(b or './' for b in self.finder.bases)}")
         return lines
 
+    def position(self, path: Path, role: str, name: str) -> int:
+        """Return the position of a column of a further role, by name or number from 1.
+
+        Raises:
+            DataError: there is none.
+        """
+        return named_column(path, self.names, f"{role} ", name)
+
     def read_split(self, value: str) -> str | None:
         """Return the split that a value stands for; None for any other value."""
         if self.boolean:
             value = value.lower()
             return self.boolean[0] if value in TRUE else self.boolean[1] if value in FALSE else None
         return split_of(value)
+
+
+def named_column(path: Path, names: Sequence[str], option: str, name: str) -> int:
+    """Return the position of a column by name, or by number from 1.
+
+    Args:
+        path: of the table, for messages.
+        names: of its columns.
+        option: that gives the name, for messages.
+        name: of the column.
+
+    Raises:
+        DataError: there is none, or there are several.
+    """
+    matches = [at for at, other in enumerate(names) if nfc(other) == nfc(name)]
+    if not matches and name.isdecimal() and 0 < int(name) <= len(names):
+        matches = [int(name) - 1]
+    if len(matches) != 1:
+        count = "no column" if not matches else f"{len(matches)} columns"
+        message = f"{path} has {count} {name!r}, of --{option}{name}"
+        raise DataError(message, f"it has {shorten(names, 10)}")
+    return matches[0]
 
 
 def usual(name: str, words: Sequence[str]) -> bool:
@@ -163,15 +193,7 @@ class _Search:
         raise DataError(f"{self.path}, line {self.line} {problem}", hint)
 
     def _named(self, role: str, name: str) -> int:
-        """Return the column of a given name or number."""
-        matches = [at for at, other in enumerate(self.names) if nfc(other) == nfc(name)]
-        if not matches and name.isdecimal() and 0 < int(name) <= self.width:
-            matches = [int(name) - 1]
-        if len(matches) != 1:
-            count = "no column" if not matches else f"{len(matches)} columns"
-            has = f"it has {shorten(self.names, 10)}" if self.header else "no line names columns"
-            self._refuse(f"has {count} {name!r}, of --columns {role}={name}", has)
-        return matches[0]
+        return named_column(self.path, self.names, f"columns {role}=", name)
 
     def _probed(self, at: int) -> list[str]:
         """Return some of the values of a column, as normalized paths."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,13 +13,13 @@ from PIL import Image
 from zoo.data.decode import DecodedImage, decode, decode_reduced, read_bytes
 from zoo.data.names import SPLITS, nfc
 from zoo.data.schema import Schema
-from zoo.errors import DataError
+from zoo.errors import DataError, UsageError
 from zoo.seeding import draw_by_name
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SPLITS", "FileSplit", "ImageData", "Split", "draw_held_out"]
+__all__ = ["SPLITS", "FileSplit", "ImageData", "Split", "check_fraction", "draw_held_out"]
 
 
 class Split(ABC):
@@ -28,11 +28,13 @@ class Split(ABC):
     Attributes:
         name: `train`, `val`, `test`, or `all` for data without splits.
         targets: the target of each image, such as a class index.
+        groups: of each image, which are held out together; empty where there are none.
         thread_safe: whether several threads may read it at once.
     """
 
     name: str
     targets: Sequence[Any]
+    groups: Sequence[str] = ()
     thread_safe: ClassVar[bool] = False
     # Whether reading a sample may draw random numbers, as a user's dataset may.
     draws: ClassVar[bool] = False
@@ -104,12 +106,14 @@ class FileSplit(Split):
         root: the folder that the paths are relative to.
         paths: of each image, with `/` on every system.
         targets: of each image, such as a class index.
+        groups: of each image, such as a patient; empty where there are none.
     """
 
     name: str
     root: Path
     paths: tuple[str, ...]
     targets: tuple[Any, ...]
+    groups: tuple[str, ...] = field(default=(), kw_only=True)
     thread_safe: ClassVar[bool] = True
 
     def path(self, index: int) -> Path:
@@ -155,12 +159,13 @@ class ImageData:
     Args:
         name: shown in reports.
         schema: of the targets of every split.
-        splits: `train` and `val`, and `test` where there is one.
+        splits: `train`, and `val` and `test` where there are such.
         fingerprint: sha256 that identifies images and targets, whatever their location.
         notices: skipped files and likely mistakes, one line each.
         reason: origin of the splits.
         deterministic: whether reading an image again returns the same pixels.
         batch_size: of ready-made batches; None where zoo forms them.
+        own_val: whether the source has a validation split of its own.
     """
 
     name: str
@@ -171,11 +176,22 @@ class ImageData:
     reason: str
     deterministic: bool = True
     batch_size: int | None = None
+    own_val: bool = False
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the network's outputs."""
         return self.schema.classes
+
+
+def check_fraction(fraction: float) -> None:
+    """Check the share to hold out for validation; 0 holds out nothing.
+
+    Raises:
+        UsageError: it is not in the range.
+    """
+    if not 0 <= fraction < 1:
+        raise UsageError(f"the validation share {fraction} is not between 0 and 1")
 
 
 def draw_held_out(names: Sequence[str], seed: int, fraction: float) -> set[int]:

@@ -41,6 +41,12 @@ def choose_split(source: str | Path, names: Mapping[str, str], split: str | None
     return name
 
 
+def describe_no_validation(source: str = "") -> str:
+    """Describe that no validation images are held out of a train split, or of all images."""
+    suffix = f" of {source}" if source else ""
+    return f"nothing{suffix} is held out: all images train, without validation"
+
+
 def fingerprint(parts: Mapping[str, Mapping[str, Sequence[tuple[str, int]]]]) -> str:
     """Digest the split, path, group and size of all images, accents in names composed.
 

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from zoo.data.names import SPLITS, nfc, split_of
 from zoo.data.schema import Schema
-from zoo.data.split import FileSplit, ImageData, Split, draw_held_out
-from zoo.data.splitting import choose_split, fingerprint
+from zoo.data.split import FileSplit, ImageData, Split, check_fraction, draw_held_out
+from zoo.data.splitting import choose_split, describe_no_validation, fingerprint
 from zoo.data.table import is_table, read_rows
 from zoo.data.user_dataset import DatasetSplit, datasets_by_split, read_item, select_dataset
 from zoo.errors import DataError, UsageError, did_you_mean
@@ -24,6 +24,7 @@ ReadTarget = Callable[[Any], Any]
 TargetSplit = TypeVar("TargetSplit", FileSplit, DatasetSplit)
 
 WHOLE = "all"
+GIVEN = "splits as given"
 EXPECTED = "name the columns in the first line: path, those of the targets, and optionally split"
 
 
@@ -155,26 +156,27 @@ def open_one(
 
 
 def hold_out(splits: Mapping[str, Any], seed: int, fraction: float) -> tuple[dict[str, Any], str]:
-    """Return `train`, `val` and `test`, if present, and a description of their origin.
+    """Return `train`, and `val` and `test` if there are such, and a description of their origin.
 
     Args:
         splits: as opened; without `val`, a share of `train` or `all` is held out.
         seed: of the draw.
-        fraction: share to hold out, between 0 and 1.
+        fraction: share to hold out, between 0 and 1; 0 for none.
 
     Raises:
         DataError: there are fewer than two samples to train on.
         UsageError: the fraction is not between 0 and 1.
     """
-    if not 0 < fraction < 1:
-        raise UsageError(f"the validation share {fraction} is not between 0 and 1")
+    check_fraction(fraction)
     train = splits.get("train", splits.get(WHOLE))
     if train is None or len(train) < 2:
         hint = "at least two are needed, one to train and one to validate"
         raise DataError(f"{0 if train is None else len(train)} images are to train on", hint)
     others = {name: split for name, split in splits.items() if name in ("val", "test")}
-    reason = "splits as given"
-    if "val" not in others:
+    reason = GIVEN
+    if "val" not in others and not fraction:
+        reason = describe_no_validation()
+    elif "val" not in others:
         drawn = draw_held_out(_names(train), seed, fraction)
         remaining = [row for row in range(len(train)) if row not in drawn]
         others["val"] = _select("val", train, sorted(drawn))
@@ -203,6 +205,7 @@ def image_data(source: Any, splits: Mapping[str, Any], schema: Schema, reason: s
         notices=(),
         reason=reason,
         deterministic=files,
+        own_val=reason == GIVEN,
     )
 
 

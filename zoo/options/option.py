@@ -18,23 +18,29 @@ class Range(NamedTuple):
         least: the smallest value.
         most: the largest value; may be infinite.
         open: exclude both bounds.
+        below: exclude the upper bound only.
     """
 
     kind: type[int] | type[float]
     least: float
     most: float
     open: bool = False
+    below: bool = False
 
     def __contains__(self, value: Any) -> bool:
         # Comparisons with nan are false, so nan is in no range.
         if self.open:
             return bool(self.least < value < self.most)
+        if self.below:
+            return bool(self.least <= value < self.most)
         return bool(self.least <= value <= self.most)
 
     def __str__(self) -> str:
         if self.most == math.inf:
             return f"a number {'above' if self.open else 'from'} {self.least}"
         bounds = "between {} and {}" if self.open else "from {} to {}"
+        if self.below:
+            bounds = "from {} to below {}"
         return "a number " + bounds.format(self.least, self.most)
 
     def accepts(self, value: object) -> bool:

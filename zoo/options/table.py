@@ -11,6 +11,7 @@ import math
 from textwrap import fill
 from typing import Any, TypeVar
 
+from zoo.errors import UsageError
 from zoo.options.option import Option, Range
 
 Function = TypeVar("Function")
@@ -51,6 +52,16 @@ def _class_weights(given: Any) -> Any:
     return ClassWeights.read(given)
 
 
+def _expression(given: Any) -> str:
+    import re
+
+    try:
+        return str(re.compile(str(given)).pattern)
+    except re.error as error:
+        message = f"--group-by {given}: {error}"
+        raise UsageError(message, "give a regular expression such as '(p[0-9]+)_'") from error
+
+
 OPTIONS: tuple[Option, ...] = (
     Option(
         "data",
@@ -68,6 +79,16 @@ OPTIONS: tuple[Option, ...] = (
         range=Range(int, 2, 2**31),
     ),
     Option(
+        "val",
+        "data",
+        "Share of the images to hold out for validation",
+        "SHARE",
+        "If the data has no validation split. 0 trains on all images without validation, and keeps "
+        "the last epoch.",
+        automatic="0.2",
+        range=Range(float, 0, 1, below=True),
+    ),
+    Option(
         "columns",
         "data",
         "Columns of a table: image=NAME,label=NAME,split=NAME",
@@ -75,6 +96,24 @@ OPTIONS: tuple[Option, ...] = (
         "Those that are not given are found by usual names and by what they hold; `split=none` "
         "ignores splits; without a header, columns are numbers from 1.",
         read_as=_columns,
+    ),
+    Option(
+        "group",
+        "data",
+        "Column of a table whose groups stay on one side of a split",
+        "COLUMN",
+        "Such as a patient or a camera: images are held out by groups, and the folds of the probe "
+        "consist of groups.",
+        read_as=str,
+    ),
+    Option(
+        "group_by",
+        "data",
+        "As --group, by what REGEX finds in the path",
+        "REGEX",
+        "The first group in parentheses, as in `(p[0-9]+)_`, or all that matches; searched in the "
+        "path relative to the data.",
+        read_as=_expression,
     ),
     Option(
         "augment",

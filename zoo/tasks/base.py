@@ -77,7 +77,8 @@ class BaseTask(ABC):
         reserved: names that user metrics cannot have.
         loss_label: name of the task's own loss in the plan.
         schema_type: class of its schemas.
-        data_options: further options of a training that `open_data` takes by name: `columns`.
+        data_options: further options of a training that `open_data` takes by name: `columns`,
+            `group`, `group_by`.
     """
 
     name: str

@@ -228,3 +228,32 @@ def test_names_are_matched_whatever_their_accents(tmp_path):
 def test_columns_do_not_apply_to_masks(scenes, cli, tinyfcn):
     code, _, err = cli("finetune", tinyfcn, "--data", scenes, "--columns", "image=a")
     assert (code, "--columns does not apply to semantic-segmentation" in err) == (2, True)
+
+
+def test_groups_of_images_are_held_out_whole(tmp_path):
+    for patient in range(5):
+        for number in range(4):
+            write_pair(tmp_path, f"p{patient}_{number}")
+    data = opened(tmp_path, group_by=r"(p\d)_")
+    held = {split.paths[n][7:9] for split in [data.splits["val"]] for n in range(len(split))}
+    assert (len(held), len(data.splits["val"])) == (1, 4)
+    assert not any(path[7:9] in held for path in data.splits["train"].paths)
+    assert data.reason.endswith("20 % of the images held out by seed 0 in 1 of 5 groups")
+    with pytest.raises(DataError, match=r"are of one group; give --val 0"):
+        opened(tmp_path, group_by="p")
+    whole = opened(tmp_path, val_fraction=0.0)
+    assert {name: len(split) for name, split in whole.splits.items()} == {"train": 20}
+    assert whole.reason.endswith("nothing is held out: all images train, without validation")
+    (tmp_path / "train").mkdir()
+    for folder in ("images", "masks"):
+        (tmp_path / folder).rename(tmp_path / "train" / folder)
+    write_pair(tmp_path / "val", "p1_9")
+    with pytest.raises(DataError, match=r"1 group is in both train and val: p1"):
+        opened(tmp_path, group_by=r"(p\d)_")
+    assert opened(tmp_path).own_val
+
+
+def test_training_without_validation_keeps_the_last_epoch(scenes, tinyfcn, tmp_path, cli):
+    given = ("--data", scenes, "--weights", "none", "--val", "0", "--epochs", "1", "--out", "run")
+    code, out, err = cli("finetune", tinyfcn, *given, "--batch-size", "8")
+    assert (code, "val" in out, "val" in err) == (0, False, False)

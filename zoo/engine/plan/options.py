@@ -45,7 +45,10 @@ class Options:
 
     data: Any = None
     classes: int | None = None
+    val: float | None = None
     columns: Columns | None = None
+    group: str | None = None
+    group_by: str | None = None
     augment: Augmentation | None = None
     views: int | None = None
     bad_images: str | None = None
@@ -116,6 +119,8 @@ class Options:
 
 def _contradictions(options: Options, invalid: Container[str]) -> Iterator[UsageError]:
     """Yield an error for each pair of options that exclude each other; ignore `invalid` ones."""
+    if options.group is not None and options.group_by is not None:
+        yield UsageError("--group and --group-by exclude each other", "give one of them")
     if options.train is not None and options.recipe is not None:
         yield UsageError("--train and --recipe exclude each other", "give one of them")
     if options.head and options.head_at and options.head.at not in (None, options.head_at):
@@ -188,12 +193,23 @@ def select_metric(options: Options, task: BaseTask) -> Ranking | None:
 
 def data_options(options: Options) -> dict[str, Any]:
     """Return the options of the data that not every task supports, by name."""
-    return {"columns": options.columns}
+    return {"columns": options.columns, "group": options.group, "group_by": options.group_by}
 
 
 def given_data_options(options: Options) -> dict[str, str]:
     """Return the text of each of `data_options` that is given, by name."""
     return {name: str(value) for name, value in data_options(options).items() if value is not None}
+
+
+def check_validation(options: Options, data: ImageData) -> None:
+    """Check `--val` against the data.
+
+    Raises:
+        UsageError: the data has a validation split of its own.
+    """
+    if options.val is not None and data.own_val:
+        message = f"--val {options.val:g}, but {data.name} has a validation split"
+        raise UsageError(message, "omit it, or give data without that split")
 
 
 def check_classes(options: Options, data: ImageData) -> None:

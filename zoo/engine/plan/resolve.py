@@ -153,7 +153,7 @@ def resolve_settings(
         seed=resolver.default("seed", options.seed, "seed"),
         workers=_workers(resolver, options, data),
         bad_images=resolver.resolve("bad_images", options.bad_images, "error", "default"),
-        val_fraction=resolver.config.defaults["val_fraction"],
+        val_fraction=resolver.default("val_fraction", options.val, "val_fraction"),
     )
 
 
@@ -164,10 +164,22 @@ def nondeterminism(options: Options, data: ImageData) -> str | None:
     return None if data.deterministic else "images of a Dataset may differ each time"
 
 
+def check_selection(options: Options, data: ImageData, recipe: Recipe) -> None:
+    """Check that there are validation images for `--select` to rank epochs on.
+
+    Raises:
+        UsageError: there are none.
+    """
+    epochs = any(phase.optimizer != LBFGS for phase in recipe.phases)
+    if options.select is not None and epochs and "val" not in data.splits:
+        message = f"--select {options.select} ranks epochs on validation images, and there are none"
+        raise UsageError(message, "omit it, or hold out a share by --val")
+
+
 def cached_splits(data: ImageData, augment: Augmentation | None) -> dict[str, Split]:
     """Return the splits that are read repeatedly and deterministically, by name."""
     names = ("val",) if augment else ("train", "val")
-    return {name: data.splits[name] for name in names}
+    return {name: data.splits[name] for name in names if name in data.splits}
 
 
 def _cache_images(resolver: Resolver, options: Options, data: ImageData, base: BaseWeights) -> bool:
@@ -261,6 +273,7 @@ def resolve_plan(
         base: the weights that training starts from.
     """
     recipe = adapt_recipe(resolver, options, base, recipe, conflicts)
+    check_selection(options, data, recipe)
     if conflicts.precision is not None:
         settings = replace(settings, precision="fp32")
         resolver.reasons["precision"] = f"auto: {conflicts.precision}"

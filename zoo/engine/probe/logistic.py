@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from zoo.engine.probe.folds import deal_group_folds
 from zoo.engine.probe.lbfgs import Optimum, Smoothing, Softmax, minimise
 from zoo.engine.probe.search import EarlyStopping, HeldOutScore, HeldOutScoring
 from zoo.engine.probe.standardize import RowMatrix, StandardizedFeatures
@@ -75,6 +76,7 @@ def fit_probe(
     strength: float | None = None,
     rows: Tensor | None = None,
     views: int = 1,
+    groups: Tensor | None = None,
     device: torch.device | str = "cpu",
     new_score: Callable[[], HeldOutScore] | None = None,
 ) -> Probe:
@@ -104,6 +106,7 @@ def fit_probe(
         strength: use this one, without a search.
         rows: indices of the rows to train on, in any order; None for all.
         views: number of consecutive rows of one image, which are held out together.
+        groups: `[images]`, group of each row, as an integer; equal ones are held out together.
         device: to compute on.
         new_score: select the strength with the highest score of the held-out predictions, among
             all strengths; None to select by log loss.
@@ -135,7 +138,10 @@ def fit_probe(
     elif strength is not None:
         reason, search = "as given", None
     else:
-        strength, reason, search = _search(fit, labels, folds, seed, strengths or STRENGTHS, views)
+        if groups is not None and selected is not None:
+            groups = groups[selected]
+        fold = _deal(labels, groups, folds, seed, views)
+        strength, reason, search = _search(fit, fold, strengths or STRENGTHS)
     best, passes = fit.final(strength, search.start if search else None)
     weight, bias = standardized.fold_back(best.weights[0, :, :-1], best.weights[0, :, -1])
     weight, bias = _all_classes(weight, bias, present, classes, len(labels))
@@ -293,11 +299,17 @@ class _Fit:
         return Softmax(self.features, self.labels, self.classes, weights, dtype, smoothing)
 
 
+def _deal(labels: Tensor, groups: Tensor | None, folds: int, seed: int, views: int) -> Tensor:
+    """Return the fold of each row; the views of an image are in the same."""
+    if groups is None:
+        return deal_folds(labels[::views], folds, seed).repeat_interleave(views)
+    return deal_group_folds(labels, groups, folds, seed)
+
+
 def _search(
-    fit: _Fit, labels: Tensor, folds: int, seed: int, strengths: Sequence[float], views: int
+    fit: _Fit, fold: Tensor, strengths: Sequence[float]
 ) -> tuple[float, str, _Search | None]:
     """Return the selected strength, the reason, and the result of the search."""
-    fold = deal_folds(labels[::views], folds, seed).repeat_interleave(views)
     count = int(fold.max()) + 1
     if count < 2:
         return DEFAULT_STRENGTH, "too few images for cross-validation", None

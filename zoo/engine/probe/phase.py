@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -76,6 +76,7 @@ def fit_heads(
     outputs: int,
     seed: int,
     new_score: Callable[[], HeldOutScore] | None = None,
+    groups: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Fit every head to its optimum on cached features.
 
@@ -86,6 +87,7 @@ def fit_heads(
         outputs: number of classes.
         seed: of the folds.
         new_score: of the held-out predictions, to select the penalty; None for the log loss.
+        groups: of each image of the split, which are held out together; empty without.
 
     Returns:
         Record of the main head's fit, for `run.json`.
@@ -105,10 +107,20 @@ def fit_heads(
             views=features.views,
             device=network.device,
             new_score=new_score,
+            groups=_group_numbers(groups, features),
         )
         _copy_to_head(network.module.get_submodule(path), result)
         fitted.append(result)
     return _to_record(fitted[0])
+
+
+def _group_numbers(groups: Sequence[str], features: FeatureSet) -> Tensor | None:
+    """Return the group of each row of features as an integer, `[rows]`; None without groups."""
+    if not groups:
+        return None
+    numbers = {group: number for number, group in enumerate(sorted(set(groups)))}
+    each = torch.tensor([numbers[group] for group in groups])
+    return each[features.row >= 0].repeat_interleave(features.views)
 
 
 @torch.no_grad()

@@ -86,7 +86,7 @@ def _history_csv(history: list[EpochEnded], names: Sequence[str]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     for event in history:
-        values = [event.metrics[name] for name in names]
+        values = [event.metrics.get(name, "") for name in names]
         head = [event.phase, event.epoch, event.lr, event.train_loss]
         writer.writerow([*head, *values, int(event.best), round(event.seconds, 3)])
     return text.getvalue().encode()
@@ -192,7 +192,7 @@ def save(
         "backbone": prepared.plan.backbone,
         "task": prepared.plan.task,
         "demonstration": prepared.plan.demonstration,
-        "chance": metrics["val"].get("chance", prepared.task.chance(prepared.data.schema)),
+        "chance": metrics.get("val", {}).get("chance", prepared.task.chance(prepared.data.schema)),
         "model": MODEL,
         "sha256": digest,
         "metrics": metrics,

@@ -99,7 +99,8 @@ def _train(
         join(),
     ) as factory:
         criterion = prepared.options.criterion
-        metrics = {"val": train(factory, state, criterion, report, adjust, ranking)}
+        val = train(factory, state, criterion, report, adjust, ranking)
+        metrics = {} if val is None else {"val": val}
         if "test" in data.splits:
             metrics["test"] = factory.evaluate_test()
     return metrics

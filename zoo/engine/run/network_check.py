@@ -181,7 +181,7 @@ def _check(cache: FeatureCache, data: ImageData, images: int) -> str | MemoryErr
         Why they do not, None if they do, or an error without frames if memory ran out.
     """
     try:
-        return cache.incompatibility(data.splits["val"], images)
+        return cache.incompatibility(data.splits.get("val", data.splits["train"]), images)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error) or images == 1:
             raise

@@ -17,6 +17,7 @@ from zoo.engine.plan.options import (
     Options,
     check_classes,
     check_metric_names,
+    check_validation,
     data_options,
     select_metric,
 )
@@ -24,6 +25,7 @@ from zoo.engine.plan.plan import Plan
 from zoo.engine.plan.recipes import Resolver, resolve_recipe
 from zoo.engine.plan.resolve import (
     Settings,
+    check_selection,
     nondeterminism,
     resolve_plan,
     resolve_settings,
@@ -142,7 +144,10 @@ def prepare(
             resolver.reasons |= dict.fromkeys(("head", "head_at"), "of the model file")
         # Reject invalid recipes before weights are downloaded.
         changes = nondeterminism(options, inputs.data)
-        resolve_recipe(Resolver(registry.config), options, inputs.base, changes, inputs.task)
+        recipe = resolve_recipe(
+            Resolver(registry.config), options, inputs.base, changes, inputs.task
+        )
+        check_selection(options, inputs.data, recipe)
     with fail_together(ranks):
         _check_same_data(inputs.data, ranks)
     _announce_data(inputs, progress)
@@ -217,11 +222,12 @@ def _resolve_inputs(name: str, options: Options, registry: Registry, dry_run: bo
     data = task.open_data(
         options.data,
         seed=seed,
-        val_fraction=defaults["val_fraction"],
+        val_fraction=defaults["val_fraction"] if options.val is None else options.val,
         classes=options.classes,
         **task.supported(data_options(options)),
     )
     check_classes(options, data)
+    check_validation(options, data)
     check_images(options, data)
     options = options.with_criterion(task, data)
     base = _resolve_base(described, options, start.own)

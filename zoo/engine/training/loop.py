@@ -79,7 +79,7 @@ def run_phase(phase: Phase, source: Source, state: TrainState, context: PhaseCon
         loss_sum, images, lr = _run_epoch(phase, source, state, context, run_step)
         ranks.average_buffers(run_step.buffers)
         metric, images = source.validate(), ranks.sum(images)
-        values, train_loss = metric.compute(), _mean(loss_sum, images, ranks)
+        values, train_loss = metric.compute() if metric else {}, _mean(loss_sum, images, ranks)
         _check(phase, state.epoch, images, train_loss, values)
         best = state.best.update(metric, values, module, context.names, context.ranking)
         context.report(
@@ -141,10 +141,10 @@ def _set_rate(optimizer: torch.optim.Optimizer, lr: float) -> float:
 def _check(
     phase: Phase, epoch: int, images: int, train_loss: float, values: dict[str, float]
 ) -> None:
-    for name, count in (("train", images), ("val", values["images"])):
+    for name, count in (("train", images), ("val", values.get("images", 1))):
         if not count:
             raise DataError(f"no image of the {name} split can be read")
-    for name, loss in (("training", train_loss), ("validation", values["loss"])):
+    for name, loss in (("training", train_loss), ("validation", values.get("loss", 0.0))):
         if not math.isfinite(loss):
             message = f"the {name} loss became {loss} in epoch {epoch} of {phase.name}"
             raise Diverged(message, f"give a lower --lr (it was {phase.lr:g})")

@@ -104,7 +104,7 @@ class PhaseDataFactory:
         splits, plan = self.data.splits, self.plan
         data = PhaseData(
             train=splits["train"],
-            val=splits["val"],
+            val=splits.get("val"),
             schema=self.data.schema,
             seed=plan.seed,
             batch_size=plan.batch_size,
@@ -168,9 +168,9 @@ class PhaseDataFactory:
         if data.augment:
             draws = [Draw(data.augment, plan.seed, epoch) for epoch in range(1, plan.views + 1)]
         splits = self.data.splits
-        requests: list[tuple[Split, list[Draw | None]]] = [(data.train, draws), (data.val, [None])]
-        if "test" in self._feature_splits(phase):
-            requests.append((splits["test"], [None]))
+        requests: list[tuple[Split, list[Draw | None]]] = [(data.train, draws)]
+        further = [name for name in ("val", "test") if name in self._feature_splits(phase)]
+        requests += [(splits[name], [None]) for name in further]
         rows = cache.rows(requests, sum(map(len, splits.values())))
         self.check.digests |= cache.digests
         self._record_spill(cache)
@@ -180,7 +180,7 @@ class PhaseDataFactory:
             cache.feature_set(split, each) for (split, _), each in zip(requests, rows, strict=True)
         ]
         self._report_near_duplicates([split for split, _ in requests], [train, *others])
-        return FeatureSource(self.network, data, train, others[0])
+        return FeatureSource(self.network, data, train, others[0] if data.val is not None else None)
 
     def _report_near_duplicates(self, splits: list[Split], features: list[FeatureSet]) -> None:
         """Report images that look like one of the training split, where weights are trained."""
@@ -200,7 +200,7 @@ class PhaseDataFactory:
         tensors, best.score = self.ranks.broadcast((tensors, best.score) if first else None)
         if not first:
             best.tensors = tensors
-            best.metric = self._new_metric()
+            best.metric = self._new_metric() if "val" in self.data.splits else None
 
     def _new_metric(self) -> Metric:
         return self.network.task.metric(self.data.schema, self.network.device, self.metrics)

@@ -49,8 +49,8 @@ class Source(Protocol):
         """Return the outputs of a training batch."""
         ...
 
-    def validate(self) -> Metric:
-        """Evaluate the validation split."""
+    def validate(self) -> Metric | None:
+        """Evaluate the validation split; return None without one."""
         ...
 
 
@@ -60,7 +60,7 @@ class PhaseData:
 
     Args:
         train: training split.
-        val: validation split.
+        val: validation split; None without one.
         schema: of the targets.
         seed: of the training.
         batch_size: samples per step.
@@ -71,7 +71,7 @@ class PhaseData:
     """
 
     train: Split
-    val: Split
+    val: Split | None
     schema: Schema
     seed: int
     batch_size: int
@@ -119,9 +119,11 @@ class ImageSource:
         """Return the network's outputs of a training batch."""
         return self.network.forward(inputs, training=True, through=through)
 
-    def validate(self) -> Metric:
-        """Evaluate the validation split."""
+    def validate(self) -> Metric | None:
+        """Evaluate the validation split; return None without one."""
         data = self.data
+        if data.val is None:
+            return None
         metric = self.network.task.metric(data.schema, self.network.device, data.metrics)
         return evaluate_split(self.network, data.val, self.reader, metric, data.ranks)
 
@@ -130,7 +132,7 @@ class FeatureSource:
     """Cached features for the heads; the rest of the network runs once per image."""
 
     def __init__(
-        self, network: Network, data: PhaseData, train: FeatureSet, val: FeatureSet
+        self, network: Network, data: PhaseData, train: FeatureSet, val: FeatureSet | None
     ) -> None:
         self.network = network
         self.data = data
@@ -158,9 +160,9 @@ class FeatureSource:
         """Return the heads' outputs of a training batch of features."""
         return run_heads(self.network, inputs, training=True)
 
-    def validate(self) -> Metric:
-        """Evaluate the validation split."""
-        return self.evaluate(self.val)
+    def validate(self) -> Metric | None:
+        """Evaluate the validation split; return None without one."""
+        return None if self.val is None else self.evaluate(self.val)
 
     def new_metric(self) -> Metric:
         """Return a new metric of the data."""

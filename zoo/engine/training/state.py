@@ -39,10 +39,12 @@ class Adjustment:
 class BestCheckpoint:
     """Checkpoint of the epoch with the highest score; of equal ones, the earliest.
 
+    Without validation, it is the last epoch.
+
     Args:
-        score: of the epoch; None before the first.
+        score: of the epoch; None before the first; empty without validation.
         tensors: trained tensors after the epoch, by name.
-        metric: of its validation.
+        metric: of its validation; None without.
     """
 
     score: tuple[float, ...] | None = None
@@ -51,7 +53,7 @@ class BestCheckpoint:
 
     def update(
         self,
-        metric: Metric,
+        metric: Metric | None,
         values: Mapping[str, float],
         module: nn.Module,
         names: Sequence[str],
@@ -60,15 +62,17 @@ class BestCheckpoint:
         """Save an epoch if it is the best so far, and return whether it is.
 
         Args:
-            metric: of the validation split.
+            metric: of the validation split; None without one.
             values: computed by it.
             module: the network after the epoch.
             names: entries of its state dict that the phase can change.
             ranking: ranks the epochs; None for the metric's own score.
         """
-        score = metric.score(values) if ranking is None else ranking.score(values)
-        if self.score is not None and score <= self.score:
-            return False
+        score: tuple[float, ...] = ()
+        if metric is not None:
+            score = metric.score(values) if ranking is None else ranking.score(values)
+            if self.score is not None and score <= self.score:
+                return False
         tensors = module.state_dict()
         self.tensors = {name: tensors[name].detach().clone() for name in names}
         self.score, self.metric = score, metric
@@ -187,10 +191,13 @@ class TrainState:
         if best["score"] is None:
             self.best = BestCheckpoint()
         else:
-            metric.load_state_dict(best["metric"])
+            best_metric = None
+            if best["metric"] is not None:
+                metric.load_state_dict(best["metric"])
+                best_metric = metric
             device = next(module.parameters()).device
             moved = {name: tensor.to(device) for name, tensor in best["tensors"].items()}
-            self.best = BestCheckpoint(tuple(best["score"]), moved, metric)
+            self.best = BestCheckpoint(tuple(best["score"]), moved, best_metric)
         for number, (_, put) in enumerate(generators(next(module.parameters()).device)):
             put(tensors[f"generator.{number}"])
 

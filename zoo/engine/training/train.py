@@ -28,8 +28,10 @@ def train(
     report: Callable[[EpochEnded], None],
     on_adjustment: OnAdjustment,
     ranking: Ranking | None = None,
-) -> Metric:
+) -> Metric | None:
     """Run all phases, restore the best epoch, and return its validation metric.
+
+    Without a validation split, the last epoch is kept, and the metric is None.
 
     Args:
         factory: creates the source of each phase.
@@ -78,7 +80,6 @@ def train(
             factory.broadcast_best(best)
         state.earlier_epochs += phase.epochs
     assert best.tensors is not None
-    assert best.metric is not None
     load_state(module, best.tensors, strict=False)
     return best.metric
 
@@ -111,9 +112,10 @@ def solve_phase(
         data.schema.outputs,
         data.seed,
         new_score,
+        data.train.groups,
     )
     metric, train_loss = source.validate(), source.evaluate(source.train).compute()["loss"]
-    values = metric.compute()
+    values = metric.compute() if metric else {}
     context.report(
         EpochEnded(
             phase=phase.name,

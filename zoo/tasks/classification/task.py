@@ -49,7 +49,7 @@ class ImageClassification(BaseTask):
     labels: Mapping[str, str] = {"loss": "loss", "top1": "top-1"}
     reserved = (*columns, "chance", "images", "never_predicted", "per_class", "confusion")
     loss_label = "cross-entropy"
-    data_options = ("columns",)
+    data_options = ("columns", "group", "group_by")
 
     def open_data(
         self,
@@ -59,10 +59,18 @@ class ImageClassification(BaseTask):
         val_fraction: float = 0.2,
         classes: int | None = None,
         columns: Columns | None = None,
+        group: str | None = None,
+        group_by: str | None = None,
     ) -> ImageData:
         """Index images by class; None for the embedded set. See `BaseTask.open_data`."""
         return open_data(
-            source, seed=seed, val_fraction=val_fraction, classes=classes, columns=columns
+            source,
+            seed=seed,
+            val_fraction=val_fraction,
+            classes=classes,
+            columns=columns,
+            group=group,
+            group_by=group_by,
         )
 
     def open_split(

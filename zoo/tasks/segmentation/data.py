@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from zoo.data.all_images import AllImages
+from zoo.data.groups import check_sides, draw_held_out_groups, groups_by
 from zoo.data.names import nfc, positions, split_of
 from zoo.data.scan import is_folder, list_folder, shorten
-from zoo.data.split import FileSplit, ImageData, draw_held_out
-from zoo.data.splitting import choose_split, fingerprint, listed
+from zoo.data.split import FileSplit, ImageData, check_fraction, draw_held_out
+from zoo.data.splitting import choose_split, describe_no_validation, fingerprint, listed
 from zoo.errors import DataError, UsageError, did_you_mean
 from zoo.tasks.segmentation.masks import MaskSplit
 from zoo.tasks.segmentation.pairs import (
@@ -68,15 +70,28 @@ class _Folder:
         return MaskSplit(name, self.root / folder, images, masks, renumber)
 
 
-def open_data(source: Any, *, seed: int, val_fraction: float, classes: int | None) -> ImageData:
+def open_data(
+    source: Any,
+    *,
+    seed: int,
+    val_fraction: float,
+    classes: int | None,
+    group_by: str | None = None,
+) -> ImageData:
     """Index images and masks, and split them for training. See `BaseTask.open_data`.
+
+    Args:
+        source: a folder.
+        seed: of the draw of held-out images.
+        val_fraction: share to hold out; 0 for none.
+        classes: number of classes without `classes.txt`.
+        group_by: regular expression that finds the group in the path of an image.
 
     Raises:
         DataError: they cannot be trained on; lists all faults.
         UsageError: it is not a folder, or `val_fraction` is not between 0 and 1.
     """
-    if not 0 < val_fraction < 1:
-        raise UsageError(f"the validation share {val_fraction} is not between 0 and 1")
+    check_fraction(val_fraction)
     root = _root(source)
     folders = _find_folders(root)
     if "train" not in folders:
@@ -84,16 +99,26 @@ def open_data(source: Any, *, seed: int, val_fraction: float, classes: int | Non
     data = _read(root, folders, classes)
     parts, by_split = dict(data.pairs), dict(folders)
     reason = f"{listed(folders.values())} as found"
-    if "val" not in parts:
+    groups: dict[str, str] = {}
+    if group_by is not None:
+        names = {name: [pair.image for pair in part] for name, part in parts.items()}
+        groups = groups_by(group_by, chain.from_iterable(names.values()), root)
+        check_sides({name: [groups[path] for path in each] for name, each in names.items()}, root)
+    own_val = "val" in parts
+    suffix = f" of {folders['train']}" if folders["train"] else ""
+    if not own_val and not val_fraction:
+        reason = describe_no_validation(folders["train"])
+    elif not own_val:
+        drawn = _draw(parts["train"], root / folders["train"], seed, val_fraction, groups)
         train = parts["train"]
-        if len(train) < 2:
-            raise DataError(f"{root / folders['train']} has one image", "at least two are needed")
-        drawn = draw_held_out([pair.image for pair in train], seed, val_fraction)
         parts["train"] = [pair for index, pair in enumerate(train) if index not in drawn]
         parts["val"] = [pair for index, pair in enumerate(train) if index in drawn]
         by_split["val"] = by_split["train"]
-        suffix = f" of {folders['train']}" if folders["train"] else ""
         reason = f"{100 * val_fraction:g} % of the images{suffix} held out by seed {seed}"
+        if groups:
+            held = {groups[pair.image] for pair in parts["val"]}
+            total = {groups[pair.image] for pair in train}
+            reason += f" in {len(held)} of {len(total)} groups"
     order = [name for name in ("train", "val", "test") if name in parts]
     return ImageData(
         name=root.absolute().name or str(root),
@@ -102,7 +127,27 @@ def open_data(source: Any, *, seed: int, val_fraction: float, classes: int | Non
         fingerprint=_fingerprint({name: parts[name] for name in order}, data.schema.classes),
         notices=data.notices,
         reason=f"{IMAGES}/ and {MASKS}/: {reason}",
+        own_val=own_val,
     )
+
+
+def _draw(
+    train: Sequence[Pair], source: Path, seed: int, fraction: float, groups: Mapping[str, str]
+) -> set[int]:
+    """Return the indices of held-out images, or of whole groups of them.
+
+    Raises:
+        DataError: none can be held out.
+    """
+    if len(train) < 2:
+        raise DataError(f"{source} has one image", "at least two are needed")
+    paths = [pair.image for pair in train]
+    if not groups:
+        return draw_held_out(paths, seed, fraction)
+    drawn = draw_held_out_groups([groups[path] for path in paths], [0] * len(paths), seed, fraction)
+    if not drawn:
+        raise DataError(f"all images of {source} are of one group", "give --val 0 to train on all")
+    return drawn
 
 
 def open_split(source: Any, classes: Sequence[str], split: str | None) -> MaskSplit:

@@ -51,16 +51,25 @@ class SemanticSegmentation(BaseTask):
     """One class per pixel: folders of images and masks, cross-entropy, mean IoU."""
 
     name = "semantic-segmentation"
+    data_options = ("group_by",)
     columns = ("loss", "miou", "pixel_accuracy")
     directions: Mapping[str, Direction] = {"miou": "max", "pixel_accuracy": "max", "loss": "min"}
     labels: Mapping[str, str] = {"loss": "loss", "miou": "mIoU", "pixel_accuracy": "pixels"}
     reserved = ("loss", "miou", "pixel_accuracy", "images", "per_class")
 
     def open_data(
-        self, source: Any, *, seed: int = 0, val_fraction: float = 0.2, classes: int | None = None
+        self,
+        source: Any,
+        *,
+        seed: int = 0,
+        val_fraction: float = 0.2,
+        classes: int | None = None,
+        group_by: str | None = None,
     ) -> ImageData:
         """Index images and masks. See `BaseTask.open_data`."""
-        return open_data(source, seed=seed, val_fraction=val_fraction, classes=classes)
+        return open_data(
+            source, seed=seed, val_fraction=val_fraction, classes=classes, group_by=group_by
+        )
 
     def open_split(self, source: Any, schema: Schema, split: str | None = None) -> Split:
         """Index one split, its classes matched by name. See `BaseTask.open_split`."""

@@ -136,6 +136,10 @@ def test_fingerprint_depends_on_seed_and_pixels(
     changed[6, 9, 29, 29, 1] ^= 1
     fingerprint = open_data(f"mnist:{write_mnist(tmp_path / 'x', changed)}").fingerprint
     assert len({fingerprint, first.fingerprint, other.fingerprint}) == 3
+    whole = open_data(f"mnist:{mnist}", val_fraction=0.0)
+    assert (list(whole.splits), whole.own_val) == (["train", "test"], False)
+    assert len(whole.splits["train"]) == len(first.splits["train"]) + len(first.splits["val"])
+    assert whole.reason == "nothing of train is held out: all images train, without validation"
     half = open_data(f"mnist:{mnist}", val_fraction=0.5)
     assert half.splits["val"].counts(10) == (2,) * 10
 

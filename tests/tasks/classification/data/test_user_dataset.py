@@ -408,3 +408,10 @@ def test_declared_names_match_whatever_their_accents() -> None:
     assert open_data(dataset).classes == ("Pez", composed)
     for name in (composed, decomposed):
         assert len(open_split(dataset, ("Pez", name))) == 4
+
+
+def test_fraction_zero_trains_on_all_items() -> None:
+    dataset = TensorDataset(torch.zeros(4, 3, 8, 8), torch.arange(4) % 2)
+    data = open_data(dataset, val_fraction=0.0)
+    assert (list(data.splits), len(data.splits["train"]), data.own_val) == (["train"], 4, False)
+    assert open_data({"train": dataset, "val": dataset}, val_fraction=0.0).own_val

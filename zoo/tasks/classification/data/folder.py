@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from zoo.data.groups import groups_by
 from zoo.data.scan import counted, list_folder, shorten
 from zoo.data.schema import Schema
 from zoo.data.split import FileSplit, ImageData
@@ -22,12 +23,11 @@ from zoo.tasks.classification.data.layout import (
 )
 from zoo.tasks.classification.data.scan import Images, Scan, scan_classes
 from zoo.tasks.classification.data.splitting import (
+    HoldOut,
     check_known,
-    check_single_images,
     compare_with_train,
-    describe_hold_out,
+    complete_splits,
     file_split,
-    hold_out,
 )
 
 SEGMENTATION_LAYOUT = (
@@ -37,7 +37,7 @@ SEGMENTATION_LAYOUT = (
 
 
 def open_folder(
-    root: Path, *, seed: int, val_fraction: float, name: str = "", n_classes: int | None = None
+    root: Path, how: HoldOut, *, name: str = "", n_classes: int | None = None
 ) -> ImageData:
     """Index the images of a folder, and split them for training.
 
@@ -45,8 +45,7 @@ def open_folder(
         root: a folder of class folders; or one with `train/`, optionally `val/` and `test/`, each
             of class folders, whose names may vary as `split_of` allows; or one of class folders
             that have such folders inside.
-        seed: of the draw of held-out images where the folder has no `val/`.
-        val_fraction: share of each class to hold out, between 0 and 1.
+        how: to hold out validation images, where the folder has no `val/`.
         name: shown in reports; defaults to the folder's name.
         n_classes: number of classes, to choose between two readings of the folders.
 
@@ -63,11 +62,13 @@ def open_folder(
     reason = f"{layout.names} as found"
     if layout.inner:
         reason += " in each class folder"
-    if "val" not in parts:
-        parts["train"], parts["val"] = hold_out(parts["train"], seed, val_fraction)
-        lone = [label for label, images in parts["val"].items() if not images]
-        notices += check_single_images(lone, len(parts["val"]), str(layout.path("train")))
-        reason = describe_hold_out(layout.short("train"), seed, val_fraction)
+    groups: dict[str, str] = {}
+    if how.group_by is not None:
+        every = (path for part in parts.values() for images in part.values() for path, _ in images)
+        groups = groups_by(how.group_by, every, root)
+    own_val = "val" in parts
+    origin, further = complete_splits(parts, how, layout.split_name("train"), groups)
+    notices += further
     classes = tuple(parts["train"])
     _check_names(classes, root)
     if {name.lower() for name in classes} == {"images", "masks"}:
@@ -76,10 +77,14 @@ def open_folder(
     return ImageData(
         name=name or root.absolute().name or str(root),
         schema=Schema(classes),
-        splits={part: file_split(part, layout.path(part), parts[part], classes) for part in order},
+        splits={
+            part: file_split(part, layout.path(part), parts[part], classes, groups)
+            for part in order
+        },
         fingerprint=fingerprint({part: parts[part] for part in order}),
         notices=tuple(notices),
-        reason=reason,
+        reason=origin or reason,
+        own_val=own_val,
     )
 
 

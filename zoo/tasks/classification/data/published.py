@@ -22,7 +22,7 @@ from PIL import Image
 from zoo.data.scan import shorten
 from zoo.data.schema import Schema
 from zoo.data.split import ImageData, Split, draw_held_out
-from zoo.data.splitting import choose_split
+from zoo.data.splitting import choose_split, describe_no_validation
 from zoo.errors import DataError, UsageError, did_you_mean, one_line
 from zoo.tasks.classification.data.splitting import (
     check_known,
@@ -133,11 +133,15 @@ def open_published(
     reader = _Reader(published, path)
     train, classes = reader.read("train")
     test, _ = reader.read("test")
-    held_out = _draw(train, len(classes), seed, val_fraction)
-    splits = {"train": _select(train, "train", ~held_out), "val": _select(train, "val", held_out)}
-    counts = train.counts(len(classes))
-    single = [label for label, count in zip(classes, counts, strict=True) if count == 1]
-    notices = check_single_images(single, len(classes), f"train of {reader.folder}")
+    splits, notices, reason = {"train": train}, [], describe_no_validation("train")
+    if val_fraction:
+        held_out = _draw(train, len(classes), seed, val_fraction)
+        splits = {"train": _select(train, "train", ~held_out)}
+        splits["val"] = _select(train, "val", held_out)
+        counts = train.counts(len(classes))
+        single = [label for label, count in zip(classes, counts, strict=True) if count == 1]
+        notices = check_single_images(single, len(classes), f"train of {reader.folder}")
+        reason = describe_hold_out("train", seed, val_fraction)
     splits["test"] = test
     return ImageData(
         name=published.title,
@@ -145,7 +149,7 @@ def open_published(
         splits=splits,
         fingerprint=_fingerprint(splits, classes),
         notices=tuple(notices),
-        reason=describe_hold_out("train", seed, val_fraction),
+        reason=reason,
     )
 
 

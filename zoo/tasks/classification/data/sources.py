@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import zoo.data
-from zoo.data.split import ImageData, Split
+from zoo.data.split import ImageData, Split, check_fraction
 from zoo.data.table import is_table, metadata_table
 from zoo.errors import UsageError
 from zoo.options.columns import Columns
@@ -17,6 +17,7 @@ from zoo.tasks.classification.data.published import (
     open_published_split,
     parse_published,
 )
+from zoo.tasks.classification.data.splitting import HoldOut
 from zoo.tasks.classification.data.table import open_table, open_table_split
 
 EMBEDDED = Path(zoo.data.__path__[0]) / "clipart10"
@@ -30,6 +31,8 @@ def open_data(
     val_fraction: float = 0.2,
     classes: int | None = None,
     columns: Columns | None = None,
+    group: str | None = None,
+    group_by: str | None = None,
 ) -> ImageData:
     """Index images, and split them for training.
 
@@ -41,30 +44,34 @@ def open_data(
             or a `Dataset`, or a mapping of splits to `Dataset`s or `DataLoader`s; None for the
             embedded images. An existing path takes precedence over `NAME:DIR`.
         seed: of the draw of held-out images where there is no validation split.
-        val_fraction: share of each class to hold out.
+        val_fraction: share of each class to hold out; 0 for none, so that all images train.
         classes: number of classes, for a dataset that names none, and for a folder that can be
             read in two ways.
         columns: of a table, by role; those that are not given are inferred.
+        group: column of a table; images of equal values stay on one side of a split.
+        group_by: regular expression; images in whose relative path it finds the same stay on one
+            side of a split.
 
     Raises:
         DataError: they cannot be trained on; names what is missing, and where.
         UsageError: `val_fraction` is not between 0 and 1, or the published dataset is unknown.
     """
-    if not 0 < val_fraction < 1:
-        raise UsageError(f"the validation share {val_fraction} is not between 0 and 1")
+    check_fraction(val_fraction)
     _check_columns(source, columns)
+    how = HoldOut(seed, val_fraction, group, group_by)
+    _check_groups(source, how)
     if _is_dataset(source):
         from zoo.tasks.classification.data.user_dataset import open_dataset
 
         return open_dataset(source, seed=seed, val_fraction=val_fraction, classes=classes)
     if source is None:
-        return open_folder(EMBEDDED, seed=seed, val_fraction=val_fraction, name=EMBEDDED_NAME)
+        return open_folder(EMBEDDED, how, name=EMBEDDED_NAME)
     if published := parse_published(source):
         return open_published(*published, seed=seed, val_fraction=val_fraction)
     path = _table_or_folder(source)
     if is_table(path):
-        return open_table(path, seed=seed, val_fraction=val_fraction, columns=columns)
-    return open_folder(path, seed=seed, val_fraction=val_fraction, n_classes=classes)
+        return open_table(path, how, columns=columns)
+    return open_folder(path, how, n_classes=classes)
 
 
 def _check_columns(source: Any, columns: Columns | None) -> None:
@@ -78,6 +85,22 @@ def _check_columns(source: Any, columns: Columns | None) -> None:
     ):
         name = source if isinstance(source, (str, Path)) else "the data"
         raise UsageError(f"--columns {columns}, but {name} is not a table", "omit it")
+
+
+def _check_groups(source: Any, how: HoldOut) -> None:
+    """Refuse groups of a source that has none.
+
+    Raises:
+        UsageError: groups are given for one.
+    """
+    files = isinstance(source, (str, Path)) and parse_published(source) is None
+    name = source if isinstance(source, (str, Path)) else "the data"
+    if how.group is not None and not (files and is_table(_table_or_folder(source))):
+        hint = "find the group in the path of each image by --group-by" if files else "omit it"
+        raise UsageError(f"--group {how.group}, but {name} is not a table", hint)
+    if how.group_by is not None and not files:
+        message = f"--group-by {how.group_by}, but {name} is not a folder or a table of files"
+        raise UsageError(message, "omit it")
 
 
 def _table_or_folder(source: str | Path) -> Path:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from zoo.data.groups import check_sides, draw_held_out_groups
 from zoo.data.names import nfc, positions
 from zoo.data.scan import counted, shorten
 from zoo.data.split import FileSplit, draw_held_out
+from zoo.data.splitting import describe_no_validation
 from zoo.errors import DataError, did_you_mean
 from zoo.tasks.classification.data.scan import Images
 
@@ -77,6 +80,93 @@ def check_known(names: Sequence[str], classes: Sequence[str], source: str | Path
         raise DataError(message, hint)
 
 
+@dataclass(frozen=True)
+class HoldOut:
+    """How validation images are held out of a source that has no validation split.
+
+    Args:
+        seed: of the draw.
+        fraction: share of each class, between 0 and 1; 0 for no validation split.
+        group: column of a table with the group of each image.
+        group_by: regular expression that finds the group in a path.
+    """
+
+    seed: int
+    fraction: float
+    group: str | None = None
+    group_by: str | None = None
+
+    @property
+    def grouped(self) -> bool:
+        """Whether images are held out in groups."""
+        return self.group is not None or self.group_by is not None
+
+
+def complete_splits(
+    parts: dict[str, Images], how: HoldOut, train_name: SplitName, groups: Mapping[str, str]
+) -> tuple[str | None, list[str]]:
+    """Add `val` to the splits, unless it is there or nothing is to be held out.
+
+    Args:
+        parts: images by split, changed in place.
+        how: to hold them out.
+        train_name: of the train split.
+        groups: of every image, by path; empty without.
+
+    Returns:
+        The origin of the split, None if it was there; and warnings, one line each.
+
+    Raises:
+        DataError: no image can be held out, or a group is in two of the given splits.
+    """
+    if how.grouped:
+        check_sides(
+            {
+                split: [groups[path] for entries in images.values() for path, _ in entries]
+                for split, images in parts.items()
+            },
+            train_name.full if len(parts) == 1 else "the data",
+        )
+    if "val" in parts:
+        return None, []
+    if not how.fraction:
+        return describe_no_validation(train_name.short), []
+    if how.grouped:
+        parts["train"], parts["val"], count = _hold_out_groups(parts["train"], how, groups)
+        reason = describe_hold_out(train_name.short, how.seed, how.fraction)
+        return f"{reason} in {count}", _check_lone_groups(parts["val"], train_name.full)
+    parts["train"], parts["val"] = hold_out(parts["train"], how.seed, how.fraction)
+    lone = [label for label, images in parts["val"].items() if not images]
+    notices = check_single_images(lone, len(parts["val"]), train_name.full)
+    return describe_hold_out(train_name.short, how.seed, how.fraction), notices
+
+
+def _hold_out_groups(
+    images: Images, how: HoldOut, groups: Mapping[str, str]
+) -> tuple[Images, Images, str]:
+    """Hold out whole groups; return the two parts, and the number of groups in words."""
+    paths = [(path, label) for label, entries in images.items() for path, _ in entries]
+    drawn = draw_held_out_groups(
+        [groups[path] for path, _ in paths], [label for _, label in paths], how.seed, how.fraction
+    )
+    held = {paths[index][0] for index in drawn}
+    train = {label: [e for e in entries if e[0] not in held] for label, entries in images.items()}
+    val = {label: [e for e in entries if e[0] in held] for label, entries in images.items()}
+    total = len({groups[path] for path, _ in paths})
+    return train, val, f"{len({groups[path] for path in held})} of {counted(total, 'group')}"
+
+
+def _check_lone_groups(held_out: Images, source: str) -> list[str]:
+    lone = [label for label, images in held_out.items() if not images]
+    if len(lone) == len(held_out):
+        hint = "at least two are needed, one to train and one to validate; or give --val 0"
+        raise DataError(f"no group of {source} can be held out", hint)
+    if not lone:
+        return []
+    classes = counted(len(lone), "class has", "classes have")
+    return [f"{classes} no images in groups held out, and are not validated: {shorten(lone)}"]
+
+
 def hold_out(images: Images, seed: int, fraction: float) -> tuple[Images, Images]:
     """Hold out a share of every class, at least one image and never all."""
     train: Images = {}
@@ -117,12 +207,28 @@ def check_single_images(lone: Sequence[str], n_classes: int, source: str) -> lis
     return [f"{single} a single image, used for training only: {shorten(lone)}"]
 
 
-def file_split(name: str, root: Path, images: Images, classes: Sequence[str]) -> FileSplit:
-    """Build a split of images, their labels as indices into the classes."""
+def file_split(
+    name: str,
+    root: Path,
+    images: Images,
+    classes: Sequence[str],
+    groups: Mapping[str, str] | None = None,
+) -> FileSplit:
+    """Build a split of images, their labels as indices into the classes.
+
+    Args:
+        name: of the split.
+        root: of the paths.
+        images: by class.
+        classes: in order.
+        groups: of every image, by path; None or empty without.
+    """
     index_of = positions(classes)
+    paths = tuple(path for entries in images.values() for path, _ in entries)
     return FileSplit(
         name=name,
         root=root,
-        paths=tuple(path for entries in images.values() for path, _ in entries),
+        paths=paths,
         targets=tuple(index_of[nfc(label)] for label, entries in images.items() for _ in entries),
+        groups=tuple(groups[path] for path in paths) if groups else (),
     )

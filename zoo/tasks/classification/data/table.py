@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from zoo.data.columns import EXPECTED, Found, find_columns
+from zoo.data.groups import groups_by
 from zoo.data.image_paths import AmbiguousImage, NotRegular
 from zoo.data.names import SPLITS, nfc, sort_classes
 from zoo.data.scan import counted, shorten
@@ -20,35 +21,31 @@ from zoo.options.columns import Columns
 from zoo.tasks.classification.data.labels import several_labels
 from zoo.tasks.classification.data.scan import Images
 from zoo.tasks.classification.data.splitting import (
+    HoldOut,
     SplitName,
     check_known,
-    check_single_images,
     compare_with_train,
-    describe_hold_out,
+    complete_splits,
     file_split,
-    hold_out,
 )
 
 # By split (empty without such a column) and class: path and line number of each image.
 Lines = dict[str, dict[str, list[tuple[str, int]]]]
 
 
-def open_table(
-    path: Path, *, seed: int, val_fraction: float, columns: Columns | None = None
-) -> ImageData:
+def open_table(path: Path, how: HoldOut, *, columns: Columns | None = None) -> ImageData:
     """Index the images of a table, and split them for training.
 
     Args:
         path: a table in UTF-8 with columns of paths, labels and optionally splits. Paths are
             relative to the file's folder, or to one around or below it in which most are found.
-        seed: of the draw of held-out images where the table has no validation split.
-        val_fraction: share of each class to hold out, between 0 and 1.
+        how: to hold out validation images, where the table has no such split.
         columns: by role; those that are not given are inferred.
 
     Raises:
         DataError: it cannot be trained on; names the invalid lines.
     """
-    table = _read(path, columns)
+    table = _read(path, columns, how.group)
     if not table.plain and "train" not in table.lines:
         message = f"{path} lists images of {listed(table.lines)}, but none of train"
         raise DataError(message, "assign lines to the split train")
@@ -66,11 +63,13 @@ def open_table(
             parts["train"], parts[split], table.split_name(split), train_name
         )
     reason = f"{listed(parts)} as listed"
-    if "val" not in parts:
-        parts["train"], parts["val"] = hold_out(parts["train"], seed, val_fraction)
-        lone = [label for label, drawn in parts["val"].items() if not drawn]
-        notices += check_single_images(lone, len(parts["val"]), train_name.full)
-        reason = describe_hold_out(train_name.short, seed, val_fraction)
+    groups = table.groups
+    if how.group_by is not None:
+        every = (name for part in parts.values() for images in part.values() for name, _ in images)
+        groups = groups_by(how.group_by, every, path)
+    own_val = "val" in parts
+    origin, further = complete_splits(parts, how, train_name, groups)
+    notices += further
     classes = tuple(parts["train"])
     if duplicates := _differing_in_case(classes):
         notices.append(f"classes differ in case alone: {shorten(duplicates)}")
@@ -78,10 +77,13 @@ def open_table(
     return ImageData(
         name=path.name,
         schema=Schema(classes),
-        splits={split: file_split(split, path.parent, parts[split], classes) for split in parts},
+        splits={
+            split: file_split(split, path.parent, parts[split], classes, groups) for split in parts
+        },
         fingerprint=fingerprint(parts),
         notices=tuple(notices),
-        reason=reason,
+        reason=origin or reason,
+        own_val=own_val,
     )
 
 
@@ -100,7 +102,7 @@ def open_table_split(
         DataError: there is no such split, lines of it are invalid, or a class is unknown to the
             model.
     """
-    table = _read(path, columns)
+    table = _read(path, columns, None)
     name = ""
     if not table.plain:
         name = choose_split(path, {split: split for split in table.lines}, split)
@@ -146,12 +148,23 @@ class _Problems:
 
 @dataclass(frozen=True)
 class _Table:
-    """The lines of a table, before images are read."""
+    """The lines of a table, before images are read.
+
+    Args:
+        path: of the table.
+        lines: by split and class.
+        columns: of the table.
+        notices: skipped lines and columns, one line each.
+        group_of: group of each path as listed; empty without a column of groups.
+        groups: the same by path as found; filled by `index`.
+    """
 
     path: Path
     lines: Lines
     columns: Found
     notices: tuple[str, ...]
+    group_of: Mapping[str, str]
+    groups: dict[str, str] = field(default_factory=dict)
 
     @property
     def plain(self) -> bool:
@@ -183,7 +196,10 @@ class _Table:
     ) -> Iterator[tuple[str, int]]:
         for path, line in images:
             try:
-                yield self.columns.finder.find(path)
+                found = self.columns.finder.find(path)
+                if self.group_of:
+                    self.groups[found[0]] = self.group_of[path]
+                yield found
             except FileNotFoundError:
                 hint = self._missing_hint(line)
                 problems.add("image does not exist|images do not exist", path, line, hint)
@@ -212,8 +228,13 @@ def _differing_in_case(names: Sequence[str]) -> list[str]:
     return [name for name in names if folded[name.casefold()] > 1]
 
 
-def _read(path: Path, given: Columns | None) -> _Table:
+def _read(path: Path, given: Columns | None, group: str | None) -> _Table:
     """Read a table.
+
+    Args:
+        path: of the table.
+        given: columns as given.
+        group: column of groups; None without.
 
     Raises:
         DataError: it cannot be read, or lines are invalid.
@@ -222,7 +243,8 @@ def _read(path: Path, given: Columns | None) -> _Table:
     if not sample:
         raise DataError(f"{path} is empty", EXPECTED)
     columns = find_columns(path, sample, given, names_columns(path), labels=True)
-    collector = _LineCollector(path, columns, len(sample[0][1]))
+    at = None if group is None else columns.position(path, "group", group)
+    collector = _LineCollector(path, columns, len(sample[0][1]), at)
     rows = read_rows(path, EXPECTED)
     if columns.header:
         next(rows)
@@ -234,12 +256,12 @@ def _read(path: Path, given: Columns | None) -> _Table:
         raise DataError(f"{path} lists no images", EXPECTED)
     order: tuple[str, ...] = ("", "train", "val", "test")
     lines = {split: collector.lines[split] for split in order if split in collector.lines}
-    notices = [*columns.notices, *_skipped_columns(columns), *collector.notices()]
-    return _Table(path, lines, columns, tuple(notices))
+    notices = [*columns.notices, *_skipped_columns(columns, at), *collector.notices()]
+    return _Table(path, lines, columns, tuple(notices), collector.groups)
 
 
-def _skipped_columns(columns: Found) -> list[str]:
-    used = (columns.image, columns.label, columns.split)
+def _skipped_columns(columns: Found, group: int | None) -> list[str]:
+    used = (columns.image, columns.label, columns.split, group)
     further = [name or "(no name)" for at, name in enumerate(columns.names) if at not in used]
     if not further:
         return []
@@ -253,10 +275,13 @@ class _LineCollector:
         path: of the table.
         columns: of the table.
         width: number of fields of its first line.
+        group: position of the column of groups; None without.
     """
 
-    def __init__(self, path: Path, columns: Found, width: int) -> None:
+    def __init__(self, path: Path, columns: Found, width: int, group: int | None) -> None:
         self.lines: Lines = {}
+        self.groups: dict[str, str] = {}
+        self._group = group
         self.problems = _Problems(path)
         self._columns, self._width = columns, width
         # Interned: one tuple for each label and split, shared by up to millions of images.
@@ -282,7 +307,11 @@ class _LineCollector:
             self.problems.add("line has no label|lines have no label", "", line)
         elif columns.split is not None and not (split := self._split(cells[columns.split], line)):
             pass
+        elif self._group is not None and not cells[self._group]:
+            self.problems.add("line has no group|lines have no group", "", line)
         elif self._is_new(path, label, split, line):
+            if self._group is not None:
+                self.groups[path] = nfc(cells[self._group])
             self.lines.setdefault(split, {}).setdefault(label, []).append((path, line))
 
     def _split(self, name: str, line: int) -> str:

@@ -21,6 +21,7 @@ from zoo.data.names import nfc
 from zoo.data.scan import shorten
 from zoo.data.schema import Schema
 from zoo.data.split import ImageData, Split, draw_held_out
+from zoo.data.splitting import describe_no_validation
 from zoo.data.user_dataset import (
     DatasetSplit,
     datasets_by_split,
@@ -232,7 +233,10 @@ def open_dataset(
     }
     kind = type(source if not isinstance(source, Mapping) else parts["train"]).__name__
     reason = "splits as given"
-    if "val" not in splits:
+    own_val = "val" in splits
+    if not own_val and not val_fraction:
+        reason = describe_no_validation()
+    elif not own_val:
         splits["train"], splits["val"] = _hold_out(splits["train"], len(names), seed, val_fraction)
         reason = f"{100 * val_fraction:g} % of each class held out by seed {seed}"
     order = [name for name in ("train", "val", "test") if name in splits]
@@ -245,6 +249,7 @@ def open_dataset(
         reason=reason,
         deterministic=False,
         batch_size=parts["train"].batch_size if isinstance(parts["train"], DataLoader) else None,
+        own_val=own_val,
     )
 
 

@@ -1,0 +1,44 @@
+"""Folds of groups of images for cross-validation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from zoo.seeding import shuffled
+
+
+def deal_group_folds(labels: Tensor, groups: Tensor, folds: int, seed: int) -> Tensor:
+    """Return the fold of each image, the same for all of a group; -1 for those never held out.
+
+    Groups are dealt in descending order of their images, each to the fold in which the classes are
+    then spread most evenly, as in scikit-learn's `StratifiedGroupKFold`. A group that has all
+    images of a class is never held out, since its fold could not learn the class.
+
+    Args:
+        labels: `[images]`.
+        groups: `[images]`, integers.
+        folds: maximum number of folds; there are no more than groups.
+        seed: of the order of groups with equally many images.
+    """
+    _, group = groups.unique(return_inverse=True)
+    names, classes = int(group.max()) + 1, int(labels.max()) + 1
+    counts = torch.zeros(names, classes, dtype=torch.float64)
+    counts.index_put_((group, labels), torch.ones(len(labels)).double(), accumulate=True)
+    only = (counts == counts.sum(0)) & (counts > 0)
+    order = shuffled(names, seed)
+    order = order[counts.sum(1)[order].argsort(descending=True, stable=True)]
+    order = order[~only.any(1)[order]]
+    count = min(folds, len(order))
+    fold = torch.full((names,), -1)
+    if count < 2:
+        return fold[group]
+    share = counts / counts.sum(0).clamp(min=1)
+    held = torch.zeros(count, classes, dtype=torch.float64)
+    for each in order.tolist():
+        # The sum of squared shares is least where the folds are most even.
+        increase = ((held + share[each]) ** 2 - held**2).sum(1)
+        best = int(increase.argmin())
+        fold[each] = best
+        held[best] += share[each]
+    return fold[group]
