@@ -23,6 +23,7 @@ class BuildOptions:
         in_chans: channels of the input; None for the backbone's own, which are three.
         head: replaces the main head.
         crop: of `Preprocess`; None for the backbone's own.
+        resize: of `Preprocess`; None for the ratio to the size of the backbone's own.
         interpolation: of `Preprocess`; None for the backbone's own.
     """
 
@@ -30,6 +31,7 @@ class BuildOptions:
     in_chans: int | None = None
     head: HeadSpec = PLAIN
     crop: str | None = None
+    resize: int | None = None
     interpolation: str | None = None
 
     def preprocess(self, own: Preprocess) -> Preprocess:
@@ -48,6 +50,8 @@ class BuildOptions:
             scale = self.input_size / min(own.height, own.width)
             resize = max(math.floor(changed.resize * scale), self.input_size)
             changed = replace(changed, size=self.input_size, resize=resize)
+        if self.resize is not None:
+            changed = replace(changed, resize=self.resize)
         if self.in_chans is not None and self.in_chans != own.channels:
             mean, std = (_match_channels(values, self.in_chans) for values in (own.mean, own.std))
             changed = replace(changed, mean=mean, std=std)
@@ -100,6 +104,7 @@ class BuildOptions:
         given = {
             "--input-size": self.input_size,
             "--crop": self.crop,
+            "--resize": self.resize,
             "--interpolation": self.interpolation,
             "--in-chans": self.in_chans,
         }
@@ -113,7 +118,8 @@ class BuildOptions:
             UsageError: the backbone does not support them.
         """
         kwargs = self.kwargs(backbone)
-        if not kwargs and (self.input_size, self.crop, self.interpolation) == (None, None, None):
+        images = (self.input_size, self.crop, self.resize, self.interpolation)
+        if not kwargs and all(option is None for option in images):
             return backbone
         weights = tuple(
             replace(

@@ -181,6 +181,15 @@ OPTIONS: tuple[Option, ...] = (
         choices=CROPS,
     ),
     Option(
+        "resize",
+        "network",
+        "Length in pixels of the shorter side before the crop",
+        "N",
+        "The input's own size cuts no margin off.",
+        automatic="as the weights were trained",
+        range=Range(int, 1, 2**14),
+    ),
+    Option(
         "interpolation",
         "network",
         "How images are resized: nearest, bilinear, bicubic or lanczos",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,10 @@ from zoo.options.columns import Columns
 from zoo.options.option import raise_together
 from zoo.spec import Backbone, Head, Preprocess, Task, Weights, resolve_target
 from zoo.tasks.metric import Direction, Metric, Outputs, Ranking, loss_parts
+from zoo.tasks.published import published_classes
 from zoo.tasks.results import SourceImage, Table
 from zoo.tasks.user_functions import Criterion, UserMetrics, function_name
-from zoo.tasks.weighted_loss import WeightedCrossEntropy
+from zoo.tasks.weighted_loss import LogisticProbe, WeightedCrossEntropy
 
 __all__ = [
     "BaseTask",
@@ -50,19 +50,6 @@ __all__ = [
     "load_task",
     "loss_parts",
 ]
-
-
-@dataclass(frozen=True)
-class LogisticProbe:
-    """A head that can be solved by multinomial logistic regression on its features.
-
-    Args:
-        class_weight: `[classes]`, class weights of the loss; None for equal weights.
-        label_smoothing: share of each target that is spread over all classes.
-    """
-
-    class_weight: Tensor | None = None
-    label_smoothing: float = 0.0
 
 
 class BaseTask(ABC):
@@ -388,29 +375,6 @@ class BaseTask(ABC):
         """Return the lines that `zoo evaluate` prints, and an optional table."""
         lines = [f"{'images':<8}{values['images']:,}"]
         return lines + [f"{name:<8}{values[name]:.4f}" for name in self.columns], None
-
-
-def published_classes(backbone: Backbone, weights: Weights) -> tuple[str, ...]:
-    """Return the class names that published weights predict.
-
-    Raises:
-        UsageError: they have no head or no class names, or the adapter names another number.
-        BrokenPlugin: the function that returns the class names fails.
-    """
-    hint = f"`zoo finetune {backbone.id}` gives it a head of your own"
-    if weights.features_only or not weights.num_classes or not backbone.heads:
-        raise UsageError(f"{backbone.id} {weights.tag} is published without a head", hint)
-    names = weights.classes
-    if isinstance(names, str):
-        source = resolve_target(names, f"weights {weights.tag!r} of {backbone.id}")
-        with plugin_errors(f"{names}, the classes of {backbone.id}, cannot be read"):
-            names = tuple(str(name) for name in (source() if callable(source) else source))
-    if names is None:
-        raise UsageError(f"{backbone.id} {weights.tag} is published without names of classes", hint)
-    if len(names) != weights.num_classes:
-        message = f"{backbone.id} {weights.tag} has {weights.num_classes} classes"
-        raise UsageError(f"{message}, but its adapter names {len(names)}")
-    return tuple(names)
 
 
 def load_task(task: Task) -> BaseTask:

@@ -1,8 +1,9 @@
-"""Cross-entropy with class weights and label smoothing, for tasks whose targets are classes."""
+"""Cross-entropy with class weights and label smoothing, and the settings of its probe."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,19 @@ class WeightedCrossEntropy(nn.CrossEntropyLoss):
         """Return the sum of the weights of the targets, which the loss is divided by."""
         known = targets[targets != self.ignore_index].long()
         return float(len(known)) if self.weight is None else float(self.weight[known].sum())
+
+
+@dataclass(frozen=True)
+class LogisticProbe:
+    """A head that can be solved by multinomial logistic regression on its features.
+
+    Args:
+        class_weight: `[classes]`, class weights of the loss; None for equal weights.
+        label_smoothing: share of each target that is spread over all classes.
+    """
+
+    class_weight: Tensor | None = None
+    label_smoothing: float = 0.0
 
 
 def resolve_class_weights(

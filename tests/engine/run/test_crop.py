@@ -43,6 +43,8 @@ def test_crop_replaces_that_of_the_backbone(crop):
     )
     smaller = BuildOptions(input_size=112, crop=crop).preprocess(own)
     assert (smaller.size, smaller.resize, smaller.crop) == ((112, 112), 112, crop)
+    assert BuildOptions(resize=224).preprocess(own).resize == 224
+    assert BuildOptions(input_size=112, resize=120).preprocess(own).resize == 120
     assert BuildOptions(crop="center", interpolation="nearest").preprocess(own) == zoo.Preprocess(
         size=224, resize=256, interpolation="nearest", mean=(0.1, 0.2, 0.3)
     )
@@ -65,14 +67,15 @@ def test_crop_of_whole_images_learns_what_center_cuts_away(tinynet, wide_folder)
 def test_wide_images_are_noticed_unless_crop_is_given(cli, tinynet, wide_folder):
     options = (
         *("finetune", tinynet, "--data", wide_folder, "--weights", "none", "--dry-run", "--json"),
-        *("--interpolation", "nearest"),
+        *("--interpolation", "nearest", "--resize", "32"),
     )
     code, out, err = cli(*options)
     assert code == 0
-    assert "the center crop cuts away 80 % of the area of most images; --crop squash" in err
+    assert "the center crop cuts away 75 % of the area of most images; --crop squash" in err
     plan = json.loads(out)
     assert plan["preprocess"]["interpolation"] == "nearest"
-    assert "--interpolation nearest" in plan["reasons"]["preprocess"]
+    assert plan["preprocess"]["resize"] == 32
+    assert "--resize 32, --interpolation nearest" in plan["reasons"]["preprocess"]
     for crop in ("border", "center"):
         code, out, err = cli(*options, "--crop", crop)
         assert (code, json.loads(out)["preprocess"]["crop"]) == (0, crop)

@@ -57,6 +57,7 @@ class Options:
     head_at: str | None = None
     input_size: int | None = None
     crop: str | None = None
+    resize: int | None = None
     interpolation: str | None = None
     in_chans: int | None = None
     train: Policy | None = None
@@ -98,7 +99,7 @@ class Options:
         head = self.head or HeadSpec()
         head = replace(head, at=self.head_at or head.at)
         build_options = BuildOptions(
-            self.input_size, self.in_chans, head, self.crop, self.interpolation
+            self.input_size, self.in_chans, head, self.crop, self.resize, self.interpolation
         )
         object.__setattr__(self, "build_options", build_options)
         object.__setattr__(self, "criterion", self.loss)

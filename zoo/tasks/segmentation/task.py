@@ -26,8 +26,8 @@ from zoo.tasks.base import (
     SourceImage,
     Table,
     UserMetrics,
-    published_classes,
 )
+from zoo.tasks.published import published_classes
 from zoo.tasks.segmentation.data import is_mask_folder, open_all, open_data, open_split
 from zoo.tasks.segmentation.example import StripedSplit, example_data
 from zoo.tasks.segmentation.masks import MaskSplit, pixel_counts
