@@ -334,7 +334,7 @@ def evaluate(path: str | Path, data: Any = None, **options: Any) -> dict[str, An
         path: a model file or a run folder.
         data: as for `finetune`; None for the embedded data set.
         options: `device`, and those of `Model.evaluate`: `split`, `batch_size`, `workers`,
-            `bad_images`, `metrics`.
+            `bad_images`, `metrics`, `columns`.
 
     Returns:
         As `Model.evaluate`; for classification `loss`, `top1` and `top5` in 0..1, and more.

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.tasks.segmentation.scenes import SHAPES, write_scenes
+from zoo.tasks.classification.task import ImageClassification
 
 
 @pytest.fixture
@@ -105,3 +106,23 @@ def test_check_of_table_and_of_missing_path(photos, cli, tmp_path):
     assert (code, "does not exist" in err) == (3, True)
     code, _, err = cli("check", photos, "--task", "image-clasification")
     assert (code, "image-classification" in err) == (2, True)
+
+
+def test_columns_and_classes_choose_readings(photos, cli):
+    rows = [f"{path.relative_to(photos)},x,{path.parent.name}" for path in photos.glob("val/*/*")]
+    table = photos / "t.csv"
+    table.write_text("\n".join(["one,two,three", *rows]))
+    code, _, err = cli("check", table)
+    assert (code, "choose one by --columns label=NAME" in err) == (3, True)
+    code, out, _ = cli("check", table, "--columns", "label=three", "--json")
+    assert (code, json.loads(out)["classes"]) == (0, ["flag", "mammal", "playing_card"])
+    table.unlink()
+    for name in ("train", "val", "test"):
+        (photos / name).rename(photos / f"part {name[1]}")
+    shutil.rmtree(photos / "part e")
+    code, _, err = cli("check", photos)
+    assert (code, "can be read in two ways" in err, "--classes 2" in err) == (3, True, True)
+    code, out, _ = cli("check", photos, "--classes", "2", "--json")
+    assert (code, json.loads(out)["classes"]) == (0, ["part a", "part r"])
+    images = ImageClassification().open_all(photos, classes=2)
+    assert (len(images), images.classes) == (36, ("part a", "part r"))

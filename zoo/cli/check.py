@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from zoo.cli.group import ComputingCommand, Settings
-from zoo.cli.options import json_option, quiet_option
+from zoo.cli.options import json_option, quiet_option, read_columns, source_options
 from zoo.cli.output import print_json, print_line, print_table
 
 if TYPE_CHECKING:
@@ -25,11 +25,18 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Task that reads it. [default: by its layout, else image-classification]",
 )
+@source_options
 @json_option
 @quiet_option
 @click.pass_obj
 def command(
-    settings: Settings, data: str, task_name: str | None, as_json: bool, quiet: bool
+    settings: Settings,
+    data: str,
+    task_name: str | None,
+    columns: str | None,
+    classes: int | None,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Check the data set DATA without training on it.
 
@@ -44,7 +51,13 @@ def command(
     registry = settings.registry()
     task = _find_task(registry, data, task_name)
     defaults = registry.config.defaults
-    opened = task.open_data(data, seed=defaults["seed"], val_fraction=defaults["val_fraction"])
+    opened = task.open_data(
+        data,
+        seed=defaults["seed"],
+        val_fraction=defaults["val_fraction"],
+        classes=classes,
+        **task.supported({"columns": read_columns(columns)}),
+    )
     counts = {
         name: task.class_counts(split, opened.schema) for name, split in opened.splits.items()
     }

@@ -8,12 +8,12 @@ import click
 
 from zoo.cli.group import ComputingCommand, Settings
 from zoo.cli.options import (
-    columns_option,
     device_option,
     json_option,
     quiet_option,
     read_columns,
     reading_options,
+    source_options,
 )
 from zoo.cli.output import print_json, print_line
 
@@ -26,7 +26,7 @@ from zoo.cli.output import print_json, print_line
     metavar="DATA",
     help="Data set, as for `zoo finetune`, or a folder of images.",
 )
-@columns_option
+@source_options
 @click.option(
     "--out",
     required=True,
@@ -44,6 +44,7 @@ def command(
     name: str,
     data: str,
     columns: str | None,
+    classes: int | None,
     out: Path,
     workers: int,
     bad_images: str,
@@ -63,7 +64,7 @@ def command(
     check_format(out)
     progress, registry = Progress(quiet), settings.registry()
     model = load_features(name, registry, device)
-    images = model.network.task.open_all(data, read_columns(columns))
+    images = model.network.task.open_all(data, read_columns(columns), classes)
     for notice in images.notices:
         progress.notice(f"{images.name}: {notice}")
     limit = int(registry.config.defaults["cache_gib"] * (1 << 30))

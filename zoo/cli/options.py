@@ -33,6 +33,17 @@ def read_columns(given: str | None) -> Columns | None:
     return None if given is None else read(given)
 
 
+def source_options(command: Command) -> Command:
+    """Add `--columns` and `--classes` to a command that opens a whole data set."""
+    classes = click.option(
+        "--classes",
+        type=click.IntRange(min=2),
+        metavar="N",
+        help="Number of classes, to choose between two readings of folders.",
+    )
+    return columns_option(classes(command))
+
+
 def reading_options(command: Command) -> Command:
     """Add `--workers` and `--bad-images` to a command that reads images."""
     workers = click.option(

@@ -9,12 +9,12 @@ import click
 
 from zoo.cli.group import ComputingCommand, Settings
 from zoo.cli.options import (
-    columns_option,
     device_option,
     json_option,
     quiet_option,
     read_columns,
     reading_options,
+    source_options,
 )
 from zoo.cli.output import print_json, print_table, short_count
 from zoo.errors import DataError
@@ -44,7 +44,7 @@ class Count(click.ParamType):
 @click.command(cls=ComputingCommand, name="rank")
 @click.argument("patterns", nargs=-1)
 @click.option("--data", required=True, metavar="DATA", help="Data set, as for `zoo finetune`.")
-@columns_option
+@source_options
 @click.option(
     "--max-params", type=Count(), metavar="N", help="Largest parameter count. [default: 30M]"
 )
@@ -66,6 +66,7 @@ def command(
     patterns: tuple[str, ...],
     data: str,
     columns: str | None,
+    classes: int | None,
     max_params: int | None,
     limit: int,
     workers: int,
@@ -89,7 +90,7 @@ def command(
 
     progress, registry = Progress(quiet), settings.registry()
     task = load_task(registry.task(IMAGE_CLASSIFICATION))
-    images = task.open_all(data, read_columns(columns))
+    images = task.open_all(data, read_columns(columns), classes)
     if not images.classes:
         raise DataError(f"{images.name} has no classes", "give a folder of class folders")
     for notice in images.notices:

@@ -131,14 +131,18 @@ class BaseTask(ABC):
             DataError: there is no such split, or its targets do not match the schema.
         """
 
-    def open_all(self, source: Any, columns: Columns | None = None) -> AllImages:
+    def open_all(
+        self, source: Any, columns: Columns | None = None, classes: int | None = None
+    ) -> AllImages:
         """Index the images of all splits of a source, for `zoo embed`.
 
         Args:
             source: as for `open_data`.
             columns: of a table, by role; None to infer them.
+            classes: number of classes, as for `open_data`.
         """
-        return open_all(source, partial(self.open_data, **self.supported({"columns": columns})))
+        given = {"classes": classes, **self.supported({"columns": columns})}
+        return open_all(source, partial(self.open_data, **given))
 
     def recognizes(self, source: str | Path) -> bool:
         """Whether a path has a layout that no other task reads, for `zoo check`."""

@@ -75,9 +75,11 @@ class SemanticSegmentation(BaseTask):
         """Index one split, its classes matched by name. See `BaseTask.open_split`."""
         return open_split(source, schema.classes, split)
 
-    def open_all(self, source: Any, columns: Columns | None = None) -> AllImages:
+    def open_all(
+        self, source: Any, columns: Columns | None = None, classes: int | None = None
+    ) -> AllImages:
         """Index every image without its mask. See `BaseTask.open_all`."""
-        return open_all(source) or super().open_all(source, columns)
+        return open_all(source) or super().open_all(source, columns, classes)
 
     def recognizes(self, source: str | Path) -> bool:
         """Whether a path is a folder of images/ and masks/, or of splits that have both."""

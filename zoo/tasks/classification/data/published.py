@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from zoo.data.names import nfc, positions
 from zoo.data.scan import shorten
 from zoo.data.schema import Schema
 from zoo.data.split import ImageData, Split, draw_held_out
@@ -173,7 +174,8 @@ def open_published_split(
     images, names = reader.read(name)
     present = sorted(set(images.targets))
     check_known([names[label] for label in present], classes, reader.folder)
-    position = {label: classes.index(names[label]) for label in present}
+    index_of = positions(classes)
+    position = {label: index_of[nfc(names[label])] for label in present}
     labels = tuple(position[label] for label in images.targets)
     return PublishedSplit(name, images.images, labels, images.names)
 
