@@ -14,6 +14,15 @@ def test_input_size_preserves_crop_ratio():
     assert (changed.height, changed.resize, changed.interpolation) == (112, 128, "bicubic")
 
 
+def test_input_size_of_non_square_preprocess():
+    own = zoo.Preprocess(size=(160, 240), resize=201, crop="squash")
+    changed = BuildOptions(input_size=80).preprocess(own)
+    # The shorter side decides; the resize is rounded down, and never below the size.
+    assert (changed.height, changed.width, changed.resize, changed.crop) == (80, 80, 100, "squash")
+    assert BuildOptions(input_size=33).preprocess(zoo.Preprocess(64, 64)).resize == 33
+    assert BuildOptions(input_size=60).preprocess(zoo.Preprocess(64, 50)).resize == 60
+
+
 def test_in_chans_adapts_mean_and_std():
     own = zoo.Preprocess(size=32, mean=(0.1, 0.2, 0.6), std=(0.2, 0.2, 0.5))
     assert BuildOptions(in_chans=1).preprocess(own).mean == pytest.approx((0.3,))
@@ -57,6 +66,26 @@ def test_smallest_size_restores_network():
     assert smallest_size(model, zoo.Preprocess(size=224), (48, 96)) == 48
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert model.training
+
+
+def test_size_is_checked_on_two_images_in_training_mode():
+    class Pooled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(3)  # refuses a single image in training
+
+        def forward(self, x):
+            if self.training and x.shape[-1] < 32:
+                raise ValueError("its auxiliary head needs 32")
+            return self.norm(x.mean((2, 3)))
+
+    model = Pooled().eval()
+    assert size_conflict(model, zoo.Preprocess(size=32)) is None
+    assert size_conflict(model, zoo.Preprocess(size=24)) == "its auxiliary head needs 32"
+    assert model.norm.num_batches_tracked == 0
+    assert not model.training
+    assert smallest_size(model, zoo.Preprocess(size=64), (16, 24, 40, 48)) == 40
+    assert smallest_size(model, zoo.Preprocess(size=28), (16, 24, 40)) == 28
 
 
 def test_unsupported_size_hints_at_nearest():

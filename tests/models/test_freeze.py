@@ -118,6 +118,37 @@ def test_freeze_policy_selects_modules(policy, inside):
     assert changed(before, model) == {n for n in before if n.startswith(inside)}
 
 
+class Prefixed(nn.Module):
+    """A network with a module whose name begins with that of the head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.fc_norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.fc(self.fc_norm(self.body(x)))
+
+
+def test_freeze_compares_whole_names_of_modules():
+    backbone = zoo.Backbone("x", "x:build", (zoo.Head("fc"),), zoo.Preprocess(size=32))
+    model = Prefixed()
+    assert len(zoo.freeze(model, backbone)) == 2
+    model.train()
+    model(torch.randn(4, 4))
+    assert (model.fc_norm.training, model.fc.training) == (False, True)
+    assert model.fc_norm.num_batches_tracked == 0
+
+
+def test_freeze_all_stages_is_policy_all(tinynet):
+    model = zoo.get(tinynet).build(classes=3)
+    assert len(zoo.freeze(model, policy="stages:2")) == len(list(model.parameters()))
+    assert all(part.training for part in model.modules())
+    assert len(zoo.freeze(model, policy="stages:1")) == 4 + 2 + 2
+    with pytest.raises(zoo.UsageError, match="the network has 2 stages"):
+        zoo.freeze(model, policy="stages:3")
+
+
 def test_freeze_policy_all_after_head_unfreezes():
     torch.manual_seed(0)
     backbone = zoo.get("torchvision/resnet18")

@@ -61,6 +61,15 @@ def test_mlp_head_layers():
     assert resolve_head(model, "classifier") == "classifier.2"
 
 
+def test_mlp_replaces_main_and_distilled_heads_only():
+    model = nn.ModuleDict({name: nn.Linear(6, 7) for name in ("main", "aux", "distill")}).double()
+    heads = [zoo.Head("main"), zoo.Head("aux", role="aux"), zoo.Head("distill", role="distill")]
+    replace_heads(model, heads, 3, SMALL, HeadSpec.parse("mlp:5,dropout=0.2"))
+    assert [type(layer) for layer in model.values()] == [HeadStack, nn.Linear, HeadStack]
+    assert model["main"][2].p == 0.2
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float64}
+
+
 @pytest.mark.parametrize("last_channels", [False, True])
 def test_head_at_container_pools_features(last_channels):
     model = Small(last_channels)

@@ -79,6 +79,26 @@ def test_replace_heads_identity_becomes_linear():
     assert [m.training for m in model.modules()] == modes
 
 
+def test_replace_heads_identity_of_tokens_has_width_of_last_dimension():
+    tokens = nn.Sequential(nn.Conv2d(3, 5, 8, 8), nn.Flatten(2), nn.Unflatten(2, (16,)))
+    model = nn.Sequential(tokens, nn.Identity())
+    replace_heads(model, [zoo.Head("1")], 3, SMALL)  # [images, 5, 16]
+    assert model[1].in_features == 16
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 5, 3)
+
+
+def test_replace_heads_keeps_stride_padding_and_precision_of_convolution():
+    old = nn.Conv2d(3, 7, 1, stride=2, padding=1, bias=False)
+    model = nn.Sequential(old, nn.ReLU()).double()
+    replace_heads(model, [zoo.Head("0")], 4, SMALL)
+    new = model[0]
+    assert (new.kernel_size, new.stride, new.padding) == ((1, 1), (2, 2), (1, 1))
+    assert (new.in_channels, new.out_channels, new.bias) == (3, 4, None)
+    assert new.weight.dtype == torch.float64
+    by_hand = nn.functional.conv2d(torch.ones(1, 3, 6, 6).double(), new.weight, None, 2, 1)
+    assert torch.equal(model(torch.ones(1, 3, 6, 6).double()), by_hand.relu())
+
+
 def test_running_width_restores_network():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Identity())
     before = {k: v.clone() for k, v in model.state_dict().items()}
