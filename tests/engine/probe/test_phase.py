@@ -1,10 +1,14 @@
 """The recipe `probe`: when it is the default, its record, and its optimum."""
 
+import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 import zoo
+from zoo.engine.probe.logistic import fit_probe
 from zoo.modelfile import read_model
 
 BASE = {"weights": "none", "device": "cpu"}
@@ -70,6 +74,34 @@ def test_probe_head_minimises_penalised_loss(tinynet, image_folder):
     used = deviation > 1e-5
     assert weight.abs().max() > 1e-3
     torch.testing.assert_close(weight[:, used], -pull[:, used], rtol=1e-2, atol=1e-3)
+
+
+def test_probe_on_views_equals_scikit_learn(tinynet, image_folder):
+    options = {"recipe": "probe", "precision": "fp32", "seed": 3, **BASE}
+    run = zoo.finetune(tinynet, data=image_folder, augment="flip:1", views=2, **options)
+    model, transform = run.model("cpu"), zoo.transform(run.model("cpu"))
+    folders = [image_folder / "train" / name for name in model.classes]
+    images = [transform(path) for folder in folders for path in sorted(folder.iterdir())]
+    # Both views of an image are its mirror image; they are consecutive rows.
+    features = model.features(torch.stack(images).flip(-1)).repeat_interleave(2, dim=0)
+    labels = torch.arange(3).repeat_interleave(8).repeat_interleave(2)
+
+    def searched(**arguments):
+        probe = fit_probe(features, labels, 3, **arguments)
+        return np.array(probe.searched)[:, 1]
+
+    losses = [tried["loss"] for tried in run.record["probe"]["searched"]]
+    np.testing.assert_allclose(losses, searched(seed=3, views=2), rtol=1e-3)
+    for other in ({"seed": 0, "views": 2}, {"seed": 3}):
+        count = min(len(losses), len(wrong := searched(**other)))
+        assert not np.allclose(losses[:count], wrong[:count], rtol=1e-2)
+
+    scaled = StandardScaler().fit_transform(features.double().numpy())
+    theirs = LogisticRegression(C=run.record["probe"]["strength"], tol=1e-10, max_iter=5000)
+    theirs.fit(scaled, labels.numpy())
+    head = model.module.head.fc
+    ours = nn.functional.linear(features, head.weight, head.bias).softmax(1).detach()
+    np.testing.assert_allclose(ours, theirs.predict_proba(scaled), atol=1e-3)
 
 
 def test_probe_uses_class_weights(image_folder):
