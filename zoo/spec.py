@@ -74,6 +74,8 @@ class Preprocess:
         interpolation: `nearest`, `bilinear`, `bicubic` or `lanczos`, always antialiased.
         mean: per channel, for values in 0..1.
         std: per channel, for values in 0..1.
+        ranges: type, and the values that are black and white, of types of which a data set uses a
+            part, such as `("uint16", 0, 4095)`; other types are scaled by their own range.
     """
 
     size: int | tuple[int, int]
@@ -82,9 +84,12 @@ class Preprocess:
     interpolation: str = "bilinear"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    ranges: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
         validate(self)
+        if self.ranges:
+            object.__setattr__(self, "ranges", _ranges(self.ranges))
         size = (self.size, self.size) if isinstance(self.size, int) else self.size
         if len(size) != 2 or min(size) < 1:
             raise UsageError(f"preprocess size {self.size!r} is not one or two positive numbers")
@@ -116,6 +121,22 @@ class Preprocess:
     def channels(self) -> int:
         """Of the input: 3 for RGB, 1 for grayscale."""
         return len(self.mean)
+
+
+def _ranges(given: tuple[Any, ...]) -> tuple[tuple[str, float, float], ...]:
+    """Return ranges of values as tuples.
+
+    Raises:
+        UsageError: they are not.
+    """
+    try:
+        ranges = tuple((str(kind), float(low), float(high)) for kind, low, high in given)
+    except (TypeError, ValueError) as error:
+        message = f"preprocess ranges {given!r} are not a type, a smallest and a largest value each"
+        raise UsageError(message) from error
+    if any(not low < high for _, low, high in ranges):
+        raise UsageError(f"preprocess ranges {given!r} are empty")
+    return ranges
 
 
 @dataclass(frozen=True, slots=True)

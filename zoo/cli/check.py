@@ -90,6 +90,7 @@ def _print_report(report: DataReport) -> None:
     """Print what is known of a data set: totals, a table of classes, and findings."""
     from zoo.data.bad_images import describe_bad, describe_incomplete
     from zoo.data.scan import counted
+    from zoo.data.value_range import describe_ranges
 
     images = counted(sum(report.images.values()), "image")
     classes = counted(len(report.classes), "class", "classes")
@@ -99,6 +100,8 @@ def _print_report(report: DataReport) -> None:
         sizes = [f"{name} {width} x {height}" for name, (width, height) in report.sizes.items()]
         print_line(f"sizes  {', '.join(sizes)}")
     print_line(f"formats  {', '.join(f'{n} ({count:,})' for n, count in report.formats.items())}")
+    if report.ranges:
+        print_line(f"values  {describe_ranges(report.ranges)}, scaled to black and white")
     print_line()
     splits = list(report.images)
     named = [name for name in report.classes if any(map(bool, report.counts.values()))]

@@ -112,6 +112,8 @@ def read_sample(
         digest: whether to digest the content, the same bytes that are decoded.
     """
     preprocess, content_digest = transform.preprocess, b""
+    if preprocess.ranges:
+        split = split.with_ranges(preprocess.ranges)
     try:
         min_size = draw.at_least(preprocess) if draw else at_least(preprocess)
         if digest:

@@ -24,6 +24,16 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from zoo.data.jpeg import complete_jpeg, lacks_end
+from zoo.data.values import (
+    Ranges,
+    find_range,
+    is_deep_color,
+    kind_of,
+    read_deep_color,
+    scale,
+    scale_color,
+    stretch,
+)
 from zoo.errors import DataError, EnvironmentProblem
 
 # Pillow's own default limit; half a gigabyte as RGB.
@@ -94,17 +104,19 @@ class DecodedImage:
         return self.pixels.size != self.size
 
 
-def decode(source: str | Path | bytes | BinaryIO | Image.Image) -> Image.Image:
+def decode(source: str | Path | bytes | BinaryIO | Image.Image, ranges: Ranges = ()) -> Image.Image:
     """Read an image as 8-bit RGB.
 
     Orientation from EXIF or XMP is applied, alpha is composited over white, and the first frame of
-    an animation or the first of several pages is taken. 16-bit grey is scaled by its full range.
-    32-bit integers and floats declare no range: it is the smallest of 0..1, 0..255 and 0..65535
-    that contains all values, else the image's minimum to maximum; non-finite values become black.
+    an animation or the first of several pages is taken. Values are scaled by the range of their
+    type, or the given one. 32-bit integers and floats declare no range: if none is given, it is the
+    smallest of 0..1, 0..255 and 0..65535 that contains all values, else the image's minimum to
+    maximum; non-finite values become black.
 
     Args:
         source: a file's path, its bytes, an open binary file, or a Pillow image, which is not
             modified.
+        ranges: of a data set, by type, as `measure_ranges` returns them.
 
     Returns:
         A new image of mode RGB.
@@ -113,11 +125,13 @@ def decode(source: str | Path | bytes | BinaryIO | Image.Image) -> Image.Image:
         UnreadableImage: the file is missing, empty, truncated, damaged, larger than `MAX_PIXELS`,
             not an image, or not a regular file. A JPEG that lacks only its last bytes is read.
     """
-    return decode_reduced(source, None).pixels
+    return decode_reduced(source, None, ranges).pixels
 
 
 def decode_reduced(
-    source: str | Path | bytes | BinaryIO | Image.Image, at_least: tuple[int, int] | None
+    source: str | Path | bytes | BinaryIO | Image.Image,
+    at_least: tuple[int, int] | None,
+    ranges: Ranges = (),
 ) -> DecodedImage:
     """Read an image as `decode` does, a JPEG at a reduced scale where that suffices.
 
@@ -126,18 +140,19 @@ def decode_reduced(
         at_least: minimum width and height, after orientation. A JPEG is read at the smallest of
             its scales, 1/1 to 1/8, that satisfies this; other formats at full resolution. None
             for full resolution.
+        ranges: as for `decode`.
 
     Raises:
         UnreadableImage: as for `decode`; `MAX_PIXELS` applies to the full resolution.
     """
     name = _name(source)
     if isinstance(source, Image.Image):
-        return _convert(source, name, None, borrowed=True)
+        return _convert(source, name, None, ranges)
     if isinstance(source, (str, Path)):
-        with _open_file(Path(source), name) as file:
-            return _decode_file(file, name, at_least)
+        with open_file(Path(source), name) as file:
+            return _decode_file(file, name, at_least, ranges)
     file = io.BytesIO(source) if isinstance(source, bytes) else source
-    return _decode_file(file, name, at_least)
+    return _decode_file(file, name, at_least, ranges)
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -147,9 +162,9 @@ def read_size(path: Path) -> tuple[int, int]:
         UnreadableImage: as `decode` does, as far as it is read.
     """
     name = str(path)
-    with _open_file(path, name) as file:
+    with open_file(path, name) as file:
         try:
-            with Image.open(file, formats=_formats()) as image:
+            with Image.open(file, formats=readable_formats()) as image:
                 # Pillow would decode a whole PNG to look for metadata behind its pixels.
                 if image.format == "PNG" and "exif" not in image.info:
                     return image.size
@@ -162,26 +177,13 @@ def read_size(path: Path) -> tuple[int, int]:
     return decode(path).size
 
 
-def read_format(content: bytes) -> str | None:
-    """Return the format and the mode of an image file, such as `JPEG RGB`, from its header.
-
-    Returns:
-        None for bytes that are not an image file.
-    """
-    try:
-        with Image.open(io.BytesIO(content), formats=_formats()) as image:
-            return f"{image.format} {image.mode}"
-    except Exception:  # damaged bytes raise nearly any exception
-        return None
-
-
 def read_bytes(path: Path) -> bytes:
     """Read the bytes of an image file.
 
     Raises:
         UnreadableImage: it is missing, not a regular file, or cannot be read.
     """
-    with _open_file(path, str(path)) as file:
+    with open_file(path, str(path)) as file:
         try:
             return file.read()
         except (OSError, MemoryError) as error:
@@ -195,7 +197,12 @@ def _name(source: str | Path | bytes | BinaryIO | Image.Image) -> str:
     return name if isinstance(name, str) else "the image"
 
 
-def _open_file(path: Path, name: str) -> BinaryIO:
+def open_file(path: Path, name: str) -> BinaryIO:
+    """Open a regular file.
+
+    Raises:
+        UnreadableImage: it is missing, another kind of file, or cannot be opened; by this name.
+    """
     try:
         status = path.stat()
         # Opening a pipe would wait for a writer, and a device may never end.
@@ -214,17 +221,19 @@ def _open_file(path: Path, name: str) -> BinaryIO:
         raise UnreadableImage(name, _shorten(error)) from error
 
 
-def _decode_file(file: BinaryIO, name: str, at_least: tuple[int, int] | None) -> DecodedImage:
+def _decode_file(
+    file: BinaryIO, name: str, at_least: tuple[int, int] | None, ranges: Ranges
+) -> DecodedImage:
     try:
-        with Image.open(file, formats=_formats()) as image:
-            decoded = _convert(image, name, at_least, borrowed=False)
+        with Image.open(file, formats=readable_formats()) as image:
+            decoded = _convert(image, name, at_least, ranges, file)
             # Pillow decodes some of those that lack their end without an error.
             cut = image.format == "JPEG" and file.seekable() and lacks_end(file)
             return replace(decoded, incomplete=True) if cut else decoded
     except UnreadableImage as error:
         if error.reason != TRUNCATED or (whole := _complete(file)) is None:
             raise
-        return replace(_decode_file(whole, name, at_least), incomplete=True)
+        return replace(_decode_file(whole, name, at_least, ranges), incomplete=True)
     except UnidentifiedImageError as error:
         empty = file.seekable() and file.seek(0, os.SEEK_END) == 0
         reason = "the file is empty" if empty else "not an image that zoo reads"
@@ -243,7 +252,8 @@ def _complete(file: BinaryIO) -> BinaryIO | None:
 
 
 @lru_cache(maxsize=1)
-def _formats() -> tuple[str, ...]:
+def readable_formats() -> tuple[str, ...]:
+    """Return the formats that are read, by Pillow's names."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
@@ -270,22 +280,35 @@ def _shorten(error: Exception) -> str:
 
 
 def _convert(
-    image: Image.Image, name: str, at_least: tuple[int, int] | None, *, borrowed: bool
+    image: Image.Image,
+    name: str,
+    at_least: tuple[int, int] | None,
+    ranges: Ranges,
+    file: BinaryIO | None = None,
 ) -> DecodedImage:
+    """Convert an image to RGB; `file` is what it was opened from, None for one of the caller's."""
     size = image.size
     if size[0] * size[1] > MAX_PIXELS:
         raise UnreadableImage(name, f"{size[0]} x {size[1]} are more than {MAX_PIXELS:,}")
     try:
         extent = _reduce(image, at_least) if at_least else size
+        kind, deep = kind_of(image), is_deep_color(image)
         image.load()
         # After loading: some formats apply the orientation then, and drop the tag.
         orientation = _orientation(image)
-        upright = _to_rgb(image)
+        value_range = find_range(ranges, kind)
+        scaled = image
+        if deep and file is not None and value_range is not None:
+            file.seek(0)
+            scaled = scale_color(read_deep_color(file.read(), str(image.format)), *value_range)
+        elif kind == "uint8" and value_range is not None:
+            scaled = stretch(image, *value_range)
+        upright = _to_rgb(scaled, value_range)
     except Exception as error:
         _raise_unreadable(name, error)
     if orientation in _TRANSPOSE:
         upright = upright.transpose(_TRANSPOSE[orientation])
-    elif borrowed and upright is image:
+    elif file is None and upright is image:
         upright = image.copy()
     # Pillow copies metadata; decoding twice must not apply the orientation twice.
     upright.info = {}
@@ -318,9 +341,9 @@ def _orientation(image: Image.Image) -> Any:
         return None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, value_range: tuple[float, float] | None) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _scale(image).convert("RGB")
+        return _scale(image, value_range).convert("RGB")
     if image.mode == "La":
         image = image.convert("LA")
     if image.has_transparency_data:
@@ -331,17 +354,19 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _scale(image: Image.Image) -> Image.Image:
+def _scale(image: Image.Image, value_range: tuple[float, float] | None) -> Image.Image:
     """Scale grey of 16 or 32 bits to 8 bits."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = 0.0, 65535.0
-    # Pillow opens 16-bit files of these formats in mode I, at least in earlier versions.
-    if image.mode in ("I", "F") and image.format not in ("PNG", "PPM"):
-        smallest, largest = float(values.min()), float(values.max())
-        fitting = [limit for limit in RANGES if smallest >= 0 and largest <= limit]
-        low, high = (0.0, float(fitting[0])) if fitting else (smallest, largest)
-    flat = high == low
-    grey = np.rint((values - low) * 255.0 / (1.0 if flat else high - low)).astype(np.uint8)
+    values = np.asarray(image, dtype=np.float64)
+    if value_range is not None:
+        low, high = value_range
+    elif kind_of(image) == "uint16":
+        low, high = 0.0, 65535.0
+    else:
+        values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+        low, high = float(values.min()), float(values.max())
+        fitting = [limit for limit in RANGES if low >= 0 and high <= limit]
+        low, high = (0.0, float(fitting[0])) if fitting else (low, high)
+    grey = scale(values, low, high)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         grey[values == transparent] = 255

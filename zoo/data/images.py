@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zoo.data.decode import decode, decode_reduced
 from zoo.data.transforms import at_least, prepare
+from zoo.data.values import from_array
 from zoo.errors import DataError
 from zoo.spec import Preprocess
 
@@ -21,7 +22,7 @@ from zoo.spec import Preprocess
 def as_many(images: Any | Iterable[Any]) -> Iterable[Any]:
     """Return one or many images as an iterable."""
     if isinstance(images, np.ndarray):
-        one = images.ndim == 3
+        one = images.ndim in (2, 3)
     else:
         one = isinstance(images, (str, bytes, Path, Image.Image)) or hasattr(images, "read")
     return [images] if one else images
@@ -53,7 +54,7 @@ def prepare_image(image: Any, preprocess: Preprocess) -> PreparedImage:
     """Decode and preprocess an image.
 
     Args:
-        image: a path, bytes, an open file, a PIL image or a uint8 array.
+        image: a path, bytes, an open file, a PIL image or an array.
         preprocess: size, crop and interpolation.
 
     Raises:
@@ -61,13 +62,13 @@ def prepare_image(image: Any, preprocess: Preprocess) -> PreparedImage:
     """
     if isinstance(image, np.ndarray):
         try:
-            image = Image.fromarray(image)
+            image = from_array(image, preprocess.ranges)
         except (TypeError, ValueError) as error:
             raise DataError(f"an array {image.shape} {image.dtype} is not an image") from error
-    decoded = decode_reduced(image, at_least(preprocess))
+    decoded = decode_reduced(image, at_least(preprocess), preprocess.ranges)
     size = decoded.size
     pixels = check_channels(prepare(decoded, preprocess), preprocess)
-    return PreparedImage(pixels, size, lambda: decode(_rewound(image)))
+    return PreparedImage(pixels, size, lambda: decode(_rewound(image), preprocess.ranges))
 
 
 def _rewound(image: Any) -> Any:

@@ -14,9 +14,11 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from zoo.data.decode import DecodedImage, UnreadableImage, read_format
+from zoo.data.decode import DecodedImage, UnreadableImage
 from zoo.data.duplicates import Duplicates, find_duplicates
 from zoo.data.split import ImageData, Split
+from zoo.data.stored import read_format
+from zoo.data.value_range import measure_ranges
 from zoo.errors import DataError
 
 # A JPEG is decoded at the smallest scale; its data are read in full at any.
@@ -57,6 +59,7 @@ class DataReport:
         counts: by split, number of images of each class; empty for a task without classes.
         sizes: smallest, median and largest width and height by number of pixels, of those read.
         formats: number of files by format.
+        ranges: values that become black and white, of types of which the data use a part.
         duplicates: images with equal content.
         bad: reasons by path of images that cannot be read.
         incomplete: paths of JPEG files that lack their last bytes, and are read without them.
@@ -71,6 +74,7 @@ class DataReport:
     counts: Mapping[str, Mapping[str, int]]
     sizes: Mapping[str, tuple[int, int]]
     formats: Mapping[str, int]
+    ranges: tuple[tuple[str, float, float], ...]
     duplicates: Duplicates
     bad: Mapping[str, str]
     incomplete: tuple[str, ...]
@@ -111,6 +115,7 @@ def inspect_data(
         counts=counts,
         sizes={name: sizes[place] for name, place in places.items()},
         formats=dict(Counter(each.format for _, _, each in every if not each.bad).most_common()),
+        ranges=measure_ranges(data.splits.values()),
         duplicates=find_duplicates(data.splits, digests, data.classes),
         bad={split.where(n): each.bad for split, n, each in every if each.bad},
         incomplete=tuple(split.where(n) for split, n, each in every if each.incomplete),

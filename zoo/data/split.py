@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +13,8 @@ from PIL import Image
 from zoo.data.decode import DecodedImage, decode, decode_reduced, read_bytes
 from zoo.data.names import SPLITS, nfc
 from zoo.data.schema import Schema
+from zoo.data.stored import read_values
+from zoo.data.values import Ranges, Values
 from zoo.errors import DataError, UsageError
 from zoo.seeding import draw_by_name
 
@@ -81,6 +83,18 @@ class Split(ABC):
         """
         raise DataError(f"{self.where(index)} may differ between reads")
 
+    def values(self, index: int, skip: Collection[str] = ()) -> Values | None:
+        """Return the values of an image as they are stored, of types that are not skipped.
+
+        Returns:
+            None for skipped types, and for images that use the range of their type in any case.
+        """
+        return None
+
+    def with_ranges(self, ranges: Ranges) -> Split:
+        """Return the split with its images scaled by the ranges of a data set, by type."""
+        return self
+
     def steps(self, batch_size: int) -> int | None:
         """Return the number of ready-made batches per epoch; None where zoo forms the batches."""
         return None
@@ -107,6 +121,7 @@ class FileSplit(Split):
         paths: of each image, with `/` on every system.
         targets: of each image, such as a class index.
         groups: of each image, such as a patient; empty where there are none.
+        ranges: of values by type, see `measure_ranges`.
     """
 
     name: str
@@ -114,6 +129,7 @@ class FileSplit(Split):
     paths: tuple[str, ...]
     targets: tuple[Any, ...]
     groups: tuple[str, ...] = field(default=(), kw_only=True)
+    ranges: Ranges = field(default=(), kw_only=True)
     thread_safe: ClassVar[bool] = True
 
     def path(self, index: int) -> Path:
@@ -130,7 +146,15 @@ class FileSplit(Split):
         Raises:
             UnreadableImage: it cannot be read.
         """
-        return decode(self.path(index))
+        return decode(self.path(index), self.ranges)
+
+    def values(self, index: int, skip: Collection[str] = ()) -> Values | None:
+        """Return the values of an image as its file stores them."""
+        return read_values(self.path(index), skip)
+
+    def with_ranges(self, ranges: Ranges) -> FileSplit:
+        """Return the split with its images scaled by these ranges."""
+        return replace(self, ranges=ranges)
 
     def content(self, index: int) -> bytes:
         """Return the bytes of an image's file.
@@ -149,7 +173,7 @@ class FileSplit(Split):
             UnreadableImage: it cannot be read.
         """
         source = self.path(index) if content is None else content
-        return decode_reduced(source, at_least), self.targets[index]
+        return decode_reduced(source, at_least, self.ranges), self.targets[index]
 
 
 @dataclass(frozen=True)

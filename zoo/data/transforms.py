@@ -90,7 +90,7 @@ def prepare_source(source: Any, preprocess: Preprocess) -> Tensor:
     Raises:
         DataError: it cannot be read or resized.
     """
-    return prepare(decode_reduced(source, at_least(preprocess)), preprocess)
+    return prepare(decode_reduced(source, at_least(preprocess), preprocess.ranges), preprocess)
 
 
 def prepare_mask(mask: Image.Image, preprocess: Preprocess, fill: int) -> Tensor:

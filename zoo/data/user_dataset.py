@@ -6,11 +6,12 @@ files; float tensors must be preprocessed already, such as by `zoo.transform`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from zoo.data.decode import decode
 from zoo.data.names import split_of
 from zoo.data.split import Split
+from zoo.data.values import Ranges, Values, array_values, from_array, kind_of
 from zoo.errors import DataError, UsageError, one_line
 
 FORMS = "give a Dataset, or {'train': ..., 'val': ...} of Datasets or DataLoaders"
@@ -38,6 +40,7 @@ class DatasetSplit(Split):
         indices: indices of the items in the dataset.
         targets: the target of each item, as read by `read_target`.
         read_target: converts the target of an item to that of the task; raises if invalid.
+        ranges: of values by type, see `measure_ranges`.
     """
 
     name: str
@@ -45,6 +48,7 @@ class DatasetSplit(Split):
     indices: tuple[int, ...]
     targets: tuple[Any, ...]
     read_target: Callable[[Any], Any] = identity
+    ranges: Ranges = ()
     draws: ClassVar[bool] = True
 
     def where(self, index: int) -> str:
@@ -73,7 +77,25 @@ class DatasetSplit(Split):
             DataError: it is not an image, or the dataset raises.
         """
         image, target = read_item(self.dataset, self.indices[index], self.read_target)
-        return to_image(image), target
+        return to_image(image, self.ranges), target
+
+    def values(self, index: int, skip: Collection[str] = ()) -> Values | None:
+        """Return the values of an item's image as the dataset returns it."""
+        try:
+            image, _ = read_item(self.dataset, self.indices[index], self.read_target)
+        except DataError:
+            return None  # reported when it is read for training
+        if isinstance(image, Tensor):
+            image = None if image.is_floating_point() else _to_array(image)
+        if isinstance(image, Image.Image):
+            kind = kind_of(image)
+            return Values(kind, np.asarray(image)) if kind and kind not in skip else None
+        found = array_values(image) if isinstance(image, np.ndarray) else None
+        return found if found is not None and found.kind not in skip else None
+
+    def with_ranges(self, ranges: Ranges) -> DatasetSplit:
+        """Return the split with its images scaled by these ranges."""
+        return replace(self, ranges=ranges)
 
 
 def read_item(dataset: Any, index: int, read_target: Callable[[Any], Any]) -> tuple[Any, Any]:
@@ -97,8 +119,14 @@ def item_location(dataset: Any, index: int) -> str:
     return f"item {index} of the {type(dataset).__name__}"
 
 
-def to_image(image: Any) -> Image.Image | Tensor:
-    """Return an image at full size, or a float tensor unchanged.
+def _to_array(image: Tensor) -> NDArray[Any]:
+    """Return a tensor of integers, `[channels, height, width]`, with its channels last."""
+    array: NDArray[Any] = image.movedim(0, -1).numpy() if image.ndim == 3 else image.numpy()
+    return array
+
+
+def to_image(image: Any, ranges: Ranges = ()) -> Image.Image | Tensor:
+    """Return an image at full size, scaled by ranges, or a float tensor unchanged.
 
     Raises:
         DataError: it is not an image.
@@ -106,15 +134,15 @@ def to_image(image: Any) -> Image.Image | Tensor:
     if isinstance(image, Tensor):
         if image.is_floating_point():
             return image
-        image = image.movedim(0, -1).numpy() if image.ndim == 3 else image.numpy()
+        image = _to_array(image)
     if isinstance(image, np.ndarray):
         try:
-            image = Image.fromarray(image.squeeze(-1) if image.shape[-1:] == (1,) else image)
+            image = from_array(image, ranges)
         except (TypeError, ValueError) as error:
             raise DataError(f"an array {image.shape} {image.dtype} is no image") from error
     if not isinstance(image, Image.Image):
         raise DataError(f"a {type(image).__name__} is no image")
-    return decode(image)
+    return decode(image, ranges)
 
 
 def check_dataset(part: Any, name: str) -> None:

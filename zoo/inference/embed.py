@@ -6,7 +6,7 @@ import json
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from zoo.cache import trim
 from zoo.data.all_images import AllImages
+from zoo.data.value_range import measure_ranges
 from zoo.engine.features.cache import FeatureCache, FeatureSet, feature_batch
 from zoo.engine.features.fingerprint import network_fingerprint
 from zoo.engine.features.store import FeatureStore
@@ -99,7 +100,7 @@ def embedding(
         bad_images: `error` or `skip`.
 
     Raises:
-        DataError: an image cannot be read and `bad_images` is `error`.
+        DataError: images cannot be read and `bad_images` is `error`; names all of them.
         UsageError: the network does not have exactly one main head.
     """
     network = model.network
@@ -109,6 +110,10 @@ def embedding(
         message = f"{model.backbone} has {count}, so its features are not defined"
         raise UsageError(message, "choose another backbone")
     freeze(network.module)
+    if model.card is None:
+        # As a training on these images would, so that it finds the features.
+        ranges = measure_ranges(images.splits)
+        network.preprocess = replace(network.preprocess, ranges=ranges)
     batch = feature_batch(network.device)
     name, about = network_fingerprint(network, batch)
     transform = network.task.transform(network.preprocess)
@@ -117,8 +122,8 @@ def embedding(
         if store.problem:
             progress.notice(f"features are cached for this run only: {store.problem}")
         cache = FeatureCache(network, reader, store, progress.wrap)
-        computed = (cache.compute(split) for split in images.splits)
-        features = tuple(each for each in computed if each is not None)
+        rows = cache.rows([(split, (None,)) for split in images.splits])
+        features = tuple(map(cache.feature_set, images.splits, rows))
         yield Embedded(features, main[0], images, reader.bad, network.forwards)
         path = store.path
     if path is not None:

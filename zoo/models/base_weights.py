@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,14 @@ class BaseWeights:
     def name(self) -> str:
         """`none`, the tag of published weights, or the name of a file."""
         return self.tag or (self.path.name if self.path else "none")
+
+    def with_ranges(self, ranges: tuple[tuple[str, float, float], ...]) -> BaseWeights:
+        """Return the weights with the ranges of values of a data set in their preprocess."""
+        if ranges == self.preprocess.ranges:
+            return self
+        reason = f"{self.preprocess_reason}; ranges of values of the data"
+        preprocess = replace(self.preprocess, ranges=ranges)
+        return replace(self, preprocess=preprocess, preprocess_reason=reason)
 
     @property
     def random(self) -> bool:

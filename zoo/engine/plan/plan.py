@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from zoo.data.value_range import describe_ranges
 from zoo.options import Augmentation, HeadSpec, Policy, Schedule
 from zoo.registry.licenses import in_words
 from zoo.spec import Preprocess
@@ -167,10 +168,15 @@ class Plan(Settings):
             name: _schema_text(value) for name, value in self.schema.items() if name != "classes"
         }
 
+    def _preprocess_text(self) -> str:
+        preprocess = self.preprocess
+        size = f"{preprocess.height}x{preprocess.width}"
+        ranges = describe_ranges(preprocess.ranges)
+        return f"{size} {preprocess.crop} {preprocess.interpolation}{ranges and f', {ranges}'}"
+
     def rows(self) -> list[tuple[str, str, str]]:
         """Return name, value and reason of each entry, as `--dry-run` prints them."""
         counts = ", ".join(f"{count} {name}" for name, count in self.data["images"].items())
-        size = f"{self.preprocess.height}x{self.preprocess.width}"
         values: dict[str, Any] = {
             "backbone": self.backbone,
             "task": self.task,
@@ -178,7 +184,7 @@ class Plan(Settings):
             "license": in_words(self.license) if self.license_kind else "none",
             "data": f"{self.data['name']}: {counts}",
             **self._target_rows(),
-            "preprocess": f"{size} {self.preprocess.crop} {self.preprocess.interpolation}",
+            "preprocess": self._preprocess_text(),
             "augment": self.augment or "none",
             "views": self.views,
             "head": self.head,

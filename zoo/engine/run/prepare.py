@@ -12,6 +12,7 @@ from torch import nn
 
 from zoo.data.cropping import crop_notice
 from zoo.data.split import ImageData
+from zoo.data.value_range import describe_ranges, measure_ranges
 from zoo.data.workers import check_main_guard
 from zoo.engine.plan.options import (
     Options,
@@ -231,6 +232,7 @@ def _resolve_inputs(name: str, options: Options, registry: Registry, dry_run: bo
     check_images(options, data)
     options = options.with_criterion(task, data)
     base = _resolve_base(described, options, start.own)
+    base = base.with_ranges(measure_ranges(data.splits.values()))
     inputs = backbone, described, options, task, data, base, registry, dry_run, start.own_head
     return _Inputs(*inputs)
 
@@ -269,6 +271,9 @@ def _announce_data(inputs: _Inputs, progress: Progress) -> None:
         progress.notice(f"DEMONSTRATION: without --data, training on {inputs.data.name}")
     for notice in inputs.data.notices:
         progress.notice(f"{inputs.data.name}: {notice}")
+    if ranges := inputs.base.preprocess.ranges:
+        values = f"values are {describe_ranges(ranges)}, which become black and white"
+        progress.notice(f"{inputs.data.name}: {values}")
 
 
 def _build(

@@ -101,7 +101,8 @@ class MaskSplit(FileSplit):
         Raises:
             UnreadableImage: either cannot be read, or their sizes differ.
         """
-        image = decode_reduced(self.path(index) if content is None else content, at_least)
+        source = self.path(index) if content is None else content
+        image = decode_reduced(source, at_least, self.ranges)
         mask = self.mask(index)
         if mask.size != image.size:
             raise UnreadableImage(str(self.root / self.targets[index]), "not as large as its image")

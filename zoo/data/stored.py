@@ -1,0 +1,57 @@
+"""Read what an image file states of itself: its format, and the values that it stores."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from zoo.data.decode import MAX_PIXELS, open_file, readable_formats
+from zoo.data.values import Values, is_deep_color, kind_of, read_deep_color
+
+
+def read_format(content: bytes) -> str | None:
+    """Return the format and the mode of an image file, such as `JPEG RGB`, from its header.
+
+    Returns:
+        None for bytes that are not an image file.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=readable_formats()) as image:
+            return f"{image.format} {image.mode}"
+    except Exception:  # damaged bytes raise nearly any exception
+        return None
+
+
+def read_values(path: Path, skip: Collection[str] = ()) -> Values | None:
+    """Return the values of an image as its file stores them.
+
+    Args:
+        path: of the file.
+        skip: types to ignore.
+
+    Returns:
+        None for types to ignore, palettes, lossy formats, and files that cannot be read.
+    """
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        return None
+    try:
+        with open_file(path, str(path)) as file:
+            header = file.read(25)
+            # PNG states its depth there, and most have 8 bits.
+            if header.startswith(b"\x89PNG") and header[24] <= 8 and "uint8" in skip:
+                return None
+            file.seek(0)
+            with Image.open(file, formats=readable_formats()) as image:
+                kind, deep = kind_of(image), is_deep_color(image)
+                if kind is None or kind in skip or image.width * image.height > MAX_PIXELS:
+                    return None
+                if deep:
+                    file.seek(0)
+                    return Values(kind, read_deep_color(file.read(), str(image.format))[..., :3])
+                return Values(kind, np.asarray(image))
+    except Exception:  # damaged bytes raise nearly any exception, and are reported when decoded
+        return None
