@@ -125,7 +125,9 @@ def _header(path: Path, data: bytes) -> dict[str, Any]:
         if not isinstance(header, dict) or length > len(data) - 8:
             raise ValueError("the header is truncated")
     except (struct.error, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} is not a valid safetensors file: {error}") from error
+        other = f"`zoo import {quote(str(path))}` reads other files of tensors"
+        advice = None if path.suffix == ".safetensors" else other
+        raise WeightsError(f"{path} is not a valid safetensors file: {error}", advice) from error
     return header
 
 
@@ -326,7 +328,7 @@ def parse_card(path: Path, file: TensorFile) -> ModelCard:
         WeightsError: it is damaged, or not a model file of a supported format.
     """
     if KEY not in file.metadata:
-        hint = "give a model.safetensors that zoo wrote; to train from these tensors use --weights"
+        hint = "`zoo import --as NAME` makes a model file of it; to train from it use --weights"
         raise WeightsError(f"{path} contains tensors, but was not written by zoo", hint)
     try:
         version = json.loads(file.metadata[KEY]).get("format")

@@ -73,7 +73,7 @@ def test_same_classes_start_from_the_model_itself(tinynet, image_folder, tmp_pat
 
 def test_rows_are_stated_in_plan_and_notices(tinynet, own, image_folder, cli):
     arguments = ("finetune", tinynet, "--data", image_folder, "--weights", own, "--dry-run")
-    rows = "rows of the head by class: flag, playing_card kept, mammal new, bird left out"
+    rows = "rows of the head by name: flag, playing_card kept, mammal new, bird left out"
     code, out, err = cli(*arguments, "--train", "head")
     assert code == 0
     assert f"{own}: {rows}\n" in err
@@ -132,7 +132,7 @@ def test_plain_state_dict_of_equal_width_is_stated(tinynet, own, image_folder, t
     plain = tmp_path / "plain.safetensors"
     save_file(load_file(own), plain)
     base = prepared(tinynet, image_folder, plain, train="head").base
-    assert base.details == ["it names no classes; its head is taken in the order of the data's"]
+    assert base.details == ["its outputs have no names; the head is taken in their order"]
     other = tmp_path / "headless.safetensors"
     save_file({n: t for n, t in load_file(own).items() if n not in HEADS}, other)
     base = prepared(tinynet, image_folder, other, train="head").base
@@ -141,5 +141,5 @@ def test_plain_state_dict_of_equal_width_is_stated(tinynet, own, image_folder, t
 
 def test_long_lists_of_rows_are_shortened():
     names = tuple(f"c{number}" for number in range(13))
-    text = "rows of the head by class: c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 and 3 more kept"
+    text = "rows of the head by name: c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 and 3 more kept"
     assert str(HeadRows(names, (), ())) == text

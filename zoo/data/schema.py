@@ -26,6 +26,11 @@ class Schema:
         """Number of outputs of a head."""
         return len(self.classes)
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs, by which rows of trained heads are matched; empty for none."""
+        return self.classes
+
     def to_dict(self) -> dict[str, Any]:
         """Return the schema as JSON-compatible data."""
         return asdict(self)

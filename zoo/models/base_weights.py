@@ -51,8 +51,8 @@ class BaseWeights:
         left_out: entries of the user's file that do not fit the heads.
         prefix: taken off every name of the file; empty for none.
         new_heads: module paths of heads that the user's file does not fit.
-        classes: of a model file, in the order of its heads' rows; empty where they are unknown.
-        rows: of a model file's heads, matched to the classes of the data; None where they are not.
+        classes: names of a model file's outputs, in their order; empty where they are unknown.
+        rows: of a model file's heads, matched by name to the data's; None where they are not.
         file: content of the user's file until it is loaded.
     """
 
@@ -112,7 +112,7 @@ class BaseWeights:
         if self.rows is not None:
             details.append(str(self.rows))
         elif self.warm_head and not self.classes:
-            details.append("it names no classes; its head is taken in the order of the data's")
+            details.append("its outputs have no names; the head is taken in their order")
         if self.left_out:
             details.append(f"skipped, shape differs from the heads: {', '.join(self.left_out)}")
         elif self.new_heads:

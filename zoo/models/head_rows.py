@@ -31,7 +31,7 @@ class HeadRows:
     def __str__(self) -> str:
         parts = {"kept": self.kept, "new": self.new, "left out": self.left_out}
         listed = (f"{_listed(names)} {state}" for state, names in parts.items() if names)
-        return "rows of the head by class: " + ", ".join(listed)
+        return "rows of the head by name: " + ", ".join(listed)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import WeightsError
+from zoo.files import environment_problem
 from zoo.modelfile import TensorFile, read_tensors
 
 PROGRAM = "zoo.models.unpickle"
@@ -49,6 +50,7 @@ def read_pickled(path: Path) -> Pickled:
     Raises:
         WeightsError: it is missing, damaged, needs code, has no state dict, or takes more memory or
             time than a checkpoint of its size.
+        EnvironmentProblem: its tensors cannot be written.
     """
     if not path.is_file():
         problem = "is not a regular file" if path.exists() else "does not exist"
@@ -69,6 +71,8 @@ def read_pickled(path: Path) -> Pickled:
         except subprocess.TimeoutExpired as error:
             raise WeightsError(f"{path} takes more than {seconds:,} s to open") from error
         answer = _answer(path, done)
+        if "errno" in answer:
+            raise environment_problem(OSError(answer["errno"], answer["strerror"]), out)
         if "error" in answer:
             raise WeightsError(f"{path} {answer['error']}", answer.get("hint"))
         tensors = read_tensors(out).tensors

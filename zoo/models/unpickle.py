@@ -222,7 +222,10 @@ def main(path: str, out: str, memory: str, seconds: str) -> dict[str, Any]:
         if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
             raise
         size = int(memory) >> 20
-        return {"error": f"takes more memory than a file of its size: {size:,} MiB do not suffice"}
+        hint = "a checkpoint of its size needs less; save its state dict alone"
+        return {"error": f"takes more than {size:,} MiB of memory to open", "hint": hint}
+    except OSError as error:
+        return {"errno": error.errno, "strerror": error.strerror}
 
 
 if __name__ == "__main__":

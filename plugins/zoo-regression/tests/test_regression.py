@@ -26,10 +26,14 @@ from zoo_regression.task import ImageRegression, RegressionMetric
 import zoo
 import zoo.testing
 from zoo.data.loader import load_batches
+from zoo.engine.run.artifacts import save_module
+from zoo.engine.run.prepare import prepare, read_options
 from zoo.inference.loading import load_model
+from zoo.models.provenance import provenance_of
 from zoo.options.class_weights import ClassWeights
 from zoo.registry.registry import load_registry
 from zoo.tasks.base import Outputs
+from zoo.terminal import Progress
 
 TARGETS = ("brightness", "x")
 NETWORK = """
@@ -389,3 +393,21 @@ def test_a_derived_backbone_names_the_task(discs: Path, tmp_path: Path) -> None:
     plan = json.loads(done.stdout)
     assert (plan["task"], plan["weights"]) == (plugin.TASK, "imagenet")
     assert (plan["recipe"], plan["loss"]) == ("head", "mean squared error")
+
+
+def test_rows_of_a_trained_head_follow_the_names_of_targets(discs: Path, tmp_path: Path) -> None:
+    registry = load_registry((), None, [discs / "discnet.py"])
+    backbone = registry.get("discnet/tiny")
+    model = backbone.build(classes=2)
+    schema = RegressionSchema((), ("x", "height"), (0.0, 0.0), (1.0, 1.0))
+    own = tmp_path / "own.safetensors"
+    save_module(model, own, schema, provenance_of(model))
+    options = read_options(data=discs / "discs.csv", weights=str(own), device="cpu", train="head")
+    prepared = prepare("discnet/tiny", options, registry, Progress(quiet=True))
+    assert prepared.network is not None
+    rows = prepared.network.module.fc.weight
+    assert TARGETS == ("brightness", "x")
+    assert torch.equal(rows[1], model.fc.weight[0])
+    assert not torch.equal(rows[0], model.fc.weight[1])
+    kept = "rows of the head by name: x kept, brightness new, height left out"
+    assert kept in prepared.plan.reasons["weights"]

@@ -28,6 +28,11 @@ class RegressionSchema(Schema):
         """Number of targets."""
         return len(self.targets)
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the targets."""
+        return self.targets
+
     def read(self, target: Any) -> tuple[float, ...]:
         """Convert a number or several, in the units of the data."""
         numbers = torch.as_tensor(target, dtype=torch.float64).flatten().tolist()

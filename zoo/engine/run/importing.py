@@ -117,8 +117,11 @@ def _read(source: Path) -> Pickled:
     """Read a safetensors file, whatever its suffix, or a pickle in a process of its own."""
     start = b""
     if source.is_file():
-        with source.open("rb") as file:
-            start = file.read(9)
+        try:
+            with source.open("rb") as file:
+                start = file.read(9)
+        except OSError as error:
+            raise WeightsError(f"cannot read {source}: {error.strerror or error}") from error
     if source.suffix != SUFFIX and (start.startswith(PICKLES) or start[8:9] != b"{"):
         return read_pickled(source)
     content = read_tensors(source)

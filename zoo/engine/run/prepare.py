@@ -233,6 +233,7 @@ def _resolve_inputs(name: str, options: Options, registry: Registry, dry_run: bo
     options = options.with_criterion(task, data)
     base = _resolve_base(described, options, start.own)
     base = base.with_ranges(measure_ranges(data.splits.values()))
+    base = replace(base, classes=start.output_names(task))
     inputs = backbone, described, options, task, data, base, registry, dry_run, start.own_head
     return _Inputs(*inputs)
 
@@ -310,7 +311,7 @@ def _build_on_weights(inputs: _Inputs, settings: Settings) -> tuple[nn.Module | 
     """Build the network; in a demonstration, return why weights are not available instead."""
     described, options, base = inputs.described, inputs.options, inputs.base
     schema, head, seed = inputs.data.schema, options.build_options.head, settings.seed
-    arguments = schema.outputs, seed, head, inputs.dry_run, schema.classes
+    arguments = schema.outputs, seed, head, inputs.dry_run, schema.output_names
     try:
         try:
             return build(described, base, *arguments), None

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zoo.engine.plan.options import Options
-from zoo.errors import UnknownBackbone, UsageError
+from zoo.errors import UnknownBackbone, UsageError, WeightsError
 from zoo.modelfile import parse_card
 from zoo.models.own_file import OwnFile, backbone_of, model_file_at, own_path
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone
+from zoo.tasks.base import BaseTask
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,19 @@ class Start:
     options: Options
     own: OwnFile | None = None
     own_head: bool = False
+
+    def output_names(self, task: BaseTask) -> tuple[str, ...]:
+        """Return the names of a model file's outputs; empty where there are none.
+
+        Raises:
+            WeightsError: its schema is not of the task.
+        """
+        if self.own is None or self.own.card is None:
+            return ()
+        try:
+            return task.schema_from_dict(self.own.card.schema).output_names
+        except (TypeError, ValueError, KeyError) as error:
+            raise WeightsError(f"{self.own.path} has an invalid schema: {error}") from error
 
 
 def resolve_start(name: str, options: Options, registry: Registry) -> Start:
