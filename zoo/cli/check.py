@@ -46,6 +46,7 @@ def command(
     """
     from zoo.data.bad_images import UnreadableImages
     from zoo.data.inspection import inspect_data
+    from zoo.tasks.base import supported_options
     from zoo.terminal import Progress
 
     registry = settings.registry()
@@ -56,7 +57,7 @@ def command(
         seed=defaults["seed"],
         val_fraction=defaults["val_fraction"],
         classes=classes,
-        **task.supported({"columns": read_columns(columns)}),
+        **supported_options(task, columns=read_columns(columns)),
     )
     counts = {
         name: task.class_counts(split, opened.schema) for name, split in opened.splits.items()

@@ -263,7 +263,7 @@ class _Search:
         if fits:
             self.inferred |= self.header and not usual(self.names[fits[0]], SPLITS[:1])
             return fits[0], self._booleans(fits[0])
-        for at in rest:
+        for at in rest if self.labels else ():
             if self.header and usual(self.names[at], SPLITS) and any(self.columns[at]):
                 values = shorten(dict.fromkeys(filter(None, self.columns[at])), 3)
                 hint = (
@@ -276,7 +276,7 @@ class _Search:
         values = [value for value in self.columns[at] if value]
         if not values:
             return False
-        if self._booleans(at):
+        if self.labels and self._booleans(at):
             return True
         # Values of a column that is named split are checked line by line.
         if self.header and usual(self.names[at], SPLITS[:2]) and any(map(split_of, values)):

@@ -11,13 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from zoo.data.names import SPLITS, nfc, split_of
+from zoo.data.columns import Found, find_columns
+from zoo.data.image_paths import AmbiguousImage
+from zoo.data.names import SPLITS, nfc
 from zoo.data.schema import Schema
 from zoo.data.split import FileSplit, ImageData, Split, check_fraction, draw_held_out
 from zoo.data.splitting import choose_split, describe_no_validation, fingerprint
-from zoo.data.table import is_table, read_rows
+from zoo.data.table import is_table, names_columns, read_rows, sample_rows
 from zoo.data.user_dataset import DatasetSplit, datasets_by_split, read_item, select_dataset
 from zoo.errors import DataError, UsageError, did_you_mean
+from zoo.options.columns import Columns
 
 ReadRow = Callable[[Mapping[str, str]], Any]
 ReadTarget = Callable[[Any], Any]
@@ -28,37 +31,54 @@ GIVEN = "splits as given"
 EXPECTED = "name the columns in the first line: path, those of the targets, and optionally split"
 
 
-def target_columns(path: Path) -> list[str]:
-    """Return the names of the target columns of a table: all but `path` and `split`.
+def target_columns(path: Path, columns: Columns | None = None) -> list[str]:
+    """Return the names of the target columns of a table: all but those of images and splits.
+
+    Args:
+        path: a table whose first row names the columns.
+        columns: as given; those that are not are `path` and `split`, or inferred.
 
     Raises:
-        DataError: it cannot be read; `path` or a target column is missing; or a name is repeated.
+        DataError: it cannot be read; a column is missing; or a name is repeated.
     """
+    found = _find_columns(path, columns)
+    return [
+        nfc(name) for at, name in enumerate(found.names) if at not in (found.image, found.split)
+    ]
+
+
+def _find_columns(path: Path, columns: Columns | None) -> Found:
     if not is_table(path):
-        raise DataError(f"{path} is not a CSV or TSV file", EXPECTED)
-    _, header = next(read_rows(path, EXPECTED), (1, []))
-    names = [nfc(name) for name in header if name not in ("path", "split")]
-    if "path" not in header or not names or len(set(header)) < len(header):
-        columns = ", ".join(header) or "nothing"
-        raise DataError(f"{path} names the columns {columns}", EXPECTED)
-    return names
+        raise DataError(f"{path} is not a table, such as CSV or TSV", EXPECTED)
+    sample = sample_rows(path, EXPECTED)
+    header = sample[0][1] if sample else []
+    wrong = DataError(f"{path} names the columns {', '.join(header) or 'nothing'}", EXPECTED)
+    if not sample or len(set(header)) < len(header):
+        raise wrong
+    found = find_columns(path, sample, columns, names_columns(path), labels=False)
+    if not found.header or len(header) < 2 + (found.split is not None):
+        raise wrong
+    return found
 
 
-def read_table(path: Path, read_row: ReadRow) -> dict[str, FileSplit]:
+def read_table(
+    path: Path, read_row: ReadRow, columns: Columns | None = None
+) -> dict[str, FileSplit]:
     """Read a table of images.
 
     Args:
-        path: a CSV or TSV file with a header; its column `path` is relative to the file's folder.
+        path: a table whose first row names the columns; paths of images are relative to its folder.
         read_row: converts the cells of a line, by column, to a target; raises `ValueError` or
             `DataError` for a bad cell, `KeyError` for a missing column.
+        columns: of images and splits, as for `target_columns`.
 
     Returns:
-        Splits by name, as in the column `split`; `all` without such a column.
+        Splits by name; `all` without a column of splits.
 
     Raises:
         DataError: it cannot be read, or lines are invalid; lists every one.
     """
-    target_columns(path)
+    found = _find_columns(path, columns)
     rows = read_rows(path, EXPECTED)
     header = [nfc(name) for name in next(rows)[1]]
     listed: dict[str, list[tuple[str, Any]]] = {}
@@ -67,11 +87,9 @@ def read_table(path: Path, read_row: ReadRow) -> dict[str, FileSplit]:
         try:
             if len(cells) != len(header):
                 raise DataError(f"it has {len(cells)} fields, and the first line {len(header)}")
-            row = dict(zip(header, cells, strict=True))
-            split, target = _split_of(row), read_row(row)
-            if not (path.parent / row["path"]).is_file():
-                raise DataError(f"there is no file {row['path']!r}")
-            listed.setdefault(split, []).append((row["path"], target))
+            target = read_row(dict(zip(header, cells, strict=True)))
+            split = _split_of(found, cells)
+            listed.setdefault(split, []).append((_find_image(found, cells), target))
         except KeyError as error:
             raise DataError(f"{path} has no column {error}", EXPECTED) from error
         except (ValueError, DataError) as error:
@@ -84,13 +102,24 @@ def read_table(path: Path, read_row: ReadRow) -> dict[str, FileSplit]:
     }
 
 
-def _split_of(row: Mapping[str, str]) -> str:
-    if "split" not in row:
+def _find_image(found: Found, cells: Sequence[str]) -> str:
+    name = cells[found.image]
+    try:
+        return found.finder.find(found.finder.normalize(name))[0]
+    except AmbiguousImage as error:
+        raise DataError(f"{name!r} is found twice: {error}") from error
+    except OSError as error:
+        raise DataError(f"there is no file {name!r}") from error
+
+
+def _split_of(found: Found, cells: Sequence[str]) -> str:
+    if found.split is None:
         return WHOLE
-    split = split_of(row["split"])
+    name = cells[found.split]
+    split = found.read_split(name)
     if split is None:
-        hint = did_you_mean(row["split"], list(SPLITS)) or "use train, val and test"
-        raise DataError(f"its split is {row['split']!r}; {hint}")
+        hint = did_you_mean(name, list(SPLITS)) or "use train, val and test"
+        raise DataError(f"its split is {name!r}; {hint}")
     return split
 
 
@@ -119,8 +148,16 @@ def read_dataset(name: str, dataset: Any, read_target: ReadTarget) -> DatasetSpl
     return DatasetSplit(name, dataset, tuple(range(len(targets))), tuple(targets), read_target)
 
 
-def open_splits(source: Any, read_row: ReadRow, read_target: ReadTarget) -> dict[str, Any]:
+def open_splits(
+    source: Any, read_row: ReadRow, read_target: ReadTarget, columns: Columns | None = None
+) -> dict[str, Any]:
     """Open every split of a table, a `Dataset`, or a mapping of splits.
+
+    Args:
+        source: of the data.
+        read_row: as for `read_table`.
+        read_target: as for `read_dataset`.
+        columns: of a table, as for `target_columns`.
 
     Raises:
         DataError, UsageError: as `read_table` and `read_dataset`.
@@ -128,13 +165,17 @@ def open_splits(source: Any, read_row: ReadRow, read_target: ReadTarget) -> dict
     if source is None:
         raise UsageError("there is no demonstration set for this task", "give --data FILE.csv")
     if isinstance(source, (str, Path)):
-        return read_table(Path(source), read_row)
+        return read_table(Path(source), read_row, columns)
     parts = datasets_by_split(source)
     return {name: read_dataset(name, part, read_target) for name, part in parts.items()}
 
 
 def open_one(
-    source: Any, read_row: ReadRow, read_target: ReadTarget, split: str | None = None
+    source: Any,
+    read_row: ReadRow,
+    read_target: ReadTarget,
+    split: str | None = None,
+    columns: Columns | None = None,
 ) -> Split:
     """Open one split to evaluate on.
 
@@ -143,13 +184,14 @@ def open_one(
         read_row: as for `read_table`.
         read_target: as for `read_dataset`.
         split: name; None for `test`, else `val`; a table without a column `split` is one split.
+        columns: of a table, as for `target_columns`.
 
     Raises:
         DataError: there is no such split; or as `open_splits`.
     """
     if source is not None and not isinstance(source, (str, Path)):
         return read_dataset(*select_dataset(source, split), read_target)
-    splits = open_splits(source, read_row, read_target)
+    splits = open_splits(source, read_row, read_target, columns)
     if WHOLE not in splits or split not in (None, WHOLE):
         split = choose_split(str(source), {name: name for name in splits}, split)
     return splits[split or WHOLE]  # type: ignore[no-any-return]

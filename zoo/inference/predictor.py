@@ -25,7 +25,7 @@ from zoo.models.freeze import inference_mode_of
 from zoo.options import OPTIONS
 from zoo.options.columns import Columns, read_columns
 from zoo.spec import Preprocess
-from zoo.tasks.base import Schema, SourceImage, UserMetrics
+from zoo.tasks.base import Schema, SourceImage, UserMetrics, supported_options
 
 BATCH_SIZE = 32
 
@@ -168,7 +168,8 @@ class Predictor:
                 unreadable image.
         """
         task = self.network.task
-        given = task.supported({"columns": None if columns is None else read_columns(columns)})
+        parsed = None if columns is None else read_columns(columns)
+        given = supported_options(task, columns=parsed)
         chosen = self._trained_split(data, split, given)
         chosen = chosen or task.open_split(data, self.schema, split, **given)
         device = self.network.device

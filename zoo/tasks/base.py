@@ -49,6 +49,7 @@ __all__ = [
     "UserMetrics",
     "load_task",
     "loss_parts",
+    "supported_options",
 ]
 
 
@@ -78,25 +79,6 @@ class BaseTask(ABC):
     data_options: tuple[str, ...] = ()
 
     # Data
-
-    def supported(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the given ones of further options of the data, as arguments of `open_data`.
-
-        Args:
-            options: by name; None for those that are not given.
-
-        Raises:
-            UsageError: the task does not support one; lists all.
-        """
-        given = {name: value for name, value in options.items() if value is not None}
-        raise_together(
-            [
-                UsageError(f"--{name.replace('_', '-')} does not apply to {self.name}", "omit it")
-                for name in given
-                if name not in self.data_options
-            ]
-        )
-        return given
 
     @abstractmethod
     def open_data(
@@ -141,7 +123,7 @@ class BaseTask(ABC):
             columns: of a table, by role; None to infer them.
             classes: number of classes, as for `open_data`.
         """
-        given = {"classes": classes, **self.supported({"columns": columns})}
+        given = {"classes": classes, **supported_options(self, columns=columns)}
         return open_all(source, partial(self.open_data, **given))
 
     def recognizes(self, source: str | Path) -> bool:
@@ -379,6 +361,27 @@ class BaseTask(ABC):
         """Return the lines that `zoo evaluate` prints, and an optional table."""
         lines = [f"{'images':<8}{values['images']:,}"]
         return lines + [f"{name:<8}{values[name]:.4f}" for name in self.columns], None
+
+
+def supported_options(task: BaseTask, **options: Any) -> dict[str, Any]:
+    """Return the given ones of further options of the data, as arguments of `open_data`.
+
+    Args:
+        task: that opens the data.
+        options: by name; None for those that are not given.
+
+    Raises:
+        UsageError: the task does not support some; lists all.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    raise_together(
+        [
+            UsageError(f"--{name.replace('_', '-')} does not apply to {task.name}", "omit it")
+            for name in given
+            if name not in task.data_options
+        ]
+    )
+    return given
 
 
 def load_task(task: Task) -> BaseTask:

@@ -31,6 +31,7 @@ from zoo.engine.run.prepare import prepare, read_options
 from zoo.inference.loading import load_model
 from zoo.models.provenance import provenance_of
 from zoo.options.class_weights import ClassWeights
+from zoo.options.columns import Columns
 from zoo.registry.registry import load_registry
 from zoo.tasks.base import Outputs
 from zoo.terminal import Progress
@@ -341,6 +342,30 @@ def test_splits_as_listed_and_columns_by_name(tmp_path: Path) -> None:
     assert task.open_split(path, schema, "val").targets == ((3.0,),)
     with pytest.raises(zoo.DataError, match="has no column 'depth'"):
         task.open_split(path, RegressionSchema((), ("depth",), (0.0,), (1.0,)))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "columns"),
+    [
+        ("t.csv", "file_name,age,set\n0.png,1,train\n1.png,3,train\n2.png,2,valid\n", None),
+        ("t.csv", "age;path;split\n1;.\\0.png;train\n3;1;Training\n2;2;val\n", None),
+        ("t.csv", "path,x,age\n2.png,train,1\n3.png,train,3\n1.png,val,2\n", "split=x"),
+        ("t.csv", "a,b,age,split\n2,0.png,1,train\n3,1.png,3,train\n1,2.png,2,val\n", "image=b"),
+        ("t.jsonl", "".join(f'{{"img": "{i}.png", "age": {i % 3}}}\n' for i in range(4)), None),
+    ],
+)
+def test_columns_of_images_and_splits_are_found(
+    tmp_path: Path, name: str, text: str, columns: str | None
+) -> None:
+    given = None if columns is None else Columns.parse(columns)
+    path = table(tmp_path, text, name)
+    if columns == "image=b":
+        assert ImageRegression().open_data(path, columns=given).schema.targets == ("a", "age")
+        return
+    data = ImageRegression().open_data(path, columns=given)
+    assert data.schema.targets == ("age",)
+    assert data.schema.mean == ((2.0,) if "train" in text else data.schema.mean)
+    assert data.splits["train"].image(0).size == (32, 32)
 
 
 def test_a_dataset_s_bad_items_are_named_together() -> None:

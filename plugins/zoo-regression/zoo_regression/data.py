@@ -13,6 +13,7 @@ from zoo.data.schema import Schema
 from zoo.data.split import ImageData
 from zoo.data.targets import hold_out, image_data, map_targets, open_splits, target_columns
 from zoo.data.user_dataset import datasets_by_split
+from zoo.options.columns import Columns
 
 
 @dataclass(frozen=True)
@@ -54,15 +55,22 @@ class RegressionSchema(Schema):
         return outputs * std + mean
 
 
-def open_data(source: Any, *, seed: int = 0, val_fraction: float = 0.2, **_: Any) -> ImageData:
+def open_data(
+    source: Any,
+    *,
+    seed: int = 0,
+    val_fraction: float = 0.2,
+    columns: Columns | None = None,
+    **_: Any,
+) -> ImageData:
     """Open training data, its targets standardized: a table with a header, or `Dataset`s."""
     if isinstance(source, (str, Path)):
-        names = target_columns(Path(source))
+        names = target_columns(Path(source), columns)
     else:
         first = 0.0 if source is None else next(iter(datasets_by_split(source)["train"]))[1]
         names = [f"value{number + 1}" for number in range(torch.as_tensor(first).numel())]
     schema = RegressionSchema((), tuple(names))
-    opened = open_splits(source, schema.read_row, schema.read)
+    opened = open_splits(source, schema.read_row, schema.read, columns)
     splits, reason = hold_out(opened, seed, val_fraction)
     numbers = torch.tensor(splits["train"].targets, dtype=torch.float64)
     std, mean = torch.std_mean(numbers, dim=0, correction=0)

@@ -11,6 +11,7 @@ import zoo
 from zoo.data.images import noise
 from zoo.data.split import ImageData, Split
 from zoo.data.targets import map_targets, open_one
+from zoo.options.columns import Columns
 from zoo.tasks.base import BaseTask, Criterion, Metric, Outputs, SourceImage, UserMetrics
 from zoo.tasks.user_functions import call_loss, call_metrics
 from zoo_regression.data import RegressionSchema, open_data
@@ -70,15 +71,22 @@ class ImageRegression(BaseTask):
     columns = ("loss", "mae", "rmse", "r2")
     directions = {"loss": "min", "mae": "min", "rmse": "min", "r2": "max"}  # noqa: RUF012
     labels = {"mae": "MAE", "r2": "R2"}  # noqa: RUF012
+    data_options = ("columns",)
     reserved = (*columns, "images", "per_target")
     loss_label = "mean squared error"
     schema_type = RegressionSchema
     metric = RegressionMetric
     open_data = staticmethod(open_data)
 
-    def open_split(self, source: Any, schema: RegressionSchema, split: str | None = None) -> Split:
+    def open_split(
+        self,
+        source: Any,
+        schema: RegressionSchema,
+        split: str | None = None,
+        columns: Columns | None = None,
+    ) -> Split:
         """Open one split, its columns matched to the targets by name."""
-        opened = open_one(source, schema.read_row, schema.read, split)
+        opened = open_one(source, schema.read_row, schema.read, split, columns)
         return map_targets(opened, schema.standardize)
 
     def example_data(self, preprocess: zoo.Preprocess, count: int, seed: int) -> ImageData:

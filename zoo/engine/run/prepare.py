@@ -50,7 +50,7 @@ from zoo.models.weights import NotLocal, check_reachable
 from zoo.registry.plugins import BUILTIN
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone
-from zoo.tasks.base import BaseTask, load_task
+from zoo.tasks.base import BaseTask, load_task, supported_options
 from zoo.terminal import Progress
 
 LOCK = ".claim"
@@ -225,7 +225,7 @@ def _resolve_inputs(name: str, options: Options, registry: Registry, dry_run: bo
         seed=seed,
         val_fraction=defaults["val_fraction"] if options.val is None else options.val,
         classes=options.classes,
-        **task.supported(data_options(options)),
+        **supported_options(task, **data_options(options)),
     )
     check_classes(options, data)
     check_validation(options, data)
