@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zoo.data.formats import describe_missing
 from zoo.data.scan import counted, is_folder, is_hidden, is_image, list_folder
 from zoo.data.split import FileSplit, ImageData, Split
 from zoo.errors import DataError, UsageError
@@ -63,9 +64,11 @@ def _flat(root: Path) -> AllImages | None:
         return None
     visible = [entry.name for entry in entries if not is_hidden(entry.name)]
     names = sorted(name for name in visible if is_image(name))
+    others = [name for name in visible if not is_image(name)]
+    missing = describe_missing({Path(name).suffix.lower() for name in others})
     if not names:
-        raise DataError(f"{root} has no images", EXPECTED)
-    others = len(visible) - len(names)
-    notices = (f"skipped: {counted(others, 'file')} that are not images",) if others else ()
+        raise DataError(f"{root} has no images", missing or EXPECTED)
+    notice = f"skipped: {counted(len(others), 'file')} that are not images"
+    notices = (notice + (f"; {missing}" if missing else ""),) if others else ()
     split = FileSplit("all", root, tuple(names), (UNKNOWN,) * len(names))
     return AllImages(root.absolute().name, (split,), (), notices)

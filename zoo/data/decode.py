@@ -15,7 +15,6 @@ import os
 import stat
 import warnings
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -23,6 +22,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
+from zoo.data.formats import missing_plugin, readable_formats
 from zoo.data.jpeg import complete_jpeg, lacks_end
 from zoo.data.values import (
     Ranges,
@@ -38,9 +38,6 @@ from zoo.errors import DataError, EnvironmentProblem
 
 # Pillow's own default limit; half a gigabyte as RGB.
 MAX_PIXELS = 178_956_970
-
-# An allow-list: Pillow's other formats include PostScript, which runs a program on the file.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
 
 # Assumed maxima of values without a declared range; the smallest that fits is taken.
 RANGES = (1, 255, 65535)
@@ -235,11 +232,26 @@ def _decode_file(
             raise
         return replace(_decode_file(whole, name, at_least, ranges), incomplete=True)
     except UnidentifiedImageError as error:
-        empty = file.seekable() and file.seek(0, os.SEEK_END) == 0
-        reason = "the file is empty" if empty else "not an image that zoo reads"
+        reason = _why_unidentified(file, name)
         raise UnreadableImage(name, reason) from error
     except Exception as error:
         _raise_unreadable(name, error)
+
+
+def _why_unidentified(file: BinaryIO, name: str) -> str:
+    """Return why no format recognizes a file."""
+    start = b""
+    if file.seekable():
+        file.seek(0)
+        start = file.read(16)
+        if not start:
+            return "the file is empty"
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
+    plugin = missing_plugin(suffix, start)
+    if plugin is None:
+        return "not an image that zoo reads"
+    read = suffix if suffix in plugin.suffixes else f"{plugin.suffixes[0]} content"
+    return f"to read {read}, `pip install {plugin.package}`"
 
 
 def _complete(file: BinaryIO) -> BinaryIO | None:
@@ -249,13 +261,6 @@ def _complete(file: BinaryIO) -> BinaryIO | None:
     file.seek(0)
     content = complete_jpeg(file.read())
     return None if content is None else io.BytesIO(content)
-
-
-@lru_cache(maxsize=1)
-def readable_formats() -> tuple[str, ...]:
-    """Return the formats that are read, by Pillow's names."""
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _raise_unreadable(name: str, error: Exception) -> NoReturn:

@@ -6,14 +6,18 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from zoo.data.formats import is_image
 from zoo.errors import DataError
 
-# fmt: off
-EXTENSIONS = frozenset({
-    ".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
-    ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
-})
-# fmt: on
+__all__ = [
+    "LITTER",
+    "counted",
+    "is_folder",
+    "is_hidden",
+    "is_image",
+    "list_folder",
+    "shorten",
+]
 
 # Created by archivers and file servers; some contain thumbnails of every image.
 LITTER = frozenset({"__MACOSX", "@eaDir"})
@@ -22,11 +26,6 @@ LITTER = frozenset({"__MACOSX", "@eaDir"})
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of that name is ignored, such as `.ipynb_checkpoints`."""
     return name.startswith(".") or name in LITTER
-
-
-def is_image(name: str) -> bool:
-    """Whether a file name has an image extension."""
-    return os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122 - a million of them
 
 
 def list_folder(folder: Path) -> list[os.DirEntry[str]]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from zoo.data.decode import MAX_PIXELS, open_file, readable_formats
+from zoo.data.decode import MAX_PIXELS, open_file
+from zoo.data.formats import readable_formats
 from zoo.data.values import Values, is_deep_color, kind_of, read_deep_color
 
 

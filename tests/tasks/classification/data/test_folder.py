@@ -156,13 +156,20 @@ def test_other_and_hidden_files_are_counted_and_skipped(tmp_path: Path) -> None:
         *(".ipynb_checkpoints/x.png", "a/.hidden/x.png", "__MACOSX/a/x.png", "a/._1.png"),
         *("b/@eaDir/1.png/thumb.png",),
     )
-    for name in ("a/notes.txt", "a/more.txt", "b/clip.heic", "b/x.heic", "b/LICENSE", "README.md"):
+    for name in (
+        "a/notes.txt",
+        "a/more.txt",
+        "b/clip.heic5",
+        "b/x.heic5",
+        "b/LICENSE",
+        "README.md",
+    ):
         (root / name).touch()
     data = open_data(root)
     assert data.classes == ("a", "b")
     assert sum(len(split) for split in data.splits.values()) == 6
     assert [line.partition(": ")[2] for line in data.notices] == [
-        "5 files that are not images: .txt (2), .heic (2), no extension (1)",
+        "5 files that are not images: .txt (2), .heic5 (2), no extension (1)",
         "5 hidden files or folders",
         "1 image beside the class folders",
     ]
@@ -244,8 +251,8 @@ def test_folder_without_class_folders_is_rejected(tmp_path: Path) -> None:
     assert str(flat / "train") in refusal(flat).message
     text = make(tmp_path / "text", "a/x.png", "b/x.png")
     for image in text.glob("*/*.png"):
-        image.rename(image.with_suffix(".heic"))
-    assert ".heic (2)" in str(refusal(text).hint)
+        image.rename(image.with_suffix(".heic5"))
+    assert ".heic5 (2)" in str(refusal(text).hint)
 
 
 def test_single_class_is_rejected(tmp_path: Path) -> None:

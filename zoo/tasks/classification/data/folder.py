@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from zoo.data.formats import describe_missing
 from zoo.data.groups import groups_by
 from zoo.data.scan import counted, list_folder, shorten
 from zoo.data.schema import Schema
@@ -179,7 +180,8 @@ def _no_images(scan: Scan, path: Path) -> DataError:
         names = sorted(entry.name for entry in list_folder(path) if is_table(path / entry.name))
         hint = f"read the labels of a table: --data {path / names[0]}" if names else EXPECTED
         return DataError(message, hint)
-    hint = f"its files are {scan.kinds}; zoo reads jpg, png, webp, tiff and similar formats"
+    hint = f"its files are {scan.kinds}; "
+    hint += describe_missing(scan.other) or "zoo reads jpg, png, webp, tiff and similar formats"
     return DataError(f"{path} contains no images", hint if scan.other else EXPECTED)
 
 
@@ -189,7 +191,10 @@ def _check_train(scan: Scan, path: Path) -> None:
     empty = [name for name, images in scan.images.items() if not images]
     if empty:
         message = f"{path} has class folders without images: {shorten(empty)}"
-        raise DataError(message, "every folder is a class: remove these, or add images")
+        hint = "every folder is a class: remove these, or add images"
+        if missing := describe_missing(scan.other):
+            hint = f"{missing}; {hint}"
+        raise DataError(message, hint)
     if len(scan.images) == 1:
         (only,) = scan.images
         raise DataError(f"{path} has only one class, {only}; at least two are needed", EXPECTED)

@@ -7,6 +7,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from zoo.data.formats import describe_missing
 from zoo.data.names import nfc, sort_classes
 from zoo.data.scan import counted, is_folder, is_hidden, is_image, list_folder, shorten
 
@@ -58,6 +59,8 @@ class Scan:
         if self.other:
             files = counted(self.other.total(), "file")
             lines.append(f"{files} that are not images: {self.kinds}")
+            if missing := describe_missing(self.other):
+                lines[-1] += f"; {missing}"
         if self.hidden:
             lines.append(counted(self.hidden, "hidden file or folder", "hidden files or folders"))
         if self.linked:

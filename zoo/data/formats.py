@@ -1,0 +1,131 @@
+"""The formats of images that are read: those of Pillow that are safe, and those of its plugins."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from importlib.util import find_spec
+
+from PIL import Image, features
+
+# An allow-list: Pillow's other formats include PostScript, which runs a program on the file.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
+
+# fmt: off
+SUFFIXES = frozenset({
+    ".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
+    ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+})
+# fmt: on
+
+
+@dataclass(frozen=True)
+class PillowPlugin:
+    """A package that adds a format to Pillow.
+
+    Args:
+        module: that is imported.
+        package: that installs it.
+        suffixes: of its files.
+        signatures: bytes that its files have at the start, or at position 4.
+        register: function of the module that registers the format; empty where the import does.
+        builtin: name of the feature of Pillow itself that makes it unnecessary.
+    """
+
+    module: str
+    package: str
+    suffixes: tuple[str, ...]
+    signatures: tuple[bytes, ...]
+    register: str = ""
+    builtin: str = ""
+
+    @property
+    def needed(self) -> bool:
+        """Whether its files cannot be read, as neither Pillow nor the package reads them."""
+        if self.builtin and features.check(self.builtin):
+            return False
+        return find_spec(self.module) is None
+
+
+PLUGINS = (
+    PillowPlugin(
+        "pillow_heif",
+        "pillow-heif",
+        (".heic", ".heif", ".hif"),
+        (b"ftypheic", b"ftypheix", b"ftypheim", b"ftyphevc", b"ftypmif1"),
+        register="register_heif_opener",
+    ),
+    PillowPlugin("pillow_avif", "pillow-avif-plugin", (".avif",), (b"ftypavif",), builtin="avif"),
+    PillowPlugin("pillow_jxl", "pillow-jxl-plugin", (".jxl",), (b"\xff\x0a", b"JXL \r\n\x87\n")),
+)
+
+
+@lru_cache(maxsize=1)
+def _load_plugins() -> None:
+    """Import the installed plugins of `PLUGINS`, which register their formats."""
+    Image.init()
+    for plugin in PLUGINS:
+        unneeded = plugin.builtin and features.check(plugin.builtin)
+        if not unneeded and find_spec(plugin.module) is not None:
+            try:
+                module = import_module(plugin.module)
+                if plugin.register:
+                    getattr(module, plugin.register)()
+            except Exception:  # a package that does not fit this Pillow: its files are unreadable
+                continue
+
+
+def readable_formats() -> tuple[str, ...]:
+    """Return the formats that are read, by Pillow's names: also those that others registered."""
+    _load_plugins()
+    return _readable(len(Image.OPEN))
+
+
+@lru_cache(maxsize=4)
+def _readable(_: int) -> tuple[str, ...]:
+    others = (
+        name
+        for name, (factory, _) in Image.OPEN.items()
+        if not getattr(factory, "__module__", "").startswith("PIL.")
+    )
+    return tuple(dict.fromkeys([*(name for name in FORMATS if name in Image.OPEN), *others]))
+
+
+@lru_cache(maxsize=4)
+def _suffixes(_: int) -> frozenset[str]:
+    added = set(readable_formats()) - set(FORMATS)
+    others = {suffix for suffix, name in Image.EXTENSION.items() if name in added}
+    return SUFFIXES.union(others)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file name has the suffix of a format that is read."""
+    _load_plugins()
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a million of them
+    return suffix in _suffixes(len(Image.EXTENSION))
+
+
+def missing_plugin(suffix: str, start: bytes = b"") -> PillowPlugin | None:
+    """Return the plugin that reads a file and is not installed; None where there is none.
+
+    Args:
+        suffix: of the file's name.
+        start: its first bytes, at least 16; empty to go by the suffix alone.
+    """
+    for each in PLUGINS:
+        signed = start.startswith(each.signatures) or start[4:].startswith(each.signatures)
+        if (suffix.lower() in each.suffixes or signed) and each.needed:
+            return each
+    return None
+
+
+def describe_missing(suffixes: Iterable[str]) -> str | None:
+    """Return what to install to read files of these suffixes, or None."""
+    needed = {each: plugin.package for each in suffixes if (plugin := missing_plugin(each))}
+    if not needed:
+        return None
+    packages = " ".join(dict.fromkeys(needed.values()))
+    return f"to read {' and '.join(sorted(needed))}, `pip install {packages}`"
