@@ -98,10 +98,11 @@ def list_backbones(
 
 
 def get(name: str) -> Backbone:
-    """Return the backbone of an id, a bare name or an alias.
+    """Return the backbone of an id, a bare name, an alias or a name of published weights.
 
     Args:
-        name: as in `list_backbones` or registry.toml.
+        name: as in `list_backbones` or registry.toml; or the publisher's name of weights, such as
+            `timm/resnet18.a1_in1k` or `ResNet50_Weights.DEFAULT`, which become the default.
 
     Raises:
         UnknownBackbone: none has the name; with suggestions.
@@ -256,10 +257,11 @@ def _name(backbone: str | Path | Backbone) -> str:
     """
     if isinstance(backbone, (str, Path)):
         return str(backbone)
-    if get(backbone.id) != backbone:
+    name = f"{backbone.id}.{backbone.selected}" if backbone.selected else backbone.id
+    if get(name) != backbone:
         hint = "derive it in a registry.toml, or register it in a plugin"
         raise UsageError(f"{backbone.id} differs from the registered backbone", hint)
-    return backbone.id
+    return name
 
 
 def _options(given: dict[str, Any]) -> Options:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.errors import UsageError, did_you_mean
 from zoo.records import FrozenDict, validate, with_fields
 from zoo.targets import path_steps, resolve_target
+from zoo.task_spec import Task as Task
 from zoo.weight_files import LocalWeights
 
 if TYPE_CHECKING:
@@ -159,6 +160,8 @@ class Weights:
         convert: `"package.module:function"`, called as `convert(path, backbone, weights)`,
             returning the backbone's state dict; None where the file contains it.
         features_only: the head is untrained, so these weights cannot predict.
+        names: other names by which the publisher refers to them, such as
+            `ResNet18_Weights.DEFAULT`.
     """
 
     tag: str
@@ -174,6 +177,7 @@ class Weights:
     kwargs: Mapping[str, Any] = field(default_factory=FrozenDict)
     convert: str | None = None
     features_only: bool = False
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         validate(self)
@@ -219,6 +223,7 @@ class Backbone:
         origin: description of what registered it; set by the registry.
         extends: the base of a derived backbone; set by the registry.
         local: where copies of published weights may be; set by the registry.
+        selected: tag of the weights that the requested name selects; set by the registry.
     """
 
     name: str
@@ -241,6 +246,7 @@ class Backbone:
     origin: str = ""
     extends: Backbone | None = None
     local: LocalWeights = field(default=LocalWeights(), compare=False, repr=False)
+    selected: str | None = None
 
     def __post_init__(self) -> None:
         validate(self)
@@ -280,19 +286,48 @@ class Backbone:
         """The backbone that a plugin registered: itself, or its base's."""
         return self.extends.published if self.extends else self
 
-    def find_weights(self, tag: str) -> Weights:
-        """Return the published weights with that tag.
+    def published_as(self, name: str) -> Weights | None:
+        """Return the published weights of a name; None where none have it.
+
+        Args:
+            name: their tag; a name that their publisher gives them; the name or id of this backbone
+                with the tag, `resnet18.a1_in1k`; or their repository, `hf_hub:timm/...`.
+        """
+        for weights in self.weights:
+            if name in (weights.tag, *weights.names):
+                return weights
+        address = name.removeprefix("hf_hub:").removeprefix("hf-hub:")
+        for weights in self.weights:
+            repository = (weights.hub or "").partition(":")[0] or None
+            if address in (f"{self.name}.{weights.tag}", f"{self.id}.{weights.tag}", repository):
+                return weights
+        return None
+
+    def find_weights(self, name: str) -> Weights:
+        """Return the published weights of a tag, or of another name as in `published_as`.
 
         Raises:
             UsageError: there are none; names the nearest.
         """
-        tagged = {weights.tag: weights for weights in self.weights}
-        if tag in tagged:
-            return tagged[tag]
-        tags = ", ".join(tagged)
-        hint = f"published: {tags}" if tags else "it publishes none; use none or a file"
-        message = f"{self.id} publishes no weights tagged {tag!r}"
-        raise UsageError(message, did_you_mean(tag, list(tagged), hint))
+        if (weights := self.published_as(name)) is not None:
+            return weights
+        tags = [weights.tag for weights in self.weights]
+        known = [*tags, *(other for weights in self.weights for other in weights.names)]
+        hint = f"published: {', '.join(tags)}" if tags else "it publishes none; use none or a file"
+        message = f"{self.id} publishes no weights tagged {name!r}"
+        raise UsageError(message, did_you_mean(name, known, hint))
+
+    def with_selected(self, weights: Weights) -> Backbone:
+        """Return a copy whose default weights are these of the published ones."""
+        others = tuple(each for each in self.weights if each is not weights)
+        same_width = weights.num_classes == self.weights[0].num_classes
+        return replace(
+            self,
+            weights=(weights, *others),
+            license=weights.license,
+            params=self.params if same_width else None,
+            selected=weights.tag,
+        )
 
     def preprocess_for(self, weights: Weights | None) -> Preprocess:
         """Return the preprocess of these weights, or the backbone's."""
@@ -385,39 +420,3 @@ class Family:
     def with_source(self, source: str, origin: str) -> Family:
         """Return a copy with its owner set."""
         return with_fields(self, source=source)
-
-
-@dataclass(frozen=True)
-class Task:
-    """A kind of prediction, with its data, loss, metrics and presentation.
-
-    Args:
-        name: unique among all plugins: lower-case letters, digits and hyphens.
-        summary: of its predictions, in one line.
-        target: `"package.module:ClassName"` of the implementation; imported on first use.
-        source: the plugin's entry-point name; set by the registry.
-        plugin: the same; set by the registry.
-        origin: description of what registered it; set by the registry.
-    """
-
-    name: str
-    summary: str
-    target: str
-    source: str = ""
-    plugin: str = ""
-    origin: str = ""
-
-    def __post_init__(self) -> None:
-        validate(self)
-        if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", self.name):
-            hint = "lower-case letters, digits and hyphens only, like image-classification"
-            raise UsageError(f"{self.name!r} is not a task name", hint)
-        if not self.summary.strip() or len(self.summary.splitlines()) != 1:
-            raise UsageError(f"task {self.name!r} needs a summary of one line")
-        if not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", self.target):
-            hint = 'write it as "package.module:ClassName"'
-            raise UsageError(f"task {self.name!r} has the target {self.target!r}", hint)
-
-    def with_source(self, source: str, origin: str) -> Task:
-        """Return a copy with its owner set."""
-        return with_fields(self, source=source, plugin=source, origin=origin)

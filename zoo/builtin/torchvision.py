@@ -146,4 +146,5 @@ def _weights(row: Mapping[str, Any], preprocess: Preprocess) -> Weights:
         kwargs=row.get("kwargs", {}),
         convert=f"{HOME}:convert",
         features_only=features_only,
+        names=tuple(row["names"]),
     )

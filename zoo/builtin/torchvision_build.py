@@ -122,6 +122,7 @@ def describe() -> dict[str, list[dict[str, Any]]]:
 def _describe(name: str, entry: models.WeightsEnum) -> dict[str, Any]:
     row: dict[str, Any] = {
         "tag": entry.name,
+        "names": _names(entry),
         "url": entry.url,
         "license": entry.meta.get("license"),
         "min_size": max(entry.meta["min_size"]),
@@ -136,6 +137,13 @@ def _describe(name: str, entry: models.WeightsEnum) -> dict[str, Any]:
     elif tuple(categories) == voc_classes():
         row |= {"num_classes": len(categories), "classes": voc_classes.__name__}
     return row
+
+
+def _names(entry: models.WeightsEnum) -> list[str]:
+    """Return what torchvision's documentation calls these weights, beside their tag."""
+    enum = type(entry).__name__
+    default = [f"{enum}.DEFAULT", "DEFAULT"] if entry is type(entry).DEFAULT else []
+    return [f"{enum}.{entry.name}", *default]
 
 
 def _preprocess(entry: models.WeightsEnum) -> dict[str, Any]:

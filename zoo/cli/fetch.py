@@ -67,9 +67,9 @@ def command(
 ) -> None:
     """Fetch the published weights of backbones into a folder.
 
-    NAME is an id, a bare name or an alias. On a machine without a network, set ZOO_WEIGHTS_DIR to a
-    copy of the folder. Files that are there are verified and not fetched again; a download that
-    broke off is resumed.
+    NAME is an id, a bare name, an alias, or a publisher's name of weights (timm/resnet18.a1_in1k).
+    On a machine without a network, set ZOO_WEIGHTS_DIR to a copy of the folder. Files that are
+    there are verified and not fetched again; a download that broke off is resumed.
     """
     selected = _select(settings, names, weights)
     from zoo.models.weight_folder import put_weights

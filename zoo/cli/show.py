@@ -92,7 +92,8 @@ def _head_text(backbone: Backbone) -> str:
 def command(settings: Settings, name: str, as_json: bool) -> None:
     """Show a backbone: heads, preprocess, weights with licences and where they come from.
 
-    NAME is an id (timm/resnet18), a bare name or an alias.
+    NAME is an id (timm/resnet18), a bare name, an alias, or a publisher's name of weights
+    (timm/resnet18.a1_in1k, ResNet50_Weights.DEFAULT).
     """
     backbone = settings.registry().get(name)
     if as_json:
@@ -105,7 +106,9 @@ def command(settings: Settings, name: str, as_json: bool) -> None:
         "task": backbone.task,
         "heads": _head_text(backbone),
         "parameters": f"{size} ({short_count(backbone.params)})" if backbone.params else "?",
-        "preprocess": _preprocess_text(backbone.preprocess),
+        "preprocess": _preprocess_text(
+            backbone.preprocess_for(backbone.weights[0] if backbone.weights else None)
+        ),
         "license": in_words(backbone.license),
     }
     if backbone.refuse:

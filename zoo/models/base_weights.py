@@ -193,6 +193,8 @@ def _resolve_auto(backbone: Backbone) -> tuple[Weights, Location, str]:
     """
     default, *others = backbone.weights
     location = locate(backbone, default)
+    if backbone.selected:
+        return default, location, f"auto: named with the backbone, {location.text}"
     if location == DOWNLOAD:
         outputs = default.num_classes, default.features_only
         alike = [each for each in others if (each.num_classes, each.features_only) == outputs]

@@ -74,14 +74,13 @@ def own_path(choice: str | None, backbone: Backbone) -> Path | None:
 
     Args:
         choice: as for `--weights`.
-        backbone: whose tags come before files.
+        backbone: the names of whose weights come before files.
 
     Returns:
         The path; None where the choice is `auto`, `none`, a tag, or a word that is no folder.
     """
-    if choice in (None, "auto", "none") or any(w.tag == choice for w in backbone.weights):
+    if choice is None or choice in ("auto", "none") or backbone.published_as(choice):
         return None
-    assert choice is not None
     path = Path(choice)
     if path.is_dir():
         return path / MODEL

@@ -140,6 +140,7 @@ class Entry:
                 source=self.source,
                 origin=f"{self.file.location('backbones', self.id)}, extending {base.id}",
                 extends=base,
+                selected=None,
             )
         except UsageError as error:
             raise self.error(None, f"cannot be used: {error.message}", error.hint) from error

@@ -37,6 +37,7 @@ from zoo.registry.plugins import (
     Switches,
     file_plugins,
 )
+from zoo.registry.weight_names import find_named, suggest_named
 from zoo.spec import AddedWeights, Backbone, Task
 from zoo.weight_files import LocalWeights, WeightFile
 
@@ -130,7 +131,10 @@ class Registry:
         raise UsageError(f"no plugin registers the task {name!r}{note}", hint)
 
     def get(self, query: str) -> Backbone:
-        """Return the backbone of an id, a bare name or an alias.
+        """Return the backbone of an id, a bare name, an alias, or a name of published weights.
+
+        A name of weights, such as `timm/resnet18.a1_in1k` or `ResNet50_Weights.DEFAULT`, makes
+        these the default of the backbone that is returned.
 
         Raises:
             UnknownBackbone: there is none; has suggestions.
@@ -141,7 +145,7 @@ class Registry:
         prefix, slash, name = query.partition("/")
         if slash:
             source = self._all_sources.get(prefix)
-            return source.get(name) if source and name in source else self.get(self._alias(query))
+            return source.get(name) if source and name in source else self._indirect(query)
         third_parties = []
         for source_name, candidate in self.sources.items():
             if query in candidate:
@@ -153,7 +157,7 @@ class Registry:
         if len(matches) > 1:
             ids = ", ".join(f"{match.name}/{query}" for match in matches)
             raise UsageError(f"the name {query!r} is ambiguous", f"choose one of {ids}")
-        return matches[0].get(query) if matches else self.get(self._alias(query))
+        return matches[0].get(query) if matches else self._indirect(query)
 
     def _derive(self, entry: Entry) -> Backbone:
         """Resolve the base of an entry, and derive the backbone.
@@ -197,21 +201,30 @@ class Registry:
                 return f"{record.name} {status}"
         return ""
 
-    def _alias(self, query: str) -> str:
-        """Return the target of an alias, or raise the most specific error for the name."""
+    def _indirect(self, query: str) -> Backbone:
+        """Return the backbone of an alias or a name of weights, or raise the error for it."""
         target = self.config.aliases.get(query)
         if target is not None and target not in self.config.aliases:
-            return target
+            return self.get(target)
+        if (named := find_named(query, self.sources, self.derived)) is not None:
+            return named
+        raise self._unknown(query)
+
+    def _unknown(self, query: str) -> BrokenPlugin | UnknownBackbone:
+        """Return the most specific error for a name."""
         source = query.partition("/")[0]
         for record in self.host.records:
             if record.name == source and record.status == FAILED:
                 hint = f"`zoo plugins` shows what happened to {source}"
-                raise BrokenPlugin(f"{query} comes from a plugin that failed: {record.error}", hint)
+                return BrokenPlugin(
+                    f"{query} comes from a plugin that failed: {record.error}", hint
+                )
         failed = [record.name for record in self.host.records if record.status == FAILED]
         note = f"plugins that failed to load: {', '.join(failed)}" if failed else None
         if any(record.name == source and record.status == OFF for record in self.host.records):
             note = f"plugin {source} is switched off"
-        raise UnknownBackbone(query, self.suggest(query), note)
+        suggestions = suggest_named(query, self.sources) or self.suggest(query)
+        return UnknownBackbone(query, suggestions, note)
 
     def suggest(self, query: str) -> tuple[str, ...]:
         """Return the nearest existing names, best first."""
@@ -241,7 +254,8 @@ class Registry:
         """Return the backbones that match every filter, in the registry's order.
 
         Args:
-            patterns: shell-style patterns of ids or names, of which one must match; empty for all.
+            patterns: shell-style patterns of ids or names, or names of published weights, of which
+                one must match; empty for all.
             source: name of a plugin, or source name of derived backbones.
             task: name of the task.
             pretrained: with or without published weights.
@@ -258,14 +272,29 @@ class Registry:
             hint = did_you_mean(source, known, f"one of {', '.join(known)}")
             raise UsageError(f"no source is named {source!r}", hint)
         selected = [sources[source]] if source else sources.values()
+        named = self._named(patterns)
+        patterns = (*patterns, *named)
         backbones = [
-            backbone
+            named.get(backbone.id, backbone)
             for candidate in selected
             for backbone in candidate.select(partial(_matches, patterns, candidate.name))
             if (task is None or backbone.task == task)
             and (pretrained is None or backbone.pretrained == pretrained)
         ]
         return backbones if license is None else self._filter_license(backbones, license)
+
+    def _named(self, patterns: Sequence[str]) -> dict[str, Backbone]:
+        """Return the backbones, by id, that patterns name by their weights."""
+        named = [p for p in patterns if ("." in p or ":" in p) and not set("*?[") & set(p)]
+        if not named:
+            return {}
+        names = {name for source in self._all_sources.values() for name in source.names()}
+        found = (
+            find_named(pattern, self.sources, self.derived)
+            for pattern in named
+            if pattern.rpartition("/")[2] not in names
+        )
+        return {backbone.id: backbone for backbone in found if backbone is not None}
 
     def _filter_license(self, candidates: Sequence[Backbone], license: str) -> list[Backbone]:
         from zoo.registry.licenses import KINDS, matches

@@ -92,3 +92,28 @@ def test_transfer_from_installed_weights(photos: Path, tmp_path: Path) -> None:
     assert run.metrics["val"]["top1"] == 1.0
     [answer] = zoo.predict(run.path, photos / "cat" / "0.png", device="cpu")
     assert answer["predictions"][0]["class"] == "cat"
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("MobileNet_V2_Weights.IMAGENET1K_V1", "auto"),
+        ("mobilenet_v2.IMAGENET1K_V1", "auto"),
+        ("mobilenet_v2", torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1),
+        ("timm/mobilenetv2_100.tv_in1k", "auto"),
+        (TIMM, "mobilenetv2_100.tv_in1k"),
+    ],
+)
+def test_names_of_publishers_select_installed_weights(name: str, weights: object) -> None:
+    with forbid_network() as attempts:
+        network = zoo.get(name).build(weights=weights)  # type: ignore[arg-type]
+    first = next(iter(published().values()))
+    assert torch.equal(next(network.parameters()), first)
+    assert attempts == []
+
+
+def test_named_default_is_not_replaced_by_others() -> None:
+    named = zoo.get("MobileNet_V2_Weights.DEFAULT")
+    with forbid_network(), pytest.raises(zoo.WeightsError, match="cannot reach") as caught:
+        named.build(weights="auto")
+    assert "give --weights IMAGENET1K_V1, or" in (caught.value.hint or "")
