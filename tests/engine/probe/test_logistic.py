@@ -260,6 +260,7 @@ def test_fit_probe_random_labels_selects_strong_regularisation():
     labels = torch.arange(300) % 3
     probe = fit_probe(features, labels, 3)
     assert probe.strength <= 0.01
+    assert probe.strength == min(probe.searched, key=lambda tried: tried[1])[0]
     assert len(probe.searched) < 10
     assert min(loss for _, loss, _ in probe.searched) == pytest.approx(np.log(3), rel=0.02)
 
