@@ -20,7 +20,8 @@ from zoo.modelfile import read_model
 
 CLASSES = ("dark", "light", "middle")
 # 19 training images in batches of 6: the single one that remains joins the third batch.
-COUNTS = {"train": (5, 6, 8), "val": (4, 3, 1)}
+COUNTS = {"train": (5, 8, 6), "val": (4, 1, 3)}
+BRIGHTNESS = (0, 80, 40)
 BATCHES = ((0, 6), (6, 12), (12, 19))
 SEED = 3
 BASE = {"weights": "none", "device": "cpu", "precision": "fp32", "batch_size": 6, "seed": SEED}
@@ -33,10 +34,10 @@ def uneven(tmp_path_factory):
     root = tmp_path_factory.mktemp("uneven")
     generator = np.random.default_rng(0)
     for split, counts in COUNTS.items():
-        for label, (name, count) in enumerate(zip(CLASSES, counts, strict=True)):
+        for name, count, least in zip(CLASSES, counts, BRIGHTNESS, strict=True):
             (root / split / name).mkdir(parents=True)
             for number in range(count):
-                pixels = generator.integers(40 * label, 40 * label + 160, (40, 52, 3), np.uint8)
+                pixels = generator.integers(least, least + 160, (40, 52, 3), np.uint8)
                 Image.fromarray(pixels).save(root / split / name / f"{number}.png")
     return root
 
@@ -105,11 +106,11 @@ def mirrored(images, epoch, indices):
     return torch.stack(rows)
 
 
-def loss_of(network, images, labels):
+def loss_of(network, images, labels, criterion):
     output = network(images)
     if isinstance(output, tuple):
-        return cross_entropy(output[0], labels) + 0.5 * cross_entropy(output[1], labels)
-    return cross_entropy(output, labels)
+        return criterion(output[0], labels) + 0.5 * criterion(output[1], labels)
+    return criterion(output, labels)
 
 
 @torch.no_grad()
@@ -119,7 +120,9 @@ def validate(network, images, labels):
     return (logits.argmax(1) == labels).double().mean().item(), cross_entropy(logits, labels).item()
 
 
-def train_plainly(backbone, root, phases, optimizer, flips=False, broken=None):
+def train_plainly(
+    backbone, root, phases, optimizer, flips=False, broken=None, criterion=cross_entropy
+):
     """Return the state of the best epoch, and the numbers of every epoch.
 
     Nothing is trained on the image at the position `broken`, which takes its place in a batch.
@@ -145,7 +148,7 @@ def train_plainly(backbone, root, phases, optimizer, flips=False, broken=None):
                 inputs = mirrored(images[rows], epoch, rows) if flips else images[rows]
                 rule.param_groups[0]["lr"] = lr * cosine(step, steps)
                 rule.zero_grad()
-                loss = loss_of(network, inputs, labels[rows])
+                loss = loss_of(network, inputs, labels[rows], criterion)
                 loss.backward()
                 rule.step()
                 losses, step = losses + loss.item() * len(rows), step + 1
@@ -161,7 +164,9 @@ def check_equal(run, expected, history):
     actual = read_model(run.path / "model.safetensors")[1].tensors
     assert actual.keys() == expected.keys()
     for name, tensor in expected.items():
-        torch.testing.assert_close(actual[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(
+            actual[name], tensor, rtol=1e-4, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
+        )
     columns = ("lr", "train_loss", "val_loss", "val_top1")
     with (run.path / "history.csv").open() as file:
         rows = [tuple(float(row[name]) for name in columns) for row in csv.DictReader(file)]
@@ -225,3 +230,18 @@ def test_unreadable_image_leaves_its_place_in_the_batch(tinynet, uneven, tmp_pat
     options |= {"schedule": "cosine:0.25", "weight_decay": 0.05, "bad_images": "skip"}
     run = zoo.finetune(tinynet, data=data, **options, **BASE)
     check_equal(run, *train_plainly(tinynet, uneven, [phase], "sgd", broken=COUNTS["train"][0] + 2))
+
+
+def test_weighted_and_smoothed_training_equals_plain_loop(plainnet, uneven):
+    policy, epochs, lr = ALL
+    options = {"train": policy, "epochs": epochs, "lr": lr, "optimizer": "sgd"}
+    options |= {
+        "schedule": "cosine:0.25",
+        "weight_decay": 0.05,
+        "micro_batch_size": 4,
+        "momentum": 0.8,
+    }
+    options |= {"class_weights": {"dark": 3.0, "middle": 0.5}, "label_smoothing": 0.2}
+    run = zoo.finetune(plainnet, data=uneven, **options, **BASE)
+    loss = nn.CrossEntropyLoss(torch.tensor([3.0, 1.0, 0.5]), label_smoothing=0.2)
+    check_equal(run, *train_plainly(plainnet, uneven, [ALL], "sgd", criterion=loss))
