@@ -120,11 +120,12 @@ def test_scalars_equal_history_over_phases(two_phases: zoo.Run) -> None:
     rows = list(csv.DictReader((two_phases.path / "history.csv").open()))
     assert [row["phase"] for row in rows] == ["head"] * 3 + ["all"] * 2
     columns = {"train/loss": "train_loss", "train/lr": "lr"}
-    columns |= {f"val/{name}": f"val_{name}" for name in ("loss", "top1", "top5", "missed")}
+    names = ("loss", "top1", "top5", "balanced_accuracy", "missed")
+    columns |= {f"val/{name}": f"val_{name}" for name in names}
     final = {
         f"final_{split}/{name}": two_phases.metrics[split][name]
         for split in ("val", "test")
-        for name in ("loss", "top1", "top5", "missed")
+        for name in (*names, "chance")
     }
     assert set(log.Tags()["scalars"]) == {*columns, *final}
     for tag, column in columns.items():

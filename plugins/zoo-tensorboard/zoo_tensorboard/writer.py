@@ -73,7 +73,7 @@ class TrainingWriter:
 
 
 def _scalars(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield the scalar metrics, those of `history.csv`."""
+    """Yield the scalar metrics: those of `history.csv`, and at the end those of a split."""
     for name, value in metrics.items():
         if isinstance(value, (int, float)) and name != "images":
             yield name, float(value)
