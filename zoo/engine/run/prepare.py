@@ -33,7 +33,7 @@ from zoo.engine.plan.resolve import (
     weights_details,
 )
 from zoo.engine.run.network_check import check_network, select_heads_only
-from zoo.engine.run.starting import resolve_start
+from zoo.engine.run.starting import resolve_start, resolve_weights
 from zoo.engine.runtime.device import environment_errors
 from zoo.engine.runtime.distributed import Ranks, fail_together, join
 from zoo.engine.runtime.network import Network
@@ -44,7 +44,6 @@ from zoo.models.build import build
 from zoo.models.build_options import options_refused
 from zoo.models.builder import check_trainable
 from zoo.models.input_size import check_size, smallest_size
-from zoo.models.own_file import OwnFile
 from zoo.models.provenance import provenance_of
 from zoo.models.weights import NotLocal, check_reachable
 from zoo.registry.plugins import BUILTIN
@@ -231,32 +230,10 @@ def _resolve_inputs(name: str, options: Options, registry: Registry, dry_run: bo
     check_validation(options, data)
     check_images(options, data)
     options = options.with_criterion(task, data)
-    base = _resolve_base(described, options, start.own)
+    base = resolve_weights(described, options, start, task)
     base = base.with_ranges(measure_ranges(data.splits.values()))
-    base = replace(base, classes=start.output_names(task))
     inputs = backbone, described, options, task, data, base, registry, dry_run, start.own_head
     return _Inputs(*inputs)
-
-
-def _resolve_base(backbone: Backbone, options: Options, own: OwnFile | None) -> BaseWeights:
-    """Resolve the weights that training starts from, without a download.
-
-    Args:
-        backbone: with the build options applied.
-        options: as given.
-        own: the user's file.
-
-    Raises:
-        UsageError: no published weights have the tag.
-        WeightsError: no weights are published, or the user's file cannot be used.
-    """
-    if options.weights != "auto" or backbone.weights:
-        return resolve_base(backbone, options.weights, options.build_options, own)
-    if options.data is None:
-        random = resolve_base(backbone, "none", options.build_options)
-        return replace(random, reason="auto: no weights are published")
-    message = f"no weights are published for {backbone.id}"
-    raise WeightsError(message, "give --weights FILE, or --weights none, or another backbone")
 
 
 def _check_same_data(data: ImageData, ranks: Ranks) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from zoo.engine.plan.options import Options
 from zoo.errors import UnknownBackbone, UsageError, WeightsError
 from zoo.modelfile import parse_card
+from zoo.models.base_weights import BaseWeights, resolve_base
 from zoo.models.own_file import OwnFile, backbone_of, model_file_at, own_path
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone
@@ -83,3 +84,28 @@ def _go_on_from(
     own = OwnFile.open(path)
     card = own.card or parse_card(path, own.content)
     return backbone_of(card, path, registry), replace(options, weights=str(path)), own
+
+
+def resolve_weights(
+    backbone: Backbone, options: Options, start: Start, task: BaseTask
+) -> BaseWeights:
+    """Resolve the weights that training starts from, without a download.
+
+    Args:
+        backbone: with the build options applied.
+        options: as given.
+        start: of the training.
+        task: of the backbone.
+
+    Raises:
+        UsageError: no published weights have the tag.
+        WeightsError: no weights are published, or the user's file cannot be used.
+    """
+    if options.weights != "auto" or backbone.weights:
+        base = resolve_base(backbone, options.weights, options.build_options, start.own)
+        return replace(base, classes=start.output_names(task))
+    if options.data is None:
+        random = resolve_base(backbone, "none", options.build_options)
+        return replace(random, reason="auto: no weights are published")
+    message = f"no weights are published for {backbone.id}"
+    raise WeightsError(message, "give --weights FILE, or --weights none, or another backbone")
