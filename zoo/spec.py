@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -335,7 +335,7 @@ class Backbone:
 
     def build(
         self,
-        classes: int | None = None,
+        classes: int | Sequence[str] | None = None,
         weights: str | Path | None = None,
         *,
         head: str | None = None,
@@ -346,7 +346,7 @@ class Backbone:
         """Build the network on the CPU in training mode, heads replaced, nothing frozen.
 
         Args:
-            classes: width of the new heads; None for the published heads.
+            classes: width of the new heads, or class names; None for the published heads.
             weights: None or `"none"` for random ones, `"auto"`, a published tag, or a file.
             head: the new main head: `"linear"`, or `"mlp:4096,dropout=0.5"`.
             head_at: path of the module that it replaces; None for the leaf.

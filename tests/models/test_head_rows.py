@@ -139,6 +139,16 @@ def test_plain_state_dict_of_equal_width_is_stated(tinynet, own, image_folder, t
     assert base.details == ["it has no head head.fc, aux, which is new"]
 
 
+def test_build_with_names_matches_rows(tinynet, own):
+    trained = load_file(own)
+    backbone = zoo.get(tinynet)
+    state = backbone.build(["flag", "new"], own).state_dict()
+    assert all(torch.equal(state[name][0], trained[name][ROWS["flag"]]) for name in HEADS)
+    # A number says nothing about the classes: the whole head where it fits, else a new one.
+    assert torch.equal(backbone.build(3, own).head.fc.weight, trained["head.fc.weight"])
+    assert len(backbone.build(2, own).head.fc.weight) == 2
+
+
 def test_long_lists_of_rows_are_shortened():
     names = tuple(f"c{number}" for number in range(13))
     text = "rows of the head by name: c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 and 3 more kept"

@@ -148,6 +148,7 @@ def resolve_and_build(
     classes: int | None = None,
     seed: int | None = None,
     options: BuildOptions = NO_OPTIONS,
+    names: Sequence[str] = (),
 ) -> nn.Module:
     """Apply build options, resolve a choice of weights, and build.
 
@@ -158,12 +159,12 @@ def resolve_and_build(
         check_trainable(backbone)
     described = options.apply(backbone)
     base = resolve_base(described, choice, options)
-    return build(described, base, classes, seed, options.head)
+    return build(described, base, classes, seed, options.head, names=names)
 
 
 def build_backbone(
     backbone: Backbone,
-    classes: int | None,
+    classes: int | Sequence[str] | None,
     weights: str | Path | None,
     *,
     head: str | None,
@@ -178,11 +179,15 @@ def build_backbone(
     """
     if (head or head_at) and classes is None:
         raise UsageError("a new head needs classes", "give classes=N")
+    if isinstance(classes, str):
+        raise UsageError(f"classes is the text {classes!r}", "give a number, or a list of names")
+    names = () if classes is None or isinstance(classes, int) else tuple(classes)
+    classes = classes if classes is None or isinstance(classes, int) else len(names)
     if classes is not None and classes < 1:
         raise UsageError(f"a head cannot end in {classes} classes", "1 is the least")
     options = BuildOptions(input_size, in_chans, HeadSpec.parse(head, head_at))
     choice = None if weights is None else str(weights)
-    return resolve_and_build(backbone, choice, classes, options=options)
+    return resolve_and_build(backbone, choice, classes, options=options, names=names)
 
 
 def build_trained(
