@@ -24,6 +24,7 @@ def test_affixed_split_returns_the_rest():
     assert affixed_split("seg_train") == ("train", "seg")
     assert affixed_split("Test Cats") == ("test", "cats")
     assert affixed_split("flowers-big-valid") == ("val", "flowers big")
+    assert affixed_split("01_train") == affixed_split("train1") == ("train", "")
     for name in ("train", "cats", "train_test", "pretrained_cats", ""):
         assert affixed_split(name) is None
 

@@ -71,6 +71,8 @@ class Found:
         if self.boolean:
             true, false = self.boolean
             lines.append(f"column {self.names[self.split or 0]}: true is {true}, false is {false}")
+        if self.finder.prefix:
+            lines.append(f"paths are read without {self.finder.prefix}")
         if self.finder.bases != ("",):
             lines.append(f"paths are relative to {listed(b or './' for b in self.finder.bases)}")
         return lines
@@ -176,18 +178,21 @@ class _Search:
         known = [any(usual(cell, words) for words in (IMAGES, LABELS, SPLITS)) for cell in first]
         if sum(known) > 1 or any(usual(cell, IMAGES) for cell in first):
             return True
+        below = [
+            [row[at] for row in rows if at < len(row) and row[at]][:PROBED]
+            for at in range(len(first))
+        ]
         # A first cell that is unlike all below it is a name.
-        return any(
-            self._unlike(cell, [row[at] for row in rows if at < len(row) and row[at]][:PROBED])
-            for at, cell in enumerate(first)
-        )
+        return any(map(self._unlike, first, below))
 
     def _unlike(self, cell: str, below: Sequence[str]) -> bool:
         """Return whether cells are images, or splits, below one that is not."""
-        tests: tuple[Callable[[str], object], ...] = (is_image, split_of, self.finder.finds)
-        if not below or cell.isdecimal() or self.finder.finds(cell):
+        if not below or cell.isdecimal():
             return False
-        return any(all(map(test, below)) and not test(cell) for test in tests)
+        if any(all(map(test, below)) and not test(cell) for test in (is_image, split_of)):
+            return True
+        finder = self.finder.searching([self.finder.normalize(each) for each in below])
+        return all(map(finder.finds, map(finder.normalize, below))) and not finder.finds(cell)
 
     def _refuse(self, problem: str, hint: str) -> NoReturn:
         raise DataError(f"{self.path}, line {self.line} {problem}", hint)
@@ -243,7 +248,7 @@ class _Search:
 
     def _search_folders(self, at: int) -> bool:
         """Search other folders for the images of a column; return whether most are found."""
-        self.finder = self.finder.with_bases(self._probed(at))
+        self.finder = self.finder.searching(self._probed(at))
         return self._share(at, self.finder.finds) >= MOST_IMAGES
 
     def _split(self, rest: Sequence[int]) -> tuple[int | None, tuple[str, str] | tuple[()]]:
@@ -296,8 +301,9 @@ class _Search:
             return self._named("label", self.given.label)
         named = [at for at in rest if self.header and usual(self.names[at], LABELS)]
         if len(named) > 1:
-            self._several("label", named)
+            return self._same_labels(named)
         if named:
+            self._refuse_indicators(named[0], rest)
             return named[0]
         rest = [at for at in rest if any(self.columns[at])]
         if not self.header and self.width > 3:
@@ -311,7 +317,28 @@ class _Search:
             return rest[0]
         if not self.header and rest:
             return rest[0]
+        if rest:
+            self._refuse_indicators(rest[0], rest)
         self._missing("label", LABELS[:2])
+
+    def _same_labels(self, named: Sequence[int]) -> int:
+        """Return the column of names among several that number and name the same classes."""
+        pairs = set(zip(*(self.columns[at] for at in named), strict=True))
+        values = [set(self.columns[at]) for at in named]
+        text = [at for at in named if not all(map(_is_number, self.columns[at]))]
+        if len(text) != 1 or len(pairs) < 2 or any(len(each) != len(pairs) for each in values):
+            self._several("label", named)
+        self.inferred = True
+        return text[0]
+
+    def _refuse_indicators(self, label: int, rest: Sequence[int]) -> None:
+        """Refuse columns of 0 and 1 that are one class each, such as `cat,dog`."""
+        flags = [at for at in rest if {*self.columns[at]} <= {"0", "1", "0.0", "1.0"}]
+        rows = zip(*(self.columns[at] for at in flags), strict=True)
+        if label in flags and len(flags) > 1 and {sum(map(float, row)) for row in rows} == {1.0}:
+            names = shorten(self.names[at] for at in flags)
+            hint = "write the name of the class of each image in one column"
+            self._refuse(f"has a column of 0 and 1 for each class: {names}", hint)
 
     def _missing(self, role: str, words: Sequence[str]) -> NoReturn:
         names = shorten([name or "(no name)" for name in self.names], 10)
@@ -323,6 +350,10 @@ class _Search:
         role_name = "path" if role == "image" else role
         hint = f"rename all but one of them, or give --columns {role}={names[0]}"
         self._refuse(f"has {len(fits)} columns for the {role_name}: {shorten(names)}", hint)
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"-?\d+(\.0*)?", text) is not None
 
 
 def _squashed(name: str) -> str:

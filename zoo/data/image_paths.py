@@ -37,11 +37,14 @@ class ImageFinder:
         folder: of the table.
         bases: folders to search, relative to it, each with a `/` at the end; "", for itself, comes
             first and is preferred.
+        prefix: folders of another place, which paths begin with and which is removed from them;
+            with a `/` at the end.
     """
 
-    def __init__(self, folder: Path, bases: Sequence[str] = ("",)) -> None:
+    def __init__(self, folder: Path, bases: Sequence[str] = ("",), prefix: str = "") -> None:
         self.folder = folder
         self.bases = tuple(bases)
+        self.prefix = prefix
         self._root = str(folder)
         self._prefix = f"{folder.absolute()}{os.sep}"
         self._listings: dict[str, _Listing] = {}
@@ -53,7 +56,7 @@ class ImageFinder:
         """
         if "\\" in path and os.sep == "/" and not os.path.lexists(self._joined(path)):
             path = path.replace("\\", "/")
-        path = path.removeprefix(self._prefix)
+        path = path.removeprefix(self._prefix).removeprefix(self.prefix)
         return str(PurePosixPath(path)) if "./" in path or "//" in path else path
 
     def find(self, path: str) -> tuple[str, int]:
@@ -145,18 +148,24 @@ class ImageFinder:
                     listing.stems.setdefault(stem, []).append(entry.name)
         return listing
 
-    def with_bases(self, paths: Sequence[str]) -> ImageFinder:
-        """Return a finder that also searches the folders which have most of the missing paths.
+    def searching(self, paths: Sequence[str]) -> ImageFinder:
+        """Return a finder that also finds most of the paths that this does not find.
+
+        It searches other folders, or removes folders that all paths begin with.
 
         Args:
             paths: normalized, a sample.
 
         Returns:
-            This finder where nothing is missing, or no folder has it.
+            This finder where nothing is missing, or nothing helps.
         """
         missing = [path for path in dict.fromkeys(paths) if not self.finds(path)]
+        if not missing:
+            return self
+        if prefix := self._foreign_prefix(missing):
+            return ImageFinder(self.folder, self.bases, prefix)
         found: dict[str, set[str]] = {}
-        for base in self._folders() if missing else ():
+        for base in self._folders():
             finder = ImageFinder(self.folder, (base,))
             if names := {path for path in missing if finder.finds(path)}:
                 found[base] = names
@@ -164,6 +173,16 @@ class ImageFinder:
             return self
         here = [""] if len(missing) < len(set(paths)) else []
         return ImageFinder(self.folder, [*here, *found])
+
+    def _foreign_prefix(self, missing: Sequence[str]) -> str:
+        """Return the folders to remove from absolute paths, so that all are found; or ""."""
+        absolute = missing[0].startswith("/") or missing[0][1:3] == ":/"
+        folders = missing[0].split("/")[:-1] if absolute else []
+        for count in range(1, len(folders) + 1):
+            prefix = "/".join(folders[:count]) + "/"
+            if all(p.startswith(prefix) and self.finds(p.removeprefix(prefix)) for p in missing):
+                return prefix
+        return ""
 
     def _folders(self) -> Iterator[str]:
         """Yield the folder around the table's folder, then those below it, the nearest first."""

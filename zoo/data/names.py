@@ -15,6 +15,7 @@ SPLITS = {
 _FILLER = "(?:data|sets?|splits?|images?|imgs?|photos?|pictures?|pics?|files?|folders?)*"
 _SPLIT = re.compile(rf"{_FILLER}({'|'.join(sorted(SPLITS, reverse=True))}){_FILLER}((19|20)\d\d)?")
 _SEPARATORS = re.compile(r"[\W_]+")
+_WORDS = re.compile(r"[^\W\d_]+")
 
 
 def split_of(name: str) -> str | None:
@@ -30,12 +31,14 @@ def split_of(name: str) -> str | None:
 def affixed_split(name: str) -> tuple[str, str] | None:
     """Return split and rest of a name with one word for a split: `seg_train` is `train`, `seg`.
 
+    Numbers are no words: `01_train` is `train` and "".
+
     Returns:
         None for a name without such a word, and for one that is no more than that.
     """
-    words = [word for word in _SEPARATORS.split(name.casefold()) if word]
+    words = _WORDS.findall(name.casefold())
     splits = [(split, at) for at, word in enumerate(words) if (split := split_of(word))]
-    if len(splits) != 1 or len(words) == 1:
+    if len(splits) != 1 or split_of(name):
         return None
     (split, position) = splits[0]
     return split, " ".join(words[:position] + words[position + 1 :])

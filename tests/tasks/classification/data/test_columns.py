@@ -153,6 +153,40 @@ def test_paths_from_the_folder_above_are_found(root: Path) -> None:
     assert data.splits["train"].image(0).size == (2, 2)
 
 
+@pytest.mark.parametrize(
+    ("prefix", "name"), [("C:\\data\\", "images\\{i}.jpg"), ("/home/other/set/", "images/{i}.jpg")]
+)
+def test_absolute_paths_of_another_machine_are_found(root: Path, prefix: str, name: str) -> None:
+    data = open_data(table(root, "path,label,split", prefix + name + ",{label},{split}"))
+    assert splits_of(data) == GIVEN
+    assert data.notices == (f"paths are read without {prefix}".replace("\\", "/"),)
+
+
+def test_ids_and_labels_of_a_folder_of_images_are_found(tmp_path: Path) -> None:
+    make(tmp_path, "train/im{10}.jpg", "test/x{4}.jpg")
+    data = open_data(table(tmp_path, "id,breed", "im{i},{label}"))
+    assert data.notices == ("columns: image id, label breed", "paths are relative to train/")
+    assert sum(len(split) for split in data.splits.values()) == 10
+
+
+def test_numbers_and_names_of_classes_are_one_column(root: Path) -> None:
+    path = table(root, "path,label,label_name", "{i}.png,{label},{label}")
+    text = path.read_text().replace(",cat,", ",0,").replace(",dog,", ",1,")
+    path.write_text(text)
+    assert open_data(path).classes == ("cat", "dog")
+    path.write_text(text.replace("3.png,1", "3.png,0"))
+    with pytest.raises(DataError, match="2 columns for the label: label, label_name"):
+        open_data(path)
+
+
+def test_indicator_columns_are_refused(root: Path) -> None:
+    for header in ("image,cat,dog", "image,tabby,poodle"):
+        path = table(root, header, "{i}.png,{label}")
+        path.write_text(path.read_text().replace("g,cat", "g,1,0").replace("g,dog", "g,0,1"))
+        with pytest.raises(DataError, match=r"column of 0 and 1 for each class: \w+, \w+; write"):
+            open_data(path)
+
+
 def test_images_of_several_folders_are_found_once(root: Path) -> None:
     for i in range(5):
         (root / f"{i}.png").unlink()
@@ -233,6 +267,8 @@ def test_labels_that_are_words_for_splits_are_labels(root: Path) -> None:
          ["clear primary water"]),
         ("fresh green apple|green apple|fresh apple", []),
         ("cat,dog|cat|dog", ["cat,dog"]),
+        ("cat/dog|cat|dog", ["cat/dog"]),
+        ("in/chair|out/chair|in/table|out/table", []),
         ("red;small|red;large|blue;small|blue;large", ["red;small"]),
         ("polar bear|brown bear|bear", []),
         ("fresh apple|rotten apple|fresh banana|rotten banana|fresh kiwi|rotten kiwi", []),

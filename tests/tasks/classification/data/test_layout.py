@@ -39,6 +39,7 @@ def sizes(data: ImageData) -> dict[str, int]:
         ("train2017", "test2017"),
         ("seg_train", "seg_test"),
         ("birds-Train", "birds-Test"),
+        ("01_train", "02_test"),
         ("Training/Training", "Testing/Testing"),
         ("seg_train/seg_train", "seg_test/seg_test"),
         ("train/data/images", "test"),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator
 
-# Words of one name are separated by the last only: whitespace.
-SEPARATORS = ("|", ";", ",", None)
+# The first ones hardly stand inside the name of one class; None is whitespace.
+LISTS = ("|", ";", ",")
+SEPARATORS = (*LISTS, "/", "+", "&", None)
 # Share of the labels of three words or more that are made of others, from which words are labels.
 MOST = 1 / 3
 
@@ -47,7 +48,7 @@ def _combined(labels: Collection[str]) -> Iterator[str]:
             if sum(parts[label] - {part} in sets for part in parts[label]) > 1
         ]
         words = set().union(*(parts[label] for label in several)) if several else set()
-        fewer = separator is not None and 0 < len(words) <= len(several)
+        fewer = separator in LISTS and 0 < len(words) <= len(several)
         if fewer:
             yield from several
         elif alone or len(overlapping) > max(1, MOST * len(longer)):

@@ -298,6 +298,8 @@ def _ambiguous(root: Path, folders: Sequence[str], names: Sequence[str]) -> Data
         f"{root} can be read in two ways: {shown} are {len(folders)} classes, or parts of a data "
         f"set with the {len(names)} classes {shorten(names)}"
     )
-    way = f"give --classes {len(folders)}" if len(folders) != len(names) else "list them in a table"
+    way = "list the images in a table of path,label"
+    if len(folders) != len(names):
+        way = f"give --classes {len(folders)}"
     splits = "arrange them as train/ and val/ of class folders"
     return DataError(message, f"if they are classes, {way}; if they are parts, {splits}")
