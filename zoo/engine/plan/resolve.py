@@ -26,6 +26,7 @@ from zoo.engine.runtime.distributed import join, process_device
 from zoo.errors import UsageError
 from zoo.models.base_weights import BaseWeights
 from zoo.options import Augmentation, HeadSpec
+from zoo.options.option import raise_together
 from zoo.registry.licenses import classify
 from zoo.spec import Backbone
 from zoo.tasks.base import BaseTask
@@ -165,15 +166,23 @@ def nondeterminism(options: Options, data: ImageData) -> str | None:
 
 
 def check_selection(options: Options, data: ImageData, recipe: Recipe) -> None:
-    """Check that there are validation images for `--select` to rank epochs on.
+    """Check that there are validation images for `--select` and `--patience` to rank epochs on.
 
     Raises:
         UsageError: there are none.
     """
-    epochs = any(phase.optimizer != LBFGS for phase in recipe.phases)
-    if options.select is not None and epochs and "val" not in data.splits:
-        message = f"--select {options.select} ranks epochs on validation images, and there are none"
-        raise UsageError(message, "omit it, or hold out a share by --val")
+    if "val" in data.splits or all(phase.optimizer == LBFGS for phase in recipe.phases):
+        return
+    hint = "omit it, or hold out a share by --val"
+    raise_together(
+        [
+            UsageError(
+                f"--{name} {value} ranks epochs on validation images, and there are none", hint
+            )
+            for name in ("select", "patience")
+            if (value := getattr(options, name)) is not None
+        ]
+    )
 
 
 def cached_splits(data: ImageData, augment: Augmentation | None) -> dict[str, Split]:
