@@ -88,19 +88,29 @@ def test_size_is_checked_on_two_images_in_training_mode():
     assert smallest_size(model, zoo.Preprocess(size=28), (16, 24, 40)) == 28
 
 
+class Multiples(torch.nn.Module):
+    """A network that takes sizes from a smallest on that are multiples of a step."""
+
+    def __init__(self, step, least=0):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 2)
+        self.step, self.least = step, least
+
+    def forward(self, x):
+        if x.shape[-1] % self.step or x.shape[-1] < self.least:
+            raise ValueError(f"not a multiple of {self.step} from {self.least} on")
+        return self.layer(x.mean((2, 3)))
+
+
 def test_unsupported_size_hints_at_nearest():
-    class Even(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = torch.nn.Linear(3, 2)
-
-        def forward(self, x):
-            if x.shape[-1] % 64:
-                raise ValueError("not a multiple of 64")
-            return self.layer(x.mean((2, 3)))
-
-    assert size_conflict(Even(), zoo.Preprocess(size=70)) == "not a multiple of 64"
-    assert nearest_size(Even(), zoo.Preprocess(size=224), 70) == 64
+    own = zoo.Preprocess(size=224)
+    assert size_conflict(Multiples(64), zoo.Preprocess(size=70)) == "not a multiple of 64 from 0 on"
+    assert nearest_size(Multiples(64), own, 70) == 64
+    # Of all multiples of 32 the nearest, and the larger of two that are as near.
+    sizes = {70: 64, 90: 96, 80: 96, 33: 32, 10: 32}
+    assert {size: nearest_size(Multiples(32), own, size) for size in sizes} == sizes
+    assert nearest_size(Multiples(32, least=96), own, 33) == 96
+    assert nearest_size(Multiples(32, least=160), own, 33) is None
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,10 @@ def smallest_size(model: nn.Module, preprocess: Preprocess, sizes: Sequence[int]
 
 
 def nearest_size(model: nn.Module, preprocess: Preprocess, size: int) -> int | None:
-    """Return a supported multiple of 32 near an unsupported size; None if there is none."""
+    """Return the nearest multiple of 32 that a network supports; None if there is none near."""
     down = size // STEP * STEP
-    for near in (down + STEP, down, down + 2 * STEP, down + 3 * STEP):
+    candidates = (down + STEP, down, down + 2 * STEP, down + 3 * STEP)
+    for near in sorted(candidates, key=lambda near: abs(near - size)):
         if near and size_conflict(model, replace(preprocess, size=near, resize=None)) is None:
             return near
     return None
