@@ -24,6 +24,7 @@ def test_open_all_includes_every_split(tmp_path):
     ]
     assert every.classes == ("a", "b")
     assert len(every) == 5
+    assert every.largest_share == 3 / 5
     assert len(open_all(None, open_data)) == 483
 
 

@@ -21,6 +21,7 @@ def test_rank_sorts_by_accuracy_with_failures_last(cli, image_folder):
     done = cli(*arguments, "--json")
     assert done[0] == 0, done[2]
     best, unknown = json.loads(done[1])
+    assert f"{image_folder.name}: chance is 33.3 %" in done[2]
     assert best["backbone"] == "efficientnet_lite/lite0"
     assert best["accuracy"] > 0.8
     assert 0 <= best["spread"] < 0.5

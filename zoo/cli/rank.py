@@ -95,6 +95,7 @@ def command(
         raise DataError(f"{images.name} has no classes", "give a folder of class folders")
     for notice in images.notices:
         progress.notice(f"{images.name}: {notice}")
+    progress.notice(f"{images.name}: chance is {percent(images.largest_share)}")
     backbones = candidates(registry, patterns, IMAGE_CLASSIFICATION, max_params, limit)
     ranks: list[Rank] = []
     for each in rank(

@@ -35,6 +35,12 @@ class AllImages:
     def __len__(self) -> int:
         return sum(map(len, self.splits))
 
+    @property
+    def largest_share(self) -> float:
+        """Share of the most frequent class, the accuracy of the best constant guess."""
+        counts = zip(*(split.counts(len(self.classes)) for split in self.splits), strict=True)
+        return max(map(sum, counts)) / max(len(self), 1)
+
 
 def open_all(source: Any, open_data: Callable[[Any], ImageData]) -> AllImages:
     """Open all images of a source.
