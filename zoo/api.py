@@ -146,9 +146,7 @@ def features(
     Args:
         model: a loaded model, a network, a model file, a run folder, or the name of a pretrained
             backbone.
-        images: paths, bytes, open files, PIL images or uint8 arrays `[height, width, 3]`, one or
-            many; or a tensor `[images, channels, height, width]`, uint8, or floats as returned by
-            `transform`.
+        images: as for `Model.predict`; one or many.
         backbone: description or name, for a network not built by zoo.
         batch_size: images per forward pass.
         device: as torch names it, or `auto`; ignored for a loaded model or network.
@@ -356,7 +354,7 @@ def predict(
 
     Args:
         name: a path, or the id, bare name or alias of a backbone.
-        images: paths, bytes, open files or PIL images; one or many.
+        images: as for `Model.predict`; one or many.
         top: number of classes per image, if the task ranks classes.
         device: as torch names it, or `auto`.
 

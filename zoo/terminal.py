@@ -70,11 +70,21 @@ class Progress:
         if not self.quiet:
             print_notice(text)
 
-    def wrap(self, items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
-        """Yield the items, with a progress bar where stderr is a terminal."""
+    def shows_bars(self) -> bool:
+        """Whether progress bars are shown: where stderr is a terminal."""
+        return not self.quiet and sys.stderr is not None and sys.stderr.isatty()
+
+    def wrap(self, items: Iterable[Item], total: int | None, label: str) -> Iterator[Item]:
+        """Yield the items, with a progress bar where stderr is a terminal.
+
+        Args:
+            items: to yield.
+            total: their number; None if unknown.
+            label: of the bar.
+        """
         from tqdm import tqdm
 
-        hidden = self.quiet or sys.stderr is None or not sys.stderr.isatty()
+        hidden = not self.shows_bars()
         return iter(tqdm(items, total=total, desc=label, leave=False, disable=hidden))
 
     def epoch(self, event: EpochEnded, labels: Mapping[str, str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,13 +28,25 @@ def garbage_collection_disabled() -> Iterator[None]:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON on stdout, strings unchanged; a list has one item per line."""
-    text = _to_json(value, ensure_ascii=False)
+    click.echo(_encodable(lambda ascii: _to_json(value, ascii)))
+
+
+def json_line(value: Any) -> str:
+    """Return a value as JSON on one line, strings unchanged where stdout can encode them."""
+    import json
+
+    return _encodable(lambda ascii: json.dumps(value, ensure_ascii=ascii, allow_nan=False))
+
+
+def _encodable(to_json: Callable[[bool], str]) -> str:
+    """Return the JSON that a function returns, in ASCII only where stdout needs that."""
+    text = to_json(False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         # A file name that is not UTF-8, for one; JSON can escape any of them.
-        text = _to_json(value, ensure_ascii=True)
-    click.echo(text)
+        return to_json(True)
+    return text
 
 
 def _to_json(value: Any, ensure_ascii: bool) -> str:

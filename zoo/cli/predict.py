@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from zoo.cli.group import ComputingCommand, Settings
 from zoo.cli.options import device_option, json_option
-from zoo.cli.output import print_json, print_line
+from zoo.cli.output import print_line
 from zoo.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from zoo.inference.predictor import Predictor
+
+STDIN = "-"
 
 
 @click.command(cls=ComputingCommand, name="predict")
@@ -31,8 +41,23 @@ from zoo.errors import DataError, UsageError
 @click.option(
     "--weights", metavar="TEXT", help="A tag of a backbone, or a model file of it. [default: auto]"
 )
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Images per batch.",
+)
 @device_option
+@click.option(
+    "--csv",
+    "table",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write a table, a row per prediction of an image.",
+)
 @json_option
+@click.option("--json-lines", is_flag=True, help="Print a JSON object per image and line.")
 @click.pass_obj
 def command(
     settings: Settings,
@@ -41,38 +66,118 @@ def command(
     top: int,
     out: Path | None,
     weights: str | None,
+    batch_size: int,
     device: str,
+    table: Path | None,
     as_json: bool,
+    json_lines: bool,
 ) -> None:
     """Predict images with MODEL.
 
     MODEL is a model file, a run folder, or the name of a backbone, which predicts the classes of
-    its published weights.
+    its published weights. An IMAGE is a file, a folder, which is read with its subfolders, a quoted
+    pattern such as "photos/**/*.jpg", or -, which reads paths from stdin, one per line.
+    """
+    if as_json and json_lines:
+        raise UsageError("--json and --json-lines exclude each other", "give one of them")
+    loaded = _load(model, settings, weights, device)
+    count, failed = 0, _Failed()
+    with ExitStack() as stack:
+        writers = _writers(stack, loaded, table, as_json, json_lines)
+        answers = loaded.stream(_find(images), top, batch_size, out)
+        for answer in _with_progress(answers, images):
+            count += 1
+            for write in writers:
+                write(answer)
+            failed.add(answer)
+    if not count:
+        raise DataError("stdin names no image", "give a path per line")
+    if table is not None and not (as_json or json_lines):
+        print_line(f"{count:,} images: {table}")
+    failed.report(count)
+
+
+def _load(model: str, settings: Settings, weights: str | None, device: str) -> Predictor:
+    """Load a model file, a run folder or a pretrained backbone.
+
+    Raises:
+        UsageError: weights are given for a model file.
     """
     from zoo.inference.loading import load_model, load_pretrained, model_file_at
 
     registry = settings.registry()
     if not model_file_at(model):
-        loaded = load_pretrained(model, registry, "auto" if weights is None else weights, device)
-    elif weights is None:
-        loaded = load_model(model, registry, device)
-    else:
-        message = f"--weights {weights} does not apply to {model}"
-        raise UsageError(message, "a model file has its own weights; omit the option")
-    answers = loaded.predict(images, top, out=out)
+        return load_pretrained(model, registry, "auto" if weights is None else weights, device)
+    if weights is None:
+        return load_model(model, registry, device)
+    message = f"--weights {weights} does not apply to {model}"
+    raise UsageError(message, "a model file has its own weights; omit the option")
+
+
+def _writers(
+    stack: ExitStack, loaded: Predictor, table: Path | None, as_json: bool, json_lines: bool
+) -> list[Any]:
+    """Open the requested outputs, and return the functions that write an answer to each."""
+    from zoo.cli.answers import csv_answers, json_answers, json_line_answers, text_answers
+
+    opened = []
     if as_json:
-        print_json(answers)
-    else:
-        for answer in answers:
-            print_line(answer["path"])
-            if "predictions" in answer:
-                for line in loaded.network.task.prediction_lines(answer):
-                    print_line(f"  {line}")
-            if "error" in answer:
-                print_line(f"  error: {answer['error']}")
-    failed = [answer for answer in answers if "error" in answer]
-    if failed:
-        paths = ", ".join(answer["path"] for answer in failed[:3])
-        message = f"{len(failed)} of {len(answers)} images cannot be read: {paths}"
-        partial = len(failed) < len(answers)
-        raise DataError(message, "the others were predicted" if partial else None)
+        opened.append(json_answers())
+    elif json_lines:
+        opened.append(json_line_answers())
+    elif table is None:
+        opened.append(text_answers(loaded.network.task.prediction_lines))
+    if table is not None:
+        opened.append(csv_answers(table))
+    return [stack.enter_context(each) for each in opened]
+
+
+def _find(images: tuple[str, ...]) -> Iterator[Any]:
+    """Yield the images of all arguments, those of stdin as its lines arrive."""
+    from zoo.data.find import find_images, in_folders
+
+    for image in images:
+        yield from in_folders(_lines()) if image == STDIN else find_images([image])
+
+
+def _lines() -> Iterator[str]:
+    """Yield the lines of stdin as paths, whatever their encoding."""
+    for line in sys.stdin.buffer:
+        if path := line.rstrip(b"\r\n"):
+            yield os.fsdecode(path)
+
+
+def _with_progress(answers: Iterator[Any], images: tuple[str, ...]) -> Iterator[Any]:
+    """Yield answers, with a progress bar unless they are printed on the same terminal."""
+    from zoo.terminal import Progress
+
+    progress = Progress(quiet=sys.stdout.isatty())
+    total = None
+    if progress.shows_bars() and STDIN not in images:
+        total = sum(1 for _ in _find(images))
+    return progress.wrap(answers, total, "images")
+
+
+class _Failed:
+    """Counts images that cannot be read, and keeps the paths of the first."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: list[str] = []
+
+    def add(self, answer: dict[str, Any]) -> None:
+        """Count an answer if it has an error."""
+        if "error" in answer:
+            self.count += 1
+            self.first = [*self.first, answer["path"]][:3]
+
+    def report(self, images: int) -> None:
+        """Raise an error if there were any.
+
+        Raises:
+            DataError: names the first paths.
+        """
+        if self.count:
+            message = f"{self.count} of {images} images cannot be read: {', '.join(self.first)}"
+            partial = self.count < images
+            raise DataError(message, "the others were predicted" if partial else None)

@@ -1,9 +1,15 @@
-"""Images passed from Python: paths, bytes, open files, PIL images or arrays."""
+"""Images passed from Python: one rule of what an image is, for predictions, features, transforms.
+
+Paths, bytes, open files, PIL images, arrays and uint8 tensors are preprocessed alike. Float tensors
+are prepared already, by `zoo.transform`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +18,55 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from zoo.data.decode import decode, decode_reduced
-from zoo.data.transforms import at_least, prepare
-from zoo.data.values import from_array
-from zoo.errors import DataError
+from zoo.data.decode import DecodedImage, UnreadableImage, decode, decode_reduced
+from zoo.data.pixels import as_image_source, check_float_tensor
+from zoo.data.transforms import at_least, denormalize, prepare
+from zoo.data.values import Ranges
+from zoo.errors import DataError, UsageError
 from zoo.spec import Preprocess
+
+# PIL images and open files have one position each, and several threads may read the same one.
+_shared_source = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A path that leads to no image, in place of one.
+
+    Args:
+        path: as given.
+        reason: why, without the path.
+    """
+
+    path: str
+    reason: str
 
 
 def as_many(images: Any | Iterable[Any]) -> Iterable[Any]:
-    """Return one or many images as an iterable."""
-    if isinstance(images, np.ndarray):
-        one = images.ndim in (2, 3)
+    """Return one or many images as an iterable.
+
+    Args:
+        images: an image, an iterable of images, or a batch of images: an array of four dimensions
+            `[images, height, width, channels]`, or a tensor `[images, channels, height, width]`.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if isinstance(images, (np.ndarray, Tensor)):
+        one = images.ndim != 4
     else:
-        one = isinstance(images, (str, bytes, Path, Image.Image)) or hasattr(images, "read")
+        one = isinstance(images, (str, bytes, PathLike, Image.Image)) or hasattr(images, "read")
+    if not one and not isinstance(images, Iterable):
+        message = f"a {type(images).__name__} is no image"
+        raise UsageError(message, "give a path, bytes, a PIL image, an array or a tensor, or many")
     return [images] if one else images
 
 
 def name_of(image: Any) -> str:
     """Return the name of an image for messages; `image` if it has none."""
-    if isinstance(image, (str, Path)):
+    if isinstance(image, Unreadable):
+        return image.path
+    if isinstance(image, (str, PathLike)):
         return str(image)
     return str(getattr(image, "filename", "") or getattr(image, "name", "") or "image")
 
@@ -40,13 +76,17 @@ class PreparedImage:
     """An image preprocessed for the network.
 
     Args:
-        pixels: `[channels, height, width]`, uint8.
+        name: of the original: its path, or `image`.
+        pixels: `[channels, height, width]`: uint8, or float32 that is normalized.
         size: width and height of the original, upright.
+        preprocess: from the original to `pixels`.
         open: decodes the original at full size, as a PIL image of mode RGB.
     """
 
+    name: str
     pixels: Tensor
     size: tuple[int, int]
+    preprocess: Preprocess
     open: Callable[[], Image.Image]
 
 
@@ -54,27 +94,54 @@ def prepare_image(image: Any, preprocess: Preprocess) -> PreparedImage:
     """Decode and preprocess an image.
 
     Args:
-        image: a path, bytes, an open file, a PIL image or an array.
+        image: a path, bytes, an open file, a PIL image, an array or a tensor.
         preprocess: size, crop and interpolation.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: it is not an image, or cannot be read.
     """
-    if isinstance(image, np.ndarray):
-        try:
-            image = from_array(image, preprocess.ranges)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"an array {image.shape} {image.dtype} is not an image") from error
-    decoded = decode_reduced(image, at_least(preprocess), preprocess.ranges)
-    size = decoded.size
+    if isinstance(image, Unreadable):
+        raise UnreadableImage(image.path, image.reason)
+    if isinstance(image, Tensor) and image.is_floating_point():
+        return _prepared_already(check_float_tensor(image, preprocess), preprocess)
+    source = as_image_source(image, preprocess.ranges)
+    decoded = _decode(source, at_least(preprocess), preprocess.ranges)
     pixels = check_channels(prepare(decoded, preprocess), preprocess)
-    return PreparedImage(pixels, size, lambda: decode(_rewound(image), preprocess.ranges))
+    return PreparedImage(
+        name_of(image),
+        pixels,
+        decoded.size,
+        preprocess,
+        lambda: _decode(source, None, preprocess.ranges).pixels,
+    )
 
 
-def _rewound(image: Any) -> Any:
-    if hasattr(image, "seek") and hasattr(image, "read"):
-        image.seek(0)
-    return image
+def _decode(source: Any, least: tuple[int, int] | None, ranges: Ranges) -> DecodedImage:
+    """Decode an image, at full size without a least one.
+
+    Raises:
+        DataError: it is not an image, or cannot be read.
+    """
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return decode_reduced(bytes(source), least, ranges)
+    if isinstance(source, (str, PathLike)):
+        return decode_reduced(Path(source), least, ranges)
+    if not hasattr(source, "read") and not isinstance(source, Image.Image):
+        raise DataError(f"a {type(source).__name__} is no image")
+    with _shared_source:
+        return decode_reduced(source, least, ranges)  # from the start of a file
+
+
+def _prepared_already(pixels: Tensor, preprocess: Preprocess) -> PreparedImage:
+    """Return a prepared tensor as an image of its own size."""
+    height, width = pixels.shape[1:]
+    unchanged = replace(preprocess, size=(height, width), resize=None, crop="squash")
+
+    def open_pixels() -> Image.Image:
+        shown = denormalize(pixels[None], preprocess)[0]
+        return decode(as_image_source(shown))
+
+    return PreparedImage("image", pixels, (width, height), unchanged, open_pixels)
 
 
 def check_channels(pixels: Tensor, preprocess: Preprocess) -> Tensor:
@@ -89,22 +156,6 @@ def check_channels(pixels: Tensor, preprocess: Preprocess) -> Tensor:
         message = f"an image has {len(pixels)} channels, and the network sees"
         raise DataError(f"{message} {preprocess.channels}", hint)
     return pixels
-
-
-def prepare_each(images: Any, preprocess: Preprocess, batch_size: int) -> Iterator[Tensor]:
-    """Yield images as batches `[n, channels, height, width]`, uint8.
-
-    Raises:
-        DataError: an image cannot be read; names it.
-    """
-    batch: list[Tensor] = []
-    for image in as_many(images):
-        batch.append(prepare_image(image, preprocess).pixels)
-        if len(batch) == batch_size:
-            yield torch.stack(batch)
-            batch = []
-    if batch:
-        yield torch.stack(batch)
 
 
 def noise(count: int, preprocess: Preprocess, seed: int) -> Tensor:

@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as vision
 
 from zoo.data.decode import MAX_PIXELS, DecodedImage, decode_reduced
 from zoo.data.geometry import Geometry, geometry_of, target_size
+from zoo.data.pixels import as_image_source, check_float_tensor
 from zoo.errors import DataError
 from zoo.spec import Preprocess
 
@@ -84,13 +85,14 @@ def prepare_source(source: Any, preprocess: Preprocess) -> Tensor:
     """Read and prepare an image, decoded at a reduced scale where that suffices.
 
     Args:
-        source: a path, bytes, an open file or a PIL image.
+        source: a path, bytes, an open file, a PIL image, an array or a uint8 tensor.
         preprocess: as for `prepare`.
 
     Raises:
         DataError: it cannot be read or resized.
     """
-    return prepare(decode_reduced(source, at_least(preprocess), preprocess.ranges), preprocess)
+    image = as_image_source(source, preprocess.ranges)
+    return prepare(decode_reduced(image, at_least(preprocess), preprocess.ranges), preprocess)
 
 
 def prepare_mask(mask: Image.Image, preprocess: Preprocess, fill: int) -> Tensor:
@@ -183,8 +185,10 @@ class Transform:
         """Prepare and normalize an image.
 
         Args:
-            image: a path, bytes, an open file or a PIL image. A large JPEG of the first three is
-                decoded at a reduced scale, as everywhere in zoo; a PIL image is used in full.
+            image: a path, bytes, an open file, a PIL image, an array `[height, width]` or
+                `[height, width, 3]`, or a uint8 tensor `[3, height, width]`. A large JPEG of the
+                first three is decoded at a reduced scale, as everywhere in zoo. A float tensor is
+                prepared already, and returned.
 
         Returns:
             `[channels, height, width]`, float32.
@@ -192,6 +196,8 @@ class Transform:
         Raises:
             DataError: it cannot be read.
         """
+        if isinstance(image, Tensor) and image.is_floating_point():
+            return check_float_tensor(image, self.preprocess)
         pixels = prepare_source(image, self.preprocess)
         return normalize(pixels[None], self.preprocess)[0]
 

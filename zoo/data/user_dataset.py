@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from zoo.data.decode import decode
 from zoo.data.names import split_of
+from zoo.data.pixels import as_image_source, to_array
 from zoo.data.split import Split
-from zoo.data.values import Ranges, Values, array_values, from_array, kind_of
+from zoo.data.values import Ranges, Values, array_values, kind_of
 from zoo.errors import DataError, UsageError, one_line
 
 FORMS = "give a Dataset, or {'train': ..., 'val': ...} of Datasets or DataLoaders"
@@ -86,7 +86,7 @@ class DatasetSplit(Split):
         except DataError:
             return None  # reported when it is read for training
         if isinstance(image, Tensor):
-            image = None if image.is_floating_point() else _to_array(image)
+            image = None if image.is_floating_point() else to_array(image)
         if isinstance(image, Image.Image):
             kind = kind_of(image)
             return Values(kind, np.asarray(image)) if kind and kind not in skip else None
@@ -119,27 +119,15 @@ def item_location(dataset: Any, index: int) -> str:
     return f"item {index} of the {type(dataset).__name__}"
 
 
-def _to_array(image: Tensor) -> NDArray[Any]:
-    """Return a tensor of integers, `[channels, height, width]`, with its channels last."""
-    array: NDArray[Any] = image.movedim(0, -1).numpy() if image.ndim == 3 else image.numpy()
-    return array
-
-
 def to_image(image: Any, ranges: Ranges = ()) -> Image.Image | Tensor:
     """Return an image at full size, scaled by ranges, or a float tensor unchanged.
 
     Raises:
         DataError: it is not an image.
     """
-    if isinstance(image, Tensor):
-        if image.is_floating_point():
-            return image
-        image = _to_array(image)
-    if isinstance(image, np.ndarray):
-        try:
-            image = from_array(image, ranges)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"an array {image.shape} {image.dtype} is no image") from error
+    if isinstance(image, Tensor) and image.is_floating_point():
+        return image
+    image = as_image_source(image, ranges)
     if not isinstance(image, Image.Image):
         raise DataError(f"a {type(image).__name__} is no image")
     return decode(image, ranges)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from zoo.data.images import as_many, name_of, prepare_image
+from zoo.data.find import in_folders
+from zoo.data.images import PreparedImage, as_many
 from zoo.data.names import split_of
 from zoo.data.split import Split
 from zoo.engine.features.extract import extract_features
@@ -19,6 +21,7 @@ from zoo.engine.runtime.device import environment_errors
 from zoo.engine.runtime.evaluate import evaluate_split
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
+from zoo.engine.runtime.stream import FailedImage, read_images, stack_images
 from zoo.errors import DataError, UsageError, WeightsError, ZooError
 from zoo.modelfile import ModelCard
 from zoo.models.freeze import inference_mode_of
@@ -28,9 +31,6 @@ from zoo.spec import Preprocess
 from zoo.tasks.base import Schema, SourceImage, UserMetrics, supported_options
 
 BATCH_SIZE = 32
-
-# The result of an image, its pixels `[channels, height, width]`, and the image itself.
-Pending = tuple[dict[str, Any], torch.Tensor, SourceImage]
 
 
 class Predictor:
@@ -83,8 +83,10 @@ class Predictor:
         """Predict images.
 
         Args:
-            images: paths, bytes, open files, PIL images or uint8 arrays `[height, width, 3]`; one
-                or many.
+            images: one or many: paths, of which a folder stands for the images in it; bytes, open
+                files or PIL images; uint8 arrays `[height, width]` or `[height, width, 3]`; uint8
+                tensors `[3, height, width]`, or float tensors as returned by `zoo.transform`; a
+                batch of either, with a dimension more; or an iterable, such as a generator.
             top: number of classes per image, if the task ranks classes.
             batch_size: images per forward pass.
             out: folder for files of the predictions, such as masks; None to write none.
@@ -95,42 +97,54 @@ class Predictor:
             read.
 
         Raises:
-            UsageError: `top` is not positive.
+            UsageError: `top` is not positive, or there is no image.
             EnvironmentProblem: memory ran out, or a file cannot be written.
+        """
+        return list(self.stream(images, top, batch_size, out))
+
+    def stream(
+        self,
+        images: Any | Iterable[Any],
+        top: int = 5,
+        batch_size: int = BATCH_SIZE,
+        out: str | Path | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Predict images as `predict` does, and yield each prediction as its batch is done.
+
+        Images are taken from the iterable as they are needed, so memory does not depend on their
+        number.
         """
         if top < 1:
             raise UsageError(f"top is {top}", "give at least 1")
+        if batch_size < 1:
+            raise UsageError(f"batch_size is {batch_size}", "give at least 1")
         folder = None if out is None else Path(out)
-        results: list[dict[str, Any]] = []
-        batch: list[Pending] = []
-        for image in as_many(images):
-            result: dict[str, Any] = {"path": name_of(image)}
-            results.append(result)
-            try:
-                prepared = prepare_image(image, self.preprocess)
-            except DataError as error:
-                result["error"] = str(error)
-                continue
-            source = SourceImage(result["path"], prepared.size, self.preprocess, prepared.open)
-            batch.append((result, prepared.pixels, source))
-            if len(batch) == batch_size:
-                self._predict_batch(batch, top, folder)
-                batch = []
-        self._predict_batch(batch, top, folder)
-        return results
+        given = in_folders(as_many(images))
+        batches = read_images(given, self.preprocess, self.network.device, batch_size)
+        return itertools.chain.from_iterable(
+            self._predict_batch(batch, top, folder) for batch in batches
+        )
 
-    def _predict_batch(self, batch: list[Pending], top: int, out: Path | None) -> None:
-        """Add the predictions of a batch to its results."""
-        if not batch:
-            return
-        results, pixels, sources = zip(*batch, strict=True)
+    def _predict_batch(
+        self, batch: Sequence[PreparedImage | FailedImage], top: int, out: Path | None
+    ) -> list[dict[str, Any]]:
+        """Return the prediction or the error of each image of a batch."""
+        task, predictions = self.network.task, []
         with inference_mode_of(self.module), environment_errors("predicting"):
-            inputs = torch.stack(pixels)
-            outputs = self.network.forward(inputs)
-            check_predictions(self.network, inputs, outputs.main)
-            predictions = self.network.task.predict(outputs, sources, self.schema, top=top, out=out)
-        for result, prediction in zip(results, predictions, strict=True):
-            result.update(prediction)
+            for images, pixels in stack_images(batch):
+                sources = [
+                    SourceImage(each.name, each.size, each.preprocess, each.open) for each in images
+                ]
+                outputs = self.network.forward(pixels)
+                check_predictions(self.network, pixels, outputs.main)
+                predictions += task.predict(outputs, sources, self.schema, top=top, out=out)
+        remaining = iter(predictions)
+        return [
+            {"path": each.name, "error": str(each.error)}
+            if isinstance(each, FailedImage)
+            else {"path": each.name, **next(remaining)}
+            for each in batch
+        ]
 
     def features(self, images: Any, batch_size: int = BATCH_SIZE) -> torch.Tensor:
         """Return the inputs of the main head; see `zoo.features`."""

@@ -11,7 +11,6 @@ from PIL import Image
 from torch import nn
 
 import zoo
-from zoo.data.transforms import normalize
 
 IMAGES = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -113,7 +112,9 @@ def test_features_image_forms_are_equivalent(tinynet, image_folder):
     expected = zoo.features(model, path)
     image = Image.open(path).convert("RGB")
     pixels = zoo.transform(model)(path)
-    for form in (str(path), path.read_bytes(), image, np.asarray(image), pixels[None]):
+    array = np.asarray(image)
+    tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    for form in (str(path), path.read_bytes(), image, array, tensor, pixels, pixels[None]):
         close(zoo.features(model, form), expected)
     close(zoo.features(model, pixels[None].double()), expected)
     many = zoo.features(model, [path] * 5, batch_size=2)
@@ -121,11 +122,14 @@ def test_features_image_forms_are_equivalent(tinynet, image_folder):
     close(many, expected.expand(5, -1))
 
 
-def test_uint8_tensors_are_normalized(tinynet):
+def test_uint8_tensors_are_preprocessed_like_images(tinynet):
     model = zoo.get(tinynet).build(classes=3)
-    pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    by_hand = normalize(pixels, zoo.get(tinynet).preprocess)
-    close(zoo.features(model, pixels), zoo.features(model, by_hand))
+    pixels = torch.randint(0, 256, (2, 3, 40, 48), dtype=torch.uint8)
+    images = [Image.fromarray(each.permute(1, 2, 0).numpy()) for each in pixels]
+    expected = zoo.features(model, images)
+    assert torch.equal(zoo.features(model, pixels), expected)
+    prepared = torch.stack([zoo.transform(model)(image) for image in images])
+    close(zoo.features(model, prepared), expected)
 
 
 def test_features_of_run_folder(tinynet, image_folder, tmp_path, monkeypatch):
@@ -141,18 +145,18 @@ def test_features_of_run_folder(tinynet, image_folder, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("images", "message"),
+    ("images", "kind", "message"),
     [
-        ([], "no images"),
-        (IMAGES[:0], "no images"),
-        (IMAGES[0], "image[None]"),
-        (IMAGES[:, :2], "[images, 3, height, width]"),
-        (IMAGES.long(), "a tensor of int64"),
+        ([], zoo.UsageError, "no images"),
+        (IMAGES[:0], zoo.UsageError, "no images"),
+        (IMAGES[0, 0], zoo.DataError, "prepared image [3, height, width]"),
+        (IMAGES[:, :2], zoo.DataError, "prepared image [3, height, width]"),
+        (IMAGES.long(), zoo.DataError, "of int64 is not an image"),
     ],
 )
-def test_features_invalid_images_raise(tinynet, images, message):
+def test_features_invalid_images_raise(tinynet, images, kind, message):
     model = zoo.get(tinynet).build(classes=3)
-    with pytest.raises(zoo.UsageError) as caught:
+    with pytest.raises(kind) as caught:
         zoo.features(model, images)
     assert message in str(caught.value)
 

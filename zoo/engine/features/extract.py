@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zoo.data.images import prepare_each
+from zoo.data.find import in_folders
+from zoo.data.images import as_many
 from zoo.engine.features.hooks import HeadHooks
 from zoo.engine.runtime.device import environment_errors
 from zoo.engine.runtime.network import Network
+from zoo.engine.runtime.stream import FailedImage, read_images, stack_images
 from zoo.errors import BrokenBackbone, UsageError
 from zoo.models.freeze import inference_mode_of
 from zoo.models.provenance import provenance_of
-from zoo.spec import Preprocess
 
 
 def extract_features(network: Network, images: Any, batch_size: int = 32) -> Tensor:
@@ -31,9 +32,9 @@ def extract_features(network: Network, images: Any, batch_size: int = 32) -> Ten
         inputs of several main heads are concatenated in the last dimension.
 
     Raises:
-        DataError: an image cannot be read.
-        UsageError: a tensor is not a batch of images, the backbone has no head, or the inputs of
-            its main heads have different shapes.
+        DataError: an image cannot be read, or an array or tensor is no image.
+        UsageError: there are no images, the backbone has no head, or the inputs of its main heads
+            have different shapes.
         BrokenBackbone: the network fails, or its head does not run.
     """
     module = network.module
@@ -50,9 +51,9 @@ def extract_features(network: Network, images: Any, batch_size: int = 32) -> Ten
             HeadHooks(module, paths) as hooks,
             environment_errors("reading features"),
         ):
-            for batch in _batches(images, network.preprocess, batch_size):
+            for batch in _batches(images, network, batch_size):
                 hooks.inputs.clear()
-                network.forward(batch if batch.dtype == torch.uint8 else batch.float())
+                network.forward(batch)
                 if missing := [path for path in paths if path not in hooks.inputs]:
                     raise BrokenBackbone(f"nothing arrives at the head {missing[0]!r}")
                 features = [hooks.inputs[path].float().cpu() for path in paths]
@@ -74,16 +75,16 @@ def _concatenate(features: list[Tensor], paths: list[str]) -> Tensor:
     return features[0] if len(features) == 1 else torch.cat(features, dim=-1)
 
 
-def _batches(images: Any, preprocess: Preprocess, batch_size: int) -> Iterable[Tensor]:
-    if not isinstance(images, Tensor):
-        yield from prepare_each(images, preprocess, batch_size)
-        return
-    if images.ndim != 4 or images.shape[1] != preprocess.channels:
-        shape = f"[images, {preprocess.channels}, height, width]"
-        message = f"a tensor {list(images.shape)} is no batch {shape}"
-        raise UsageError(message, "one image needs a first dimension too: image[None]")
-    if images.dtype != torch.uint8 and not images.is_floating_point():
-        message = f"a tensor of {str(images.dtype).removeprefix('torch.')} is no batch of images"
-        raise UsageError(message, "give uint8, or floats as zoo.transform makes them")
-    if len(images):
-        yield from images.split(batch_size)
+def _batches(images: Any, network: Network, batch_size: int) -> Iterator[Tensor]:
+    """Yield prepared batches `[n, channels, height, width]`, uint8 or float32.
+
+    Raises:
+        DataError: an image cannot be read; names it.
+    """
+    given = in_folders(as_many(images))
+    for batch in read_images(given, network.preprocess, network.device, batch_size):
+        for each in batch:
+            if isinstance(each, FailedImage):
+                raise each.error
+        for _, pixels in stack_images(batch):
+            yield pixels

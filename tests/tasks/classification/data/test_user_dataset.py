@@ -258,8 +258,8 @@ def test_open_dataset_rejects_unusable_source(source, kind, message):
     ("item", "message"),
     [
         ("words", "a str is no image"),
-        (np.zeros((2, 3, 4, 5)), "no image"),
-        (torch.zeros(2, 3, 4, 5, dtype=torch.uint8), "no image"),
+        (np.zeros((2, 3, 4, 5)), "float64 is not an image"),
+        (torch.zeros(2, 3, 4, 5, dtype=torch.uint8), "uint8 is not an image"),
         (torch.zeros(5, 16, 16), r"\[5, 16, 16\], and the network sees \[3, 16, 16\]"),
     ],
 )
