@@ -300,7 +300,7 @@ def finetune(name: str | Path | Backbone, *, quiet: bool = True, **options: Any)
             {options}
 
     Raises:
-        ZooError: a subclass for each kind of error; no partial files remain.
+        ZooError: a subclass for each kind of error; no partial files of zoo's own remain.
         TypeError: an option does not exist.
     """
     from zoo.engine.run.finetune import fit

@@ -131,7 +131,8 @@ class FitFailed(Event):
         backbone: id of the backbone.
         kind: the error's class name; `KeyboardInterrupt` for Ctrl-C.
         message: of the error.
-        folder: absolute path of the run folder, which is removed if it is then empty.
+        folder: absolute path of the run folder, which is removed if it is then empty. Files of
+            observers stay; the next training with the same `out` moves them to `unfinished-1/`.
     """
 
     backbone: str

@@ -134,8 +134,11 @@ def _run(arguments: list[str] | None, settings: Settings) -> int:
         return int(code or 0)
     except BaseException as error:
         # Any error after SIGTERM is a consequence of it.
-        cause = Terminated() if settings.terminated else error
-        return _report(cause, settings)
+        if settings.terminated and not isinstance(error, Terminated):
+            terminated = Terminated()
+            terminated.__cause__ = error
+            return _report(terminated, settings)
+        return _report(error, settings)
 
 
 def _report(error: BaseException, settings: Settings) -> int:
@@ -149,10 +152,10 @@ def _report(error: BaseException, settings: Settings) -> int:
             _print_error("error", error.format_message().rstrip(".") + hint)
             return ExitCode.USAGE
         case click.Abort() | KeyboardInterrupt():
-            _print_error("interrupted", settings.interruption)
+            _print_error("interrupted", _notes(error) or settings.interruption)
             return ExitCode.INTERRUPTED
         case Terminated():
-            _print_error("terminated", settings.interruption)
+            _print_error("terminated", _notes(error) or settings.interruption)
             return ExitCode.TERMINATED
         case OutputClosed():
             return ExitCode.DONE
@@ -161,12 +164,21 @@ def _report(error: BaseException, settings: Settings) -> int:
     raise error
 
 
+def _notes(error: BaseException | None) -> str:
+    """Return the notes of an interrupt, or of the nearest of its causes that has any."""
+    while error is not None:
+        if notes := getattr(error, "__notes__", ()):
+            return "; ".join(notes)
+        error = error.__cause__ or error.__context__
+    return ""
+
+
 def _report_failure(error: Exception) -> int:
     """Report an exception in one line, and return its exit code."""
     match error:
         case ZooError():
             if not getattr(error, "reported", False) or is_rank_zero():
-                _print_error("error", str(error))
+                _print_error("error", "; ".join([str(error), *getattr(error, "__notes__", ())]))
             return error.exit_code
         case MemoryError():
             _print_error("error", "out of memory")

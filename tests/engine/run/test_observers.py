@@ -262,6 +262,55 @@ def test_interrupt_in_an_observer_is_an_interrupt(
     assert run.exists() is (hook == "zoo_after_fit")
 
 
+@pytest.mark.parametrize("how", ["interrupt", "diverge"])
+def test_files_of_observers_stay_and_out_is_accepted_again(
+    tinynet, image_folder, install, cli, how, tmp_path
+):
+    install(
+        "notes",
+        """
+        import os, signal
+        from pathlib import Path
+        import zoo
+
+        @zoo.hookimpl
+        def zoo_before_fit(event):
+            with (Path(event.folder) / "notes.txt").open("a") as file:
+                file.write("begun\\n")
+            if "INTERRUPT" in os.environ:
+                os.kill(os.getpid(), signal.SIGINT)
+        """,
+    )
+    given = ["--weights", "none", "--epochs", "1", "--train", "head", "--device", "cpu"]
+    command = ["finetune", tinynet, "--data", image_folder, "--out", "out", *given]
+    bad = ["--optimizer", "sgd", "--lr", "1e18", "--schedule", "constant", "--epochs", "3"]
+    for number in (1, 2):
+        with pytest.MonkeyPatch.context() as patch:
+            if how == "interrupt":
+                patch.setenv("INTERRUPT", "1")
+            code, _, err = cli(*command, *(bad if how == "diverge" else ()))
+        assert code == (130 if how == "interrupt" else 8), err
+        kept = "out keeps what plugins wrote (notes.txt" + ", unfinished-1" * (number - 1)
+        assert err.splitlines()[-1].endswith(f"{kept}), and can be given as --out again")
+        assert "half-written" not in err
+    code, _, err = cli(*command)
+    assert (code, "unfinished training is in unfinished-2" in err) == (0, True), err
+    out = tmp_path / "out"
+    assert (out / "notes.txt").read_text() == "begun\n"
+    assert {(out / f"unfinished-{n}" / "notes.txt").read_text() for n in (1, 2)} == {"begun\n"}
+    assert not (out / ".claim").exists()
+    code, _, err = cli(*command)
+    assert (code, "is not empty" in err) == (2, True)
+
+
+def test_folder_of_someone_else_is_refused(tinynet, image_folder, cli, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").touch()
+    code, _, err = cli("finetune", tinynet, "--data", image_folder, "--out", "out")
+    assert (code, "out is not empty" in err) == (2, True)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
 def test_sigterm_in_an_observer_terminates(tinynet, image_folder, install, tmp_path):
     install(
         "slow",

@@ -18,6 +18,7 @@ from torch import nn
 from zoo import __version__
 from zoo.data.schema import Schema
 from zoo.engine.plan.plan import Plan
+from zoo.engine.run.claim import RECORD
 from zoo.engine.run.prepare import Prepared
 from zoo.engine.runtime.network import Network
 from zoo.engine.training.state import TrainState
@@ -29,7 +30,7 @@ from zoo.models.base_weights import BaseWeights
 from zoo.models.heads import head_classes, resolve_head
 from zoo.models.provenance import Provenance
 
-RECORD, HISTORY = "run.json", "history.csv"
+HISTORY = "history.csv"
 
 
 def _versions() -> dict[str, str]:

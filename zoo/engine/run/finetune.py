@@ -14,7 +14,7 @@ from zoo.data.image_cache import ImageCache
 from zoo.engine.plan.options import select_metric
 from zoo.engine.plan.resolve import cached_splits
 from zoo.engine.run.artifacts import HISTORY, save
-from zoo.engine.run.folder import acquire_folder, deferred_signals
+from zoo.engine.run.folder import Folder, acquire_folder, deferred_signals
 from zoo.engine.run.observers import FirstBatch, Observers
 from zoo.engine.run.prepare import Prepared
 from zoo.engine.runtime.device import environment_errors
@@ -139,7 +139,8 @@ def _run(prepared: Prepared, folder: Path, observers: Observers) -> dict[str, An
 def fit(prepared: Prepared, announce: Callable[[Path], None] | None = None) -> Result:
     """Run a prepared training, and write its run folder.
 
-    On any failure, folders created for it are removed if they are empty.
+    On any failure, folders created for it are removed if they are empty. What plugins wrote stays;
+    a note of the error names it.
 
     Args:
         prepared: from `prepare`.
@@ -162,8 +163,36 @@ def fit(prepared: Prepared, announce: Callable[[Path], None] | None = None) -> R
 def _fit_and_write(
     prepared: Prepared, ranks: Ranks, announce: Callable[[Path], None] | None
 ) -> Result:
+    folder = acquire_folder(prepared.options, prepared.backbone.name)
+    if folder.set_aside:
+        notice = f"{folder.path}: what plugins wrote for an unfinished training is in"
+        prepared.progress.notice(f"{notice} {folder.set_aside.name}")
+    kept: list[str] = []
+    try:
+        return _fit_in(folder, prepared, ranks, announce, kept.append)
+    except BaseException as error:
+        for note in kept:
+            error.add_note(note)
+        raise
+
+
+def _fit_in(
+    folder: Folder,
+    prepared: Prepared,
+    ranks: Ranks,
+    announce: Callable[[Path], None] | None,
+    keep: Callable[[str], None],
+) -> Result:
+    """Train in an acquired folder, and release it.
+
+    Args:
+        folder: the run folder.
+        prepared: from `prepare`.
+        ranks: this process.
+        announce: called with the run folder before training starts.
+        keep: called after a failure with what the folder keeps, if anything.
+    """
     backbone = prepared.backbone
-    folder = acquire_folder(prepared.options, backbone.name)
     observers = Observers(prepared.registry.host, torch.device(prepared.plan.device))
     try:
         if announce:
@@ -182,7 +211,8 @@ def _fit_and_write(
             with deferred_signals():
                 if not (folder.path / MODEL).exists():
                     (folder.path / HISTORY).unlink(missing_ok=True)
-                folder.release(failed=True)
+                if note := folder.release(failed=True):
+                    keep(note)
         if isinstance(error, OSError):
             raise EnvironmentProblem(f"system error: {error}") from error
         raise

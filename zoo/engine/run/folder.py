@@ -13,9 +13,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from zoo.engine.plan.options import Options
-from zoo.engine.run.prepare import LOCK
+from zoo.engine.run.claim import LOCK, RECORD, contents, has_result, is_free
 from zoo.errors import Busy, UsageError
 from zoo.files import environment_problem
+
+UNFINISHED = "unfinished-"
 
 
 @dataclass
@@ -26,19 +28,33 @@ class Folder:
         path: the folder.
         created: folders that did not exist before, outermost first.
         lock: acquired until the run ends, so that no two runs write into one folder.
+        set_aside: subfolder with what plugins wrote for a training that did not finish; None if
+            there was nothing.
     """
 
     path: Path
     created: list[Path]
     lock: FileLock
+    set_aside: Path | None = None
 
-    def release(self, failed: bool) -> None:
-        """Release the lock; after a failure, remove created folders that are empty."""
-        (self.path / LOCK).unlink(missing_ok=True)
+    def release(self, failed: bool) -> str | None:
+        """Release the lock; after a failure, remove created folders that are empty.
+
+        Returns:
+            After a failure, what the folder keeps, for people; None if it keeps nothing.
+        """
+        names = ", ".join(entry.name for entry in contents(self.path)) if failed else ""
+        if not names or has_result(self.path):
+            (self.path / LOCK).unlink(missing_ok=True)
         self.lock.release()
         for path in reversed(self.created) if failed else ():
             with suppress(OSError):
                 path.rmdir()
+        if not names or (self.path / RECORD).exists():
+            return None
+        if has_result(self.path):
+            return f"{self.path} keeps {names}"
+        return f"{self.path} keeps what plugins wrote ({names}), and can be given as --out again"
 
 
 @contextmanager
@@ -80,10 +96,27 @@ def _acquire(path: Path, created: list[Path]) -> Folder:
         lock.acquire()
     except Timeout as error:
         raise Busy(f"another run is writing into {path}", "give another --out") from error
-    folder = Folder(path, created, lock)
-    if any(entry.name != LOCK for entry in path.iterdir()):
-        folder.release(failed=True)
+    if not is_free(path):
+        lock.release()
         raise UsageError(f"{path} is not empty", "give a new folder")
+    return Folder(path, created, lock, _set_aside(path))
+
+
+def _set_aside(path: Path) -> Path | None:
+    """Move what plugins wrote for a training that did not finish into a subfolder, and return that.
+
+    Plugins of the next training may append to files that they find, or refuse to.
+    """
+    entries = [each for each in contents(path) if not each.name.startswith(UNFINISHED)]
+    if not entries:
+        return None
+    for number in itertools.count(1):
+        folder = path / f"{UNFINISHED}{number}"
+        with suppress(FileExistsError):
+            folder.mkdir()
+            break
+    for entry in entries:
+        entry.rename(folder / entry.name)
     return folder
 
 

@@ -32,6 +32,7 @@ from zoo.engine.plan.resolve import (
     resolve_settings,
     weights_details,
 )
+from zoo.engine.run.claim import is_free
 from zoo.engine.run.network_check import check_network, select_heads_only
 from zoo.engine.run.starting import resolve_start, resolve_weights
 from zoo.engine.runtime.device import environment_errors
@@ -52,7 +53,6 @@ from zoo.spec import Backbone
 from zoo.tasks.base import BaseTask, load_task, supported_options
 from zoo.terminal import Progress
 
-LOCK = ".claim"
 DEMONSTRATION_SIZES = (96, 128, 160, 192)
 
 
@@ -361,7 +361,7 @@ def check_images(options: Options, data: ImageData) -> None:
 
 
 def check_out(options: Options) -> None:
-    """Check that the run folder does not exist or is empty.
+    """Check that the run folder does not exist, is empty, or of a training that did not finish.
 
     Raises:
         UsageError: it is a file, or a folder that is not empty.
@@ -371,7 +371,7 @@ def check_out(options: Options) -> None:
         return
     out = Path(options.out)
     try:
-        occupied = out.is_file() or (out.is_dir() and any(p.name != LOCK for p in out.iterdir()))
+        occupied = out.is_file() or (out.is_dir() and not is_free(out))
     except OSError as error:
         raise environment_problem(error, out) from error
     if occupied:
