@@ -44,13 +44,12 @@ if TYPE_CHECKING:
         FitStarted,
     )
     from zoo.hookspecs import hookimpl
-    from zoo.spec import AddedWeights, Backbone, Family, Head, Preprocess, Task, Weights
-    from zoo.weight_files import WeightFile
+    from zoo.spec import AddedWeights, Backbone, Family, Head, Preprocess, Task, WeightFile, Weights
 
 __version__ = "0.1.0"
 
 # The modules of the public names, lowest layer first, so that no more is imported than needed.
-_HOMES = ("zoo.errors", "zoo.weight_files", "zoo.spec", "zoo.hookspecs", "zoo.events", "zoo.api")
+_HOMES = ("zoo.errors", "zoo.spec", "zoo.hookspecs", "zoo.events", "zoo.api")
 
 __all__ = [
     "AddedWeights",

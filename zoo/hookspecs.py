@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from zoo.events import EpochEnded, FirstBatchRead, FitEnded, FitFailed, FitStarted
-    from zoo.spec import AddedWeights, Backbone, Family, Task
-    from zoo.weight_files import WeightFile
+    from zoo.spec import AddedWeights, Backbone, Family, Task, WeightFile
 
 hookspec = pluggy.HookspecMarker("zoo")
 hookimpl = pluggy.HookimplMarker("zoo")

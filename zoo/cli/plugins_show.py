@@ -14,8 +14,7 @@ from zoo.cli.plugins import describe
 from zoo.errors import UsageError, did_you_mean
 from zoo.registry.plugins import CONFLICT, PluginRecord
 from zoo.registry.registry import Registry
-from zoo.spec import AddedWeights
-from zoo.weight_files import WeightFile
+from zoo.spec import AddedWeights, WeightFile
 
 MAX_NAMES = 6
 

@@ -20,8 +20,7 @@ from urllib.parse import unquote, urlparse
 
 from zoo.errors import WeightsError
 from zoo.files import cache_dir, canonical_json, library_versions
-from zoo.spec import Backbone, Weights
-from zoo.weight_files import WeightFile
+from zoo.spec import Backbone, WeightFile, Weights
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 SHA256_DIGITS = 64

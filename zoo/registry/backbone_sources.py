@@ -12,8 +12,7 @@ from zoo.errors import BrokenPlugin, UsageError, did_you_mean, one_line
 from zoo.records import with_fields
 from zoo.registry.catalogue import load_catalogue, restore_backbone
 from zoo.registry.plugins import PluginRecord
-from zoo.spec import AddedWeights, Backbone, Family
-from zoo.weight_files import LocalWeights
+from zoo.spec import AddedWeights, Backbone, Family, LocalWeights
 
 if TYPE_CHECKING:
     from zoo.registry.derived import Entry

@@ -7,8 +7,7 @@ from typing import Any
 
 from zoo.errors import BrokenPlugin
 from zoo.registry.hook_manager import Results
-from zoo.spec import AddedWeights, Backbone, Family, Task
-from zoo.weight_files import WeightFile
+from zoo.spec import AddedWeights, Backbone, Family, Task, WeightFile
 
 Record = Backbone | Family | Task | WeightFile | AddedWeights
 

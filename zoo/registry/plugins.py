@@ -23,8 +23,7 @@ from zoo import __version__, hookspecs
 from zoo.errors import BrokenPlugin, UsageError, did_you_mean, nearest, one_line
 from zoo.registry.collection import Collection, Record, by_owner
 from zoo.registry.hook_manager import HookManager, Outcome
-from zoo.spec import AddedWeights, Backbone, Family, Task
-from zoo.weight_files import WeightFile
+from zoo.spec import AddedWeights, Backbone, Family, Task, WeightFile
 
 if TYPE_CHECKING:
     from zoo.events import Event

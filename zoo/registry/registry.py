@@ -38,8 +38,7 @@ from zoo.registry.plugins import (
     file_plugins,
 )
 from zoo.registry.weight_names import find_named, suggest_named
-from zoo.spec import AddedWeights, Backbone, Task
-from zoo.weight_files import LocalWeights, WeightFile
+from zoo.spec import AddedWeights, Backbone, LocalWeights, Task, WeightFile
 
 if TYPE_CHECKING:
     from zoo.registry.derived import Entry

@@ -1,11 +1,7 @@
-"""The descriptions that plugins register: immutable data and `"package.module:function"` strings.
-
-Nothing here imports torch. All that differs between backbones is data in their descriptions.
-"""
+"""A backbone, its heads, and families of backbones, as data."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,22 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UsageError, did_you_mean
 from zoo.records import FrozenDict, validate, with_fields
-from zoo.targets import path_steps, resolve_target
-from zoo.task_spec import Task as Task
-from zoo.weight_files import LocalWeights
+from zoo.spec.preprocess import Preprocess
+from zoo.spec.targets import path_steps, resolve_target
+from zoo.spec.weight_files import LocalWeights
+from zoo.spec.weights import Weights
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import nn
 
-
 IMAGE_CLASSIFICATION = "image-classification"
 ROLES = ("main", "aux", "distill")
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
-CROPS = ("center", "squash", "border")
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,142 +52,6 @@ class Head:
     def module_path(self) -> str:
         """The path as torch writes it: `classifier.6`."""
         return ".".join(path_steps(self.path))
-
-
-@dataclass(frozen=True, slots=True)
-class Preprocess:
-    """The transform from an image to the input that weights were trained on.
-
-    Args:
-        size: height and width of the input in pixels; one number for a square.
-        resize: length in pixels of the shorter side before the crop; by default size / 0.875, the
-            convention of ImageNet evaluation, and the size itself for `squash` and `border`.
-        crop: `center`; `squash` (resized without keeping the aspect ratio); `border` (the longer
-            side resized to fit, the rest filled).
-        interpolation: `nearest`, `bilinear`, `bicubic` or `lanczos`, always antialiased.
-        mean: per channel, for values in 0..1.
-        std: per channel, for values in 0..1.
-        ranges: type, and the values that are black and white, of types of which a data set uses a
-            part, such as `("uint16", 0, 4095)`; other types are scaled by their own range.
-    """
-
-    size: int | tuple[int, int]
-    resize: int | None = None
-    crop: str = "center"
-    interpolation: str = "bilinear"
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    ranges: tuple[Any, ...] = ()
-
-    def __post_init__(self) -> None:
-        validate(self)
-        if self.ranges:
-            object.__setattr__(self, "ranges", _ranges(self.ranges))
-        size = (self.size, self.size) if isinstance(self.size, int) else self.size
-        if len(size) != 2 or min(size) < 1:
-            raise UsageError(f"preprocess size {self.size!r} is not one or two positive numbers")
-        object.__setattr__(self, "size", size)
-        for name, known in (("crop", CROPS), ("interpolation", INTERPOLATIONS)):
-            value = getattr(self, name)
-            if value not in known:
-                hint = did_you_mean(value, known, f"one of {', '.join(known)}")
-                raise UsageError(f"preprocess {name} {value!r} is unknown", hint)
-        if not self.std or len(self.mean) != len(self.std) or min(self.std) <= 0:
-            raise UsageError("preprocess mean and std must be of one length, and std positive")
-        if self.resize is None:
-            fraction = 0.875 if self.crop == "center" else 1.0
-            object.__setattr__(self, "resize", math.floor(min(size) / fraction))
-
-    @property
-    def height(self) -> int:
-        """Of the input, in pixels."""
-        assert isinstance(self.size, tuple)
-        return self.size[0]
-
-    @property
-    def width(self) -> int:
-        """Of the input, in pixels."""
-        assert isinstance(self.size, tuple)
-        return self.size[1]
-
-    @property
-    def channels(self) -> int:
-        """Of the input: 3 for RGB, 1 for grayscale."""
-        return len(self.mean)
-
-
-def _ranges(given: tuple[Any, ...]) -> tuple[tuple[str, float, float], ...]:
-    """Return ranges of values as tuples.
-
-    Raises:
-        UsageError: they are not.
-    """
-    try:
-        ranges = tuple((str(kind), float(low), float(high)) for kind, low, high in given)
-    except (TypeError, ValueError) as error:
-        message = f"preprocess ranges {given!r} are not a type, a smallest and a largest value each"
-        raise UsageError(message) from error
-    if any(not low < high for _, low, high in ranges):
-        raise UsageError(f"preprocess ranges {given!r} are empty")
-    return ranges
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """A published set of weights, in exactly one of `file`, `url` and `hub`.
-
-    Args:
-        tag: the publisher's name for it, unique within the backbone.
-        file: `"package:path"`, a file inside an installed package, or an absolute path.
-        url: of the download; a name like `resnet18-f37072fd.pth` contains its digest.
-        hub: a repository on the Hugging Face hub, optionally with `:filename`.
-        sha256: digest of the file, or its first digits.
-        license: an SPDX identifier or the licence's URL; None where not stated.
-        preprocess: of these weights; None for the backbone's.
-        num_classes: width of the published main head; 0 without a head.
-        classes: the names of the published classes in order, or `"package.module:attribute"`, a
-            sequence or a function without arguments that returns one; None where unknown.
-        metrics: the publisher's results, such as `{"imagenet-1k/top1": 0.6976}`.
-        kwargs: builder arguments of these weights, in addition to the backbone's.
-        convert: `"package.module:function"`, called as `convert(path, backbone, weights)`,
-            returning the backbone's state dict; None where the file contains it.
-        features_only: the head is untrained, so these weights cannot predict.
-        names: other names by which the publisher refers to them, such as
-            `ResNet18_Weights.DEFAULT`.
-    """
-
-    tag: str
-    file: str | None = None
-    url: str | None = None
-    hub: str | None = None
-    sha256: str | None = None
-    license: str | None = None
-    preprocess: Preprocess | None = None
-    num_classes: int = 1000
-    classes: str | tuple[str, ...] | None = None
-    metrics: Mapping[str, float] = field(default_factory=FrozenDict)
-    kwargs: Mapping[str, Any] = field(default_factory=FrozenDict)
-    convert: str | None = None
-    features_only: bool = False
-    names: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        validate(self)
-        if not self.tag or self.tag in ("auto", "none"):
-            raise UsageError(f"weights cannot be tagged {self.tag!r}", "auto and none are taken")
-        if sum(location is not None for location in (self.file, self.url, self.hub)) != 1:
-            raise UsageError(f"weights {self.tag!r} need exactly one of file, url and hub")
-
-    def __hash__(self) -> int:
-        return hash((self.tag, self.file, self.url, self.hub))
-
-    @property
-    def digest(self) -> str | None:
-        """The published sha256, or its first digits, as stated or from the file name."""
-        if self.sha256:
-            return self.sha256.lower()
-        match = re.search(r"-([0-9a-f]{8,64})\.\w+$", self.url or self.file or "")
-        return match.group(1) if match else None
 
 
 @dataclass(frozen=True)
@@ -366,38 +222,6 @@ class Backbone:
     def with_source(self, source: str, origin: str) -> Backbone:
         """Return a copy with its owner set."""
         return with_fields(self, source=source, plugin=source, origin=origin)
-
-
-@dataclass(frozen=True)
-class AddedWeights:
-    """Weights for a backbone of another plugin, in addition to those that it publishes.
-
-    Args:
-        backbone: its id, such as `timm/mobilenetv2_100`.
-        weights: with a tag that it does not have. They become the default only where it publishes
-            none.
-        source: the plugin's entry-point name; set by the registry.
-        origin: description of what registered them; set by the registry.
-    """
-
-    backbone: str
-    weights: Weights
-    source: str = ""
-    origin: str = ""
-
-    def __post_init__(self) -> None:
-        validate(self)
-        if not re.fullmatch(r"[\w.\-]+/[\w.\-]+", self.backbone):
-            raise UsageError(f"{self.backbone!r} is not an id", "write it like timm/resnet18")
-
-    @property
-    def name(self) -> str:
-        """The id with the tag, unique among all plugins."""
-        return f"{self.backbone}.{self.weights.tag}"
-
-    def with_source(self, source: str, origin: str) -> AddedWeights:
-        """Return a copy with its owner set."""
-        return with_fields(self, source=source, origin=origin)
 
 
 @dataclass(frozen=True)
