@@ -1,8 +1,9 @@
-"""Reading and writing of tensors, and the model file; the only module that opens weights.
+"""Reading and writing of tensors, and the model file; the one way to weights.
 
 A file is read once into memory, and the same bytes are hashed and parsed, so a file that changes
 meanwhile is never loaded unchecked. Nothing here unpickles, except `read_checkpoint`, which opens
-published `.pth` files with `weights_only=True` to convert them once.
+published `.pth` files with `weights_only=True` to convert them once. A user's pickle is opened by
+another program, `zoo.models.unpickle`.
 
 A model file is safetensors: the full state dict under the library's own names, and in its metadata
 one key, `zoo`, with canonical JSON. Equal trainings write equal bytes.

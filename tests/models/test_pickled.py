@@ -106,6 +106,26 @@ def test_checkpoint_without_one_state_dict_is_refused(tmp_path):
         assert refusal(path) == reason
 
 
+def test_class_names_are_found_in_their_order(tmp_path):
+    path, out = tmp_path / "own.pt", tmp_path / "own.safetensors"
+    names = [f"c{number}" for number in range(12)]
+    cases = [
+        ({"classes": names}, names),
+        ({"class_names": tuple(names)}, names),
+        ({"class_to_idx": {name: names.index(name) for name in sorted(names)}}, names),
+        ({"idx_to_class": dict(enumerate(names))}, names),
+        ({"classes": 12}, []),
+        ({"classes": ["a", "a"]}, []),
+        ({"class_to_idx": {"a": 1, "b": 2}}, []),
+        ({"class_to_idx": {"a": 0, "b": 0}}, []),
+        ({"labels": torch.ones(2)}, []),
+        ({"class_to_idx": {"a": [0]}}, []),
+    ]
+    for content, expected in cases:
+        torch.save({"state_dict": {"a": torch.ones(1)}, **content}, path)
+        assert unpickle.convert(path, out)["classes"] == expected, content
+
+
 def test_program_of_torchscript_is_refused(tmp_path):
     path = tmp_path / "script.pt"
     torch.jit.script(nn.Linear(2, 2)).save(path)

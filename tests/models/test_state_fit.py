@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parallel import DataParallel
 
 import zoo
+from zoo.modelfile import read_model, write_model
 from zoo.models.provenance import provenance_of
 from zoo.models.state_fit import compare_state, without_prefix
 
@@ -135,6 +136,30 @@ def test_weights_that_are_not_finite_raise(tinynet, tmp_path, value, cli, image_
         assert (code, message in err, "--lr" in err) == (4, True, False)
     code, _, err = cli("predict", own, image_folder / "val" / "flag")
     assert (code, message in err) == (4, True)
+
+
+def test_registered_weights_that_are_not_finite_name_their_file(tinynet, tmp_path):
+    backbone = zoo.get(tinynet)
+    state = backbone.build(classes=3).state_dict()
+    state["stem.1.running_var"][2] = float("nan")
+    path = tmp_path / "published.safetensors"
+    save_file(state, path)
+    three = replace(backbone, weights=(zoo.Weights("three", file=str(path), num_classes=3),))
+    message = f"{path}, of weights 'three' of tiny/tinynet, is not finite: 1 of 8 values of "
+    with pytest.raises(zoo.WeightsError, match=re.escape(f"{message}stem.1.running_var")):
+        three.build(weights="three")
+
+
+def test_model_file_that_does_not_fit_tells_kinds(tinynet, tmp_path):
+    model = zoo.get(tinynet).build(classes=2)
+    path = zoo.save(model, tmp_path / "own.safetensors", ["a", "b"])
+    card, content = read_model(path)
+    del content.tensors["stem.0.bias"]
+    content.tensors["more"] = torch.ones(1)
+    write_model(path, content.tensors, card)
+    message = "tiny/tinynet: 1 missing (first stem.0.bias), 1 unknown (first more)"
+    with pytest.raises(zoo.WeightsError, match=re.escape(message)):
+        zoo.load(path)
 
 
 def test_infinities_of_the_network_itself_load(tmp_path, install):

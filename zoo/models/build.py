@@ -40,7 +40,7 @@ def _load_published(
     _match_classes(model, backbone, weights, tensors)
     state = model.state_dict()
     source = f"weights {weights.tag!r} of {backbone.id}"
-    check_finite(tensors, state, source)
+    check_finite(tensors, state, f"{weights.file or weights.url or weights.hub}, of {source},")
     misfit = compare_state(tensors, state)
     untrained: tuple[str, ...] = ()
     if weights.features_only and backbone.heads:
@@ -214,12 +214,11 @@ def build_trained(
         replace_heads(model, card.heads, outputs, card.preprocess, head)
     except UsageError as error:
         raise WeightsError(f"{path} does not fit {card.backbone}: {error}") from error
-    check_finite(tensors, model.state_dict(), path)
-    try:
-        load_state(model, tensors)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{path} does not fit {card.backbone}: {reason}") from error
+    state = model.state_dict()
+    if misfit := compare_state(tensors, state):
+        raise WeightsError(f"{path} does not fit {card.backbone}: {misfit}")
+    check_finite(tensors, state, path)
+    load_state(model, tensors, strict=False)
     base = BaseWeights(
         kind=card.base.get("kind", "none"),
         tag=card.base.get("tag"),

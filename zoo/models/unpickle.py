@@ -36,7 +36,16 @@ KEYS = (
     "weights",
     "params",
 )
-CLASS_KEYS = ("classes", "class_names", "class_to_idx", "categories", "labels", "names")
+CLASS_KEYS = (
+    "classes",
+    "class_names",
+    "class_to_idx",
+    "idx_to_class",
+    "id2label",
+    "categories",
+    "labels",
+    "names",
+)
 MAX_DEPTH = 4
 MAX_NAMES = 5
 CODE = "zoo opens no file that runs code; where you trust it, save its state dict from Python"
@@ -184,15 +193,18 @@ def _classes(content: Any) -> list[str]:
     """Return the class names of a checkpoint, in the order of the outputs; empty for none."""
     for key in CLASS_KEYS if isinstance(content, Mapping) else ():
         value = content.get(key)
-        if isinstance(value, Mapping):
-            numbers = sorted(value.items(), key=lambda item: str(item[1]).zfill(12))
-            if [number for _, number in numbers] != list(range(len(numbers))):
-                continue
-            value = [name for name, _ in numbers]
-        named = isinstance(value, (list, tuple)) and all(isinstance(n, str) for n in value)
-        if named and value and len(set(value)) == len(value):
-            return list(value)
+        names = _by_number(value) if isinstance(value, Mapping) else value
+        named = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+        if named and names and len(set(names)) == len(names):
+            return list(names)
     return []
+
+
+def _by_number(mapping: Mapping[Any, Any]) -> list[Any]:
+    """Return the names of a mapping of names to numbers, or of numbers to names, from 0 on."""
+    pairs = [(n, name) if isinstance(n, int) else (name, n) for n, name in mapping.items()]
+    by_number = {number: name for number, name in pairs if isinstance(number, int)}
+    return [by_number.get(number) for number in range(len(pairs))]
 
 
 def convert(path: Path, out: Path) -> dict[str, Any]:
