@@ -1,6 +1,7 @@
 """Distributed training by torchrun: equivalence to one process, and error handling."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -17,8 +18,11 @@ import torch.distributed
 
 import zoo
 from tests.processes import started
+from zoo.data.schema import Schema
 from zoo.engine.runtime.distributed import SINGLE, Ranks, process_device, shard
 from zoo.modelfile import read_model
+from zoo.tasks.base import Outputs
+from zoo.tasks.classification.task import ImageClassification
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 BASE = {"weights": "none", "device": "cpu", "precision": "fp32"}
@@ -57,6 +61,43 @@ def test_own_device_per_process():
     if not torch.cuda.is_available():
         with pytest.raises(zoo.EnvironmentProblem, match="process 1 on this machine finds 0 GPU"):
             process_device(torch.device("cuda"), Ranks(0, 2, 0))
+
+
+def collectives(rank: int, store: str, results: multiprocessing.SimpleQueue) -> None:
+    """Run every collective as one of two processes, and return what it gives."""
+    shared = torch.distributed.FileStore(store, 2)
+    torch.distributed.init_process_group("gloo", store=shared, rank=rank, world_size=2)
+    ranks = Ranks(rank, 2, rank)
+    mean, count = torch.tensor([1.0, 5.0]) * (rank + 1), torch.tensor(7 + rank)
+    ranks.average_buffers([mean, count])
+    metric = ImageClassification().metric(Schema(("a", "b")), torch.device("cpu"))
+    for _ in range(rank + 1):
+        metric.update(Outputs(torch.tensor([[2.0, 0.0], [0.0, 1.0]])), torch.tensor([0, 0]))
+    values = ranks.merge(metric).compute()
+    exchanged = ranks.sum(rank + 3), ranks.gather(rank), ranks.broadcast(None if rank else "x")
+    results.put((mean.tolist(), int(count), values["images"], values["top1"], *exchanged))
+    torch.distributed.destroy_process_group()
+
+
+def test_collectives_of_two_processes(tmp_path):
+    context = multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+    processes = [
+        context.Process(target=collectives, args=(rank, str(tmp_path / "store"), results))
+        for rank in (0, 1)
+    ]
+    try:
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+            assert process.exitcode == 0
+    finally:
+        for process in processes:
+            process.kill()
+    # Statistics are averaged; counters are those of rank 0.
+    expected = ([1.5, 7.5], 7, 6, 0.5, 7, [0, 1], "x")
+    assert [results.get() for _ in processes] == [expected] * 2
 
 
 @contextmanager
