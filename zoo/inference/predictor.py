@@ -166,7 +166,7 @@ class Predictor:
             data: as for `zoo.finetune`; None for the embedded data set. A `Dataset` or
                 `DataLoader` is evaluated whole; its labels are indices of `classes`.
             split: by default `test` if there is one, else `val`. On the training data, `val` is
-                the validation split of the training.
+                the validation split of the training; without one, it is `train`.
             batch_size: images per forward pass.
             workers: number of decoding processes.
             bad_images: `error` or `skip`.
@@ -219,7 +219,8 @@ class Predictor:
             return None
         if opened.fingerprint != self.card.data.get("fingerprint") or opened.schema != self.schema:
             return None
-        wanted = split or ("test" if "test" in opened.splits else "val")
+        whole = "val" if "val" in opened.splits else "train"
+        wanted = split or ("test" if "test" in opened.splits else whole)
         return opened.splits.get(split_of(wanted) or wanted)
 
 

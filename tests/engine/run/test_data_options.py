@@ -96,6 +96,8 @@ def test_probe_on_all_images_has_no_validation(photos, tinynet, cli):
     assert "train head to its optimum" in err
     record = json.loads((photos.parent.parent / "whole" / "run.json").read_text())
     assert (record["metrics"], record["plan"]["data"]["images"]) == ({}, {"train": 20})
+    values = zoo.load("whole", "cpu").evaluate(photos)
+    assert (values["split"], values["images"]) == ("train", 20)
     code, _, err = cli("finetune", tinynet, *given, "--select", "loss", "--epochs", "1")
     assert (code, "ranks epochs on validation images" in err) == (2, True)
 

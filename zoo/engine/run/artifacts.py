@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from zoo import __version__
+from zoo.data.names import nfc
 from zoo.data.schema import Schema
 from zoo.engine.plan.plan import Plan
 from zoo.engine.run.claim import RECORD
@@ -135,7 +136,7 @@ def save_module(
     head = made.backbone.heads[0]
     outputs = head_classes(module.get_submodule(resolve_head(module, head.path)))
     hint = "give a unique name per class, in the order of the outputs"
-    if len(set(schema.classes)) != len(schema.classes):
+    if len(set(map(nfc, schema.classes))) != len(schema.classes):
         raise UsageError("two classes have the same name", hint)
     if outputs != schema.outputs:
         subject = f"{len(schema.classes)} classes are named"
