@@ -1,9 +1,11 @@
 """`zoo rank`: candidates, cross-validated accuracy, nearest neighbours."""
 
 import json
+import random
 
 import pytest
 import torch
+from PIL import Image
 
 import zoo
 from zoo.inference.rank import candidates, knn_accuracy
@@ -81,3 +83,32 @@ def test_invalid_max_params_is_refused(cli, image_folder):
     done = cli("rank", "--data", str(image_folder), "--max-params", "30X", "lite0")
     assert done[0] == 2
     assert "30M" in done[2]
+
+
+def test_knn_accuracy_ignores_images_of_the_same_group():
+    generator = torch.Generator().manual_seed(0)
+    groups = torch.arange(30).repeat_interleave(4)
+    features = torch.randn(30, 50, generator=generator)[groups]
+    labels = (torch.arange(30) % 3)[groups]
+    assert knn_accuracy(features, labels, 3) > 0.8
+    assert knn_accuracy(features, labels, 3, groups) < 0.5
+    first = torch.eye(2).repeat(4, 1)
+    assert knn_accuracy(first, torch.arange(8) % 2, 2, torch.arange(8) // 2) == 1.0
+
+
+def test_rank_scores_groups_it_has_not_seen(cli, tmp_path):
+    """Images of a patient are equal, and patients have random classes: only leaks are learned."""
+    draw = random.Random(0)
+    for patient in range(12):
+        image = Image.frombytes("RGB", (24, 24), draw.randbytes(24 * 24 * 3))
+        folder = tmp_path / "photos" / "ab"[patient % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in range(4):
+            image.save(folder / f"p{patient}_{number}.png")
+    given = ("rank", "lite0", "--data", tmp_path / "photos", "--device", "cpu", "--json")
+    (leaking,), (grouped,) = (
+        json.loads(cli(*given, *groups)[1]) for groups in ((), ("--group-by", r"(p\d+)_"))
+    )
+    assert min(leaking["accuracy"], leaking["knn"]) > 0.9
+    assert grouped["accuracy"] < 0.8
+    assert grouped["knn"] < 0.8

@@ -64,7 +64,7 @@ def command(
     check_format(out)
     progress, registry = Progress(quiet), settings.registry()
     model = load_features(name, registry, device)
-    images = model.network.task.open_all(data, read_columns(columns), classes)
+    images = model.network.task.open_all(data, classes=classes, columns=read_columns(columns))
     for notice in images.notices:
         progress.notice(f"{images.name}: {notice}")
     limit = int(registry.config.defaults["cache_gib"] * (1 << 30))

@@ -45,6 +45,8 @@ class Count(click.ParamType):
 @click.argument("patterns", nargs=-1)
 @click.option("--data", required=True, metavar="DATA", help="Data set, as for `zoo finetune`.")
 @source_options
+@click.option("--group", metavar="COLUMN", help="Column of a table whose groups stay in one fold.")
+@click.option("--group-by", metavar="REGEX", help="As --group, by what REGEX finds in the path.")
 @click.option(
     "--max-params", type=Count(), metavar="N", help="Largest parameter count. [default: 30M]"
 )
@@ -67,6 +69,8 @@ def command(
     data: str,
     columns: str | None,
     classes: int | None,
+    group: str | None,
+    group_by: str | None,
     max_params: int | None,
     limit: int,
     workers: int,
@@ -90,7 +94,9 @@ def command(
 
     progress, registry = Progress(quiet), settings.registry()
     task = load_task(registry.task(IMAGE_CLASSIFICATION))
-    images = task.open_all(data, read_columns(columns), classes)
+    images = task.open_all(
+        data, classes=classes, columns=read_columns(columns), group=group, group_by=group_by
+    )
     if not images.classes:
         raise DataError(f"{images.name} has no classes", "give a folder of class folders")
     for notice in images.notices:

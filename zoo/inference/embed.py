@@ -69,6 +69,20 @@ class Embedded:
         """Return the label of each row, `[rows]` int64 on the CPU."""
         return torch.cat([features.targets.cpu() for features in self.features])
 
+    def groups(self) -> Tensor | None:
+        """Return the group of each row as an integer, `[rows]`; None without groups."""
+        pairs = list(zip(self.images.splits, self.features, strict=True))
+        names = sorted({group for split, _ in pairs for group in split.groups})
+        if not names:
+            return None
+        number = {name: index for index, name in enumerate(names)}
+        return torch.cat(
+            [
+                torch.tensor([number[group] for group in split.groups])[features.row >= 0]
+                for split, features in pairs
+            ]
+        )
+
     def paths(self) -> list[str]:
         """Return the path of each row's image."""
         return [

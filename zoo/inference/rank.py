@@ -167,13 +167,16 @@ def score(embedded: Embedded, seed: int) -> tuple[float, float, float]:
     """Return accuracy and spread of a probe on features, and the accuracy of k-NN."""
     features = torch.cat(list(embedded.rows()))
     labels, classes = embedded.labels(), len(embedded.images.classes)
-    probe = fit_probe(features, labels, classes, seed=seed)
+    groups = embedded.groups()
+    probe = fit_probe(features, labels, classes, seed=seed, groups=groups)
     accuracy = probe.accuracy or (0.0,)
     spread = statistics.stdev(accuracy) if len(accuracy) > 1 else 0.0
-    return statistics.fmean(accuracy), spread, knn_accuracy(features, labels, classes)
+    return statistics.fmean(accuracy), spread, knn_accuracy(features, labels, classes, groups)
 
 
-def knn_accuracy(features: Tensor, labels: Tensor, classes: int) -> float:
+def knn_accuracy(
+    features: Tensor, labels: Tensor, classes: int, groups: Tensor | None = None
+) -> float:
     """Return the leave-one-out accuracy, in 0..1, of the ten nearest neighbours.
 
     Similarity is the cosine of centred features, and weights the votes.
@@ -182,6 +185,7 @@ def knn_accuracy(features: Tensor, labels: Tensor, classes: int) -> float:
         features: `[images, width]`.
         labels: `[images]`, int64.
         classes: number of classes.
+        groups: `[images]`, integers; images of one group are no neighbours. None without.
     """
     centred = features - features.mean(dim=0)
     unit = torch.nn.functional.normalize(centred, dim=1)
@@ -191,6 +195,9 @@ def knn_accuracy(features: Tensor, labels: Tensor, classes: int) -> float:
         similarity = unit[first : first + QUERIES_PER_BLOCK] @ unit.T
         rows = torch.arange(len(similarity))
         similarity[rows, first + rows] = -2.0  # excludes the query itself
+        if groups is not None:
+            same = groups[first : first + len(rows), None] == groups
+            similarity.masked_fill_(same, -1.0)  # without a vote
         top = similarity.topk(count, dim=1)
         votes = torch.zeros(len(rows), classes)
         votes.scatter_add_(1, labels[top.indices], (top.values + 1) / 2)

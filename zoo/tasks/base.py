@@ -25,7 +25,6 @@ from zoo.errors import BrokenBackbone, BrokenPlugin, UsageError
 from zoo.models.plugin_errors import plugin_errors
 from zoo.options import Augmentation
 from zoo.options.class_weights import ClassWeights
-from zoo.options.columns import Columns
 from zoo.options.option import raise_together
 from zoo.spec import Backbone, Head, Preprocess, Task, Weights, resolve_target
 from zoo.tasks.metric import Direction, Metric, Outputs, Ranking, loss_parts
@@ -113,17 +112,18 @@ class BaseTask(ABC):
             DataError: there is no such split, or its targets do not match the schema.
         """
 
-    def open_all(
-        self, source: Any, columns: Columns | None = None, classes: int | None = None
-    ) -> AllImages:
-        """Index the images of all splits of a source, for `zoo embed`.
+    def open_all(self, source: Any, *, classes: int | None = None, **options: Any) -> AllImages:
+        """Index the images of all splits of a source, for `zoo embed` and `zoo rank`.
 
         Args:
             source: as for `open_data`.
-            columns: of a table, by role; None to infer them.
-            classes: number of classes, as for `open_data`.
+            classes: as for `open_data`.
+            options: of `data_options`, by name; None for those that are not given.
+
+        Raises:
+            UsageError: the task does not support an option.
         """
-        given = {"classes": classes, **supported_options(self, columns=columns)}
+        given = {"classes": classes, **supported_options(self, **options)}
         return open_all(source, partial(self.open_data, **given))
 
     def recognizes(self, source: str | Path) -> bool:

@@ -15,7 +15,6 @@ from zoo.data.split import ImageData, Split
 from zoo.errors import UsageError
 from zoo.options import Augmentation
 from zoo.options.class_weights import ClassWeights
-from zoo.options.columns import Columns
 from zoo.spec import Backbone, Head, Preprocess, Weights
 from zoo.tasks.base import (
     BaseTask,
@@ -75,11 +74,9 @@ class SemanticSegmentation(BaseTask):
         """Index one split, its classes matched by name. See `BaseTask.open_split`."""
         return open_split(source, schema.classes, split)
 
-    def open_all(
-        self, source: Any, columns: Columns | None = None, classes: int | None = None
-    ) -> AllImages:
+    def open_all(self, source: Any, *, classes: int | None = None, **options: Any) -> AllImages:
         """Index every image without its mask. See `BaseTask.open_all`."""
-        return open_all(source) or super().open_all(source, columns, classes)
+        return open_all(source) or super().open_all(source, classes=classes, **options)
 
     def recognizes(self, source: str | Path) -> bool:
         """Whether a path is a folder of images/ and masks/, or of splits that have both."""
