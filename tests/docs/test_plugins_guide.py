@@ -15,7 +15,7 @@ from zoo.testing.suite import SUITE
 PAGE = read_page("plugins.md")
 TEXT = PAGE.path.read_text(encoding="utf-8")
 BLOCKS = [block for blocks in PAGE.sections.values() for block in blocks]
-SET_BY_REGISTRY = {"source", "plugin", "origin", "extends"}
+SET_BY_REGISTRY = {"source", "plugin", "origin", "extends", "local", "selected"}
 TROUBLE = "When a plugin does not work"
 ADDRESS = "https://example.org/leafnet-00000000.pth"
 
