@@ -54,6 +54,7 @@ def command(
     published weights. Classes are matched by name. In a confusion matrix, rows are true and columns
     predicted classes.
     """
+    from zoo.data.bad_images import describe_incomplete
     from zoo.inference.loading import load_model, load_pretrained, model_file_at
 
     open_model = load_model if model_file_at(model) else load_pretrained
@@ -61,6 +62,8 @@ def command(
     metrics = loaded.evaluate(
         data, split, batch_size, workers, bad_images, columns=read_columns(columns)
     )
+    for line in describe_incomplete(metrics["incomplete_images"]):
+        print_notice(f"zoo: {line}")
     if as_json:
         print_json(metrics)
         return

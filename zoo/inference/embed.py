@@ -16,6 +16,7 @@ from torch import Tensor
 
 from zoo.cache import trim
 from zoo.data.all_images import AllImages
+from zoo.data.bad_images import describe_incomplete
 from zoo.data.value_range import measure_ranges
 from zoo.engine.features.cache import FeatureCache, FeatureSet, feature_batch
 from zoo.engine.features.fingerprint import network_fingerprint
@@ -137,6 +138,8 @@ def embedding(
             progress.notice(f"features are cached for this run only: {store.problem}")
         cache = FeatureCache(network, reader, store, progress.wrap)
         rows = cache.rows([(split, (None,)) for split in images.splits])
+        for line in describe_incomplete(sorted(reader.incomplete)):
+            progress.notice(f"{images.name}: {line}")
         features = tuple(map(cache.feature_set, images.splits, rows))
         yield Embedded(features, main[0], images, reader.bad, network.forwards)
         path = store.path

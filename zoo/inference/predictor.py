@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from zoo.data.find import in_folders
 from zoo.data.images import PreparedImage, as_many
 from zoo.data.names import split_of
 from zoo.data.split import Split
+from zoo.data.value_range import measure_ranges
 from zoo.engine.features.extract import extract_features
 from zoo.engine.features.finite import check_predictions
 from zoo.engine.runtime.device import environment_errors
@@ -174,8 +176,8 @@ class Predictor:
             columns: of a table, as for `zoo.finetune`.
 
         Returns:
-            `split`, `images`, `loss`, further values of the task's metric, and `bad_images` by
-            path.
+            `split`, `images`, `loss`, further values of the task's metric, `bad_images` by path,
+            and `incomplete_images`: paths of JPEG files that lack their last bytes.
 
         Raises:
             DataError: the data cannot be used, has a class unknown to the model, or contains an
@@ -187,7 +189,11 @@ class Predictor:
         chosen = self._trained_split(data, split, given)
         chosen = chosen or task.open_split(data, self.schema, split, **given)
         device = self.network.device
-        transform = task.transform(self.preprocess)
+        preprocess = self.preprocess
+        if self.card is None:
+            # Published weights know no range of values; it is that of the data.
+            preprocess = replace(preprocess, ranges=measure_ranges([chosen]))
+        transform = task.transform(preprocess)
         reader = ImageReader(transform, device, batch_size, workers, bad_images)
         metric = task.metric(self.schema, device, metrics)
         with environment_errors("evaluating"):
@@ -198,7 +204,12 @@ class Predictor:
         if not math.isfinite(values["loss"]):
             message = f"the loss of the {chosen.name} split is {values['loss']}"
             raise WeightsError(message, "`zoo predict` of one image names the layer that causes it")
-        return {"split": chosen.name, **values, "bad_images": dict(sorted(reader.bad.items()))}
+        return {
+            "split": chosen.name,
+            **values,
+            "bad_images": dict(sorted(reader.bad.items())),
+            "incomplete_images": sorted(reader.incomplete),
+        }
 
     def _trained_split(self, data: Any, split: str | None, given: dict[str, Any]) -> Split | None:
         """Return the split of the training, if the data is that of the training; else None."""

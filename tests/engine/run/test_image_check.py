@@ -94,3 +94,24 @@ def test_incomplete_jpeg_is_used_with_notice(tinynet, folder, cli, recipe):
     (line,) = [line for line in err.splitlines() if "lacks its last bytes" in line]
     assert str(path) in line
     assert json.loads(out)["bad_images"] == {}
+
+
+def test_evaluate_reports_incomplete_images(tinynet, folder, cli):
+    run = zoo.finetune(tinynet, data=folder, epochs=1, **QUICK)
+    path = images(folder, "test")[0]
+    path.write_bytes(path.read_bytes()[:-2])
+    code, out, err = cli("evaluate", run.path, "--data", folder, "--json")
+    assert code == 0
+    assert "1 JPEG lacks its last bytes" in err
+    assert json.loads(out)["incomplete_images"] == [str(path)]
+
+
+def test_embed_names_unreadable_images_of_all_splits(tinynet, folder, cli):
+    run = zoo.finetune(tinynet, data=folder, epochs=1, **QUICK)
+    bad = [images(folder, "train")[0], images(folder, "test")[0]]
+    for path in bad:
+        path.write_bytes(b"")
+    code, _, err = cli("embed", run.path, "--data", folder, "--out", "features.npy")
+    assert code == 3
+    assert "2 of 48 images cannot be read" in err
+    assert all(str(path) in err for path in bad)

@@ -53,6 +53,23 @@ def test_range_is_used_by_every_command(tinynet, scans, cli, recipe):
     assert json.loads(out)[0]["predictions"] == expected
 
 
+def test_published_weights_are_evaluated_on_the_range(scans, tmp_path, cli, install):
+    """A backbone without a data set of its own takes the range of the images that it is given."""
+    wide = tmp_path / "wide"
+    for path in scans.rglob("*.png"):
+        target = wide / path.relative_to(scans)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        values = np.asarray(Image.open(path))
+        Image.fromarray(np.rint(values * (255 / 4095)).astype(np.uint8)).save(target)
+    features = []
+    for data in (scans, wide):
+        out = tmp_path / f"{data.name}.npy"
+        options = ("--data", data, "--out", out)
+        assert cli("embed", "efficientnet_lite/lite0", *options)[0] == 0
+        features.append(np.load(out))
+    assert np.array_equal(features[0], features[1])
+
+
 def test_plan_and_check_state_the_range(tinynet, scans, cli):
     options = ("--data", scans, "--weights", "none")
     code, out, err = cli("finetune", tinynet, *options, "--dry-run")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo import __version__
+from zoo.data.formats import PLUGINS
 from zoo.engine.runtime.network import Network
 from zoo.files import canonical_json, library_versions
 from zoo.models.provenance import provenance_of
@@ -36,7 +37,8 @@ def network_fingerprint(network: Network, batch: int) -> tuple[str, dict[str, An
     provenance = provenance_of(network.module)
     heads = tuple(f"{path}." for path in network.paths)
     gpu = torch.cuda.get_device_name(network.device) if network.device.type == "cuda" else ""
-    libraries = ("torch", "torchvision", "timm", "pillow", "numpy")
+    decoders = (plugin.package for plugin in PLUGINS)
+    libraries = ("torch", "torchvision", "timm", "pillow", "numpy", *decoders)
     facts = {
         "format": FORMAT,
         "backbone": provenance.backbone.id,
