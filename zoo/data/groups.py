@@ -62,10 +62,9 @@ def draw_held_out_groups(
     for group, label in zip(groups, classes, strict=True):
         counts[group][label] += 1
     totals = Counter(classes)
-    names = sorted(counts)
+    names, chosen = sorted(counts), set[str]()
     order = [names[index] for index in ranked_by_name(names, seed)]
     held: Counter[object] = Counter()
-    chosen: set[str] = set()
 
     def gain(group: str) -> float:
         """Return by how much the squared distance to the share decreases, relative to classes."""

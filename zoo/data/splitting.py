@@ -41,6 +41,11 @@ def choose_split(source: str | Path, names: Mapping[str, str], split: str | None
     return name
 
 
+def describe_wrapper(root: Path, inner: Path) -> str:
+    """Describe that data is in a folder alone in the given one."""
+    return f"the folder is {inner.relative_to(root).as_posix()}/, alone in {root}"
+
+
 def describe_no_validation(source: str = "") -> str:
     """Describe that no validation images are held out of a train split, or of all images."""
     suffix = f" of {source}" if source else ""

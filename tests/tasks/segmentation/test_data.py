@@ -257,3 +257,15 @@ def test_training_without_validation_keeps_the_last_epoch(scenes, tinyfcn, tmp_p
     given = ("--data", scenes, "--weights", "none", "--val", "0", "--epochs", "1", "--out", "run")
     code, out, err = cli("finetune", tinyfcn, *given, "--batch-size", "8")
     assert (code, "val" in out, "val" in err) == (0, False, False)
+
+
+def test_lone_wrapper_is_entered(tmp_path):
+    for name in "abc":
+        write_pair(tmp_path / "archive" / "scenes", name)
+    data = opened(tmp_path)
+    assert (data.name, len(data.splits["train"])) == (tmp_path.name, 2)
+    assert data.notices[0] == f"the folder is archive/scenes/, alone in {tmp_path}"
+    assert len(open_split(tmp_path, data.classes, None)) == 3
+    write_pair(tmp_path / "other", "a")
+    with pytest.raises(DataError, match=r"no images/ and masks/; it has archive/, other/"):
+        opened(tmp_path)

@@ -14,7 +14,13 @@ from zoo.data.groups import check_sides, draw_held_out_groups, groups_by
 from zoo.data.names import nfc, positions, split_of
 from zoo.data.scan import is_folder, list_folder, shorten
 from zoo.data.split import FileSplit, ImageData, check_fraction, draw_held_out
-from zoo.data.splitting import choose_split, describe_no_validation, fingerprint, listed
+from zoo.data.splitting import (
+    choose_split,
+    describe_no_validation,
+    describe_wrapper,
+    fingerprint,
+    listed,
+)
 from zoo.errors import DataError, UsageError, did_you_mean
 from zoo.tasks.segmentation.masks import MaskSplit
 from zoo.tasks.segmentation.pairs import (
@@ -92,43 +98,55 @@ def open_data(
         UsageError: it is not a folder, or `val_fraction` is not between 0 and 1.
     """
     check_fraction(val_fraction)
-    root = _root(source)
+    given = _root(source)
+    root = _unwrapped(given)
     folders = _find_folders(root)
     if "train" not in folders:
         raise DataError(f"{root} has {listed(folders.values())}, but no train/", EXPECTED)
     data = _read(root, folders, classes)
-    parts, by_split = dict(data.pairs), dict(folders)
-    reason = f"{listed(folders.values())} as found"
     groups: dict[str, str] = {}
     if group_by is not None:
-        names = {name: [pair.image for pair in part] for name, part in parts.items()}
+        names = {name: [pair.image for pair in part] for name, part in data.pairs.items()}
         groups = groups_by(group_by, chain.from_iterable(names.values()), root)
         check_sides({name: [groups[path] for path in each] for name, each in names.items()}, root)
-    own_val = "val" in parts
-    suffix = f" of {folders['train']}" if folders["train"] else ""
-    if not own_val and not val_fraction:
-        reason = describe_no_validation(folders["train"])
-    elif not own_val:
-        drawn = _draw(parts["train"], root / folders["train"], seed, val_fraction, groups)
-        train = parts["train"]
-        parts["train"] = [pair for index, pair in enumerate(train) if index not in drawn]
-        parts["val"] = [pair for index, pair in enumerate(train) if index in drawn]
-        by_split["val"] = by_split["train"]
-        reason = f"{100 * val_fraction:g} % of the images{suffix} held out by seed {seed}"
-        if groups:
-            held = {groups[pair.image] for pair in parts["val"]}
-            total = {groups[pair.image] for pair in train}
-            reason += f" in {len(held)} of {len(total)} groups"
+    parts, by_split, reason = _complete_splits(data, seed, val_fraction, groups)
     order = [name for name in ("train", "val", "test") if name in parts]
+    wrapped = (describe_wrapper(given, root),) if root != given else ()
     return ImageData(
-        name=root.absolute().name or str(root),
+        name=given.absolute().name or str(given),
         schema=data.schema,
         splits={name: data.split(name, parts[name], by_split[name]) for name in order},
         fingerprint=_fingerprint({name: parts[name] for name in order}, data.schema.classes),
-        notices=data.notices,
+        notices=(*wrapped, *data.notices),
         reason=f"{IMAGES}/ and {MASKS}/: {reason}",
-        own_val=own_val,
+        own_val="val" in folders,
     )
+
+
+def _complete_splits(
+    data: _Folder, seed: int, fraction: float, groups: Mapping[str, str]
+) -> tuple[dict[str, list[Pair]], dict[str, str], str]:
+    """Add `val` to the splits unless it is there or nothing is to be held out.
+
+    Returns:
+        The pairs and the folder of each split, and the origin of the splits.
+    """
+    parts, folders = dict(data.pairs), dict(data.folders)
+    if "val" in parts:
+        return parts, folders, f"{listed(folders.values())} as found"
+    if not fraction:
+        return parts, folders, describe_no_validation(folders["train"])
+    train = parts["train"]
+    drawn = _draw(train, data.root / folders["train"], seed, fraction, groups)
+    parts["train"] = [pair for index, pair in enumerate(train) if index not in drawn]
+    parts["val"] = [pair for index, pair in enumerate(train) if index in drawn]
+    folders["val"] = folders["train"]
+    suffix = f" of {folders['train']}" if folders["train"] else ""
+    reason = f"{100 * fraction:g} % of the images{suffix} held out by seed {seed}"
+    if groups:
+        held, total = ({groups[pair.image] for pair in part} for part in (parts["val"], train))
+        reason += f" in {len(held)} of {len(total)} groups"
+    return parts, folders, reason
 
 
 def _draw(
@@ -157,7 +175,7 @@ def open_split(source: Any, classes: Sequence[str], split: str | None) -> MaskSp
         DataError: there is no such split, it has faults, or a class is unknown to the model.
         UsageError: it is not a folder.
     """
-    root = _root(source)
+    root = _unwrapped(_root(source))
     folders = _find_folders(root)
     if folders == {"train": ""}:
         if split not in (None, "all"):
@@ -185,7 +203,7 @@ def open_split(source: Any, classes: Sequence[str], split: str | None) -> MaskSp
 
 def open_all(source: Any) -> AllImages | None:
     """Index every image without its mask; return None for a folder without images/ and masks/."""
-    root = _root(source)
+    root = _unwrapped(_root(source))
     try:
         folders = _find_folders(root)
     except DataError:
@@ -200,7 +218,7 @@ def open_all(source: Any) -> AllImages | None:
 def is_mask_folder(source: str | Path) -> bool:
     """Whether a path has the layout that `open_data` reads."""
     try:
-        return bool(_find_folders(_root(source)))
+        return bool(_find_folders(_unwrapped(_root(source))))
     except (DataError, UsageError):
         return False
 
@@ -216,6 +234,19 @@ def _root(source: Any) -> Path:
         problem = "is not a folder" if root.exists() else "does not exist"
         raise DataError(f"{root} {problem}", EXPECTED)
     return root
+
+
+def _unwrapped(root: Path) -> Path:
+    """Return the folder with images and masks, or splits of them, that others wrap; or the root."""
+    current = root
+    while not (current / CLASSES).exists():
+        names = [entry.name for entry in list_folder(current) if is_folder(entry)]
+        if len(names) != 1 or split_of(names[0]) or names[0] in (IMAGES, MASKS):
+            return current if len(names) > 1 else root
+        if (current / names[0]).is_symlink():
+            return root
+        current /= names[0]
+    return current
 
 
 def _find_folders(root: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from zoo.data.names import affixed_split, nfc, sort_classes, split_of
 from zoo.data.scan import counted, is_folder, is_image, list_folder, shorten
-from zoo.data.splitting import listed
+from zoo.data.splitting import describe_wrapper, listed
 from zoo.errors import DataError
 from zoo.tasks.classification.data.scan import Images, Scan
 from zoo.tasks.classification.data.splitting import SplitName
@@ -79,7 +79,7 @@ def find_layout(root: Path, known: Collection[str] = ()) -> Layout:
     base = _unwrapped(root, known)
     notices = []
     if base != root:
-        notices.append(f"the folder is {base.relative_to(root).as_posix()}/, alone in {root}")
+        notices.append(describe_wrapper(root, base))
     entries = list_folder(base)
     folders = [entry.name for entry in entries if is_folder(entry)]
     named = _split_folders(base, folders)

@@ -53,10 +53,7 @@ def open_table(path: Path, how: HoldOut, *, columns: Columns | None = None) -> I
     images = table.index(table.lines)
     parts = {"train": images.get("train") or images[""]}
     train_name = table.split_name("train")
-    if len(parts["train"]) == 1:
-        (only,) = parts["train"]
-        message = f"{train_name.full} has only one class, {only}; at least two are needed"
-        raise DataError(message, EXPECTED)
+    _check_classes(parts["train"], train_name)
     for split in [split for split in ("val", "test") if split in images]:
         parts[split] = images[split]
         notices += compare_with_train(
@@ -85,6 +82,12 @@ def open_table(path: Path, how: HoldOut, *, columns: Columns | None = None) -> I
         reason=origin or reason,
         own_val=own_val,
     )
+
+
+def _check_classes(train: Images, name: SplitName) -> None:
+    if len(train) == 1:
+        message = f"{name.full} has only one class, {next(iter(train))}; at least two are needed"
+        raise DataError(message, EXPECTED)
 
 
 def open_table_split(
