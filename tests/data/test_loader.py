@@ -277,6 +277,12 @@ def test_batch_bounds_cover_order_without_single_image(count: int, size: int) ->
         assert lengths[-1] > 1
 
 
+def test_batch_bounds_in_evaluation_are_never_larger_than_a_batch() -> None:
+    assert batch_bounds(9, 4, training=False) == [(0, 4), (4, 8), (8, 9)]
+    assert batch_bounds(9, 4) == [(0, 4), (4, 9)]
+    assert batch_bounds(0, 4) == []
+
+
 def test_batch_bounds_rejects_batch_size_zero() -> None:
     with pytest.raises(UsageError, match="a batch of 0 images"):
         batch_bounds(10, 0)
