@@ -14,6 +14,7 @@ import zoo
 from tests.tasks.segmentation.scenes import SHAPES, write_scenes
 from zoo.data.all_images import open_all
 from zoo.data.decode import UnreadableImage, decode
+from zoo.data.find import find_images
 from zoo.data.formats import PLUGINS, is_image, missing_plugin, readable_formats
 
 QUICK = {"weights": "none", "batch_size": 4, "epochs": 1, "lr": 0.05, "optimizer": "adamw"}
@@ -92,6 +93,8 @@ def test_missing_package_is_named(tmp_path, cli, tinynet):
     assert "class folders without images: scans; to read .jxl, `pip install" in err
     with pytest.raises(UnreadableImage, match=r"1\.jxl: to read \.jxl, `pip install pillow-jxl-pl"):
         decode(root / "scans/1.jxl")
+    (first,) = find_images([str(root / "scans")])
+    assert first == str(root / "scans/1.jxl")
     with pytest.raises(zoo.DataError, match="pip install pillow-jxl-plugin"):
         open_all(root / "scans", lambda source: None)
 

@@ -15,6 +15,7 @@ from zoo.cli.group import ComputingCommand, Settings
 from zoo.cli.options import device_option, json_option
 from zoo.cli.output import print_line
 from zoo.errors import DataError, UsageError
+from zoo.terminal import print_notice
 
 if TYPE_CHECKING:
     from zoo.inference.predictor import Predictor
@@ -78,6 +79,8 @@ def command(
     its published weights. An IMAGE is a file, a folder, which is read with its subfolders, a quoted
     pattern such as "photos/**/*.jpg", or -, which reads paths from stdin, one per line.
     """
+    from zoo.data.bad_images import describe_incomplete
+
     if as_json and json_lines:
         raise UsageError("--json and --json-lines exclude each other", "give one of them")
     loaded = _load(model, settings, weights, device)
@@ -90,6 +93,8 @@ def command(
             for write in writers:
                 write(answer)
             failed.add(answer)
+    for line in describe_incomplete(sorted(loaded.incomplete)):
+        print_notice(f"zoo: {line}")
     if not count:
         raise DataError("stdin names no image", "give a path per line")
     if table is not None and not (as_json or json_lines):

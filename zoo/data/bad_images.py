@@ -61,4 +61,4 @@ def describe_incomplete(paths: Sequence[str]) -> list[str]:
     if not paths:
         return []
     count = counted(len(paths), "JPEG lacks its", "JPEG files lack their")
-    return [f"{count} last bytes, and read without them: {shorten(paths)}"]
+    return [f"{count} last bytes, read without them: {shorten(paths)}"]

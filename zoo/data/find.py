@@ -9,8 +9,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from zoo.data.formats import may_be_image
 from zoo.data.images import Unreadable
-from zoo.data.scan import is_folder, is_hidden, is_image, list_folder
+from zoo.data.scan import is_folder, is_hidden, list_folder
 from zoo.errors import DataError
 
 
@@ -75,5 +76,5 @@ def _in_folder(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Any
     for entry in entries:
         if is_folder(entry):
             yield from _in_folder(Path(entry.path), (*above, identity))
-        elif is_image(entry.name) and not is_hidden(entry.name):
+        elif may_be_image(entry.name) and not is_hidden(entry.name):
             yield entry.path

@@ -122,6 +122,12 @@ def missing_plugin(suffix: str, start: bytes = b"") -> PillowPlugin | None:
     return None
 
 
+def may_be_image(name: str) -> bool:
+    """Whether a file is an image; reading it names the package of its format if that is missing."""
+    suffix = os.path.splitext(name)[1]  # noqa: PTH122
+    return is_image(name) or missing_plugin(suffix) is not None
+
+
 def describe_missing(suffixes: Iterable[str]) -> str | None:
     """Return what to install to read files of these suffixes, or None."""
     needed = {each: plugin.package for each in suffixes if (plugin := missing_plugin(each))}

@@ -81,6 +81,7 @@ class PreparedImage:
         size: width and height of the original, upright.
         preprocess: from the original to `pixels`.
         open: decodes the original at full size, as a PIL image of mode RGB.
+        incomplete: whether its file lacks its last bytes.
     """
 
     name: str
@@ -88,6 +89,7 @@ class PreparedImage:
     size: tuple[int, int]
     preprocess: Preprocess
     open: Callable[[], Image.Image]
+    incomplete: bool = False
 
 
 def prepare_image(image: Any, preprocess: Preprocess) -> PreparedImage:
@@ -113,6 +115,7 @@ def prepare_image(image: Any, preprocess: Preprocess) -> PreparedImage:
         decoded.size,
         preprocess,
         lambda: _decode(source, None, preprocess.ranges).pixels,
+        decoded.incomplete,
     )
 
 

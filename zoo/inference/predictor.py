@@ -43,6 +43,9 @@ class Predictor:
         schema: of its outputs.
         backbone: id of the backbone.
         card: of its model file; None for a pretrained backbone.
+
+    Attributes:
+        incomplete: names of predicted JPEG files that lack their last bytes.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Predictor:
         self.schema = schema
         self.backbone = backbone
         self.card = card
+        self.incomplete: set[str] = set()
         network.module.eval()
 
     @property
@@ -134,6 +138,7 @@ class Predictor:
         task, predictions = self.network.task, []
         with inference_mode_of(self.module), environment_errors("predicting"):
             for images, pixels in stack_images(batch):
+                self.incomplete.update(each.name for each in images if each.incomplete)
                 sources = [
                     SourceImage(each.name, each.size, each.preprocess, each.open) for each in images
                 ]

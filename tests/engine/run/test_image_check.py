@@ -96,7 +96,7 @@ def test_incomplete_jpeg_is_used_with_notice(tinynet, folder, cli, recipe):
     assert json.loads(out)["bad_images"] == {}
 
 
-def test_evaluate_reports_incomplete_images(tinynet, folder, cli):
+def test_evaluate_and_predict_report_incomplete_images(tinynet, folder, cli):
     run = zoo.finetune(tinynet, data=folder, epochs=1, **QUICK)
     path = images(folder, "test")[0]
     path.write_bytes(path.read_bytes()[:-2])
@@ -104,6 +104,9 @@ def test_evaluate_reports_incomplete_images(tinynet, folder, cli):
     assert code == 0
     assert "1 JPEG lacks its last bytes" in err
     assert json.loads(out)["incomplete_images"] == [str(path)]
+    code, out, err = cli("predict", run.path, folder / "test", "--json")
+    assert (code, len(json.loads(out))) == (0, 12)
+    assert f"1 JPEG lacks its last bytes, read without them: {path}" in err
 
 
 def test_embed_names_unreadable_images_of_all_splits(tinynet, folder, cli):

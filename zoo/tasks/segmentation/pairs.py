@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from zoo.data.decode import UnreadableImage, read_size
-from zoo.data.formats import missing_plugin
+from zoo.data.formats import may_be_image
 from zoo.data.names import nfc
-from zoo.data.scan import counted, is_folder, is_hidden, is_image, list_folder, shorten
+from zoo.data.scan import counted, is_folder, is_hidden, list_folder, shorten
 from zoo.errors import DataError
 from zoo.tasks.segmentation.masks import ColorMask, read_mask
 from zoo.tasks.segmentation.schema import IGNORE_INDEX
@@ -136,13 +136,8 @@ def _walk(base: Path, subfolder: str) -> Iterable[tuple[str, int]]:
             path = f"{current}/{entry.name}"
             if is_folder(entry):
                 pending.append(path)
-            elif _may_be_image(entry.name) and not is_hidden(entry.name) and entry.is_file():
+            elif may_be_image(entry.name) and not is_hidden(entry.name) and entry.is_file():
                 yield path, entry.stat().st_size
-
-
-def _may_be_image(name: str) -> bool:
-    """Whether a file is an image; without its package, reading it names that."""
-    return is_image(name) or missing_plugin(PurePosixPath(name).suffix) is not None
 
 
 def read_masks(root: Path, folder: str, pairs: Sequence[Pair], faults: Faults) -> list[MaskContent]:
