@@ -3,8 +3,11 @@
 import hashlib
 import io
 import json
+import signal
 import subprocess
+import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -79,6 +82,8 @@ class Handler(BaseHTTPRequestHandler):
         end, self.server.break_at = self.server.break_at or len(data), None
         if body:
             self.wfile.write(data[start:end])
+            self.wfile.flush()
+            self.server.go_on.wait(timeout=60)
 
     def log_message(self, *arguments):
         pass
@@ -90,12 +95,15 @@ def server(install, own_cache, monkeypatch):
     monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard,-regression,-timm")
     running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     running.asked, running.ranges, running.break_at = [], True, None
+    running.go_on = threading.Event()
+    running.go_on.set()
     running.address = f"http://127.0.0.1:{running.server_port}"
     thread = threading.Thread(target=running.serve_forever)
     thread.start()
     source = PLUGIN.replace("{address}", running.address).replace("{digits}", SHA256[:8])
     install("leaf", source)
     yield running
+    running.go_on.set()
     running.shutdown()
     running.server_close()
     thread.join()
@@ -219,3 +227,28 @@ def test_fetch_into_unwritable_folder_is_environment(server, cli, tmp_path):
     code, _, err = cli("fetch", "oak", "--to", tmp_path / "file" / "weights")
     assert (code, "cannot write" in err) == (6, True)
     assert server.asked == []
+
+
+def test_fetch_after_ctrl_c_is_resumed(server, cli, folder):
+    server.break_at = 100
+    server.go_on.clear()
+    part = folder / f".{OAK}.part"
+    command = [sys.executable, "-m", "zoo", "fetch", "oak", "--to", str(folder)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not server.asked and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(1)  # it waits for the rest
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    server.go_on.set()
+    assert process.returncode == 130
+    assert "a download that broke off is resumed by the same command" in err
+    assert names(folder) == []
+    assert part.read_bytes() == DATA[:100]
+    assert cli("fetch", "oak", "--to", folder)[0] == 0
+    assert (folder / OAK).read_bytes() == DATA

@@ -38,6 +38,7 @@ def test_show_working_plugin(cli, install):
         "file": None,
         "hooks": ["zoo_after_fit", "zoo_register_backbones"],
         "names": ["leafnet", "oaknet"],
+        "weights": [],
         "traceback": None,
         "conflicts": [],
     }

@@ -13,7 +13,8 @@ from torch import nn
 import zoo
 from zoo.files import cache_dir
 from zoo.modelfile import ModelCard, write_model
-from zoo.models.weights import availability, fetch
+from zoo.models.weight_sources import locate
+from zoo.models.weights import fetch
 
 CONTENT: dict[str, torch.Tensor] = {"0.weight": torch.randn(3, 4), "0.bias": torch.zeros(3)}
 
@@ -52,11 +53,11 @@ def build(weights=None):
 def test_fetch_downloads_checks_converts_and_caches(server):
     address, digits, asked = server
     backbone = leafnet(url=f"{address}/good-{digits}.pth")
-    assert availability(backbone, backbone.weights[0]) == "download"
+    assert locate(backbone, backbone.weights[0]).kind == "download"
     got = fetch(backbone, backbone.weights[0])
     assert got.sha256.startswith(digits)
     assert all(torch.equal(got.tensors[name], CONTENT[name]) for name in CONTENT)
-    assert availability(backbone, backbone.weights[0]) == "cached"
+    assert locate(backbone, backbone.weights[0]).kind == "cached"
     again = fetch(backbone, backbone.weights[0])
     assert again.sha256 == got.sha256
     assert len(asked) == 1
@@ -118,7 +119,7 @@ def test_fetch_weights_at_path(tmp_path):
     path = tmp_path / "leaf.safetensors"
     digest = hashlib.sha256(save(CONTENT)).hexdigest()
     backbone = leafnet(file=str(path), sha256=digest)
-    assert availability(backbone, backbone.weights[0]) == "installed"
+    assert locate(backbone, backbone.weights[0]).kind == "installed"
     with pytest.raises(zoo.WeightsError, match=r"leaf\.safetensors does not exist"):
         fetch(backbone, backbone.weights[0])
     path.write_bytes(save(CONTENT))
@@ -210,7 +211,7 @@ def test_model_file_with_mismatched_registration_raises(model_file, fields, mess
 
 def test_installed_weights_are_converted_once():
     backbone = zoo.get("lite0")
-    assert availability(backbone, backbone.weights[0]) == "installed"
+    assert locate(backbone, backbone.weights[0]).kind == "installed"
     first = fetch(backbone, backbone.weights[0])
     assert len(first.tensors) == 296
     (record,) = (cache_dir() / "weights").glob("*.json")

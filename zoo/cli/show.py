@@ -127,11 +127,11 @@ def command(settings: Settings, name: str, as_json: bool) -> None:
             str(weights.num_classes or "-"),
             percent(next((v for k, v in weights.metrics.items() if "top1" in k), None)),
             _preprocess_text(backbone.preprocess_for(weights)),
-            in_words(weights.license),
             locate(backbone, weights).text,
+            in_words(weights.license),
         ]
         for weights in backbone.weights
     ]
     print_table(
-        ["WEIGHTS", "CLASSES", "TOP-1", "PREPROCESS", "LICENSE", "LOCATION"], rows, "CLASSES TOP-1"
+        ["WEIGHTS", "CLASSES", "TOP-1", "PREPROCESS", "LOCATION", "LICENSE"], rows, "CLASSES TOP-1"
     )

@@ -21,7 +21,7 @@ from zoo.engine.probe.logistic import fit_probe
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.inference.embed import Embedded, embedding
 from zoo.inference.loading import load_features
-from zoo.models.weights import availability
+from zoo.models.weight_sources import local_weights
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone
 from zoo.terminal import Progress
@@ -96,7 +96,7 @@ def candidates(
         raise UsageError(message, "`zoo list --pretrained --sort params` lists them")
     if not patterns:
         matches = _largest_by_architecture(matches)
-    return sorted(matches, key=lambda b: availability(b, b.weights[0]) == "download")[:limit]
+    return sorted(matches, key=lambda backbone: local_weights(backbone) is None)[:limit]
 
 
 def _largest_by_architecture(backbones: list[Backbone]) -> list[Backbone]:

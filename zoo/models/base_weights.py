@@ -18,7 +18,7 @@ from zoo.models.builder import build_on_meta
 from zoo.models.head_factory import HeadSpec
 from zoo.models.head_rows import HeadRows
 from zoo.models.own_file import OwnFile, own_path
-from zoo.models.weight_sources import DOWNLOAD, Location, locate
+from zoo.models.weight_sources import DOWNLOAD, Location, local_weights, locate
 from zoo.models.weights import check_reachable
 from zoo.spec import Backbone, Preprocess, Weights
 
@@ -191,21 +191,17 @@ def _resolve_auto(backbone: Backbone) -> tuple[Weights, Location, str]:
     Where they are not on this machine and cannot be downloaded, the first others that are on it
     replace them, if they have the same outputs.
     """
-    default, *others = backbone.weights
-    location = locate(backbone, default)
-    if backbone.selected:
-        return default, location, f"auto: named with the backbone, {location.text}"
-    if location == DOWNLOAD:
-        outputs = default.num_classes, default.features_only
-        alike = [each for each in others if (each.num_classes, each.features_only) == outputs]
-        located = ((each, locate(backbone, each)) for each in alike)
-        weights, found = next((pair for pair in located if pair[1] != DOWNLOAD), (None, DOWNLOAD))
-        if weights is not None and (problem := _unreachable(backbone, default)):
-            problem = f"{default.tag}, the default, cannot be downloaded ({problem})"
-            tag = weights.tag
-            log.warning("%s: weights %s; using %s, %s", backbone.id, problem, tag, found.text)
-            return weights, found, f"auto: {found.text}; {problem}"
-    return default, location, f"auto: the default, {location.text}"
+    default = backbone.weights[0]
+    weights, location = local_weights(backbone) or (default, DOWNLOAD)
+    if weights is not default and (problem := _unreachable(backbone, default)):
+        problem = f"{default.tag}, the default, cannot be downloaded ({problem})"
+        log.warning(
+            "%s: weights %s; using %s, %s", backbone.id, problem, weights.tag, location.text
+        )
+        return weights, location, f"auto: {location.text}; {problem}"
+    why = "named with the backbone" if backbone.selected else "the default"
+    location = location if weights is default else DOWNLOAD
+    return default, location, f"auto: {why}, {location.text}"
 
 
 def _unreachable(backbone: Backbone, weights: Weights) -> str:

@@ -83,7 +83,7 @@ def _receive(response: http.client.HTTPResponse, file: BinaryIO, start: int, lab
     shown = {"unit": "B", "unit_scale": True, "desc": label, "initial": start}
     received = start
     with tqdm(total=expected, disable=not sys.stderr.isatty(), **shown) as progress:
-        while chunk := response.read(CHUNK):
+        while chunk := response.read1(CHUNK):
             file.write(chunk)
             received += len(chunk)
             progress.update(len(chunk))

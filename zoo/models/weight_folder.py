@@ -141,6 +141,7 @@ def _exclusive(path: Path) -> Iterator[BinaryIO]:
             try:
                 yield file
             finally:
+                file.flush()
                 if path.is_file() and not path.stat().st_size:
                     path.unlink()
     except OSError as error:

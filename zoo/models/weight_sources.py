@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -70,17 +71,22 @@ def package_file(file: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / inside
 
 
+def _sha256(data: bytes) -> str:
+    # hashlib loads OpenSSL, a fifth of the time of `zoo show`; `random` avoids it in the same way.
+    name = "_sha2" if find_spec("_sha2") else "_sha256"  # of Python 3.12 and later, and of 3.11
+    module = import_module(name if find_spec(name) else "hashlib")
+    return module.sha256(data).hexdigest()  # type: ignore[no-any-return]
+
+
 def record_file(backbone: Backbone, weights: Weights) -> Path:
     """Return the path of the record with the digests of converted weights."""
-    import hashlib
-
     identity: list[Any] = [weights.file, weights.url, weights.hub, weights.digest, weights.convert]
     if weights.convert:
         # A conversion runs library code, and parameter names may change with its version. Derived
         # backbones share the converted weights of their base.
         identity += [backbone.published.id, dict(backbone.kwargs), dict(weights.kwargs)]
         identity += [library_versions("timm", "torchvision")]
-    key = hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:24]
+    key = _sha256(canonical_json(identity).encode())[:24]
     return cache_dir() / "weights" / f"{key}.json"
 
 
@@ -270,3 +276,18 @@ def locate(backbone: Backbone, weights: Weights) -> Location:
     if converted is not None and converted.exists():
         return Location("cached", "in the cache", converted)
     return next(iter(published_files(backbone, weights)), DOWNLOAD)
+
+
+def local_weights(backbone: Backbone) -> tuple[Weights, Location] | None:
+    """Return the first published weights that are on this machine, and where they are.
+
+    Only weights with the outputs of the default ones replace these, and none does where the name of
+    the backbone selects them.
+    """
+    default = backbone.weights[0]
+    outputs = default.num_classes, default.features_only
+    alike = [each for each in backbone.weights if (each.num_classes, each.features_only) == outputs]
+    located = (
+        (each, locate(backbone, each)) for each in (alike[:1] if backbone.selected else alike)
+    )
+    return next((found for found in located if found[1] != DOWNLOAD), None)

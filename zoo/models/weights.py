@@ -65,11 +65,6 @@ def _read_converted(backbone: Backbone, weights: Weights) -> TensorFile | None:
     return replace(file, sha256=digests["source"])
 
 
-def availability(backbone: Backbone, weights: Weights) -> str:
-    """Return the kind of a `Location`: `installed`, `cached`, ..., `download`."""
-    return locate(backbone, weights).kind
-
-
 def check_reachable(backbone: Backbone, weights: Weights) -> None:
     """Look up whether weights that are not on this machine could be downloaded; nothing is fetched.
 

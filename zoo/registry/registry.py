@@ -37,7 +37,6 @@ from zoo.registry.plugins import (
     Switches,
     file_plugins,
 )
-from zoo.registry.weight_names import find_named, suggest_named
 from zoo.spec import AddedWeights, Backbone, LocalWeights, Task, WeightFile
 
 if TYPE_CHECKING:
@@ -205,6 +204,8 @@ class Registry:
         target = self.config.aliases.get(query)
         if target is not None and target not in self.config.aliases:
             return self.get(target)
+        from zoo.registry.weight_names import find_named  # only where needed: start-up time
+
         if (named := find_named(query, self.sources, self.derived)) is not None:
             return named
         raise self._unknown(query)
@@ -222,6 +223,8 @@ class Registry:
         note = f"plugins that failed to load: {', '.join(failed)}" if failed else None
         if any(record.name == source and record.status == OFF for record in self.host.records):
             note = f"plugin {source} is switched off"
+        from zoo.registry.weight_names import suggest_named
+
         suggestions = suggest_named(query, self.sources) or self.suggest(query)
         return UnknownBackbone(query, suggestions, note)
 
@@ -287,6 +290,8 @@ class Registry:
         named = [p for p in patterns if ("." in p or ":" in p) and not set("*?[") & set(p)]
         if not named:
             return {}
+        from zoo.registry.weight_names import find_named
+
         names = {name for source in self._all_sources.values() for name in source.names()}
         found = (
             find_named(pattern, self.sources, self.derived)

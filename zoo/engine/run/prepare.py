@@ -244,6 +244,15 @@ def _check_same_data(data: ImageData, ranks: Ranks) -> None:
         raise DataError(message, "copy the same images to each machine")
 
 
+def _check_same_weights(base: BaseWeights, ranks: Ranks) -> None:
+    """Check that all processes start from the same weights: `auto` depends on the machine."""
+    weights = ranks.gather((base.name, base.sha256))
+    if weights[ranks.rank] != weights[0]:
+        names = f"{base.name}, and process 1 from {weights[0][0]}"
+        message = f"process {ranks.rank + 1} starts from weights {names}"
+        raise WeightsError(message, "give --weights, and the same files to each machine")
+
+
 def _announce_data(inputs: _Inputs, progress: Progress) -> None:
     if inputs.demonstration:
         progress.notice(f"DEMONSTRATION: without --data, training on {inputs.data.name}")
@@ -281,6 +290,8 @@ def _build(
         if loaded.kind == inputs.base.kind:
             inputs = replace(inputs, base=loaded)
         inputs = replace(inputs, base=_fit_input_size(inputs, model))
+    with fail_together(ranks):
+        _check_same_weights(inputs.base, ranks)
     return model, inputs
 
 
