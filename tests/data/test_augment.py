@@ -46,6 +46,19 @@ def test_draw_depends_on_seed_epoch_and_index(image):
         assert not torch.equal(first, other)
 
 
+def test_dataset_draws_by_seed_epoch_and_index():
+    drawn = set()
+    for seed, epoch, index in ((4, 1, 2), (4, 2, 2), (4, 1, 3), (5, 1, 2)):
+        sequence = np.random.SeedSequence(seed, spawn_key=(epoch, index, 1))
+        word = sequence.generate_state(1, np.uint64)[0]
+        by_hand = torch.Generator().manual_seed(int(word >> 1))
+        with Draw(None, seed, epoch).while_reading(index):
+            values = torch.rand(3)
+        assert torch.equal(values, torch.rand(3, generator=by_hand))
+        drawn.add(tuple(values.tolist()))
+    assert len(drawn) == 4
+
+
 def test_draw_preserves_global_generator(image):
     torch.manual_seed(0)
     expected = torch.rand(3)
