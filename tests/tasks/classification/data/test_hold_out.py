@@ -94,7 +94,7 @@ def test_given_splits_that_divide_a_group_are_refused(photos: Path) -> None:
         "val": {"p3"},
     }
     path.write_text(text.replace("b/p3_0.png,b,camera 3,train", "b/p3_0.png,b,camera 3,val"))
-    with pytest.raises(DataError, match=r"1 group is in both train and val: camera 3"):
+    with pytest.raises(DataError, match=r"t.csv: 1 group is in both train and val: camera 3"):
         open_data(path, group="camera")
 
 

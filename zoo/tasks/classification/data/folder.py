@@ -68,7 +68,7 @@ def open_folder(
         every = (path for part in parts.values() for images in part.values() for path, _ in images)
         groups = groups_by(how.group_by, every, root)
     own_val = "val" in parts
-    origin, further = complete_splits(parts, how, layout.split_name("train"), groups)
+    origin, further = complete_splits(root, parts, how, layout.split_name("train"), groups)
     notices += further
     classes = tuple(parts["train"])
     _check_names(classes, root)

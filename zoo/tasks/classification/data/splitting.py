@@ -103,11 +103,16 @@ class HoldOut:
 
 
 def complete_splits(
-    parts: dict[str, Images], how: HoldOut, train_name: SplitName, groups: Mapping[str, str]
+    source: Path,
+    parts: dict[str, Images],
+    how: HoldOut,
+    train_name: SplitName,
+    groups: Mapping[str, str],
 ) -> tuple[str | None, list[str]]:
     """Add `val` to the splits, unless it is there or nothing is to be held out.
 
     Args:
+        source: of the images, for messages.
         parts: images by split, changed in place.
         how: to hold them out.
         train_name: of the train split.
@@ -120,13 +125,11 @@ def complete_splits(
         DataError: no image can be held out, or a group is in two of the given splits.
     """
     if how.grouped:
-        check_sides(
-            {
-                split: [groups[path] for entries in images.values() for path, _ in entries]
-                for split, images in parts.items()
-            },
-            train_name.full if len(parts) == 1 else "the data",
-        )
+        sides = {
+            split: [groups[path] for entries in images.values() for path, _ in entries]
+            for split, images in parts.items()
+        }
+        check_sides(sides, source)
     if "val" in parts:
         return None, []
     if not how.fraction:
