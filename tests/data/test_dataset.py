@@ -1,5 +1,6 @@
 """Samples have the same bytes in training, validation, evaluation and prediction."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,9 @@ def test_large_jpeg_is_identical_on_every_path(large: FileSplit) -> None:
     for source in (path, str(path), path.read_bytes(), path.open("rb")):
         assert torch.equal(seen, prepare_image(source, SMALL).pixels)
     assert torch.equal(Transform(SMALL)(path), normalize(seen[None], SMALL)[0])
+    digested = read_sample(large, SampleTransform(SMALL), 0, digest=True)
+    assert torch.equal(seen, digested.input)
+    assert digested.digest == sha256(path.read_bytes()).digest()
     # A mirror changes nothing of how it is decoded; the probability of 1 leaves no choice.
     assert torch.equal(seen, pixels(large, "flip:1").flip(-1))
 
