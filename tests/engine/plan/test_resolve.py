@@ -74,6 +74,20 @@ def test_two_phases_learning_rates_and_epochs(image_folder):
     assert [(phase.lr, phase.epochs) for phase in both.phases] == [(0.5, 2), (0.2, 1)]
 
 
+def test_default_epochs_and_rates_of_each_kind_of_phase(image_folder):
+    def phases(**options):
+        resolved = plan("lite0", data=image_folder, **options).phases
+        return [(phase.epochs, phase.lr, phase.weight_decay, phase.momentum) for phase in resolved]
+
+    assert phases(recipe="head") == [(20, 0.001, 0.01, 0.9)]
+    assert phases(recipe="all") == [(5, 0.0003, 0.01, 0.9)]
+    assert phases(train="stages:1") == [(5, 0.0003, 0.01, 0.9)]
+    assert phases(recipe="head-then-all") == [(20, 0.001, 0.01, 0.9), (5, 0.0001, 0.01, 0.9)]
+    assert phases(weights="none") == [(12, 0.001, 0.01, 0.9)]
+    rates = [lr for _, lr, *_ in phases(recipe="head-then-all", optimizer="sgd")]
+    assert rates == pytest.approx([0.01, 0.001])
+
+
 def test_sgd_default_learning_rate_is_tenfold(image_folder):
     adamw = plan("lite0", data=image_folder, recipe="head").phases[0]
     sgd = plan("lite0", data=image_folder, optimizer="sgd").phases[0]
