@@ -88,7 +88,8 @@ def command(
     with ExitStack() as stack:
         writers = _writers(stack, loaded, table, as_json, json_lines)
         answers = loaded.stream(_find(images), top, batch_size, out)
-        for answer in _with_progress(answers, images):
+        printed = as_json or json_lines or table is None
+        for answer in _with_progress(answers, images, quiet=printed and sys.stdout.isatty()):
             count += 1
             for write in writers:
                 write(answer)
@@ -152,11 +153,11 @@ def _lines() -> Iterator[str]:
             yield os.fsdecode(path)
 
 
-def _with_progress(answers: Iterator[Any], images: tuple[str, ...]) -> Iterator[Any]:
-    """Yield answers, with a progress bar unless they are printed on the same terminal."""
+def _with_progress(answers: Iterator[Any], images: tuple[str, ...], quiet: bool) -> Iterator[Any]:
+    """Yield answers, with a progress bar unless quiet, since they are printed on the terminal."""
     from zoo.terminal import Progress
 
-    progress = Progress(quiet=sys.stdout.isatty())
+    progress = Progress(quiet)
     total = None
     if progress.shows_bars() and STDIN not in images:
         total = sum(1 for _ in _find(images))

@@ -163,13 +163,16 @@ def test_training_beats_the_mean_by_far(
     assert ("r2", f"{val['r2']:.4f}") in pairwise(shown)
 
     names = [f"{number}.png" for number in range(40)]
-    answered = run(discs, "predict", str(out), *names, "--json")
+    answered = run(discs, "predict", str(out), *names, "--json", "--csv", "all.csv")
     assert answered.returncode == 0, answered.stderr
     answers = json.loads(answered.stdout)
     assert [[p["target"] for p in answer["predictions"]] for answer in answers] == [
         list(TARGETS)
     ] * 40
     values = np.array([[p["value"] for p in answer["predictions"]] for answer in answers])
+    rows = list(csv.DictReader((discs / "all.csv").open(newline="")))
+    assert list(rows[0]) == ["path", "target", "value", "error"]
+    assert [float(row["value"]) for row in rows] == values.ravel().tolist()
     truth = np.array([numbers for _, numbers in drawn(40)])
     assert r2_score(truth, values) > least
     loaded = load_model(out, load_registry(plugins=[discs / "discnet.py"]))

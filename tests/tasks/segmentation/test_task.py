@@ -1,5 +1,6 @@
 """Segmentation end to end: training, evaluation and prediction."""
 
+import csv
 import json
 import shutil
 
@@ -106,8 +107,18 @@ def test_finetune_evaluate_and_predict_masks(tinyfcn, scenes, cli, tmp_path):
         assert again[name] == pytest.approx(run["metrics"]["val"][name], abs=1e-6)
     assert "CLASS" in cli("evaluate", "runs/tinyfcn-1", "--data", scenes)[1]
     images = [scenes / "images" / "0000.png", scenes / "images" / "0001.png"]
-    code, out, _ = cli("predict", "runs/tinyfcn-1", *images, "--out", "masks", *common)
+    code, out, _ = cli(
+        "predict", "runs/tinyfcn-1", *images, "--out", "masks", "--csv", "all.csv", *common
+    )
     answers = json.loads(out)
+    rows = list(csv.DictReader((tmp_path / "all.csv").open(newline="")))
+    assert [
+        (r["path"], r["class"], float(r["fraction"]), r["mask"], r["overlay"]) for r in rows
+    ] == [
+        (answer["path"], each["class"], each["fraction"], answer["mask"], answer["overlay"])
+        for answer in answers
+        for each in answer["predictions"]
+    ]
     assert (code, [answer["path"] for answer in answers]) == (0, [str(path) for path in images])
     for answer in answers:
         assert sum(each["fraction"] for each in answer["predictions"]) == pytest.approx(1)
