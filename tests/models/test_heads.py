@@ -102,8 +102,10 @@ def test_replace_heads_keeps_stride_padding_and_precision_of_convolution():
 def test_running_width_restores_network():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Identity())
     before = {k: v.clone() for k, v in model.state_dict().items()}
+    model[1].eval()
     assert running_width(model, "3", SMALL) == 4 * 30 * 30
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert [part.training for part in model] == [True, False, True, True]
     assert model.training
 
 
