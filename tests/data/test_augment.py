@@ -72,8 +72,8 @@ def test_flip_with_probability_one(image):
     assert torch.equal(always, prepare(image, SMALL).flip(2))
 
 
-MEAN = (0.1, 0.5, 0.9)
-FILL = [26, 128, 230]  # 255 times the mean, rounded
+MEAN = (0.2, 0.6, 0.98)
+FILL = [51, 153, 250]  # 255 times the mean, rounded
 BICUBIC, BILINEAR = InterpolationMode.BICUBIC, InterpolationMode.BILINEAR
 
 
