@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 import zoo
 from zoo.engine.run.prepare import Prepared, prepare, read_options
-from zoo.models.head_rows import HeadRows
+from zoo.models.head_rows import HeadRows, match_rows
 from zoo.registry.registry import load_registry
 from zoo.terminal import Progress
 
@@ -47,6 +47,20 @@ def test_rows_of_every_head_follow_their_classes(tinynet, own, image_folder):
         assert torch.equal(state[name][1], fresh[name][1])
     others = trained.keys() - set(HEADS)
     assert all(torch.equal(state[name], trained[name]) for name in others)
+
+
+def test_head_of_another_width_is_left_out():
+    model = torch.nn.ModuleDict({"fc": torch.nn.Linear(4, 3), "aux": torch.nn.Linear(6, 3)})
+    tensors = {
+        "fc.weight": torch.randn(2, 4),
+        "fc.bias": torch.randn(2),
+        "aux.weight": torch.randn(2, 5),
+    }
+    kept, rows = match_rows(model, ["fc", "aux"], tensors, ["b", "a"], ["a", "b", "c"])
+    assert kept.keys() == {"fc.weight", "fc.bias"}
+    assert torch.equal(kept["fc.weight"][:2], tensors["fc.weight"].flip(0))
+    assert torch.equal(kept["fc.bias"][2], model["fc"].bias[2])
+    assert rows == HeadRows(("a", "b"), ("c",), ())
 
 
 def test_known_classes_are_predicted_from_first_step(tinynet, own, image_folder, tmp_path):
