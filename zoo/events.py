@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
+class FrozenDict(dict[Any, Any]):
+    """An immutable dict; unlike a `MappingProxyType`, json, copy and pickle accept it."""
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError("an event is immutable; event.as_dict() returns a copy to change")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[type[FrozenDict], tuple[dict[Any, Any]]]:
+        return FrozenDict, (dict(self),)
+
+
 def _freeze(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return MappingProxyType({key: _freeze(item) for key, item in value.items()})
+        return FrozenDict((key, _freeze(item)) for key, item in value.items())
     if isinstance(value, (list, tuple)):
         return tuple(_freeze(item) for item in value)
     if isinstance(value, (set, frozenset)):
@@ -24,13 +37,46 @@ def _freeze(value: Any) -> Any:
     return value
 
 
+def _plain(value: Any) -> Any:
+    """Return a value as data for JSON, objects without a counterpart there as text."""
+    if hasattr(value, "tolist"):  # an array, a tensor, or a scalar of either
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((_plain(item) for item in value), key=str)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
 @dataclass(frozen=True)
 class Event:
-    """An immutable copy of what happened, its mappings, sequences and sets frozen too."""
+    """An immutable copy of what happened, its mappings, sequences and sets frozen too.
+
+    Args:
+        run_id: of the training, 32 hexadecimal digits, the same in all of its events and in
+            `run.json`.
+        rank: of the process that calls, as `torchrun` numbers them; rank 0, or the only process.
+        world: number of processes that train together.
+    """
+
+    run_id: str = field(default="", kw_only=True)
+    rank: int = field(default=0, kw_only=True)
+    world: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             object.__setattr__(self, name, _freeze(value))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a copy as data for JSON: dicts with keys of text, lists, numbers, text, None.
+
+        Arrays are nested lists; a number that is not finite is None.
+        """
+        return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,11 @@ import nothing heavy: no torch, no timm.
 
 A training calls the observing hooks in its own thread and ignores what they return. They cannot
 change it: events are copies, random generators and torch's modes are restored after each call, and
-an observer that raises is a warning.
+an observer that raises is a warning. Under `torchrun`, rank 0 calls them.
+
+Every event has `run_id` (of the training, 32 hexadecimal digits, also in `run.json`), `rank` (of
+the process that calls) and `world` (the number of processes); `event.as_dict()` returns it as data
+for JSON. Fields are immutable; `json.dumps(event.plan)` and `dataclasses.asdict(event)` work.
 
 Hooks are pluggy's, and so are `tryfirst`, `trylast` and wrappers. A wrapper
 (`@zoo.hookimpl(wrapper=True)`) runs around the implementations of all plugins. An implementation

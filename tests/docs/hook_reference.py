@@ -24,6 +24,8 @@ This page is generated from [zoo/hookspecs.py](../zoo/hookspecs.py) by
 
 
 COLLECTS = "Collecting hook: the records it yields are registered."
+# The fields of every event, which the head of the page documents.
+COMMON = {field.name for field in fields(events.Event)}
 OBSERVES = "Observing hook: the return value is ignored."
 
 
@@ -93,6 +95,7 @@ def _event_lines(event: type) -> list[str]:
             f"| `{field.name}` | `{_cell(str(field.type))}` "
             f"| {_cell(descriptions.get(field.name, ''))} |"
             for field in fields(event)
+            if field.name not in COMMON
         ),
         "",
     ]

@@ -84,7 +84,7 @@ def plan_table(plan: Mapping[str, Any]) -> str:
     reasons = plan.get("reasons", {})
     rows = ["| | value | reason |", "|---|---|---|"]
     for name, value in _flatten(plan):
-        text = value if isinstance(value, str) else json.dumps(value, default=dict)
+        text = value if isinstance(value, str) else json.dumps(value)
         cells = [name, text, reasons.get(name, "")]
         rows.append("| " + " | ".join(map(_cell, cells)) + " |")
     return "\n".join(rows)

@@ -2,8 +2,10 @@
 
 import dataclasses
 import hashlib
+import json
 import logging
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -74,6 +76,13 @@ def test_events_of_a_training(tinynet, image_folder, watcher):
     assert started.backbone == ended.backbone == tinynet
     assert started.folder == ended.folder == str(run.path.absolute())
     assert started.plan["seed"] == 0
+    events = [started, first, *epochs, ended]
+    assert {(event.run_id, event.rank, event.world) for event in events} == {
+        (run.record["run_id"], 0, 1)
+    }
+    assert re.fullmatch("[0-9a-f]{32}", run.record["run_id"])
+    for event in events:
+        assert json.loads(json.dumps(event.as_dict()))["run_id"] == started.run_id
     assert started.plan["classes"] == first.classes == ("flag", "mammal", "playing_card")
     assert [event.phase for event in epochs] == ["head", "head", "all"]
     for split in ("val", "test"):

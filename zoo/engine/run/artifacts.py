@@ -181,6 +181,8 @@ def save(
     metrics: dict[str, Any],
     bad: dict[str, str],
     seconds: float,
+    *,
+    run_id: str,
 ) -> dict[str, Any]:
     """Write the run folder, `run.json` last, and return the content of that.
 
@@ -191,6 +193,7 @@ def save(
     card = _card(prepared, network, metrics)
     digest = write_model(folder / MODEL, network.module.state_dict(), card)
     run = {
+        "run_id": run_id,
         "backbone": prepared.plan.backbone,
         "task": prepared.plan.task,
         "demonstration": prepared.plan.demonstration,

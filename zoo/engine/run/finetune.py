@@ -131,7 +131,9 @@ def _run(prepared: Prepared, folder: Path, observers: Observers) -> dict[str, An
     seconds = time.perf_counter() - prepared.started
     if ranks.rank:
         return ranks.broadcast(None)
-    record = save(prepared, network, state, folder, reports, bad, seconds)
+    record = save(
+        prepared, network, state, folder, reports, bad, seconds, run_id=observers.run_id
+    )
     observers.notify("zoo_after_fit", FitEnded(plan.backbone, reports, seconds, location))
     return ranks.broadcast(record)
 
@@ -154,7 +156,7 @@ def fit(prepared: Prepared, announce: Callable[[Path], None] | None = None) -> R
         if ranks.rank:
             path: Path = ranks.broadcast(None)
             device = torch.device(prepared.plan.device)
-            observers = Observers(prepared.registry.host, device, enabled=False)
+            observers = Observers(prepared.registry.host, device, ranks)
             with environment_errors(f"training {prepared.backbone.id}"):
                 return Result(path, _run(prepared, path, observers))
         return _fit_and_write(prepared, ranks, announce)
@@ -193,7 +195,7 @@ def _fit_in(
         keep: called after a failure with what the folder keeps, if anything.
     """
     backbone = prepared.backbone
-    observers = Observers(prepared.registry.host, torch.device(prepared.plan.device))
+    observers = Observers(prepared.registry.host, torch.device(prepared.plan.device), ranks)
     try:
         if announce:
             announce(folder.path)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import secrets
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from zoo.data.schema import Schema
 from zoo.data.transforms import denormalize
+from zoo.engine.runtime.distributed import SINGLE, Ranks
 from zoo.errors import one_line
 from zoo.events import Event, FirstBatchRead
 from zoo.registry.plugins import PluginHost
@@ -31,23 +34,29 @@ class Observers:
     Args:
         host: the loaded plugins.
         device: of the training.
-        enabled: whether they are notified; only rank 0 notifies.
+        ranks: of the processes that train together; only rank 0 notifies.
+
+    Attributes:
+        run_id: of the training, in each event.
     """
 
-    def __init__(self, host: PluginHost, device: torch.device, enabled: bool = True) -> None:
+    def __init__(self, host: PluginHost, device: torch.device, ranks: Ranks = SINGLE) -> None:
         self.host = host
-        self.enabled = enabled
+        self.ranks = ranks
         self.device = device
+        self.run_id = secrets.token_hex(16)
         self.failures: Counter[tuple[str, str]] = Counter()
 
     def implements(self, hook: str) -> bool:
         """Whether any plugin implements a hook."""
-        return self.enabled and self.host.implements(hook)
+        return not self.ranks.rank and self.host.implements(hook)
 
     def notify(self, hook: str, event: Event) -> None:
         """Notify every observer of an event; failures are warnings, interrupts propagate."""
         if not self.implements(hook):
             return
+        ranks = self.ranks
+        event = replace(event, run_id=self.run_id, rank=ranks.rank, world=ranks.world)
         with isolated_rng_and_modes(self.device):
             outcomes = self.host.notify(hook, event)
         for outcome in outcomes:
