@@ -63,9 +63,9 @@ class Event:
         world: number of processes that train together.
     """
 
-    run_id: str = field(default="", kw_only=True)
-    rank: int = field(default=0, kw_only=True)
-    world: int = field(default=1, kw_only=True)
+    run_id: str = field(default="", kw_only=True, repr=False)
+    rank: int = field(default=0, kw_only=True, repr=False)
+    world: int = field(default=1, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

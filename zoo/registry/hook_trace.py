@@ -42,7 +42,8 @@ def _formatted(value: Any) -> str:
     names = getattr(value, "__dataclass_fields__", None)
     if names is None:
         return _short(value)
-    fields = ", ".join(f"{name}={_short(getattr(value, name))}" for name in names)
+    shown = [name for name, field in names.items() if field.repr]
+    fields = ", ".join(f"{name}={_short(getattr(value, name))}" for name in shown)
     return f"{type(value).__name__}({fields})"
 
 

@@ -131,9 +131,7 @@ def _run(prepared: Prepared, folder: Path, observers: Observers) -> dict[str, An
     seconds = time.perf_counter() - prepared.started
     if ranks.rank:
         return ranks.broadcast(None)
-    record = save(
-        prepared, network, state, folder, reports, bad, seconds, run_id=observers.run_id
-    )
+    record = save(prepared, network, state, folder, reports, bad, seconds, run_id=observers.run_id)
     observers.notify("zoo_after_fit", FitEnded(plan.backbone, reports, seconds, location))
     return ranks.broadcast(record)
 
