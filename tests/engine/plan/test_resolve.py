@@ -7,6 +7,8 @@ import pytest
 
 import zoo
 from zoo.api import plan
+from zoo.engine.plan import resolve
+from zoo.engine.runtime.device import available_cores
 from zoo.options import Policy, Schedule
 
 
@@ -92,6 +94,18 @@ def test_sgd_default_learning_rate_is_tenfold(image_folder):
     adamw = plan("lite0", data=image_folder, recipe="head").phases[0]
     sgd = plan("lite0", data=image_folder, optimizer="sgd").phases[0]
     assert sgd.lr == pytest.approx(10 * adamw.lr)
+
+
+def test_workers_read_many_augmented_images(tinynet, image_folder, monkeypatch):
+    def workers(**options):
+        return plan(tinynet, data=image_folder, weights="none", **options).workers
+
+    assert workers(augment="flip") == 0  # 48 images are few
+    monkeypatch.setattr(resolve, "MIN_IMAGES_FOR_WORKERS", 48)
+    assert workers(augment="flip") == min(available_cores(), 8) > 0
+    assert workers() == 0  # threads decode
+    monkeypatch.setattr(resolve, "MIN_IMAGES_FOR_WORKERS", 49)
+    assert workers(augment="flip") == 0
 
 
 def test_plan_writes_no_files(image_folder, tmp_path, monkeypatch):
