@@ -24,7 +24,9 @@ from zoo.records import to_dict
 from zoo.registry.catalogue import restore_backbone
 from zoo.spec import Backbone, resolve_target
 
-REFUSED = {
+INSTALLED = set(list_models())
+
+REFUSED = INSTALLED & {
     "deepseek_vit_412m_enc",
     "gemma4_vit_167m_enc",
     "gemma4_vit_570m_enc",
@@ -130,6 +132,8 @@ def test_refused_encoders_ignore_num_classes(name: str) -> None:
 )
 def test_preprocess_equals_timm_data_config(backbones: dict[str, Backbone], full_name: str) -> None:
     name, _, tag = full_name.partition(".")
+    if name not in INSTALLED:
+        pytest.skip(f"timm {timm.__version__} has no {name}")
     cfg = timm.models.get_pretrained_cfg(full_name)
     assert cfg is not None
     data = resolve_data_config(pretrained_cfg=cfg.to_dict())

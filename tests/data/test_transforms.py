@@ -69,6 +69,8 @@ def test_prepare_matches_torchvision_presets(
 def test_prepare_matches_timm_evaluation(
     name: str, crop: str, crop_pct: float, images: list[Image.Image]
 ) -> None:
+    if name not in timm.list_pretrained():
+        pytest.skip(f"timm {timm.__version__} has no {name}")
     config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
     published = timm.data.create_transform(**config, is_training=False)
     assert (config["crop_mode"], config["crop_pct"]) == (crop, crop_pct)
@@ -93,6 +95,10 @@ def test_prepare_matches_timm_at_non_square_size(
     published = timm.data.create_transform(
         (3, 160, 240), crop_pct=0.8, crop_mode=crop, interpolation=interpolation
     )
+    if crop == "center":
+        # Before 1.0.31, timm ignores the interpolation of a centre crop that is not square.
+        resize = timm.data.transforms.ResizeKeepRatio((200, 300), interpolation=interpolation)
+        published.transforms[0] = resize
     preprocess = Preprocess((160, 240), resize=200, crop=crop, interpolation=interpolation)
     for image in images:
         torch.testing.assert_close(seen(image, preprocess), published(image), **TOLERANCE)

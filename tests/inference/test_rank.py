@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import zoo
+from zoo.builtin.measured import read_measured
 from zoo.inference.rank import candidates, knn_accuracy
 from zoo.registry.registry import load_registry
 from zoo.spec import IMAGE_CLASSIFICATION
@@ -56,6 +57,9 @@ def test_rank_with_unreadable_image_exits_with_data(cli, image_folder):
 
 
 def test_candidates_without_pattern_cover_architectures():
+    for source in ("torchvision", "timm"):
+        if not read_measured(source):
+            pytest.skip(f"the sizes of this {source} were not measured")
     registry = load_registry()
     backbones = candidates(registry, (), IMAGE_CLASSIFICATION, 30_000_000, 20)
     assert len(backbones) == 20
@@ -66,6 +70,29 @@ def test_candidates_without_pattern_cover_architectures():
     assert len(few) == 3
     with pytest.raises(zoo.UsageError, match="no pretrained backbone of at most 10 "):
         candidates(registry, ("resnet*",), IMAGE_CLASSIFICATION, 10, 3)
+
+
+def test_candidates_of_unknown_size_are_reported(install):
+    install(
+        "leaf",
+        """
+        import zoo
+
+        @zoo.hookimpl
+        def zoo_register_backbones():
+            weights = (zoo.Weights("w", url="https://a.b/c"),)
+            yield zoo.Backbone("leafnet", "torch.nn:Identity", (zoo.Head("fc"),),
+                               zoo.Preprocess(size=32), weights=weights)
+        """,
+    )
+    notices: list[str] = []
+    patterns = ("leaf/*", "lite0")
+    found = candidates(load_registry(), patterns, IMAGE_CLASSIFICATION, 10**7, 3, notices.append)
+    assert [backbone.id for backbone in found] == ["efficientnet_lite/lite0"]
+    assert notices == ["left out, of unknown size: 1; name them, without --max-params"]
+    found = candidates(load_registry(), patterns, IMAGE_CLASSIFICATION, None, 3, notices.append)
+    assert len(found) == 2
+    assert len(notices) == 1
 
 
 def test_knn_accuracy_is_leave_one_out():

@@ -38,7 +38,10 @@ def test_classify_every_license_in_registry():
     backbones = zoo.list_backbones()
     licenses = {weights.license for backbone in backbones for weights in backbone.weights}
     kinds = {text: classify(text) for text in licenses}
-    assert kinds == {**RESTRICTED, **dict.fromkeys(PERMISSIVE, "permissive"), None: "unknown"}
+    read = {**RESTRICTED, **dict.fromkeys(PERMISSIVE, "permissive"), None: "unknown"}
+    # Older versions of timm do not have all of them.
+    assert kinds.items() <= read.items()
+    assert {SWAG, "apple-amlr", "apache-2.0", None} <= kinds.keys()
 
 
 @pytest.mark.parametrize(

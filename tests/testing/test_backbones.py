@@ -56,6 +56,8 @@ NAMES = [f"torchvision/{n}" for n in TORCHVISION] + [f"timm/{n}" for n in TIMM]
 @pytest.mark.parametrize("name", NAMES)
 def test_backbone_passes_every_check(name):
     registry = load_registry()
+    if not registry.find([name]):
+        pytest.skip("the installed version does not have it")
     fresh = in_fresh_process() if name == "torchvision/inception_v3" else None
     subject = Subject(registry.get(name), registry, fresh)
     failures = [str(finding) for finding in run_checks(subject) if finding.failed]

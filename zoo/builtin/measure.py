@@ -1,16 +1,18 @@
 """Measure what the libraries do not publish: parameter counts, and input widths of heads.
 
-`python -m zoo.builtin.measure timm > zoo/builtin/measured_timm.json`, and the same for torchvision,
-update the adapters' data to the installed versions. Every network is built once, without any
-download.
+`python -m zoo.builtin.measure timm` adds the installed version to `measured_timm.json`, and
+replaces the measurements of other versions if a backbone differs from theirs; the same for
+torchvision. Every network is built once, without any download.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
+from zoo.builtin.measured import installed_version, measured_file
 from zoo.models.builder import build_on_meta
 from zoo.models.heads import find_module, head_width, running_width
 from zoo.registry.registry import load_registry
@@ -33,13 +35,47 @@ def measure(backbone: Backbone) -> dict[str, Any]:
     return {"params": params, "in_features": widths}
 
 
+def merge(
+    recorded: Mapping[str, Any], version: str, measured: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return recorded measurements and those of a version, of which each backbone is the same.
+
+    If a backbone differs, return those of the version alone.
+    """
+    known = recorded["backbones"]
+    if any(known.get(name, row) != row for name, row in measured.items()):
+        return {"versions": [version], "backbones": dict(measured)}
+    rows = {**known, **measured}
+    return {
+        "versions": sorted({*recorded["versions"], version}, key=_numbers),
+        "backbones": {name: rows[name] for name in sorted(rows)},
+    }
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".") if part.isdigit()]
+
+
+def render(content: Mapping[str, Any]) -> str:
+    """Return the text of a file of measurements: one line for each backbone."""
+    rows = [
+        f"   {json.dumps(name)}: {json.dumps(row)}" for name, row in content["backbones"].items()
+    ]
+    versions = json.dumps(content["versions"])
+    body = ",\n".join(rows)
+    return f'{{\n  "versions": {versions},\n  "backbones": {{\n{body}\n  }}\n}}\n'
+
+
 def main(source: str) -> None:
-    """Print the measurements of every backbone of a source, one line each."""
-    rows = []
+    """Measure every backbone of a library, and update its file."""
+    measured = {}
     for backbone in load_registry().find(source=source):
-        rows.append(f"  {json.dumps(backbone.name)}: {json.dumps(measure(backbone))}")
-        print(len(rows), backbone.id, file=sys.stderr, flush=True)
-    print("{\n" + ",\n".join(rows) + "\n}")
+        measured[backbone.name] = measure(backbone)
+        print(len(measured), backbone.id, file=sys.stderr, flush=True)
+    path, version = measured_file(source), installed_version(source)
+    assert version is not None
+    recorded = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(render(merge(recorded, version, measured)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -102,7 +102,9 @@ def command(
     for notice in images.notices:
         progress.notice(f"{images.name}: {notice}")
     progress.notice(f"{images.name}: chance is {percent(images.largest_share)}")
-    backbones = candidates(registry, patterns, IMAGE_CLASSIFICATION, max_params, limit)
+    backbones = candidates(
+        registry, patterns, IMAGE_CLASSIFICATION, max_params, limit, progress.notice
+    )
     ranks: list[Rank] = []
     for each in rank(
         backbones, images, registry, progress, device, seed, workers=workers, bad_images=bad_images

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,7 +63,12 @@ class Rank:
 
 
 def candidates(
-    registry: Registry, patterns: Sequence[str], task: str, max_params: int | None, limit: int
+    registry: Registry,
+    patterns: Sequence[str],
+    task: str,
+    max_params: int | None,
+    limit: int,
+    notify: Callable[[str], None] = lambda line: None,
 ) -> list[Backbone]:
     """Return the backbones to rank, those with local weights first.
 
@@ -77,18 +82,19 @@ def candidates(
         max_params: largest number of parameters; None for 30 million without a pattern, else for
             no limit.
         limit: largest number of backbones.
+        notify: called with one line if backbones of unknown size are left out.
 
     Raises:
         UsageError: no backbone with published weights matches.
     """
     if max_params is None and not patterns:
         max_params = DEFAULT_MAX_PARAMS
-    matches = [
-        backbone
-        for backbone in registry.find(patterns, task=task, pretrained=True)
-        if not backbone.refuse
-        and (max_params is None or (backbone.params is not None and backbone.params <= max_params))
-    ]
+    found = registry.find(patterns, task=task, pretrained=True)
+    matches = [backbone for backbone in found if not backbone.refuse]
+    if max_params is not None:
+        if unknown := sum(backbone.params is None for backbone in matches):
+            notify(f"left out, of unknown size: {unknown:,}; name them, without --max-params")
+        matches = [b for b in matches if b.params is not None and b.params <= max_params]
     if not matches:
         size = f" of at most {max_params:,} parameters" if max_params else ""
         suffix = f" matches {' '.join(patterns)}" if patterns else ""

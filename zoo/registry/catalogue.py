@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from zoo import records, spec
+from zoo import __version__, records, spec
 from zoo.errors import BrokenPlugin, EnvironmentProblem
 from zoo.files import cache_dir, canonical_json, write_bytes
 from zoo.records import restore, to_dict
@@ -44,7 +44,7 @@ def _source_code(module: str) -> bytes:
 
 
 def catalogue_file(family: Family) -> Path:
-    """Return the path of a family's cached catalogue, which depends on version and source code.
+    """Return the path of a family's cached catalogue, which depends on versions and source code.
 
     Raises:
         BrokenPlugin: the family's library is not installed.
@@ -55,7 +55,7 @@ def catalogue_file(family: Family) -> Path:
         raise BrokenPlugin(f"{family.distribution} is not installed") from error
     code = _source_code(family.catalogue.partition(":")[0])
     code += Path(spec.__file__).read_bytes() + Path(records.__file__).read_bytes()
-    code += Path(__file__).read_bytes()
+    code += Path(__file__).read_bytes() + __version__.encode()
     digest = _checksum(code + family.catalogue.encode())
     name = re.sub(r"[^\w.\-]", "_", family.distribution)
     return cache_dir() / "catalogues" / f"{name}-{installed}-{digest}.catalogue"
