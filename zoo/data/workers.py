@@ -260,7 +260,9 @@ def _seed(dataset: Dataset, number: int, workers: int) -> None:
     np.random.seed(sequence.generate_state(4))
     described: Any = dataset
     # Read by `torch.utils.data.get_worker_info`, which datasets of users may call.
-    worker._worker_info = worker.WorkerInfo(number, workers, base + number, described)
+    worker._worker_info = worker.WorkerInfo(
+        id=number, num_workers=workers, seed=base + number, dataset=described
+    )
 
 
 def _portable(error: Exception) -> Exception:
