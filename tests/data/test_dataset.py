@@ -14,6 +14,7 @@ from zoo.data.decode import decode
 from zoo.data.images import prepare_image
 from zoo.data.split import FileSplit
 from zoo.data.transforms import Transform, normalize, prepare
+from zoo.data.user_dataset import DatasetSplit
 from zoo.options import Augmentation
 from zoo.spec import Preprocess
 
@@ -46,6 +47,17 @@ def test_large_jpeg_is_identical_on_every_path(large: FileSplit) -> None:
     assert digested.digest == sha256(path.read_bytes()).digest()
     # A mirror changes nothing of how it is decoded; the probability of 1 leaves no choice.
     assert torch.equal(seen, pixels(large, "flip:1").flip(-1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+def test_prepared_tensors_become_float32(dtype: torch.dtype) -> None:
+    image = torch.linspace(-2, 2, 3 * 64 * 64).reshape(3, 64, 64).to(dtype)
+    split = DatasetSplit("train", [(image, 1)], (0,), (1,))
+    sample = read_sample(split, SampleTransform(SMALL), 0)
+    assert isinstance(sample, Sample)
+    assert sample.input.dtype == torch.float32
+    assert torch.equal(sample.input, image.to(torch.float32))
+    assert sample.target == 1
 
 
 def test_random_crop_decodes_at_full_resolution(large: FileSplit) -> None:

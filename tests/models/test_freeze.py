@@ -138,6 +138,8 @@ def test_freeze_compares_whole_names_of_modules():
     model(torch.randn(4, 4))
     assert (model.fc_norm.training, model.fc.training) == (False, True)
     assert model.fc_norm.num_batches_tracked == 0
+    model.eval()
+    assert not any(part.training for part in model.modules())
 
 
 def test_freeze_all_stages_is_policy_all(tinynet):

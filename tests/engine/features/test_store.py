@@ -55,6 +55,13 @@ def test_store_round_trips_dtypes_and_shapes():
             assert torch.equal(actual[path], tensor[[4, 0, 2]])
 
 
+def test_find_compares_whole_digests():
+    stored, other = bytes(32), bytes(8) + bytes([1]) * 24
+    with FeatureStore(None) as opened:
+        opened.add([stored], {"fc": torch.zeros(1, 3)})
+        assert opened.find([other, stored, bytes([255]) * 32]).tolist() == [-1, 0, -1]
+
+
 def test_rows_are_stable_over_segments(monkeypatch):
     monkeypatch.setattr(store, "MIN_SEGMENT_ROWS", 3)
     with FeatureStore("a") as opened:
