@@ -54,6 +54,128 @@ def test_full_disk_exits_with_6(tmp_path, arguments):
     assert err == "zoo: error: No space left on device\n"
 
 
+def test_full_disk_with_json_exits_with_6(tmp_path):
+    code, _, err = shell("zoo plugins --no-plugin timm --json >/dev/full", tmp_path)
+    failure = {"kind": "OSError", "message": "No space left on device", "hint": None}
+    assert (code, json.loads(err)) == (6, {**failure, "exit_code": 6})
+
+
+NOISY = """
+    import os
+    import subprocess
+    import sys
+    import zoo
+
+    def shout(place):
+        import ctypes
+
+        print(place, "print")
+        sys.__stdout__.write(f"{place} stream\\n")
+        os.write(1, f"{place} descriptor\\n".encode())
+        ctypes.CDLL(None).puts(f"{place} native".encode())
+        subprocess.run(["echo", place, "child"], check=True)
+
+    shout("import")
+
+    @zoo.hookimpl
+    def zoo_register_backbones():
+        shout("hook")
+        yield zoo.Backbone("noisy", "plugin_noisy:build", (zoo.Head("1"),),
+                           zoo.Preprocess(size=32))
+
+    @zoo.hookimpl
+    def zoo_after_fit(event):
+        shout("observer")
+
+    def build(weights=None):
+        from torch import nn
+
+        class Noisy(nn.Flatten):
+            def forward(self, inputs):
+                shout("forward")
+                return super().forward(inputs)
+
+        shout("build")
+        return nn.Sequential(Noisy(), nn.Linear(3072, 2))
+"""
+WAYS = ("print", "stream", "descriptor", "native", "child")
+
+
+def test_stdout_is_only_json_whatever_prints(tmp_path, install, image_folder):
+    install("noisy", NOISY)
+    options = "--weights none --train all --epochs 1 --device cpu --quiet --json"
+    code, out, err = shell(f"zoo finetune noisy --data {image_folder} {options}", tmp_path)
+    assert code == 0, err
+    record = json.loads(out)
+    assert record["folder"] == str(tmp_path / "runs" / "noisy-1")
+    written = json.loads((tmp_path / "runs" / "noisy-1" / "run.json").read_text())
+    assert {name: value for name, value in record.items() if name != "folder"} == written
+    places = ("import", "hook", "build", "forward", "observer")
+    assert {f"{place} {way}" for place in places for way in WAYS} <= set(err.splitlines())
+
+
+@pytest.mark.parametrize("command", ["show noisy --json", "list noisy/* --json"])
+def test_stdout_of_light_commands_is_only_json(tmp_path, install, command):
+    install("noisy", NOISY)
+    code, out, err = shell(f"zoo --no-plugin timm {command}", tmp_path)
+    assert code == 0, err
+    shown = json.loads(out)
+    assert (shown[0] if isinstance(shown, list) else shown)["id"] == "noisy/noisy"
+    assert {f"import {way}" for way in WAYS} <= set(err.splitlines())
+
+
+def test_stdout_is_restored_after_json(capfd, install):
+    install("noisy", NOISY)
+    assert _run(["show", "noisy", "--json"], Settings()) == 0
+    print("printed")
+    os.write(1, b"written\n")
+    out, err = capfd.readouterr()
+    shown, end = json.JSONDecoder().raw_decode(out)
+    assert shown["id"] == "noisy/noisy"
+    assert {"printed", "written"} <= set(out[end:].split())
+    assert "import descriptor" in err.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "code", "message", "hint"),
+    [
+        (["show", "lite00"], "UnknownBackbone", 2, "no backbone is named 'lite00'", "lite0"),
+        (["list", "--sort", "no"], "UsageError", 2, "no", "see `zoo list --help`"),
+        (["no-such"], "UsageError", 2, "no command is named 'no-such'", None),
+        (["check", "no-such"], "DataError", 3, "no-such", ""),
+        (["predict", "no.safetensors", "x.jpg"], "WeightsError", 4, "no.safetensors", None),
+    ],
+)
+def test_errors_with_json_are_objects(capsys, arguments, kind, code, message, hint):
+    exit_code, out, err = cli(capsys, *arguments, "--json")
+    failure = json.loads(err.splitlines()[-1])
+    assert list(failure) == ["kind", "message", "hint", "exit_code"]
+    assert (exit_code, out, failure["exit_code"]) == (code, "", code)
+    assert failure["kind"] == kind
+    assert message in failure["message"]
+    assert failure["hint"] is None if hint is None else hint in failure["hint"]
+    assert err.count("\n") == 1
+    text = cli(capsys, *arguments)[2]
+    assert text.startswith("zoo: error: ")
+
+
+def test_bug_with_json_is_an_object(capsys, monkeypatch):
+    def fail(value):
+        raise KeyError("name")
+
+    monkeypatch.setattr("zoo.cli.list.print_json", fail)
+    code, _, err = cli(capsys, "list", "--json")
+    failure = json.loads(err)
+    assert (code, failure["kind"], failure["exit_code"]) == (1, "KeyError", 1)
+    assert "--debug" in failure["hint"]
+
+
+def test_json_after_double_dash_is_an_argument(capsys):
+    code, _, err = cli(capsys, "show", "--", "--json")
+    assert code == 2
+    assert err.startswith("zoo: error: ")
+
+
 def test_exit_code_with_unwritable_stderr(tmp_path):
     assert shell("zoo show no_such 2>/dev/full", tmp_path) == (2, "", "")
 
@@ -215,7 +337,9 @@ def test_error_after_sigterm_exits_as_terminated(capsys, monkeypatch):
     settings = Settings()
     settings.terminated = True
     assert _run(["list", "--json"], settings) == ExitCode.TERMINATED
-    assert capsys.readouterr().err == "zoo: terminated: nothing half-written is left\n"
+    failure = json.loads(capsys.readouterr().err)
+    assert (failure["kind"], failure["exit_code"]) == ("Terminated", 143)
+    assert failure["message"] == "nothing half-written is left"
 
 
 def test_unprintable_names_escaped_but_exact_in_json(capsys, tmp_path, monkeypatch):

@@ -8,14 +8,17 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
+from itertools import takewhile
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from zoo.cli.group import OutputClosed, Settings, detecting_closed_output, zoo_group
-from zoo.errors import ExitCode, ZooError
+from zoo.cli.output import reserved_stdout, stdout
+from zoo.errors import ExitCode, UsageError, ZooError
 from zoo.terminal import is_rank_zero, print_notice, printable
 
 # errno values that mean an environment problem rather than a bug.
@@ -118,19 +121,53 @@ def _flush_streams() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _print_error(kind: str, text: str) -> None:
-    # Under torchrun all processes are interrupted; the first one reports it.
-    if kind in ("interrupted", "terminated") and not is_rank_zero():
-        return
-    print_notice(f"zoo: {kind}: {' '.join(text.split())}")
+class _Failure(NamedTuple):
+    """Why a command ended.
+
+    Args:
+        label: `error`, `bug`, `interrupted` or `terminated`.
+        kind: name of the error's class.
+        message: what is wrong and where.
+        exit_code: of the process.
+        hint: what to do next.
+        notes: of the error, such as what a run folder keeps.
+    """
+
+    label: str
+    kind: str
+    message: str
+    exit_code: ExitCode
+    hint: str | None = None
+    notes: Sequence[str] = ()
+
+    def to_text(self) -> str:
+        """Return it in one line for people."""
+        parts = [self.message, *([self.hint] if self.hint else ()), *self.notes]
+        return f"zoo: {self.label}: {' '.join('; '.join(parts).split())}"
+
+    def to_json(self) -> str:
+        """Return it as a JSON object in one line."""
+        import json  # here, because help does not need it
+
+        message = " ".join("; ".join([self.message, *self.notes]).split())
+        known = {"kind": self.kind, "message": message, "hint": self.hint}
+        return json.dumps({**known, "exit_code": int(self.exit_code)})
+
+
+def _prints_json(arguments: Sequence[str]) -> bool:
+    """Whether a command line asks for JSON; it may not be valid."""
+    options = [*takewhile(lambda argument: argument != "--", arguments)]
+    return "--json" in options or "--json-lines" in options
 
 
 def _run(arguments: list[str] | None, settings: Settings) -> int:
     """Run a command and return its exit code; report a failure in one line on stderr."""
+    settings.as_json = _prints_json(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = zoo_group.main(arguments, prog_name="zoo", obj=settings, standalone_mode=False)
-        with detecting_closed_output():
-            sys.stdout.flush()
+        with reserved_stdout() if settings.as_json else nullcontext():
+            code = zoo_group.main(arguments, prog_name="zoo", obj=settings, standalone_mode=False)
+            with detecting_closed_output():
+                stdout().flush()
         return int(code or 0)
     except BaseException as error:
         # Any error after SIGTERM is a consequence of it.
@@ -146,22 +183,35 @@ def _report(error: BaseException, settings: Settings) -> int:
     match error:
         case click.exceptions.Exit():
             return error.exit_code
-        case click.ClickException():
-            context = getattr(error, "ctx", None)
-            hint = f"; see `{context.command_path} --help`" if context else ""
-            _print_error("error", error.format_message().rstrip(".") + hint)
-            return ExitCode.USAGE
-        case click.Abort() | KeyboardInterrupt():
-            _print_error("interrupted", _notes(error) or settings.interruption)
-            return ExitCode.INTERRUPTED
-        case Terminated():
-            _print_error("terminated", _notes(error) or settings.interruption)
-            return ExitCode.TERMINATED
         case OutputClosed():
             return ExitCode.DONE
+    failure = _describe(error, settings)
+    if failure is None:
+        raise error
+    # Under torchrun all processes are interrupted; the first one reports it.
+    elsewhere = failure.label in ("interrupted", "terminated") or getattr(error, "reported", False)
+    if is_rank_zero() or not elsewhere:
+        print_notice(failure.to_json() if settings.as_json else failure.to_text())
+    return failure.exit_code
+
+
+def _describe(error: BaseException, settings: Settings) -> _Failure | None:
+    """Return why a command ended; None for an exception to raise."""
+    match error:
+        case click.Abort() | KeyboardInterrupt():
+            message = _notes(error) or settings.interruption
+            return _Failure("interrupted", "KeyboardInterrupt", message, ExitCode.INTERRUPTED)
+        case Terminated():
+            message = _notes(error) or settings.interruption
+            return _Failure("terminated", "Terminated", message, ExitCode.TERMINATED)
+        case click.ClickException():
+            context = getattr(error, "ctx", None)
+            hint = f"see `{context.command_path} --help`" if context else None
+            message = error.format_message().rstrip(".")
+            return _Failure("error", UsageError.__name__, message, ExitCode.USAGE, hint)
         case Exception() if not settings.debug:
-            return _report_failure(error)
-    raise error
+            return _describe_exception(error)
+    return None
 
 
 def _notes(error: BaseException | None) -> str:
@@ -173,23 +223,22 @@ def _notes(error: BaseException | None) -> str:
     return ""
 
 
-def _report_failure(error: Exception) -> int:
-    """Report an exception in one line, and return its exit code."""
+def _describe_exception(error: Exception) -> _Failure:
+    kind = type(error).__name__
     match error:
         case ZooError():
-            if not getattr(error, "reported", False) or is_rank_zero():
-                _print_error("error", "; ".join([str(error), *getattr(error, "__notes__", ())]))
-            return error.exit_code
+            # The public class: subclasses elsewhere may be renamed.
+            public = next(each for each in type(error).__mro__ if each.__module__ == "zoo.errors")
+            notes = getattr(error, "__notes__", ())
+            code = error.exit_code
+            return _Failure("error", public.__name__, error.message, code, error.hint, notes)
         case MemoryError():
-            _print_error("error", "out of memory")
-            return ExitCode.ENVIRONMENT
+            return _Failure("error", kind, "out of memory", ExitCode.ENVIRONMENT)
         case OSError() if error.errno in ENVIRONMENT_ERRNOS:
             path = f": {error.filename}" if error.filename else ""
-            _print_error("error", f"{error.strerror}{path}")
-            return ExitCode.ENVIRONMENT
-    message = f"{type(error).__name__}: {error}"
-    _print_error("bug", f"{message}; please report it with the traceback that --debug prints")
-    return ExitCode.BUG
+            return _Failure("error", kind, f"{error.strerror}{path}", ExitCode.ENVIRONMENT)
+    hint = "please report it with the traceback that --debug prints"
+    return _Failure("bug", kind, f"{kind}: {error}", ExitCode.BUG, hint)
 
 
 def main(arguments: list[str] | None = None) -> Any:
@@ -205,6 +254,10 @@ def main(arguments: list[str] | None = None) -> Any:
         code = int(ExitCode.TERMINATED)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _flush_streams()
+    if settings.as_json:
+        # What native code has buffered is written at exit.
+        with suppress(OSError):
+            os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     distributed = sys.modules.get("zoo.engine.runtime.distributed")
     if distributed is not None and distributed.process_group_broken():
         # torch's threads that wait for the other processes would abort this one at exit.

@@ -10,9 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import click
-
-from zoo.cli.output import json_line, print_line
+from zoo.cli.output import echo, json_line, print_line
 from zoo.errors import UsageError
 from zoo.files import writing
 
@@ -42,17 +40,17 @@ def json_answers() -> Iterator[Write]:
 
     def write(answer: Answer) -> None:
         nonlocal before
-        click.echo(f"{before}{json_line(answer)}", nl=False)
+        echo(f"{before}{json_line(answer)}", end="")
         before = ",\n  "
 
     yield write
-    click.echo("[]" if before.startswith("[") else "\n]")
+    echo("[]" if before.startswith("[") else "\n]")
 
 
 @contextmanager
 def json_line_answers() -> Iterator[Write]:
     """Print a JSON object per line and image."""
-    yield lambda answer: click.echo(json_line(answer))
+    yield lambda answer: echo(json_line(answer))
 
 
 @contextmanager

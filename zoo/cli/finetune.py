@@ -57,7 +57,7 @@ PARAMETERS = [
     click.Argument(["name"]),
     *training_options(),
     _output_flag("--dry-run", text="Print the plan with its reasons, and write nothing."),
-    _output_flag("--json", "as_json", text="Print run.json, or the plan, as JSON."),
+    _output_flag("--json", "as_json", text="Print run.json and its folder, or the plan, as JSON."),
     _output_flag("--quiet", text=QUIET),
 ]
 
@@ -106,6 +106,6 @@ def command(
     if not is_rank_zero():
         return
     if as_json:
-        print_json(result.record)
+        print_json({"folder": str(result.path.absolute()), **result.record})
     else:
         print_run(result.path, result.record, prepared.task, settings.backbone_options())

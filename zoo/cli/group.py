@@ -6,7 +6,6 @@ Help and completion need names and summaries only; a command's module is importe
 from __future__ import annotations
 
 import select
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from zoo import __version__
+from zoo.cli.output import stdout
 from zoo.errors import EnvironmentProblem, ExitCode, did_you_mean
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Settings:
         plugin_files: files given by `--plugin`.
         registry_file: file given by `--registry`.
         debug: raise errors with their traceback instead of reporting one line.
+        as_json: reserve stdout for JSON, and report errors as JSON.
         terminated: whether SIGTERM was received.
         interruption: what remains of an interrupted command, for its message.
     """
@@ -40,6 +41,7 @@ class Settings:
         self.plugin_files: list[Path] = []
         self.registry_file: Path | None = None
         self.debug = False
+        self.as_json = False
         self.terminated = False
         self.interruption = "nothing half-written is left"
 
@@ -184,7 +186,7 @@ def _output_is_closed() -> bool:
     """Return whether stdout is a pipe without a reader."""
     poll = select.poll()
     try:
-        poll.register(sys.stdout.fileno(), 0)
+        poll.register(stdout().fileno(), 0)
     except OSError:
         return False  # stdout is not a file, as under pytest
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

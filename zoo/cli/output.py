@@ -3,15 +3,73 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, redirect_stdout, suppress
+from typing import Any, TextIO
 
 import click
 
 from zoo.terminal import printable
+
+# The file descriptor that native code and child processes write to.
+NATIVE = 1
+_reserved: list[TextIO] = []
+
+
+def stdout() -> TextIO:
+    """Return the stream of a command's own output."""
+    return _reserved[-1] if _reserved else sys.stdout
+
+
+@contextmanager
+def reserved_stdout() -> Iterator[None]:
+    """Reserve stdout for `echo`, `print_json` and `json_line`.
+
+    All else that is written to it goes to stderr: prints of builders, forward passes and libraries,
+    native code and child processes too, which write to the file descriptor.
+    """
+    shown = sys.stdout
+    shown.flush()
+    try:
+        replacement, numbers = sys.stderr.fileno(), {shown.fileno(), NATIVE}
+    except OSError:  # captured in memory, as in tests
+        with _reserving(shown):
+            yield
+        return
+    copies = {number: os.dup(number) for number in numbers}
+    encoding, errors = shown.encoding, shown.errors
+    own = open(os.dup(shown.fileno()), "w", encoding=encoding, errors=errors)  # noqa: SIM115, PTH123
+    try:
+        for number in numbers:
+            os.dup2(replacement, number)
+        with _reserving(own):
+            yield
+    finally:
+        # After a full disk or a closed pipe, closing fails again; that has been reported.
+        for end in (shown.flush, own.close):
+            with suppress(OSError):
+                end()
+        for number, copy in copies.items():
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+@contextmanager
+def _reserving(stream: TextIO) -> Iterator[None]:
+    _reserved.append(stream)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _reserved.pop()
+
+
+def echo(text: str, end: str = "\n") -> None:
+    """Print text on stdout as it is, even where that is reserved."""
+    click.echo(f"{text}{end}", file=stdout(), nl=False)
 
 
 @contextmanager
@@ -28,7 +86,7 @@ def garbage_collection_disabled() -> Iterator[None]:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON on stdout, strings unchanged; a list has one item per line."""
-    click.echo(_encodable(lambda ascii: _to_json(value, ascii)))
+    echo(_encodable(lambda ascii: _to_json(value, ascii)))
 
 
 def json_line(value: Any) -> str:
@@ -42,7 +100,7 @@ def _encodable(to_json: Callable[[bool], str]) -> str:
     """Return the JSON that a function returns, in ASCII only where stdout needs that."""
     text = to_json(False)
     try:
-        text.encode(sys.stdout.encoding or "utf-8")
+        text.encode(stdout().encoding or "utf-8")
     except UnicodeEncodeError:
         # A file name that is not UTF-8, for one; JSON can escape any of them.
         return to_json(True)

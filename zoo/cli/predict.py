@@ -13,7 +13,7 @@ import click
 
 from zoo.cli.group import ComputingCommand, Settings
 from zoo.cli.options import device_option, json_option
-from zoo.cli.output import print_line
+from zoo.cli.output import print_line, stdout
 from zoo.errors import DataError, UsageError
 from zoo.terminal import print_notice
 
@@ -89,7 +89,7 @@ def command(
         writers = _writers(stack, loaded, table, as_json, json_lines)
         answers = loaded.stream(_find(images), top, batch_size, out)
         printed = as_json or json_lines or table is None
-        for answer in _with_progress(answers, images, quiet=printed and sys.stdout.isatty()):
+        for answer in _with_progress(answers, images, quiet=printed and stdout().isatty()):
             count += 1
             for write in writers:
                 write(answer)
