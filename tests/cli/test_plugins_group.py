@@ -75,6 +75,12 @@ def test_error_is_one_line(cli, arguments, message):
     assert message in err
 
 
+def test_json_before_the_subcommand_is_an_error(cli):
+    code, out, err = cli("plugins", "--json", "show", "timm")
+    assert (code, out) == (2, "")
+    assert json.loads(err)["hint"] == "write `zoo plugins show --json`"
+
+
 def test_help_imports_no_subcommand(cli):
     code, out, _ = cli("plugins", "--help")
     assert code == 0

@@ -44,7 +44,8 @@ def test_rank_fails_if_every_candidate_fails(cli, image_folder):
     code, out, err = cli("rank", "--data", str(image_folder), "resnet10t", "--json")
     assert code == zoo.ExitCode.WEIGHTS
     assert [each["accuracy"] for each in json.loads(out)] == [None]
-    assert err.splitlines()[-1].startswith("zoo: error: cannot reach huggingface.co")
+    failure = json.loads(err.splitlines()[-1])
+    assert failure["message"].startswith("cannot reach huggingface.co")
 
 
 def test_rank_with_unreadable_image_exits_with_data(cli, image_folder):
