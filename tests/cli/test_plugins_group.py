@@ -64,7 +64,6 @@ def test_common_options_in_any_position(cli):
         (["--jsn"], "--json"),
         (["show"], "NAME"),
         (["show", "timm", "--jsn"], "--json"),
-        (["--json", "show", "timm"], "write `zoo plugins show --json`"),
     ],
 )
 def test_error_is_one_line(cli, arguments, message):

@@ -219,5 +219,6 @@ def test_process_out_of_memory_trains_in_micro_batches(image_folder, plugin_file
     assert adjustment["reason"] == "memory ran out with micro-batches of 8"
     failed = run("0.5")
     assert failed.returncode == zoo.ExitCode.ENVIRONMENT
-    (line,) = [line for line in failed.stderr.splitlines() if line.startswith("zoo:")]
-    assert line.startswith("zoo: error: out of memory in training, with a micro-batch of 1; give")
+    failure = json.loads(failed.stderr.splitlines()[-1])
+    assert failure["message"] == "out of memory in training, with a micro-batch of 1"
+    assert failure["hint"].startswith("give")
