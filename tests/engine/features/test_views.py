@@ -55,4 +55,6 @@ def test_views_are_computed_once_per_draw_and_position(tinynet):
     for view, draw in enumerate(draws):
         alone = cache.compute(split, [draw]).read(torch.arange(3))
         both = together.read(torch.arange(3), view)
+        # The same image at another position is another view.
+        assert torch.equal(both["head.fc"][0], both["head.fc"][2]) == (draw is None)
         assert all(torch.equal(both[path], alone[path]) for path in network.paths)
