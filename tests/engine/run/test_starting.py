@@ -118,7 +118,7 @@ def test_python_goes_on_from_a_path(run, image_folder, tmp_path):
     assert str(again.head) == "mlp:5,dropout=0.25"
 
 
-def test_added_class_computes_only_its_own_features(tinynet, image_folder, tmp_path):
+def test_added_class_computes_only_its_own_features(tinynet, image_folder, tmp_path, own_cache):
     two, three = tmp_path / "two", image_folder
     for split in ("train", "val", "test"):
         for name in ("flag", "mammal"):
