@@ -120,14 +120,20 @@ def freeze(
     Args:
         model: a network of the backbone, with its heads replaced, also in a wrapper of torch;
             changed in place.
-        backbone: its description or name; None for a network built by zoo.
+        backbone: its description or name; None for a network built by zoo. `head`, `all` or
+            `stages:N` here is the policy, as in `freeze(model, "head")`.
         policy: the parameters to train, also as text: `head`, `all`, `stages:N` or module patterns.
 
     Raises:
         UsageError: the policy is malformed, or a pattern matches no module.
+        UnknownBackbone: no backbone has the name.
     """
     from zoo.models.freeze import freeze as freeze_model
 
+    if isinstance(backbone, str) and backbone.partition(":")[0] in ("head", "all", "stages"):
+        if policy != "head":
+            raise UsageError(f"two policies: {backbone!r} and {policy!r}", "give one")
+        policy, backbone = backbone, None
     return freeze_model(model, get(backbone) if isinstance(backbone, str) else backbone, policy)
 
 

@@ -261,6 +261,16 @@ def test_frozen_modules_stay_in_eval_mode_where_the_class_assigns_modes():
     assert model.norm.training
 
 
+def test_second_argument_may_be_a_policy():
+    model = zoo.get("timm/resnet10t").build(classes=2)
+    assert len(zoo.freeze(model, "all")) == len(list(model.parameters()))
+    assert len(zoo.freeze(model, "head")) == 2
+    with pytest.raises(zoo.UsageError, match="two policies: 'head' and 'all'"):
+        zoo.freeze(model, "head", "all")
+    with pytest.raises(zoo.UnknownBackbone, match="layer4"):
+        zoo.freeze(model, "layer4")
+
+
 def test_unmatched_pattern_suggests_nearest_module():
     backbone = zoo.get("torchvision/resnet18")
     with torch.device("meta"):
