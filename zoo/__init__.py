@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         FitEnded,
         FitFailed,
         FitStarted,
+        StepEnded,
     )
     from zoo.hookspecs import hookimpl
     from zoo.spec import AddedWeights, Backbone, Family, Head, Preprocess, Task, WeightFile, Weights
@@ -72,6 +73,7 @@ __all__ = [
     "Preprocess",
     "RegistryError",
     "Run",
+    "StepEnded",
     "Task",
     "UnknownBackbone",
     "UsageError",

@@ -124,6 +124,30 @@ class FirstBatchRead(Event):
 
 
 @dataclass(frozen=True)
+class StepEnded(Event):
+    """One step of the optimizer has been taken.
+
+    Args:
+        phase: name of the phase.
+        epoch: counted from 1 within the phase.
+        step: counted from 1 within the epoch.
+        steps: number of steps of the epoch.
+        lr: learning rate of the step.
+        loss: mean over the images of the batch, auxiliary losses included; under `torchrun` over
+            this process's part of it.
+        images: number of them.
+    """
+
+    phase: str
+    epoch: int
+    step: int
+    steps: int
+    lr: float
+    loss: float
+    images: int
+
+
+@dataclass(frozen=True)
 class EpochEnded(Event):
     """One epoch has been trained and validated.
 

@@ -9,7 +9,8 @@ import nothing heavy: no torch, no timm.
 
 A training calls the observing hooks in its own thread and ignores what they return. They cannot
 change it: events are copies, random generators and torch's modes are restored after each call, and
-an observer that raises is a warning. Under `torchrun`, rank 0 calls them.
+an observer that raises is a warning. Only `zoo_should_stop` can end a training, after an epoch.
+Under `torchrun`, rank 0 calls them.
 
 Every event has `run_id` (of the training, 32 hexadecimal digits, also in `run.json`), `rank` (of
 the process that calls) and `world` (the number of processes); `event.as_dict()` returns it as data
@@ -32,7 +33,7 @@ import pluggy
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from zoo.events import EpochEnded, FirstBatchRead, FitEnded, FitFailed, FitStarted
+    from zoo.events import EpochEnded, FirstBatchRead, FitEnded, FitFailed, FitStarted, StepEnded
     from zoo.spec import AddedWeights, Backbone, Family, Task, WeightFile
 
 hookspec = pluggy.HookspecMarker("zoo")
@@ -135,6 +136,19 @@ def zoo_on_first_batch(event: FirstBatchRead) -> None:
 
 
 @hookspec
+def zoo_after_step(event: StepEnded) -> None:
+    """Observe a step of the optimizer; not called where a head is solved for by a linear probe.
+
+    The loss is read from the device for it; without an implementation, nothing is computed.
+
+    Example:
+        @zoo.hookimpl
+        def zoo_after_step(event):
+            print(event.epoch, event.step, event.steps)
+    """
+
+
+@hookspec
 def zoo_after_epoch(event: EpochEnded) -> None:
     """Observe the end of an epoch, after its validation.
 
@@ -142,6 +156,23 @@ def zoo_after_epoch(event: EpochEnded) -> None:
         @zoo.hookimpl
         def zoo_after_epoch(event):
             print(event.epoch, event.metrics["top1"])
+    """
+
+
+@hookspec
+def zoo_should_stop(event: EpochEnded) -> str | None:
+    """Return why the training is to stop after this epoch, or None.
+
+    Called after `zoo_after_epoch`. Of several reasons, the first counts. The best epoch so far is
+    restored and evaluated, and the run folder written. `adjustments` in `run.json` has the reason
+    and the plugin: `epochs` with those trained of the phase, `phases` where later ones are left
+    out.
+
+    Example:
+        @zoo.hookimpl
+        def zoo_should_stop(event):
+            if event.train_loss < 1e-6:
+                return "the training images are fitted"
     """
 
 

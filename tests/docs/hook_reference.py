@@ -26,6 +26,7 @@ This page is generated from [zoo/hookspecs.py](../zoo/hookspecs.py) by
 COLLECTS = "Collecting hook: the records it yields are registered."
 # The fields of every event, which the head of the page documents.
 COMMON = {field.name for field in fields(events.Event)}
+DECIDES = "Deciding hook: a reason that it returns ends the training."
 OBSERVES = "Observing hook: the return value is ignored."
 
 
@@ -101,11 +102,17 @@ def _event_lines(event: type) -> list[str]:
     ]
 
 
+def _kind(hook: Hook) -> str:
+    if hook.event is None:
+        return COLLECTS
+    return OBSERVES if hook.signature.endswith("-> None") else DECIDES
+
+
 def _hook_lines(hook: Hook) -> list[str]:
     return [
         f"## `{hook.signature}`",
         "",
-        f"*{OBSERVES if hook.event else COLLECTS}*",
+        f"*{_kind(hook)}*",
         "",
         hook.text,
         "",

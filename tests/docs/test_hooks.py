@@ -123,10 +123,15 @@ def expected_output(run, failure) -> dict[str, list[str]]:
     rows = (run.path / "history.csv").read_text().splitlines()
     column = rows[0].split(",").index("val_top1")
     accuracies = [float(row.split(",")[column]) for row in rows[1:]]
+    steps = -(-len(list(Path("photos/train").rglob("*.jpg"))) // 8)
     return {
         "zoo_before_fit": ["leafnet/leafnet 0"],
         "zoo_on_first_batch": [f"(8, 224, 224, 3) {first_labels(run)}"],
         "zoo_after_epoch": [f"{number} {top1}" for number, top1 in enumerate(accuracies, 1)],
+        "zoo_after_step": [
+            f"{epoch} {step} {steps}" for epoch in (1, 2) for step in range(1, steps + 1)
+        ],
+        "zoo_should_stop": [],
         "zoo_after_fit": [str(run.metrics["val"]["top1"])],
         "zoo_on_error": [f"{type(failure).__name__} {failure}"],
     }

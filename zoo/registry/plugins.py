@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zoo import __version__, hookspecs
 from zoo.errors import BrokenPlugin, UsageError, did_you_mean, nearest, one_line
 from zoo.registry.collection import Collection, Record, by_owner
-from zoo.registry.hook_manager import HookManager, Outcome
+from zoo.registry.hook_manager import HookManager, Outcome, Results
 from zoo.spec import AddedWeights, Backbone, Family, Task, WeightFile
 
 if TYPE_CHECKING:
@@ -379,9 +379,13 @@ class PluginHost:
         """Whether any plugin implements a hook."""
         return bool(getattr(self.manager.hook, hook).get_hookimpls())
 
+    def call(self, hook: str, event: Event, results: Results) -> tuple[Any, list[Outcome]]:
+        """Call an observing hook; return pluggy's result, and each implementation's outcome."""
+        return self.manager.call(hook, results, event=event)
+
     def notify(self, hook: str, event: Event) -> list[Outcome]:
         """Call an observing hook, and return the outcome of each implementation."""
-        return self.manager.call(hook, event=event)[1]
+        return self.call(hook, event, Results())[1]
 
     def warn(self, sentence: str) -> None:
         """Report a problem of a plugin."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from zoo.engine.plan.options import select_metric
 from zoo.engine.plan.resolve import cached_splits
 from zoo.engine.run.artifacts import HISTORY, save
 from zoo.engine.run.folder import Folder, acquire_folder, deferred_signals
-from zoo.engine.run.observers import FirstBatch, Observers
+from zoo.engine.run.observers import STEP, FirstBatch, Observers
 from zoo.engine.run.prepare import Prepared
 from zoo.engine.runtime.device import environment_errors
 from zoo.engine.runtime.distributed import Ranks, detect_ended_processes, join
@@ -83,6 +84,7 @@ def _train(
             "micro_batch_size": f"continuing with micro-batches of {value} of each "
             f"{plan.batch_size}",
             "epochs": f"stopping after {value}",
+            "phases": f"stopping after phase {value}",
         }.get(name, f"continuing in {value}")
         progress.notice(f"{reason}; {effect}")
 
@@ -99,7 +101,16 @@ def _train(
         join(),
     ) as factory:
         criterion = prepared.options.criterion
-        val = train(factory, state, criterion, report, adjust, ranking)
+        val = train(
+            factory,
+            state,
+            criterion,
+            report,
+            adjust,
+            ranking,
+            observers.stop_reason,
+            partial(observers.notify, STEP) if observers.implements(STEP) else None,
+        )
         metrics = {} if val is None else {"val": val}
         if "test" in data.splits:
             metrics["test"] = factory.evaluate_test()

@@ -19,11 +19,28 @@ from zoo.data.schema import Schema
 from zoo.data.transforms import denormalize
 from zoo.engine.runtime.distributed import SINGLE, Ranks
 from zoo.errors import one_line
-from zoo.events import Event, FirstBatchRead
+from zoo.events import EpochEnded, Event, FirstBatchRead
+from zoo.registry.hook_manager import Results
 from zoo.registry.plugins import PluginHost
 from zoo.spec import Preprocess
 
-FIRST_BATCH = "zoo_on_first_batch"
+FIRST_BATCH, STEP, STOP = "zoo_on_first_batch", "zoo_after_step", "zoo_should_stop"
+
+
+class StopReasons(Results):
+    """The reasons to stop that plugins return, as text that names the plugin."""
+
+    def accept(self, plugin: str, result: Any) -> str | None:
+        """Return the reason of a plugin, or None.
+
+        Raises:
+            TypeError: it returned something else.
+        """
+        if result is None:
+            return None
+        if not isinstance(result, str) or not result.strip():
+            raise TypeError(f"it returned {result!r:.80}, not a reason as text, or None")
+        return f"plugin {plugin!r}: {' '.join(result.split())}"
 
 
 class Observers:
@@ -53,15 +70,25 @@ class Observers:
 
     def notify(self, hook: str, event: Event) -> None:
         """Notify every observer of an event; failures are warnings, interrupts propagate."""
+        self._call(hook, event, Results())
+
+    def stop_reason(self, event: EpochEnded) -> str | None:
+        """Return why the first plugin that wants it stops the training; None if none does."""
+        reasons = self._call(STOP, event, StopReasons())
+        return next((str(reason) for reason in reasons or ()), None)
+
+    def _call(self, hook: str, event: Event, results: Results) -> Any:
+        """Call the observers, and return pluggy's result; failures are warnings."""
         if not self.implements(hook):
-            return
+            return None
         ranks = self.ranks
         event = replace(event, run_id=self.run_id, rank=ranks.rank, world=ranks.world)
         with isolated_rng_and_modes(self.device):
-            outcomes = self.host.notify(hook, event)
+            returned, outcomes = self.host.call(hook, event, results)
         for outcome in outcomes:
             if outcome.error is not None:
                 self._record_failure(outcome.plugin, hook, outcome.error)
+        return returned
 
     def _record_failure(self, name: str, hook: str, error: BaseException) -> None:
         self.failures[name, hook] += 1

@@ -18,7 +18,7 @@ from zoo.engine.training.sources import Batches, Source
 from zoo.engine.training.state import TrainState
 from zoo.engine.training.step import OnAdjustment, Step
 from zoo.errors import DataError, Diverged
-from zoo.events import EpochEnded
+from zoo.events import EpochEnded, StepEnded
 from zoo.seeding import epoch_seed, seed_torch
 from zoo.tasks.base import Criterion, Ranking
 
@@ -37,6 +37,8 @@ class PhaseContext:
         ranks: of the processes that share each batch.
         ranking: ranks the epochs; None for the score of the task's metric.
         patience: epochs without a better one after which the phase stops; None for no limit.
+        stop: called with each epoch; returns why to stop the training after it, or None.
+        on_step: called with each step; None without observers, which costs nothing.
     """
 
     seed: int
@@ -48,6 +50,8 @@ class PhaseContext:
     ranks: Ranks = SINGLE
     ranking: Ranking | None = None
     patience: int | None = None
+    stop: Callable[[EpochEnded], str | None] = lambda event: None
+    on_step: Callable[[StepEnded], None] | None = None
 
 
 def run_phase(phase: Phase, source: Source, state: TrainState, context: PhaseContext) -> None:
@@ -82,22 +86,24 @@ def run_phase(phase: Phase, source: Source, state: TrainState, context: PhaseCon
         values, train_loss = metric.compute() if metric else {}, _mean(loss_sum, images, ranks)
         _check(phase, state.epoch, images, train_loss, values)
         best = state.best.update(metric, values, module, context.names, context.ranking)
-        context.report(
-            EpochEnded(
-                phase=phase.name,
-                epoch=state.epoch,
-                epochs=phase.epochs,
-                lr=lr,
-                train_loss=train_loss,
-                metrics=values,
-                best=best,
-                seconds=time.perf_counter() - started,
-            )
+        event = EpochEnded(
+            phase=phase.name,
+            epoch=state.epoch,
+            epochs=phase.epochs,
+            lr=lr,
+            train_loss=train_loss,
+            metrics=values,
+            best=best,
+            seconds=time.perf_counter() - started,
         )
+        context.report(event)
+        state.stopped = reason = ranks.broadcast(context.stop(event))
         waited = 0 if best else waited + 1
-        if waited == context.patience and state.epoch < phase.epochs:
+        if reason is None and waited == context.patience:
             reason = f"no better epoch in {waited}"
-            context.on_adjustment("epochs", state.epoch, reason)
+        if reason is not None:
+            if state.epoch < phase.epochs:
+                context.on_adjustment("epochs", state.epoch, reason)
             break
 
 
@@ -113,8 +119,21 @@ def _run_epoch(
         # The middle of the step, so that warm-up does not start at zero.
         progress = (state.epoch - 1 + (state.step + 0.5) / source.steps) / phase.epochs
         lr = _set_rate(state.optimizer, phase.lr * phase.schedule(progress, state.epoch - 1))
-        loss_sum += run_step(inputs, targets)
+        loss = run_step(inputs, targets)
+        loss_sum += loss
         images += len(targets)
+        if context.on_step is not None:
+            context.on_step(
+                StepEnded(
+                    phase=phase.name,
+                    epoch=state.epoch,
+                    step=state.step + 1,
+                    steps=source.steps,
+                    lr=lr,
+                    loss=loss.item() / max(len(targets), 1),
+                    images=len(targets),
+                )
+            )
     return loss_sum, images, lr
 
 

@@ -102,6 +102,7 @@ class TrainState:
         adjustments: changes to the plan, in order.
         probe: report on a solved head for `run.json`; None without one.
         duplicates: images with equal content, for `run.json`; None before they are read.
+        stopped: why a plugin stopped the training; None where none did.
     """
 
     micro_batch_size: int
@@ -115,6 +116,7 @@ class TrainState:
     adjustments: list[Adjustment] = field(default_factory=list)
     probe: dict[str, Any] | None = None
     duplicates: dict[str, Any] | None = None
+    stopped: str | None = None
 
     @property
     def total_epoch(self) -> int:

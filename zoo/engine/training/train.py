@@ -15,7 +15,7 @@ from zoo.engine.training.phase_data import PhaseDataFactory
 from zoo.engine.training.sources import FeatureSource, ImageSource
 from zoo.engine.training.state import TrainState
 from zoo.engine.training.step import OnAdjustment
-from zoo.events import EpochEnded
+from zoo.events import EpochEnded, StepEnded
 from zoo.models.freeze import freeze, select_modules
 from zoo.models.state_dict import load_state
 from zoo.tasks.base import Criterion, LogisticProbe, Metric, Ranking
@@ -28,6 +28,8 @@ def train(
     report: Callable[[EpochEnded], None],
     on_adjustment: OnAdjustment,
     ranking: Ranking | None = None,
+    stop: Callable[[EpochEnded], str | None] = lambda event: None,
+    on_step: Callable[[StepEnded], None] | None = None,
 ) -> Metric | None:
     """Run all phases, restore the best epoch, and return its validation metric.
 
@@ -40,6 +42,8 @@ def train(
         report: called with each epoch.
         on_adjustment: called when the micro-batch size or the precision changes.
         ranking: ranks the epochs; None for the score of the task's metric.
+        stop: called with each epoch; returns why to stop the training after it, or None.
+        on_step: called with each step; None without observers.
 
     Raises:
         Diverged: the loss is not finite.
@@ -69,6 +73,8 @@ def train(
                 ranks=factory.ranks if isinstance(source, ImageSource) else SINGLE,
                 ranking=ranking,
                 patience=factory.plan.patience,
+                stop=stop,
+                on_step=on_step,
             )
             if phase.optimizer == LBFGS and isinstance(source, FeatureSource):
                 probe = network.task.probe(criterion)
@@ -78,6 +84,11 @@ def train(
                 run_phase(phase, source, state, context)
         if not isinstance(source, ImageSource):
             factory.broadcast_best(best)
+        state.stopped = factory.ranks.broadcast(state.stopped)
+        if state.stopped is not None:
+            if number + 1 < len(factory.plan.phases):
+                on_adjustment("phases", number + 1, state.stopped)
+            break
         state.earlier_epochs += phase.epochs
     assert best.tensors is not None
     load_state(module, best.tensors, strict=False)
@@ -116,15 +127,15 @@ def solve_phase(
     )
     metric, train_loss = source.validate(), source.evaluate(source.train).compute()["loss"]
     values = metric.compute() if metric else {}
-    context.report(
-        EpochEnded(
-            phase=phase.name,
-            epoch=1,
-            epochs=1,
-            lr=0.0,
-            train_loss=train_loss,
-            metrics=values,
-            best=state.best.update(metric, values, source.module, context.names, context.ranking),
-            seconds=time.perf_counter() - started,
-        )
+    event = EpochEnded(
+        phase=phase.name,
+        epoch=1,
+        epochs=1,
+        lr=0.0,
+        train_loss=train_loss,
+        metrics=values,
+        best=state.best.update(metric, values, source.module, context.names, context.ranking),
+        seconds=time.perf_counter() - started,
     )
+    context.report(event)
+    state.stopped = context.stop(event)
