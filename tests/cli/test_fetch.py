@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import zoo
+from tests.processes import started
 from zoo.models.weight_sources import locate
 from zoo.models.weights import fetch
 
@@ -234,17 +235,13 @@ def test_fetch_after_ctrl_c_is_resumed(server, cli, folder):
     server.go_on.clear()
     part = folder / f".{OAK}.part"
     command = [sys.executable, "-m", "zoo", "fetch", "oak", "--to", str(folder)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
+    with started(command, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 60
         while not server.asked and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(1)  # it waits for the rest
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.wait()
     server.go_on.set()
     assert process.returncode == 130
     assert "a download that broke off is resumed by the same command" in err

@@ -108,7 +108,7 @@ def build(weights=None, num_classes=7, fault=None, aux=True):
 
 # By network: the check that fails, and a part of its detail.
 FAULTS = {
-    "online": ("builds_offline", "opens a network connection: socket.connect"),
+    "online": ("builds_offline", "opens a network connection: socket."),
     "crashing": ("builds_offline", "no such layer"),
     "stale": ("replaced_like_for_like", "num_classes is 99"),
     "three": ("outputs_have_the_classes", "not logits"),
