@@ -68,16 +68,23 @@ def install(tmp_path, monkeypatch):
     site = tmp_path / "site"
     site.mkdir()
 
-    def install_plugin(name: str, source: str, version: str = "1.0", package: str | None = None):
+    def install_plugin(
+        name: str,
+        source: str,
+        version: str = "1.0",
+        package: str | None = None,
+        point: str = "",
+        requires: str = "",
+    ):
         package = package or f"plugin-{name}"
         module = package.replace("-", "_")
         (site / f"{module}.py").write_text(textwrap.dedent(source))
         info = site / f"{module}-{version}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n"
+            f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n{requires}"
         )
-        (info / "entry_points.txt").write_text(f"[zoo]\n{name} = {module}\n")
+        (info / "entry_points.txt").write_text(f"[zoo]\n{name} = {point or module}\n")
         (info / "RECORD").write_text(f"{module}.py,,\n")
         return module
 

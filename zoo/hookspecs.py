@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from zoo.events import EpochEnded, FirstBatchRead, FitEnded, FitFailed, FitStarted, StepEnded
     from zoo.spec import AddedWeights, Backbone, Family, Task, WeightFile
 
+# The version of the plugin interface: hooks, records and their fields, events. The minor version
+# grows with an addition, the major version with a change that a plugin may have to follow.
+INTERFACE = "1.0"
+
 hookspec = pluggy.HookspecMarker("zoo")
 hookimpl = pluggy.HookimplMarker("zoo")
 

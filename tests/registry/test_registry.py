@@ -225,6 +225,8 @@ def test_unreadable_catalogue_entry_fails_its_source_only(install, monkeypatch, 
         @zoo.hookimpl
         def zoo_register_backbones():
             yield zoo.Family("zoo-registry", "plugin_fam:enumerate_backbones")
+
+        def enumerate_backbones(): ...
         """,
     )
     real = load_catalogue

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import pickle
+import re
 import sys
 
 import pytest
@@ -206,7 +207,8 @@ def test_validate_accepts_lists_and_integers():
     preprocess = zoo.Preprocess(size=[32, 32], mean=[0, 0, 0], std=[1, 1, 1])
     assert preprocess == zoo.Preprocess(size=32, mean=(0.0,) * 3, std=(1.0,) * 3)
     assert leafnet(heads=[zoo.Head("fc")], weights=iter([])).heads == (zoo.Head("fc"),)
-    assert zoo.Weights("a", file="a:b", classes=["x", "y"]).classes == ("x", "y")
+    weights = zoo.Weights("a", file="a:b", classes=["x", "y"], num_classes=2)
+    assert weights.classes == ("x", "y")
 
 
 def test_descriptions_are_deeply_immutable():
@@ -268,3 +270,31 @@ def test_task_valid_fields_are_accepted():
     task = zoo.Task("leaf-area2", "the area of leaves", "leaf.area:Area.Mean")
     assert task.with_source("leaf", "plugin leaf").name == "leaf-area2"
     assert (task.source, task.with_source("leaf", "plugin leaf").source) == ("", "leaf")
+
+
+@pytest.mark.parametrize(
+    ("cls", "fields", "message"),
+    [
+        (zoo.Backbone, {"builder": "leafnet.build"}, "has the builder 'leafnet.build'"),
+        (zoo.Backbone, {"builder": "leafnet:"}, "has the builder 'leafnet:'"),
+        (zoo.Weights, {"convert": "leafnet.convert"}, "have the converter 'leafnet.convert'"),
+        (zoo.Weights, {"classes": "leafnet"}, "have the classes 'leafnet'"),
+        (zoo.Weights, {"file": "leafnet.pth"}, "have the file 'leafnet.pth'"),
+        (zoo.Weights, {"sha256": "no digest"}, "have the sha256 'no digest'"),
+        (zoo.Weights, {"classes": ("a", "b")}, "name 2 classes, and have num_classes=1000"),
+        (zoo.Family, {"catalogue": "leafnet"}, "has the catalogue 'leafnet'"),
+    ],
+)
+def test_malformed_reference_raises(cls, fields, message):
+    valid = {
+        zoo.Backbone: {
+            "name": "x",
+            "builder": "a:b",
+            "heads": (zoo.Head("fc"),),
+            "preprocess": zoo.Preprocess(8),
+        },
+        zoo.Weights: {"tag": "a", "file": "a:b"},
+        zoo.Family: {"distribution": "zoo-leaf"},
+    }
+    with pytest.raises(zoo.UsageError, match=re.escape(message)):
+        cls(**{**valid[cls], **fields})

@@ -78,8 +78,11 @@ def render(names: Mapping[str, str]) -> dict[str, str]:
     """Return the content of each file by its path in the package."""
     from string import Template
 
+    from zoo import __version__
+
+    values = {**names, "version": __version__}
     return {
-        path.format_map(names): Template((TEMPLATE / file).read_text("utf-8")).substitute(names)
+        path.format_map(names): Template((TEMPLATE / file).read_text("utf-8")).substitute(values)
         for path, file in FILES.items()
     }
 

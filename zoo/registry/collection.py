@@ -91,3 +91,26 @@ def by_owner(results: Iterable[Iterable[Record]]) -> dict[str, list[Any]]:
         for record in records:
             owned.setdefault(record.source, []).append(record)
     return owned
+
+
+def claim(
+    plugin: str, records: Iterable[Record], owners: dict[tuple[type, str], Task | AddedWeights]
+) -> None:
+    """Give a plugin its tasks and added weights, whose names are unique among all plugins.
+
+    Args:
+        plugin: name of the plugin.
+        records: of it.
+        owners: the records of earlier plugins by type and name; updated.
+
+    Raises:
+        BrokenPlugin: an earlier plugin has one of the names.
+    """
+    new = {
+        (type(item), item.name): item for item in records if isinstance(item, (Task, AddedWeights))
+    }
+    if taken := next((owners[key] for key in new if key in owners), None):
+        what = "task" if isinstance(taken, Task) else "weights"
+        owned = f"registers the {what} {taken.name!r}, which is that of {taken.origin}"
+        raise BrokenPlugin(f"plugin {plugin!r} {owned}")
+    owners.update(new)

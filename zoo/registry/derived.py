@@ -363,8 +363,10 @@ def _read_weights(file: TomlFile, keys: Keys, table: Any) -> WeightsEntry:
     values = {key: table[key] for key in ("tag", "url", "hub", "sha256", "license") if key in table}
     if "file" in table:
         values["file"] = file.absolute_path((*keys, "file"), table["file"])
+    if classes is not None:
+        values |= {"classes": classes, "num_classes": len(classes)}
     try:
-        return WeightsEntry(keys, Weights(**values, classes=classes), table)
+        return WeightsEntry(keys, Weights(**values), table)
     except UsageError as error:
         raise file.error(keys, f"cannot be used: {error.message}", error.hint) from error
 

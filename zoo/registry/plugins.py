@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo import __version__, hookspecs
-from zoo.errors import BrokenPlugin, UsageError, did_you_mean, nearest, one_line
-from zoo.registry.collection import Collection, Record, by_owner
+from zoo.errors import BrokenPlugin, UsageError, did_you_mean, one_line
+from zoo.registry.collection import Collection, Record, by_owner, claim
 from zoo.registry.hook_manager import HookManager, Outcome, Results
+from zoo.registry.plugin_checks import check_hooks, check_interface, check_package, check_targets
 from zoo.spec import AddedWeights, Backbone, Family, Task, WeightFile
 
 if TYPE_CHECKING:
@@ -44,11 +45,12 @@ class Plugin(NamedTuple):
 
     Args:
         name: the source in its backbones' ids.
-        module: the module that implements the hooks.
+        module: the module that implements the hooks, or `module:object`.
         distribution: the installed package; `file` or `given` without one.
         version: of the package.
         file: the python file of `--plugin`.
         given: the object that implements the hooks, if not a module to import.
+        requires: every `Requires-Dist` of the package.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Plugin(NamedTuple):
     version: str
     file: Path | None = None
     given: object = None
+    requires: tuple[str, ...] = ()
 
     @property
     def packaged(self) -> bool:
@@ -64,14 +67,25 @@ class Plugin(NamedTuple):
         return self.version != NO_VERSION
 
     def load(self) -> Any:
-        """Import and return the object that implements the hooks."""
+        """Import and return the object that implements the hooks.
+
+        Raises:
+            BrokenPlugin: the module does not have the object of the entry point.
+        """
         if self.given is not None:
             return self.given
         if self.file is not None:
             from zoo.registry.plugin_file import import_file
 
             return import_file(self.file)
-        return import_module(self.module.partition(":")[0])
+        module, _, path = self.module.partition(":")
+        loaded: Any = import_module(module)
+        for name in path.split(".") if path else ():
+            if not hasattr(loaded, name):
+                problem = f"has the entry point {self.module!r}, and {module} has no {path}"
+                raise BrokenPlugin(f"plugin {self.name!r} {problem}")
+            loaded = getattr(loaded, name)
+        return loaded
 
 
 @dataclass(frozen=True)
@@ -190,8 +204,12 @@ def discover() -> list[Plugin]:
     installed = []
     for point in entry_points(group=GROUP):
         # Read once: each attribute of a distribution parses its metadata again.
-        package = point.dist.metadata if point.dist else UNKNOWN
-        installed.append(Plugin(point.name, point.value, package["Name"], package["Version"]))
+        metadata = point.dist.metadata if point.dist else None
+        package = UNKNOWN if metadata is None else metadata
+        requires = tuple((metadata and metadata.get_all("Requires-Dist")) or ())
+        value = point.value.partition("[")[0].strip()  # without extras
+        name, version = package["Name"], package["Version"]
+        installed.append(Plugin(point.name, value, name, version, requires=requires))
     installed.sort(key=lambda plugin: (plugin.name, plugin.distribution))
     return builtin_plugins() + installed
 
@@ -213,7 +231,7 @@ def _resolve_names(plugins: Iterable[Plugin]) -> Iterator[tuple[Plugin, PluginRe
     """Yield each plugin with its record; a name belongs to the first, later ones conflict."""
     owners: dict[str, PluginRecord] = {}
     for plugin in plugins:
-        name, module, distribution, version, file, _ = plugin
+        name, module, distribution, version, file, *_ = plugin
         record = PluginRecord(name, module, distribution, version, file=file)
         owner = owners.setdefault(name, record)
         if owner is not record:
@@ -223,20 +241,6 @@ def _resolve_names(plugins: Iterable[Plugin]) -> Iterator[tuple[Plugin, PluginRe
             error = f"the name {name!r} is already taken by {taken_by}"
             record = replace(record, status=CONFLICT, error=error)
         yield plugin, record
-
-
-def _check_hooks(manager: HookManager, name: str, module: Any) -> None:
-    """Refuse unknown hooks, unless marked `optionalhook`.
-
-    Like pluggy's `check_pending`, for one plugin and with a suggestion.
-    """
-    known = [hook for hook in vars(hookspecs) if hook.startswith("zoo_")]
-    for caller in manager.get_hookcallers(module) or ():
-        own = [impl for impl in caller.get_hookimpls() if impl.plugin is module]
-        if caller.spec is None and not all(impl.optionalhook for impl in own):
-            near = nearest(caller.name, known)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise BrokenPlugin(f"plugin {name!r} implements the unknown hook {caller.name}{hint}")
 
 
 class PluginHost:
@@ -286,18 +290,20 @@ class PluginHost:
 
     def _load(self, plugin: Plugin, record: PluginRecord) -> PluginRecord:
         start = time.perf_counter()
-        module = None
         try:
             # stdout is for the command's own output, such as JSON.
             with redirect_stdout(sys.stderr):
+                check_package(record.name, plugin.requires, __version__)
                 module = plugin.load()
+                check_interface(record.name, module)
                 self.manager.register(module, record.name)
                 callers = self.manager.get_hookcallers(module) or ()
                 record = replace(record, hooks=tuple(caller.name for caller in callers))
-                _check_hooks(self.manager, record.name, module)
+                check_hooks(self.manager, record.name, module)
         except (Exception, SystemExit) as error:
-            if module is not None and self.manager.is_registered(module):
-                self.manager.unregister(module)
+            # By name: another plugin may have registered the same object.
+            if self.manager.has_plugin(record.name):
+                self.manager.unregister(name=record.name)
             record = self._failed(record, error)
         return replace(record, seconds=time.perf_counter() - start)
 
@@ -320,23 +326,17 @@ class PluginHost:
         for index, record in enumerate(self.records):
             if record.status != OK:
                 continue
-            new = {
-                (type(item), item.name): item
-                for item in (*tasks.get(record.name, ()), *weights.get(record.name, ()))
-                if isinstance(item, (Task, AddedWeights))
-            }
-            if taken := next((owners[key] for key in new if key in owners), None):
-                what = "task" if isinstance(taken, Task) else "weights"
-                owned = f"registers the {what} {taken.name!r}, which is that of {taken.origin}"
-                self._drop(record.name, BrokenPlugin(f"plugin {record.name!r} {owned}"))
+            name = record.name
+            own = [tuple(kind.get(name, ())) for kind in (backbones, tasks, weights)]
+            items = [item for each in own for item in each]
+            try:
+                if name not in BUILTIN:
+                    check_targets(name, record.module, items)
+                claim(name, items, owners)
+            except BrokenPlugin as error:
+                self._drop(name, error)
                 continue
-            owners.update(new)
-            self.records[index] = replace(
-                record,
-                backbones=tuple(backbones.get(record.name, ())),
-                tasks=tuple(tasks.get(record.name, ())),
-                weights=tuple(weights.get(record.name, ())),
-            )
+            self.records[index] = replace(record, backbones=own[0], tasks=own[1], weights=own[2])
 
     def _call_collecting(self, hook: str, *kinds: type[Record]) -> dict[str, list[Any]]:
         """Call a collecting hook, and return the records of each plugin."""

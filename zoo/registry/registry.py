@@ -102,7 +102,11 @@ class Registry:
     def records(self) -> list[tuple[PluginRecord, int]]:
         """Return each plugin's record with its number of backbones; reads catalogues."""
         counts = {name: len(source) for name, source in self.sources.items()}
-        return [(record, counts.get(record.name, 0)) for record in self.host.records]
+        # A name belongs to one of the plugins that have it; the others are in conflict.
+        return [
+            (record, counts.get(record.name, 0) if record.status == OK else 0)
+            for record in self.host.records
+        ]
 
     @property
     def tasks(self) -> Mapping[str, Task]:
@@ -266,13 +270,12 @@ class Registry:
 
         Raises:
             UsageError: the source is unknown, or the licence is a misspelt kind.
+            BrokenPlugin: the source is a plugin that failed.
             RegistryError: the base of a matching derived backbone does not exist.
         """
         sources = self._all_sources
         if source is not None and source not in sources:
-            known = list(sources)
-            hint = did_you_mean(source, known, f"one of {', '.join(known)}")
-            raise UsageError(f"no source is named {source!r}", hint)
+            raise self._no_source(source)
         selected = [sources[source]] if source else sources.values()
         named = self._named(patterns)
         patterns = (*patterns, *named)
@@ -283,7 +286,24 @@ class Registry:
             if (task is None or backbone.task == task)
             and (pretrained is None or backbone.pretrained == pretrained)
         ]
+        if source in self._statuses(FAILED):  # reading its catalogue may have failed
+            raise self._no_source(str(source))
         return backbones if license is None else self._filter_license(backbones, license)
+
+    def _statuses(self, status: str) -> dict[str, PluginRecord]:
+        return {record.name: record for record in self.host.records if record.status == status}
+
+    def _no_source(self, name: str) -> BrokenPlugin | UsageError:
+        """Return the most specific error for the name of a source."""
+        if (failed := self._statuses(FAILED).get(name)) is not None:
+            hint = f"`zoo plugins show {name}` shows where"
+            return BrokenPlugin(f"plugin {name!r} failed: {failed.error}", hint)
+        if name in self._statuses(OFF):
+            hint = "check --no-plugin and ZOO_PLUGINS"
+            return UsageError(f"the plugin {name!r} is switched off", hint)
+        known = list(self._all_sources)
+        hint = did_you_mean(name, known, f"one of {', '.join(known)}") or ""
+        return UsageError(f"no source is named {name!r}", hint)
 
     def _named(self, patterns: Sequence[str]) -> dict[str, Backbone]:
         """Return the backbones, by id, that patterns name by their weights."""

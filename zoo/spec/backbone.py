@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.errors import UsageError, did_you_mean
 from zoo.records import FrozenDict, validate, with_fields
 from zoo.spec.preprocess import Preprocess
-from zoo.spec.targets import path_steps, resolve_target
+from zoo.spec.targets import check_target, path_steps, resolve_target
 from zoo.spec.weight_files import LocalWeights
 from zoo.spec.weights import Weights
 
@@ -108,6 +108,7 @@ class Backbone:
         validate(self)
         if not re.fullmatch(r"[A-Za-z0-9][\w.\-]*", self.name):
             raise UsageError(f"{self.name!r} is not a backbone name", "letters, digits, _ . - only")
+        check_target(self.builder, f"backbone {self.name!r} has the builder")
         if not self.heads and self.refuse is None:
             raise UsageError(f"backbone {self.name!r} names no head", "or state why in refuse=")
         tags = [weights.tag for weights in self.weights]
@@ -240,6 +241,7 @@ class Family:
 
     def __post_init__(self) -> None:
         validate(self)
+        check_target(self.catalogue, f"the family of {self.distribution} has the catalogue")
 
     def with_source(self, source: str, origin: str) -> Family:
         """Return a copy with its owner set."""

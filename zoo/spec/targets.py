@@ -8,6 +8,9 @@ from typing import Any
 
 from zoo.errors import BrokenPlugin, UsageError, one_line
 
+TARGET = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
+IN_PACKAGE = re.compile(r"/.+|\w+(\.\w+)*:[^/\0].*")
+
 
 def path_steps(path: str) -> tuple[str, ...]:
     """Split a module path into its names; `classifier[6]` and `classifier.6` are the same.
@@ -18,6 +21,32 @@ def path_steps(path: str) -> tuple[str, ...]:
     if not re.fullmatch(r"\w+(\.\w+|\[\d+\])*", path):
         raise UsageError(f"{path!r} is not a module path", "write it like fc or classifier[6]")
     return tuple(re.findall(r"\w+", path))
+
+
+def check_package_file(file: str, owner: str) -> None:
+    """Check the form of a `"package:path"` string, or of an absolute path, without opening it.
+
+    Raises:
+        UsageError: it has another form.
+    """
+    if not IN_PACKAGE.fullmatch(file):
+        hint = 'write it as "package:path", or as an absolute path'
+        raise UsageError(f"{owner} {file!r}, which is not a path in a package", hint)
+
+
+def check_target(target: str, owner: str) -> None:
+    """Check the form of a `"package.module:attribute"` string, without an import.
+
+    Args:
+        target: the string.
+        owner: what names it, the start of the message.
+
+    Raises:
+        UsageError: it has another form.
+    """
+    if not TARGET.fullmatch(target):
+        hint = 'write it as "package.module:function"'
+        raise UsageError(f"{owner} {target!r}, which is not code that can be imported", hint)
 
 
 def resolve_target(target: str, owner: str = "an adapter") -> Any:

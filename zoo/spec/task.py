@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from zoo.errors import UsageError
 from zoo.records import validate, with_fields
+from zoo.spec.targets import check_target
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,7 @@ class Task:
             raise UsageError(f"{self.name!r} is not a task name", hint)
         if not self.summary.strip() or len(self.summary.splitlines()) != 1:
             raise UsageError(f"task {self.name!r} needs a summary of one line")
-        if not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", self.target):
-            hint = 'write it as "package.module:ClassName"'
-            raise UsageError(f"task {self.name!r} has the target {self.target!r}", hint)
+        check_target(self.target, f"task {self.name!r} has the target")
 
     def with_source(self, source: str, origin: str) -> Task:
         """Return a copy with its owner set."""

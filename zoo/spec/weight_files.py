@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from zoo.errors import UsageError
 from zoo.records import validate, with_fields
+from zoo.spec.targets import check_package_file
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,7 @@ class WeightFile:
 
     def __post_init__(self) -> None:
         validate(self)
-        if not re.fullmatch(r"/.+|\w+(\.\w+)*:[^/\0].*", self.file):
-            hint = 'write it as "package:path", or as an absolute path'
-            raise UsageError(f"the weights file {self.file!r} is not a path in a package", hint)
+        check_package_file(self.file, "weights have the file")
         if not re.fullmatch(r"[0-9A-Fa-f]{64}", self.sha256):
             hint = "give the 64 hexadecimal digits that `sha256sum FILE` prints"
             raise UsageError(f"the weights file {self.file!r} has sha256 {self.sha256!r}", hint)

@@ -10,6 +10,7 @@ from typing import Any
 from zoo.errors import UsageError
 from zoo.records import FrozenDict, validate, with_fields
 from zoo.spec.preprocess import Preprocess
+from zoo.spec.targets import check_package_file, check_target
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,24 @@ class Weights:
             raise UsageError(f"weights cannot be tagged {self.tag!r}", "auto and none are taken")
         if sum(location is not None for location in (self.file, self.url, self.hub)) != 1:
             raise UsageError(f"weights {self.tag!r} need exactly one of file, url and hub")
+        self._check_form()
+        if isinstance(self.classes, tuple) and len(self.classes) != self.num_classes:
+            message = f"weights {self.tag!r} name {len(self.classes)} classes"
+            raise UsageError(
+                f"{message}, and have num_classes={self.num_classes}", "correct either"
+            )
+
+    def _check_form(self) -> None:
+        """Check what of the fields can be without opening anything."""
+        if self.file is not None:
+            check_package_file(self.file, f"weights {self.tag!r} have the file")
+        if self.sha256 and not re.fullmatch(r"[0-9A-Fa-f]{1,64}", self.sha256):
+            hint = "give the 64 hexadecimal digits that `sha256sum FILE` prints"
+            raise UsageError(f"weights {self.tag!r} have the sha256 {self.sha256!r}", hint)
+        if self.convert is not None:
+            check_target(self.convert, f"weights {self.tag!r} have the converter")
+        if isinstance(self.classes, str):
+            check_target(self.classes, f"weights {self.tag!r} have the classes")
 
     def __hash__(self) -> int:
         return hash((self.tag, self.file, self.url, self.hub))
