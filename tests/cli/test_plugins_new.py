@@ -60,7 +60,7 @@ def test_new_writes_package_and_prints_steps(cli, cwd):
     assert not [path for path in cwd.iterdir() if path != root]
     project = tomllib.loads((root / "pyproject.toml").read_text())
     assert project["project"]["name"] == "zoo-leaf-nets"
-    assert project["project"]["dependencies"] == ["zoo-registry"]
+    assert project["project"]["dependencies"] == [f"zoo-registry>={zoo.__version__}"]
     assert project["project"]["entry-points"] == {"zoo": {"leaf_nets": "zoo_leaf_nets.plugin"}}
     assert [name for name in project["dependency-groups"]["dev"] if name.startswith("pytest")]
     contract = (root / "tests" / "test_leaf_nets.py").read_text()

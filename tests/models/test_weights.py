@@ -196,16 +196,16 @@ def test_fetch_published_model_file(model_file, caplog):
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("fields", "error", "message"),
     [
-        ({"num_classes": 1000}, "has 3 classes, and is registered with 1000"),
-        ({"classes": ("x", "z", "y")}, "in another order; its own are x, y, z"),
-        ({"kwargs": {}}, "kwargs of the backbone, updated by those of these weights, must"),
+        ({"num_classes": 9}, zoo.BrokenBackbone, "has 3 classes, and is registered with 9"),
+        ({"classes": ("x", "z", "y")}, zoo.BrokenBackbone, "order; its own are x, y, z"),
+        ({"kwargs": {}}, zoo.WeightsError, "updated by those of these weights, must"),
     ],
 )
-def test_model_file_with_mismatched_registration_raises(model_file, fields, message):
+def test_model_file_with_mismatched_registration_raises(model_file, fields, error, message):
     backbone = model_file(**fields)
-    with pytest.raises(zoo.WeightsError, match=message):
+    with pytest.raises(error, match=message):
         fetch(backbone, backbone.weights[0])
 
 

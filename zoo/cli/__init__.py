@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import signal
@@ -18,21 +17,8 @@ import click
 
 from zoo.cli.group import OutputClosed, Settings, detecting_closed_output, zoo_group
 from zoo.cli.output import reserved_stdout, stdout
-from zoo.errors import ExitCode, UsageError, ZooError
+from zoo.errors import ENVIRONMENT_ERRNOS, ExitCode, UsageError, ZooError
 from zoo.terminal import is_rank_zero, print_notice, printable
-
-# errno values that mean an environment problem rather than a bug.
-ENVIRONMENT_ERRNOS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EIO,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOMEM,
-}
 
 
 class Terminated(BaseException):

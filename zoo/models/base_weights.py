@@ -14,7 +14,7 @@ from torch import nn
 from zoo.errors import UsageError, WeightsError
 from zoo.modelfile import ModelCard, TensorFile
 from zoo.models.build_options import NO_OPTIONS, BuildOptions
-from zoo.models.builder import build_on_meta
+from zoo.models.builder import build_on_meta, builder_defaults
 from zoo.models.head_factory import HeadSpec
 from zoo.models.head_rows import HeadRows
 from zoo.models.own_file import OwnFile, own_path
@@ -265,7 +265,8 @@ def check_card(card: ModelCard, backbone: Backbone, source: str | Path) -> None:
     """Check the builder arguments and heads of a model file against those of its backbone.
 
     Builder arguments reach library code that may open files or connections, so an untrusted file
-    must not choose them.
+    must not choose them. One at the builder's own default is no choice: an earlier version of the
+    adapter may have stated it.
 
     Raises:
         WeightsError: the backbone has no such argument or head.
@@ -273,6 +274,8 @@ def check_card(card: ModelCard, backbone: Backbone, source: str | Path) -> None:
     allowed = [backbone.kwargs, *(weights.kwargs for weights in backbone.weights)]
     allowed.append({backbone.image_size: card.preprocess.height} if backbone.image_size else {})
     allowed.append({backbone.in_chans: card.preprocess.channels} if backbone.in_chans else {})
+    if not card.kwargs.keys() <= backbone.kwargs.keys():
+        allowed.append(builder_defaults(backbone))
     for key, value in card.kwargs.items():
         if not any(
             key in kwargs and _as_json(kwargs[key]) == _as_json(value) for kwargs in allowed
@@ -289,4 +292,4 @@ def check_card(card: ModelCard, backbone: Backbone, source: str | Path) -> None:
 
 
 def _as_json(value: Any) -> Any:
-    return json.loads(json.dumps(value))
+    return json.loads(json.dumps(value, default=repr))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from zoo.errors import UsageError, WeightsError
+from zoo.errors import BrokenBackbone, UsageError, WeightsError
 from zoo.modelfile import KEY, ModelCard, TensorFile
 from zoo.models.base_weights import BaseWeights, check_card, resolve_base
 from zoo.models.build_options import NO_OPTIONS, BuildOptions
@@ -52,6 +52,7 @@ def _load_published(
         missing = tuple(name for name in misfit.missing if not name.startswith(top))
         misfit = replace(misfit, missing=missing)
     if misfit:
+        _check_stated_classes(model, backbone, weights, tensors)
         raise WeightsError(f"{source} do not fit it: {misfit}")
     try:
         load_state(model, tensors, strict=False)
@@ -76,6 +77,28 @@ def _match_classes(
     if weight is not None and built != weights.num_classes == len(weight):
         preprocess = backbone.preprocess_for(weights)
         replace_heads(model, backbone.heads, weights.num_classes, preprocess)
+
+
+def _check_stated_classes(
+    model: nn.Module, backbone: Backbone, weights: Weights, tensors: Mapping[str, Tensor]
+) -> None:
+    """Check the number of classes that an adapter states for weights that do not fit.
+
+    Raises:
+        BrokenBackbone: their main head has another.
+    """
+    if not backbone.heads or not weights.num_classes:
+        return
+    leaf = resolve_head(model, backbone.heads[0].path)
+    weight = tensors.get(f"{leaf}.weight")
+    if weight is None or len(weight) == weights.num_classes:
+        return
+    if weights in backbone.published.weights and not compare_state(
+        tensors, model.state_dict(), without=[leaf]
+    ):
+        message = f"weights {weights.tag!r} of {backbone.id} have {len(weight)} outputs"
+        remedy = "correct num_classes where the plugin registers them"
+        raise BrokenBackbone(f"{message}, and state num_classes={weights.num_classes}", remedy)
 
 
 def build(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import torch
@@ -42,6 +43,20 @@ def build_network(backbone: Backbone, kwargs: Mapping[str, Any]) -> nn.Module:
     if next(model.parameters(), None) is None:
         raise BrokenBackbone(f"{backbone.id} has no parameters")
     return model
+
+
+def builder_defaults(backbone: Backbone) -> dict[str, Any]:
+    """Return the defaults of a builder's own parameters; empty where it does not state them.
+
+    Raises:
+        BrokenPlugin: the builder cannot be imported.
+    """
+    try:
+        builder = resolve_target(backbone.builder, f"backbone {backbone.id}")
+        parameters = signature(builder).parameters
+    except (TypeError, ValueError):
+        return {}
+    return {name: p.default for name, p in parameters.items() if p.default is not p.empty}
 
 
 def build_on_meta(backbone: Backbone, kwargs: Mapping[str, Any]) -> nn.Module:

@@ -47,7 +47,7 @@ class OwnFile:
         Raises:
             WeightsError: it is of another.
         """
-        if self.card is not None and self.card.backbone != backbone.id:
+        if self.card is not None and not backbone.is_named(self.card.backbone):
             hint = f"`zoo finetune {quote(str(self.path))}` goes on from it"
             message = f"{self.path} is a model of {self.card.backbone}, not {backbone.id}"
             raise WeightsError(message, hint)

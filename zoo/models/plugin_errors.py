@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from zoo.errors import BrokenBackbone, ZooError, one_line
+from zoo.errors import ENVIRONMENT_ERRNOS, BrokenBackbone, ZooError, one_line
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
 
@@ -27,14 +27,28 @@ def plugin_errors(what: str) -> Iterator[None]:
         what: failed operation, the start of the message.
 
     Raises:
-        BrokenBackbone: the block raised anything but a `ZooError`, an `OSError` or an
-            out-of-memory error.
+        BrokenBackbone: the block raised anything but a `ZooError`, an error of the environment,
+            such as a full disk, or an out-of-memory error.
     """
     try:
         yield
-    except (ZooError, OSError):
+    except (ZooError, BrokenPipeError):
         raise
     except (Exception, SystemExit) as error:
         if is_out_of_memory(error):
             raise
-        raise BrokenBackbone(f"{what}: {one_line(error)}", "--debug shows where") from error
+        if isinstance(error, OSError) and error.errno in ENVIRONMENT_ERRNOS:
+            raise
+        raise BrokenBackbone(f"{what}: {one_line(error)}", _remedy(error)) from error
+
+
+def _remedy(error: BaseException) -> str:
+    """Return what a user can do about an error of a plugin's code."""
+    where = "--debug shows where"
+    if not isinstance(error, OSError):
+        return where
+    name = str(error.filename or "")
+    if name and "://" not in name:  # of an HTTPError, it is the address
+        return f"restore {name}, or reinstall the package of the plugin; {where}"
+    network = "if it needs a network, try where there is one"
+    return f"{network}; its author can register the file as zoo.Weights; {where}"

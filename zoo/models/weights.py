@@ -12,12 +12,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from zoo.errors import EnvironmentProblem, WeightsError, ZooError
+from zoo.errors import BrokenBackbone, EnvironmentProblem, WeightsError, ZooError
 from zoo.files import canonical_json, write_bytes
 from zoo.modelfile import (
     KEY,
@@ -32,6 +32,7 @@ from zoo.modelfile import (
 )
 from zoo.models.download import check_host, downloaded, from_hub
 from zoo.models.plugin_errors import plugin_errors
+from zoo.models.same_network import same_arguments, same_network
 from zoo.models.weight_sources import (
     DOWNLOAD,
     locate,
@@ -176,13 +177,16 @@ def _check_model_file(path: Path, file: TensorFile, backbone: Backbone, weights:
         raise WeightsError(f"{path} has a damaged description: {error}") from error
     card.check(path)
     built = {**backbone.kwargs, **weights.kwargs}
+    # A registry.toml is its user's, an adapter its plugin's.
+    of_plugin = weights in backbone.published.weights
+    refused = BrokenBackbone if of_plugin else WeightsError
     if card.classes and len(card.classes) != weights.num_classes:
         message = f"{path} has {len(card.classes)} classes, and is registered with "
-        raise WeightsError(f"{message}{weights.num_classes}", "register it with its own classes")
+        raise refused(f"{message}{weights.num_classes}", "register it with its own classes")
     if isinstance(weights.classes, tuple) and weights.classes != card.classes:
         message = f"{path} is registered with other classes than its own, or in another order"
-        raise WeightsError(message, f"its own are {', '.join(card.classes[:10])}")
-    if canonical_json(dict(card.kwargs)) != canonical_json(built):
+        raise refused(message, f"its own are {', '.join(card.classes[:10])}")
+    if not _built_alike(card, built, file, backbone, weights):
         hint = "kwargs of the backbone, updated by those of these weights, must equal the file's"
         if backbone.extends:
             hint = 'name the weights of its base that it was trained from: like = "TAG" or "none"'
@@ -190,6 +194,22 @@ def _check_model_file(path: Path, file: TensorFile, backbone: Backbone, weights:
         raise WeightsError(message, hint)
     if card.preprocess != backbone.preprocess_for(weights):
         log.warning("%s was trained with another preprocess than it is registered with", path)
+
+
+def _built_alike(
+    card: ModelCard,
+    built: Mapping[str, Any],
+    file: TensorFile,
+    backbone: Backbone,
+    weights: Weights,
+) -> bool:
+    """Whether a model file's builder arguments and the registered ones make the same network."""
+    if same_arguments(backbone, card.kwargs, built):
+        return True
+    if weights.file is None and weights.digest is None:
+        return False  # an untrusted file must not choose what a builder is called with
+    preprocess = backbone.preprocess_for(weights)
+    return same_network(backbone, card.kwargs, built, file.tensors, preprocess)
 
 
 class NotLocal(WeightsError):

@@ -70,6 +70,20 @@ class Source:
             self._drop(added.source, BrokenPlugin(problem, hint))
         return {} if any(added.source == self.name for added in unknown) else entries
 
+    @cached_property
+    def _former(self) -> Mapping[str, str]:
+        """The names of backbones by their former names and ids, which never hide a present one."""
+        former: dict[str, str] = {}
+        for name, entry in self._entries.items():
+            aliases = entry.aliases if isinstance(entry, Backbone) else entry.get("aliases", ())
+            for alias in aliases:
+                former.setdefault(alias.removeprefix(f"{self.name}/"), name)
+        return former
+
+    def renamed(self, query: str) -> str | None:
+        """Return the name of the backbone that had a name or id before; None without one."""
+        return self._former.get(query.removeprefix(f"{self.name}/"))
+
     def __contains__(self, name: str) -> bool:
         return name in self._entries
 

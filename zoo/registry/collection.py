@@ -79,9 +79,11 @@ def _check_names(plugin: str, records: Iterable[Record]) -> None:
     for record in records:
         if isinstance(record, (Family, WeightFile)):
             continue
-        if (record.source, record.name) in names:
-            raise BrokenPlugin(f"plugin {plugin!r} registers {record.name!r} twice")
-        names.add((record.source, record.name))
+        aliases = record.aliases if isinstance(record, Backbone) else ()
+        for name in (record.name, *aliases):
+            if (record.source, name) in names:
+                raise BrokenPlugin(f"plugin {plugin!r} registers {name!r} twice")
+            names.add((record.source, name))
 
 
 def by_owner(results: Iterable[Iterable[Record]]) -> dict[str, list[Any]]:

@@ -141,6 +141,7 @@ class Entry:
                 origin=f"{self.file.location('backbones', self.id)}, extending {base.id}",
                 extends=base,
                 selected=None,
+                aliases=(),
             )
         except UsageError as error:
             raise self.error(None, f"cannot be used: {error.message}", error.hint) from error

@@ -208,11 +208,31 @@ class Registry:
         target = self.config.aliases.get(query)
         if target is not None and target not in self.config.aliases:
             return self.get(target)
+        if (renamed := self._renamed(query)) is not None:
+            return renamed
         from zoo.registry.weight_names import find_named  # only where needed: start-up time
 
         if (named := find_named(query, self.sources, self.derived)) is not None:
             return named
         raise self._unknown(query)
+
+    def _renamed(self, query: str) -> Backbone | None:
+        """Return the backbone that had a name or id before; None without one.
+
+        Raises:
+            UsageError: several had it.
+        """
+        prefix = query.rpartition("/")[0]
+        taken = {record.name for record in self.host.records if record.name == prefix}
+        candidates = [
+            (source, name)
+            for source in self.sources.values()
+            if source.name in (taken or {source.name}) and (name := source.renamed(query))
+        ]
+        if len(candidates) > 1:
+            ids = ", ".join(f"{source.name}/{name}" for source, name in candidates)
+            raise UsageError(f"the former name {query!r} is ambiguous", f"choose one of {ids}")
+        return candidates[0][0].get(candidates[0][1]) if candidates else None
 
     def _unknown(self, query: str) -> BrokenPlugin | UnknownBackbone:
         """Return the most specific error for a name."""

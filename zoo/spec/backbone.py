@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 IMAGE_CLASSIFICATION = "image-classification"
+ALIAS = re.compile(r"([A-Za-z0-9][\w.\-]*/)?[A-Za-z0-9][\w.\-]*")
 ROLES = ("main", "aux", "distill")
 
 
@@ -73,6 +74,7 @@ class Backbone:
         image_size: the builder argument for the size of a network of fixed size; None without one.
         in_chans: the builder argument for the number of input channels; None where it is fixed.
         refuse: the reason why zoo cannot fine-tune it; None where it can.
+        aliases: its former names, bare or as ids, by which registry and model files still name it.
         exceptions: checks of `zoo.testing` that it is expected to fail, by name, with reasons.
         source: the plugin's entry-point name; set by the registry.
         plugin: name of the plugin that builds it; set by the registry.
@@ -97,6 +99,7 @@ class Backbone:
     in_chans: str | None = None
     refuse: str | None = None
     exceptions: Mapping[str, str] = field(default_factory=FrozenDict)
+    aliases: tuple[str, ...] = ()
     source: str = ""
     plugin: str = ""
     origin: str = ""
@@ -106,6 +109,9 @@ class Backbone:
 
     def __post_init__(self) -> None:
         validate(self)
+        if odd := [alias for alias in self.aliases if not ALIAS.fullmatch(alias)]:
+            hint = "write a former name, or an id like leaf/leafnet"
+            raise UsageError(f"backbone {self.name!r} has the alias {odd[0]!r}", hint)
         if not re.fullmatch(r"[A-Za-z0-9][\w.\-]*", self.name):
             raise UsageError(f"{self.name!r} is not a backbone name", "letters, digits, _ . - only")
         check_target(self.builder, f"backbone {self.name!r} has the builder")
@@ -132,6 +138,11 @@ class Backbone:
     def id(self) -> str:
         """`source/name`, unique in the registry."""
         return f"{self.source}/{self.name}" if self.source else self.name
+
+    def is_named(self, id: str) -> bool:
+        """Whether an id is that of this backbone, or was."""
+        former = (alias if "/" in alias else f"{self.source}/{alias}" for alias in self.aliases)
+        return id in (self.id, *former)
 
     @property
     def pretrained(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zoo.errors import UsageError
+from zoo.errors import BrokenBackbone, UsageError
 from zoo.models.plugin_errors import plugin_errors
 from zoo.spec import Backbone, Weights, resolve_target
 
@@ -11,8 +11,9 @@ def published_classes(backbone: Backbone, weights: Weights) -> tuple[str, ...]:
     """Return the class names that published weights predict.
 
     Raises:
-        UsageError: they have no head or no class names, or the adapter names another number.
-        BrokenPlugin: the function that returns the class names fails.
+        UsageError: they have no head or no class names.
+        BrokenPlugin: the adapter's class names cannot be imported.
+        BrokenBackbone: they cannot be read, or are not as many as the outputs.
     """
     hint = f"`zoo finetune {backbone.id}` gives it a head of your own"
     if weights.features_only or not weights.num_classes or not backbone.heads:
@@ -21,10 +22,14 @@ def published_classes(backbone: Backbone, weights: Weights) -> tuple[str, ...]:
     if isinstance(names, str):
         source = resolve_target(names, f"weights {weights.tag!r} of {backbone.id}")
         with plugin_errors(f"{names}, the classes of {backbone.id}, cannot be read"):
-            names = tuple(str(name) for name in (source() if callable(source) else source))
+            given = source() if callable(source) else source
+            if isinstance(given, (str, bytes)):
+                raise TypeError(f"{given!r:.40} is one text, not a sequence of names")
+            names = tuple(str(name) for name in given)
     if names is None:
         raise UsageError(f"{backbone.id} {weights.tag} is published without names of classes", hint)
     if len(names) != weights.num_classes:
         message = f"{backbone.id} {weights.tag} has {weights.num_classes} classes"
-        raise UsageError(f"{message}, but its adapter names {len(names)}")
+        remedy = f"correct classes or num_classes in plugin {backbone.plugin or 'of the backbone'}"
+        raise BrokenBackbone(f"{message}, but its adapter names {len(names)}", remedy)
     return tuple(names)
