@@ -31,7 +31,7 @@ ADAPTER = """
         yield zoo.Backbone("licence", **known, weights=(
             zoo.Weights("w", url="https://example.org/w.pth", license="Unknown", num_classes=7),))
         yield zoo.Backbone("digest", **known, weights=(
-            zoo.Weights("w", url="https://example.org/w.pth", sha256="sha", num_classes=7),))
+            zoo.Weights("w", url="https://example.org/w.pth", sha256="5eed5eed", num_classes=7),))
         yield zoo.Backbone("starving", **known, kwargs={{"fault": "starving"}})
         yield zoo.Backbone("deadly", **known, kwargs={{"fault": "deadly"}})
         yield zoo.Backbone("encoder", **known | {{"heads": ()}}, refuse="it has no head")

@@ -29,26 +29,33 @@ from zoo.spec import AddedWeights, Backbone, Family, Task, WeightFile, Weights
 Item = Backbone | Family | Task | WeightFile | AddedWeights
 
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("zoo_"))
-NAME = r"[A-Za-z0-9][\w.\-]*"
 COLLECTING = "zoo_register_"
-PACKAGE = re.compile(r"zoo[-_.]registry\s*(?![\w.-])", re.IGNORECASE)
-PLAIN = re.compile(r"(>=|<)\s*(\d+(?:\.\d+)*)")
+PACKAGE = "zoo-registry"
 STATED = "ZOO_INTERFACE"
 
 
 def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.sub(r"(\.0)+$", "", version).split("."))
+    numbers = [int(part) for part in version.split(".")]
+    while numbers and not numbers[-1]:
+        numbers.pop()  # 1.0 is 1
+    return tuple(numbers)
+
+
+def _plain(part: str) -> tuple[bool, str] | None:
+    """Parse `>=1.2` or `<1.2`: whether it is a floor, and the version; None for all else."""
+    part = part.strip()
+    version = part.removeprefix(">=").removeprefix("<").strip()
+    same = part.startswith((">=", "<")) and all(n.isdecimal() for n in version.split("."))
+    return (part.startswith(">="), version) if same else None
 
 
 def _satisfied(specifiers: str, installed: str) -> bool:
     """Whether a version satisfies a requirement, without the name of its package."""
-    plain = [PLAIN.fullmatch(part.strip()) for part in specifiers.split(",")]
-    if all(plain) and re.fullmatch(r"\d+(\.\d+)*", installed):
+    plain = [_plain(part) for part in specifiers.split(",")]
+    if all(plain) and all(number.isdecimal() for number in installed.split(".")):
         # Every command reads the requirement of every plugin, and packaging is slow to import.
         version = _release(installed)
-        return all(
-            (version >= _release(match[2])) == (match[1] == ">=") for match in plain if match
-        )
+        return all((version >= _release(each[1])) == each[0] for each in plain if each)
     from packaging.requirements import Requirement
 
     requirement = Requirement(f"zoo-registry{specifiers}")
@@ -68,12 +75,15 @@ def check_package(name: str, requires: Iterable[str], installed: str) -> None:
     Raises:
         BrokenPlugin: no id can contain the name, or the package requires another version of zoo.
     """
-    if not re.fullmatch(NAME, name):
+    allowed = all(letter.isalnum() or letter in "_.-" for letter in name)
+    if not (allowed and name[:1].isascii() and name[:1].isalnum()):
         problem = "has a name that no id can contain; rename its entry point"
         raise BrokenPlugin(f"plugin {name!r} {problem}, in letters, digits, _ . - only")
     for line in requires:
-        match = PACKAGE.match(line)
-        if match and (rest := line[match.end() :]) and not _satisfied(rest, installed):
+        package, rest = line[: len(PACKAGE)], line[len(PACKAGE) :].lstrip()
+        if package.lower().replace("_", "-").replace(".", "-") != PACKAGE or not rest:
+            continue
+        if not (rest[0].isalnum() or rest[0] in "-_.") and not _satisfied(rest, installed):
             problem = f"requires {line}, and zoo-registry {installed} is installed"
             raise BrokenPlugin(f"plugin {name!r} {problem}; install versions that fit each other")
 

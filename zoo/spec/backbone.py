@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 IMAGE_CLASSIFICATION = "image-classification"
-ALIAS = re.compile(r"([A-Za-z0-9][\w.\-]*/)?[A-Za-z0-9][\w.\-]*")
+ALIAS = r"([A-Za-z0-9][\w.\-]*/)?[A-Za-z0-9][\w.\-]*"
 ROLES = ("main", "aux", "distill")
 
 
@@ -109,7 +109,7 @@ class Backbone:
 
     def __post_init__(self) -> None:
         validate(self)
-        if odd := [alias for alias in self.aliases if not ALIAS.fullmatch(alias)]:
+        if odd := [alias for alias in self.aliases if not re.fullmatch(ALIAS, alias)]:
             hint = "write a former name, or an id like leaf/leafnet"
             raise UsageError(f"backbone {self.name!r} has the alias {odd[0]!r}", hint)
         if not re.fullmatch(r"[A-Za-z0-9][\w.\-]*", self.name):

@@ -8,9 +8,6 @@ from typing import Any
 
 from zoo.errors import BrokenPlugin, UsageError, one_line
 
-TARGET = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
-IN_PACKAGE = re.compile(r"/.+|\w+(\.\w+)*:[^/\0].*")
-
 
 def path_steps(path: str) -> tuple[str, ...]:
     """Split a module path into its names; `classifier[6]` and `classifier.6` are the same.
@@ -23,13 +20,21 @@ def path_steps(path: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\w+", path))
 
 
+def _dotted(name: str) -> bool:
+    # Of every description in every command: compiling a pattern would cost more than all checks.
+    return all(part.isidentifier() for part in name.split("."))
+
+
 def check_package_file(file: str, owner: str) -> None:
     """Check the form of a `"package:path"` string, or of an absolute path, without opening it.
 
     Raises:
         UsageError: it has another form.
     """
-    if not IN_PACKAGE.fullmatch(file):
+    package, _, path = file.partition(":")
+    if not (len(file) > 1 and file[0] == "/") and not (
+        _dotted(package) and path and path[0] not in "/\0"
+    ):
         hint = 'write it as "package:path", or as an absolute path'
         raise UsageError(f"{owner} {file!r}, which is not a path in a package", hint)
 
@@ -44,7 +49,8 @@ def check_target(target: str, owner: str) -> None:
     Raises:
         UsageError: it has another form.
     """
-    if not TARGET.fullmatch(target):
+    module, _, attribute = target.partition(":")
+    if not (_dotted(module) and _dotted(attribute)):
         hint = 'write it as "package.module:function"'
         raise UsageError(f"{owner} {target!r}, which is not code that can be imported", hint)
 
