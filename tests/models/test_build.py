@@ -61,7 +61,7 @@ def test_published_weights_with_other_class_count(tmp_path, name):
     leaf = "classifier.1" if "squeeze" in name else "classifier.3"
     assert len(three.get_submodule(leaf).weight) == 3
     wrong = replace(backbone, weights=(zoo.Weights("seven", file=str(path), num_classes=8),))
-    with pytest.raises(zoo.WeightsError, match="do not fit"):
+    with pytest.raises(zoo.BrokenBackbone, match="have 7 outputs, and state num_classes=8"):
         wrong.build(weights="seven")
 
 
