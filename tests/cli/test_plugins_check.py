@@ -147,3 +147,10 @@ def test_check_of_weights_for_other_backbones(cli):
     }
     code, _, err = cli("plugins", "check", "mobilenet_v2", "--backbone", "oak*")
     assert (code, "has no backbones that match 'oak*'" in err) == (2, True)
+
+
+def test_check_plugin_whose_name_another_claims(cli, install):
+    install("leaf", SINGLE.replace("leaf_alone:", "plugin_leaf:"))
+    install("leaf", SINGLE, package="plugin-other")
+    code, out, _ = cli("plugins", "check", "leaf")
+    assert (code, out.splitlines()[-1]) == (0, "1 of 1 backbones conform")

@@ -61,7 +61,8 @@ def _resolve(settings: Settings, what: str) -> tuple[Registry, list[str]]:
         names, registry = _entry_points(path), settings.registry()
     else:
         names, registry = [what], settings.registry()
-    records = {record.name: record for record in registry.host.records}
+    # Of several plugins of one name, the first has it.
+    records = {record.name: record for record in reversed(registry.host.records)}
     for name in names:
         if name in registry.derived:
             continue
