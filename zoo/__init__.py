@@ -45,7 +45,17 @@ if TYPE_CHECKING:
         StepEnded,
     )
     from zoo.hookspecs import hookimpl
-    from zoo.spec import AddedWeights, Backbone, Family, Head, Preprocess, Task, WeightFile, Weights
+    from zoo.spec import (
+        AddedWeights,
+        Backbone,
+        Family,
+        Head,
+        PluginOption,
+        Preprocess,
+        Task,
+        WeightFile,
+        Weights,
+    )
 
 __version__ = "0.1.0"
 
@@ -70,6 +80,7 @@ __all__ = [
     "FitStarted",
     "Head",
     "Model",
+    "PluginOption",
     "Preprocess",
     "RegistryError",
     "Run",

@@ -16,6 +16,9 @@ Every event has `run_id` (of the training, 32 hexadecimal digits, also in `run.j
 the process that calls) and `world` (the number of processes); `event.as_dict()` returns it as data
 for JSON. Fields are immutable; `json.dumps(event.plan)` and `dataclasses.asdict(event)` work.
 
+`options` are the plugin's own, registered by `zoo_register_options`; as with any hook of pluggy, an
+implementation names only the arguments that it needs.
+
 Hooks are pluggy's, and so are `tryfirst`, `trylast` and wrappers. A wrapper
 (`@zoo.hookimpl(wrapper=True)`) runs around the implementations of all plugins. An implementation
 that raises is a failure of its plugin and does not stop the wrapper; a wrapper that raises is a
@@ -26,15 +29,15 @@ belongs to that plugin; a record without one belongs to the wrapper's plugin.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from zoo.events import EpochEnded, FirstBatchRead, FitEnded, FitFailed, FitStarted, StepEnded
-    from zoo.spec import AddedWeights, Backbone, Family, Task, WeightFile
+    from zoo.spec import AddedWeights, Backbone, Family, PluginOption, Task, WeightFile
 
 # The version of the plugin interface: hooks, records and their fields, events. The minor version
 # grows with an addition, the major version with a change that a plugin may have to follow.
@@ -114,7 +117,24 @@ def zoo_register_tasks() -> Iterable[Task]:
 
 
 @hookspec
-def zoo_before_fit(event: FitStarted) -> None:
+def zoo_register_options() -> Iterable[PluginOption]:
+    """Yield the options of this plugin, which its observing hooks receive as `options`.
+
+    A user sets them in the table `[plugins.NAME]` of `registry.toml`, or by the environment
+    variable `ZOO_PLUGIN_NAME_OPTION`, which comes first. An unknown key or an invalid value is an
+    error before a training starts. If an option is invalid, the whole plugin is left out, with one
+    line of warning.
+
+    Example:
+        @zoo.hookimpl
+        def zoo_register_options():
+            yield zoo.PluginOption("interval", 10, "epochs between two reports", minimum=1)
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def zoo_before_fit(event: FitStarted, options: Mapping[str, Any]) -> None:
     """Observe that training is about to begin: the network is built and the run folder exists.
 
     Not called for errors raised earlier, such as a data folder without images.
@@ -127,7 +147,7 @@ def zoo_before_fit(event: FitStarted) -> None:
 
 
 @hookspec
-def zoo_on_first_batch(event: FirstBatchRead) -> None:
+def zoo_on_first_batch(event: FirstBatchRead, options: Mapping[str, Any]) -> None:
     """Observe the first batch of images that a training reads; called once.
 
     Where features of frozen layers are cached, it is the first batch they are computed from.
@@ -140,7 +160,7 @@ def zoo_on_first_batch(event: FirstBatchRead) -> None:
 
 
 @hookspec
-def zoo_after_step(event: StepEnded) -> None:
+def zoo_after_step(event: StepEnded, options: Mapping[str, Any]) -> None:
     """Observe a step of the optimizer; not called where a head is solved for by a linear probe.
 
     The loss is read from the device for it; without an implementation, nothing is computed.
@@ -153,7 +173,7 @@ def zoo_after_step(event: StepEnded) -> None:
 
 
 @hookspec
-def zoo_after_epoch(event: EpochEnded) -> None:
+def zoo_after_epoch(event: EpochEnded, options: Mapping[str, Any]) -> None:
     """Observe the end of an epoch, after its validation.
 
     Example:
@@ -164,7 +184,7 @@ def zoo_after_epoch(event: EpochEnded) -> None:
 
 
 @hookspec
-def zoo_should_stop(event: EpochEnded) -> str | None:
+def zoo_should_stop(event: EpochEnded, options: Mapping[str, Any]) -> str | None:
     """Return why the training is to stop after this epoch, or None.
 
     Called after `zoo_after_epoch`. Of several reasons, the first counts. The best epoch so far is
@@ -181,7 +201,7 @@ def zoo_should_stop(event: EpochEnded) -> str | None:
 
 
 @hookspec
-def zoo_after_fit(event: FitEnded) -> None:
+def zoo_after_fit(event: FitEnded, options: Mapping[str, Any]) -> None:
     """Observe that training is over and the run folder written.
 
     Example:
@@ -192,7 +212,7 @@ def zoo_after_fit(event: FitEnded) -> None:
 
 
 @hookspec
-def zoo_on_error(event: FitFailed) -> None:
+def zoo_on_error(event: FitFailed, options: Mapping[str, Any]) -> None:
     """Observe that training stopped on an error or on Ctrl-C; the error is then raised.
 
     Example:

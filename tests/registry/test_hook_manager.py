@@ -210,7 +210,7 @@ def test_hookcall_monitoring_is_called_once_per_call(install):
     load_registry().host.notify("zoo_after_fit", ENDED)
     undo()
     load_registry().host.notify("zoo_after_fit", ENDED)
-    assert seen == [("zoo_after_fit", ["aa", "bb"], {"event": ENDED}), [2]]
+    assert seen == [("zoo_after_fit", ["aa", "bb"], {"event": ENDED, "options": {}}), [2]]
 
 
 @STYLES

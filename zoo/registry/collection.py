@@ -7,9 +7,9 @@ from typing import Any
 
 from zoo.errors import BrokenPlugin
 from zoo.registry.hook_manager import Results
-from zoo.spec import AddedWeights, Backbone, Family, Task, WeightFile
+from zoo.spec import AddedWeights, Backbone, Family, PluginOption, Task, WeightFile
 
-Record = Backbone | Family | Task | WeightFile | AddedWeights
+Record = Backbone | Family | Task | WeightFile | AddedWeights | PluginOption
 
 
 class Collection(Results):

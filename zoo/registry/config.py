@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo.files import config_dir
 from zoo.registry.tomlfile import Kinds, TomlFile
@@ -26,7 +26,15 @@ TABLES: Kinds = {
     "defaults": (dict,),
     "aliases": (dict,),
     "backbones": (dict,),
+    "plugins": (dict,),
 }
+
+
+class Setting(NamedTuple):
+    """A value of a table `[plugins.NAME]`, with its file."""
+
+    value: Any
+    file: TomlFile
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,7 @@ class Config:
         origins: the file of each `table.key`.
         backbones: entries of derived backbones by id.
         weights_dir: absolute path of the folder of published weights; None without one.
+        plugins: tables of plugins' options by plugin, which its schema has not validated yet.
     """
 
     all_defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -46,6 +55,7 @@ class Config:
     origins: Mapping[str, str] = field(default_factory=dict)
     backbones: Mapping[str, Entry] = field(default_factory=dict)
     weights_dir: str | None = None
+    plugins: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)
 
     @cached_property
     def defaults(self) -> Mapping[str, Any]:
@@ -98,6 +108,12 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
     file.check(("aliases",), aliases, dict.fromkeys(aliases, (str,)))
     if "weights_dir" in content:
         content["weights_dir"] = file.absolute_path(("weights_dir",), content["weights_dir"])
+    plugins = content.get("plugins", {})
+    file.check(("plugins",), plugins, dict.fromkeys(plugins, (dict,)))
+    content["plugins"] = {
+        name: {key: Setting(value, file) for key, value in table.items()}
+        for name, table in plugins.items()
+    }
     if "backbones" not in content:
         return content, {}
     from zoo.registry.derived import read_entries  # only where needed: start-up time
@@ -119,6 +135,7 @@ def load_config(file: Path | None = None, user: Path | None = None) -> Config:
     merged: dict[str, dict[str, Any]] = {"defaults": {}, "aliases": {}}
     backbones: dict[str, Entry] = {}
     origins: dict[str, str] = {}
+    plugins: dict[str, dict[str, Setting]] = {}
     weights_dir = None
     user = user or config_dir() / "registry.toml"
     layers = [shipped_file(), *([user] if user.exists() else []), *([file] if file else [])]
@@ -126,7 +143,9 @@ def load_config(file: Path | None = None, user: Path | None = None) -> Config:
         content, entries = read_file(path)
         backbones.update(entries)
         weights_dir = content.get("weights_dir", weights_dir)
+        for name, table in content["plugins"].items():
+            plugins.setdefault(name, {}).update(table)
         for table, values in merged.items():
             values.update(content.get(table, {}))
             origins.update({f"{table}.{key}": str(path) for key in content.get(table, {})})
-    return Config(merged["defaults"], merged["aliases"], origins, backbones, weights_dir)
+    return Config(merged["defaults"], merged["aliases"], origins, backbones, weights_dir, plugins)

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
 from functools import wraps
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import pluggy
@@ -75,6 +75,17 @@ class Results:
     def copy(self, results: Any) -> Any:
         """Return a copy of the results that a wrapper may modify."""
         return list(results) if isinstance(results, list) else results
+
+
+class Options(dict[str, Mapping[str, Any]]):
+    """An argument of a hook: the options of each plugin by name.
+
+    Each implementation receives those of its plugin instead.
+    """
+
+    def own(self, plugin: str) -> Mapping[str, Any]:
+        """Return the options of one plugin."""
+        return self.get(plugin, MappingProxyType({}))
 
 
 class _Call:
@@ -151,9 +162,19 @@ def _contain(hook: str, implementation: pluggy.HookImpl) -> None:
         if implementation.wrapper
         else _contained_function
     )
+    function = _with_own_options(plugin, function)
     # pluggy declares the attribute final, since it reads the argument names once; `wraps` preserves
     # them.
     object.__setattr__(implementation, "function", contain(hook, plugin, function))
+
+
+def _with_own_options(plugin: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        own = [each.own(plugin) if isinstance(each, Options) else each for each in args]
+        return function(*own, **kwargs)
+
+    return called
 
 
 def _contained_function(hook: str, plugin: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import pluggy
 
 from zoo.errors import one_line
-from zoo.registry.hook_manager import HookManager, Outcome
+from zoo.registry.hook_manager import HookManager, Options, Outcome
 
 MAX_LENGTH = 60
 MAX_ITEMS = 4
@@ -77,7 +77,9 @@ def print_outcome(outcome: Outcome, arguments: Mapping[str, Any]) -> None:
     result = f"-> {_formatted(outcome.result)}"
     if outcome.error:
         result = f"raised {one_line(outcome.error)}"
-    values = ", ".join(map(_formatted, arguments.values()))
+    values = ", ".join(
+        map(_formatted, [item for item in arguments.values() if not isinstance(item, Options)])
+    )
     milliseconds = f"{1000 * outcome.seconds:.1f} ms"
     _print_line(f"zoo: hook {outcome.plugin}: {outcome.hook}({values}) {result}, {milliseconds}")
 

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zoo import __version__, hookspecs
 from zoo.errors import BrokenPlugin, UsageError, did_you_mean, one_line
 from zoo.registry.collection import Collection, Record, by_owner, claim
-from zoo.registry.hook_manager import HookManager, Outcome, Results
+from zoo.registry.hook_manager import HookManager, Options, Outcome, Results
 from zoo.registry.plugin_checks import check_hooks, check_interface, check_package, check_targets
-from zoo.spec import AddedWeights, Backbone, Family, Task, WeightFile
+from zoo.spec import AddedWeights, Backbone, Family, PluginOption, Task, WeightFile
 
 if TYPE_CHECKING:
     from zoo.events import Event
@@ -104,6 +104,7 @@ class PluginRecord:
         backbones: registered ones.
         tasks: registered ones.
         weights: registered for backbones of other plugins.
+        options: that it registers.
         hooks: names of the hooks that it implements; empty if it was not imported.
         file: the python file of `--plugin`; None for an installed plugin.
     """
@@ -119,6 +120,7 @@ class PluginRecord:
     backbones: tuple[Backbone | Family, ...] = field(default=(), repr=False)
     tasks: tuple[Task, ...] = field(default=(), repr=False)
     weights: tuple[WeightFile | AddedWeights, ...] = field(default=(), repr=False)
+    options: tuple[PluginOption, ...] = ()
     hooks: tuple[str, ...] = ()
     file: Path | None = None
 
@@ -312,7 +314,7 @@ class PluginHost:
         prefix = f"plugin {record.name!r} "  # printed before every message of a record
         message = f"it {message.removeprefix(prefix)}" if message.startswith(prefix) else message
         trace = "".join(traceback.format_exception(error))
-        emptied: dict[str, Any] = {"backbones": (), "tasks": (), "weights": ()}
+        emptied: dict[str, Any] = {"backbones": (), "tasks": (), "weights": (), "options": ()}
         record = replace(record, status=FAILED, error=message, trace=trace, **emptied)
         self._report(record)
         return record
@@ -322,6 +324,7 @@ class PluginHost:
         backbones = self._call_collecting("zoo_register_backbones", Backbone, Family)
         weights = self._call_collecting("zoo_register_weights", WeightFile, AddedWeights)
         tasks = self._call_collecting("zoo_register_tasks", Task)
+        options = self._call_collecting("zoo_register_options", PluginOption)
         owners: dict[tuple[type, str], Task | AddedWeights] = {}
         for index, record in enumerate(self.records):
             if record.status != OK:
@@ -336,7 +339,10 @@ class PluginHost:
             except BrokenPlugin as error:
                 self._drop(name, error)
                 continue
-            self.records[index] = replace(record, backbones=own[0], tasks=own[1], weights=own[2])
+            given = tuple(options.get(name, ()))
+            self.records[index] = replace(
+                record, backbones=own[0], tasks=own[1], weights=own[2], options=given
+            )
 
     def _call_collecting(self, hook: str, *kinds: type[Record]) -> dict[str, list[Any]]:
         """Call a collecting hook, and return the records of each plugin."""
@@ -379,9 +385,22 @@ class PluginHost:
         """Whether any plugin implements a hook."""
         return bool(getattr(self.manager.hook, hook).get_hookimpls())
 
-    def call(self, hook: str, event: Event, results: Results) -> tuple[Any, list[Outcome]]:
-        """Call an observing hook; return pluggy's result, and each implementation's outcome."""
-        return self.manager.call(hook, results, event=event)
+    def call(
+        self,
+        hook: str,
+        event: Event,
+        results: Results,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> tuple[Any, list[Outcome]]:
+        """Call an observing hook; return pluggy's result, and each implementation's outcome.
+
+        Args:
+            hook: name of the hook.
+            event: of the training.
+            results: validates the result of each implementation.
+            options: of each plugin by name, of which each receives its own; None for none.
+        """
+        return self.manager.call(hook, results, event=event, options=Options(options or {}))
 
     def notify(self, hook: str, event: Event) -> list[Outcome]:
         """Call an observing hook, and return the outcome of each implementation."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zoo.errors import (
     BrokenPlugin,
@@ -107,6 +107,17 @@ class Registry:
             (record, counts.get(record.name, 0) if record.status == OK else 0)
             for record in self.host.records
         ]
+
+    @cached_property
+    def plugin_options(self) -> Mapping[str, Mapping[str, Any]]:
+        """The options of all working plugins, by plugin and name.
+
+        Raises:
+            RegistryError, UsageError: a registry file or an environment variable is invalid.
+        """
+        from zoo.registry.plugin_options import resolve_plugin_options
+
+        return resolve_plugin_options(self.host.records, self.config.plugins)
 
     @property
     def tasks(self) -> Mapping[str, Task]:

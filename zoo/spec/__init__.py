@@ -4,6 +4,7 @@ Nothing here imports torch. All that differs between backbones is data in their 
 """
 
 from zoo.spec.backbone import IMAGE_CLASSIFICATION, ROLES, Backbone, Family, Head
+from zoo.spec.plugin_option import PluginOption
 from zoo.spec.preprocess import CROPS, IMAGENET_MEAN, IMAGENET_STD, INTERPOLATIONS, Preprocess
 from zoo.spec.targets import path_steps, resolve_target
 from zoo.spec.task import Task
@@ -22,6 +23,7 @@ __all__ = [
     "Family",
     "Head",
     "LocalWeights",
+    "PluginOption",
     "Preprocess",
     "Task",
     "WeightFile",

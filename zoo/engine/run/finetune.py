@@ -204,7 +204,12 @@ def _fit_in(
         keep: called after a failure with what the folder keeps, if anything.
     """
     backbone = prepared.backbone
-    observers = Observers(prepared.registry.host, torch.device(prepared.plan.device), ranks)
+    observers = Observers(
+        prepared.registry.host,
+        torch.device(prepared.plan.device),
+        ranks,
+        prepared.registry.plugin_options,
+    )
     try:
         if announce:
             announce(folder.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -52,14 +52,22 @@ class Observers:
         host: the loaded plugins.
         device: of the training.
         ranks: of the processes that train together; only rank 0 notifies.
+        options: of each plugin by name; None for none.
 
     Attributes:
         run_id: of the training, in each event.
     """
 
-    def __init__(self, host: PluginHost, device: torch.device, ranks: Ranks = SINGLE) -> None:
+    def __init__(
+        self,
+        host: PluginHost,
+        device: torch.device,
+        ranks: Ranks = SINGLE,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         self.host = host
         self.ranks = ranks
+        self.options = options
         self.device = device
         self.run_id = secrets.token_hex(16)
         self.failures: Counter[tuple[str, str]] = Counter()
@@ -84,7 +92,7 @@ class Observers:
         ranks = self.ranks
         event = replace(event, run_id=self.run_id, rank=ranks.rank, world=ranks.world)
         with isolated_rng_and_modes(self.device):
-            returned, outcomes = self.host.call(hook, event, results)
+            returned, outcomes = self.host.call(hook, event, results, self.options)
         for outcome in outcomes:
             if outcome.error is not None:
                 self._record_failure(outcome.plugin, hook, outcome.error)

@@ -135,6 +135,7 @@ def prepare(
     """
     started = time.perf_counter()
     check_main_guard(options.workers or 0)
+    _ = registry.plugin_options  # an invalid one is an error before anything is trained
     ranks, resolver = join(), Resolver(registry.config)
     with fail_together(ranks):
         inputs = _resolve_inputs(name, options, registry, dry_run)
