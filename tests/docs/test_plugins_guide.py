@@ -95,6 +95,7 @@ def test_plugins_page_runs(runner, file_server):
     assert [code for code in codes if code[1]] == [
         ("Weights", zoo.ExitCode.USAGE),
         ("Conformance", zoo.ExitCode.BROKEN),
+        ("Options of a plugin", zoo.ExitCode.USAGE),
         (TROUBLE, zoo.ExitCode.BROKEN),
         (TROUBLE, zoo.ExitCode.USAGE),
     ]
