@@ -9,6 +9,7 @@ import zoo
 from tests.testing.faults import ADAPTER, FAULTS, MODEL
 from zoo.testing.suite import SUITE
 
+BEFORE_AND_AFTER = "before_fit", "after_epoch", "after_fit", "on_error"
 SINGLE = """
 import zoo
 
@@ -34,7 +35,7 @@ def test_check_installed_plugin(cli, faulty):
     code, out, err = cli("plugins", "check", "faulty", "--backbone", "sound")
     assert (code, err) == (0, "")
     assert out.splitlines() == [
-        "faulty/sound: 15 passed, 3 not applicable",
+        "faulty/sound: 15 passed, 4 not applicable",
         "1 of 1 backbones conform",
     ]
 
@@ -42,7 +43,7 @@ def test_check_installed_plugin(cli, faulty):
 def test_check_failure_named_and_exits_with_5(cli, faulty):
     code, out, _ = cli("plugins", "check", "faulty", "--backbone", "*un*")
     assert code == 5
-    assert "faulty/counting: 14 passed, 3 not applicable, 1 failed" in out
+    assert "faulty/counting: 14 passed, 4 not applicable, 1 failed" in out
     assert (
         "frozen_stays_frozen (training the heads leaves every other tensor bit-identical): 1 of"
         in out
@@ -73,11 +74,101 @@ def test_check_debug_prints_traceback(cli, faulty):
     assert 'raise RuntimeError("no such layer")' in out
 
 
+def test_check_crash_is_one_failed_check(cli, faulty):
+    arguments = "plugins", "check", "faulty", "--backbone", "[ds]e[ag]*", "--jobs", "2"
+    code, out, err = cli("--debug", *arguments)
+    assert (code, err) == (5, "")
+    deadly, segfault = out.index("faulty/deadly: "), out.index("faulty/segfault: ")
+    assert segfault < deadly  # in the order of the plugin, whichever ends first
+    assert "faulty/segfault: 14 passed, 4 not applicable, 1 failed" in out
+    assert "everything_has_a_gradient (with policy" in out
+    assert "the process was ended by SIGSEGV, a crash in native code" in out
+    assert "Fatal Python error: Segmentation fault" in out  # with the Python stack
+    assert "builds_offline (it builds without a network): the process ended with exit code 3" in out
+    assert out.endswith("0 of 2 backbones conform\n")
+
+
+def test_check_one_cause_is_printed_once(cli, faulty):
+    code, out, _ = cli("plugins", "check", "faulty", "--backbone", "crashing")
+    assert (code, out.count("no such layer")) == (5, 1)
+    assert out.startswith("faulty/crashing: 2 passed, 2 not applicable, 1 failed, 14 not tried")
+
+
+def test_check_sample_is_evenly_spaced(cli, faulty):
+    # Each fails where it is built, or has no head, which takes least time.
+    arguments = "--backbone", "[ec]*[gr]", "--sample", "2", "--json"
+    _, out, _ = cli("plugins", "check", "faulty", *arguments)
+    order = [each.id for each in zoo.list_backbones("[ec]*[gr]", source="faulty")]
+    assert len(order) > 2
+    sampled = [item["backbone"] for item in json.loads(out)]
+    assert sampled == [order[0], order[len(order) // 2]]
+
+
+def test_check_unknown_exception_is_a_failure(cli, faulty):
+    code, out, _ = cli("plugins", "check", "faulty", "--backbone", "misnamed")
+    assert code == 5
+    assert "prepare (the checks can be started): there is no check 'everything_has_grad" in out
+
+
+OBSERVER = """
+import zoo
+
+@zoo.hookimpl
+def zoo_before_fit(event):
+    print(event.plan["seed"])
+
+@zoo.hookimpl
+def zoo_after_epoch(event):
+    if event.epoch == 2:
+        raise KeyError("gone")
+
+@zoo.hookimpl
+def zoo_after_fit(event):
+    assert event.metrics["val"]["top1"] >= 0
+
+@zoo.hookimpl
+def zoo_on_error(event):
+    assert event.kind == "UsageError", event
+"""
+
+
+def test_check_observer_is_called_in_trainings(cli, plugin_file):
+    path = plugin_file("watcher", OBSERVER)
+    code, out, err = cli("plugins", "check", path)
+    assert (code, err) == (5, "")
+    assert "observes_after_epoch (zoo_after_epoch raises nothing in a training): it raises" in out
+    assert "in 1 of 2 calls: KeyError: 'gone'" in out
+    assert out.splitlines()[-1] == "0 of 1 plugins conform"
+    path.write_text(OBSERVER.replace("event.epoch == 2", "event.epoch == 3"))
+    code, out, _ = cli("plugins", "check", path, "--json")
+    (item,) = json.loads(out)
+    passed = [check["check"] for check in item["checks"] if check["status"] == "passed"]
+    assert (code, item["plugin"], item["conforms"]) == (0, "watcher", True)
+    assert passed == [f"observes_{hook}" for hook in BEFORE_AND_AFTER]
+
+
+def test_check_offered_weights_are_opened(cli, install):
+    install(
+        "offers",
+        """
+        import zoo
+
+        @zoo.hookimpl
+        def zoo_register_weights():
+            yield zoo.WeightFile(file="no_such_package:w.pth", sha256="0" * 64)
+        """,
+    )
+    code, out, _ = cli("plugins", "check", "offers")
+    assert code == 5
+    assert "weights no_such_package:w.pth: 1 failed" in out
+    assert "the package 'no_such_package' is not installed" in out
+
+
 def test_check_plugin_file(cli, plugin_file):
     path = plugin_file("leaf_alone", SINGLE)
     code, out, err = cli("plugins", "check", path)
     assert (code, err) == (0, "")
-    assert "leaf_alone/leafnet: 14 passed, 4 not applicable" in out
+    assert "leaf_alone/leafnet: 14 passed, 5 not applicable" in out
 
 
 def test_check_derived_backbone(cli, tmp_path, faulty):

@@ -269,6 +269,7 @@ def leaves(tmp_path, **default):
     weights = [zoo.Weights("default", num_classes=7, **default)]
     for tag, number in (("wider", 9), ("local", 7), ("later", 7)):
         path = tmp_path / f"{tag}.safetensors"
+        path.touch()
         weights.append(zoo.Weights(tag, file=str(path), num_classes=number))
     return replace(zoo.get(SQUEEZENET), weights=tuple(weights))
 

@@ -13,6 +13,8 @@ from torch import nn
 import zoo
 from zoo.files import cache_dir
 from zoo.modelfile import ModelCard, write_model
+from zoo.models.base_weights import resolve_base
+from zoo.models.build import build as build_on_weights
 from zoo.models.weight_sources import locate
 from zoo.models.weights import fetch
 
@@ -115,11 +117,18 @@ def test_missing_package_raises():
         fetch(backbone, backbone.weights[0])
 
 
+def test_dry_run_of_missing_file_raises(tmp_path):
+    backbone = leafnet(file=str(tmp_path / "leaf.pth"))  # to be converted, which a dry run skips
+    with pytest.raises(zoo.WeightsError, match=r"leaf\.pth does not exist"):
+        build_on_weights(backbone, resolve_base(backbone, "auto"), dry_run=True)
+    assert resolve_base(backbone, "auto").reason.endswith("leaf.pth does not exist")
+
+
 def test_fetch_weights_at_path(tmp_path):
     path = tmp_path / "leaf.safetensors"
     digest = hashlib.sha256(save(CONTENT)).hexdigest()
     backbone = leafnet(file=str(path), sha256=digest)
-    assert locate(backbone, backbone.weights[0]).kind == "installed"
+    assert locate(backbone, backbone.weights[0]).kind == "missing"
     with pytest.raises(zoo.WeightsError, match=r"leaf\.safetensors does not exist"):
         fetch(backbone, backbone.weights[0])
     path.write_bytes(save(CONTENT))

@@ -16,8 +16,9 @@ ADAPTER = """
             yield zoo.Backbone(fault, **known, kwargs={{"fault": fault}})
         yield zoo.Backbone("wide", **known | {{"heads": (zoo.Head("head.fc", in_features=17),)}},
                            kwargs={{"aux": False}})
-        yield zoo.Backbone("container", **known | {{"heads": (zoo.Head("head"),)}},
-                           kwargs={{"aux": False}})
+        containers = zoo.Head("head", output="logits"), zoo.Head("aux", role="aux", output="aux")
+        yield zoo.Backbone("containers", **known | {{"heads": containers}},
+                           kwargs={{"fault": "containers"}})
         yield zoo.Backbone("ten", **known, kwargs={{"num_classes": 10}})
         yield zoo.Backbone("counted", **known, params=5)
         yield zoo.Backbone("excepted", **known, kwargs={{"fault": "unused"}},
@@ -33,16 +34,25 @@ ADAPTER = """
         yield zoo.Backbone("digest", **known, weights=(
             zoo.Weights("w", url="https://example.org/w.pth", sha256="5eed5eed", num_classes=7),))
         yield zoo.Backbone("starving", **known, kwargs={{"fault": "starving"}})
+        yield zoo.Backbone("segfault", **known, kwargs={{"fault": "segfault"}})
         yield zoo.Backbone("deadly", **known, kwargs={{"fault": "deadly"}})
         yield zoo.Backbone("encoder", **known | {{"heads": ()}}, refuse="it has no head")
 """
 
 MODEL = """
 import os
+import signal
 import socket
+from dataclasses import dataclass
 
 import torch
 from torch import nn
+
+
+@dataclass
+class Output:
+    logits: torch.Tensor
+    aux: torch.Tensor | None = None
 
 
 class Net(nn.Module):
@@ -55,6 +65,8 @@ class Net(nn.Module):
         self.head = nn.Module()
         self.head.fc = nn.Linear(16, num_classes)
         self.aux = nn.Linear(8, num_classes) if aux else None
+        if fault == "containers":
+            self.aux = nn.Sequential(nn.Dropout(0.1), nn.Linear(8, num_classes))
         if fault == "soft":
             self.head.fc = nn.Softmax(1)
         self.num_classes = 99 if fault == "stale" else num_classes
@@ -73,6 +85,9 @@ class Net(nn.Module):
     def forward(self, x):
         if self.fault == "counting":
             self.calls += 1
+        if self.fault == "segfault" and self.training and torch.is_grad_enabled():
+            if self.stem[0].weight.requires_grad:
+                os.kill(os.getpid(), signal.SIGSEGV)
         x = self.stem(x)
         middle = x.mean((2, 3))
         x = self.drop(self.body(x).mean((2, 3)))
@@ -86,8 +101,10 @@ class Net(nn.Module):
         if self.fault == "three":
             logits = logits[:, :, None]
         if not self.training or self.aux is None:
-            return logits
+            return Output(logits) if self.fault == "containers" else logits
         extra = self.aux(middle)
+        if self.fault == "containers":
+            return Output(logits, extra)
         return logits, extra.detach() if self.fault == "detached" else extra
 
 
@@ -122,10 +139,12 @@ FAULTS = {
 }
 OTHERS = {
     "wide": ("width_is_the_declared_one", "has 16 input features, 17 are declared"),
-    "container": ("heads_resolve", "use head.fc"),
     "counted": ("builds_offline", "its description states 5"),
     "too_modest": ("everything_has_a_gradient", "excepts it (one layer is a spare), but it passes"),
-    "bare": ("weights_fit", "head.fc is a Softmax in the network of w"),
+    "bare": (
+        "weights_fit",
+        "a Softmax with nothing to replace, in the network of w",
+    ),
     "licence": ("licences_and_digests", "'Unknown'"),
     "digest": ("licences_and_digests", "'sha'"),
 }

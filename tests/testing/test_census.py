@@ -8,8 +8,7 @@ import sys
 import pytest
 
 from tools.census import read_rows
-from tools.conformance_report import merge, render, verdict
-from zoo.testing.suite import SUITE
+from tools.conformance_report import SUITE, merge, render, verdict
 
 NAMES = ("faulty/sound", "faulty/unused", "faulty/deadly", "faulty/encoder", "faulty/excepted")
 

@@ -1,13 +1,17 @@
 """The backbone suite: a conforming network passes, and each fault fails its check."""
 
+import hashlib
+from dataclasses import replace
+
 import pytest
 import torch
+from safetensors.torch import save
 from torch import nn
 
 import zoo
 from tests.testing.faults import FAILED
 from zoo.registry.registry import load_registry
-from zoo.testing.findings import EXCEPTED, NOT_APPLICABLE, PASSED
+from zoo.testing.findings import EXCEPTED, NOT_APPLICABLE, NOT_TRIED, PASSED
 from zoo.testing.fresh import in_fresh_process
 from zoo.testing.subject import Subject, calibrate_batch_norm, noise
 from zoo.testing.suite import SUITE, run_check, run_checks, select_checks
@@ -27,12 +31,20 @@ def check(name):
 
 def test_conforming_network_passes_every_check():
     findings = {f.check: f for f in run_checks(subject("faulty/sound", in_fresh_process()))}
-    skipped = {"refuses_without_head", "licences_and_digests", "weights_fit"}
+    skipped = {"refuses_without_head", "licences_and_digests", "weights_fit", "weights_load"}
     assert {name for name, f in findings.items() if f.status == NOT_APPLICABLE} == skipped
     assert {name for name, f in findings.items() if f.status == PASSED} == findings.keys() - skipped
     assert [check.name for check in SUITE] == list(findings)
     assert findings["saved_and_loaded"].detail == "equal logits in this process and in a fresh one"
     assert "(2, 7) beside (2, 10)" in findings["wrong_auxiliary_width_is_an_error"].detail
+
+
+def test_containers_and_dataclass_pass_every_check():
+    findings = {f.check: f for f in run_checks(subject("faulty/containers"))}
+    assert not [str(finding) for finding in findings.values() if finding.failed]
+    detail = "head resolves to head.fc: Linear, aux resolves to aux.1: Linear"
+    assert findings["heads_resolve"].detail == detail
+    assert findings["outputs_have_the_classes"].detail == "1 tensor in eval mode, 2 in train mode"
 
 
 def test_auxiliary_width_differs_from_published_classes():
@@ -69,6 +81,55 @@ def test_headless_network_skips_training_checks():
     assert "it has no head" in findings["refuses_without_head"].detail
     assert findings["frozen_stays_frozen"].status == NOT_APPLICABLE
     assert not any(f.failed for f in findings.values())
+
+
+def test_one_cause_is_reported_once():
+    findings = list(run_checks(subject("faulty/crashing")))
+    failed = [finding.check for finding in findings if finding.failed]
+    not_tried = {finding.detail for finding in findings if finding.status == NOT_TRIED}
+    assert (failed, not_tried) == (["builds_offline"], {"builds_offline failed"})
+    assert sum(finding.status == NOT_TRIED for finding in findings) == 14
+
+
+def weights_finding(tmp_path, tensors=None, **changes):
+    """Check one set of weights of the conforming network, by default of its own tensors."""
+    known = subject("faulty/sound")
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(save(tensors or known.backbone.build().state_dict()))
+    stated = {"file": str(path), "num_classes": 7} | changes
+    known.backbone = replace(known.backbone, weights=(zoo.Weights("w", **stated),), params=None)
+    return run_check(known, check("weights_load"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"file": "/nowhere/w.safetensors"}, "/nowhere/w.safetensors does not exist"),
+        ({"file": "no_such_package:w.safetensors"}, "'no_such_package' is not installed"),
+        ({"sha256": "0" * 64}, "is not the file that was published"),
+        ({"num_classes": 5}, "its head head.fc has 7 classes, num_classes is 5"),
+        ({"classes": ("ash", "elm")}, "has 7 classes, but its adapter names 2"),
+        ({"classes": "no_such_module:NAMES"}, "cannot be imported"),
+        ({"kwargs": {"aux": False}}, "do not fit it"),
+        ({"kwargs": {"depth": 50}}, "does not build"),
+        ({"tensors": {"head.fc.weight": torch.zeros(7, 16)}}, "do not fit it"),
+        ({"convert": "faulty_model:no_such"}, "cannot be imported"),
+    ],
+)
+def test_weights_that_do_not_load_fail(tmp_path, changes, detail):
+    finding = weights_finding(tmp_path, **changes)
+    assert finding.failed, finding
+    assert detail in finding.detail
+
+
+def test_weights_here_load_and_others_are_not_tried(tmp_path):
+    tensors = zoo.get("faulty/sound").build().state_dict()
+    digest = hashlib.sha256(save(tensors)).hexdigest()
+    finding = weights_finding(tmp_path, tensors, sha256=digest)
+    assert (finding.status, finding.detail) == (PASSED, "loaded: w")
+    url = "https://example.org/w.pth"
+    finding = weights_finding(tmp_path, file=None, url=url)
+    assert (finding.status, finding.detail) == (NOT_TRIED, "to be downloaded, not tried: w")
 
 
 def test_plugin_importing_torch_fails(install):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -15,14 +15,17 @@ from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.options import json_option
 from zoo.cli.output import print_json, print_line
 from zoo.errors import BrokenPlugin, ExitCode, UsageError, did_you_mean, one_line
-from zoo.registry.plugins import CONFLICT, FAILED, OK
+from zoo.registry.plugins import CONFLICT, FAILED, OK, PluginRecord
 from zoo.registry.registry import Registry
-from zoo.spec import Backbone, Task
+from zoo.spec import Backbone
+from zoo.testing.findings import Finding
+from zoo.testing.runner import BACKBONE, OBSERVING, PLUGIN, TASK, Job, WorkerSettings, run_jobs
+from zoo.testing.weight_checks import WEIGHTS, name_of
 
-if TYPE_CHECKING:
-    from zoo.testing.findings import Finding
+# Imported once for all checks of a library's own backbones.
+LIBRARIES = ("torchvision", "timm")
 
-KINDS = {"backbone": "backbones", "task": "tasks", "weights": "weights"}
+KINDS = {BACKBONE: "backbones", TASK: "tasks", WEIGHTS: "weights", PLUGIN: "plugins"}
 
 
 def _entry_points(folder: Path) -> list[str]:
@@ -80,63 +83,44 @@ def _resolve(settings: Settings, what: str) -> tuple[Registry, list[str]]:
     return registry, names
 
 
+def _spaced(backbones: Sequence[Backbone], count: int | None) -> Sequence[Backbone]:
+    """Return that many backbones, evenly spaced; None for all."""
+    if count is None or count >= len(backbones):
+        return backbones
+    return [backbones[index * len(backbones) // count] for index in range(count)]
+
+
 def _select(
-    registry: Registry, names: Sequence[str], pattern: str | None
-) -> tuple[list[Backbone], list[Task]]:
-    """Return the backbones and the tasks to check; with a pattern, backbones only.
+    registry: Registry, names: Sequence[str], pattern: str | None, sample: int | None
+) -> tuple[list[Job], set[str]]:
+    """Return what to check, and the plugins that build it; with a pattern, backbones only.
 
     Raises:
-        UsageError: no backbone matches.
+        UsageError: no backbone matches, or there is nothing to check.
         BrokenPlugin: the plugin's catalogue cannot be read.
     """
     patterns = [pattern] if pattern else []
-    backbones = [backbone for name in names for backbone in registry.find(patterns, source=name)]
-    for record in registry.host.records:
-        if record.name in names and record.status == FAILED:
+    every = [backbone for name in names for backbone in registry.find(patterns, source=name)]
+    records = [record for record in registry.host.records if record.name in names]
+    for record in records:
+        if record.status == FAILED:
             raise BrokenPlugin(f"plugin {record.name!r} does not load: {record.error}")
-    tasks = [] if pattern else [task for task in registry.tasks.values() if task.source in names]
-    weights = any(record.weights for record in registry.host.records if record.name in names)
-    if not backbones and not tasks and (pattern or not weights):
-        which = f"that match {pattern!r}" if pattern else "to check"
-        raise UsageError(f"{', '.join(names)} has no backbones {which}")
-    return backbones, tasks
+    backbones = _spaced(every, sample)
+    jobs = [Job(BACKBONE, each.id, dict(each.exceptions)) for each in backbones]
+    if not pattern:
+        jobs += [Job(TASK, task.name) for task in registry.tasks.values() if task.source in names]
+        jobs += [Job(WEIGHTS, name_of(item)) for each in records for item in each.weights]
+        jobs += [Job(PLUGIN, each.name) for each in records if _observes(each)]
+    if not jobs and pattern:
+        raise UsageError(f"{', '.join(names)} has no backbones that match {pattern!r}")
+    if not jobs:
+        hint = "it registers nothing, and observes no training"
+        raise UsageError(f"{', '.join(names)} has nothing to check", hint)
+    return jobs, {backbone.plugin for backbone in backbones}
 
 
-def _check(
-    settings: Settings, registry: Registry, backbone: Backbone, groups: set[str]
-) -> list[Finding]:
-    """Run the suite on a backbone, in a fresh process too if it is the first of its group."""
-    from zoo.testing.fresh import in_fresh_process
-    from zoo.testing.subject import Subject
-    from zoo.testing.suite import run_checks
-
-    subject = Subject(backbone, registry)
-    try:
-        group = subject.group
-    except Exception:  # the checks fail in the same way, and report it
-        group = ""
-    if group not in groups:
-        groups.add(group)
-        subject.fresh = in_fresh_process(
-            settings.without, settings.registry_file, settings.plugin_files
-        )
-    return list(run_checks(subject))
-
-
-def _check_task(registry: Registry, task: Task) -> list[Finding]:
-    """Run the task suite on a task, with a backbone of its plugin if there is one."""
-    from zoo.testing.task_suite import run_task_checks, task_subject
-
-    return list(run_task_checks(task_subject(task.name, registry)))
-
-
-def _check_weights(registry: Registry, names: Sequence[str]) -> Iterator[Finding]:
-    """Check the weights that plugins provide for backbones of others."""
-    from zoo.testing.weight_checks import run_weight_check
-
-    for record in registry.host.records:
-        for item in record.weights if record.name in names else ():
-            yield run_weight_check(item, registry)
+def _observes(record: PluginRecord) -> bool:
+    return any(hook in OBSERVING for hook in record.hooks)
 
 
 def _describe(kind: str, name: str, findings: Sequence[Finding]) -> dict[str, Any]:
@@ -165,31 +149,52 @@ def _print(name: str, findings: Sequence[Finding], debug: bool) -> None:
 @click.command(cls=ZooCommand, name="check")
 @click.argument("what", metavar="NAME|PATH")
 @click.option("--backbone", metavar="PATTERN", help="Only backbones that match, by id or name.")
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Only N of the backbones, evenly spaced in their order.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=1,
+    help="Check N at once, with a share of the cores each.  [default: 1]",
+)
 @json_option
 @click.pass_obj
-def command(settings: Settings, what: str, backbone: str | None, as_json: bool) -> int:
-    """Run the conformance checks on the backbones, tasks and weights of a plugin.
+def command(
+    settings: Settings,
+    what: str,
+    backbone: str | None,
+    sample: int | None,
+    jobs: int,
+    as_json: bool,
+) -> int:
+    """Run the conformance checks on the backbones, tasks, weights and observers of a plugin.
 
     NAME is a source: a plugin, or the part before the slash of backbones that a registry.toml
     derives. PATH is a Python file, or the folder of an installed package. The exit code is 5 if any
     check fails.
+
+    Each backbone is checked in a process of its own: a crash in native code is one failed check.
+    Hooks that observe trainings are called in one of a tiny network.
     """
     registry, names = _resolve(settings, what)
-    backbones, tasks = _select(registry, names, backbone)
-    groups: set[str] = set()
+    selected, plugins = _select(registry, names, backbone, sample)
+    workers = WorkerSettings.of(
+        settings.without,
+        settings.registry_file,
+        settings.plugin_files,
+        [library for library in LIBRARIES if library in plugins],
+    )
     items: list[dict[str, Any]] = []
-
-    def report(kind: str, name: str, label: str, findings: Sequence[Finding]) -> None:
-        items.append(_describe(kind, name, findings))
+    for job, findings in run_jobs(selected, workers, jobs):
+        items.append(_describe(job.kind, job.name, findings))
         if not as_json:
+            label = job.name if job.kind == BACKBONE else f"{job.kind} {job.name}"
             _print(label, findings, settings.debug)
-
-    for each in backbones:
-        report("backbone", each.id, each.id, _check(settings, registry, each, groups))
-    for task in tasks:
-        report("task", task.name, f"task {task.name}", _check_task(registry, task))
-    for finding in () if backbone else _check_weights(registry, names):
-        report("weights", finding.backbone, f"weights {finding.backbone}", [finding])
     if as_json:
         print_json(items)
     for kind, plural in () if as_json else KINDS.items():

@@ -17,8 +17,9 @@ from zoo.models.build_options import NO_OPTIONS, BuildOptions
 from zoo.models.builder import build_on_meta, builder_defaults
 from zoo.models.head_factory import HeadSpec
 from zoo.models.head_rows import HeadRows
+from zoo.models.heads import resolve_head
 from zoo.models.own_file import OwnFile, own_path
-from zoo.models.weight_sources import DOWNLOAD, Location, local_weights, locate
+from zoo.models.weight_sources import Location, local_weights, locate
 from zoo.models.weights import check_reachable
 from zoo.spec import Backbone, Preprocess, Weights
 
@@ -192,7 +193,7 @@ def _resolve_auto(backbone: Backbone) -> tuple[Weights, Location, str]:
     replace them, if they have the same outputs.
     """
     default = backbone.weights[0]
-    weights, location = local_weights(backbone) or (default, DOWNLOAD)
+    weights, location = local_weights(backbone) or (default, locate(backbone, default))
     if weights is not default and (problem := _unreachable(backbone, default)):
         problem = f"{default.tag}, the default, cannot be downloaded ({problem})"
         log.warning(
@@ -200,7 +201,7 @@ def _resolve_auto(backbone: Backbone) -> tuple[Weights, Location, str]:
         )
         return weights, location, f"auto: {location.text}; {problem}"
     why = "named with the backbone" if backbone.selected else "the default"
-    location = location if weights is default else DOWNLOAD
+    location = location if weights is default else locate(backbone, default)
     return default, location, f"auto: {why}, {location.text}"
 
 
@@ -254,7 +255,9 @@ def _expected_untrained(
     top, _, below = head.partition(".")
     if not below:
         return ()  # the head is a top-level module
-    layers = build_on_meta(backbone, kwargs).get_submodule(top).named_modules(prefix=top)
+    model = build_on_meta(backbone, kwargs)
+    head = resolve_head(model, head)
+    layers = model.get_submodule(top).named_modules(prefix=top)
     classifiers = (nn.Linear, nn.Conv2d)
     return tuple(
         sorted(name for name, layer in layers if isinstance(layer, classifiers) and name != head)

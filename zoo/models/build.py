@@ -31,9 +31,14 @@ from zoo.seeding import seed_torch
 from zoo.spec import Backbone, Weights
 
 
-def _load_published(
+def load_published(
     model: nn.Module, backbone: Backbone, base: BaseWeights, file: TensorFile
 ) -> BaseWeights:
+    """Load published weights into a network; return their record.
+
+    Raises:
+        WeightsError: they do not fit the network.
+    """
     weights = base.published
     assert weights is not None
     tensors, prefix = without_prefix(file.tensors, model.state_dict())
@@ -45,7 +50,7 @@ def _load_published(
     untrained: tuple[str, ...] = ()
     if weights.features_only and backbone.heads:
         # Published without their classifier; its layers stay randomly initialised.
-        head = backbone.heads[0].module_path
+        head = resolve_head(model, backbone.heads[0].path)
         top = f"{head.partition('.')[0]}."
         layers = {name.rpartition(".")[0] for name in misfit.missing if name.startswith(top)}
         untrained = tuple(sorted(layers - {head}))
@@ -138,7 +143,7 @@ def build(
     seed_torch(seed)
     model = build_network(backbone, base.kwargs)
     if published:
-        base = _load_published(model, backbone, base, file or fetch(backbone, published))
+        base = load_published(model, backbone, base, file or fetch(backbone, published))
     # Again: converting weights for the first time may have advanced the generator.
     seed_torch(seed)
     from_file = base.kind == "file"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zoo.errors import BrokenBackbone, UsageError, did_you_mean
 from zoo.models.head_factory import HeadStack, MeanPool, new_layers
+from zoo.models.network_output import named_outputs
 from zoo.models.plugin_errors import plugin_errors
 from zoo.options import HeadSpec
 from zoo.options.head_spec import PLAIN
@@ -264,6 +265,9 @@ def _check_classes(
 
 def _main_shape(output: Any) -> tuple[int, ...]:
     """Return the shape of a network's main output: the output, or its first tensor."""
+    output = named_outputs(output)
     while isinstance(output, (Mapping, tuple, list)) and output:
-        output = next(iter(output.values() if isinstance(output, Mapping) else output))
+        output = named_outputs(
+            next(iter(output.values() if isinstance(output, Mapping) else output))
+        )
     return tuple(output.shape) if isinstance(output, Tensor) else ()

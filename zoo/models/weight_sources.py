@@ -35,9 +35,10 @@ class Location:
     Args:
         kind: `installed` (in a package or at a path), `cached` (converted, in zoo's cache),
             `folder` (of `ZOO_WEIGHTS_DIR` or `weights_dir`), `torch` (torch's cache of downloads),
-            `hub` (the cache of the Hugging Face hub) or `download`.
+            `hub` (the cache of the Hugging Face hub), `download`, or `missing` (a file that should
+            be installed).
         text: the same for people.
-        path: of the file; None for a download.
+        path: of the file; None for a download, or in a package that is not installed.
         sha256: its expected digest, or its first digits; None where it is unknown.
     """
 
@@ -46,7 +47,13 @@ class Location:
     path: Path | None = None
     sha256: str | None = None
 
+    @property
+    def local(self) -> bool:
+        """Whether the file is on this machine."""
+        return self.kind not in (DOWNLOAD.kind, MISSING)
 
+
+MISSING = "missing"
 DOWNLOAD = Location("download", "to be downloaded")
 
 
@@ -268,14 +275,26 @@ def published_files(backbone: Backbone, weights: Weights) -> list[Location]:
     return [location for location in located if location.path and location.path.is_file()]
 
 
+def _installed(file: str, digest: str | None) -> Location:
+    try:
+        path = package_file(file)
+    except WeightsError as error:
+        return Location(MISSING, error.message)
+    if not path.is_file():
+        problem = "is not a regular file" if path.exists() else "does not exist"
+        return Location(MISSING, f"{path} {problem}", path, digest)
+    return Location("installed", "installed", path, digest)
+
+
 def locate(backbone: Backbone, weights: Weights) -> Location:
     """Return where weights come from; nothing is downloaded, and no weights file is opened."""
-    if weights.file is not None:
-        return Location("installed", "installed", None, weights.digest)
+    installed = _installed(weights.file, weights.digest) if weights.file else None
+    if installed is not None and installed.local:
+        return installed
     converted = converted_file(record_file(backbone, weights))
     if converted is not None and converted.exists():
         return Location("cached", "in the cache", converted)
-    return next(iter(published_files(backbone, weights)), DOWNLOAD)
+    return installed or next(iter(published_files(backbone, weights)), DOWNLOAD)
 
 
 def local_weights(backbone: Backbone) -> tuple[Weights, Location] | None:
@@ -290,4 +309,4 @@ def local_weights(backbone: Backbone) -> tuple[Weights, Location] | None:
     located = (
         (each, locate(backbone, each)) for each in (alike[:1] if backbone.selected else alike)
     )
-    return next((found for found in located if found[1] != DOWNLOAD), None)
+    return next((found for found in located if found[1].local), None)

@@ -35,6 +35,7 @@ from zoo.models.plugin_errors import plugin_errors
 from zoo.models.same_network import same_arguments, same_network
 from zoo.models.weight_sources import (
     DOWNLOAD,
+    MISSING,
     locate,
     missing_files,
     package_file,
@@ -115,7 +116,7 @@ def _offline_hint(backbone: Backbone, weights: Weights) -> str:
     others = [
         each.tag
         for each in backbone.weights
-        if each is not weights and locate(backbone, each) != DOWNLOAD
+        if each is not weights and locate(backbone, each).local
     ]
     tags = f"give --weights {' or '.join(others)}, or " if others else ""
     way = f"`zoo fetch {backbone.id} --to DIR` fills it where there is a network"
@@ -230,7 +231,7 @@ def fetch(backbone: Backbone, weights: Weights, local: bool = False) -> TensorFi
 
     Raises:
         NotLocal: `local`, and they are neither in the cache nor installed as safetensors.
-        WeightsError: they cannot be reached, or do not match the published digest.
+        WeightsError: they are missing, cannot be reached, or do not match the published digest.
         BrokenBackbone: their converter fails.
         EnvironmentProblem: a download cannot be written.
     """
@@ -238,20 +239,49 @@ def fetch(backbone: Backbone, weights: Weights, local: bool = False) -> TensorFi
         return cached
     ready = weights.file is not None and weights.file.endswith(".safetensors")
     if local and (weights.convert or not ready):
+        if (location := locate(backbone, weights)).kind == MISSING:
+            raise WeightsError(location.text)
         raise NotLocal(f"weights {weights.tag!r} of {backbone.id} are not at hand")
     with _source(backbone, weights) as source:
-        data, digest = read_file(source)
-        if source.suffix == ".safetensors" and weights.convert is None:
-            file = read_tensors(source)
-            _check_model_file(source, file, backbone, weights)
-            if weights.file is not None:
-                return file
-        else:
-            del data  # limit memory to two files
-            tensors, data = _convert(source, backbone, weights)
-            file = TensorFile(tensors, {}, digest)
-    _store(record_file(backbone, weights), digest, data)
+        file, data = _read_source(source, backbone, weights)
+    if weights.convert or not ready:
+        _store(record_file(backbone, weights), file.sha256, data)
     return file
+
+
+def _read_source(
+    source: CheckedPath, backbone: Backbone, weights: Weights
+) -> tuple[TensorFile, bytes]:
+    """Return the state dict of a published file, and its safetensors file."""
+    data, digest = read_file(source)
+    if source.suffix == ".safetensors" and weights.convert is None:
+        file = read_tensors(source)
+        _check_model_file(source, file, backbone, weights)
+        return file, data
+    del data  # limit memory to two files
+    tensors, data = _convert(source, backbone, weights)
+    return TensorFile(tensors, {}, digest), data
+
+
+def open_local(backbone: Backbone, weights: Weights) -> TensorFile:
+    """Return published weights from this machine, checked; the cache is not written.
+
+    A published file on this machine is converted again, since its converter may have changed.
+
+    Raises:
+        NotLocal: they must be downloaded.
+        WeightsError: they are missing, or do not match the published digest.
+        BrokenBackbone: their converter fails.
+    """
+    source = _check_installed(weights) if weights.file is not None else None
+    for location in published_files(backbone, weights)[:1] if source is None else ():
+        assert location.path is not None
+        source = check_path(location.path, location.sha256)
+    if source is not None:
+        return _read_source(source, backbone, weights)[0]
+    if (cached := _read_converted(backbone, weights)) is not None:
+        return cached
+    raise NotLocal(f"weights {weights.tag!r} of {backbone.id} are to be downloaded")
 
 
 def _store(record: Path, source: str, data: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from zoo.testing.findings import EXCEPTED, FAILED, NOT_APPLICABLE, Check, Finding
+from zoo.testing.findings import EXCEPTED, FAILED, NOT_APPLICABLE, NOT_TRIED, Check, Finding
 from zoo.testing.suite import SUITE, run_check
 from zoo.testing.task_suite import TASK_SUITE, run_task_check
 
@@ -23,8 +23,9 @@ class BackboneContract:
         class TestLeafnet(zoo.testing.BackboneContract):
             backbone = "leafnet"
 
-    A check that does not apply, such as that of auxiliary heads on a network without one, is
-    skipped; one that the description lists in `exceptions` is an expected failure.
+    A check that does not apply, such as that of auxiliary heads on a network without one, or that
+    cannot be tried is skipped; one that the description lists in `exceptions` is an expected
+    failure.
     """
 
     backbone: ClassVar[str] = ""
@@ -93,8 +94,8 @@ def _add_test(owner: type, check: Check, run: Callable[[Any, Check], Finding]) -
 
         __tracebackhide__ = True
         finding = run(self.subject(), check)
-        if finding.status == NOT_APPLICABLE:
-            pytest.skip(finding.detail)
+        if finding.status in (NOT_APPLICABLE, NOT_TRIED):
+            pytest.skip(f"{finding.status}: {finding.detail}")
         if finding.status == EXCEPTED:
             pytest.xfail(finding.detail)
         if finding.status == FAILED:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 PASSED, FAILED, EXCEPTED, NOT_APPLICABLE = "passed", "failed", "excepted", "not applicable"
+NOT_TRIED = "not tried"
 
 
 class CheckFailed(Exception):
@@ -17,6 +18,10 @@ class NotApplicable(Exception):
     """The check does not apply; the text is the reason."""
 
 
+class NotTried(Exception):
+    """The check cannot be made here; the text is the reason."""
+
+
 @dataclass(frozen=True)
 class Check:
     """One requirement and the function that checks it.
@@ -24,10 +29,13 @@ class Check:
     Args:
         name: identifier, such as `frozen_stays_frozen`.
         requirement: the requirement as a sentence.
-        kind: what it reads: `description`, `structure` or `values` of a network, or `task`.
+        kind: what it reads: `description`, `structure`, `values` or `weights` of a network, `task`
+            or `plugin`.
         run: takes a `Subject` or `TaskSubject`; returns the values observed, or raises
-            `CheckFailed` or `NotApplicable`.
+            `CheckFailed`, `NotApplicable` or `NotTried`.
         encoders: whether it also applies to networks that cannot be fine-tuned.
+        needs: checks that use the same code; where one of them raises any other exception, this
+            one would raise it too, and is not tried.
     """
 
     name: str
@@ -35,6 +43,7 @@ class Check:
     kind: str
     run: Callable[[Any], str]
     encoders: bool = False
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class Finding:
         backbone: id of the backbone, or name of the task.
         check: name of the check.
         requirement: the requirement.
-        status: `passed`, `failed`, `excepted` or `not applicable`.
+        status: `passed`, `failed`, `excepted`, `not applicable` or `not tried`.
         detail: values observed, or the reason.
         seconds: duration of the check.
         trace: traceback of an unexpected exception.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from itertools import count
 
@@ -13,15 +14,13 @@ from zoo.errors import BrokenBackbone, UsageError
 from zoo.models.build import resolve_and_build
 from zoo.models.build_options import BuildOptions, options_refused
 from zoo.models.heads import (
-    find_module,
     head_classes,
     head_width,
-    is_leaf,
     resolve_head,
     shapes_at,
 )
 from zoo.models.input_size import check_size
-from zoo.spec import Head, Weights
+from zoo.spec import Weights
 from zoo.testing.findings import CheckFailed, NotApplicable
 from zoo.testing.subject import Subject, forward_zeros
 
@@ -55,16 +54,13 @@ def refuses_without_head(subject: Subject) -> str:
 
 def heads_resolve(subject: Subject) -> str:
     """Resolve the path of every head in the network."""
-    model = subject.published
-    for head in subject.backbone.heads:
-        leaf = resolve_head(model, head.path)
-        if leaf != head.module_path:
-            raise CheckFailed(f"{head.path} is not the layer that outputs the classes; use {leaf}")
-    kinds = [
-        f"{head.path} {type(find_module(model, head.path)).__name__}"
-        for head in subject.backbone.heads
-    ]
-    return ", ".join(kinds)
+    model, texts = subject.published, []
+    for head, leaf in zip(subject.backbone.heads, subject.head_paths, strict=True):
+        inside = "" if leaf == head.module_path else f" resolves to {leaf}:"
+        texts.append(f"{head.path}{inside} {type(model.get_submodule(leaf)).__name__}")
+    if twice := [path for path, times in Counter(subject.head_paths).items() if times > 1]:
+        raise CheckFailed(f"two heads resolve to {twice[0]}: {', '.join(texts)}")
+    return ", ".join(texts)
 
 
 def weights_fit(subject: Subject) -> str:
@@ -78,12 +74,14 @@ def weights_fit(subject: Subject) -> str:
         distinct.setdefault((weights.num_classes, size), weights)
     for weights in distinct.values():
         model = subject.build({**backbone.kwargs, **weights.kwargs})
-        for head in backbone.heads:
-            leaf = find_module(model, head.path)
-            if not is_leaf(leaf):
-                raise CheckFailed(
-                    f"{head.path} is a {type(leaf).__name__} in the network of {weights.tag}"
-                )
+        for head, path in zip(backbone.heads, subject.head_paths, strict=True):
+            try:
+                leaf = resolve_head(model, head.path)
+            except BrokenBackbone as error:
+                raise CheckFailed(f"{error.message}, in the network of {weights.tag}") from error
+            if leaf != path:
+                message = f"{head.path} resolves to {leaf} in the network of {weights.tag}"
+                raise CheckFailed(f"{message}, to {path} in the default one")
     return f"{len(distinct)} variants of the network for {len(backbone.weights)} weights"
 
 
@@ -116,7 +114,7 @@ def _mismatch(old: nn.Module, new: nn.Module, classes: int) -> str | None:
 
 def replaced_like_for_like(subject: Subject) -> str:
     """Replace the heads, and compare every module before and after."""
-    heads = [head.module_path for head in subject.backbone.heads]
+    heads = subject.head_paths
     before = subject.published
     modules = _modules_outside(before, heads)
     for classes in CLASSES:
@@ -138,7 +136,7 @@ def outputs_have_the_classes(subject: Subject) -> str:
     """Run the network at its own size in both modes, and validate the shapes of its outputs."""
     backbone = subject.backbone
     auxiliary = [head for head in backbone.heads[1:] if head.output is not None]
-    before = head_classes(subject.published.get_submodule(backbone.heads[0].module_path))
+    before = head_classes(subject.published.get_submodule(subject.head_paths[0]))
     for classes in CLASSES:
         model = subject.with_classes(classes)
         for training in (True, False):
@@ -163,9 +161,7 @@ def wrong_auxiliary_width_is_an_error(subject: Subject) -> str:
     backbone = subject.backbone
     if not any(head.role == "aux" for head in backbone.heads):
         raise NotApplicable("it has no auxiliary head")
-    published = subject.published
-    leaves = [published.get_submodule(resolve_head(published, h.path)) for h in backbone.heads]
-    widths = {head_classes(leaf) for leaf in leaves}
+    widths = {head_classes(subject.published.get_submodule(path)) for path in subject.head_paths}
     classes = next(number for number in count(CLASSES[-1]) if number not in widths)
     model = subject.with_classes(classes, heads=1)
     returned = forward_zeros(model, backbone.preprocess, training=True)
@@ -177,22 +173,22 @@ def wrong_auxiliary_width_is_an_error(subject: Subject) -> str:
     raise CheckFailed(f"{message}, but no error is raised")
 
 
-def _measured_width(subject: Subject, head: Head) -> int:
+def _measured_width(subject: Subject, path: str) -> int:
     """Return the number of features in the input of a head in a forward pass."""
     model = subject.published.train(False)
-    leaf = model.get_submodule(head.module_path)
-    shape, _ = shapes_at(model, head.module_path, subject.backbone.preprocess)
+    leaf = model.get_submodule(path)
+    shape, _ = shapes_at(model, path, subject.backbone.preprocess)
     return shape[1] if isinstance(leaf, nn.Conv2d) else shape[-1]
 
 
 def width_is_the_declared_one(subject: Subject) -> str:
     """Compare the input width of each head with its layer and its description."""
     widths = []
-    for head in subject.backbone.heads:
-        leaf = subject.published.get_submodule(head.module_path)
+    for head, path in zip(subject.backbone.heads, subject.head_paths, strict=True):
+        leaf = subject.published.get_submodule(path)
         own, declared = head_width(leaf), head.in_features
         # Auxiliary heads do not run in eval mode, so only their layers are compared.
-        width = own if head.role == "aux" else _measured_width(subject, head)
+        width = own if head.role == "aux" else _measured_width(subject, path)
         if own not in (None, width):
             raise CheckFailed(f"the input of {head.path} has {width} features, its layer {own}")
         if declared not in (None, width):

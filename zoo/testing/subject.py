@@ -47,6 +47,7 @@ class Subject:
         ran: device and image size, by kind of check.
         connections: network connections that its builder attempted.
         memo: results shared by several checks.
+        causes: checks that could not be completed, each with the one that fails for its cause.
     """
 
     backbone: Backbone
@@ -55,6 +56,7 @@ class Subject:
     ran: dict[str, str] = field(default_factory=dict)
     connections: list[str] = field(default_factory=list)
     memo: dict[str, Any] = field(default_factory=dict)
+    causes: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def task(self) -> BaseTask:
@@ -116,6 +118,11 @@ class Subject:
         self.ran["structure"] = f"{run_device} {own.height}x{own.width}"
         return model
 
+    @cached_property
+    def head_paths(self) -> list[str]:
+        """The paths of the layers that the heads resolve to, in their order."""
+        return [resolve_head(self.published, head.path) for head in self.backbone.heads]
+
     def with_classes(self, classes: int, heads: int | None = None) -> nn.Module:
         """Return a copy of the published network with its heads replaced.
 
@@ -163,9 +170,8 @@ class Subject:
     def group(self) -> str:
         """The group of similar backbones: library, class, heads, widths, batch norm, size."""
         model = self.published
-        leaves = [resolve_head(model, head.path) for head in self.backbone.heads]
         heads = []
-        for head, path in zip(self.backbone.heads, leaves, strict=True):
+        for head, path in zip(self.backbone.heads, self.head_paths, strict=True):
             leaf = model.get_submodule(path)
             width, stated = head_width(leaf), getattr(model, "num_features", None)
             relation = "?" if stated is None else "=" if width == stated else "!"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -31,11 +31,13 @@ class TaskSubject:
         name: the name that it is registered under.
         task: its implementation.
         backbone_subject: a backbone to run it with.
+        causes: as of `Subject`.
     """
 
     name: str
     task: BaseTask
     backbone_subject: Subject
+    causes: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def data(self) -> ImageData:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
-import traceback
+from dataclasses import dataclass, field
 
-from zoo.errors import ZooError, one_line
+from zoo.errors import UnknownBackbone
 from zoo.registry.registry import Registry
 from zoo.spec import AddedWeights, WeightFile
-from zoo.testing.findings import FAILED, PASSED, Finding
+from zoo.testing.findings import Check, CheckFailed, Finding, NotTried
+
+WEIGHTS = "weights"
 
 
 def name_of(item: WeightFile | AddedWeights) -> str:
@@ -16,40 +17,75 @@ def name_of(item: WeightFile | AddedWeights) -> str:
     return item.file if isinstance(item, WeightFile) else item.name
 
 
+@dataclass
+class WeightSubject:
+    """Weights under test.
+
+    Args:
+        item: a file, or weights of a backbone.
+        registry: of the backbone.
+        causes: as of `zoo.testing.subject.Subject`.
+    """
+
+    item: WeightFile | AddedWeights
+    registry: Registry
+    causes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def check(self) -> Check:
+        """The check of a file, or of added weights."""
+        if isinstance(self.item, WeightFile):
+            requirement = "the file is installed and has its digest"
+            return Check("file_matches_digest", requirement, WEIGHTS, _check_file)
+        requirement = "they load into their backbone without a missing or unknown tensor"
+        return Check("added_weights_load", requirement, WEIGHTS, _check_added)
+
+    def run(self) -> Finding:
+        """Run the check."""
+        from zoo.testing.suite import evaluate_check
+
+        return evaluate_check(name_of(self.item), self.check, self)
+
+
 def run_weight_check(item: WeightFile | AddedWeights, registry: Registry) -> Finding:
-    """Check one record, without a network unless its file must be downloaded.
+    """Check one record, without a network; what must be downloaded is not tried.
 
     Args:
         item: a file, which must exist with its digest; or added weights, which must load into their
             backbone.
         registry: of the backbone.
     """
-    is_file = isinstance(item, WeightFile)
-    check = "file_matches_digest" if is_file else "added_weights_load"
-    requirement = (
-        "the file is installed and has its digest"
-        if is_file
-        else "they load into their backbone without a missing or unknown tensor"
-    )
-    start, status, trace = time.perf_counter(), PASSED, None
-    try:
-        detail = _check_file(item) if isinstance(item, WeightFile) else _check_added(item, registry)
-    except (Exception, SystemExit) as error:
-        status, detail = FAILED, str(error) if isinstance(error, ZooError) else one_line(error)
-        trace = None if isinstance(error, ZooError) else traceback.format_exc()
-    seconds = time.perf_counter() - start
-    return Finding(name_of(item), check, requirement, status, detail, seconds, trace)
+    return WeightSubject(item, registry).run()
 
 
-def _check_file(item: WeightFile) -> str:
+def find_weights(name: str, registry: Registry) -> WeightSubject:
+    """Return the weights of a name, as `name_of` returns it."""
+    items = [item for record in registry.host.records for item in record.weights]
+    return WeightSubject(next(item for item in items if name_of(item) == name), registry)
+
+
+def _check_file(subject: WeightSubject) -> str:
     from zoo.modelfile import read_file
     from zoo.models.weight_sources import package_file
 
-    data, _ = read_file(package_file(item.file), item.sha256)
+    assert isinstance(subject.item, WeightFile)
+    data, _ = read_file(package_file(subject.item.file), subject.item.sha256)
     return f"{len(data):,} bytes"
 
 
-def _check_added(item: AddedWeights, registry: Registry) -> str:
-    backbone = registry.get(item.backbone)
-    model = backbone.build(weights=item.weights.tag)
-    return f"{len(model.state_dict()):,} tensors"
+def _check_added(subject: WeightSubject) -> str:
+    from zoo.models.weight_sources import DOWNLOAD, locate
+    from zoo.testing.weights import problem_of
+
+    item = subject.item
+    assert isinstance(item, AddedWeights)
+    try:
+        backbone = subject.registry.get(item.backbone)
+    except UnknownBackbone as error:
+        raise NotTried(f"{item.backbone} is not installed") from error
+    weights = backbone.find_weights(item.weights.tag)
+    if (location := locate(backbone, weights)) == DOWNLOAD:
+        raise NotTried("to be downloaded")
+    if problem := problem_of(backbone, weights):
+        raise CheckFailed(problem)
+    return f"loaded, {location.text}"

@@ -13,10 +13,12 @@ from zoo.data.loader import Batch
 from zoo.data.split import Split
 from zoo.engine.runtime.network import Network
 from zoo.errors import DataError, WeightsError, ZooError
+from zoo.models.network_output import named_outputs
 
 
 def all_finite(value: Any) -> bool:
     """Whether all floating tensors in nested containers are finite."""
+    value = named_outputs(value)
     if isinstance(value, Tensor):
         return not value.is_floating_point() or bool(torch.isfinite(value).all())
     if isinstance(value, Mapping):

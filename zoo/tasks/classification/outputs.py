@@ -1,7 +1,7 @@
 """Read logits from the output of a classifier, and compute the loss.
 
 A network returns a tensor, a named tuple (Inception, GoogLeNet), a pair of main and distilled
-logits, or a mapping; the adapter's heads name the field of each.
+logits, a mapping, or a dataclass; the adapter's heads name the field of each.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import BrokenBackbone
+from zoo.models.network_output import named_outputs
 from zoo.spec import Head
 from zoo.tasks.base import Criterion, Outputs, loss_parts
 from zoo.tasks.user_functions import call_loss
@@ -57,6 +58,7 @@ def read_output(
         BrokenBackbone: it has no logits `[images, classes]`, or a head was not replaced.
     """
     extra: list[tuple[Tensor, float]] = []
+    output = named_outputs(output)
     if isinstance(output, Tensor):
         main = output
     elif isinstance(output, (tuple, list, Mapping)):

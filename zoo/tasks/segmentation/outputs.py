@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
 
 from zoo.errors import BrokenBackbone, UsageError
+from zoo.models.network_output import named_outputs
 from zoo.spec import Head
 from zoo.tasks.base import Criterion, Outputs, loss_parts
 from zoo.tasks.segmentation.schema import IGNORE_INDEX
@@ -22,6 +23,7 @@ def read_output(
     output: Any, heads: Sequence[Head], training: bool, previous: int | None = None
 ) -> Outputs:
     """Read logits `[images, classes, height, width]`. See `BaseTask.read_output`."""
+    output = named_outputs(output)
     if isinstance(output, Tensor):
         output = {heads[0].output or "out": output} if heads else {"out": output}
     if not isinstance(output, Mapping):
