@@ -21,7 +21,7 @@ from zoo.engine.run.prepare import prepare, read_options
 from zoo.errors import UsageError, one_line
 from zoo.events import Event
 from zoo.registry.config import load_config
-from zoo.registry.hook_manager import Outcome
+from zoo.registry.hook_manager import Outcome, Results
 from zoo.registry.plugins import Plugin, PluginHost, PluginRecord, Switches, builtin_plugins
 from zoo.registry.registry import Registry
 from zoo.spec import Preprocess
@@ -41,11 +41,11 @@ class _RecordingHost(PluginHost):
         super().__init__(Switches(), lambda sentence: None, plugins)
         self.outcomes: list[Outcome] = []
 
-    def notify(self, hook: str, event: Event) -> list[Outcome]:
+    def call(self, hook: str, event: Event, results: Results) -> tuple[Any, list[Outcome]]:
         """Call an observing hook, and record the outcomes."""
-        outcomes = super().notify(hook, event)
+        returned, outcomes = super().call(hook, event, results)
         self.outcomes += outcomes
-        return outcomes
+        return returned, outcomes
 
 
 @dataclass
