@@ -108,7 +108,7 @@ def weights_finding(tmp_path, tensors=None, **changes):
         ({"file": "no_such_package:w.safetensors"}, "'no_such_package' is not installed"),
         ({"sha256": "0" * 64}, "is not the file that was published"),
         ({"num_classes": 5}, "its head head.fc has 7 classes, num_classes is 5"),
-        ({"classes": ("ash", "elm")}, "has 7 classes, but its adapter names 2"),
+        ({"classes": "keyword:kwlist"}, "7 classes, but its adapter names 3"),
         ({"classes": "no_such_module:NAMES"}, "cannot be imported"),
         ({"kwargs": {"aux": False}}, "do not fit it"),
         ({"kwargs": {"depth": 50}}, "does not build"),

@@ -6,6 +6,7 @@ They are called by a training of a tiny network on images of noise, and by one t
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -41,9 +42,15 @@ class _RecordingHost(PluginHost):
         super().__init__(Switches(), lambda sentence: None, plugins)
         self.outcomes: list[Outcome] = []
 
-    def call(self, hook: str, event: Event, results: Results) -> tuple[Any, list[Outcome]]:
+    def call(
+        self,
+        hook: str,
+        event: Event,
+        results: Results,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> tuple[Any, list[Outcome]]:
         """Call an observing hook, and record the outcomes."""
-        returned, outcomes = super().call(hook, event, results)
+        returned, outcomes = super().call(hook, event, results, options)
         self.outcomes += outcomes
         return returned, outcomes
 
