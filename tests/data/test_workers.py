@@ -195,6 +195,7 @@ def test_interrupt_ends_workers_that_hang(tmp_path):
         assert not Path(f"/proc/{pid}").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_unguarded_script_gets_advice_on_main_guard(tmp_path, method):
     unguarded = f"""

@@ -23,6 +23,7 @@ def runner(page_folder, monkeypatch, capsys):
     runner.forget()
 
 
+@pytest.mark.slow
 def test_tasks_guide_blocks_run_in_order(runner):
     codes = []
     for heading, blocks in PAGE.sections.items():
