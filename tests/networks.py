@@ -1,6 +1,7 @@
 """Tiny backbones in installed plugins, and a small folder of real images."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -85,8 +86,8 @@ def plainnet(install) -> str:
 
 
 @pytest.fixture(scope="session")
-def image_folder(tmp_path_factory) -> Path:
-    """Three classes of the embedded set: 8 train, 4 val and 4 test images each."""
+def image_folder(tmp_path_factory) -> Iterator[Path]:
+    """Three classes of the embedded set: 8 train, 4 val, 4 test images each; do not modify."""
     embedded = Path(next(iter(zoo.data.__path__))) / "clipart10"
     root = tmp_path_factory.mktemp("image_folder")
     for name in ("flag", "mammal", "playing_card"):
@@ -97,7 +98,9 @@ def image_folder(tmp_path_factory) -> Path:
             folder.mkdir(parents=True)
             for path in chosen:
                 shutil.copyfile(path, folder / path.name)
-    return root
+    written = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    yield root
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == written
 
 
 ODD = """

@@ -78,7 +78,9 @@ def test_segmentation_on_device(tmp_path, monkeypatch, train, device):
     assert 0 <= values["miou"] <= values["pixel_accuracy"] <= 1
 
 
-@pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("inception_v3", marks=pytest.mark.slow), "googlenet"]
+)
 def test_auxiliary_heads_replaced_and_features_cached(few, name):
     run = zoo.finetune(name, data=few, weights="none", train="head", epochs=2, device="cpu")
     card, file = read_model(run.path / "model.safetensors")

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 
 import pytest
 import torch
@@ -48,10 +49,11 @@ def test_rank_fails_if_every_candidate_fails(cli, image_folder):
     assert failure["message"].startswith("cannot reach huggingface.co")
 
 
-def test_rank_with_unreadable_image_exits_with_data(cli, image_folder):
-    broken = next(image_folder.rglob("*.jpg"))
+def test_rank_with_unreadable_image_exits_with_data(cli, image_folder, tmp_path):
+    folder = shutil.copytree(image_folder, tmp_path / "photos")
+    broken = next(folder.rglob("*.jpg"))
     broken.write_bytes(b"no image")
-    code, out, err = cli("rank", "--data", str(image_folder), "lite0", "lite1")
+    code, out, err = cli("rank", "--data", str(folder), "lite0", "lite1")
     assert (code, out) == (zoo.ExitCode.DATA, "")
     assert err.count("zoo: error: cannot read") == err.count(broken.name) == 1
     assert "--bad-images skip" in err

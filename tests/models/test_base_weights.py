@@ -233,6 +233,7 @@ def test_user_file_is_read_once(tinynet, tmp_path, opened):
         assert opened(tinynet, path)[str(path.resolve())] == 1
 
 
+@pytest.mark.slow
 def test_installed_weights_are_read_once(own_cache, opened):
     backbone = zoo.get("lite0")
     (weights,) = backbone.weights

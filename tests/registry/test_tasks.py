@@ -142,6 +142,7 @@ def test_unknown_task_error_is_one_line(install):
     assert "\n" not in message
 
 
+@pytest.mark.slow
 def test_backbone_of_unknown_task_is_listed_not_trained(install, zoo_process, tmp_path):
     install("leaf", plugin(task="leaf-counting"))
     listed = json.loads(zoo_process("list", "--task", "leaf-counting", "--json").stdout)

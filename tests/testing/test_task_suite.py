@@ -76,6 +76,7 @@ def test_task_contract_runs_every_check(tmp_path):
     assert "summed fails 'loss_is_a_mean' (the loss is a mean over `count`" in done.stdout
 
 
+@pytest.mark.slow
 def test_plugins_check_includes_tasks_of_plugin(cli, install):
     install(
         "pairs",

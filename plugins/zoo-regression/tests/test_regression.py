@@ -132,7 +132,13 @@ FROZEN = ("--train", "head", "--epochs", "40", "--lr", "0.01")
 ALL = ("--train", "all", "--epochs", "15", "--lr", "0.003")
 
 
-@pytest.mark.parametrize(("recipe", "least"), [(FROZEN, 0.8), (ALL, 0.8)], ids=["head", "all"])
+@pytest.mark.parametrize(
+    ("recipe", "least"),
+    [
+        pytest.param(FROZEN, 0.8, id="head", marks=pytest.mark.slow),
+        pytest.param(ALL, 0.8, id="all"),
+    ],
+)
 def test_training_beats_the_mean_by_far(
     discs: Path, tmp_path: Path, recipe: tuple[str, ...], least: float
 ) -> None:
@@ -407,6 +413,7 @@ def test_numbers_have_no_class_weights(discs: Path) -> None:
         task.weighted_loss(data, ClassWeights.read("balanced"), 0.0)
 
 
+@pytest.mark.slow
 def test_a_derived_backbone_names_the_task(discs: Path, tmp_path: Path) -> None:
     registry = tmp_path / "registry.toml"
     registry.write_text(
