@@ -199,39 +199,38 @@ class Discs(Dataset[tuple[Image.Image, Any]]):
 
 
 def test_a_dataset_with_a_loss_and_a_metric_of_one_s_own(
-    zoo_isolated: zoo.testing.fixtures.IsolatedZoo, tmp_path: Path
+    zoo_isolated: zoo.testing.fixtures.IsolatedZoo,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     network = ModuleType("discnet")
     exec(NETWORK, network.__dict__)
-    sys.modules["discnet"] = network
-    try:
-        zoo_isolated.register("zoo_regression.plugin", "regression")
-        assert zoo_isolated.register(network).status == "ok"
-        run = zoo.finetune(
-            "discnet/tiny",
-            data={"train": Discs(60, single=True), "val": Discs(20, 1, single=True)},
-            weights="none",
-            train="all",
-            epochs=4,
-            batch_size=8,
-            loss=nn.HuberLoss(),
-            metrics={"largest": lambda found, true: (found - true).abs().max()},
-            out=tmp_path / "run",
-        )
-        model = run.model()
-        measured = model.evaluate(Discs(20, 1, single=True))
-        assert measured["mae"] == pytest.approx(run.metrics["val"]["mae"], rel=1e-5)
-        assert 0 < run.metrics["val"]["mae"] < run.metrics["val"]["largest"] < 26
-        assert model.schema.targets == ("value1",)
-        other = tmp_path / "again.safetensors"
-        zoo.save(model.module, other, model.schema)
-        assert zoo.load(other).schema == model.schema
-        with pytest.raises(zoo.UsageError, match="describes 2, but the output size of fc is 1"):
-            zoo.save(model.module, other, RegressionSchema((), ("a", "b"), (0, 0), (1, 1)))
-        with pytest.raises(zoo.UsageError, match="the targets of your Dataset are not classes"):
-            zoo.finetune("discnet/tiny", data=Discs(8), weights="none", classes=2)
-    finally:
-        del sys.modules["discnet"]
+    monkeypatch.setitem(sys.modules, "discnet", network)
+    zoo_isolated.register("zoo_regression.plugin", "regression")
+    assert zoo_isolated.register(network).status == "ok"
+    run = zoo.finetune(
+        "discnet/tiny",
+        data={"train": Discs(60, single=True), "val": Discs(20, 1, single=True)},
+        weights="none",
+        train="all",
+        epochs=4,
+        batch_size=8,
+        loss=nn.HuberLoss(),
+        metrics={"largest": lambda found, true: (found - true).abs().max()},
+        out=tmp_path / "run",
+    )
+    model = run.model()
+    measured = model.evaluate(Discs(20, 1, single=True))
+    assert measured["mae"] == pytest.approx(run.metrics["val"]["mae"], rel=1e-5)
+    assert 0 < run.metrics["val"]["mae"] < run.metrics["val"]["largest"] < 26
+    assert model.schema.targets == ("value1",)
+    other = tmp_path / "again.safetensors"
+    zoo.save(model.module, other, model.schema)
+    assert zoo.load(other).schema == model.schema
+    with pytest.raises(zoo.UsageError, match="describes 2, but the output size of fc is 1"):
+        zoo.save(model.module, other, RegressionSchema((), ("a", "b"), (0, 0), (1, 1)))
+    with pytest.raises(zoo.UsageError, match="the targets of your Dataset are not classes"):
+        zoo.finetune("discnet/tiny", data=Discs(8), weights="none", classes=2)
 
 
 def batches(data: Any, split: str = "train") -> torch.Tensor:
