@@ -178,11 +178,11 @@ def _fit_and_write(
     if folder.set_aside:
         notice = f"{folder.path}: what plugins wrote for an unfinished training is in"
         prepared.progress.notice(f"{notice} {folder.set_aside.name}")
-    kept: list[str] = []
+    notes: list[str] = []
     try:
-        return _fit_in(folder, prepared, ranks, announce, kept.append)
+        return _fit_in(folder, prepared, ranks, announce, notes.append)
     except BaseException as error:
-        for note in kept:
+        for note in notes:
             error.add_note(note)
         raise
 
