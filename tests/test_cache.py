@@ -97,5 +97,5 @@ def test_command_lists_and_clears(zoo_process):
     assert "a/mine" in wrong.stderr
     assert zoo_process("cache", "clear", "weights", **environment).stdout.startswith("deleted 0")
     done = zoo_process("cache", "clear", "mine", **environment)
-    assert done.stdout.startswith("deleted 1 entries")
+    assert done.stdout.startswith("deleted 1 entry, ")
     assert entries("features") == []

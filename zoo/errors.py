@@ -7,6 +7,7 @@ exception that reaches the command line is a bug.
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Sequence
 from enum import IntEnum
 
@@ -153,6 +154,21 @@ def did_you_mean(word: str, known: Sequence[str], fallback: str | None = None) -
     """Return a hint that names the nearest known words, or the fallback."""
     near = nearest(word, known)
     return f"did you mean {', '.join(near)}?" if near else fallback
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Format a number with its noun: `1 class`, `1,200 classes`.
+
+    Args:
+        number: of things.
+        one: the noun, or noun and verb, in the singular.
+        many: in the plural; by default by the rules of spelling.
+    """
+    if number == 1:
+        return f"1 {one}"
+    if many is None and re.search("[^aeiou]y$", one):
+        many = f"{one[:-1]}ies"
+    return f"{number:,} {many or one + ('es' if re.search('(s|x|ch|sh)$', one) else 's')}"
 
 
 def one_line(error: BaseException) -> str:

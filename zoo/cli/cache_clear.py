@@ -8,6 +8,7 @@ from zoo.cache import remove
 from zoo.cli.cache import select, short_size
 from zoo.cli.group import ZooCommand
 from zoo.cli.output import print_line
+from zoo.errors import counted
 from zoo.terminal import print_notice
 
 
@@ -24,4 +25,4 @@ def command(what: tuple[str, ...]) -> None:
             deleted, size = deleted + 1, size + entry.size
         else:
             print_notice(f"zoo: {entry.kind} of {entry.name} skipped: in use by a training")
-    print_line(f"deleted {deleted} entries, {short_size(size)}")
+    print_line(f"deleted {counted(deleted, 'entry')}, {short_size(size)}")

@@ -90,11 +90,11 @@ def _find_task(registry: Registry, data: str, name: str | None) -> BaseTask:
 def _print_report(report: DataReport) -> None:
     """Print what is known of a data set: totals, a table of classes, and findings."""
     from zoo.data.bad_images import describe_bad, describe_incomplete
-    from zoo.data.scan import counted
     from zoo.data.value_range import describe_ranges
+    from zoo.errors import counted
 
     images = counted(sum(report.images.values()), "image")
-    classes = counted(len(report.classes), "class", "classes")
+    classes = counted(len(report.classes), "class")
     print_line(f"{report.name}  {report.task}, {images}, {classes}")
     print_line(f"splits  {report.reason}")
     if report.sizes:
@@ -117,7 +117,7 @@ def _print_report(report: DataReport) -> None:
         *(f"unreadable: {line}" for line in describe_bad(report.bad, len(report.bad))),
     ]
     if report.duplicates.repeated:
-        copies = counted(report.duplicates.repeated, "further copy", "further copies")
+        copies = counted(report.duplicates.repeated, "further copy")
         findings.append(f"{copies} of images within a split and class")
     if findings:
         print_line()

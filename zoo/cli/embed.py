@@ -16,6 +16,7 @@ from zoo.cli.options import (
     source_options,
 )
 from zoo.cli.output import print_json, print_line
+from zoo.errors import counted
 
 
 @click.command(cls=ComputingCommand, name="embed")
@@ -77,4 +78,6 @@ def command(
     if as_json:
         print_json({"path": str(out), **summary, "bad_images": embedded.bad})
         return
-    print_line(f"{summary['images']:,} images, {summary['width']:,} features each: {out}")
+    print_line(
+        f"{counted(summary['images'], 'image')}, {counted(summary['width'], 'feature')} each: {out}"
+    )

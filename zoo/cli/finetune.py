@@ -10,6 +10,7 @@ from zoo.cli.group import Settings
 from zoo.cli.options import QUIET
 from zoo.cli.output import print_json, print_line, print_table
 from zoo.cli.sections import SectionedCommand, SectionedOption, training_options
+from zoo.errors import counted
 from zoo.terminal import percent
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def command(
     phases = ", then ".join(
         f"{p.policy} to its optimum"
         if p.optimizer == LBFGS
-        else f"{p.policy} for {p.epochs} epochs"
+        else f"{p.policy} for {counted(p.epochs, 'epoch')}"
         for p in plan.phases
     )
     result = fit(

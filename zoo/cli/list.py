@@ -17,7 +17,7 @@ from zoo.cli.output import (
     print_table,
     short_count,
 )
-from zoo.errors import nearest
+from zoo.errors import counted, nearest
 from zoo.spec import Backbone
 from zoo.terminal import print_notice
 
@@ -133,4 +133,4 @@ def command(
         for backbone in backbones
     ]
     print_table(["ID", "PARAMS", "WEIGHTS", "LICENSE", ""], rows, right="PARAMS WEIGHTS")
-    print_notice(f"zoo: {len(backbones):,} of {len(registry):,} backbones")
+    print_notice(f"zoo: {len(backbones):,} of {counted(len(registry), 'backbone')}")

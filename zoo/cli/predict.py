@@ -14,7 +14,7 @@ import click
 from zoo.cli.group import ComputingCommand, Settings
 from zoo.cli.options import device_option, json_option
 from zoo.cli.output import print_line, stdout
-from zoo.errors import DataError, UsageError
+from zoo.errors import DataError, UsageError, counted
 from zoo.terminal import print_notice
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def command(
     if not count:
         raise DataError("stdin names no image", "give a path per line")
     if table is not None and not (as_json or json_lines):
-        print_line(f"{count:,} images: {table}")
+        print_line(f"{counted(count, 'image')}: {table}")
     failed.report(count)
 
 
@@ -184,6 +184,7 @@ class _Failed:
             DataError: names the first paths.
         """
         if self.count:
-            message = f"{self.count} of {images} images cannot be read: {', '.join(self.first)}"
+            share = f"{self.count:,} of {counted(images, 'image')}"
+            message = f"{share} cannot be read: {', '.join(self.first)}"
             partial = self.count < images
             raise DataError(message, "the others were predicted" if partial else None)

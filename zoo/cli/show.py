@@ -16,6 +16,7 @@ from zoo.cli.output import (
     print_table,
     short_count,
 )
+from zoo.errors import counted
 from zoo.models.weight_sources import locate
 from zoo.records import to_dict
 from zoo.registry.licenses import classify, in_words
@@ -79,7 +80,7 @@ def _head_text(backbone: Backbone) -> str:
     parts = []
     for head in backbone.heads:
         role = "" if head.role == "main" else f" ({head.role}, loss weight {head.loss_weight:g})"
-        width = f" of {head.in_features:,} features" if head.in_features else ""
+        width = f" of {counted(head.in_features, 'feature')}" if head.in_features else ""
         parts.append(f"{head.path}{role}{width}")
     return ", ".join(parts) or "none"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.formats import describe_missing
-from zoo.data.scan import counted, is_folder, is_hidden, is_image, list_folder
+from zoo.data.scan import is_folder, is_hidden, is_image, list_folder
 from zoo.data.split import FileSplit, ImageData, Split
-from zoo.errors import DataError, UsageError
+from zoo.errors import DataError, UsageError, counted
 
 UNKNOWN = 0
 EXPECTED = "give a folder of images, or of class folders"
@@ -25,12 +25,14 @@ class AllImages:
         splits: all splits that the task opens.
         classes: names in the order of the labels; empty where the images have none.
         notices: skipped files and oddities, one line each.
+        root: the folder that paths in notices are relative to; None for data without files.
     """
 
     name: str
     splits: tuple[Split, ...]
     classes: tuple[str, ...]
     notices: tuple[str, ...] = ()
+    root: Path | None = None
 
     def __len__(self) -> int:
         return sum(map(len, self.splits))
@@ -58,7 +60,7 @@ def open_all(source: Any, open_data: Callable[[Any], ImageData]) -> AllImages:
     if source is not None and (flat := _flat(Path(source))):
         return flat
     data = open_data(source)
-    return AllImages(data.name, tuple(data.splits.values()), data.classes, data.notices)
+    return AllImages(data.name, tuple(data.splits.values()), data.classes, data.notices, data.root)
 
 
 def _flat(root: Path) -> AllImages | None:
@@ -77,4 +79,4 @@ def _flat(root: Path) -> AllImages | None:
     notice = f"skipped: {counted(len(others), 'file')} that are not images"
     notices = (notice + (f"; {missing}" if missing else ""),) if others else ()
     split = FileSplit("all", root, tuple(names), (UNKNOWN,) * len(names))
-    return AllImages(root.absolute().name, (split,), (), notices)
+    return AllImages(root.absolute().name, (split,), (), notices, root)

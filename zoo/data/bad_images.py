@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
-from zoo.data.scan import counted, shorten
-from zoo.errors import DataError
+from zoo.data.names import relative_path
+from zoo.data.scan import shorten
+from zoo.errors import DataError, counted
 
 # Of each reason; `zoo check` lists all.
 MAX_NAMES = 20
@@ -27,7 +29,9 @@ class UnreadableImages(DataError):
                 f"cannot read {path}: {reason}", "remove it, or give --bad-images skip"
             )
             return
-        images = f"{len(bad):,} images" if total is None else f"{len(bad):,} of {total:,} images"
+        images = (
+            counted(len(bad), "image") if total is None else f"{len(bad):,} of {total:,} images"
+        )
         listed = "; ".join(describe_bad(bad))
         hint = "remove them, or give --bad-images skip"
         if any(len(paths) > MAX_NAMES for paths in by_reason(bad).values()):
@@ -56,9 +60,15 @@ def merge_bad(parts: Iterable[Mapping[str, str]]) -> dict[str, str]:
     return dict(sorted(item for part in parts for item in part.items()))
 
 
-def describe_incomplete(paths: Sequence[str]) -> list[str]:
-    """Return a notice for JPEG files that lack their last bytes, if any."""
+def describe_incomplete(paths: Sequence[str], root: Path | str | None = None) -> list[str]:
+    """Return a notice for JPEG files that lack their last bytes, if any.
+
+    Args:
+        paths: of the files.
+        root: the folder that they are shown relative to.
+    """
     if not paths:
         return []
+    listed = shorten(relative_path(path, root) for path in paths)
     count = counted(len(paths), "JPEG lacks its", "JPEG files lack their")
-    return [f"{count} last bytes, read without them: {shorten(paths)}"]
+    return [f"{count} last bytes, read without them: {listed}"]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from zoo.data.scan import counted, shorten
+from zoo.data.names import relative_path
+from zoo.data.scan import shorten
 from zoo.data.split import Split
+from zoo.errors import counted
 
 # Of each kind in a notice; `run.json` and `zoo check --json` list all.
 MAX_NAMES = 5
@@ -27,12 +30,16 @@ class Duplicates:
     repeated: int = 0
     pairs: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
-    def notices(self) -> list[str]:
-        """Return one line for each pair of splits, and one for the classes."""
+    def notices(self, root: Path | str | None = None) -> list[str]:
+        """Return one line for each pair of splits, and one for the classes.
+
+        Args:
+            root: the folder that paths are shown relative to.
+        """
         lines = []
         for (first, second), count in self.pairs.items():
             names = [
-                " = ".join(path for path, _ in group)
+                " = ".join(relative_path(path, root) for path, _ in group)
                 for group in self.across_splits
                 if {first, second} <= {split for _, split in group}
             ]
@@ -43,7 +50,7 @@ class Duplicates:
             )
         if self.across_classes:
             names = [
-                " = ".join(f"{path} ({name})" for path, name in group)
+                " = ".join(f"{relative_path(path, root)} ({name})" for path, name in group)
                 for group in self.across_classes
             ]
             under = counted(len(names), "image is", "images are")

@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from zoo.data.names import nfc
-from zoo.data.scan import counted, shorten
-from zoo.errors import DataError
+from zoo.data.scan import shorten
+from zoo.errors import DataError, counted
 from zoo.seeding import ranked_by_name
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 # Words for a split, in names of folders, columns, values and keys.
 SPLITS = {
@@ -16,6 +18,11 @@ _FILLER = "(?:data|sets?|splits?|images?|imgs?|photos?|pictures?|pics?|files?|fo
 _SPLIT = re.compile(rf"{_FILLER}({'|'.join(sorted(SPLITS, reverse=True))}){_FILLER}((19|20)\d\d)?")
 _SEPARATORS = re.compile(r"[\W_]+")
 _WORDS = re.compile(r"[^\W\d_]+")
+
+
+def relative_path(path: str, root: Path | str | None) -> str:
+    """Return a path relative to the root of its data set, for notices; any other unchanged."""
+    return path if root is None else path.removeprefix(f"{root}{os.sep}")
 
 
 def split_of(name: str) -> str | None:

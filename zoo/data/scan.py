@@ -1,4 +1,4 @@
-"""List folders of images, and format names and counts for messages."""
+"""List folders of images, and format names for messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from zoo.errors import DataError
 
 __all__ = [
     "LITTER",
-    "counted",
     "is_folder",
     "is_hidden",
     "is_image",
@@ -47,11 +46,6 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return not is_hidden(entry.name) and entry.is_dir()
     except OSError:
         return False  # a link to itself
-
-
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """Format a number with its noun: `1 image`, `1,200 images`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def shorten(names: Iterable[str], most: int = 5) -> str:

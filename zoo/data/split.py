@@ -190,6 +190,7 @@ class ImageData:
         deterministic: whether reading an image again returns the same pixels.
         batch_size: of ready-made batches; None where zoo forms them.
         own_val: whether the source has a validation split of its own.
+        root: the folder that paths in notices are relative to; None for data without files.
     """
 
     name: str
@@ -201,6 +202,7 @@ class ImageData:
     deterministic: bool = True
     batch_size: int | None = None
     own_val: bool = False
+    root: Path | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from zoo.data.split import FileSplit, ImageData, Split, check_fraction, draw_hel
 from zoo.data.splitting import choose_split, describe_no_validation, fingerprint
 from zoo.data.table import is_table, names_columns, read_rows, sample_rows
 from zoo.data.user_dataset import DatasetSplit, datasets_by_split, read_item, select_dataset
-from zoo.errors import DataError, UsageError, did_you_mean
+from zoo.errors import DataError, UsageError, counted, did_you_mean
 from zoo.options.columns import Columns
 
 ReadRow = Callable[[Mapping[str, str]], Any]
@@ -213,7 +213,7 @@ def hold_out(splits: Mapping[str, Any], seed: int, fraction: float) -> tuple[dic
     train = splits.get("train", splits.get(WHOLE))
     if train is None or len(train) < 2:
         hint = "at least two are needed, one to train and one to validate"
-        raise DataError(f"{0 if train is None else len(train)} images are to train on", hint)
+        raise DataError(f"{counted(len(train or ()), 'image is', 'images are')} to train on", hint)
     others = {name: split for name, split in splits.items() if name in ("val", "test")}
     reason = GIVEN
     if "val" not in others and not fraction:
@@ -248,6 +248,7 @@ def image_data(source: Any, splits: Mapping[str, Any], schema: Schema, reason: s
         reason=reason,
         deterministic=files,
         own_val=reason == GIVEN,
+        root=Path(source).parent if files else None,
     )
 
 

@@ -138,7 +138,7 @@ def embedding(
             progress.notice(f"features are cached for this run only: {store.problem}")
         cache = FeatureCache(network, reader, store, progress.wrap)
         rows = cache.rows([(split, (None,)) for split in images.splits])
-        for line in describe_incomplete(sorted(reader.incomplete)):
+        for line in describe_incomplete(sorted(reader.incomplete), images.root):
             progress.notice(f"{images.name}: {line}")
         features = tuple(map(cache.feature_set, images.splits, rows))
         yield Embedded(features, main[0], images, reader.bad, network.forwards)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from zoo.errors import BrokenBackbone, UsageError
+from zoo.errors import BrokenBackbone, UsageError, counted
 from zoo.models.head_factory import place_head
 from zoo.options import HeadSpec
 from zoo.options.head_spec import PLAIN
@@ -194,5 +194,5 @@ def options_refused(backbone: Backbone, options: BuildOptions, error: BrokenBack
         return error
     given = ", ".join(f"{name}={value}" for name, value in arguments.items())
     own = backbone.preprocess
-    hint = f"it takes {own.height}x{own.width} images of {own.channels} channels"
+    hint = f"it takes {own.height}x{own.width} images of {counted(own.channels, 'channel')}"
     return UsageError(f"{backbone.id} cannot be built with {given}: {reason}", hint)

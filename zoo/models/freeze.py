@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
-from zoo.errors import UsageError, did_you_mean
+from zoo.errors import UsageError, counted, did_you_mean
 from zoo.models.heads import resolve_head
 from zoo.models.provenance import provenance_of
 from zoo.models.stages import find_stages
@@ -90,7 +90,8 @@ def select_modules(model: nn.Module, heads: Sequence[Head], policy: Policy) -> S
     if policy.kind == "stages":
         stages = find_stages(model, leaves)
         if policy.stages > len(stages):
-            message = f"--train stages:{policy.stages}, but the network has {len(stages)} stages"
+            number = counted(len(stages), "stage")
+            message = f"--train stages:{policy.stages}, but the network has {number}"
             raise UsageError(message, f"give stages:{len(stages)} or fewer, or all")
         if policy.stages == len(stages):
             return Selection(("",), ())

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import BrokenBackbone, UsageError, did_you_mean
+from zoo.errors import BrokenBackbone, UsageError, counted, did_you_mean
 from zoo.models.head_factory import HeadStack, MeanPool, new_layers
 from zoo.models.network_output import named_outputs
 from zoo.models.plugin_errors import plugin_errors
@@ -260,7 +260,9 @@ def _check_classes(
     except BrokenBackbone as error:
         raise UsageError(f"--head-at {at}: the network does not run with it: {error}") from error
     if shape != expected:
-        raise UsageError(f"--head-at {at}: the network returns {shape}, not {classes} classes")
+        raise UsageError(
+            f"--head-at {at}: the network returns {shape}, not {counted(classes, 'class')}"
+        )
 
 
 def _main_shape(output: Any) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import BrokenBackbone, EnvironmentProblem, WeightsError, ZooError
+from zoo.errors import BrokenBackbone, EnvironmentProblem, WeightsError, ZooError, counted
 from zoo.files import canonical_json, write_bytes
 from zoo.modelfile import (
     KEY,
@@ -182,7 +182,7 @@ def _check_model_file(path: Path, file: TensorFile, backbone: Backbone, weights:
     of_plugin = weights in backbone.published.weights
     refused = BrokenBackbone if of_plugin else WeightsError
     if card.classes and len(card.classes) != weights.num_classes:
-        message = f"{path} has {len(card.classes)} classes, and is registered with "
+        message = f"{path} has {counted(len(card.classes), 'class')}, and is registered with "
         raise refused(f"{message}{weights.num_classes}", "register it with its own classes")
     if isinstance(weights.classes, tuple) and weights.classes != card.classes:
         message = f"{path} is registered with other classes than its own, or in another order"

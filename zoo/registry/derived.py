@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from zoo.errors import RegistryError, UsageError
+from zoo.errors import RegistryError, UsageError, counted
 from zoo.registry.tomlfile import Keys, Kinds, TomlFile
 from zoo.spec import Backbone, Head, Preprocess, Weights, path_steps
 
@@ -384,5 +384,7 @@ def _read_classes(file: TomlFile, keys: Keys, table: Mapping[str, Any]) -> tuple
     if duplicates := [name for name, count in Counter(classes).items() if count > 1]:
         raise file.error(keys, f"names {duplicates[0]!r} twice")
     if number not in (None, len(classes)):
-        raise file.error(keys, f"names {len(classes)} classes, but num_classes is {number}")
+        raise file.error(
+            keys, f"names {counted(len(classes), 'class')}, but num_classes is {number}"
+        )
     return tuple(classes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from string import hexdigits
 from typing import Any
 
-from zoo.errors import UsageError
+from zoo.errors import UsageError, counted
 from zoo.records import FrozenDict, validate, with_fields
 from zoo.spec.preprocess import Preprocess
 from zoo.spec.targets import check_package_file, check_target
@@ -61,7 +61,7 @@ class Weights:
             raise UsageError(f"weights {self.tag!r} need exactly one of file, url and hub")
         self._check_form()
         if isinstance(self.classes, tuple) and len(self.classes) != self.num_classes:
-            message = f"weights {self.tag!r} name {len(self.classes)} classes"
+            message = f"weights {self.tag!r} name {counted(len(self.classes), 'class')}"
             raise UsageError(
                 f"{message}, and have num_classes={self.num_classes}", "correct either"
             )

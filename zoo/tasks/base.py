@@ -21,7 +21,7 @@ from zoo.data.all_images import AllImages, open_all
 from zoo.data.dataset import SampleTransform
 from zoo.data.schema import Schema
 from zoo.data.split import ImageData, Split
-from zoo.errors import BrokenBackbone, BrokenPlugin, UsageError
+from zoo.errors import BrokenBackbone, BrokenPlugin, UsageError, counted
 from zoo.models.plugin_errors import plugin_errors
 from zoo.options import Augmentation
 from zoo.options.class_weights import ClassWeights
@@ -355,7 +355,7 @@ class BaseTask(ABC):
     def metric_line(self, values: Mapping[str, Any], chance: float | None) -> str:
         """Return the metrics of a split as one line for the terminal."""
         numbers = [f"{name} {values[name]:.4f}" for name in self.columns]
-        return f"{', '.join(numbers)} on {values['images']:,} images"
+        return f"{', '.join(numbers)} on {counted(values['images'], 'image')}"
 
     def metric_table(self, values: Mapping[str, Any]) -> tuple[list[str], Table | None]:
         """Return the lines that `zoo evaluate` prints, and an optional table."""

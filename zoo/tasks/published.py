@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zoo.errors import BrokenBackbone, UsageError
+from zoo.errors import BrokenBackbone, UsageError, counted
 from zoo.models.plugin_errors import plugin_errors
 from zoo.spec import Backbone, Weights, resolve_target
 
@@ -29,7 +29,7 @@ def published_classes(backbone: Backbone, weights: Weights) -> tuple[str, ...]:
     if names is None:
         raise UsageError(f"{backbone.id} {weights.tag} is published without names of classes", hint)
     if len(names) != weights.num_classes:
-        message = f"{backbone.id} {weights.tag} has {weights.num_classes} classes"
+        message = f"{backbone.id} {weights.tag} has {counted(weights.num_classes, 'class')}"
         remedy = f"correct classes or num_classes in plugin {backbone.plugin or 'of the backbone'}"
         raise BrokenBackbone(f"{message}, but its adapter names {len(names)}", remedy)
     return tuple(names)

@@ -19,7 +19,7 @@ from torch.utils.data import Subset, TensorDataset
 from zoo.data.images import noise
 from zoo.engine.run.finetune import fit
 from zoo.engine.run.prepare import prepare, read_options
-from zoo.errors import UsageError, one_line
+from zoo.errors import UsageError, counted, one_line
 from zoo.events import Event
 from zoo.registry.config import load_config
 from zoo.registry.hook_manager import Outcome, Results
@@ -130,7 +130,7 @@ def observes(hook: str, subject: PluginSubject) -> str:
     if errors:
         message = f"it raises in {len(errors)} of {len(outcomes)} calls: {one_line(errors[0])}"
         raise CheckFailed(message)
-    return f"called {len(outcomes)} times"
+    return f"called {counted(len(outcomes), 'time')}"
 
 
 def _observing(index: int, hook: str) -> Check:

@@ -10,7 +10,7 @@ from itertools import count
 import torch
 from torch import nn
 
-from zoo.errors import BrokenBackbone, UsageError
+from zoo.errors import BrokenBackbone, UsageError, counted
 from zoo.models.build import resolve_and_build
 from zoo.models.build_options import BuildOptions, options_refused
 from zoo.models.heads import (
@@ -82,7 +82,7 @@ def weights_fit(subject: Subject) -> str:
             if leaf != path:
                 message = f"{head.path} resolves to {leaf} in the network of {weights.tag}"
                 raise CheckFailed(f"{message}, to {path} in the default one")
-    return f"{len(distinct)} variants of the network for {len(backbone.weights)} weights"
+    return f"{counted(len(distinct), 'variant')} of the network for {len(backbone.weights)} weights"
 
 
 def _modules_outside(model: nn.Module, heads: Sequence[str]) -> dict[str, str]:
@@ -125,11 +125,11 @@ def replaced_like_for_like(subject: Subject) -> str:
                 raise CheckFailed(f"{path}, {classes} classes: {mismatch}")
         after = _modules_outside(model, heads)
         if changed := [name for name, module in after.items() if modules[name] != module]:
-            raise CheckFailed(f"{len(changed)} other modules changed: {min(changed)}")
+            raise CheckFailed(f"{counted(len(changed), 'other module')} changed: {min(changed)}")
         stated = getattr(model, "num_classes", classes)
         if isinstance(stated, int) and stated != classes:
             raise CheckFailed(f"num_classes is {stated} after its heads were built for {classes}")
-    return f"{len(heads)} heads for {', '.join(map(str, CLASSES))} classes"
+    return f"{counted(len(heads), 'head')} for {', '.join(map(str, CLASSES))} classes"
 
 
 def outputs_have_the_classes(subject: Subject) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from zoo.data.dataset import Sample, read_sample
 from zoo.data.loader import load_batches
 from zoo.engine.features.hooks import HeadHooks, check_head_equivalence
-from zoo.errors import BrokenBackbone
+from zoo.errors import BrokenBackbone, counted
 from zoo.models.freeze import inference_mode_of
 from zoo.tasks.base import Metric, Outputs, SourceImage
 from zoo.testing.findings import CheckFailed, NotApplicable
@@ -79,7 +79,7 @@ def gives_example_data(subject: TaskSubject) -> str:
     (same,) = load_batches(again.splits["train"], transform, range(COUNT), COUNT)
     if again.schema != data.schema or not torch.equal(same.inputs, subject.batch.inputs):
         raise CheckFailed("the same seed creates different data")
-    return f"{counts} images, {data.schema.outputs} outputs"
+    return f"{counts} images, {counted(data.schema.outputs, 'output')}"
 
 
 def schema_survives_json(subject: TaskSubject) -> str:
@@ -151,7 +151,7 @@ def combines_heads_as_the_network(subject: TaskSubject) -> str:
         raise NotApplicable(reason)
     reason, _ = check_head_equivalence(network, subject.batch.inputs)
     if reason is None:
-        return f"equal for {len(network.heads)} heads"
+        return f"equal for {counted(len(network.heads), 'head')}"
     with inference_mode_of(network.module), HeadHooks(network.module, network.paths) as hooks:
         main = network.forward(subject.batch.inputs).main
     if hooks.outputs[network.paths[0]].shape != main.shape:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zoo.errors import EnvironmentProblem, UsageError, ZooError
+from zoo.errors import EnvironmentProblem, UsageError, ZooError, counted
 from zoo.models.base_weights import resolve_base
 from zoo.models.build import load_published
 from zoo.models.builder import build_network
@@ -59,7 +59,9 @@ def _load(backbone: Backbone, weights: Weights) -> None:
     path = resolve_head(model, backbone.heads[0].path)
     outputs = head_classes(model.get_submodule(path))
     if outputs not in (None, weights.num_classes):
-        message = f"its head {path} has {outputs} classes, num_classes is {weights.num_classes}"
+        message = (
+            f"its head {path} has {counted(outputs, 'class')}, num_classes is {weights.num_classes}"
+        )
         raise UsageError(message, f"state num_classes={outputs}")
     if weights.classes is not None:
         published_classes(backbone, weights)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
-from zoo.data.scan import counted, shorten
+from zoo.data.names import relative_path
+from zoo.data.scan import shorten
 from zoo.data.split import Split
 from zoo.engine.features.cache import FeatureSet
+from zoo.errors import counted
 
 # Cosine of centred features. Measured with EfficientNet-Lite0 on the embedded set, 96 images
 # against 387: the three pairs above are variants of one drawing; a copy of JPEG quality 50 has a
@@ -51,7 +55,10 @@ def near_duplicates(
 
 
 def describe_near_duplicates(
-    train: tuple[Split, FeatureSet], other: tuple[Split, FeatureSet], path: str
+    train: tuple[Split, FeatureSet],
+    other: tuple[Split, FeatureSet],
+    path: str,
+    root: Path | None = None,
 ) -> str | None:
     """Return a notice of images that look like one of the training split but are not equal.
 
@@ -59,6 +66,7 @@ def describe_near_duplicates(
         train: the training split and its features.
         other: another split and its features.
         path: of the head whose input is compared.
+        root: the folder that paths are shown relative to.
     """
     pairs = []
     for row, nearest, _ in near_duplicates(train[1], other[1], path):
@@ -67,7 +75,8 @@ def describe_near_duplicates(
             for (split, features), position in ((other, row), (train, nearest))
         )
         if first.content(index) != second.content(original):
-            pairs.append(f"{first.where(index)} ~ {second.where(original)}")
+            names = first.where(index), second.where(original)
+            pairs.append(" ~ ".join(relative_path(name, root) for name in names))
     if not pairs:
         return None
     are = "looks" if len(pairs) == 1 else "look"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.split import ImageData
-from zoo.errors import DataError, UsageError, did_you_mean
+from zoo.errors import DataError, UsageError, counted, did_you_mean
 from zoo.models.build_options import BuildOptions
 from zoo.options import OPTIONS, Augmentation, HeadSpec, Policy, Schedule
 from zoo.options.class_weights import ClassWeights
@@ -226,5 +226,7 @@ def check_classes(options: Options, data: ImageData) -> None:
         raise UsageError(message, "omit it")
     if options.classes is not None and options.classes != count:
         names = ", ".join(data.classes[:10]) + (", ..." if count > 10 else "")
-        message = f"--classes {options.classes}, but {data.name} has {count} classes: {names}"
+        message = (
+            f"--classes {options.classes}, but {data.name} has {counted(count, 'class')}: {names}"
+        )
         raise DataError(message, f"give --classes {count}, or other --data")

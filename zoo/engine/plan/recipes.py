@@ -9,7 +9,7 @@ from typing import Any
 
 from zoo.engine.plan.options import EPOCH_OPTIONS, OPTIMIZER, Options
 from zoo.engine.plan.plan import LBFGS, Phase
-from zoo.errors import UsageError
+from zoo.errors import UsageError, counted
 from zoo.models.base_weights import BaseWeights
 from zoo.options import Policy, Schedule
 from zoo.options.policy import HEAD
@@ -222,7 +222,9 @@ def _phase(
     epochs = options.epochs
     for name, given in (("epochs", epochs), ("lr", options.lr)):
         if given and len(given) > 1 and number >= len(given):
-            raise UsageError(f"--{name} has {len(given)} values, but one per phase is needed")
+            raise UsageError(
+                f"--{name} has {counted(len(given), 'value')}, but one per phase is needed"
+            )
     optimizer = resolver.resolve(
         f"{prefix}optimizer", options.optimizer, OPTIMIZER, "needs the least tuning"
     )
@@ -287,8 +289,8 @@ def resolve_phases(
     resolver.reasons |= {f"phases.{n}.policy": f"of recipe {recipe}" for n in range(len(policies))}
     for name, given in (("epochs", options.epochs), ("lr", options.lr)):
         if given and len(given) > len(policies):
-            message = f"--{name} has {len(given)} values, but {recipe} has {len(policies)} phase"
-            raise UsageError(message + "s" * (len(policies) > 1))
+            message = f"--{name} has {counted(len(given), 'value')}, but {recipe} has "
+            raise UsageError(message + counted(len(policies), "phase"))
     return tuple(
         _phase(resolver, options, number, policy, base, nondeterminism, heads_only)
         for number, policy in enumerate(policies)

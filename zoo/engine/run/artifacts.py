@@ -23,7 +23,7 @@ from zoo.engine.run.claim import RECORD
 from zoo.engine.run.prepare import Prepared
 from zoo.engine.runtime.network import Network
 from zoo.engine.training.state import TrainState
-from zoo.errors import UsageError
+from zoo.errors import UsageError, counted
 from zoo.events import EpochEnded
 from zoo.files import library_versions, write_bytes
 from zoo.modelfile import MODEL, ModelCard, write_model
@@ -139,7 +139,7 @@ def save_module(
     if len(set(map(nfc, schema.classes))) != len(schema.classes):
         raise UsageError("two classes have the same name", hint)
     if outputs != schema.outputs:
-        subject = f"{len(schema.classes)} classes are named"
+        subject = counted(len(schema.classes), "class is named", "classes are named")
         if not schema.classes:
             subject, hint = f"the schema describes {schema.outputs}", "give the schema of its data"
         raise UsageError(f"{subject}, but the output size of {head.path} is {outputs}", hint)

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from zoo.data.image_cache import ImageCache
+from zoo.data.names import relative_path
+from zoo.data.scan import shorten
 from zoo.engine.plan.options import select_metric
 from zoo.engine.plan.resolve import cached_splits
 from zoo.engine.run.artifacts import HISTORY, save
@@ -25,7 +27,7 @@ from zoo.engine.runtime.reader import ImageReader
 from zoo.engine.training.phase_data import PhaseDataFactory
 from zoo.engine.training.state import TrainState
 from zoo.engine.training.train import train
-from zoo.errors import EnvironmentProblem
+from zoo.errors import EnvironmentProblem, counted
 from zoo.events import EpochEnded, FitEnded, FitFailed, FitStarted
 from zoo.modelfile import MODEL
 from zoo.tasks.base import Metric
@@ -137,8 +139,9 @@ def _run(prepared: Prepared, folder: Path, observers: Observers) -> dict[str, An
     bad = dict(sorted(item for errors in ranks.gather(reader.bad) for item in errors.items()))
     network.forwards = ranks.sum(network.forwards)
     if bad:
-        paths = ", ".join(list(bad)[:3]) + (", ..." if len(bad) > 3 else "")
-        prepared.progress.notice(f"skipped {len(bad)} unreadable images: {paths}")
+        paths = shorten([relative_path(path, prepared.data.root) for path in bad], 3)
+        skipped = counted(len(bad), "unreadable image")
+        prepared.progress.notice(f"{prepared.data.name}: skipped {skipped}: {paths}")
     seconds = time.perf_counter() - prepared.started
     if ranks.rank:
         return ranks.broadcast(None)

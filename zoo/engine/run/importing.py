@@ -11,7 +11,7 @@ from shlex import quote
 from torch import Tensor, nn
 
 from zoo.engine.run.artifacts import save_module
-from zoo.errors import UsageError, WeightsError, ZooError
+from zoo.errors import UsageError, WeightsError, ZooError, counted
 from zoo.files import write_bytes
 from zoo.modelfile import KEY, PICKLES, read_tensors, tensor_bytes
 from zoo.models.base_weights import BaseWeights, resolve_base
@@ -196,9 +196,8 @@ def _schema(
 ) -> Schema | None:
     """Return the schema of a head; None where there is none, or its targets are no classes."""
     if given is not None and len(given) != outputs:
-        message = (
-            f"--classes names {len(given)} classes, but the head has {outputs or 'no'} outputs"
-        )
+        message = f"--classes names {counted(len(given), 'class')}, but the head has "
+        message += counted(outputs or 0, "output")
         raise UsageError(message, "give a unique name per class, in the order of the outputs")
     if outputs is None:
         notices.append("without its head it predicts nothing; train it with --weights")

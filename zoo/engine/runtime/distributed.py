@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from zoo.errors import EnvironmentProblem, UsageError, ZooError
+from zoo.errors import EnvironmentProblem, UsageError, ZooError, counted
 from zoo.tasks.base import Metric
 from zoo.terminal import started_by_torchrun
 
@@ -234,6 +234,6 @@ def process_device(device: torch.device, ranks: Ranks) -> torch.device:
         raise UsageError(message, "give --device cuda; each process takes its own")
     count = torch.cuda.device_count()
     if ranks.local >= count:
-        message = f"process {ranks.local + 1} on this machine finds {count} GPU" + "s" * (count > 1)
+        message = f"process {ranks.local + 1} on this machine finds {counted(count, 'GPU')}"
         raise EnvironmentProblem(message, f"give torchrun --nproc-per-node {count}")
     return torch.device("cuda", ranks.local)

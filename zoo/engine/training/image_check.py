@@ -78,7 +78,8 @@ class ImageCheck:
         if self.ranks.rank:
             return None
         digests = {name: self.digests[name] for name in self.data.splits if name in self.digests}
+        root = self.data.root
         found = find_duplicates(self.data.splits, digests, self.data.classes)
-        for line in [*describe_incomplete(incomplete), *found.notices()]:
+        for line in [*describe_incomplete(incomplete, root), *found.notices(root)]:
             self.progress.notice(f"{self.data.name}: {line}")
         return found

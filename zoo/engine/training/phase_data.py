@@ -21,6 +21,7 @@ from zoo.engine.runtime.reader import ImageReader
 from zoo.engine.training.image_check import ImageCheck
 from zoo.engine.training.sources import FeatureSource, ImageSource, OnFirstBatch, PhaseData
 from zoo.engine.training.state import BestCheckpoint, TrainState
+from zoo.errors import counted
 from zoo.models.plugin_errors import is_out_of_memory
 from zoo.tasks.base import Metric, UserMetrics
 from zoo.terminal import Progress
@@ -86,7 +87,7 @@ class PhaseDataFactory:
         store = self.cache.store if self.cache else None
         if store is not None and store.path is not None:
             for entry in trim(self.cache_bytes, keep=store.path):
-                removed = f"{entry.images:,} images of {entry.name}"
+                removed = f"{counted(entry.images or 0, 'image')} of {entry.name}"
                 message = f"removed the least recently used features, of {removed}"
                 self.progress.notice(f"{message}; see `zoo cache`")
 
@@ -152,7 +153,7 @@ class PhaseDataFactory:
         self.cache = None
         release_memory(self.network.device)
         before, self.batch = self.batch, self.batch // 2
-        message = f"memory ran out with batches of {before} images"
+        message = f"memory ran out with batches of {counted(before, 'image')}"
         self.state.adjust("feature_batch", self.batch, message)
         self.progress.notice(
             f"{message}; features are computed in batches of {self.batch} "
@@ -188,7 +189,7 @@ class PhaseDataFactory:
             return
         for split, each in zip(splits[1:], features[1:], strict=True):
             pair = (splits[0], features[0]), (split, each)
-            notice = describe_near_duplicates(*pair, self.network.paths[0])
+            notice = describe_near_duplicates(*pair, self.network.paths[0], self.data.root)
             if notice is not None:
                 self.progress.notice(f"{self.data.name}: {notice}")
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.errors import BrokenBackbone
+from zoo.errors import BrokenBackbone, counted
 from zoo.models.network_output import named_outputs
 from zoo.spec import Head
 from zoo.tasks.base import Criterion, Outputs, loss_parts
@@ -100,7 +100,8 @@ def _check_all_replaced(output: Any, main: Tensor, extra: Sequence[Tensor], prev
             continue
         if logits.shape == (len(main), previous) and previous != main.shape[-1]:
             name = fields[field] if fields else field
-            message = f"output {name!r} still has {previous} classes, the main one {main.shape[-1]}"
+            classes = counted(previous, "class")
+            message = f"output {name!r} still has {classes}, the main one {main.shape[-1]}"
             hint = "if it is an auxiliary head, name it in the adapter, so that it is replaced too"
             raise BrokenBackbone(message, hint)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from zoo.errors import counted
 from zoo.tasks.base import Table
 from zoo.terminal import percent
 
@@ -27,7 +28,8 @@ def metric_line(values: Mapping[str, Any], chance: float | None) -> str:
     never = _never_predicted(values)
     return (
         f"top-1 {percent(values['top1'])}{balanced}, top-5 {percent(values['top5'])}, "
-        f"loss {values['loss']:.4f} on {values['images']:,} images; chance is {percent(chance)}"
+        f"loss {values['loss']:.4f} on {counted(values['images'], 'image')}; "
+        f"chance is {percent(chance)}"
         f"{f'; never predicted: {never}' if never else ''}"
     )
 

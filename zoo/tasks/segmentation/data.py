@@ -21,7 +21,7 @@ from zoo.data.splitting import (
     fingerprint,
     listed,
 )
-from zoo.errors import DataError, UsageError, did_you_mean
+from zoo.errors import DataError, UsageError, counted, did_you_mean
 from zoo.tasks.segmentation.masks import MaskSplit
 from zoo.tasks.segmentation.pairs import (
     IMAGES,
@@ -120,6 +120,7 @@ def open_data(
         notices=(*wrapped, *data.notices),
         reason=f"{IMAGES}/ and {MASKS}/: {reason}",
         own_val="val" in folders,
+        root=root,
     )
 
 
@@ -212,7 +213,7 @@ def open_all(source: Any) -> AllImages | None:
     for name, folder in folders.items():
         paths = tuple(pair.image for pair in match_pairs(root, folder, Faults()))
         splits.append(FileSplit(name, root / folder, paths, (0,) * len(paths)))
-    return AllImages(root.absolute().name or str(root), tuple(splits), ())
+    return AllImages(root.absolute().name or str(root), tuple(splits), (), root=root)
 
 
 def is_mask_folder(source: str | Path) -> bool:
@@ -381,7 +382,7 @@ def _read_classes(file: Path) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
         colors.append(color.lower() if color else None)
     if not 0 < len(names) <= MAX_CLASSES:
         hint = f"name 1 to {MAX_CLASSES}; index {IGNORE_INDEX} is ignored"
-        raise DataError(f"{file} names {len(names)} classes", hint)
+        raise DataError(f"{file} names {counted(len(names), 'class')}", hint)
     return tuple(names), tuple(colors)
 
 

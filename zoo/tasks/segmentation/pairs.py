@@ -13,8 +13,8 @@ import numpy as np
 from zoo.data.decode import UnreadableImage, read_size
 from zoo.data.formats import may_be_image
 from zoo.data.names import nfc
-from zoo.data.scan import counted, is_folder, is_hidden, list_folder, shorten
-from zoo.errors import DataError
+from zoo.data.scan import is_folder, is_hidden, list_folder, shorten
+from zoo.errors import DataError, counted
 from zoo.tasks.segmentation.masks import ColorMask, read_mask
 from zoo.tasks.segmentation.schema import IGNORE_INDEX
 

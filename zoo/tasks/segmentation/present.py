@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from zoo.errors import counted
 from zoo.tasks.base import Table
 from zoo.terminal import percent
 
@@ -19,7 +20,7 @@ def metric_line(values: Mapping[str, Any]) -> str:
     """Return mean IoU, pixel accuracy and loss of a split as one line."""
     return (
         f"mIoU {percent(values['miou'])}, pixels {percent(values['pixel_accuracy'])}, "
-        f"loss {values['loss']:.4f} on {values['images']:,} images"
+        f"loss {values['loss']:.4f} on {counted(values['images'], 'image')}"
     )
 
 

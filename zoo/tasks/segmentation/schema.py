@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from zoo.data.schema import Schema
+from zoo.errors import counted
 
 IGNORE_INDEX = 255
 MAX_CLASSES = 255
@@ -44,7 +45,9 @@ class SegmentationSchema(Schema):
         if len(self.classes) > MAX_CLASSES:
             raise ValueError(f"{len(self.classes)} classes exceed the maximum of {MAX_CLASSES}")
         if len(self.palette) != len(self.classes):
-            raise ValueError(f"{len(self.palette)} colours for {len(self.classes)} classes")
+            raise ValueError(
+                f"{counted(len(self.palette), 'colour')} for {len(self.classes)} classes"
+            )
         if invalid := [color for color in self.palette if not re.fullmatch("#[0-9a-f]{6}", color)]:
             raise ValueError(f"{invalid[0]!r} is not a colour")
         if self.ignore_index != IGNORE_INDEX:

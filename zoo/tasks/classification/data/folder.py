@@ -8,12 +8,12 @@ from pathlib import Path
 
 from zoo.data.formats import describe_missing
 from zoo.data.groups import groups_by
-from zoo.data.scan import counted, list_folder, shorten
+from zoo.data.scan import list_folder, shorten
 from zoo.data.schema import Schema
 from zoo.data.split import FileSplit, ImageData
 from zoo.data.splitting import choose_split, fingerprint
 from zoo.data.table import is_table
-from zoo.errors import DataError
+from zoo.errors import DataError, counted
 from zoo.tasks.classification.data.layout import (
     EXPECTED,
     SPLIT_ORDER,
@@ -86,6 +86,7 @@ def open_folder(
         notices=tuple(notices),
         reason=origin or reason,
         own_val=own_val,
+        root=root,
     )
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from zoo.data.names import affixed_split, nfc, sort_classes, split_of
-from zoo.data.scan import counted, is_folder, is_image, list_folder, shorten
+from zoo.data.scan import is_folder, is_image, list_folder, shorten
 from zoo.data.splitting import describe_wrapper, listed
-from zoo.errors import DataError
+from zoo.errors import DataError, counted
 from zoo.tasks.classification.data.scan import Images, Scan
 from zoo.tasks.classification.data.splitting import SplitName
 
@@ -295,8 +295,8 @@ def _ambiguous(root: Path, folders: Sequence[str], names: Sequence[str]) -> Data
     """Return the error of folders that can be read as classes and as splits."""
     shown = shorten(f"{folder}/" for folder in folders)
     message = (
-        f"{root} can be read in two ways: {shown} are {len(folders)} classes, or parts of a data "
-        f"set with the {len(names)} classes {shorten(names)}"
+        f"{root} can be read in two ways: {shown} are {counted(len(folders), 'class')}, or parts "
+        f"of a data set with the {counted(len(names), 'class')} {shorten(names)}"
     )
     way = "list the images in a table of path,label"
     if len(folders) != len(names):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from zoo.data.formats import describe_missing
 from zoo.data.names import nfc, sort_classes
-from zoo.data.scan import counted, is_folder, is_hidden, is_image, list_folder, shorten
+from zoo.data.scan import is_folder, is_hidden, is_image, list_folder, shorten
+from zoo.errors import counted
 
 # By class, in the order of `sort_classes`: path of each image relative to the scanned folder, and
 # size in bytes.

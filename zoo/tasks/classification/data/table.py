@@ -11,12 +11,12 @@ from zoo.data.columns import EXPECTED, Found, find_columns
 from zoo.data.groups import groups_by
 from zoo.data.image_paths import AmbiguousImage, NotRegular
 from zoo.data.names import SPLITS, nfc, sort_classes
-from zoo.data.scan import counted, shorten
+from zoo.data.scan import shorten
 from zoo.data.schema import Schema
 from zoo.data.split import FileSplit, ImageData
 from zoo.data.splitting import choose_split, fingerprint, listed
 from zoo.data.table import names_columns, read_rows, sample_rows
-from zoo.errors import DataError, did_you_mean
+from zoo.errors import DataError, counted, did_you_mean
 from zoo.options.columns import Columns
 from zoo.tasks.classification.data.labels import several_labels
 from zoo.tasks.classification.data.scan import Images
@@ -81,6 +81,7 @@ def open_table(path: Path, how: HoldOut, *, columns: Columns | None = None) -> I
         notices=tuple(notices),
         reason=origin or reason,
         own_val=own_val,
+        root=path.parent,
     )
 
 
