@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         StepEnded,
     )
     from zoo.hookspecs import hookimpl
+    from zoo.results import Metrics, Prediction
     from zoo.spec import (
         AddedWeights,
         Backbone,
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # The modules of the public names, lowest layer first, so that no more is imported than needed.
-_HOMES = ("zoo.errors", "zoo.spec", "zoo.hookspecs", "zoo.events", "zoo.api")
+_HOMES = ("zoo.errors", "zoo.spec", "zoo.hookspecs", "zoo.events", "zoo.results", "zoo.api")
 
 __all__ = [
     "AddedWeights",
@@ -79,8 +80,10 @@ __all__ = [
     "FitFailed",
     "FitStarted",
     "Head",
+    "Metrics",
     "Model",
     "PluginOption",
+    "Prediction",
     "Preprocess",
     "RegistryError",
     "Run",

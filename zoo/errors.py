@@ -24,6 +24,9 @@ ENVIRONMENT_ERRNOS = {
     errno.ENOMEM,
 }
 
+# Whether the command line runs: errors name its flags, and the arguments of Python otherwise.
+command_line = False
+
 
 class ExitCode(IntEnum):
     """Exit codes of the process; public and stable."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from zoo import errors
 from zoo.cli.group import OutputClosed, Settings, detecting_closed_output, zoo_group
 from zoo.cli.output import reserved_stdout, stdout
 from zoo.errors import ENVIRONMENT_ERRNOS, ExitCode, UsageError, ZooError
@@ -149,6 +150,7 @@ def _prints_json(arguments: Sequence[str]) -> bool:
 def _run(arguments: list[str] | None, settings: Settings) -> int:
     """Run a command and return its exit code; report a failure in one line on stderr."""
     settings.as_json = _prints_json(sys.argv[1:] if arguments is None else arguments)
+    before, errors.command_line = errors.command_line, True
     try:
         with reserved_stdout() if settings.as_json else nullcontext():
             code = zoo_group.main(arguments, prog_name="zoo", obj=settings, standalone_mode=False)
@@ -162,6 +164,8 @@ def _run(arguments: list[str] | None, settings: Settings) -> int:
             terminated.__cause__ = error
             return _report(terminated, settings)
         return _report(error, settings)
+    finally:
+        errors.command_line = before
 
 
 def _report(error: BaseException, settings: Settings) -> int:

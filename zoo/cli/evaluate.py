@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from zoo.cli.group import ComputingCommand, Settings
@@ -14,6 +16,9 @@ from zoo.cli.options import (
 )
 from zoo.cli.output import print_json, print_line, print_table
 from zoo.terminal import print_notice
+
+if TYPE_CHECKING:
+    from zoo.options.given import BadImages
 
 
 @click.command(cls=ComputingCommand, name="evaluate")
@@ -44,7 +49,7 @@ def command(
     split: str | None,
     batch_size: int,
     workers: int,
-    bad_images: str,
+    bad_images: BadImages,
     device: str,
     as_json: bool,
 ) -> None:
@@ -55,10 +60,9 @@ def command(
     predicted classes.
     """
     from zoo.data.bad_images import describe_incomplete
-    from zoo.inference.loading import load_model, load_pretrained, model_file_at
+    from zoo.inference.loading import load_any
 
-    open_model = load_model if model_file_at(model) else load_pretrained
-    loaded = open_model(model, settings.registry(), device=device)
+    loaded = load_any(model, settings.registry(), device=device)
     metrics = loaded.evaluate(
         data, split, batch_size, workers, bad_images, columns=read_columns(columns)
     )

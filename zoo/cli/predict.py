@@ -19,6 +19,7 @@ from zoo.terminal import print_notice
 
 if TYPE_CHECKING:
     from zoo.inference.predictor import Predictor
+    from zoo.results import Prediction
 
 STDIN = "-"
 
@@ -80,10 +81,11 @@ def command(
     pattern such as "photos/**/*.jpg", or -, which reads paths from stdin, one per line.
     """
     from zoo.data.bad_images import describe_incomplete
+    from zoo.inference.loading import load_any
 
     if as_json and json_lines:
         raise UsageError("--json and --json-lines exclude each other", "give one of them")
-    loaded = _load(model, settings, weights, device)
+    loaded = load_any(model, settings.registry(), weights, device)
     count, failed = 0, _Failed()
     with ExitStack() as stack:
         writers = _writers(stack, loaded, table, as_json, json_lines)
@@ -101,23 +103,6 @@ def command(
     if table is not None and not (as_json or json_lines):
         print_line(f"{counted(count, 'image')}: {table}")
     failed.report(count)
-
-
-def _load(model: str, settings: Settings, weights: str | None, device: str) -> Predictor:
-    """Load a model file, a run folder or a pretrained backbone.
-
-    Raises:
-        UsageError: weights are given for a model file.
-    """
-    from zoo.inference.loading import load_model, load_pretrained, model_file_at
-
-    registry = settings.registry()
-    if not model_file_at(model):
-        return load_pretrained(model, registry, "auto" if weights is None else weights, device)
-    if weights is None:
-        return load_model(model, registry, device)
-    message = f"--weights {weights} does not apply to {model}"
-    raise UsageError(message, "a model file has its own weights; omit the option")
 
 
 def _writers(
@@ -171,7 +156,7 @@ class _Failed:
         self.count = 0
         self.first: list[str] = []
 
-    def add(self, answer: dict[str, Any]) -> None:
+    def add(self, answer: Prediction) -> None:
         """Count an answer if it has an error."""
         if "error" in answer:
             self.count += 1

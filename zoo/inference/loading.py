@@ -108,12 +108,40 @@ def _on_device(
     return network
 
 
+def load_any(
+    name: str | Path,
+    registry: Registry,
+    weights: str | None = None,
+    device: str = "auto",
+    precision: str | None = None,
+) -> Predictor:
+    """Load a model file, a run folder, or a pretrained backbone.
+
+    Args:
+        name: path, or name of a backbone.
+        registry: of backbones.
+        weights: of a backbone, as for `load_pretrained`; None for `auto`.
+        device: as torch names it, or `auto`.
+        precision: as for `load_model` and `load_pretrained`.
+
+    Raises:
+        UsageError: weights are given for a model file.
+        ZooError: as `load_model` and `load_pretrained` raise.
+    """
+    if not model_file_at(name):
+        return load_pretrained(str(name), registry, weights or "auto", device, precision)
+    if weights is None:
+        return load_model(name, registry, device, precision)
+    message = f"--weights {weights} does not apply to {name}"
+    raise UsageError(message, "a model file has its own weights; omit the option")
+
+
 def load_pretrained(
     name: str,
     registry: Registry,
     weights: str = "auto",
     device: str = "auto",
-    precision: str = "fp32",
+    precision: str | None = None,
 ) -> Predictor:
     """Load a pretrained backbone with its published head and classes, or a model file of it.
 
@@ -125,7 +153,7 @@ def load_pretrained(
         registry: of backbones.
         weights: `auto`, a published tag, a model file or a run folder.
         device: as torch names it, or `auto`.
-        precision: of published weights.
+        precision: None for `fp32`, and that of the training for a model file.
 
     Raises:
         UnknownBackbone: no backbone has the name.
@@ -134,7 +162,7 @@ def load_pretrained(
     """
     backbone = registry.get(name)
     if (path := own_path(weights, backbone)) is not None:
-        return _load_own(backbone, path, registry, device)
+        return _load_own(backbone, path, registry, device, precision)
     hint = f"`zoo finetune {backbone.id}` trains it on your images"
     if weights == "none":
         raise UsageError("--weights none: random weights predict nothing", hint)
@@ -145,11 +173,13 @@ def load_pretrained(
     task = load_task(registry.task(backbone.task))
     schema = task.published_schema(backbone, base.published)
     module = build(backbone, base)
-    network = _on_device(module, backbone.heads, base.preprocess, device, precision, task)
+    network = _on_device(module, backbone.heads, base.preprocess, device, precision or "fp32", task)
     return Predictor(network, schema, backbone.id)
 
 
-def _load_own(backbone: Backbone, path: Path, registry: Registry, device: str) -> Predictor:
+def _load_own(
+    backbone: Backbone, path: Path, registry: Registry, device: str, precision: str | None
+) -> Predictor:
     """Load a user's weights of a backbone.
 
     Raises:
@@ -164,4 +194,4 @@ def _load_own(backbone: Backbone, path: Path, registry: Registry, device: str) -
         )
         raise UsageError(f"{path} names no classes to predict", f"{hint} makes a model file of it")
     own.check_backbone(backbone)
-    return _load_trained(path, own.card, own.content, registry, device, None)
+    return _load_trained(path, own.card, own.content, registry, device, precision)

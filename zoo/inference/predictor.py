@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, overload
 
 import torch
 from torch import nn
@@ -28,7 +28,10 @@ from zoo.errors import DataError, UsageError, WeightsError, ZooError
 from zoo.modelfile import ModelCard
 from zoo.models.freeze import inference_mode_of
 from zoo.options import OPTIONS
-from zoo.options.columns import Columns, read_columns
+from zoo.options.arguments import names_arguments
+from zoo.options.columns import read_columns
+from zoo.options.given import BadImages, FilePath, UserColumns
+from zoo.results import Metrics, Prediction
 from zoo.spec import Preprocess
 from zoo.tasks.base import Schema, SourceImage, UserMetrics, supported_options
 
@@ -79,13 +82,14 @@ class Predictor:
         """Transform of images into inputs of the network."""
         return self.network.preprocess
 
+    @names_arguments
     def predict(
         self,
         images: Any | Iterable[Any],
         top: int = 5,
         batch_size: int = BATCH_SIZE,
-        out: str | Path | None = None,
-    ) -> list[dict[str, Any]]:
+        out: FilePath | None = None,
+    ) -> list[Prediction]:
         """Predict images.
 
         Args:
@@ -108,13 +112,14 @@ class Predictor:
         """
         return list(self.stream(images, top, batch_size, out))
 
+    @names_arguments
     def stream(
         self,
         images: Any | Iterable[Any],
         top: int = 5,
         batch_size: int = BATCH_SIZE,
-        out: str | Path | None = None,
-    ) -> Iterator[dict[str, Any]]:
+        out: FilePath | None = None,
+    ) -> Iterator[Prediction]:
         """Predict images as `predict` does, and yield each prediction as its batch is done.
 
         Images are taken from the iterable as they are needed, so memory does not depend on their
@@ -131,9 +136,10 @@ class Predictor:
             self._predict_batch(batch, top, folder) for batch in batches
         )
 
+    @names_arguments
     def _predict_batch(
         self, batch: Sequence[PreparedImage | FailedImage], top: int, out: Path | None
-    ) -> list[dict[str, Any]]:
+    ) -> list[Prediction]:
         """Return the prediction or the error of each image of a batch."""
         task, predictions = self.network.task, []
         with inference_mode_of(self.module), environment_errors("predicting"):
@@ -146,27 +152,54 @@ class Predictor:
                 check_predictions(self.network, pixels, outputs.main)
                 predictions += task.predict(outputs, sources, self.schema, top=top, out=out)
         remaining = iter(predictions)
-        return [
+        answers = [
             {"path": each.name, "error": str(each.error)}
             if isinstance(each, FailedImage)
             else {"path": each.name, **next(remaining)}
             for each in batch
         ]
+        return cast(list[Prediction], answers)  # of the task, which may be a plugin's
 
+    @names_arguments
     def features(self, images: Any, batch_size: int = BATCH_SIZE) -> torch.Tensor:
         """Return the inputs of the main head; see `zoo.features`."""
         return extract_features(self.network, images, batch_size)
 
+    @overload
     def evaluate(
         self,
         data: Any = None,
         split: str | None = None,
         batch_size: int = BATCH_SIZE,
         workers: int = 0,
-        bad_images: str = "error",
+        bad_images: BadImages = "error",
+        metrics: None = None,
+        columns: UserColumns | None = None,
+    ) -> Metrics: ...
+
+    @overload
+    def evaluate(
+        self,
+        data: Any = None,
+        split: str | None = None,
+        batch_size: int = BATCH_SIZE,
+        workers: int = 0,
+        bad_images: BadImages = "error",
         metrics: UserMetrics | None = None,
-        columns: Columns | str | Mapping[str, str] | None = None,
-    ) -> dict[str, Any]:
+        columns: UserColumns | None = None,
+    ) -> dict[str, Any]: ...
+
+    @names_arguments
+    def evaluate(
+        self,
+        data: Any = None,
+        split: str | None = None,
+        batch_size: int = BATCH_SIZE,
+        workers: int = 0,
+        bad_images: BadImages = "error",
+        metrics: UserMetrics | None = None,
+        columns: UserColumns | None = None,
+    ) -> Metrics | dict[str, Any]:
         """Evaluate the network on a data source, with targets matched to the schema by name.
 
         Args:

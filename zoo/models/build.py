@@ -26,6 +26,7 @@ from zoo.models.state_dict import load_state
 from zoo.models.state_fit import check_finite, compare_state, without_prefix
 from zoo.models.weights import fetch
 from zoo.options import HeadSpec
+from zoo.options.arguments import names_arguments
 from zoo.options.head_spec import PLAIN
 from zoo.seeding import seed_torch
 from zoo.spec import Backbone, Weights
@@ -190,6 +191,7 @@ def resolve_and_build(
     return build(described, base, classes, seed, options.head, names=names)
 
 
+@names_arguments
 def build_backbone(
     backbone: Backbone,
     classes: int | Sequence[str] | None,

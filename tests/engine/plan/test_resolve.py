@@ -160,7 +160,7 @@ def test_too_many_stages_raises_usage_error(image_folder, tinynet):
 
 
 def test_number_of_classes_mismatch_raises_data_error(image_folder):
-    with pytest.raises(zoo.DataError, match=r"--classes 5, but .* has 3 classes: flag, mammal"):
+    with pytest.raises(zoo.DataError, match=r"classes=5, but .* has 3 classes: flag, mammal"):
         plan("lite0", data=image_folder, classes=5)
 
 
@@ -169,7 +169,7 @@ def test_unavailable_device_raises_environment_problem(image_folder):
 
     if torch.cuda.is_available():
         pytest.skip("this machine has one")
-    with pytest.raises(zoo.EnvironmentProblem, match="--device auto"):
+    with pytest.raises(zoo.EnvironmentProblem, match="device='auto'"):
         plan("lite0", data=image_folder, device="cuda")
 
 

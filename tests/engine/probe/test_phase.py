@@ -52,7 +52,7 @@ def test_epoch_options_exclude_probe(image_folder, given, why):
     assert plan.recipe == "head"
     assert why in plan.reasons["recipe"]
     assert plan.phases[0].optimizer != "lbfgs"
-    with pytest.raises(zoo.UsageError, match="--recipe probe cannot be used"):
+    with pytest.raises(zoo.UsageError, match="recipe='probe' cannot be used"):
         zoo.plan("lite0", data=image_folder, recipe="probe", **given)
 
 

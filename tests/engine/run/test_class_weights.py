@@ -93,7 +93,7 @@ def test_balanced_weights_and_smoothing_reach_the_probe(cli, tinynet, uneven_fol
 
 
 def test_weights_exclude_a_loss_and_unknown_classes(cli, tinynet, image_folder):
-    with pytest.raises(zoo.UsageError, match="--class-weights and loss exclude each other"):
+    with pytest.raises(zoo.UsageError, match="class_weights and loss exclude each other"):
         zoo.plan(tinynet, data=image_folder, class_weights="balanced", loss=nn.CrossEntropyLoss())
     code, _, err = cli(
         *("finetune", tinynet, "--data", image_folder, "--weights", "none"),

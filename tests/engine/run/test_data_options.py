@@ -58,7 +58,7 @@ def test_share_is_held_out_by_val(photos, tinynet):
     assert plan["data"]["images"] == {"train": 12, "val": 8}
     assert plan["val_fraction"] == 0.4
     assert plan["reasons"]["val_fraction"] == "as given"
-    with pytest.raises(zoo.UsageError, match=r"--val is 1; give a number from 0 to below 1"):
+    with pytest.raises(zoo.UsageError, match=r"^val is 1; give a number from 0 to below 1"):
         zoo.finetune(tinynet, val=1, **options)
 
 
@@ -131,5 +131,5 @@ def test_evaluate_uses_the_groups_of_the_training(photos, tinynet):
     assert (values["split"], values["images"]) == ("val", run.metrics["val"]["images"])
     with pytest.raises(zoo.UsageError, match="exclude each other"):
         zoo.finetune(tinynet, group="patient", group_by="p", **given)
-    with pytest.raises(zoo.UsageError, match=r"--group-by \(: missing"):
+    with pytest.raises(zoo.UsageError, match=r"group_by \(: missing"):
         zoo.finetune(tinynet, group_by="(", **given)

@@ -85,14 +85,14 @@ def test_patience_is_reported_and_excludes_the_probe(cli, tinynet, image_folder,
     assert record["plan"]["phases"][0]["epochs"] == 9
     plan = zoo.plan(tinynet, data=image_folder, weights="none", recipe="head", patience=3)
     assert plan.patience == 3
-    with pytest.raises(zoo.UsageError, match="--patience requires training by epochs"):
+    with pytest.raises(zoo.UsageError, match="patience requires training by epochs"):
         zoo.plan(tinynet, data=image_folder, weights="none", recipe="probe", patience=3)
 
 
 def test_patience_without_validation_images_is_refused(tinynet, image_folder, tmp_path):
     options = {"data": image_folder / "train", "weights": "none", "val": 0}
-    with pytest.raises(zoo.UsageError, match="--patience 3 ranks epochs on validation images"):
+    with pytest.raises(zoo.UsageError, match="patience=3 ranks epochs on validation images"):
         zoo.plan(tinynet, train="all", patience=3, **options)
-    both = r"2 options are wrong: --select loss .*; --patience 3 "
+    both = r"2 options are wrong: select loss .*; patience=3 "
     with pytest.raises(zoo.UsageError, match=both):
         zoo.plan(tinynet, train="all", patience=3, select="loss", **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from zoo.engine.run.starting import resolve_start, resolve_weights
 from zoo.engine.runtime.device import environment_errors
 from zoo.engine.runtime.distributed import Ranks, fail_together, join
 from zoo.engine.runtime.network import Network
-from zoo.errors import BrokenBackbone, DataError, UsageError, WeightsError
+from zoo.errors import BrokenBackbone, DataError, UsageError, WeightsError, did_you_mean
 from zoo.files import environment_problem
 from zoo.models.base_weights import BaseWeights, resolve_base
 from zoo.models.build import build
@@ -200,6 +200,9 @@ def read_options(**given: Any) -> Options:
         UsageError: as `Options` does.
         TypeError: an option does not exist.
     """
+    known = [field.name for field in fields(Options) if field.init]
+    for name in given.keys() - set(known):
+        raise TypeError(f"no option is named {name!r}; {did_you_mean(name, known, 'see its help')}")
     with fail_together(join()):
         return Options(**given)
 

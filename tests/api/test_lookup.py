@@ -1,0 +1,35 @@
+"""Looking up backbones from Python."""
+
+import pytest
+
+import zoo
+
+
+def test_several_patterns_list_what_matches_any():
+    names = [b.id for b in zoo.list_backbones("resnet18", "vgg11", source="torchvision")]
+    assert names == ["torchvision/resnet18", "torchvision/vgg11"]
+    assert names == [b.id for b in zoo.list_backbones(["resnet18", "vgg11"], source="torchvision")]
+    assert len(zoo.list_backbones([])) == len(zoo.list_backbones(None)) > 1000
+
+
+def test_backbone_is_taken_wherever_its_name_is(tinynet, image_folder, tmp_path):
+    backbone, lite0 = zoo.get(tinynet), zoo.get("lite0")
+    assert zoo.get(backbone) is backbone
+    image = next((image_folder / "val" / "flag").iterdir())
+    path = zoo.save(backbone.build(classes=2), tmp_path / "own.safetensors", ["oak", "ash"])
+    named = zoo.predict(tinynet, image, weights=path)
+    assert zoo.predict(backbone, image, weights=str(path)) == named
+    assert {each["class"] for each in named[0]["predictions"]} == {"oak", "ash"}
+    assert zoo.load(backbone, weights=path).predict(image) == named
+    assert zoo.features(lite0, image).equal(zoo.features("lite0", image))
+    given = {"data": image_folder, "weights": "none", "device": "cpu"}
+    assert zoo.plan(backbone, **given).to_dict() == zoo.plan(tinynet, **given).to_dict()
+    assert zoo.load(lite0).classes == zoo.load("lite0").classes
+
+
+def test_changed_backbone_is_refused_by_name(tinynet, image_folder):
+    from dataclasses import replace
+
+    changed = replace(zoo.get(tinynet), min_size=1)
+    with pytest.raises(zoo.UsageError, match=r"differs from the registered .* zoo\.register"):
+        zoo.plan(changed, data=image_folder)

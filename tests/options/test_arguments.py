@@ -1,0 +1,50 @@
+"""Errors from Python name arguments; those of the command line name flags."""
+
+import pytest
+
+import zoo
+from zoo.options.arguments import in_python
+
+
+@pytest.mark.parametrize(
+    ("flags", "arguments"),
+    [
+        ("--epochs is 0", "epochs is 0"),
+        ("--classes 5, but p has 3 classes", "classes=5, but p has 3 classes"),
+        (
+            "--momentum requires sgd; add --optimizer sgd",
+            "momentum requires sgd; add optimizer='sgd'",
+        ),
+        ("give a lower --lr (it was 0.1)", "give a lower lr (it was 0.1)"),
+        ("remove it, or give --bad-images skip", "remove it, or give bad_images='skip'"),
+        ("--head-at fc: no", "head_at fc: no"),
+        ("--data a/b.csv, or --train head", "data='a/b.csv', or train='head'"),
+        ("give --weights FILE, or --weights none", "give weights=FILE, or weights='none'"),
+        ("`zoo fetch a --to DIR --weights TAG` fills it", None),
+        ("give torchrun --nproc-per-node 2", None),
+        ("check --no-plugin and ZOO_PLUGINS", "check without and ZOO_PLUGINS"),
+    ],
+)
+def test_flags_become_arguments(flags, arguments):
+    assert in_python(flags) == (arguments or flags)
+
+
+def test_errors_name_arguments_from_python_only(tinynet, image_folder, cli):
+    given = {"data": image_folder, "weights": "none", "batch_size": 0, "seed": -1}
+    with pytest.raises(zoo.UsageError) as raised:
+        zoo.finetune(tinynet, **given)
+    assert "batch_size is 0" in str(raised.value)
+    assert "seed is -1" in str(raised.value)
+    assert "--" not in str(raised.value)
+    assert "--" not in repr(raised.value)
+    options = ("--data", image_folder, "--weights", "none", "--batch-size", "0", "--seed", "-1")
+    code, _, err = cli("finetune", tinynet, *options)
+    assert code == 2
+    assert "--batch-size is 0" in err
+    with pytest.raises(zoo.UsageError, match=r"^in_chans=2: "):
+        zoo.get(tinynet).build(classes=2, in_chans=2)
+
+
+def test_unknown_option_suggests_the_nearest(tinynet):
+    with pytest.raises(TypeError, match="no option is named 'epoch'; did you mean epochs"):
+        zoo.finetune(tinynet, epoch=4)

@@ -1,0 +1,38 @@
+"""The Python interface, re-exported by `zoo`; modules that need torch are imported when used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from zoo.api.inference import evaluate, load, predict
+from zoo.api.lookup import get, list_backbones
+from zoo.api.networks import features, freeze, save, transform
+from zoo.api.training import Run, finetune, plan
+
+if TYPE_CHECKING:
+    from zoo.inference.predictor import Predictor as Model
+
+__all__ = [
+    "Model",
+    "Run",
+    "evaluate",
+    "features",
+    "finetune",
+    "freeze",
+    "get",
+    "list_backbones",
+    "load",
+    "plan",
+    "predict",
+    "save",
+    "transform",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `Model`, which needs torch, on first access."""
+    if name == "Model":
+        from zoo.inference.predictor import Predictor
+
+        return Predictor
+    raise AttributeError(f"module 'zoo.api' has no attribute {name!r}")

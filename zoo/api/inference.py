@@ -1,0 +1,161 @@
+"""Predict, evaluate, and compute features with trained models and pretrained backbones."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, overload
+
+from zoo.api.lookup import name_of
+from zoo.errors import UnknownBackbone
+from zoo.options.arguments import names_arguments
+from zoo.registry.registry import load_registry
+from zoo.spec import Backbone
+
+if TYPE_CHECKING:
+    from zoo.inference.predictor import Predictor as Model
+    from zoo.options.given import BadImages, FilePath, Precision, UserColumns, UserMetrics
+    from zoo.results import Metrics, Prediction
+
+
+@names_arguments
+def load(
+    path: FilePath | Backbone,
+    device: str = "auto",
+    precision: Precision | None = None,
+    *,
+    weights: FilePath | None = None,
+) -> Model:
+    """Load a model file, the one of a run folder, or a pretrained backbone with its classes.
+
+    Args:
+        path: a `model.safetensors` or a run folder; or a backbone or its name.
+        device: as torch names it, or `auto`.
+        precision: `fp32` or `bf16`; None for that of the training, and `fp32` for published
+            weights.
+        weights: of a backbone: `auto`, a published tag, or a model file of it.
+
+    Raises:
+        WeightsError: it is missing, damaged, or does not fit its backbone.
+        UsageError: the backbone has no published weights that name classes.
+    """
+    from zoo.inference.loading import load_any, load_model
+
+    name, registry = name_of(path), load_registry()
+    chosen = None if weights is None else str(weights)
+    try:
+        return load_any(name, registry, chosen, device, precision)
+    except UnknownBackbone as error:
+        if error.query != name:
+            raise  # of a model file
+        return load_model(name, registry, device, precision)
+
+
+@overload
+def evaluate(
+    path: FilePath | Backbone,
+    data: Any = None,
+    *,
+    split: str | None = None,
+    batch_size: int = 32,
+    workers: int = 0,
+    bad_images: BadImages = "error",
+    metrics: None = None,
+    columns: UserColumns | None = None,
+    device: str = "auto",
+    precision: Precision | None = None,
+    weights: FilePath | None = None,
+) -> Metrics: ...
+
+
+@overload
+def evaluate(
+    path: FilePath | Backbone,
+    data: Any = None,
+    *,
+    split: str | None = None,
+    batch_size: int = 32,
+    workers: int = 0,
+    bad_images: BadImages = "error",
+    metrics: UserMetrics,
+    columns: UserColumns | None = None,
+    device: str = "auto",
+    precision: Precision | None = None,
+    weights: FilePath | None = None,
+) -> dict[str, Any]: ...
+
+
+@names_arguments
+def evaluate(
+    path: FilePath | Backbone,
+    data: Any = None,
+    *,
+    split: str | None = None,
+    batch_size: int = 32,
+    workers: int = 0,
+    bad_images: BadImages = "error",
+    metrics: UserMetrics | None = None,
+    columns: UserColumns | None = None,
+    device: str = "auto",
+    precision: Precision | None = None,
+    weights: FilePath | None = None,
+) -> Metrics | dict[str, Any]:
+    """Evaluate a model file, a run folder or a pretrained backbone on a data source.
+
+    Args:
+        path: as for `load`.
+        data: as for `finetune`; None for the embedded data set.
+        split: by default `test` if there is one, else `val`; as for `Model.evaluate`.
+        batch_size: images per forward pass.
+        workers: number of decoding processes.
+        bad_images: `error` or `skip`.
+        metrics: additional ones by name, called with all outputs and targets.
+        columns: of a table, as for `finetune`.
+        device: as torch names it, or `auto`.
+        precision: as for `load`.
+        weights: as for `load`.
+
+    Returns:
+        As `Model.evaluate`; for classification `loss`, `top1` and `top5` in 0..1, and more.
+
+    Raises:
+        WeightsError: the model cannot be loaded.
+        DataError: the data cannot be used, or has classes unknown to the model.
+    """
+    model = load(path, device, precision, weights=weights)
+    return model.evaluate(data, split, batch_size, workers, bad_images, metrics, columns)
+
+
+@names_arguments
+def predict(
+    name: FilePath | Backbone,
+    images: Any | Iterable[Any],
+    top: int = 5,
+    device: str = "auto",
+    *,
+    weights: FilePath | None = None,
+    precision: Precision | None = None,
+    batch_size: int = 32,
+    out: FilePath | None = None,
+) -> builtins.list[Prediction]:
+    """Predict images with a model file, a run folder, or a pretrained backbone.
+
+    Args:
+        name: as for `load`.
+        images: as for `Model.predict`; one or many.
+        top: number of classes per image, if the task ranks classes.
+        device: as torch names it, or `auto`.
+        weights: as for `load`.
+        precision: as for `load`.
+        batch_size: images per forward pass.
+        out: folder for files of the predictions, such as masks; None to write none.
+
+    Returns:
+        As `Model.predict`; for classification `path` and `predictions: [{class, probability}]` of
+        each image, or `path` and `error`.
+    """
+    from zoo.inference.loading import load_any
+
+    chosen = None if weights is None else str(weights)
+    model = load_any(name_of(name), load_registry(), chosen, device, precision)
+    return model.predict(images, top, batch_size, out)

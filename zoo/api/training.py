@@ -1,0 +1,90 @@
+"""Train: the plan, the training, and the check of its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from zoo.api.lookup import name_of
+from zoo.options.arguments import names_arguments
+from zoo.options.table import documents_options
+from zoo.registry.registry import load_registry
+from zoo.spec import Backbone
+
+if TYPE_CHECKING:
+    from zoo.engine.plan.plan import Plan
+    from zoo.inference.predictor import Predictor as Model
+    from zoo.options.given import TrainingOptions
+    from zoo.results import Metrics
+
+
+@dataclass(frozen=True)
+class Run:
+    """The result of a training.
+
+    Args:
+        path: the run folder.
+        record: the content of its `run.json`.
+    """
+
+    path: Path
+    record: dict[str, Any]
+
+    @property
+    def metrics(self) -> dict[str, Metrics]:
+        """Metrics by split, as the task reports them, such as `loss` and `top1`."""
+        return self.record["metrics"]  # type: ignore[no-any-return]
+
+    def model(self, device: str = "auto") -> Model:
+        """Load the trained model."""
+        from zoo.api.inference import load
+
+        return load(self.path, device=device)
+
+
+@names_arguments
+def plan(name: str | Path | Backbone, **options: Unpack[TrainingOptions]) -> Plan:
+    """Return the plan of a training, without downloading, writing or training.
+
+    Args:
+        name: id, bare name or alias, or a backbone of the registry; or a model file or run folder
+            to go on from.
+        options: as for `finetune`.
+
+    Raises:
+        ZooError: an option cannot be used.
+    """
+    from zoo.engine.run.prepare import prepare, read_options
+    from zoo.terminal import Progress
+
+    progress = Progress(quiet=True)
+    given = read_options(**options)
+    return prepare(name_of(name), given, load_registry(), progress, dry_run=True).plan
+
+
+@names_arguments
+@documents_options
+def finetune(
+    name: str | Path | Backbone, *, quiet: bool = True, **options: Unpack[TrainingOptions]
+) -> Run:
+    """Fine-tune a backbone, and write a run folder.
+
+    Args:
+        name: id, bare name or alias, or a backbone of the registry; or a model file or run folder
+            to go on from.
+        quiet: write nothing to stderr.
+        options: of the training, listed below. Options given as text also accept values:
+            `train=zoo.options.Policy("stages", stages=2)` for `train="stages:2"`.
+            {options}
+
+    Raises:
+        ZooError: a subclass for each kind of error; no partial files of zoo's own remain.
+        TypeError: an option does not exist.
+    """
+    from zoo.engine.run.finetune import fit
+    from zoo.engine.run.prepare import prepare, read_options
+    from zoo.terminal import Progress
+
+    result = fit(prepare(name_of(name), read_options(**options), load_registry(), Progress(quiet)))
+    return Run(result.path, result.record)

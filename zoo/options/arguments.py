@@ -1,0 +1,62 @@
+"""Errors that name the arguments of Python in place of the flags of the command line."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from zoo import errors
+from zoo.errors import ZooError
+from zoo.options.table import OPTIONS
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# Flags that are no options of a training, by the arguments that they are in Python.
+ARGUMENTS = {
+    "--no-plugin": "without",
+    "--plugin": "plugins",
+    "--registry": "registry",
+    "--max-params": "max_params",
+    **{option.flag: option.name for option in OPTIONS},
+}
+CHOICES = {option.flag: (*option.choices, "auto", "none", "head", "all") for option in OPTIONS}
+# A command in backquotes stays; a value may follow a flag.
+MENTION = re.compile(r"`[^`]*`|(--[a-z][a-z-]*)(?:([ =])([^\s,;:()]+))?")
+
+
+def _argument(match: re.Match[str]) -> str:
+    flag, separator, word = match.groups()
+    name = ARGUMENTS.get(flag)
+    if name is None:
+        return match[0]
+    if word is None:
+        return name
+    if word in CHOICES.get(flag, ()) or "/" in word:
+        return f"{name}={word!r}"
+    if re.fullmatch(r"[\d.e-]+|[A-Z]+", word):
+        return f"{name}={word}"
+    return f"{name}{separator}{word}"
+
+
+def in_python(text: str) -> str:
+    """Replace the flags in a message by the arguments of Python: `--lr 0.1` by `lr=0.1`."""
+    return MENTION.sub(_argument, text)
+
+
+def names_arguments(function: Function) -> Function:
+    """Make the errors of a function name arguments, except while the command line runs."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except ZooError as error:
+            if not errors.command_line:
+                error.message = in_python(error.message)
+                error.hint = error.hint and in_python(error.hint)
+                error.args = (error.message, error.hint)
+            raise
+
+    return cast(Function, call)

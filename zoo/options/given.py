@@ -1,0 +1,72 @@
+"""The options of a training as type checkers see them; `OPTIONS` is what is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zoo.options.augmentation import Augmentation
+    from zoo.options.class_weights import ClassWeights
+    from zoo.options.columns import Columns
+    from zoo.options.head_spec import HeadSpec
+    from zoo.options.policy import Policy
+    from zoo.options.schedule import Schedule
+
+BadImages: TypeAlias = Literal["error", "skip"]
+Crop: TypeAlias = Literal["center", "squash", "border"]
+Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Optimizer: TypeAlias = Literal["sgd", "adam", "adamw"]
+Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
+Recipe: TypeAlias = Literal["probe", "head", "all", "head-then-all"]
+
+FilePath: TypeAlias = "str | PathLike[str]"
+UserColumns: TypeAlias = "Columns | str | Mapping[str, str]"
+UserMetrics: TypeAlias = "Mapping[str, Callable[[Any, Any], Any]]"
+
+
+class TrainingOptions(TypedDict, total=False):
+    """Types of the options of `zoo.finetune` and `zoo.plan`; None is automatic."""
+
+    data: Any
+    classes: int | None
+    val: float | None
+    columns: UserColumns | None
+    group: str | None
+    group_by: str | None
+    augment: Augmentation | str | None
+    views: int | None
+    bad_images: BadImages | None
+    weights: FilePath | None
+    head: HeadSpec | str | None
+    head_at: str | None
+    input_size: int | None
+    crop: Crop | None
+    resize: int | None
+    interpolation: Interpolation | None
+    in_chans: int | None
+    train: Policy | str | None
+    recipe: Recipe | None
+    epochs: int | list[int] | tuple[int, ...] | None
+    batch_size: int | None
+    lr: float | list[float] | tuple[float, ...] | None
+    optimizer: Optimizer | None
+    momentum: float | None
+    weight_decay: float | None
+    schedule: Schedule | str | None
+    class_weights: ClassWeights | Mapping[str, float] | str | None
+    label_smoothing: float | None
+    select: str | None
+    patience: int | None
+    seed: int | None
+    loss: Callable[[Any, Any], Tensor] | None
+    metrics: UserMetrics | None
+    device: str | None
+    precision: Precision | None
+    workers: int | None
+    cache_images: bool | None
+    micro_batch_size: int | None
+    out: FilePath | None
