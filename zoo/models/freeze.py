@@ -46,6 +46,19 @@ class Selection:
         """Whether the module or parameter of a dotted name trains."""
         return any(not root or name == root or name.startswith(f"{root}.") for root in self.trained)
 
+    def roots(self, model: nn.Module) -> tuple[str, ...]:
+        """Return the outermost modules that train and have parameters or buffers, in their order.
+
+        Returns:
+            Dotted paths; `("",)` for the whole network.
+        """
+        roots: list[str] = []
+        for name, module in model.named_modules():
+            covered = any(not root or name.startswith(f"{root}.") for root in roots)
+            if name in self.trained and not covered and module.state_dict():
+                roots.append(name)
+        return tuple(roots)
+
     def modes(self, model: nn.Module) -> Iterator[tuple[nn.Module, bool]]:
         """Yield every module, and whether it should be in training mode."""
         for name, module in model.named_modules():

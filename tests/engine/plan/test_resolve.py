@@ -154,6 +154,35 @@ def test_patterns_of_the_head_only_cache_features(image_folder):
     assert plan("lite0", data=image_folder, train="conv_head").phases[0].keep_features is False
 
 
+@pytest.mark.parametrize(
+    ("policy", "modules", "text"),
+    [
+        ("head", ("fc",), "fc"),
+        ("all", ("",), "the whole network"),
+        ("stages:2", ("layer3", "layer4", "fc"), "layer3, layer4, fc"),
+        ("layer4.*,layer4.0.bn?", ("layer4.0", "layer4.1", "fc"), "layer4.0, layer4.1, fc"),
+        ("layer?.?.conv1", None, None),
+    ],
+)
+def test_plan_names_the_modules_that_train(image_folder, policy, modules, text):
+    options = {"weights": "none", "train": policy, "input_size": 64}
+    resolved = plan("torchvision/resnet18", data=image_folder, **options)
+    (phase,) = resolved.phases
+    model = zoo.get("torchvision/resnet18").build(classes=3)
+    trained = {id(parameter) for parameter in zoo.freeze(model, policy=policy)}
+    named = [model.get_submodule(path) for path in phase.modules]
+    assert {id(p) for module in named for p in module.parameters()} == trained
+    assert all(path in dict(model.named_modules()) for path in phase.modules)
+    (row,) = [row for row in resolved.rows() if row[0] == f"{phase.name}: modules"]
+    if modules is None:  # 8 layers and the head, too long for a row
+        assert len(phase.modules) == 9
+        assert row[1].endswith(" ...")
+    else:
+        assert (phase.modules, row[1]) == (modules, text)
+    reason = "last 2 of 5 stages, and the heads"
+    assert (row[2] == reason) == (policy == "stages:2")
+
+
 def test_too_many_stages_raises_usage_error(image_folder, tinynet):
     with pytest.raises(zoo.UsageError, match="the network has 2 stages"):
         zoo.finetune(tinynet, data=image_folder, weights="none", train="stages:9")
@@ -188,6 +217,7 @@ def test_to_dict_has_values_as_text(tinynet, image_folder):
         "weight_decay": 0.01,
         "schedule": "step:3,0.5",
         "keep_features": False,
+        "modules": ["body.0", "body.1", "head.fc", "aux"],
     }
     assert plain["head"] == "mlp:8,dropout=0.25"
     assert plain["augment"] == "crop:0.5,flip:0.5"

@@ -7,7 +7,7 @@ training is recorded as an adjustment, next to the plan.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -48,6 +48,7 @@ class Phase:
         weight_decay: as torch applies it.
         schedule: the factor on the learning rate.
         keep_features: compute the heads' input once per image, and train on cached features.
+        modules: dotted paths of the outermost modules that train; `("",)` for the whole network.
     """
 
     name: str
@@ -59,10 +60,17 @@ class Phase:
     weight_decay: float
     schedule: Schedule
     keep_features: bool
+    modules: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the phase as plain data for JSON, policy and schedule as text."""
-        return {**asdict(self), "policy": str(self.policy), "schedule": str(self.schedule)}
+        return {**self.settings(), "modules": self.modules}
+
+    def settings(self) -> dict[str, Any]:
+        """Return what determines the weights, as plain data for JSON."""
+        values = {**asdict(self), "policy": str(self.policy), "schedule": str(self.schedule)}
+        del values["modules"]  # which follow from network and policy
+        return values
 
 
 @dataclass(frozen=True)
@@ -207,7 +215,8 @@ class Plan(Settings):
                     continue
                 if phase.optimizer == LBFGS and name in EPOCH_FIELDS:
                     continue
-                label, text = f"{phase.name}: {name}", _text(value)
+                label = f"{phase.name}: {name}"
+                text = _modules_text(value) if name == "modules" else _text(value)
                 rows.append((label, text, reason(f"phases.{number}.{name}")))
         for name in MACHINE_FIELDS:
             rows.append((name, _text(getattr(self, name)), reason(name)))
@@ -225,6 +234,10 @@ def _weights_text(weights: Mapping[str, float] | None) -> str:
     if weights is None:
         return "none"
     return _shorten(", ".join(f"{name} {weight:.3g}" for name, weight in weights.items()))
+
+
+def _modules_text(paths: Sequence[str]) -> str:
+    return "the whole network" if "" in paths else _shorten(", ".join(paths))
 
 
 def _text(value: Any) -> str:

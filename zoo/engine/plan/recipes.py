@@ -7,14 +7,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from zoo.engine.plan.options import EPOCH_OPTIONS, OPTIMIZER, Options
 from zoo.engine.plan.plan import LBFGS, Phase
 from zoo.errors import UsageError, counted
 from zoo.models.base_weights import BaseWeights
+from zoo.models.freeze import select_modules
+from zoo.models.heads import resolve_head
+from zoo.models.stages import find_stages
 from zoo.options import Policy, Schedule
 from zoo.options.policy import HEAD
 from zoo.options.table import RECIPES
 from zoo.registry.config import Config
+from zoo.spec import Head
 from zoo.tasks.base import BaseTask
 
 SGD_FACTOR = 10.0
@@ -125,6 +131,33 @@ def train_on_images(resolver: Resolver, recipe: Recipe, reason: str) -> Recipe:
     return replace(
         recipe, phases=tuple(replace(phase, keep_features=False) for phase in recipe.phases)
     )
+
+
+def with_modules(
+    resolver: Resolver, recipe: Recipe, model: nn.Module, heads: Sequence[Head]
+) -> Recipe:
+    """Return a recipe with the modules that each phase trains.
+
+    Args:
+        resolver: records the reasons.
+        recipe: to complete.
+        model: the network.
+        heads: of its backbone.
+    """
+    phases = []
+    for number, phase in enumerate(recipe.phases):
+        modules = select_modules(model, heads, phase.policy).roots(model)
+        phases.append(replace(phase, modules=modules))
+        resolver.reasons[f"phases.{number}.modules"] = _modules_reason(phase.policy, model, heads)
+    return replace(recipe, phases=tuple(phases))
+
+
+def _modules_reason(policy: Policy, model: nn.Module, heads: Sequence[Head]) -> str:
+    if policy.kind == "stages":
+        stages = find_stages(model, [resolve_head(model, head.path) for head in heads])
+        return f"last {policy.stages} of {counted(len(stages), 'stage')}, and the heads"
+    reasons = {"all": "every module", "head": "the heads"}
+    return reasons.get(policy.kind, "what the patterns match, and the heads")
 
 
 def choose_recipe(

@@ -15,7 +15,13 @@ from zoo.data.image_cache import bytes_needed, format_bytes, storage_location
 from zoo.data.split import ImageData, Split
 from zoo.engine.plan.options import Options, given_data_options
 from zoo.engine.plan.plan import LBFGS, Phase, Plan, Settings
-from zoo.engine.plan.recipes import Recipe, Resolver, fall_back_to_epochs, train_on_images
+from zoo.engine.plan.recipes import (
+    Recipe,
+    Resolver,
+    fall_back_to_epochs,
+    train_on_images,
+    with_modules,
+)
 from zoo.engine.runtime.device import (
     available_cores,
     resolve_device,
@@ -23,6 +29,7 @@ from zoo.engine.runtime.device import (
     resolve_precision,
 )
 from zoo.engine.runtime.distributed import join, process_device
+from zoo.engine.runtime.network import Network
 from zoo.errors import UsageError
 from zoo.models.base_weights import BaseWeights
 from zoo.options import Augmentation, HeadSpec
@@ -268,6 +275,7 @@ def resolve_plan(
     options: Options,
     data: ImageData,
     base: BaseWeights,
+    network: Network,
 ) -> Plan:
     """Resolve the plan of a training.
 
@@ -280,8 +288,10 @@ def resolve_plan(
         options: as given.
         data: the images.
         base: the weights that training starts from.
+        network: to train.
     """
     recipe = adapt_recipe(resolver, options, base, recipe, conflicts)
+    recipe = with_modules(resolver, recipe, network.module, network.heads)
     check_selection(options, data, recipe)
     if conflicts.precision is not None:
         settings = replace(settings, precision="fp32")

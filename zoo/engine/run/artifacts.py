@@ -63,7 +63,7 @@ def _card(prepared: Prepared, network: Network, metrics: dict[str, Any]) -> Mode
             "label_smoothing": plan.label_smoothing,
             "select": plan.select,
             "patience": plan.patience,
-            "phases": [phase.to_dict() for phase in plan.phases],
+            "phases": [phase.settings() for phase in plan.phases],
             "batch_size": plan.batch_size,
             "micro_batch_size": plan.micro_batch_size,
             "processes": plan.processes,

@@ -189,7 +189,9 @@ def _check_and_resolve(
             model, heads, base.preprocess, device, settings.precision, task, automatic
         )
     conflicts = check_network(network, data, settings, recipe, ranks, inputs.dry_run)
-    plan = resolve_plan(resolver, settings, recipe, conflicts, inputs.backbone, options, data, base)
+    plan = resolve_plan(
+        resolver, settings, recipe, conflicts, inputs.backbone, options, data, base, network
+    )
     return network, plan
 
 
