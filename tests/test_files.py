@@ -1,14 +1,19 @@
 """Atomic file writes and canonical JSON."""
 
+import contextlib
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import zoo
 from zoo import files
+from zoo import temporaries as temporary
 
 
 def test_write_bytes_is_atomic_and_follows_umask(tmp_path):
@@ -38,17 +43,164 @@ def test_failed_write_preserves_existing_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_killed_write_preserves_existing_file(tmp_path):
+WRITER = (
+    "import os, signal, sys; from pathlib import Path; from zoo import files\n"
+    "with files.writing(Path(sys.argv[1], 'file')) as file, "
+    "files.writing_folder(Path(sys.argv[1], 'folder')) as folder:\n"
+    "    file.write(b'half'); file.flush(); folder.write('one', b'half')\n"
+    "    print('written', flush=True); sys.stdin.read()\n"
+)
+
+
+@contextlib.contextmanager
+def half_written(folder):
+    """A process that has written half a file and half a folder, and waits."""
+    command = [sys.executable, "-c", WRITER, str(folder)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen(command, **pipes)
+    try:
+        assert process.stdout.readline() == b"written\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def temporaries(folder):
+    return [path for path in folder.iterdir() if path.name.startswith(temporary.PREFIX)]
+
+
+def test_killed_write_preserves_file_and_is_cleaned(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    code = (
-        "import os, signal, sys; from pathlib import Path; from zoo.files import writing\n"
-        "with writing(Path(sys.argv[1])) as file:\n"
-        "    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(path)])
-    assert done.returncode == -9
+    with half_written(tmp_path):
+        assert len(temporaries(tmp_path)) == 2
     assert path.read_bytes() == b"old"
+    assert len(temporaries(tmp_path)) == 2
+    files.write_bytes(tmp_path / "other", b"new")
+    assert sorted(tmp_path.iterdir()) == [path, tmp_path / "other"]
+
+
+def test_temporaries_of_live_process_are_kept(tmp_path):
+    with half_written(tmp_path) as process:
+        files.write_bytes(tmp_path / "file", b"new")
+        temporary.remove_leftovers(tmp_path)
+        assert len(temporaries(tmp_path)) == 2
+        process.communicate()
+        assert process.returncode == 0
+    assert (tmp_path / "file").read_bytes() == b"half"
+    assert files.verify_folder(tmp_path / "folder").keys() == {"one"}
+    assert not temporaries(tmp_path)
+
+
+def test_unlocked_temporary_of_other_host_is_removed_when_old(tmp_path):
+    path = tmp_path / f"{temporary.PREFIX}elsewhere-1-0{temporary.PART}"
+    path.write_bytes(b"half")
+    temporary.remove_leftovers(tmp_path)
+    assert path.exists()
+    old = time.time() - temporary.FOREIGN_SECONDS - 60
+    os.utime(path, (old, old))
+    temporary.remove_leftovers(tmp_path)
+    assert not path.exists()
+
+
+def test_writing_refuses_path_that_is_no_regular_file(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(zoo.EnvironmentProblem, match="not a regular file"):
+        files.write_bytes(tmp_path / "fifo", b"data")
+    assert [path.name for path in tmp_path.iterdir()] == ["fifo"]
+
+
+def test_write_is_fsynced_before_and_after_rename(tmp_path):
+    trace = tmp_path / "trace"
+    code = "import sys; from pathlib import Path; from zoo import files\n"
+    code += "files.write_bytes(Path(sys.argv[1]), b'data')\n"
+    code += "with files.writing_folder(Path(sys.argv[2])) as folder: folder.write('one', b'1')\n"
+    command = ["strace", "-f", "-y", "-e", "trace=fsync,rename,renameat,renameat2"]
+    command += ["-o", str(trace), sys.executable, "-c", code]
+    if not shutil.which("strace"):
+        pytest.skip("needs strace")
+    target = tmp_path / "to"
+    subprocess.run([*command, str(target / "file"), str(target / "folder")], check=True)
+    calls = [line.split(None, 1)[1] for line in trace.read_text().splitlines() if "(" in line]
+    order = ["rename" if call.startswith("rename") else call.partition("(")[0] for call in calls]
+    # File, rename, its folder; then one, manifest, folder, rename, its folder.
+    file, folder = ["fsync", "rename", "fsync"], ["fsync", "fsync", "fsync", "rename", "fsync"]
+    assert order == [*file, *folder]
+    assert f"<{target}>" in calls[2]
+    assert f"<{target}>" in calls[-1]
+
+
+def test_folder_is_whole_or_absent(tmp_path):
+    path = tmp_path / "folder"
+
+    def fail():
+        with files.writing_folder(path) as folder:
+            folder.write("one", b"1")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert not list(tmp_path.iterdir())
+    with files.writing_folder(path) as folder:
+        folder.write("one", b"1")
+        folder.write("deep/two", iter([b"2", b"3"]))
+    with pytest.raises(zoo.EnvironmentProblem, match="cannot write"), files.writing_folder(path):
+        pass
+    assert list(tmp_path.iterdir()) == [path]
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in WRITTEN.items()}
+    assert files.verify_folder(path) == digests
+    assert {name: (path / name).read_bytes() for name in WRITTEN} == WRITTEN
+
+
+WRITTEN = {"one": b"1", "deep/two": b"23"}
+
+
+def test_equal_folders_have_equal_bytes(tmp_path):
+    for name in ("a", "b"):
+        with files.writing_folder(tmp_path / name) as folder:
+            for file, data in WRITTEN.items() if name == "a" else reversed(WRITTEN.items()):
+                folder.write(file, data)
+    manifests = [(tmp_path / name / files.MANIFEST).read_bytes() for name in ("a", "b")]
+    assert manifests[0] == manifests[1]
+
+
+DAMAGES = {
+    "content": (lambda folder: (folder / "one").write_bytes(b"2"), "one is damaged"),
+    "size": (lambda folder: (folder / "one").write_bytes(b""), "one has 0 bytes, expected 1"),
+    "missing": (lambda folder: (folder / "one").unlink(), "one: No such file"),
+    "fifo": (
+        lambda folder: ((folder / "one").unlink(), os.mkfifo(folder / "one")),
+        "one: it is a FIFO",
+    ),
+    "manifest": (lambda folder: (folder / files.MANIFEST).write_bytes(b"[1"), "manifest.json is"),
+    "list": (lambda folder: (folder / files.MANIFEST).write_bytes(b"[1]"), "manifest.json is"),
+    "outside": (
+        lambda folder: (folder / files.MANIFEST).write_text(
+            '{"../file": {"size": 1, "sha256": "0"}}'
+        ),
+        "outside of its folder",
+    ),
+    "no manifest": (lambda folder: (folder / files.MANIFEST).unlink(), "manifest.json: No such"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_folder_is_refused_by_name(tmp_path, damage):
+    with files.writing_folder(tmp_path / "folder") as folder:
+        folder.write("one", b"1")
+    files.verify_folder(tmp_path / "folder")
+    spoil, message = DAMAGES[damage]
+    spoil(tmp_path / "folder")
+    with pytest.raises(zoo.WeightsError, match=message):
+        files.verify_folder(tmp_path / "folder")
+
+
+def test_removed_folder_leaves_nothing(tmp_path):
+    with files.writing_folder(tmp_path / "folder") as folder:
+        folder.write("one", b"1")
+    files.remove_folder(tmp_path / "folder")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

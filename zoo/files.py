@@ -1,21 +1,31 @@
-"""Cache and configuration folders, and atomic file writes.
+"""Cache and configuration folders, and the one way to write files and folders.
 
-A file is written to a temporary path in its folder, fsynced and renamed, so it is complete or
-absent. Nothing here imports torch.
+A file or a folder is written under a temporary name beside its own, fsynced and renamed, so that it
+is complete or absent, also after a loss of power. A temporary is locked by its writer; those of
+processes that were killed are removed by the next one that writes into the same folder. Nothing
+here imports torch.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from io import FileIO
 from pathlib import Path
+from types import TracebackType
 from typing import Any, BinaryIO
 
-from zoo.errors import EnvironmentProblem
+from zoo.errors import EnvironmentProblem, WeightsError
+from zoo.temporaries import create_file, create_folder, fsync, publish, remove, temporary_name
+
+MANIFEST = "manifest.json"
+MAX_MANIFEST = 1 << 20
 
 
 def _base_dir(variable: str, fallback: str) -> Path:
@@ -59,6 +69,57 @@ def make_dir(path: Path) -> Path:
     return path
 
 
+class AtomicFile:
+    """A file that is written under a temporary name, and replaces `path` when it is committed.
+
+    A context manager; without `commit` it ends as if nothing had been written. `writing` is the
+    shorter form, of a block that writes the whole file.
+
+    Args:
+        path: of the file.
+
+    Attributes:
+        file: open for writing and reading, unbuffered.
+        temporary: path until it is committed.
+
+    Raises:
+        OSError: the system refuses.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        self.temporary, handle = create_file(path.parent)
+        self.file = os.fdopen(handle, "w+b", buffering=0)
+
+    def __enter__(self) -> AtomicFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.discard()
+
+    def commit(self) -> None:
+        """Fsync the file, and rename it to its path.
+
+        Raises:
+            OSError: the system refuses; the path is unchanged, and the file is still open.
+        """
+        publish(self.temporary, self.path)
+        self.file.close()
+
+    def discard(self) -> None:
+        """Remove the file, unless it is committed."""
+        if not self.file.closed:
+            self.temporary.unlink(missing_ok=True)
+            self.file.close()
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` when the block ends without an error.
@@ -66,36 +127,17 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         EnvironmentProblem: the system refuses; `path` is unchanged.
     """
-    import tempfile
-
     make_dir(path.parent)
-    staged: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        staged = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp sets mode 0600; apply the umask, as `open` does.
-        mask = os.umask(0)
-        os.umask(mask)
-        staged.chmod(0o666 & ~mask)
-        staged.replace(path)
-        staged = None
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with AtomicFile(path) as staged:
+            with open(os.dup(staged.file.fileno()), "wb") as file:  # noqa: PTH123 - a descriptor
+                yield file
+            staged.commit()
     except OSError as error:
         raise environment_problem(error, path) from error
-    finally:
-        if staged is not None:
-            staged.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write a file atomically.
 
     Raises:
@@ -103,6 +145,164 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     with writing(path) as file:
         file.write(data)
+
+
+class StagedFolder:
+    """A folder under a temporary name, and its files.
+
+    Args:
+        path: temporary one of the folder.
+
+    Attributes:
+        files: size and sha256 by name of each file written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.files: dict[str, dict[str, Any]] = {}
+
+    def write(self, name: str, data: bytes | memoryview | Iterable[bytes]) -> None:
+        """Write and fsync a file.
+
+        Args:
+            name: of the file, or its path in the folder.
+            data: its content, whole or in parts.
+
+        Raises:
+            OSError: the system refuses.
+        """
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        digest, size = hashlib.sha256(), 0
+        with target.open("xb") as file:
+            for chunk in [data] if isinstance(data, (bytes, memoryview)) else data:
+                file.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.parent != self.path:
+            fsync(target.parent)
+        self.files[name] = {"sha256": digest.hexdigest(), "size": size}
+
+
+@contextlib.contextmanager
+def staging_folder(parent: Path) -> Iterator[StagedFolder]:
+    """Create a temporary folder, which is removed after the block unless that has renamed it.
+
+    Args:
+        parent: the folder to create it in.
+
+    Raises:
+        EnvironmentProblem: the system refuses.
+    """
+    make_dir(parent)
+    handle = -1
+    try:
+        temporary, handle = create_folder(parent)
+        yield StagedFolder(temporary)
+    except OSError as error:
+        raise environment_problem(error, parent) from error
+    finally:
+        if handle >= 0:
+            remove(temporary)
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def writing_folder(path: Path) -> Iterator[StagedFolder]:
+    """Write a new folder, whole or not at all, with a manifest of its files.
+
+    Write each file with `StagedFolder.write`. When the block ends without an error, `manifest.json`
+    with size and sha256 of each is written last, and the folder gets its name.
+
+    Args:
+        path: of the folder, which does not exist.
+
+    Raises:
+        EnvironmentProblem: the system refuses, or the folder exists; nothing is left.
+    """
+    with staging_folder(path.parent) as folder:
+        try:
+            yield folder
+            folder.write(MANIFEST, canonical_json(folder.files).encode())
+            publish(folder.path, path)
+        except OSError as error:
+            raise environment_problem(error, path) from error
+
+
+def verify_folder(path: Path, content: bool = True) -> dict[str, str]:
+    """Check a folder that `writing_folder` wrote, and return the sha256 of each file by name.
+
+    Args:
+        path: of the folder.
+        content: read every file and compare its digest; else only the sizes are compared, for a
+            caller that compares the digest of what it reads.
+
+    Raises:
+        WeightsError: the manifest or a file is missing or damaged; names the first such.
+    """
+    digests = {}
+    for name, (size, sha256) in _read_manifest(path).items():
+        target = path / name
+        try:
+            with open_regular(target) as file:
+                found = os.fstat(file.fileno()).st_size
+                if found != size:
+                    raise WeightsError(f"{target} has {found:,} bytes, expected {size:,}")
+                if content and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                    raise WeightsError(f"{target} is damaged: its content has another sha256")
+        except OSError as error:
+            raise WeightsError(f"cannot read {target}: {error.strerror or error}") from error
+        digests[name] = sha256
+    return digests
+
+
+def _read_manifest(folder: Path) -> dict[str, tuple[int, str]]:
+    """Return size and sha256 of each file of a folder.
+
+    Raises:
+        WeightsError: the manifest is missing or damaged.
+    """
+    path = folder / MANIFEST
+    try:
+        with open_regular(path) as file:
+            plain = json.loads(file.read(MAX_MANIFEST))
+        files = {name: (int(entry["size"]), str(entry["sha256"])) for name, entry in plain.items()}
+        if any(Path(name).is_absolute() or ".." in Path(name).parts for name in files):
+            raise ValueError("a file is outside of its folder")
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise WeightsError(f"{path} is damaged: {error}") from error
+    return files
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder that other processes see whole or not at all.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    temporary = path.with_name(temporary_name())
+    path.rename(temporary)
+    remove(temporary)
+
+
+def open_regular(path: Path) -> FileIO:
+    """Open a regular file for reading; a FIFO or a device is refused without waiting for it.
+
+    Raises:
+        OSError: it is missing, unreadable, or not a regular file, which `strerror` names.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return FileIO(handle)
+    os.close(handle)
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device"}
+    kind = kinds.get(stat.S_IFMT(mode), "no file")
+    raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", str(path))
 
 
 def library_versions(*libraries: str) -> dict[str, str]:
