@@ -1,6 +1,7 @@
 """Looking up backbones from Python."""
 
 import pytest
+from torchvision.models import ResNet50_Weights
 
 import zoo
 
@@ -25,6 +26,11 @@ def test_backbone_is_taken_wherever_its_name_is(tinynet, image_folder, tmp_path)
     given = {"data": image_folder, "weights": "none", "device": "cpu"}
     assert zoo.plan(backbone, **given).to_dict() == zoo.plan(tinynet, **given).to_dict()
     assert zoo.load(lite0).classes == zoo.load("lite0").classes
+
+
+def test_weights_of_torchvision_name_their_backbone():
+    backbone = zoo.get(ResNet50_Weights.IMAGENET1K_V1)
+    assert (backbone.id, backbone.weights[0].tag) == ("torchvision/resnet50", "IMAGENET1K_V1")
 
 
 def test_changed_backbone_is_refused_by_name(tinynet, image_folder):

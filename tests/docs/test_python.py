@@ -3,8 +3,10 @@
 import ast
 import inspect
 import re
+import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import ModuleType
 from typing import is_typeddict
 
 import pytest
@@ -66,9 +68,11 @@ def after_section(heading):
     return register
 
 
-def test_python_page_runs(page_folder, install, capsys):
+def test_python_page_runs(page_folder, install, capsys, monkeypatch):
     install("soft", SOFTNET)
-    names = {"__name__": "page"}
+    page = ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", page)  # descriptions name its functions
+    names = vars(page)
     for heading, blocks in PAGE.sections.items():
         printed = output = ""
         for block in blocks:
@@ -103,6 +107,19 @@ def _(names, printed):
 def _(names, printed):
     assert names["head"].path in printed
     assert "imagenet 1000 Apache-2.0" in printed
+
+
+@after_section("Register your own")
+def _(names, printed):
+    assert printed == "local/leafnet 3"
+
+
+@after_section("Plugins and registry files")
+def _(names, printed):
+    assert printed.startswith("timm/resnet10t [")
+    assert "'tensorboard'" in printed
+    with pytest.raises(zoo.UnknownBackbone):
+        zoo.get("small")
 
 
 @after_section("Build for your classes")
@@ -160,6 +177,7 @@ def _(names, printed):
 def _(names, printed):
     run, plan = names["run"], names["plan"]
     assert plan.phases[0].epochs == 1
+    assert names["losses"].values == [run.metrics["val"]["loss"]]
     assert plan.preprocess.size == (96, 96)
     assert set(plan.reasons) == set(run.record["plan"]["reasons"])
     assert "as given" in printed

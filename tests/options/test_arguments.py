@@ -22,7 +22,9 @@ from zoo.options.arguments import in_python
         ("give --weights FILE, or --weights none", "give weights=FILE, or weights='none'"),
         ("`zoo fetch a --to DIR --weights TAG` fills it", None),
         ("give torchrun --nproc-per-node 2", None),
-        ("check --no-plugin and ZOO_PLUGINS", "check without and ZOO_PLUGINS"),
+        ("--no-plugin: no plugin is named 'x'", "without: no plugin is named 'x'"),
+        ("check --no-plugin and X", "check zoo.configure(without=...) and X"),
+        ("load it with --plugin FILE", "load it with zoo.configure(plugins=[FILE])"),
     ],
 )
 def test_flags_become_arguments(flags, arguments):

@@ -298,3 +298,18 @@ def test_malformed_reference_raises(cls, fields, message):
     }
     with pytest.raises(zoo.UsageError, match=re.escape(message)):
         cls(**{**valid[cls], **fields})
+
+
+def test_function_in_place_of_its_name_is_refused():
+    def inner():
+        """Has no name to import."""
+
+    for builder, way in (
+        (leafnet, f'write "{__name__}:leafnet"'),
+        (inner, "define it at the top level of a module"),
+        (lambda: 1, "define it at the top level of a module"),
+    ):
+        with pytest.raises(zoo.UsageError, match=re.escape(way)):
+            leafnet(builder=builder)
+    with pytest.raises(zoo.UsageError, match=re.escape('write "zoo.spec.backbone:Head"')):
+        zoo.Task("leaf-counting", "Number of leaves", zoo.Head)

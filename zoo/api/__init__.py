@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.api.inference import evaluate, load, predict
 from zoo.api.lookup import get, list_backbones
 from zoo.api.networks import features, freeze, save, transform
+from zoo.api.process import configure, list_plugins, register, register_plugin
 from zoo.api.training import Run, finetune, plan
 
 if TYPE_CHECKING:
@@ -15,15 +16,19 @@ if TYPE_CHECKING:
 __all__ = [
     "Model",
     "Run",
+    "configure",
     "evaluate",
     "features",
     "finetune",
     "freeze",
     "get",
     "list_backbones",
+    "list_plugins",
     "load",
     "plan",
     "predict",
+    "register",
+    "register_plugin",
     "save",
     "transform",
 ]

@@ -14,17 +14,24 @@ from zoo.spec import Backbone
 
 if TYPE_CHECKING:
     from zoo.inference.predictor import Predictor as Model
-    from zoo.options.given import BadImages, FilePath, Precision, UserColumns, UserMetrics
+    from zoo.options.given import (
+        BadImages,
+        FilePath,
+        NameOrPath,
+        Precision,
+        UserColumns,
+        UserMetrics,
+    )
     from zoo.results import Metrics, Prediction
 
 
 @names_arguments
 def load(
-    path: FilePath | Backbone,
+    path: NameOrPath | Backbone,
     device: str = "auto",
     precision: Precision | None = None,
     *,
-    weights: FilePath | None = None,
+    weights: NameOrPath | None = None,
 ) -> Model:
     """Load a model file, the one of a run folder, or a pretrained backbone with its classes.
 
@@ -53,7 +60,7 @@ def load(
 
 @overload
 def evaluate(
-    path: FilePath | Backbone,
+    path: NameOrPath | Backbone,
     data: Any = None,
     *,
     split: str | None = None,
@@ -64,13 +71,13 @@ def evaluate(
     columns: UserColumns | None = None,
     device: str = "auto",
     precision: Precision | None = None,
-    weights: FilePath | None = None,
+    weights: NameOrPath | None = None,
 ) -> Metrics: ...
 
 
 @overload
 def evaluate(
-    path: FilePath | Backbone,
+    path: NameOrPath | Backbone,
     data: Any = None,
     *,
     split: str | None = None,
@@ -81,13 +88,13 @@ def evaluate(
     columns: UserColumns | None = None,
     device: str = "auto",
     precision: Precision | None = None,
-    weights: FilePath | None = None,
+    weights: NameOrPath | None = None,
 ) -> dict[str, Any]: ...
 
 
 @names_arguments
 def evaluate(
-    path: FilePath | Backbone,
+    path: NameOrPath | Backbone,
     data: Any = None,
     *,
     split: str | None = None,
@@ -98,7 +105,7 @@ def evaluate(
     columns: UserColumns | None = None,
     device: str = "auto",
     precision: Precision | None = None,
-    weights: FilePath | None = None,
+    weights: NameOrPath | None = None,
 ) -> Metrics | dict[str, Any]:
     """Evaluate a model file, a run folder or a pretrained backbone on a data source.
 
@@ -128,12 +135,12 @@ def evaluate(
 
 @names_arguments
 def predict(
-    name: FilePath | Backbone,
+    name: NameOrPath | Backbone,
     images: Any | Iterable[Any],
     top: int = 5,
     device: str = "auto",
     *,
-    weights: FilePath | None = None,
+    weights: NameOrPath | None = None,
     precision: Precision | None = None,
     batch_size: int = 32,
     out: FilePath | None = None,

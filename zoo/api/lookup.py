@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterable
-from os import PathLike, fspath
+from enum import Enum
+from os import fspath
+from typing import TYPE_CHECKING
 
 from zoo.errors import UsageError
 from zoo.options.arguments import names_arguments
 from zoo.registry.registry import load_registry
 from zoo.spec import Backbone
+
+if TYPE_CHECKING:
+    from zoo.options.given import NameOrPath
 
 
 @names_arguments
@@ -43,7 +48,7 @@ def list_backbones(
 
 
 @names_arguments
-def get(name: str | Backbone) -> Backbone:
+def get(name: str | Enum | Backbone) -> Backbone:
     """Return the backbone of an id, a bare name, an alias or a name of published weights.
 
     Args:
@@ -54,19 +59,21 @@ def get(name: str | Backbone) -> Backbone:
     Raises:
         UnknownBackbone: none has the name; with suggestions.
     """
-    return name if isinstance(name, Backbone) else load_registry().get(name)
+    return name if isinstance(name, Backbone) else load_registry().get(str(name))
 
 
-def name_of(backbone: str | PathLike[str] | Backbone) -> str:
+def name_of(backbone: NameOrPath | Backbone) -> str:
     """Return the registered name of a backbone, or a path as text.
 
     Raises:
         UsageError: it differs from the registered one, so a model file could not name it.
     """
     if not isinstance(backbone, Backbone):
-        return fspath(backbone)
+        return str(backbone) if isinstance(backbone, Enum) else fspath(backbone)
+    hint = "register it: backbone = zoo.register(backbone)"
+    if not backbone.source:
+        raise UsageError(f"the backbone {backbone.id} is not registered", hint)
     name = f"{backbone.id}.{backbone.selected}" if backbone.selected else backbone.id
     if get(name) != backbone:
-        hint = "register it by zoo.register, or derive it in a registry.toml"
         raise UsageError(f"{backbone.id} differs from the registered backbone", hint)
     return name

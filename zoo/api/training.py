@@ -15,7 +15,7 @@ from zoo.spec import Backbone
 if TYPE_CHECKING:
     from zoo.engine.plan.plan import Plan
     from zoo.inference.predictor import Predictor as Model
-    from zoo.options.given import TrainingOptions
+    from zoo.options.given import NameOrPath, TrainingOptions
     from zoo.results import Metrics
 
 
@@ -44,7 +44,7 @@ class Run:
 
 
 @names_arguments
-def plan(name: str | Path | Backbone, **options: Unpack[TrainingOptions]) -> Plan:
+def plan(name: NameOrPath | Backbone, **options: Unpack[TrainingOptions]) -> Plan:
     """Return the plan of a training, without downloading, writing or training.
 
     Args:
@@ -66,7 +66,7 @@ def plan(name: str | Path | Backbone, **options: Unpack[TrainingOptions]) -> Pla
 @names_arguments
 @documents_options
 def finetune(
-    name: str | Path | Backbone, *, quiet: bool = True, **options: Unpack[TrainingOptions]
+    name: NameOrPath | Backbone, *, quiet: bool = True, **options: Unpack[TrainingOptions]
 ) -> Run:
     """Fine-tune a backbone, and write a run folder.
 

@@ -21,6 +21,12 @@ ARGUMENTS = {
     "--max-params": "max_params",
     **{option.flag: option.name for option in OPTIONS},
 }
+# Remedies that are arguments of another function than the one that raises.
+CALLS = {
+    "check --no-plugin": "check zoo.configure(without=...)",
+    "--plugin FILE": "zoo.configure(plugins=[FILE])",
+    "--registry FILE": "zoo.configure(registry=FILE)",
+}
 CHOICES = {option.flag: (*option.choices, "auto", "none", "head", "all") for option in OPTIONS}
 # A command in backquotes stays; a value may follow a flag.
 MENTION = re.compile(r"`[^`]*`|(--[a-z][a-z-]*)(?:([ =])([^\s,;:()]+))?")
@@ -42,6 +48,8 @@ def _argument(match: re.Match[str]) -> str:
 
 def in_python(text: str) -> str:
     """Replace the flags in a message by the arguments of Python: `--lr 0.1` by `lr=0.1`."""
+    for flag, call in CALLS.items():
+        text = text.replace(flag, call)
     return MENTION.sub(_argument, text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from enum import Enum
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
@@ -24,6 +25,8 @@ Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
 Recipe: TypeAlias = Literal["probe", "head", "all", "head-then-all"]
 
 FilePath: TypeAlias = "str | PathLike[str]"
+# A name, the path of a file, or one of torchvision's enumerations of weights.
+NameOrPath: TypeAlias = "str | PathLike[str] | Enum"
 UserColumns: TypeAlias = "Columns | str | Mapping[str, str]"
 UserMetrics: TypeAlias = "Mapping[str, Callable[[Any, Any], Any]]"
 
@@ -40,7 +43,7 @@ class TrainingOptions(TypedDict, total=False):
     augment: Augmentation | str | None
     views: int | None
     bad_images: BadImages | None
-    weights: FilePath | None
+    weights: NameOrPath | None
     head: HeadSpec | str | None
     head_at: str | None
     input_size: int | None

@@ -5,11 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from zoo.registry.plugins import Plugin, Switches, discover
 
 Key = tuple[Switches, Path | None, tuple[Path, ...]]
+
+
+class Selection(NamedTuple):
+    """The plugins and the registry file that a process selects by `zoo.configure`.
+
+    Args:
+        without: plugins to exclude.
+        file: a registry file; None without one.
+        plugins: python files of plugins.
+    """
+
+    without: tuple[str, ...] = ()
+    file: Path | None = None
+    plugins: tuple[Path, ...] = ()
 
 
 class Scope:
@@ -17,10 +31,17 @@ class Scope:
 
     Args:
         plugins: returns the available plugins, without those of `--plugin`.
+
+    Attributes:
+        selection: of the process, in addition to the arguments of `load_registry`.
+        registered: plugins of `zoo.register`, by name.
+        registries: by their arguments; cleared when one of the others changes.
     """
 
     def __init__(self, plugins: Callable[[], Sequence[Plugin]]) -> None:
         self.plugins = plugins
+        self.selection = Selection()
+        self.registered: dict[str, Plugin] = {}
         self.registries: dict[Key, Any] = {}
 
 

@@ -377,6 +377,8 @@ def load_registry(
 ) -> Registry:
     """Return the registry of this process, cached by its arguments.
 
+    What the process selects by `zoo.configure` and registers by `zoo.register` is added to them.
+
     Args:
         without: plugins to exclude, as `--no-plugin`.
         file: a registry file that overrides the shipped and the user's one, as `--registry`.
@@ -387,15 +389,18 @@ def load_registry(
         RegistryError: a `registry.toml` is invalid.
         BrokenPlugin: a plugin failed and `ZOO_STRICT=1` is set.
     """
-    scope, switches = current(), Switches.from_environment(without)
+    scope = current()
+    selected = scope.selection
+    switches = Switches.from_environment((*selected.without, *without))
+    file = selected.file if file is None else file
     overriding = Path(file).absolute() if file is not None else None
-    files = tuple(dict.fromkeys(Path(plugin).absolute() for plugin in plugins))
+    files = tuple(dict.fromkeys(Path(each).absolute() for each in (*selected.plugins, *plugins)))
     key = switches, overriding, files
     if key not in scope.registries:
         # Before any plugin runs, so that an invalid file is the only error.
         config = load_config(overriding, config_dir() / "registry.toml")
-        extra = file_plugins(files)
-        host = PluginHost(switches, log.warning, [*scope.plugins(), *extra])
+        available = [*scope.plugins(), *scope.registered.values(), *file_plugins(files)]
+        host = PluginHost(switches, log.warning, available)
         scope.registries[key] = Registry(host, config)
     registry: Registry = scope.registries[key]
     return registry

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.errors import UsageError, did_you_mean
 from zoo.records import FrozenDict, validate, with_fields
 from zoo.spec.preprocess import Preprocess
-from zoo.spec.targets import check_target, path_steps, resolve_target
+from zoo.spec.targets import check_target, object_given, path_steps, resolve_target
 from zoo.spec.weight_files import LocalWeights
 from zoo.spec.weights import Weights
 
@@ -108,6 +108,8 @@ class Backbone:
     selected: str | None = None
 
     def __post_init__(self) -> None:
+        if callable(self.builder):
+            raise object_given(self.builder, f"backbone {self.name!r} has the builder")
         validate(self)
         if odd := [alias for alias in self.aliases if not re.fullmatch(ALIAS, alias)]:
             hint = "write a former name, or an id like leaf/leafnet"

@@ -55,6 +55,16 @@ def check_target(target: str, owner: str) -> None:
         raise UsageError(f"{owner} {target!r}, which is not code that can be imported", hint)
 
 
+def object_given(target: object, owner: str) -> UsageError:
+    """Return the error for a function or class that is given in place of the string naming it."""
+    path = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}"
+    module, _, name = path.rpartition(".")
+    hint = f'write "{module}:{name}"'
+    if not _dotted(path):  # a lambda, an inner function, an object with __call__
+        hint = 'define it at the top level of a module, and write "module:function"'
+    return UsageError(f"{owner} {target!r:.60}, which is no text", hint)
+
+
 def resolve_target(target: str, owner: str = "an adapter") -> Any:
     """Import the object that a `"package.module:attribute"` string names.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from zoo.errors import UsageError
 from zoo.records import validate, with_fields
-from zoo.spec.targets import check_target
+from zoo.spec.targets import check_target, object_given
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Task:
     origin: str = ""
 
     def __post_init__(self) -> None:
+        if callable(self.target):
+            raise object_given(self.target, f"task {self.name!r} has the target")
         validate(self)
         if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", self.name):
             hint = "lower-case letters, digits and hyphens only, like image-classification"

@@ -24,14 +24,17 @@ SWITCHES = ("ZOO_PLUGINS", "ZOO_STRICT", "ZOO_TRACE_HOOKS")
 def reset_caches() -> None:
     """Clear the caches of this process.
 
-    These are registries, registry files, plugin files of `--plugin`, and license notices already
-    printed. Modules of installed plugins stay imported.
+    These are registries, what is registered and selected at run time, registry files, plugin files
+    of `--plugin`, and license notices already printed. Modules of installed plugins stay imported.
     """
     import sys
 
     from zoo.registry import config, plugin_file, plugin_scope
 
-    plugin_scope.current().registries.clear()
+    scope = plugin_scope.current()
+    scope.selection = plugin_scope.Selection()
+    scope.registered.clear()
+    scope.registries.clear()
     config.load_config.cache_clear()
     plugin_file.forget_files()
     # Importing it here would import torch; if not imported, no notice was printed.
