@@ -14,6 +14,7 @@ from zoo.errors import counted
         (1, "class", "1 class"),
         (2, "class", "2 classes"),
         (2, "batch", "2 batches"),
+        (2, "epoch", "2 epochs"),
         (1, "entry", "1 entry"),
         (2, "entry", "2 entries"),
         (2, "day", "2 days"),

@@ -171,7 +171,7 @@ def counted(number: int, one: str, many: str | None = None) -> str:
         return f"1 {one}"
     if many is None and re.search("[^aeiou]y$", one):
         many = f"{one[:-1]}ies"
-    return f"{number:,} {many or one + ('es' if re.search('(s|x|ch|sh)$', one) else 's')}"
+    return f"{number:,} {many or one + ('es' if re.search('(s|x|tch|sh)$', one) else 's')}"
 
 
 def one_line(error: BaseException) -> str:

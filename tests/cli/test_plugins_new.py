@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import zoo
-from zoo.cli.plugins_new import FILES, TEMPLATE, derive_names, write_all
+from zoo.cli.plugins_new import NETWORK, OBSERVER, TEMPLATE, derive_names, write_all
 
 ENVIRONMENT = dict(os.environ)  # before any fixture changes it, so that uv finds its cache
 UV = os.environ.get("UV") or shutil.which("uv")
@@ -47,7 +47,8 @@ def installed(cli, cwd, monkeypatch):
 
 
 def test_template_files_all_used():
-    assert {path.name for path in TEMPLATE.iterdir()} == set(FILES.values())
+    files = {str(path.relative_to(TEMPLATE)) for path in TEMPLATE.rglob("*") if path.is_file()}
+    assert files == {*NETWORK.values(), *OBSERVER.values()}
 
 
 def test_new_writes_package_and_prints_steps(cli, cwd):
@@ -56,7 +57,7 @@ def test_new_writes_package_and_prints_steps(cli, cwd):
     root = cwd / "zoo-leaf-nets"
     written = {str(p.relative_to(cwd)) for p in root.rglob("*") if p.is_file()}
     assert written == set(re.findall(r"^wrote (.+)$", out, re.MULTILINE))
-    assert len(written) == len(FILES)
+    assert len(written) == len(NETWORK)
     assert not [path for path in cwd.iterdir() if path != root]
     project = tomllib.loads((root / "pyproject.toml").read_text())
     assert project["project"]["name"] == "zoo-leaf-nets"
@@ -75,8 +76,9 @@ def test_new_writes_package_and_prints_steps(cli, cwd):
     assert "http" not in out
 
 
-def test_new_package_passes_ruff(cli, cwd):
-    cli("plugins", "new", "leaf-nets")
+@pytest.mark.parametrize("kind", [(), ("--observer",)])
+def test_new_package_passes_ruff(cli, cwd, kind):
+    cli("plugins", "new", "leaf-nets", *kind)
     settings = Path(zoo.__file__).parents[1] / "pyproject.toml"
     for check in (["check", "--per-file-ignores", "**/tests/*:D"], ["format", "--check"]):
         done = subprocess.run(
@@ -102,6 +104,28 @@ def test_new_package_works_when_installed(installed, zoo_process):
     again = zoo_process("plugins", "new", "leaf-nets", "--out", "other")
     assert again.returncode == 2
     assert "'leaf_nets' is already a plugin of zoo-leaf-nets 0.1.0" in again.stderr
+
+
+@NEEDS_UV
+def test_new_observer_conforms_and_passes_its_tests(cli, cwd, monkeypatch, zoo_process):
+    code, out, _ = cli("plugins", "new", "leaf-watch", "--observer")
+    assert code == 0
+    assert len(re.findall(r"^wrote ", out, re.MULTILINE)) == len(OBSERVER)
+    install_with_uv(cwd / "zoo-leaf-watch", cwd / "site")
+    monkeypatch.setenv("PYTHONPATH", str(cwd / "site"))
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "zoo-leaf-watch"]
+    done = subprocess.run(tests, cwd=cwd, capture_output=True, text=True)
+    assert (done.returncode, "2 passed" in done.stdout) == (0, True), done.stdout
+    checked = zoo_process("plugins", "check", "leaf_watch", "--json")
+    (plugin,) = json.loads(checked.stdout)
+    passed = {check["check"] for check in plugin["checks"] if check["status"] == "passed"}
+    hooks = ("before_fit", "after_epoch", "after_fit", "on_error")
+    assert passed == {f"observes_{hook}" for hook in hooks}
+    shown = json.loads(zoo_process("plugins", "show", "leaf_watch", "--json").stdout)
+    (option,) = shown["options"]
+    assert (option["name"], option["default"], option["minimum"]) == ("every", 1, 1)
+    probe = "import sys, zoo_leaf_watch.plugin; assert not {'torch', 'timm'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", probe], check=True)
 
 
 @pytest.mark.slow

@@ -41,6 +41,7 @@ def test_show_working_plugin(cli, install):
         "hooks": ["zoo_after_fit", "zoo_register_backbones"],
         "names": ["leafnet", "oaknet"],
         "weights": [],
+        "options": [],
         "traceback": None,
         "conflicts": [],
     }
@@ -147,3 +148,47 @@ def test_plugins_show_imports_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_show_lists_options(cli, install):
+    install(
+        "early",
+        """
+        import zoo
+
+        @zoo.hookimpl
+        def zoo_register_options():
+            yield zoo.PluginOption("epochs", 3, "epochs before it stops", minimum=1, maximum=99)
+            yield zoo.PluginOption("metric", "loss", "what it watches", choices=("loss", "top1"))
+        """,
+    )
+    code, out, _ = cli("plugins", "show", "early", "--json")
+    assert code == 0
+    assert json.loads(out)["options"] == [
+        {
+            "name": "epochs",
+            "default": 3,
+            "help": "epochs before it stops",
+            "choices": [],
+            "minimum": 1,
+            "maximum": 99,
+            "variable": "ZOO_PLUGIN_EARLY_EPOCHS",
+        },
+        {
+            "name": "metric",
+            "default": "loss",
+            "help": "what it watches",
+            "choices": ["loss", "top1"],
+            "minimum": None,
+            "maximum": None,
+            "variable": "ZOO_PLUGIN_EARLY_METRIC",
+        },
+    ]
+    _, out, _ = cli("plugins", "show", "early")
+    lines = [line for line in out.splitlines() if line.startswith("option ")]
+    assert lines == [
+        "option      epochs, epochs before it stops"
+        "  [default: 3; at least 1; at most 99; env: ZOO_PLUGIN_EARLY_EPOCHS]",
+        "option      metric, what it watches"
+        '  [default: "loss"; one of loss, top1; env: ZOO_PLUGIN_EARLY_METRIC]',
+    ]

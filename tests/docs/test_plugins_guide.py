@@ -10,6 +10,7 @@ import torch
 import zoo
 from tests.docs.page_runner import PageRunner, file_named_by
 from tests.docs.passages import DOCS, read_page
+from zoo.testing.fixtures import IsolatedZoo
 from zoo.testing.suite import SUITE
 
 PAGE = read_page("plugins.md")
@@ -122,7 +123,7 @@ def table(head: str) -> list[tuple[str, str]]:
     return [(first, rest) for first, _, rest in rows]
 
 
-@pytest.mark.parametrize("described", [zoo.Head, zoo.Backbone, zoo.Weights])
+@pytest.mark.parametrize("described", [zoo.Head, zoo.Backbone, zoo.Weights, zoo.Preprocess])
 def test_plugins_page_documents_every_field(described):
     rows = table(f"field of `{described.__name__}`")
     stated = [name for cell, _ in rows for name in re.findall(r"`(\w+)`", cell)]
@@ -130,6 +131,19 @@ def test_plugins_page_documents_every_field(described):
         field.name for field in fields(described) if field.name not in SET_BY_REGISTRY
     )
     assert all(meaning for _, meaning in rows)
+
+
+def test_plugins_page_documents_all_of_zoo_isolated():
+    rows = dict(table("`zoo_isolated`"))
+    members = {name for name in vars(IsolatedZoo) if not name.startswith("_")}
+    attributes = {
+        name for name in IsolatedZoo.__init__.__annotations__ if name in ("cache", "config")
+    }
+    stated = {re.match(r"`(\w+)", cell)[1] for cell in rows}
+    assert stated == members | attributes
+    assert {"register(plugin, name=None)", "register_builtins(*names)", "get(name)"} <= {
+        cell.strip("`") for cell in rows
+    }
 
 
 def test_plugins_page_lists_conformance_checks():

@@ -15,13 +15,20 @@ from zoo.errors import UsageError
 from zoo.registry.registry import Registry
 
 TEMPLATE = Path(__file__).parent / "template"
-FILES = {
-    "pyproject.toml": "pyproject.toml.in",
+# By path in the package, the file of the template: for every package, and of each kind.
+PACKAGE = {"pyproject.toml": "pyproject.toml.in", "{package}/__init__.py": "init.py.in"}
+NETWORK = {
+    **PACKAGE,
     "README.md": "README.md.in",
-    "{package}/__init__.py": "init.py.in",
     "{package}/plugin.py": "plugin.py.in",
     "{package}/model.py": "model.py.in",
     "tests/test_{source}.py": "test.py.in",
+}
+OBSERVER = {
+    **PACKAGE,
+    "README.md": "observer/README.md.in",
+    "{package}/plugin.py": "observer/plugin.py.in",
+    "tests/test_{source}.py": "observer/test.py.in",
 }
 
 
@@ -74,16 +81,22 @@ def check_available(names: Mapping[str, str], registry: Registry) -> None:
     raise UsageError(f"{taken} is already installed", hint)
 
 
-def render(names: Mapping[str, str]) -> dict[str, str]:
-    """Return the content of each file by its path in the package."""
+def render(names: Mapping[str, str], observer: bool = False) -> dict[str, str]:
+    """Return the content of each file by its path in the package.
+
+    Args:
+        names: of `derive_names`.
+        observer: of a plugin that observes trainings, instead of one with a network.
+    """
     from string import Template
 
     from zoo import __version__
 
-    values = {**names, "version": __version__}
+    summary = f"{names['title']} {'observer of trainings' if observer else 'backbones'} for zoo."
+    values = {**names, "version": __version__, "summary": summary}
     return {
         path.format_map(names): Template((TEMPLATE / file).read_text("utf-8")).substitute(values)
-        for path, file in FILES.items()
+        for path, file in (OBSERVER if observer else NETWORK).items()
     }
 
 
@@ -136,8 +149,13 @@ def _move(staged: Path, folder: Path) -> None:
     metavar="DIR",
     help="Folder of the package. [default: zoo-NAME]",
 )
+@click.option(
+    "--observer",
+    is_flag=True,
+    help="A plugin that observes trainings, with an option, instead of one with a network.",
+)
 @click.pass_obj
-def command(settings: Settings, name: str, out: Path | None) -> None:
+def command(settings: Settings, name: str, out: Path | None, observer: bool) -> None:
     """Create a plugin package NAME with a small network that can be trained, and its tests.
 
     NAME consists of letters, digits, - and _, and becomes the source in the ids of its backbones.
@@ -147,7 +165,7 @@ def command(settings: Settings, name: str, out: Path | None) -> None:
     names = derive_names(name)
     check_available(names, settings.registry())
     folder = out or Path(names["distribution"])
-    files = render(names)
+    files = render(names, observer)
     # Absolute: `.` has no parent and no name.
     write_all(folder.absolute(), files)
     for path in files:
@@ -157,6 +175,6 @@ def command(settings: Settings, name: str, out: Path | None) -> None:
     for step, line in (
         ("install", f"pip install -e {path} pytest"),
         ("test", f"pytest {path}"),
-        ("use", f"zoo finetune {names['backbone']} --epochs 1"),
+        ("use", f"zoo finetune {'resnet18' if observer else names['backbone']} --epochs 1"),
     ):
         print_line(f"{step:<8}{line}")

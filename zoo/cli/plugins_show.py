@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,9 +15,10 @@ from zoo.cli.plugins import describe
 from zoo.errors import UsageError, did_you_mean
 from zoo.registry.plugins import CONFLICT, PluginRecord
 from zoo.registry.registry import Registry
-from zoo.spec import AddedWeights, WeightFile
+from zoo.spec import AddedWeights, PluginOption, WeightFile
 
 MAX_NAMES = 6
+BOUNDS = (("minimum", "at least"), ("maximum", "at most"))
 
 
 def find_records(registry: Registry, name: str) -> list[PluginRecord]:
@@ -46,6 +48,7 @@ def describe_plugin(registry: Registry, record: PluginRecord) -> dict[str, Any]:
         "hooks": list(record.hooks),
         "names": names,
         "weights": [describe_weights(item) for item in record.weights],
+        "options": [describe_option(option) for option in record.options],
         "traceback": record.trace,
     }
 
@@ -64,6 +67,19 @@ def describe_weights(item: WeightFile | AddedWeights) -> dict[str, Any]:
     }
 
 
+def describe_option(option: PluginOption) -> dict[str, Any]:
+    """Return an option of a plugin as plain data."""
+    return {
+        "name": option.name,
+        "default": option.default,
+        "help": option.help,
+        "choices": list(option.choices),
+        "minimum": option.minimum,
+        "maximum": option.maximum,
+        "variable": option.variable,
+    }
+
+
 def _abbreviate(names: Sequence[str], source: str) -> str:
     if len(names) <= MAX_NAMES:
         return ", ".join(names)
@@ -74,6 +90,14 @@ def _abbreviate(names: Sequence[str], source: str) -> str:
 def _weights_text(item: dict[str, Any]) -> str:
     owner = f"{item['tag']} of {item['backbone']}, " if item["backbone"] else ""
     return f"{owner}{item['file']}"
+
+
+def _option_text(option: dict[str, Any]) -> str:
+    """Return default, range and environment variable of an option."""
+    bounds = [f"{text} {option[name]:g}" for name, text in BOUNDS if option[name] is not None]
+    choices = [f"one of {', '.join(map(str, option['choices']))}"] if option["choices"] else []
+    default = f"default: {json.dumps(option['default'])}"
+    return "; ".join([default, *choices, *bounds, f"env: {option['variable']}"])
 
 
 def _print(item: dict[str, Any]) -> None:
@@ -95,6 +119,8 @@ def _print(item: dict[str, Any]) -> None:
     for key, value in facts.items():
         if value is not None:
             print_line(f"{key:<12}{value}")
+    for option in item["options"]:
+        print_line(f"{'option':<12}{option['name']}, {option['help']}  [{_option_text(option)}]")
     if item["traceback"]:
         print_line()
         for line in item["traceback"].splitlines():
@@ -106,7 +132,7 @@ def _print(item: dict[str, Any]) -> None:
 @json_option
 @click.pass_obj
 def command(settings: Settings, name: str, as_json: bool) -> None:
-    """Show the plugin NAME: package, status, hooks, backbones, and the traceback if it failed.
+    """Show the plugin NAME: package, status, hooks, backbones, options, traceback if it failed.
 
     Plugins that were skipped because they have the same name are shown after it.
     """
