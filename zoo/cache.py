@@ -11,11 +11,13 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TextIO
 
+from zoo.errors import UsageError, did_you_mean
 from zoo.files import cache_dir, environment_problem, make_dir
 
 KINDS = ("features", "weights", "catalogues", "downloads")
@@ -64,6 +66,34 @@ def entries(kind: str) -> list[CacheEntry]:
         return []
     described = [entry for path in paths if (entry := _describe(kind, path)) is not None]
     return sorted(described, key=lambda entry: (entry.used, entry.path.name))
+
+
+def select(patterns: Sequence[str]) -> list[CacheEntry]:
+    """Return the cache entries that match any pattern; all without a pattern.
+
+    Args:
+        patterns: each a kind of `KINDS`, or a shell-style pattern of names.
+
+    Raises:
+        UsageError: a pattern is neither a kind nor matches an entry.
+    """
+    cached = [entry for kind in KINDS for entry in entries(kind)]
+    if not patterns:
+        return cached
+    for pattern in patterns:
+        if pattern not in KINDS and not any(_matches(entry, pattern) for entry in cached):
+            names = [*KINDS, *sorted({entry.name for entry in cached})]
+            hint = did_you_mean(pattern, names, f"give a NAME, or one of {', '.join(KINDS)}")
+            raise UsageError(f"no cache entry matches {pattern!r}", hint)
+    return [
+        entry for entry in cached if any(p == entry.kind or _matches(entry, p) for p in patterns)
+    ]
+
+
+def _matches(entry: CacheEntry, pattern: str) -> bool:
+    """Return whether a pattern matches an entry's name, with or without source, or its file."""
+    names = (entry.name, entry.name.rpartition("/")[2], entry.path.name)
+    return any(fnmatchcase(name, pattern) for name in names)
 
 
 def _describe(kind: str, path: Path) -> CacheEntry | None:

@@ -228,6 +228,16 @@ def _(names, printed):
     assert len(names["published"][0]["predictions"]) == 1
 
 
+@after_section("Data sets and weights")
+def _(names, printed):
+    assert names["report"].images == {"train": 24, "val": 12, "test": 12}
+    assert names["best"].accuracy > 1 / 3
+    assert Path("features.npy").exists()
+    assert names["imported"].classes == ("a", "b", "c")
+    assert "PosixPath" in printed
+    assert not zoo.list_cache("features")
+
+
 @after_section("Errors")
 def _(names, printed):
     assert "nowhere" in printed

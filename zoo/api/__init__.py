@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.api.inference import evaluate, load, predict
+from zoo.api.inference import embed, evaluate, load, predict, rank
 from zoo.api.lookup import get, list_backbones
 from zoo.api.networks import features, freeze, save, transform
 from zoo.api.process import configure, list_plugins, register, register_plugin
-from zoo.api.training import Run, finetune, plan
+from zoo.api.training import Run, check, finetune, plan
+from zoo.api.weights import clear_cache, fetch, import_weights, list_cache
 
 if TYPE_CHECKING:
     from zoo.inference.predictor import Predictor as Model
@@ -16,17 +17,24 @@ if TYPE_CHECKING:
 __all__ = [
     "Model",
     "Run",
+    "check",
+    "clear_cache",
     "configure",
+    "embed",
     "evaluate",
     "features",
+    "fetch",
     "finetune",
     "freeze",
     "get",
+    "import_weights",
     "list_backbones",
+    "list_cache",
     "list_plugins",
     "load",
     "plan",
     "predict",
+    "rank",
     "register",
     "register_plugin",
     "save",

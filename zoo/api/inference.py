@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from zoo.api.lookup import name_of
@@ -14,6 +15,7 @@ from zoo.spec import Backbone
 
 if TYPE_CHECKING:
     from zoo.inference.predictor import Predictor as Model
+    from zoo.inference.rank import Rank
     from zoo.options.given import (
         BadImages,
         FilePath,
@@ -166,3 +168,125 @@ def predict(
     chosen = None if weights is None else str(weights)
     model = load_any(name_of(name), load_registry(), chosen, device, precision)
     return model.predict(images, top, batch_size, out)
+
+
+@names_arguments
+def embed(
+    name: NameOrPath | Backbone,
+    data: Any,
+    out: FilePath,
+    *,
+    classes: int | None = None,
+    columns: UserColumns | None = None,
+    workers: int = 0,
+    bad_images: BadImages = "error",
+    device: str = "auto",
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Write the features of a data set to a file; `features` returns those of a few images.
+
+    A `.safetensors` file also has labels, classes and paths; for `.npy` they are in a `.json` file
+    beside it. Features are cached, as those of a training.
+
+    Args:
+        name: backbone or its name, model file or run folder.
+        data: as for `finetune`, or a folder of images.
+        out: path of a `.safetensors` or `.npy` file.
+        classes: number of classes, to choose between two readings of folders.
+        columns: of a table, as for `finetune`.
+        workers: number of decoding processes.
+        bad_images: `error` or `skip`.
+        device: as torch names it, or `auto`.
+        quiet: write nothing to stderr.
+
+    Returns:
+        `path`, `images`, `width`, `backbone_forwards`, and `bad_images`: reasons by path.
+
+    Raises:
+        UsageError: the suffix is unknown, or the network does not have exactly one main head.
+        DataError: the data cannot be used.
+        WeightsError: the model cannot be loaded.
+    """
+    from zoo.inference.embed import embed as write
+    from zoo.options.columns import read_columns
+    from zoo.terminal import Progress
+
+    return write(
+        name_of(name),
+        data,
+        Path(out),
+        load_registry(),
+        Progress(quiet),
+        classes=classes,
+        columns=None if columns is None else read_columns(columns),
+        workers=workers,
+        bad_images=bad_images,
+        device=device,
+    )
+
+
+@names_arguments
+def rank(
+    *patterns: str | Backbone,
+    data: Any,
+    classes: int | None = None,
+    columns: UserColumns | None = None,
+    group: str | None = None,
+    group_by: str | None = None,
+    max_params: int | None = None,
+    limit: int = 20,
+    workers: int = 0,
+    bad_images: BadImages = "error",
+    device: str = "auto",
+    seed: int = 0,
+    quiet: bool = True,
+) -> list[Rank]:
+    """Rank pretrained backbones by how well their frozen features separate the classes of images.
+
+    Args:
+        patterns: of names or ids, or backbones; without any, one of each kind of network.
+        data: labelled images, as for `finetune`.
+        classes: number of classes, to choose between two readings of folders.
+        columns: of a table, as for `finetune`.
+        group: column of a table whose groups stay in one fold.
+        group_by: expression that finds the group in a path.
+        max_params: largest number of parameters; None for 30 million without a pattern.
+        limit: largest number of candidates.
+        workers: number of decoding processes.
+        bad_images: `error` or `skip`.
+        device: as torch names it, or `auto`.
+        seed: of the folds.
+        quiet: write nothing to stderr.
+
+    Returns:
+        The best first; each with `backbone`, `accuracy` of a linear probe over five folds, `knn`,
+        and `error` if it failed.
+
+    Raises:
+        UsageError: no backbone with published weights matches.
+        DataError: the data cannot be used, or have no classes.
+        ZooError: every candidate failed; the error of the first.
+    """
+    from zoo.inference.rank import rank_all
+    from zoo.options.columns import read_columns
+    from zoo.terminal import Progress
+
+    ranks = rank_all(
+        [each if isinstance(each, str) else name_of(each) for each in patterns],
+        data,
+        load_registry(),
+        Progress(quiet),
+        classes=classes,
+        columns=None if columns is None else read_columns(columns),
+        group=group,
+        group_by=group_by,
+        max_params=max_params,
+        limit=limit,
+        workers=workers,
+        bad_images=bad_images,
+        device=device,
+        seed=seed,
+    )
+    if ranks[0].error:  # of all candidates, since failures are last
+        raise ranks[0].error
+    return ranks

@@ -13,9 +13,10 @@ from zoo.registry.registry import load_registry
 from zoo.spec import Backbone
 
 if TYPE_CHECKING:
+    from zoo.data.inspection import DataReport
     from zoo.engine.plan.plan import Plan
     from zoo.inference.predictor import Predictor as Model
-    from zoo.options.given import NameOrPath, TrainingOptions
+    from zoo.options.given import NameOrPath, TrainingOptions, UserColumns
     from zoo.results import Metrics
 
 
@@ -88,3 +89,43 @@ def finetune(
 
     result = fit(prepare(name_of(name), read_options(**options), load_registry(), Progress(quiet)))
     return Run(result.path, result.record)
+
+
+@names_arguments
+def check(
+    data: Any,
+    task: str | None = None,
+    *,
+    classes: int | None = None,
+    columns: UserColumns | None = None,
+    quiet: bool = True,
+) -> DataReport:
+    """Check a data set without training on it: read every image.
+
+    Args:
+        data: as for `finetune`.
+        task: name of the one that reads it; by default by its layout, else image classification.
+        classes: number of classes, to choose between two readings of folders.
+        columns: of a table, as for `finetune`.
+        quiet: write nothing to stderr.
+
+    Returns:
+        Counts, sizes, formats, duplicates and notices; `bad`: reasons by path of images that cannot
+        be read, which would stop a training.
+
+    Raises:
+        UsageError: no plugin registers the task.
+        DataError: the data cannot be opened.
+    """
+    from zoo.options.columns import read_columns
+    from zoo.tasks.inspection import check_data
+    from zoo.terminal import Progress
+
+    return check_data(
+        data,
+        load_registry(),
+        Progress(quiet),
+        task=task,
+        classes=classes,
+        columns=None if columns is None else read_columns(columns),
+    )

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from fnmatch import fnmatchcase
 from typing import Any
 
 import click
 
-from zoo.cache import KINDS, CacheEntry, entries
+from zoo.cache import CacheEntry, select
 from zoo.cli.group import CommandEntry, Settings, ZooGroup
 from zoo.cli.options import json_option
 from zoo.cli.output import print_json, print_table
-from zoo.errors import UsageError, did_you_mean
 from zoo.files import cache_dir
 from zoo.terminal import print_notice
 
@@ -43,34 +41,6 @@ def short_size(count: int) -> str:
             break
         size, unit = size / 1024, larger
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-
-
-def select(patterns: tuple[str, ...]) -> list[CacheEntry]:
-    """Return the cache entries that match any pattern; all without a pattern.
-
-    Args:
-        patterns: each a kind of `KINDS`, or a shell-style pattern of names.
-
-    Raises:
-        UsageError: a pattern is neither a kind nor matches an entry.
-    """
-    cached = [entry for kind in KINDS for entry in entries(kind)]
-    if not patterns:
-        return cached
-    for pattern in patterns:
-        if pattern not in KINDS and not any(matches(entry, pattern) for entry in cached):
-            names = [*KINDS, *sorted({entry.name for entry in cached})]
-            hint = did_you_mean(pattern, names, f"give a NAME, or one of {', '.join(KINDS)}")
-            raise UsageError(f"no cache entry matches {pattern!r}", hint)
-    return [
-        entry for entry in cached if any(p == entry.kind or matches(entry, p) for p in patterns)
-    ]
-
-
-def matches(entry: CacheEntry, pattern: str) -> bool:
-    """Return whether a pattern matches an entry's name, with or without source, or its file."""
-    names = (entry.name, entry.name.rpartition("/")[2], entry.path.name)
-    return any(fnmatchcase(name, pattern) for name in names)
 
 
 @click.command(

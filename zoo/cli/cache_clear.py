@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from zoo.cache import remove
-from zoo.cli.cache import select, short_size
+from zoo.cache import remove, select
+from zoo.cli.cache import short_size
 from zoo.cli.group import ZooCommand
 from zoo.cli.output import print_line
 from zoo.errors import counted

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,8 +12,6 @@ from zoo.cli.output import print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from zoo.data.inspection import DataReport
-    from zoo.registry.registry import Registry
-    from zoo.tasks.base import BaseTask
 
 
 @click.command(cls=ComputingCommand, name="check")
@@ -45,46 +42,23 @@ def command(
     cannot be read. The exit code is 3 if any of these would stop a training.
     """
     from zoo.data.bad_images import UnreadableImages
-    from zoo.data.inspection import inspect_data
-    from zoo.tasks.base import supported_options
+    from zoo.tasks.inspection import check_data
     from zoo.terminal import Progress
 
-    registry = settings.registry()
-    task = _find_task(registry, data, task_name)
-    defaults = registry.config.defaults
-    opened = task.open_data(
+    report = check_data(
         data,
-        seed=defaults["seed"],
-        val_fraction=defaults["val_fraction"],
+        settings.registry(),
+        Progress(quiet),
+        task=task_name,
         classes=classes,
-        **supported_options(task, columns=read_columns(columns)),
+        columns=read_columns(columns),
     )
-    counts = {
-        name: task.class_counts(split, opened.schema) for name, split in opened.splits.items()
-    }
-    report = inspect_data(opened, task.name, counts, Progress(quiet).wrap)
     if as_json:
         print_json(report.to_dict())
     else:
         _print_report(report)
     if report.bad:
         raise UnreadableImages(report.bad, sum(report.images.values()))
-
-
-def _find_task(registry: Registry, data: str, name: str | None) -> BaseTask:
-    """Return the task of a name, or the one that recognizes the data."""
-    from zoo.errors import BrokenPlugin
-    from zoo.spec import IMAGE_CLASSIFICATION
-    from zoo.tasks.base import load_task
-
-    for each in () if name else registry.tasks:
-        try:
-            task = load_task(registry.task(each))
-        except BrokenPlugin:
-            continue  # another task was not asked for
-        if Path(data).exists() and task.recognizes(data):
-            return task
-    return load_task(registry.task(name or IMAGE_CLASSIFICATION))
 
 
 def _print_report(report: DataReport) -> None:

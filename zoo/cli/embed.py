@@ -58,25 +58,23 @@ def command(
     A .safetensors FILE also contains labels, classes and paths; for .npy they are written to a
     .json file beside it.
     """
-    from zoo.inference.embed import check_format, embedding, write_features
-    from zoo.inference.loading import load_features
+    from zoo.inference.embed import embed
     from zoo.terminal import Progress
 
-    check_format(out)
-    progress, registry = Progress(quiet), settings.registry()
-    model = load_features(name, registry, device)
-    images = model.network.task.open_all(data, classes=classes, columns=read_columns(columns))
-    for notice in images.notices:
-        progress.notice(f"{images.name}: {notice}")
-    limit = int(registry.config.defaults["cache_gib"] * (1 << 30))
-    with embedding(
-        model, images, progress, limit, workers=workers, bad_images=bad_images
-    ) as embedded:
-        summary = write_features(embedded, model, out)
-    for path, reason in sorted(embedded.bad.items()):
-        progress.notice(f"skipped: {path}: {reason}")
+    summary = embed(
+        name,
+        data,
+        out,
+        settings.registry(),
+        Progress(quiet),
+        classes=classes,
+        columns=read_columns(columns),
+        workers=workers,
+        bad_images=bad_images,
+        device=device,
+    )
     if as_json:
-        print_json({"path": str(out), **summary, "bad_images": embedded.bad})
+        print_json(summary)
         return
     print_line(
         f"{counted(summary['images'], 'image')}, {counted(summary['width'], 'feature')} each: {out}"

@@ -10,37 +10,19 @@ import click
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.options import json_option, quiet_option
 from zoo.cli.output import print_json, print_table
-from zoo.errors import UsageError, WeightsError, ZooError
 from zoo.terminal import Progress
 
 if TYPE_CHECKING:
-    from zoo.spec import Backbone, Weights
+    from zoo.models.fetching import Fetched
 
 
-def _select(
-    settings: Settings, names: tuple[str, ...], tag: str | None
-) -> list[tuple[Backbone, Weights]]:
-    """Return each backbone with the weights to fetch.
-
-    Raises:
-        ZooError: a name or tag is unknown, or nothing is published; all such names together.
-    """
-    selected: list[tuple[Backbone, Weights]] = []
-    faults: list[ZooError] = []
-    for name in dict.fromkeys(names):
-        try:
-            backbone = settings.registry().get(name)
-            if not backbone.weights:
-                raise UsageError(f"{backbone.id} has no published weights")
-            weights = backbone.find_weights(tag) if tag else backbone.weights[0]
-            selected.append((backbone, weights))
-        except UsageError as error:
-            faults.append(error)
-    if len(faults) == 1:
-        raise faults[0]
-    if faults:
-        raise UsageError(f"{len(faults)} names are wrong: {'; '.join(map(str, faults))}")
-    return selected
+def _describe(item: Fetched) -> dict[str, Any]:
+    """Return a result with the keys of `zoo fetch --json`."""
+    known = {"backbone": item.backbone, "weights": item.weights}
+    if item.error:
+        return {**known, "error": str(item.error)}
+    file = {"path": str(item.path), "bytes": item.bytes, "sha256": item.sha256}
+    return {**known, **file, "status": item.status}
 
 
 @click.command(cls=ZooCommand, name="fetch")
@@ -71,32 +53,22 @@ def command(
     On a machine without a network, set ZOO_WEIGHTS_DIR to a copy of the folder. Files that are
     there are verified and not fetched again; a download that broke off is resumed.
     """
-    selected = _select(settings, names, weights)
-    from zoo.models.weight_folder import put_weights
+    from zoo.models.fetching import check_fetched, fetch_all, select_weights
 
+    selected = select_weights(names, weights, settings.registry())
     settings.interruption = "a download that broke off is resumed by the same command"
     progress = Progress(quiet)
-    items: list[dict[str, Any]] = []
-    errors: list[WeightsError] = []
-    for backbone, published in selected:
-        item: dict[str, Any] = {"backbone": backbone.id, "weights": published.tag}
-        try:
-            file = put_weights(backbone, published, folder)
-        except WeightsError as error:
-            items.append({**item, "error": str(error)})
-            errors.append(WeightsError(f"{backbone.id} {published.tag}: {error}"))
-            continue
-        path = {"path": str(file.path), "bytes": file.size, "sha256": file.sha256}
-        items.append({**item, **path, "status": file.status})
-        progress.notice(f"{backbone.id} {published.tag}: {file.status}")
+    items: list[Fetched] = []
+    for item in fetch_all(selected, folder):
+        items.append(item)
+        if not item.error:
+            progress.notice(f"{item.backbone} {item.weights}: {item.status}")
     if as_json:
-        print_json(items)
+        print_json([_describe(item) for item in items])
     elif rows := [
-        [item["backbone"], item["weights"], item["status"], f"{item['bytes']:,}", item["path"]]
+        [item.backbone, item.weights, item.status, f"{item.bytes:,}", str(item.path)]
         for item in items
-        if "path" in item
+        if not item.error
     ]:
         print_table(["BACKBONE", "WEIGHTS", "STATUS", "BYTES", "FILE"], rows, right="BYTES")
-    if errors:
-        reasons = "; ".join(map(str, errors))
-        raise WeightsError(f"{len(errors)} of {len(items)} not fetched: {reasons}")
+    check_fetched(items)

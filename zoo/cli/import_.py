@@ -64,17 +64,13 @@ def command(
     a model file for `zoo predict` and `zoo finetune`; without, a state dict for --weights.
     """
     from zoo.engine.run.importing import import_weights
-    from zoo.tasks.base import load_task
     from zoo.terminal import Progress
 
     if classes is not None and name is None:
         raise UsageError("--classes requires the backbone", "give it with --as NAME")
-    backbone = task = None
-    if name is not None:
-        registry = settings.registry()
-        backbone = registry.get(name)
-        task = load_task(registry.task(backbone.task))
-    imported = import_weights(source, out, backbone, task, _read_classes(classes))
+    registry = settings.registry()
+    backbone = None if name is None else registry.get(name)
+    imported = import_weights(source, registry, out, backbone, _read_classes(classes))
     progress = Progress(quiet)
     for notice in imported.notices:
         progress.notice(f"{source}: {notice}")

@@ -17,7 +17,6 @@ from zoo.cli.options import (
     source_options,
 )
 from zoo.cli.output import print_json, print_table, short_count
-from zoo.errors import DataError
 from zoo.terminal import percent
 
 if TYPE_CHECKING:
@@ -87,32 +86,25 @@ def command(
     local weights first. Features are cached: an interrupted ranking resumes, and training the
     winner computes only its head. The command fails only if every candidate does.
     """
-    from zoo.inference.rank import candidates, rank
-    from zoo.spec import IMAGE_CLASSIFICATION
-    from zoo.tasks.base import load_task
+    from zoo.inference.rank import rank_all
     from zoo.terminal import Progress
 
-    progress, registry = Progress(quiet), settings.registry()
-    task = load_task(registry.task(IMAGE_CLASSIFICATION))
-    images = task.open_all(
-        data, classes=classes, columns=read_columns(columns), group=group, group_by=group_by
+    ranks = rank_all(
+        patterns,
+        data,
+        settings.registry(),
+        Progress(quiet),
+        classes=classes,
+        columns=read_columns(columns),
+        group=group,
+        group_by=group_by,
+        max_params=max_params,
+        limit=limit,
+        workers=workers,
+        bad_images=bad_images,
+        device=device,
+        seed=seed,
     )
-    if not images.classes:
-        raise DataError(f"{images.name} has no classes", "give a folder of class folders")
-    for notice in images.notices:
-        progress.notice(f"{images.name}: {notice}")
-    progress.notice(f"{images.name}: chance is {percent(images.largest_share)}")
-    backbones = candidates(
-        registry, patterns, IMAGE_CLASSIFICATION, max_params, limit, progress.notice
-    )
-    ranks: list[Rank] = []
-    for each in rank(
-        backbones, images, registry, progress, device, seed, workers=workers, bad_images=bad_images
-    ):
-        ranks.append(each)
-        result = f"failed: {each.error.message}" if each.error else percent(each.accuracy)
-        progress.notice(f"{len(ranks)}/{len(backbones)} {each.backbone}: {result}")
-    ranks.sort(key=lambda each: (each.accuracy is None, -(each.accuracy or 0)))
     if as_json:
         print_json([each.to_dict() for each in ranks])
     else:

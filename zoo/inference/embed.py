@@ -24,9 +24,12 @@ from zoo.engine.features.store import FeatureStore
 from zoo.engine.runtime.reader import ImageReader
 from zoo.errors import DataError, UsageError
 from zoo.files import canonical_json, write_bytes, writing
+from zoo.inference.loading import load_features
 from zoo.inference.predictor import Predictor
 from zoo.models.freeze import freeze
+from zoo.options.columns import Columns
 from zoo.records import to_dict
+from zoo.registry.registry import Registry
 from zoo.terminal import Progress
 
 FORMATS = (".safetensors", ".npy")
@@ -145,6 +148,56 @@ def embedding(
         path = store.path
     if path is not None:
         trim(limit, keep=path)
+
+
+def embed(
+    name: str | Path,
+    data: Any,
+    out: Path,
+    registry: Registry,
+    progress: Progress,
+    *,
+    classes: int | None = None,
+    columns: Columns | None = None,
+    workers: int = 0,
+    bad_images: str = "error",
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Write the features of all images of a source, and return a summary.
+
+    Args:
+        name: of a backbone, or path of a model file or run folder.
+        data: the source, as for a training, or a folder of images.
+        out: path; its suffix selects the format, as in `write_features`.
+        registry: of backbones.
+        progress: display of progress and notices.
+        classes: number of classes, to choose between two readings of folders.
+        columns: of a table.
+        workers: number of decoding processes.
+        bad_images: `error` or `skip`.
+        device: as torch names it, or `auto`.
+
+    Returns:
+        `path`, `images`, `width`, `backbone_forwards`, and `bad_images`: reasons by path.
+
+    Raises:
+        UsageError: the suffix is unknown, or the network does not have exactly one main head.
+        DataError: the data cannot be used.
+        WeightsError: the model cannot be loaded.
+    """
+    check_format(out)
+    model = load_features(name, registry, device)
+    images = model.network.task.open_all(data, classes=classes, columns=columns)
+    for notice in images.notices:
+        progress.notice(f"{images.name}: {notice}")
+    limit = int(registry.config.defaults["cache_gib"] * (1 << 30))
+    with embedding(
+        model, images, progress, limit, workers=workers, bad_images=bad_images
+    ) as embedded:
+        summary = write_features(embedded, model, out)
+    for path, reason in sorted(embedded.bad.items()):
+        progress.notice(f"skipped: {path}: {reason}")
+    return {"path": str(out), **summary, "bad_images": embedded.bad}
 
 
 def check_format(out: Path) -> None:

@@ -22,9 +22,11 @@ from zoo.errors import DataError, UsageError, ZooError
 from zoo.inference.embed import Embedded, embedding
 from zoo.inference.loading import load_features
 from zoo.models.weight_sources import local_weights
+from zoo.options.columns import Columns
 from zoo.registry.registry import Registry
-from zoo.spec import Backbone
-from zoo.terminal import Progress
+from zoo.spec import IMAGE_CLASSIFICATION, Backbone
+from zoo.tasks.base import load_task
+from zoo.terminal import Progress, percent
 
 NEIGHBOURS = 10
 QUERIES_PER_BLOCK = 1024
@@ -142,8 +144,7 @@ def rank(
     Raises:
         DataError: the images have no classes, or one cannot be read and `bad_images` is `error`.
     """
-    if not images.classes:
-        raise DataError(f"{images.name} has no classes", "give a folder of class folders")
+    check_classes(images)
     for backbone in backbones:
         started = time.perf_counter()
         result = Rank(backbone.id, backbone.weights[0].tag, backbone.params)
@@ -167,6 +168,74 @@ def rank(
                 seconds=time.perf_counter() - started,
                 backbone_forwards=embedded.forwards,
             )
+
+
+def rank_all(
+    patterns: Sequence[str],
+    data: Any,
+    registry: Registry,
+    progress: Progress,
+    *,
+    classes: int | None = None,
+    columns: Columns | None = None,
+    group: str | None = None,
+    group_by: str | None = None,
+    max_params: int | None = None,
+    limit: int = 20,
+    workers: int = 0,
+    bad_images: str = "error",
+    device: str = "auto",
+    seed: int = 0,
+) -> list[Rank]:
+    """Open a source of labelled images, rank candidates on it, and return them, the best first.
+
+    Args:
+        patterns: of names or ids, as for `candidates`.
+        data: the source, as for a training.
+        registry: of backbones.
+        progress: display of progress and notices.
+        classes: number of classes, to choose between two readings of folders.
+        columns: of a table.
+        group: column of a table whose groups stay in one fold.
+        group_by: expression that finds the group in a path.
+        max_params: as for `candidates`.
+        limit: as for `candidates`.
+        workers: number of decoding processes.
+        bad_images: `error` or `skip`.
+        device: as torch names it, or `auto`.
+        seed: of the folds.
+
+    Raises:
+        UsageError: no backbone with published weights matches.
+        DataError: the data cannot be used, or have no classes.
+    """
+    task = load_task(registry.task(IMAGE_CLASSIFICATION))
+    images = task.open_all(data, classes=classes, columns=columns, group=group, group_by=group_by)
+    check_classes(images)
+    for notice in images.notices:
+        progress.notice(f"{images.name}: {notice}")
+    progress.notice(f"{images.name}: chance is {percent(images.largest_share)}")
+    backbones = candidates(
+        registry, patterns, IMAGE_CLASSIFICATION, max_params, limit, progress.notice
+    )
+    ranks: list[Rank] = []
+    for each in rank(
+        backbones, images, registry, progress, device, seed, workers=workers, bad_images=bad_images
+    ):
+        ranks.append(each)
+        result = f"failed: {each.error.message}" if each.error else percent(each.accuracy)
+        progress.notice(f"{len(ranks)}/{len(backbones)} {each.backbone}: {result}")
+    return sorted(ranks, key=lambda each: (each.accuracy is None, -(each.accuracy or 0)))
+
+
+def check_classes(images: AllImages) -> None:
+    """Check that images have classes.
+
+    Raises:
+        DataError: they have none.
+    """
+    if not images.classes:
+        raise DataError(f"{images.name} has no classes", "give a folder of class folders")
 
 
 def score(embedded: Embedded, seed: int) -> tuple[float, float, float]:

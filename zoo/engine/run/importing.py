@@ -23,8 +23,9 @@ from zoo.models.pickled import Pickled, read_pickled
 from zoo.models.provenance import provenance_of
 from zoo.models.state_fit import without_prefix
 from zoo.models.wrappers import COMPILED
+from zoo.registry.registry import Registry
 from zoo.spec import Backbone
-from zoo.tasks.base import BaseTask, Schema
+from zoo.tasks.base import BaseTask, Schema, load_task
 
 # Prefixes that torch itself puts before every name. Without a network to compare names with, others
 # may be the network's own; `--weights` takes those off.
@@ -59,19 +60,19 @@ class Imported:
 
 def import_weights(
     source: Path,
+    registry: Registry,
     out: Path | None = None,
     backbone: Backbone | None = None,
-    task: BaseTask | None = None,
     classes: Sequence[str] | None = None,
 ) -> Imported:
     """Read a checkpoint of tensors without running code, and write it as safetensors.
 
     Args:
         source: as `torch.save` wrote it, or safetensors.
+        registry: of tasks.
         out: the file to write; by default the source's name with the suffix `.safetensors`.
         backbone: of the network. With it the result is a model file, where the checkpoint has a
             main head and the task predicts classes; else a plain state dict.
-        task: of the backbone.
         classes: names in the order of the outputs; by default those in the checkpoint, or numbers.
 
     Raises:
@@ -87,11 +88,12 @@ def import_weights(
         notices.append(f"the state dict is taken from {'.'.join(map(repr, read.keys))}")
     if read.others:
         notices.append(f"left out, as they are no tensors: {', '.join(read.others[:10])}")
-    if backbone is None or task is None:
+    if backbone is None:
         tensors, prefix = _without_wrappers(read.file.tensors)
         notices += [f"the prefix {prefix!r} of its names is taken off"] if prefix else []
         sha256, names = _write_tensors(out, tensors), None
     else:
+        task = load_task(registry.task(backbone.task))
         sha256, names, details = _write_model(source, out, read, backbone, task, classes)
         notices += details
     return Imported(
