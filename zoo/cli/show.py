@@ -18,7 +18,6 @@ from zoo.cli.output import (
 )
 from zoo.errors import counted
 from zoo.models.weight_sources import locate
-from zoo.records import to_dict
 from zoo.registry.licenses import classify, in_words
 from zoo.spec import Backbone, Preprocess, Weights
 from zoo.terminal import percent
@@ -37,7 +36,18 @@ def _describe_weights(backbone: Backbone, weights: Weights) -> dict[str, Any]:
         "license_kind": classify(weights.license),
         "num_classes": weights.num_classes,
         "metrics": dict(weights.metrics),
-        "preprocess": to_dict(preprocess),
+        "preprocess": _describe_preprocess(preprocess),
+    }
+
+
+def _describe_preprocess(preprocess: Preprocess) -> dict[str, Any]:
+    return {
+        "size": [preprocess.height, preprocess.width],
+        "resize": preprocess.resize,
+        "crop": preprocess.crop,
+        "interpolation": preprocess.interpolation,
+        "mean": list(preprocess.mean),
+        "std": list(preprocess.std),
     }
 
 
@@ -54,14 +64,7 @@ def describe_backbone(backbone: Backbone) -> dict[str, Any]:
             }
             for head in backbone.heads
         ],
-        "preprocess": {
-            "size": list(backbone.preprocess.size),  # type: ignore[arg-type]
-            "resize": backbone.preprocess.resize,
-            "crop": backbone.preprocess.crop,
-            "interpolation": backbone.preprocess.interpolation,
-            "mean": list(backbone.preprocess.mean),
-            "std": list(backbone.preprocess.std),
-        },
+        "preprocess": _describe_preprocess(backbone.preprocess),
         "weights": [_describe_weights(backbone, weights) for weights in backbone.weights],
         "min_size": backbone.min_size,
         "fixed_size": backbone.fixed_size,
