@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import zoo
+import zoo.testing
 from zoo.cli.group import COMMANDS
 
 # The functions of commands that have another name.
@@ -118,3 +119,35 @@ def test_cache_is_listed_and_cleared(own_cache, cli):
         zoo.clear_cache("c*")
     assert [each.name for each in zoo.clear_cache("a*")] == ["a.safetensors"]
     assert [each.name for each in zoo.list_cache()] == ["b.safetensors"]
+
+
+def test_new_plugin_writes_the_files_of_the_command(tmp_path, cli):
+    files = zoo.testing.new_plugin("leaf-nets", tmp_path / "ours")
+    code, out, _ = cli("plugins", "new", "leaf-nets", "--out", "theirs")
+    assert code == 0
+    for file in files:
+        theirs = tmp_path / "theirs" / file.relative_to(tmp_path / "ours")
+        assert f"wrote {theirs.relative_to(tmp_path)}" in out
+        assert file.read_bytes() == theirs.read_bytes()
+    with pytest.raises(zoo.UsageError, match="leaf_nets is not installed"):
+        zoo.testing.check_plugin(tmp_path / "ours")
+    with pytest.raises(zoo.UsageError, match=r"^out=.*ours' is not an empty folder"):
+        zoo.testing.new_plugin("leaf-nets", tmp_path / "ours")
+
+
+def test_check_plugin_returns_what_the_command_prints(plugin_file, cli, unreachable):
+    source = """
+        import zoo
+
+        @zoo.hookimpl
+        def zoo_after_epoch(event):
+            pass
+    """
+    file = plugin_file("leafwatch", source)
+    (item,) = result(cli("plugins", "check", file, "--json"))
+    (checked,) = zoo.testing.check_plugin(file)
+    assert (checked.kind, checked.name, checked.conforms) == ("plugin", "leafwatch", True)
+    names = [(finding.check, finding.status) for finding in checked.findings]
+    assert names == [(check["check"], check["status"]) for check in item["checks"]]
+    with pytest.raises(zoo.UsageError, match="'local' is registered in this process only"):
+        zoo.testing.check_plugin("local")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import zoo
-from zoo.cli.plugins_new import NETWORK, OBSERVER, TEMPLATE, derive_names, write_all
+from zoo.testing.plugin_package import NETWORK, OBSERVER, TEMPLATE, derive_names, write_all
 
 ENVIRONMENT = dict(os.environ)  # before any fixture changes it, so that uv finds its cache
 UV = os.environ.get("UV") or shutil.which("uv")

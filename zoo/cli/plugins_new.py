@@ -1,144 +1,14 @@
-"""`zoo plugins new`: create a plugin package from the template."""
+"""`zoo plugins new`."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.output import print_line
-from zoo.errors import UsageError
-from zoo.registry.registry import Registry
-
-TEMPLATE = Path(__file__).parent / "template"
-# By path in the package, the file of the template: for every package, and of each kind.
-PACKAGE = {"pyproject.toml": "pyproject.toml.in", "{package}/__init__.py": "init.py.in"}
-NETWORK = {
-    **PACKAGE,
-    "README.md": "README.md.in",
-    "{package}/plugin.py": "plugin.py.in",
-    "{package}/model.py": "model.py.in",
-    "tests/test_{source}.py": "test.py.in",
-}
-OBSERVER = {
-    **PACKAGE,
-    "README.md": "observer/README.md.in",
-    "{package}/plugin.py": "observer/plugin.py.in",
-    "tests/test_{source}.py": "observer/test.py.in",
-}
-
-
-def derive_names(name: str) -> dict[str, str]:
-    """Return the names of package, source, backbone and class for a plugin name.
-
-    Raises:
-        UsageError: the name has characters other than letters, digits, - and _.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9]+([-_][A-Za-z0-9]+)*", name):
-        hint = "use letters and digits, with single - or _ between them"
-        raise UsageError(f"{name!r} is not a valid plugin name", hint)
-    parts = re.split("[-_]", name.lower())
-    if parts[0] == "zoo" and len(parts) > 1:
-        del parts[0]  # the prefix is added below
-    source = "_".join(parts)
-    return {
-        "distribution": "-".join(["zoo", *parts]),
-        "package": f"zoo_{source}",
-        "source": source,
-        "backbone": f"{source}_tiny",
-        "camel": "".join(part.capitalize() for part in parts),
-        "title": " ".join(parts),
-    }
-
-
-def check_available(names: Mapping[str, str], registry: Registry) -> None:
-    """Check that no installed plugin, package or module has one of the names.
-
-    Raises:
-        UsageError: a name is taken; the message names what has it.
-    """
-    from importlib.metadata import PackageNotFoundError, version
-    from importlib.util import find_spec
-
-    hint = "choose another name"
-    source, distribution, package = (names[key] for key in ("source", "distribution", "package"))
-    for record in registry.host.records:
-        if record.name == source:
-            raise UsageError(f"{source!r} is already a plugin of {record.home}", hint)
-    if source in registry.derived:
-        message = f"{source!r} is already a source of derived backbones in a registry.toml"
-        raise UsageError(message, hint)
-    try:
-        taken = f"{distribution} {version(distribution)}"
-    except PackageNotFoundError:
-        if find_spec(package) is None:
-            return
-        taken = f"a module {package}"
-    raise UsageError(f"{taken} is already installed", hint)
-
-
-def render(names: Mapping[str, str], observer: bool = False) -> dict[str, str]:
-    """Return the content of each file by its path in the package.
-
-    Args:
-        names: of `derive_names`.
-        observer: of a plugin that observes trainings, instead of one with a network.
-    """
-    from string import Template
-
-    from zoo import __version__
-
-    summary = f"{names['title']} {'observer of trainings' if observer else 'backbones'} for zoo."
-    values = {**names, "version": __version__, "summary": summary}
-    return {
-        path.format_map(names): Template((TEMPLATE / file).read_text("utf-8")).substitute(values)
-        for path, file in (OBSERVER if observer else NETWORK).items()
-    }
-
-
-def write_all(folder: Path, files: Mapping[str, str]) -> None:
-    """Write files into a new or empty folder: all of them or none.
-
-    Raises:
-        UsageError: the folder is not empty, or not a folder.
-        EnvironmentProblem: a file cannot be written.
-    """
-    import shutil
-
-    from zoo.files import environment_problem, make_dir
-
-    staged = folder.parent / f".{folder.name}.{os.getpid()}.part"
-    try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            hint = "give a new folder; files are never overwritten"
-            raise UsageError(f"--out {folder} is not an empty folder", hint)
-        for path, text in files.items():
-            make_dir((staged / path).parent)
-            (staged / path).write_text(text, encoding="utf-8")
-        _move(staged, folder)
-    except OSError as error:
-        raise environment_problem(error, folder) from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-
-
-def _move(staged: Path, folder: Path) -> None:
-    """Move files to their final folder; an existing empty folder is filled, not replaced."""
-    if not folder.exists():
-        staged.rename(folder)
-        return
-    moved: list[Path] = []
-    try:
-        for path in sorted(staged.iterdir()):
-            moved.append(path.rename(folder / path.name))
-    except BaseException:
-        for path in moved:
-            path.rename(staged / path.name)
-        raise
+from zoo.testing.plugin_package import derive_names, write_package
 
 
 @click.command(cls=ZooCommand, name="new")
@@ -163,18 +33,13 @@ def command(settings: Settings, name: str, out: Path | None, observer: bool) -> 
     from shlex import quote
 
     names = derive_names(name)
-    check_available(names, settings.registry())
-    folder = out or Path(names["distribution"])
-    files = render(names, observer)
-    # Absolute: `.` has no parent and no name.
-    write_all(folder.absolute(), files)
-    for path in files:
-        print_line(f"wrote {folder / path}")
-    path = quote(str(folder))
+    for path in write_package(names, settings.registry(), out, observer):
+        print_line(f"wrote {path}")
+    folder = quote(str(out or names["distribution"]))
     print_line()
     for step, line in (
-        ("install", f"pip install -e {path} pytest"),
-        ("test", f"pytest {path}"),
+        ("install", f"pip install -e {folder} pytest"),
+        ("test", f"pytest {folder}"),
         ("use", f"zoo finetune {'resnet18' if observer else names['backbone']} --epochs 1"),
     ):
         print_line(f"{step:<8}{line}")

@@ -37,6 +37,8 @@ BUILTIN = {
 }
 OK, OFF, FAILED, CONFLICT = "ok", "off", "failed", "conflict"
 NO_VERSION = "-"
+# The distribution of an object that a process or a test registers.
+GIVEN = "given"
 UNKNOWN = {"Name": "unknown", "Version": "unknown"}
 
 

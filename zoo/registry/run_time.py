@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from zoo.errors import BrokenPlugin, UsageError
 from zoo.hookspecs import hookimpl
 from zoo.registry.plugin_scope import Scope, Selection, current
-from zoo.registry.plugins import CONFLICT, NO_VERSION, OK, Plugin, PluginRecord
+from zoo.registry.plugins import CONFLICT, GIVEN, NO_VERSION, OK, Plugin, PluginRecord
 from zoo.registry.registry import load_registry
 from zoo.spec import Backbone, Task, resolve_target
 
@@ -68,9 +68,9 @@ def register_plugin(plugin: object, module: str, name: str) -> PluginRecord:
         BrokenPlugin: it does not load; nothing is registered.
     """
     with _restored_after_errors() as scope:
-        scope.registered[name] = Plugin(name, module, "given", NO_VERSION, given=plugin)
+        scope.registered[name] = Plugin(name, module, GIVEN, NO_VERSION, given=plugin)
         records = [record for record in load_registry().host.records if record.name == name]
-        record = next(each for each in records if each.distribution == "given")
+        record = next(each for each in records if each.distribution == GIVEN)
         if record.status == CONFLICT:
             raise UsageError(str(record.error), "choose another name")
         if record.status != OK:

@@ -79,7 +79,7 @@ class IsolatedZoo:
             TypeError: an object that is not a module needs a name.
             BrokenPlugin: registration failed, with `ZOO_STRICT=1`.
         """
-        from zoo.registry.plugins import NO_VERSION, Plugin
+        from zoo.registry.plugins import GIVEN, NO_VERSION, Plugin
 
         given = None if isinstance(plugin, str) else plugin
         if isinstance(plugin, str):
@@ -91,7 +91,7 @@ class IsolatedZoo:
         else:
             module = f"{type(plugin).__module__}:{type(plugin).__qualname__}"
         name = name or module.partition(":")[0].partition(".")[0]
-        self._add(Plugin(name, module, "given", NO_VERSION, given=given))
+        self._add(Plugin(name, module, GIVEN, NO_VERSION, given=given))
         return self.records[-1]
 
     def register_builtins(self, *names: str) -> None:
