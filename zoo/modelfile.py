@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import WeightsError, ZooError
 from zoo.files import canonical_json, write_bytes
+from zoo.options.table import MEMORY_FORMATS
 from zoo.records import to_dict
 from zoo.spec import Head, Preprocess
 
@@ -254,6 +255,12 @@ class ModelCard:
         return tuple(classes)
 
     @property
+    def memory_format(self) -> str:
+        """Memory format that the training was given, or `auto`."""
+        settings = self.settings if isinstance(self.settings, dict) else {}
+        return str(settings.get("memory_format", "auto"))
+
+    @property
     def base_license(self) -> str | None:
         """Licence of the weights that training started from; None where not stated."""
         license = self.base.get("license")
@@ -276,6 +283,7 @@ class ModelCard:
             "head": isinstance(self.new_head, dict),
             "classes": len(set(self.classes)) == len(self.classes),
             "precision": self.precision in PRECISIONS,
+            "memory format": self.memory_format in MEMORY_FORMATS,
             "preprocess": size <= MAX_SIZE and self.preprocess.channels <= MAX_CHANNELS,
         }
         for part, passed in valid.items():

@@ -59,7 +59,13 @@ def _load_trained(
     module = build_trained(backbone, card, schema.outputs, content.tensors, file)
     del content  # frees the tensors, which the network has copied
     network = _on_device(
-        module, card.heads, card.preprocess, device, precision or card.precision, task
+        module,
+        card.heads,
+        card.preprocess,
+        device,
+        precision or card.precision,
+        task,
+        card.memory_format,
     )
     return Predictor(network, schema, card.backbone, card)
 
@@ -99,10 +105,11 @@ def _on_device(
     device: str,
     precision: str,
     task: BaseTask,
+    memory_format: str = "auto",
 ) -> Network:
     resolved, _ = resolve_device(device)
     dtype, _ = resolve_precision(precision, resolved)
-    network = Network(module, heads, preprocess, resolved, dtype, task)
+    network = Network(module, heads, preprocess, resolved, dtype, task, memory_format=memory_format)
     if precision == "auto":
         network.fall_back()
     return network

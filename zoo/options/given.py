@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 BadImages: TypeAlias = Literal["error", "skip"]
 Crop: TypeAlias = Literal["center", "squash", "border"]
 Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+MemoryFormat: TypeAlias = Literal["auto", "contiguous", "channels_last"]
 Optimizer: TypeAlias = Literal["sgd", "adam", "adamw"]
 Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
 Recipe: TypeAlias = Literal["probe", "head", "all", "head-then-all"]
@@ -69,6 +70,7 @@ class TrainingOptions(TypedDict, total=False):
     metrics: UserMetrics | None
     device: str | None
     precision: Precision | None
+    memory_format: MemoryFormat | None
     workers: int | None
     cache_images: bool | None
     micro_batch_size: int | None

@@ -28,6 +28,7 @@ OPTIMIZERS = ("sgd", "adam", "adamw")
 # Those of `zoo.spec.Preprocess`, which help does not import.
 CROPS = ("center", "squash", "border")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+MEMORY_FORMATS = ("auto", "contiguous", "channels_last")
 BAD_IMAGES = ("error", "skip")
 MAX_VIEWS = 1000
 COUNT = Range(int, 1, 2**31)
@@ -357,6 +358,16 @@ OPTIONS: tuple[Option, ...] = (
         "TEXT",
         default="auto",
         read_as=str,
+    ),
+    Option(
+        "memory_format",
+        "machine",
+        "Memory format: auto, contiguous or channels_last",
+        "NAME",
+        "Of images and convolutions, as in torch; a model file remembers one that was given.",
+        default="auto",
+        choices=MEMORY_FORMATS,
+        noun="memory format",
     ),
     Option("workers", "machine", "Processes that decode images", "N", range=Range(int, 0, 2**10)),
     Option("cache_images", "machine", "Decode each image once"),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zoo import __version__
 from zoo.data.formats import PLUGINS
+from zoo.engine.runtime.memory_format import MEMORY_FORMATS, resolve_memory_format
 from zoo.engine.runtime.network import Network
 from zoo.files import canonical_json, library_versions
 from zoo.models.provenance import provenance_of
@@ -27,8 +28,8 @@ def network_fingerprint(network: Network, batch: int) -> tuple[str, dict[str, An
     """Return the fingerprint of a network's features, and their description.
 
     The fingerprint covers all that can change a bit of the features: tensors outside the heads,
-    modules and the code of their classes, preprocess, precision, device, threads, batch size, and
-    versions of libraries.
+    modules and the code of their classes, preprocess, precision, memory format, device, threads,
+    batch size, and versions of libraries.
 
     Args:
         network: that computes the features.
@@ -52,6 +53,7 @@ def network_fingerprint(network: Network, batch: int) -> tuple[str, dict[str, An
         "threads": torch.get_num_threads(),
         "batch": batch,
         "versions": {"zoo": __version__, **library_versions(*libraries)},
+        **_memory_format(network),
     }
     description = {
         "backbone": provenance.backbone.id,
@@ -61,6 +63,15 @@ def network_fingerprint(network: Network, batch: int) -> tuple[str, dict[str, An
         "device": network.device.type,
     }
     return hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:32], description
+
+
+def _memory_format(network: Network) -> dict[str, Any]:
+    """Return what a network's memory format adds to its device: nothing for the automatic one."""
+    facts: dict[str, Any] = {"contiguous": network.contiguous} if network.contiguous else {}
+    automatic, _ = resolve_memory_format("auto", network.device)
+    if network.memory_format != MEMORY_FORMATS[automatic]:
+        facts["memory_format"] = str(network.memory_format)
+    return facts
 
 
 def _digest_tensors(module: nn.Module, heads: tuple[str, ...]) -> str:

@@ -78,6 +78,7 @@ class Options:
     metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None
     device: str = "auto"
     precision: str = "auto"
+    memory_format: str = "auto"
     workers: int | None = None
     cache_images: bool | None = None
     micro_batch_size: int | None = None

@@ -92,7 +92,7 @@ class Settings:
         device: as torch names it.
         processes: number that share each batch.
         precision: `fp32` or `bf16`.
-        memory_format: tensor memory format, such as `channels_last`.
+        memory_format: of 4-dimensional tensors, `contiguous` or `channels_last`.
         seed: of all randomness.
         workers: number of decoding processes.
         bad_images: `error` or `skip`.

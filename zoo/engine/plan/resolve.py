@@ -25,10 +25,10 @@ from zoo.engine.plan.recipes import (
 from zoo.engine.runtime.device import (
     available_cores,
     resolve_device,
-    resolve_memory_format,
     resolve_precision,
 )
 from zoo.engine.runtime.distributed import join, process_device
+from zoo.engine.runtime.memory_format import resolve_memory_format
 from zoo.engine.runtime.network import Network
 from zoo.errors import UsageError
 from zoo.models.base_weights import BaseWeights
@@ -96,11 +96,13 @@ class Conflicts:
 
     Args:
         precision: why it cannot compute in bf16.
+        memory_format: why some layers are contiguous in a network that is channels last.
         features: why features cannot be cached.
         probe: why its heads cannot be solved by L-BFGS.
     """
 
     precision: str | None = None
+    memory_format: str | None = None
     features: str | None = None
     probe: str | None = None
 
@@ -128,7 +130,9 @@ def resolve_settings(
         "set by torchrun" if ranks.distributed else "auto: not started by torchrun"
     )
     precision, resolver.reasons["precision"] = resolve_precision(options.precision, device)
-    memory_format, resolver.reasons["memory_format"] = resolve_memory_format(device)
+    memory_format, resolver.reasons["memory_format"] = resolve_memory_format(
+        options.memory_format, device
+    )
     if options.cache_images and not data.deterministic:
         message = "--cache-images, but images of a Dataset may differ each time they are read"
         raise UsageError(message, "omit it, and cache in your Dataset instead")
@@ -296,6 +300,8 @@ def resolve_plan(
     if conflicts.precision is not None:
         settings = replace(settings, precision="fp32")
         resolver.reasons["precision"] = f"auto: {conflicts.precision}"
+    if conflicts.memory_format is not None:
+        resolver.reasons["memory_format"] += f"; {conflicts.memory_format}"
     _record_reasons(resolver, backbone, base, data, recipe)
     values: Mapping[str, Any] = vars(settings)
     return Plan(

@@ -72,6 +72,7 @@ def _card(prepared: Prepared, network: Network, metrics: dict[str, Any]) -> Mode
             "val_fraction": plan.val_fraction,
             "demonstration": plan.demonstration,
             **({"data": plan.data["options"]} if "options" in plan.data else {}),
+            **_given_memory_format(prepared),
         },
         data={"fingerprint": plan.data["fingerprint"], "images": plan.data["images"]},
         metrics=summary,
@@ -79,6 +80,12 @@ def _card(prepared: Prepared, network: Network, metrics: dict[str, Any]) -> Mode
         versions=_versions(),
         new_head=prepared.options.build_options.head.to_dict(),
     )
+
+
+def _given_memory_format(prepared: Prepared) -> dict[str, str]:
+    """Return the memory format if it was given; an automatic one is that of each device."""
+    given = prepared.options.memory_format
+    return {} if given == "auto" else {"memory_format": given}
 
 
 def _history_csv(history: list[EpochEnded], names: Sequence[str]) -> bytes:

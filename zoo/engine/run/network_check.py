@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -17,6 +18,7 @@ from zoo.engine.plan.resolve import Conflicts, Settings
 from zoo.engine.probe.phase import probe_conflict
 from zoo.engine.runtime.allocator import release_memory
 from zoo.engine.runtime.distributed import Ranks, fail_together
+from zoo.engine.runtime.memory_format import describe_contiguous
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
 from zoo.errors import BrokenBackbone, UsageError
@@ -79,14 +81,14 @@ def check_network(
         precision = next(filter(None, ranks.gather(reason)), None)
         if precision is not None:
             network.leave_bf16()
-    conflicts = Conflicts(precision)
+    conflicts = Conflicts(precision, _layers_conflict(network))
     with fail_together(ranks):
         if recipe.on_features and not ranks.rank:
             solved = any(phase.optimizer == LBFGS for phase in recipe.phases)
-            conflicts = Conflicts(
-                precision,
-                _feature_conflict(network, data, settings, dry_run),
-                probe_conflict(network) if solved else None,
+            conflicts = replace(
+                conflicts,
+                features=_feature_conflict(network, data, settings, dry_run),
+                probe=probe_conflict(network) if solved else None,
             )
     with fail_together(ranks):
         # A DataLoader's batches of one have no other size to suggest.
@@ -96,6 +98,13 @@ def check_network(
                     _check_batch_of_one(network, phase)
     with fail_together(ranks):
         return ranks.broadcast(None if ranks.rank else conflicts)
+
+
+def _layers_conflict(network: Network) -> str | None:
+    """Return why layers are contiguous in a network that is channels last; None without any."""
+    if not network.contiguous or network.memory_format != torch.channels_last:
+        return None
+    return describe_contiguous(network.contiguous)
 
 
 def _check_batch_of_one(network: Network, phase: Phase) -> None:

@@ -186,7 +186,14 @@ def _check_and_resolve(
         recipe = resolve_recipe(resolver, options, base, changes, task, heads_only)
         device, automatic = torch.device(settings.device), options.precision == "auto"
         network = Network(
-            model, heads, base.preprocess, device, settings.precision, task, automatic
+            model,
+            heads,
+            base.preprocess,
+            device,
+            settings.precision,
+            task,
+            automatic,
+            settings.memory_format,
         )
     conflicts = check_network(network, data, settings, recipe, ranks, inputs.dry_run)
     plan = resolve_plan(

@@ -1,4 +1,4 @@
-"""Resolve device, precision and memory format; number of reader threads; memory errors."""
+"""Resolve device and precision; number of reader threads; memory errors."""
 
 from __future__ import annotations
 
@@ -70,17 +70,6 @@ def resolve_precision(choice: str, device: torch.device) -> tuple[str, str]:
         hint = did_you_mean(choice, choices, f"one of {', '.join(choices)}")
         raise UsageError(f"no precision is named {choice!r}", hint)
     return choice, "as given"
-
-
-def resolve_memory_format(device: torch.device) -> tuple[str, str]:
-    """Return torch's name of the memory format for a device, and the reason for it.
-
-    Convolutions in bfloat16 are fastest with channels last, on the CPU (oneDNN) and on a GPU
-    (cuDNN's tensor cores). Networks without convolutions are not affected.
-    """
-    if device.type in ("cpu", "cuda"):
-        return "channels_last", "auto: quickest for convolutions"
-    return "contiguous_format", "auto: supported on every device"
 
 
 def available_cores() -> int:

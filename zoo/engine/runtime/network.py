@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.transforms import normalize
-from zoo.engine.runtime.device import as_environment_error, autocast, resolve_memory_format
+from zoo.engine.runtime.device import as_environment_error, autocast
+from zoo.engine.runtime.memory_format import (
+    MEMORY_FORMATS,
+    contiguous_inputs,
+    contiguous_layers,
+    resolve_memory_format,
+)
 from zoo.errors import BrokenBackbone
 from zoo.models.freeze import inference_mode_of
 from zoo.models.heads import resolve_head
@@ -30,8 +36,10 @@ class Network:
         precision: `fp32`, or `bf16` for autocast; heads compute in float32 in both.
         task: reads its output.
         automatic: whether float32 may replace bf16 where the network fails in it.
+        memory_format: `contiguous`, `channels_last`, or `auto` by the device.
 
     Attributes:
+        contiguous: names of layers that are contiguous in either format.
         forwards: number of samples passed through it; trial passes are subtracted later.
     """
 
@@ -44,12 +52,17 @@ class Network:
         precision: str,
         task: BaseTask,
         automatic: bool = False,
+        memory_format: str = "auto",
     ) -> None:
         self.module = module.to(device)
-        self.memory_format: torch.memory_format = getattr(torch, resolve_memory_format(device)[0])
+        self.memory_format = MEMORY_FORMATS[resolve_memory_format(memory_format, device)[0]]
         for tensor in [*module.parameters(), *module.buffers()]:
             if tensor.ndim == 4:  # only image tensors have channels to put last
                 tensor.data = tensor.data.contiguous(memory_format=self.memory_format)
+        layers = contiguous_layers(module, device)
+        for layer in layers.values():  # `contiguous` keeps any strides of 1x1 weights
+            layer.weight.data = layer.weight.data.clone(memory_format=torch.contiguous_format)
+        self.contiguous, self._contiguous = tuple(layers), tuple(layers.values())
         self.heads = tuple(heads)
         self.paths = tuple(resolve_head(module, head.path) for head in heads)
         self.preprocess = preprocess
@@ -93,7 +106,11 @@ class Network:
             on_device = normalize(on_device, self.preprocess)
         inputs = on_device.contiguous(memory_format=self.memory_format)
         alone = len(inputs) == 1 and self.module.training
-        with self._guarded(inputs), self.computing(), _one_value(self.module, alone):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._guarded(inputs))
+            stack.enter_context(self.computing())
+            stack.enter_context(contiguous_inputs(self._contiguous))
+            stack.enter_context(_one_value(self.module, alone))
             output = (through or self.module)(inputs)
         outputs = self.task.read_output(output, self.heads, training, self.previous_outputs)
         return outputs if count >= pad_to else outputs.narrow(count)
