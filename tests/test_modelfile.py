@@ -156,6 +156,15 @@ def test_safetensors_without_description_is_refused(tmp_path, tensors):
         modelfile.read_model(path)
 
 
+def test_unknown_memory_format_in_description_is_refused(tmp_path, tensors, card):
+    path = tmp_path / "model.safetensors"
+    assert card.memory_format == "auto"
+    plain = {**json.loads(card.to_json()), "settings": {"memory_format": "diagonal"}}
+    save_file(tensors, path, {"zoo": json.dumps(plain)})
+    with pytest.raises(zoo.WeightsError, match="its memory format cannot be used"):
+        modelfile.read_model(path)
+
+
 def test_newer_format_is_refused(tmp_path, tensors, card):
     path = tmp_path / "later.safetensors"
     plain = {**json.loads(card.to_json()), "format": 2}
