@@ -47,6 +47,24 @@ def test_errors_name_arguments_from_python_only(tinynet, image_folder, cli):
         zoo.get(tinynet).build(classes=2, in_chans=2)
 
 
+@pytest.mark.parametrize(
+    ("function", "given", "message"),
+    [
+        ("predict", {"images": "x.jpg", "top": 0}, "top is 0; give a number from 1"),
+        ("predict", {"images": "x.jpg", "batch_size": "3"}, "batch_size is '3'"),
+        ("features", {"images": "x.jpg", "batch_size": 0}, "batch_size is 0"),
+        ("evaluate", {"bad_images": "skp"}, "bad_images 'skp' is unknown; did you mean skip?"),
+        ("embed", {"data": "x", "out": "x.npy", "workers": -1}, "workers is -1"),
+        ("rank", {"data": "x", "limit": 0, "seed": -1}, "2 options are wrong: limit is 0.*seed is"),
+        ("rank", {"data": "x", "max_params": "30M"}, "max_params is '30M'"),
+        ("check", {"classes": 1}, "classes is 1"),
+    ],
+)
+def test_invalid_arguments_of_functions_are_refused(function, given, message):
+    with pytest.raises(zoo.UsageError, match=f"^{message}"):
+        getattr(zoo, function)("lite0", **given)
+
+
 def test_unknown_option_suggests_the_nearest(tinynet):
     with pytest.raises(TypeError, match="no option is named 'epoch'; did you mean epochs"):
         zoo.finetune(tinynet, epoch=4)

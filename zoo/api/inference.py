@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from zoo.api.lookup import name_of
 from zoo.errors import UnknownBackbone
-from zoo.options.arguments import names_arguments
+from zoo.options.arguments import check_arguments, names_arguments
 from zoo.registry.registry import load_registry
 from zoo.spec import Backbone
 
@@ -211,6 +211,7 @@ def embed(
     from zoo.options.columns import read_columns
     from zoo.terminal import Progress
 
+    check_arguments(classes=classes, workers=workers, bad_images=bad_images)
     return write(
         name_of(name),
         data,
@@ -271,6 +272,8 @@ def rank(
     from zoo.options.columns import read_columns
     from zoo.terminal import Progress
 
+    check_arguments(classes=classes, max_params=max_params, limit=limit, seed=seed)
+    check_arguments(workers=workers, bad_images=bad_images)
     ranks = rank_all(
         [each if isinstance(each, str) else name_of(each) for each in patterns],
         data,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.api.lookup import get, name_of
 from zoo.errors import UsageError
-from zoo.options.arguments import names_arguments
+from zoo.options.arguments import check_arguments, names_arguments
 from zoo.registry.registry import load_registry
 from zoo.spec import Backbone, Preprocess
 
@@ -98,6 +98,7 @@ def features(
     described = get(backbone) if isinstance(backbone, str) else backbone
     model = unwrap(model)
     made = provenance_of(model, described)
+    check_arguments(batch_size=batch_size)
     task = load_task(load_registry().task(made.backbone.task))
     parameter = next(model.parameters())
     network = Network(model, made.backbone.heads, made.preprocess, parameter.device, "fp32", task)

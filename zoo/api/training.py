@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from zoo.api.lookup import name_of
-from zoo.options.arguments import names_arguments
+from zoo.options.arguments import check_arguments, names_arguments
 from zoo.options.table import documents_options
 from zoo.registry.registry import load_registry
 from zoo.spec import Backbone
@@ -121,6 +121,7 @@ def check(
     from zoo.tasks.inspection import check_data
     from zoo.terminal import Progress
 
+    check_arguments(classes=classes)
     return check_data(
         data,
         load_registry(),

@@ -24,11 +24,11 @@ from zoo.engine.runtime.evaluate import evaluate_split
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
 from zoo.engine.runtime.stream import FailedImage, read_images, stack_images
-from zoo.errors import DataError, UsageError, WeightsError, ZooError
+from zoo.errors import DataError, WeightsError, ZooError
 from zoo.modelfile import ModelCard
 from zoo.models.freeze import inference_mode_of
 from zoo.options import OPTIONS
-from zoo.options.arguments import names_arguments
+from zoo.options.arguments import check_arguments, names_arguments
 from zoo.options.columns import read_columns
 from zoo.options.given import BadImages, FilePath, UserColumns
 from zoo.results import Metrics, Prediction
@@ -125,10 +125,7 @@ class Predictor:
         Images are taken from the iterable as they are needed, so memory does not depend on their
         number.
         """
-        if top < 1:
-            raise UsageError(f"top is {top}", "give at least 1")
-        if batch_size < 1:
-            raise UsageError(f"batch_size is {batch_size}", "give at least 1")
+        check_arguments(top=top, batch_size=batch_size)
         folder = None if out is None else Path(out)
         given = in_folders(as_many(images))
         batches = read_images(given, self.preprocess, self.network.device, batch_size)
@@ -163,6 +160,7 @@ class Predictor:
     @names_arguments
     def features(self, images: Any, batch_size: int = BATCH_SIZE) -> torch.Tensor:
         """Return the inputs of the main head; see `zoo.features`."""
+        check_arguments(batch_size=batch_size)
         return extract_features(self.network, images, batch_size)
 
     @overload
@@ -221,6 +219,7 @@ class Predictor:
             DataError: the data cannot be used, has a class unknown to the model, or contains an
                 unreadable image.
         """
+        check_arguments(batch_size=batch_size, workers=workers, bad_images=bad_images)
         task = self.network.task
         parsed = None if columns is None else read_columns(columns)
         given = supported_options(task, columns=parsed)

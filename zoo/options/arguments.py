@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from zoo import errors
-from zoo.errors import ZooError
-from zoo.options.table import OPTIONS
+from zoo.errors import UsageError, ZooError
+from zoo.options.option import Option, raise_together
+from zoo.options.table import COUNT, OPTIONS
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -18,7 +19,7 @@ ARGUMENTS = {
     "--no-plugin": "without",
     "--plugin": "plugins",
     "--registry": "registry",
-    "--max-params": "max_params",
+    **{f"--{name.replace('_', '-')}": name for name in ("limit", "max_params", "top")},
     **{option.flag: option.name for option in OPTIONS},
 }
 # Remedies that are arguments of another function than the one that raises.
@@ -28,6 +29,7 @@ CALLS = {
     "--registry FILE": "zoo.configure(registry=FILE)",
 }
 CHOICES = {option.flag: (*option.choices, "auto", "none", "head", "all") for option in OPTIONS}
+BY_NAME = {option.name: option for option in OPTIONS}
 # A command in backquotes stays; a value may follow a flag.
 MENTION = re.compile(r"`[^`]*`|(--[a-z][a-z-]*)(?:([ =])([^\s,;:()]+))?")
 
@@ -68,3 +70,19 @@ def names_arguments(function: Function) -> Function:
             raise
 
     return cast(Function, call)
+
+
+def check_arguments(**given: Any) -> None:
+    """Check arguments that are options of a training too, by its table, or counts; None is none.
+
+    Raises:
+        UsageError: names all that are invalid.
+    """
+    faults = []
+    for name, value in given.items():
+        option = BY_NAME.get(name) or Option(name, "", "", range=COUNT)
+        try:
+            option.read(value)
+        except UsageError as error:
+            faults.append(error)
+    raise_together(faults)
