@@ -12,8 +12,11 @@ text of each licence.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
+
+from zoo.errors import UsageError, nearest
+from zoo.spec import Backbone
 
 PERMISSIVE, COPYLEFT, CUSTOM = "permissive", "copyleft", "custom"
 UNKNOWN, NON_COMMERCIAL = "unknown", "non-commercial"
@@ -111,6 +114,31 @@ def matches(license: str | None, wanted: str) -> bool:
     if wanted in KINDS:
         return classify(license) == wanted
     return license is not None and fnmatchcase(license.lower(), wanted)
+
+
+def with_license(
+    license: str, candidates: Iterable[Backbone], everything: Iterable[Backbone]
+) -> list[Backbone]:
+    """Return the candidates whose default weights have a licence, in their order.
+
+    Args:
+        license: as for `matches`.
+        candidates: of which those without weights never match.
+        everything: all backbones; read only where a kind may be misspelt.
+
+    Raises:
+        UsageError: it is a misspelt kind, and no backbone has a licence of that name.
+    """
+
+    def filtered(backbones: Iterable[Backbone]) -> list[Backbone]:
+        return [b for b in backbones if b.weights and matches(b.license, license)]
+
+    licensed = filtered(candidates)
+    near = () if licensed or license.strip().lower() in KINDS else nearest(license, KINDS)
+    if near and not filtered(everything):
+        message = f"no licence and no kind of licence is named {license!r}"
+        raise UsageError(message, f"did you mean {', '.join(near)}?")
+    return licensed
 
 
 def _identifier(url: str) -> str:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zoo.registry.plugins import Plugin, Switches, discover
+from zoo.registry.discovery import Plugin, Switches, discover
 
 Key = tuple[Switches, Path | None, tuple[Path, ...]]
 

@@ -8,7 +8,7 @@ backbone's base are read on demand.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,17 +26,9 @@ from zoo.errors import (
 from zoo.files import config_dir
 from zoo.registry.backbone_sources import DerivedSource, Source
 from zoo.registry.config import Config, load_config
+from zoo.registry.discovery import BUILTIN, Switches, file_plugins
 from zoo.registry.plugin_scope import current
-from zoo.registry.plugins import (
-    BUILTIN,
-    FAILED,
-    OFF,
-    OK,
-    PluginHost,
-    PluginRecord,
-    Switches,
-    file_plugins,
-)
+from zoo.registry.plugins import FAILED, OFF, OK, PluginHost, PluginRecord
 from zoo.spec import AddedWeights, Backbone, LocalWeights, Task, WeightFile
 
 if TYPE_CHECKING:
@@ -319,7 +311,11 @@ class Registry:
         ]
         if source in self._statuses(FAILED):  # reading its catalogue may have failed
             raise self._no_source(str(source))
-        return backbones if license is None else self._filter_license(backbones, license)
+        if license is None:
+            return backbones
+        from zoo.registry.licenses import with_license  # only where needed: start-up time
+
+        return with_license(license, backbones, self)
 
     def _statuses(self, status: str) -> dict[str, PluginRecord]:
         return {record.name: record for record in self.host.records if record.status == status}
@@ -350,19 +346,6 @@ class Registry:
             if pattern.rpartition("/")[2] not in names
         )
         return {backbone.id: backbone for backbone in found if backbone is not None}
-
-    def _filter_license(self, candidates: Sequence[Backbone], license: str) -> list[Backbone]:
-        from zoo.registry.licenses import KINDS, matches
-
-        def filtered(backbones: Iterable[Backbone]) -> list[Backbone]:
-            return [b for b in backbones if b.weights and matches(b.license, license)]
-
-        licensed = filtered(candidates)
-        near = () if licensed or license.strip().lower() in KINDS else nearest(license, KINDS)
-        if near and not filtered(self):
-            message = f"no licence and no kind of licence is named {license!r}"
-            raise UsageError(message, f"did you mean {', '.join(near)}?")
-        return licensed
 
 
 def _matches(patterns: Sequence[str], source: str, name: str) -> bool:

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 from zoo.errors import BrokenPlugin, UsageError
 from zoo.hookspecs import hookimpl
+from zoo.registry.discovery import GIVEN, NO_VERSION, Plugin
 from zoo.registry.plugin_scope import Scope, Selection, current
-from zoo.registry.plugins import CONFLICT, GIVEN, NO_VERSION, OK, Plugin, PluginRecord
+from zoo.registry.plugins import CONFLICT, OK, PluginRecord
 from zoo.registry.registry import load_registry
 from zoo.spec import Backbone, Task, resolve_target
 

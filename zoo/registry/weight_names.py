@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from zoo.errors import UsageError, nearest
-from zoo.registry.plugins import BUILTIN
+from zoo.registry.discovery import BUILTIN
 
 if TYPE_CHECKING:
     from zoo.registry.backbone_sources import DerivedSource, Source

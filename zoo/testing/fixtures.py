@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from zoo.registry.discovery import Plugin
     from zoo.registry.plugin_scope import Scope
-    from zoo.registry.plugins import Plugin, PluginRecord
+    from zoo.registry.plugins import PluginRecord
     from zoo.registry.registry import Registry
     from zoo.spec import Backbone
 
@@ -79,7 +80,7 @@ class IsolatedZoo:
             TypeError: an object that is not a module needs a name.
             BrokenPlugin: registration failed, with `ZOO_STRICT=1`.
         """
-        from zoo.registry.plugins import GIVEN, NO_VERSION, Plugin
+        from zoo.registry.discovery import GIVEN, NO_VERSION, Plugin
 
         given = None if isinstance(plugin, str) else plugin
         if isinstance(plugin, str):
@@ -101,7 +102,7 @@ class IsolatedZoo:
             UsageError: there is no built-in plugin of that name.
         """
         from zoo.errors import UsageError
-        from zoo.registry.plugins import BUILTIN, builtin_plugins
+        from zoo.registry.discovery import BUILTIN, builtin_plugins
 
         if unknown := [name for name in names if name not in BUILTIN]:
             raise UsageError(f"{unknown[0]!r} is not built in", f"one of {', '.join(BUILTIN)}")
@@ -137,8 +138,8 @@ def zoo_isolated(
             assert zoo_isolated.register("leafnet.plugin", "leafnet").status == "ok"
             assert zoo.get("leafnet").heads[0].path == "classifier[6]"
     """
+    from zoo.registry.discovery import builtin_plugins
     from zoo.registry.plugin_scope import Scope, in_force
-    from zoo.registry.plugins import builtin_plugins
 
     folder = tmp_path_factory.mktemp("zoo")
     cache, config = folder / "cache", folder / "config"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from zoo.errors import BrokenPlugin, UsageError, did_you_mean, one_line
 from zoo.options.arguments import names_arguments
+from zoo.registry.discovery import GIVEN
 from zoo.registry.plugin_scope import Selection, current
-from zoo.registry.plugins import CONFLICT, FAILED, GIVEN, OK, PluginRecord
+from zoo.registry.plugins import CONFLICT, FAILED, OK, PluginRecord
 from zoo.registry.registry import Registry, load_registry
 from zoo.spec import Backbone
 from zoo.testing.findings import Finding

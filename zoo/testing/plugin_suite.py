@@ -22,8 +22,9 @@ from zoo.engine.run.prepare import prepare, read_options
 from zoo.errors import UsageError, counted, one_line
 from zoo.events import Event
 from zoo.registry.config import load_config
+from zoo.registry.discovery import Plugin, Switches, builtin_plugins
 from zoo.registry.hook_manager import Outcome, Results
-from zoo.registry.plugins import Plugin, PluginHost, PluginRecord, Switches, builtin_plugins
+from zoo.registry.plugins import PluginHost, PluginRecord
 from zoo.registry.registry import Registry
 from zoo.spec import Preprocess
 from zoo.terminal import Progress

@@ -47,7 +47,7 @@ from zoo.models.builder import check_trainable
 from zoo.models.input_size import check_size, smallest_size
 from zoo.models.provenance import provenance_of
 from zoo.models.weights import NotLocal, check_reachable
-from zoo.registry.plugins import BUILTIN
+from zoo.registry.discovery import BUILTIN
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone
 from zoo.tasks.base import BaseTask, load_task, supported_options
