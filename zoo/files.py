@@ -28,6 +28,10 @@ MANIFEST = "manifest.json"
 MAX_MANIFEST = 1 << 20
 
 
+class NotRegular(OSError):
+    """A folder, a FIFO, a socket or a device where a file is expected."""
+
+
 def _base_dir(variable: str, fallback: str) -> Path:
     stated = os.environ.get(variable, "")
     return Path(stated) if Path(stated).is_absolute() else Path.home() / fallback
@@ -88,8 +92,8 @@ class AtomicFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if path.exists() and not path.is_file():
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        if path.exists():
+            _check_regular(path.stat().st_mode, path)
         self.temporary, handle = create_file(path.parent)
         self.file = os.fdopen(handle, "w+b", buffering=0)
 
@@ -267,7 +271,7 @@ def _read_manifest(folder: Path) -> dict[str, tuple[int, str]]:
     path = folder / MANIFEST
     try:
         with open_regular(path) as file:
-            plain = json.loads(file.read(MAX_MANIFEST))
+            plain = parse_json(file.read(MAX_MANIFEST))
         files = {name: (int(entry["size"]), str(entry["sha256"])) for name, entry in plain.items()}
         if any(Path(name).is_absolute() or ".." in Path(name).parts for name in files):
             raise ValueError("a file is outside of its folder")
@@ -290,19 +294,27 @@ def remove_folder(path: Path) -> None:
 
 
 def open_regular(path: Path) -> FileIO:
-    """Open a regular file for reading; a FIFO or a device is refused without waiting for it.
+    """Open a regular file for reading; a FIFO or a device is refused without opening it.
 
     Raises:
         OSError: it is missing, unreadable, or not a regular file, which `strerror` names.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(handle).st_mode
-    if stat.S_ISREG(mode):
-        return FileIO(handle)
-    os.close(handle)
-    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device"}
-    kind = kinds.get(stat.S_IFMT(mode), "no file")
-    raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", str(path))
+    _check_regular(path.stat().st_mode, path)
+    # Without waiting, where it has become a FIFO since.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        _check_regular(os.fstat(handle).st_mode, path)
+    except OSError:
+        os.close(handle)
+        raise
+    return FileIO(handle)
+
+
+def _check_regular(mode: int, path: Path) -> None:
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
+        kind = kinds.get(stat.S_IFMT(mode), "device")
+        raise NotRegular(errno.EINVAL, f"it is a {kind}, not a regular file", str(path))
 
 
 def library_versions(*libraries: str) -> dict[str, str]:
@@ -319,3 +331,22 @@ def canonical_json(value: Any) -> str:
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
+
+
+def parse_json(data: str | bytes) -> Any:
+    """Parse JSON in UTF-8 that another program may have written.
+
+    Raises:
+        ValueError: it is not valid, a name appears twice in an object, or is not text.
+        RecursionError: it is nested too deeply.
+    """
+    text = data if isinstance(data, str) else data.decode()
+    return json.loads(text, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError("a name appears twice")
+    for name, _ in pairs:
+        name.encode()  # raises for an unpaired surrogate
+    return dict(pairs)

@@ -10,7 +10,8 @@ import timm
 from timm.data import ImageNetInfo
 
 from zoo.errors import WeightsError
-from zoo.modelfile import read_checkpoint, read_tensors
+from zoo.formats import SAFETENSORS
+from zoo.tensorfile import read_checkpoint, read_content, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -76,7 +77,7 @@ def _full_name(name: str, tag: str | None) -> str:
 def _overlay(path: Path) -> dict[str, Any]:
     if path.suffix in (".npz", ".npy"):
         return {"file": str(path), "custom_load": True}
-    safetensors = path.suffix == ".safetensors"
+    safetensors = read_content(path).kind is SAFETENSORS
     state = read_tensors(path).tensors if safetensors else read_checkpoint(path)
     # timm treats an empty state dict as missing, and would download from the hub.
     if not state:

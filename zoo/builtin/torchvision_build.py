@@ -20,8 +20,8 @@ from torchvision.models import segmentation
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from zoo.errors import WeightsError
-from zoo.modelfile import read_checkpoint
 from zoo.spec import IMAGENET_MEAN, IMAGENET_STD
+from zoo.tensorfile import read_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -12,13 +12,14 @@ from zoo.engine.runtime.device import resolve_device, resolve_precision
 from zoo.engine.runtime.network import Network
 from zoo.errors import UsageError, WeightsError
 from zoo.inference.predictor import Predictor
-from zoo.modelfile import ModelCard, TensorFile, read_model
+from zoo.modelfile import ModelCard, read_model
 from zoo.models.base_weights import resolve_base
 from zoo.models.build import build, build_trained
 from zoo.models.own_file import OwnFile, backbone_of, model_file_at, own_path
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone, Head, Preprocess
 from zoo.tasks.base import BaseTask, Schema, load_task
+from zoo.tensorfile import TensorFile
 
 
 def load_model(

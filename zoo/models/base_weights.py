@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from zoo.errors import UsageError, WeightsError
-from zoo.modelfile import ModelCard, TensorFile
+from zoo.modelfile import ModelCard
 from zoo.models.build_options import NO_OPTIONS, BuildOptions
 from zoo.models.builder import build_on_meta, builder_defaults
 from zoo.models.head_factory import HeadSpec
@@ -22,6 +22,7 @@ from zoo.models.own_file import OwnFile, own_path
 from zoo.models.weight_sources import Location, local_weights, locate
 from zoo.models.weights import check_reachable
 from zoo.spec import Backbone, Preprocess, Weights
+from zoo.tensorfile import TensorFile
 
 log = logging.getLogger("zoo")
 
@@ -32,9 +33,9 @@ RECORDED = ("kind", "tag", "sha256", "license", "left_out", "untrained")
 class BaseWeights:
     """The weights that a network starts from, with the arguments and preprocess they require.
 
-    `resolve_base` sets all but `sha256`, `left_out`, `prefix`, `new_heads` and `rows`, which are
-    known once the tensors are loaded. Loading also updates `license` and `untrained`, and releases
-    `file`.
+    `resolve_base` sets all but `sha256`, `left_out`, `prefix`, `casts`, `new_heads` and `rows`,
+    which are known once the tensors are loaded. Loading also updates `license` and `untrained`, and
+    releases `file`.
 
     Args:
         kind: `published`, `file` or `none`.
@@ -51,6 +52,7 @@ class BaseWeights:
         sha256: digest of the published file, or of the user's.
         left_out: entries of the user's file that do not fit the heads.
         prefix: taken off every name of the file; empty for none.
+        casts: types of numbers that are converted to the network's own, as text; empty for none.
         new_heads: module paths of heads that the user's file does not fit.
         classes: names of a model file's outputs, in their order; empty where they are unknown.
         rows: of a model file's heads, matched by name to the data's; None where they are not.
@@ -71,6 +73,7 @@ class BaseWeights:
     sha256: str | None = None
     left_out: tuple[str, ...] = ()
     prefix: str = ""
+    casts: str = ""
     new_heads: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     rows: HeadRows | None = None
@@ -110,6 +113,7 @@ class BaseWeights:
     def details(self) -> list[str]:
         """What of the weights was changed or not used."""
         details = [f"the prefix {self.prefix!r} of its names is taken off"] if self.prefix else []
+        details += [self.casts] if self.casts else []
         if self.rows is not None:
             details.append(str(self.rows))
         elif self.warm_head and not self.classes:

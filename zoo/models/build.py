@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from zoo.errors import BrokenBackbone, UsageError, WeightsError
-from zoo.modelfile import KEY, ModelCard, TensorFile
+from zoo.modelfile import KEY, ModelCard
 from zoo.models.base_weights import BaseWeights, check_card, resolve_base
 from zoo.models.build_options import NO_OPTIONS, BuildOptions
 from zoo.models.builder import build_network, check_trainable
@@ -23,13 +23,14 @@ from zoo.models.license_notice import warn_license_once
 from zoo.models.own_weights import load_own
 from zoo.models.provenance import Provenance, record_provenance
 from zoo.models.state_dict import load_state
-from zoo.models.state_fit import check_finite, compare_state, without_prefix
+from zoo.models.state_fit import check_values, compare_state, describe_casts, without_prefix
 from zoo.models.weights import fetch
 from zoo.options import HeadSpec
 from zoo.options.arguments import names_arguments
 from zoo.options.head_spec import PLAIN
 from zoo.seeding import seed_torch
 from zoo.spec import Backbone, Weights
+from zoo.tensorfile import TensorFile
 
 
 def load_published(
@@ -46,7 +47,7 @@ def load_published(
     _match_classes(model, backbone, weights, tensors)
     state = model.state_dict()
     source = f"weights {weights.tag!r} of {backbone.id}"
-    check_finite(tensors, state, f"{weights.file or weights.url or weights.hub}, of {source},")
+    check_values(tensors, state, f"{weights.file or weights.url or weights.hub}, of {source},")
     misfit = compare_state(tensors, state)
     untrained: tuple[str, ...] = ()
     if weights.features_only and backbone.heads:
@@ -68,7 +69,14 @@ def load_published(
     if license is None and KEY in file.metadata:
         license = ModelCard.from_json(file.metadata[KEY]).base_license
     sha256 = file.sha256
-    return replace(base, sha256=sha256, license=license, untrained=untrained, prefix=prefix)
+    return replace(
+        base,
+        sha256=sha256,
+        license=license,
+        untrained=untrained,
+        prefix=prefix,
+        casts=describe_casts(tensors, state),
+    )
 
 
 def _match_classes(
@@ -245,9 +253,9 @@ def build_trained(
     except UsageError as error:
         raise WeightsError(f"{path} does not fit {card.backbone}: {error}") from error
     state = model.state_dict()
-    if misfit := compare_state(tensors, state):
+    if misfit := compare_state(tensors, state, exact=True):
         raise WeightsError(f"{path} does not fit {card.backbone}: {misfit}")
-    check_finite(tensors, state, path)
+    check_values(tensors, state, path)
     load_state(model, tensors, strict=False)
     base = BaseWeights(
         kind=card.base.get("kind", "none"),

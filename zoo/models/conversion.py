@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import WeightsError
-from zoo.modelfile import read_checkpoint
 from zoo.models.builder import build_on_meta
+from zoo.tensorfile import read_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,6 +8,7 @@ from unicodedata import normalize
 
 from torch import Tensor, nn
 
+from zoo.errors import WeightsError, counted
 from zoo.models.head_factory import HeadStack
 
 # Names of a notice or a reason.
@@ -60,6 +61,9 @@ def match_rows(
 
     Returns:
         The tensors, and the rows. A head of another width than that of `trained` is omitted.
+
+    Raises:
+        WeightsError: the number of rows of a head is not that of the trained classes.
     """
     row_of = {normalize("NFC", name): row for row, name in enumerate(trained)}
     sources = [row_of.get(normalize("NFC", name)) for name in classes]
@@ -71,7 +75,12 @@ def match_rows(
         last = f"{path}.{len(head) - 1}." if isinstance(head, HeadStack) else f"{path}."
         for name in [name for name in tensors if name.startswith(last)]:
             own, given = state.get(name), matched.pop(name)
-            if own is not None and given.shape == (len(trained), *own.shape[1:]):
+            if own is None or given.is_floating_point() != own.is_floating_point():
+                continue
+            if own.shape == (len(classes), *given.shape[1:]) and len(given) != len(trained):
+                message = f"a model file names {len(trained):,} classes, and its {name} has "
+                raise WeightsError(f"{message}{counted(len(given), 'row')}", "it is damaged")
+            if given.shape == (len(trained), *own.shape[1:]):
                 matched[name] = own.clone()
                 matched[name][rows] = given[taken].to(own.dtype)
     return matched, HeadRows(

@@ -7,11 +7,12 @@ from pathlib import Path
 from shlex import quote
 
 from zoo.errors import UnknownBackbone, UsageError, WeightsError
-from zoo.modelfile import KEY, MODEL, ModelCard, TensorFile, parse_card, read_tensors
+from zoo.modelfile import KEY, MODEL, ModelCard, parse_card
 from zoo.options import HeadSpec
 from zoo.registry.plugins import OFF
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone
+from zoo.tensorfile import TensorFile, read_tensors
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 

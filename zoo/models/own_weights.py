@@ -12,7 +12,7 @@ from zoo.models.base_weights import BaseWeights
 from zoo.models.head_rows import match_rows
 from zoo.models.heads import resolve_head
 from zoo.models.state_dict import load_state
-from zoo.models.state_fit import check_finite, compare_state, without_prefix
+from zoo.models.state_fit import check_values, compare_state, describe_casts, without_prefix
 from zoo.spec import Backbone
 
 
@@ -32,12 +32,12 @@ def load_own(
         The record of the weights, with what of them was loaded.
 
     Raises:
-        WeightsError: an entry outside the heads does not fit, or a value is not finite.
+        WeightsError: an entry outside the heads does not fit, or a value is impossible.
     """
     assert base.file is not None
     state = model.state_dict()
     tensors, prefix = without_prefix(base.file.tensors, state)
-    check_finite(tensors, state, f"{base.path}")
+    check_values(tensors, state, f"{base.path}")
     heads = [resolve_head(model, head.path) for head in backbone.heads]
     if misfit := compare_state(tensors, state, without=heads):
         hint = "give a file with the backbone's own state dict"
@@ -54,6 +54,7 @@ def load_own(
         sha256=base.file.sha256,
         left_out=tuple(sorted(name for name in tensors if name.startswith(inside))),
         prefix=prefix,
+        casts=describe_casts({name: tensors[name] for name in fitting}, state),
         new_heads=new_heads,
         rows=None if heads[:1] == list(new_heads[:1]) else rows,
         file=None,
@@ -66,4 +67,5 @@ def _fits_inside(path: str, tensors: Mapping[str, Tensor], state: Mapping[str, T
         {name: value for name, value in entries.items() if name.startswith(f"{path}.")}
         for entries in (tensors, state)
     )
-    return not compare_state(*parts)
+    own, network = parts
+    return not compare_state(own, network)

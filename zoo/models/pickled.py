@@ -18,7 +18,7 @@ from typing import Any
 
 from zoo.errors import WeightsError
 from zoo.files import environment_problem
-from zoo.modelfile import TensorFile, read_tensors
+from zoo.tensorfile import TensorFile, open_weights, read_tensors
 
 PROGRAM = "zoo.models.unpickle"
 # The file, its tensors, copies of those that share storage, and the file that is written.
@@ -52,30 +52,30 @@ def read_pickled(path: Path) -> Pickled:
             time than a checkpoint of its size.
         EnvironmentProblem: its tensors cannot be written.
     """
-    if not path.is_file():
-        problem = "is not a regular file" if path.exists() else "does not exist"
-        raise WeightsError(f"{path} {problem}")
-    size = path.stat().st_size
-    seconds = SECONDS + size // BYTES_PER_SECOND
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "tensors.safetensors"
-        command = [sys.executable, "-P", "-m", PROGRAM, str(path), str(out)]
-        memory = _memory(size)
+    with open_weights(path) as file, tempfile.TemporaryFile() as out:
+        size = os.fstat(file.fileno()).st_size
+        seconds = SECONDS + size // BYTES_PER_SECOND
+        # By descriptor: what was checked is what is opened, and a kill leaves no temporary file.
+        numbers = (file.fileno(), out.fileno())
+        command = [sys.executable, "-P", "-m", PROGRAM, *(f"/dev/fd/{n}" for n in numbers)]
         try:
             done = subprocess.run(
-                [*command, str(memory), str(seconds)],
+                [*command, str(_memory(size)), str(seconds)],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=seconds + SECONDS,
+                pass_fds=numbers,
             )
         except subprocess.TimeoutExpired as error:
             raise WeightsError(f"{path} takes more than {seconds:,} s to open") from error
         answer = _answer(path, done)
         if "errno" in answer:
-            raise environment_problem(OSError(answer["errno"], answer["strerror"]), out)
+            raise environment_problem(
+                OSError(answer["errno"], answer["strerror"]), Path(tempfile.gettempdir())
+            )
         if "error" in answer:
             raise WeightsError(f"{path} {answer['error']}", answer.get("hint"))
-        tensors = read_tensors(out).tensors
+        tensors = read_tensors(Path(f"/dev/fd/{out.fileno()}")).tensors
     keys, others, classes = (tuple(answer[name]) for name in ("keys", "others", "classes"))
     return Pickled(TensorFile(tensors, {}, answer["sha256"]), keys, others, classes)
 

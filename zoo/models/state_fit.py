@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from zoo.models.wrappers import COMPILED
 # A counter of batch norm, which is missing in state dicts of before torch 0.4.1, and used by none
 # of its default settings.
 COUNTER = "num_batches_tracked"
+# The running variance of batch norm.
+VARIANCE = "running_var"
 
 
 def without_prefix(
@@ -83,7 +86,10 @@ class Misfit:
 
 
 def compare_state(
-    tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], without: Collection[str] = ()
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    without: Collection[str] = (),
+    exact: bool = False,
 ) -> Misfit:
     """Return what of a state dict does not fit that of a network.
 
@@ -91,11 +97,16 @@ def compare_state(
         tensors: the state dict.
         state: of the network.
         without: module paths whose entries are not compared.
+        exact: whether floating-point types must be equal; others must always be.
     """
     inside = tuple(f"{path}." for path in without)
     missing = [n for n in state if n not in tensors and n.rpartition(".")[2] != COUNTER]
     unknown = [name for name in tensors if name not in state]
-    both = {name: _difference(tensors[name], own) for name, own in state.items() if name in tensors}
+    both = {
+        name: _difference(tensors[name], own, exact)
+        for name, own in state.items()
+        if name in tensors
+    }
     other = {name: difference for name, difference in both.items() if difference}
     return Misfit(
         tuple(name for name in missing if not name.startswith(inside)),
@@ -104,19 +115,32 @@ def compare_state(
     )
 
 
-def _difference(tensor: Tensor, own: Tensor) -> str | None:
+def _difference(tensor: Tensor, own: Tensor, exact: bool) -> str | None:
     """Return how a tensor differs in shape or type; None where it can be copied."""
     if tensor.shape != own.shape:
         return f"{list(tensor.shape)} instead of {list(own.shape)}"
-    if own.is_floating_point() and not tensor.is_floating_point():
+    floating = tensor.is_floating_point() and own.is_floating_point()
+    if tensor.dtype != own.dtype and (exact or not floating):
         return f"{tensor.dtype} instead of {own.dtype}".replace("torch.", "")
     return None
 
 
-def check_finite(
+def describe_casts(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """Return which types a network's own replace when a state dict is loaded; empty for none."""
+    casts = sorted(
+        {
+            f"{tensors[name].dtype} is converted to {own.dtype}".replace("torch.", "")
+            for name, own in state.items()
+            if name in tensors and tensors[name].dtype != own.dtype
+        }
+    )
+    return ", ".join(casts)
+
+
+def check_values(
     tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str | Path
 ) -> None:
-    """Check that a state dict is finite wherever the network is.
+    """Check that a state dict is finite wherever the network is, and no variance negative.
 
     Args:
         tensors: the state dict.
@@ -127,11 +151,28 @@ def check_finite(
         WeightsError: it is not; names the first such tensor.
     """
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or torch.isfinite(tensor).all():
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        least, greatest = _range(tensor)
+        if name.rpartition(".")[2] == VARIANCE and least < 0:
+            message = f"{source} has a negative variance: {least:g} in {name}"
+            raise WeightsError(message, "the file is damaged; give other weights")
+        if math.isfinite(least) and math.isfinite(greatest):
             continue
         own = state.get(name)
         if own is None or torch.isfinite(own).all():
-            odd = int((~torch.isfinite(tensor)).sum())
+            odd = int((~torch.isfinite(_computable(tensor))).sum())
             message = f"{source} is not finite: {odd:,} of {tensor.numel():,} values of {name}"
             hint = "NaN or infinite weights come from a training that diverged; give other weights"
             raise WeightsError(message, hint)
+
+
+def _range(tensor: Tensor) -> tuple[float, float]:
+    """Return the least and the greatest value; NaN where there is one. Allocates nothing."""
+    least, greatest = torch.aminmax(_computable(tensor))
+    return float(least), float(greatest)
+
+
+def _computable(tensor: Tensor) -> Tensor:
+    """Return a tensor in a type that torch computes with, which those of eight bits are not."""
+    return tensor.float() if tensor.itemsize == 1 else tensor

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.modelfile import tensor_bytes
+from zoo.tensorfile import tensor_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor

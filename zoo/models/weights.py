@@ -17,19 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import BrokenBackbone, EnvironmentProblem, WeightsError, ZooError, counted
+from zoo.errors import BrokenBackbone, EnvironmentProblem, WeightsError, counted
 from zoo.files import canonical_json, write_bytes
-from zoo.modelfile import (
-    KEY,
-    CheckedPath,
-    ModelCard,
-    TensorFile,
-    check_path,
-    read_checkpoint,
-    read_file,
-    read_tensors,
-    tensor_bytes,
-)
+from zoo.formats import SAFETENSORS
+from zoo.modelfile import KEY, ModelCard, checked_card
 from zoo.models.download import check_host, downloaded, from_hub
 from zoo.models.plugin_errors import plugin_errors
 from zoo.models.same_network import same_arguments, same_network
@@ -44,6 +35,15 @@ from zoo.models.weight_sources import (
     record_file,
 )
 from zoo.spec import Backbone, Weights, resolve_target
+from zoo.tensorfile import (
+    CheckedPath,
+    TensorFile,
+    check_path,
+    read_checkpoint,
+    read_content,
+    read_tensors,
+    tensor_bytes,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,7 +134,7 @@ def _download(weights: Weights, stack: contextlib.ExitStack) -> tuple[Path, str 
 
 def _convert(
     path: CheckedPath, backbone: Backbone, weights: Weights
-) -> tuple[dict[str, Tensor], bytes]:
+) -> tuple[dict[str, Tensor], bytes | memoryview]:
     """Convert a published file, and release its content.
 
     Returns:
@@ -172,11 +172,7 @@ def _check_model_file(path: Path, file: TensorFile, backbone: Backbone, weights:
     """
     if KEY not in file.metadata:
         return
-    try:
-        card = ModelCard.from_json(file.metadata[KEY])
-    except (ValueError, KeyError, TypeError, AttributeError, ZooError) as error:
-        raise WeightsError(f"{path} has a damaged description: {error}") from error
-    card.check(path)
+    card = checked_card(path, file.metadata[KEY])
     built = {**backbone.kwargs, **weights.kwargs}
     # A registry.toml is its user's, an adapter its plugin's.
     of_plugin = weights in backbone.published.weights
@@ -251,14 +247,15 @@ def fetch(backbone: Backbone, weights: Weights, local: bool = False) -> TensorFi
 
 def _read_source(
     source: CheckedPath, backbone: Backbone, weights: Weights
-) -> tuple[TensorFile, bytes]:
+) -> tuple[TensorFile, bytes | memoryview]:
     """Return the state dict of a published file, and its safetensors file."""
-    data, digest = read_file(source)
-    if source.suffix == ".safetensors" and weights.convert is None:
+    content = read_content(source)
+    if content.kind is SAFETENSORS and weights.convert is None:
         file = read_tensors(source)
         _check_model_file(source, file, backbone, weights)
-        return file, data
-    del data  # limit memory to two files
+        return file, content.data
+    digest = content.sha256
+    del content  # limit memory to two files
     tensors, data = _convert(source, backbone, weights)
     return TensorFile(tensors, {}, digest), data
 
@@ -284,7 +281,7 @@ def open_local(backbone: Backbone, weights: Weights) -> TensorFile:
     raise NotLocal(f"weights {weights.tag!r} of {backbone.id} are to be downloaded")
 
 
-def _store(record: Path, source: str, data: bytes) -> None:
+def _store(record: Path, source: str, data: bytes | memoryview) -> None:
     """Write a converted file and its record into the cache; warn where that fails."""
     converted = hashlib.sha256(data).hexdigest()
     try:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from zoo.data.images import noise
 from zoo.errors import ZooError
 from zoo.files import write_bytes
-from zoo.modelfile import tensor_bytes
 from zoo.models.build import resolve_and_build
 from zoo.models.build_options import NO_OPTIONS, BuildOptions
 from zoo.models.builder import build_network
@@ -25,6 +24,7 @@ from zoo.models.input_size import size_conflict
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone, Preprocess
 from zoo.tasks.base import BaseTask, load_task
+from zoo.tensorfile import tensor_bytes
 from zoo.testing.offline import forbid_network
 
 # Small images make checks fast; below 64 pixels, many networks reduce to 1x1 features, which batch

@@ -65,8 +65,8 @@ def find_weights(name: str, registry: Registry) -> WeightSubject:
 
 
 def _check_file(subject: WeightSubject) -> str:
-    from zoo.modelfile import read_file
     from zoo.models.weight_sources import package_file
+    from zoo.tensorfile import read_file
 
     assert isinstance(subject.item, WeightFile)
     data, _ = read_file(package_file(subject.item.file), subject.item.sha256)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zoo.engine.run.artifacts import save_module
 from zoo.errors import UsageError, WeightsError, ZooError, counted
 from zoo.files import write_bytes
-from zoo.modelfile import KEY, PICKLES, read_tensors, tensor_bytes
+from zoo.modelfile import KEY
 from zoo.models.base_weights import BaseWeights, resolve_base
 from zoo.models.build import build
 from zoo.models.builder import build_on_meta
@@ -26,6 +26,7 @@ from zoo.models.wrappers import COMPILED
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone
 from zoo.tasks.base import BaseTask, Schema, load_task
+from zoo.tensorfile import file_kind, read_tensors, tensor_bytes
 
 # Prefixes that torch itself puts before every name. Without a network to compare names with, others
 # may be the network's own; `--weights` takes those off.
@@ -116,15 +117,9 @@ def _check_out(out: Path) -> None:
 
 
 def _read(source: Path) -> Pickled:
-    """Read a safetensors file, whatever its suffix, or a pickle in a process of its own."""
-    start = b""
-    if source.is_file():
-        try:
-            with source.open("rb") as file:
-                start = file.read(9)
-        except OSError as error:
-            raise WeightsError(f"cannot read {source}: {error.strerror or error}") from error
-    if source.suffix != SUFFIX and (start.startswith(PICKLES) or start[8:9] != b"{"):
+    """Read a safetensors file, or a pickle in a process of its own, by what the file is."""
+    kind = file_kind(source)
+    if kind is None or kind.pickled:
         return read_pickled(source)
     content = read_tensors(source)
     if KEY in content.metadata:
