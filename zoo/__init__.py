@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo import options, testing
     from zoo.api import (
         Model,
         Run,
@@ -71,6 +72,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+# Public modules, imported like names.
+_MODULES = ("options", "testing")
+
 # The modules of the public names, lowest layer first, so that no more is imported than needed.
 _HOMES = ("zoo.errors", "zoo.spec", "zoo.hookspecs", "zoo.events", "zoo.results", "zoo.api")
 
@@ -122,18 +126,22 @@ __all__ = [
     "list_cache",
     "list_plugins",
     "load",
+    "options",
     "plan",
     "predict",
     "rank",
     "register",
     "register_plugin",
     "save",
+    "testing",
     "transform",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its home when it is first asked for."""
+    if name in _MODULES:
+        return import_module(f"zoo.{name}")
     if name in __all__:
         for home in map(import_module, _HOMES):
             if hasattr(home, name):

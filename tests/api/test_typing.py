@@ -11,6 +11,7 @@ import pytest
 from zoo.options import OPTIONS, given
 
 RIGHT = """
+    from typing import Any
     import zoo
 
     run: zoo.Run = zoo.finetune("resnet18", data="photos", epochs=4, lr=[1e-3, 1e-4], crop="squash")
@@ -24,6 +25,14 @@ RIGHT = """
     plan = zoo.plan("lite0", epochs=(1, 2), optimizer="sgd", loss=None)
     found: list[zoo.Backbone] = zoo.list_backbones("resnet*", "vgg*", pretrained=True)
     zoo.freeze(zoo.get("lite0").build(classes=3), "head")
+    untyped: dict[str, Any] = {"epochs": 1, "lr": 0.1}
+    typed: zoo.options.TrainingOptions = {"epochs": 1, "lr": 0.1}
+    run = zoo.finetune("lite0", out="runs/first", **untyped)
+    run = zoo.finetune("lite0", quiet=False, **typed)
+    backbone = zoo.register(zoo.Backbone("a", "a:b", (zoo.Head("fc"),), zoo.Preprocess(size=32)))
+    accuracy: float | None = zoo.rank(backbone, "lite*", data="photos")[0].accuracy
+    conforms: bool = zoo.testing.check_plugin("lite", jobs=2)[0].conforms
+    bad: list[str] = list(zoo.check("photos").bad)
 """
 WRONG = """
     import zoo
@@ -42,6 +51,9 @@ WRONG = """
     zoo.finetune("lite0").metrics["val"]["accuracy"]
     zoo.list_backbones("a*", sources="timm")
     zoo.get(3)
+    zoo.options.TrainingOptions(epochs="4")
+    zoo.register(zoo.Head("fc"))
+    zoo.check("photos").images["train"] + "s"
 """
 # Of libraries, whose types a script does not need to be refused: half a minute without a cache.
 SKIP = "[mypy-torch.*,torchvision.*,timm.*,numpy.*,PIL.*,click.*,huggingface_hub.*]\n"
@@ -76,6 +88,12 @@ def test_mypy_strict_refuses_wrong_calls_only(tmp_path, settings):
     wrong = ast.parse(textwrap.dedent(WRONG).lstrip()).body[1:]
     refused, output = mypy(tmp_path, WRONG, settings)
     assert refused == {statement.lineno for statement in wrong}, output
+
+
+def test_modules_are_imported_like_names():
+    program = "import zoo; print(zoo.options.Policy('head'), zoo.testing.check_plugin.__name__)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["head", "check_plugin"], done.stderr
 
 
 def test_option_types_are_those_of_the_table():

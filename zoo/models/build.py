@@ -27,6 +27,7 @@ from zoo.models.state_fit import check_values, compare_state, describe_casts, wi
 from zoo.models.weights import fetch
 from zoo.options import HeadSpec
 from zoo.options.arguments import names_arguments
+from zoo.options.given import NameOrPath
 from zoo.options.head_spec import PLAIN
 from zoo.seeding import seed_torch
 from zoo.spec import Backbone, Weights
@@ -203,7 +204,7 @@ def resolve_and_build(
 def build_backbone(
     backbone: Backbone,
     classes: int | Sequence[str] | None,
-    weights: str | Path | None,
+    weights: NameOrPath | None,
     *,
     head: str | None,
     head_at: str | None,

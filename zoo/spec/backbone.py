@@ -15,7 +15,8 @@ from zoo.spec.weight_files import LocalWeights
 from zoo.spec.weights import Weights
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from enum import Enum
+    from os import PathLike
 
     from torch import nn
 
@@ -206,7 +207,7 @@ class Backbone:
     def build(
         self,
         classes: int | Sequence[str] | None = None,
-        weights: str | Path | None = None,
+        weights: str | PathLike[str] | Enum | None = None,
         *,
         head: str | None = None,
         head_at: str | None = None,
