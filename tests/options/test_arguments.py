@@ -3,7 +3,7 @@
 import pytest
 
 import zoo
-from zoo.options.arguments import in_python
+from zoo.options.arguments import in_python, names_arguments
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,18 @@ def test_errors_name_arguments_from_python_only(tinynet, image_folder, cli):
 def test_invalid_arguments_of_functions_are_refused(function, given, message):
     with pytest.raises(zoo.UsageError, match=f"^{message}"):
         getattr(zoo, function)("lite0", **given)
+
+
+def test_notes_of_an_error_name_arguments():
+    @names_arguments
+    def train():
+        error = zoo.DataError("cannot read a.jpg", "remove it, or give --bad-images skip")
+        error.add_note("out keeps notes.txt, and can be given as --out again")
+        raise error
+
+    with pytest.raises(zoo.DataError, match="give bad_images='skip'") as raised:
+        train()
+    assert raised.value.__notes__ == ["out keeps notes.txt, and can be given as out again"]
 
 
 def test_unknown_option_suggests_the_nearest(tinynet):

@@ -55,18 +55,26 @@ def in_python(text: str) -> str:
     return MENTION.sub(_argument, text)
 
 
+def name_arguments(error: BaseException) -> None:
+    """Make message, hint and notes of an error name arguments, unless the command line runs."""
+    if not isinstance(error, ZooError) or errors.command_line:
+        return
+    error.message = in_python(error.message)
+    error.hint = error.hint and in_python(error.hint)
+    error.args = (error.message, error.hint)
+    if notes := getattr(error, "__notes__", None):
+        notes[:] = map(in_python, notes)
+
+
 def names_arguments(function: Function) -> Function:
-    """Make the errors of a function name arguments, except while the command line runs."""
+    """Make the errors that a function raises name arguments, as `name_arguments` does."""
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
         except ZooError as error:
-            if not errors.command_line:
-                error.message = in_python(error.message)
-                error.hint = error.hint and in_python(error.hint)
-                error.args = (error.message, error.hint)
+            name_arguments(error)
             raise
 
     return cast(Function, call)

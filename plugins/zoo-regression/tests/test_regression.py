@@ -324,7 +324,7 @@ def run_at(folder: Path, data: Path) -> subprocess.CompletedProcess[str]:
         ("0.png,1\n1.png,2\n", "names the columns 0.png, 1"),
         ("path,split\n0.png,train\n", "names the columns path, split"),
         ("path,age\n", "it lists no images"),
-        ("path,age\n0.png,3\n", "1 images are to train on"),
+        ("path,age\n0.png,3\n", "1 image is to train on"),
         ("path,age\n0.png,3\n1.png,3\n2.png,3\n", "the same for all training images"),
         ("path,age,split\n0.png,3,val\n1.png,3,test\n", "0 images are to train on"),
     ],

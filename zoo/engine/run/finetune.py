@@ -30,6 +30,7 @@ from zoo.engine.training.train import train
 from zoo.errors import EnvironmentProblem, counted
 from zoo.events import EpochEnded, FitEnded, FitFailed, FitStarted
 from zoo.modelfile import MODEL
+from zoo.options.arguments import name_arguments
 from zoo.tasks.base import Metric
 
 
@@ -220,6 +221,7 @@ def _fit_in(
         with environment_errors(f"training {backbone.id}"):
             record = _run(prepared, folder.path, observers)
     except BaseException as error:
+        name_arguments(error)  # an observer's message is that of the raised error
         location = str(folder.path.absolute())
         event = FitFailed(backbone.id, type(error).__name__, str(error), location)
         try:
