@@ -1,5 +1,9 @@
 """Looking up backbones from Python."""
 
+import subprocess
+import sys
+from dataclasses import replace
+
 import pytest
 from torchvision.models import ResNet50_Weights
 
@@ -34,8 +38,22 @@ def test_weights_of_torchvision_name_their_backbone():
 
 
 def test_changed_backbone_is_refused_by_name(tinynet, image_folder):
-    from dataclasses import replace
-
     changed = replace(zoo.get(tinynet), min_size=1)
     with pytest.raises(zoo.UsageError, match=r"differs from the registered .* zoo\.register"):
         zoo.plan(changed, data=image_folder)
+
+
+def test_looking_up_and_registering_imports_no_torch():
+    program = """
+import sys, zoo
+
+def build(weights=None): ...
+
+zoo.configure(without=["timm"])
+zoo.list_backbones("resnet*", "vgg*"), zoo.list_plugins(), zoo.list_cache()
+zoo.register(zoo.Backbone("leafnet", "__main__:build", (zoo.Head("fc"),), zoo.Preprocess(32)))
+heavy = {"torch", "torchvision", "timm", "numpy", "PIL", "click"} & set(sys.modules)
+print(zoo.get("leafnet").id, sorted(heavy))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["local/leafnet", "[]"], done.stderr
