@@ -1,8 +1,10 @@
 """Atomic file writes and canonical JSON."""
 
+import ast
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -224,3 +226,75 @@ def test_canonical_json_sorts_keys_and_refuses_nan():
     assert files.canonical_json({"b": 1, "a": "é"}) == '{"a":"é","b":1}'
     with pytest.raises(ValueError, match="JSON"):
         files.canonical_json(float("nan"))
+
+
+# What may write or rename outside of `zoo.files` and `zoo.temporaries`: locks, which have no
+# content; a download that is resumed; folders that are filled or set aside, of whole files; what
+# never has a name; and programs for tests and pickles, which write into temporary folders.
+WRITERS = {
+    "files.py": {"open", "os.open", "rename"},
+    "temporaries.py": {"os.open", "replace"},
+    "cache.py": {"open"},
+    "models/download.py": {"open"},
+    "models/weight_folder.py": {"open"},
+    "models/pickled.py": {"TemporaryFile"},
+    "models/unpickle.py": {"write_bytes"},
+    "data/image_cache.py": {"TemporaryFile"},
+    "cli/__init__.py": {"os.open"},
+    "cli/output.py": {"open"},
+    "engine/run/folder.py": {"rename"},
+    "testing/plugin_package.py": {"rename"},
+    "testing/fresh.py": {"TemporaryDirectory"},
+    "testing/plugin_suite.py": {"TemporaryDirectory"},
+    "testing/runner.py": {"TemporaryDirectory", "TemporaryFile"},
+    "testing/subject.py": {"TemporaryDirectory"},
+    "testing/worker.py": {"TemporaryDirectory", "os.open"},
+}
+CALLS = (
+    "write_text",
+    "write_bytes",
+    "rename",
+    "replace",
+    "tofile",
+    "NamedTemporaryFile",
+    "mkstemp",
+)
+TEMPORARY = ("TemporaryFile", "TemporaryDirectory", "mkdtemp")
+
+
+def written_in(source: str) -> set[str]:
+    """Return what of a module may write, rename or create files."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        last = name.rpartition(".")[2]
+        of_path = isinstance(node.func, ast.Attribute)
+        texts = [each.value for each in node.args if isinstance(each, ast.Constant)]
+        if name == "os.open":
+            found.add(name)
+        elif last == "open" and any(
+            re.fullmatch("[wax]b?|r?w?[+]b?|wb[+]?", str(t)) for t in texts
+        ):
+            found.add("open")
+        elif last in TEMPORARY or (of_path and last in CALLS and len(node.args) == 1):
+            found.add(last)
+        elif name in ("os.replace", "os.rename", "shutil.move", "shutil.copyfile", "shutil.copy"):
+            found.add(name)
+    return found
+
+
+def test_no_other_module_writes_files():
+    package = Path(zoo.__file__).parent
+    found = {
+        path.relative_to(package).as_posix(): written_in(path.read_text(encoding="utf-8"))
+        for path in package.rglob("*.py")
+    }
+    assert {name: names for name, names in found.items() if names} == WRITERS
+    # The search finds what it is for.
+    assert written_in("path.write_text('a')\nopen(path, 'w')") == {"write_text", "open"}
+    assert written_in("a.rename(b)\nos.replace(a, b)\n'a'.replace('b', 'c')") == {
+        "rename",
+        "os.replace",
+    }

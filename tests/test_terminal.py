@@ -1,10 +1,11 @@
 """Output on stderr: one printable line each, and failed writes ignored."""
 
+import json
 import sys
 
 import pytest
 
-from zoo.terminal import Progress, printable
+from zoo.terminal import Progress, printable, printable_json
 
 
 @pytest.mark.parametrize(
@@ -14,12 +15,21 @@ from zoo.terminal import Progress, printable
         ("a\nb\r\tc", r"a\nb\r\tc"),
         ("\x1b[31mred\x9b0m\x7f", r"\x1b[31mred\x9b0m\x7f"),
         ("gpj.\u202eexe\u2028", r"gpj.\u202eexe\u2028"),
+        ("a\u200f\u061c\u2067b", r"a\u200f\u061c\u2067b"),
         ("bad\udcff", r"bad\udcff"),
         ("\u0645\u06cc\u200c\u062e", "\u0645\u06cc\u200c\u062e"),
     ],
 )
 def test_printable_escapes_control_characters(text, escaped):
     assert printable(text) == escaped
+
+
+def test_printable_json_has_equal_value():
+    value = {"a\x9b\u202e\u2028": ["\x1b[2J\n\x7f", "é猫\u200c", "bad\udcff"]}
+    text = printable_json(json.dumps(value, ensure_ascii=False, indent=1))
+    assert json.loads(text) == value
+    assert printable(text.replace("\n", "")) == text.replace("\n", "")
+    assert "é猫" in text
 
 
 def test_notice_prints_one_line(capsys):

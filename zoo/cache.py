@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from zoo.errors import UsageError, did_you_mean
-from zoo.files import cache_dir, environment_problem, make_dir
+from zoo.files import cache_dir, environment_problem, make_dir, remove_folder
+from zoo.temporaries import clean_once, is_temporary
 
 KINDS = ("features", "weights", "catalogues", "downloads")
 STORE_FILE = "store.json"
@@ -97,7 +97,9 @@ def _matches(entry: CacheEntry, pattern: str) -> bool:
 
 
 def _describe(kind: str, path: Path) -> CacheEntry | None:
-    """Return the entry at a path; None for a lock, and where it was deleted meanwhile."""
+    """Return the entry at a path; None for a lock or temporary, and where it was deleted."""
+    if is_temporary(path.name):
+        return None
     try:
         if path.is_dir():
             stats = {inner.name: inner.stat() for inner in path.iterdir()}
@@ -152,6 +154,7 @@ def locked(path: Path, exclusive: bool = False) -> Iterator[bool]:
 
 def _lock_file(path: Path) -> TextIO:
     lock = path.with_name(path.name + LOCK)
+    clean_once(path.parent)
     try:
         return (make_dir(path.parent) / lock.name).open("a")
     except OSError as error:
@@ -170,10 +173,7 @@ def remove(entry: CacheEntry) -> bool:
             return True
         with locked(entry.path, exclusive=True) as acquired:
             if acquired:
-                # Renamed first, so that no process reads a partly deleted store.
-                renamed = entry.path.with_name(f"{entry.path.name}.{os.getpid()}{PART}")
-                entry.path.rename(renamed)
-                shutil.rmtree(renamed)
+                remove_folder(entry.path)
             return acquired
     except FileNotFoundError:
         return True

@@ -108,6 +108,16 @@ class AtomicFile:
     ) -> None:
         self.discard()
 
+    def write(self, data: bytes | memoryview) -> None:
+        """Write all of the data.
+
+        Raises:
+            OSError: the system refuses.
+        """
+        view = memoryview(data).cast("B")
+        while view:
+            view = view[self.file.write(view) :]
+
     def commit(self) -> None:
         """Fsync the file, and rename it to its path.
 
@@ -198,19 +208,15 @@ def staging_folder(parent: Path) -> Iterator[StagedFolder]:
         parent: the folder to create it in.
 
     Raises:
-        EnvironmentProblem: the system refuses.
+        OSError: the system refuses.
+        EnvironmentProblem: the parent cannot be created.
     """
-    make_dir(parent)
-    handle = -1
+    temporary, handle = create_folder(make_dir(parent))
     try:
-        temporary, handle = create_folder(parent)
         yield StagedFolder(temporary)
-    except OSError as error:
-        raise environment_problem(error, parent) from error
     finally:
-        if handle >= 0:
-            remove(temporary)
-            os.close(handle)
+        remove(temporary)
+        os.close(handle)
 
 
 @contextlib.contextmanager
@@ -226,13 +232,13 @@ def writing_folder(path: Path) -> Iterator[StagedFolder]:
     Raises:
         EnvironmentProblem: the system refuses, or the folder exists; nothing is left.
     """
-    with staging_folder(path.parent) as folder:
-        try:
+    try:
+        with staging_folder(path.parent) as folder:
             yield folder
             folder.write(MANIFEST, canonical_json(folder.files).encode())
             publish(folder.path, path)
-        except OSError as error:
-            raise environment_problem(error, path) from error
+    except OSError as error:
+        raise environment_problem(error, path) from error
 
 
 def verify_folder(path: Path, content: bool = True) -> dict[str, str]:

@@ -54,9 +54,14 @@ def temporary_name() -> str:
     return f"{PREFIX}{os.uname().nodename}-{os.getpid()}-{os.urandom(6).hex()}{PART}"
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a name is of a temporary."""
+    return name.startswith(PREFIX) and name.endswith(PART)
+
+
 def create_file(folder: Path) -> tuple[Path, int]:
     """Create and lock a temporary file; return it and its descriptor."""
-    _clean_once(folder)
+    clean_once(folder)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     while True:
         path = folder / temporary_name()
@@ -68,7 +73,7 @@ def create_file(folder: Path) -> tuple[Path, int]:
 
 def create_folder(parent: Path) -> tuple[Path, int]:
     """Create and lock a temporary folder; return it and its descriptor."""
-    _clean_once(parent)
+    clean_once(parent)
     while True:
         path = parent / temporary_name()
         path.mkdir()
@@ -92,7 +97,8 @@ def _lock(path: Path, handle: int) -> bool:
     return path.exists()
 
 
-def _clean_once(folder: Path) -> None:
+def clean_once(folder: Path) -> None:
+    """Remove the leftovers of other processes, once in each process."""
     if (key := str(folder.absolute())) not in _cleaned:
         _cleaned.add(key)
         remove_leftovers(folder)
@@ -102,7 +108,7 @@ def remove_leftovers(folder: Path) -> None:
     """Remove the temporaries of processes that were killed; those of live processes are locked."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(PREFIX) and entry.name.endswith(PART):
+            if is_temporary(entry.name):
                 with contextlib.suppress(OSError):
                     _remove_abandoned(folder / entry.name)
 

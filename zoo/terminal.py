@@ -17,9 +17,14 @@ Item = TypeVar("Item")
 # The environment variables that `torchrun` sets in each process.
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
-# Line breaks, control and bidirectional characters, and surrogates, which encode the bytes of file
-# names that are not UTF-8.
-_UNPRINTABLE = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+# Control and bidirectional characters but the newline, and surrogates, which encode the bytes of
+# file names that are not UTF-8.
+_CONTROLS = (
+    r"\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+    r"\ud800-\udfff"
+)
+_UNPRINTABLE = rf"[\n{_CONTROLS}]"
+_UNPRINTABLE_IN_JSON = rf"[{_CONTROLS}]"  # whose newlines are those between items
 
 
 def printable(text: str) -> str:
@@ -30,6 +35,17 @@ def printable(text: str) -> str:
     if text.isprintable():  # almost always, and faster than the expression
         return text
     return re.sub(_UNPRINTABLE, lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def printable_json(text: str) -> str:
+    """Escape the control characters of JSON that a terminal would interpret; its value is the same.
+
+    Args:
+        text: JSON, which escapes those below U+0020 itself.
+    """
+    if text.isprintable():
+        return text
+    return re.sub(_UNPRINTABLE_IN_JSON, lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def percent(fraction: float | None) -> str:

@@ -187,3 +187,47 @@ def test_infinities_of_the_network_itself_load(tmp_path, install):
     state = zoo.get("masked").build(classes=2).state_dict()
     save_file(state, path)
     assert torch.equal(zoo.get("masked").build(2, path).fc.weight, state["fc.weight"])
+
+
+def saved(tmp_path, model, **changes):
+    """Save a network's state dict with changed entries, and return the path."""
+    path = tmp_path / "own.safetensors"
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    save_file({**state, **changes}, path)
+    return path
+
+
+def test_converted_types_are_stated_in_details(tinynet, tmp_path):
+    model = zoo.get(tinynet).build(classes=3)
+    half = model.stem[0].weight.detach().half()
+    own = saved(tmp_path, model, **{"stem.0.weight": half})
+    loaded = zoo.get(tinynet).build(3, own)
+    assert torch.equal(loaded.stem[0].weight, half.float())
+    assert "float16 is converted to float32" in provenance_of(loaded).base.details
+    plain = zoo.get(tinynet).build(3, saved(tmp_path, model))
+    assert provenance_of(plain).base.casts == ""
+
+
+def test_integers_are_never_converted(tinynet, tmp_path):
+    model = zoo.get(tinynet).build(classes=3)
+    for counter in (torch.tensor(2.5), torch.tensor(2, dtype=torch.int32)):
+        own = saved(tmp_path, model, **{"stem.1.num_batches_tracked": counter})
+        with pytest.raises(zoo.WeightsError, match=r"num_batches_tracked: .* instead of int64"):
+            zoo.get(tinynet).build(3, own)
+
+
+def test_negative_variance_is_refused(tinynet, tmp_path):
+    model = zoo.get(tinynet).build(classes=3)
+    own = saved(tmp_path, model, **{"body.1.running_var": torch.full((16,), -0.5)})
+    with pytest.raises(zoo.WeightsError, match=r"negative variance: -0.5 in body.1.running_var"):
+        zoo.get(tinynet).build(3, own)
+
+
+def test_eight_bit_numbers_are_checked(tinynet, tmp_path):
+    model = zoo.get(tinynet).build(classes=3)
+    weight = model.stem[0].weight.detach()
+    own = saved(tmp_path, model, **{"stem.0.weight": weight.to(torch.float8_e5m2)})
+    assert "float8_e5m2" in provenance_of(zoo.get(tinynet).build(3, own)).base.casts
+    own = saved(tmp_path, model, **{"stem.0.weight": (weight / 0).to(torch.float8_e5m2)})
+    with pytest.raises(zoo.WeightsError, match="not finite: 216 of 216 values"):
+        zoo.get(tinynet).build(3, own)

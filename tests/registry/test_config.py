@@ -1,5 +1,8 @@
 """`registry.toml`: layers, and errors with file, line and key."""
 
+import os
+import random
+
 import pytest
 
 import zoo
@@ -132,3 +135,89 @@ def test_missing_registry_file_is_refused(tmp_path, monkeypatch):
 def test_default_ranges_accept_integers_and_bounds():
     user_file("schema = 1\n[defaults]\nmomentum = 0\nhead_epochs = 1\nhead_lr = 1\n")
     assert config.load_config().defaults["head_lr"] == 1
+
+
+GOOD = """
+schema = 1
+weights_dir = "weights"
+[defaults]
+batch_size = 7
+seed = 3
+head_lr = 0.5
+[aliases]
+mine = "resnet18"
+[plugins.leaf]
+depth = 3
+[backbones."house/leaf"]
+extends = "torchvision/resnet18"
+head = "fc"
+preprocess = { size = 64, mean = [0.5, 0.5, 0.5] }
+[[backbones."house/leaf".weights]]
+tag = "one"
+file = "leaf.safetensors"
+sha256 = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+num_classes = 7
+classes = ["a", "b", "c", "d", "e", "f", "g"]
+"""
+PIECES = [
+    *("=", "[", "]", "[[", "}", '"', "'", "#", "\n", ".", ",", "-1", "0x", "1e999", "nan", "inf"),
+    *("true", "9" * 5000, "1979-13-01", "2000-01-01", "\x00", "\ud800", "\u202e", "\x1b[2J", "\r"),
+    *('"../../up"', '"\\u0000"', "{}", "[[]]", "[" * 3000, "schema", "x = {y = {z = 1}}", '"""'),
+]
+
+
+def mutated(seed: int) -> bytes:
+    """Return a registry file with one to three seeded changes."""
+    chance = random.Random(seed)
+    text = GOOD
+    for _ in range(chance.randint(1, 3)):
+        at = chance.randrange(len(text))
+        end = at + chance.choice([0, 0, 1, 5, 40])
+        text = text[:at] + chance.choice([*PIECES, "", text[at : at + 60]]) + text[end:]
+    data = bytearray(text.encode(errors="surrogatepass"))
+    if chance.random() < 0.3:
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    return bytes(data)
+
+
+def check_mutations(path, seeds) -> dict[str, int]:
+    """Read mutated registry files, and derive their backbones."""
+    counts = {"read": 0, "refused": 0}
+    for seed in seeds:
+        path.write_bytes(mutated(seed))
+        try:
+            _, entries = config.read_file(path)
+            for entry in entries.values():
+                entry.derive(zoo.get("torchvision/resnet18"))
+        except zoo.UsageError as error:
+            counts["refused"] += str(path) in error.message
+        else:
+            counts["read"] += 1
+    assert sum(counts.values()) == len(seeds)
+    return counts
+
+
+def test_unchanged_registry_file_of_mutations_is_read(tmp_path):
+    path = tmp_path / "registry.toml"
+    path.write_text(GOOD)
+    _, entries = config.read_file(path)
+    assert entries["house/leaf"].derive(zoo.get("torchvision/resnet18")).preprocess.height == 64
+
+
+def test_mutated_registry_files_are_refused_or_read(tmp_path):
+    counts = check_mutations(tmp_path / "registry.toml", range(600))
+    assert counts["refused"] > 300
+    assert counts["read"] > 10
+
+
+@pytest.mark.faults
+def test_many_mutated_registry_files_are_refused_or_read(tmp_path):
+    counts = check_mutations(tmp_path / "registry.toml", range(600, 30_000))
+    assert counts["refused"] > 15_000
+
+
+def test_registry_that_is_no_file_is_refused_without_waiting(tmp_path, cli):
+    os.mkfifo(tmp_path / "fifo")
+    code, out, err = cli("list", "--registry", tmp_path / "fifo")
+    assert (code, out) == (2, "")
+    assert "it is a FIFO, not a regular file" in err

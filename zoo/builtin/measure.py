@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from zoo.builtin.measured import installed_version, measured_file
+from zoo.files import write_bytes
 from zoo.models.builder import build_on_meta
 from zoo.models.heads import find_module, head_width, running_width
 from zoo.registry.registry import load_registry
@@ -75,7 +76,7 @@ def main(source: str) -> None:
     path, version = measured_file(source), installed_version(source)
     assert version is not None
     recorded = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(render(merge(recorded, version, measured)), encoding="utf-8")
+    write_bytes(path, render(merge(recorded, version, measured)).encode())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 import click
 
-from zoo.terminal import printable
+from zoo.terminal import printable, printable_json
 
 # The file descriptor that native code and child processes write to.
 NATIVE = 1
@@ -85,20 +85,23 @@ def garbage_collection_disabled() -> Iterator[None]:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON on stdout, strings unchanged; a list has one item per line."""
+    """Print a value as JSON on stdout; a list has one item per line."""
     echo(_encodable(lambda ascii: _to_json(value, ascii)))
 
 
 def json_line(value: Any) -> str:
-    """Return a value as JSON on one line, strings unchanged where stdout can encode them."""
+    """Return a value as JSON on one line, escaped only where it must be to be printed."""
     import json
 
     return _encodable(lambda ascii: json.dumps(value, ensure_ascii=ascii, allow_nan=False))
 
 
 def _encodable(to_json: Callable[[bool], str]) -> str:
-    """Return the JSON that a function returns, in ASCII only where stdout needs that."""
-    text = to_json(False)
+    """Return the JSON that a function returns, without control characters of terminals.
+
+    In ASCII only where stdout needs that.
+    """
+    text = printable_json(to_json(False))
     try:
         text.encode(stdout().encoding or "utf-8")
     except UnicodeEncodeError:

@@ -9,7 +9,6 @@ import http.client
 import os
 import socket
 import sys
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from urllib.parse import urlparse
 from urllib.request import getproxies
 
 from zoo.errors import EnvironmentProblem, WeightsError
-from zoo.files import cache_dir, environment_problem, make_dir
+from zoo.files import cache_dir, environment_problem, staging_folder
 from zoo.models.weight_sources import blob_digest, hub_files, url_file
 
 TIMEOUT = 20.0
@@ -95,8 +94,8 @@ def _receive(response: http.client.HTTPResponse, file: BinaryIO, start: int, lab
 @contextlib.contextmanager
 def downloaded(url: str) -> Iterator[Path]:
     """Download a file into a temporary folder of the cache, removed after the block."""
-    with tempfile.TemporaryDirectory(dir=make_dir(cache_dir() / "downloads")) as folder:
-        target = Path(folder) / url_file(url)
+    with staging_folder(cache_dir() / "downloads") as folder:
+        target = folder.path / url_file(url)
         with target.open("ab") as file:
             resume_download(url, file)
         yield target

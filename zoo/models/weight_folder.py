@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from zoo.errors import Busy, WeightsError
-from zoo.files import environment_problem, make_dir, write_bytes, writing
+from zoo.files import environment_problem, make_dir, open_regular, write_bytes, writing
 from zoo.models.download import from_hub, resume_download
 from zoo.models.weight_sources import (
     DIGESTS,
@@ -28,6 +28,7 @@ from zoo.models.weight_sources import (
     read_digests,
 )
 from zoo.spec import Backbone, Weights
+from zoo.temporaries import publish
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _download(weights: Weights, folder: Path) -> FolderFile:
         except WeightsError:
             part.unlink()
             raise
-        part.replace(target)
+        publish(part, target)
     return _listed(folder, target, digest, "downloaded")
 
 
@@ -158,7 +159,7 @@ def _check(path: Path, digest: str, expected: str | None) -> None:
 
 def _copy(source: Path, target: Path) -> None:
     try:
-        with source.open("rb") as file, writing(target) as copy:
+        with open_regular(source) as file, writing(target) as copy:
             shutil.copyfileobj(file, copy, 1 << 20)
     except OSError as error:
         raise WeightsError(f"cannot read {source}: {error.strerror or error}") from error
@@ -166,7 +167,7 @@ def _copy(source: Path, target: Path) -> None:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from itertools import chain
 from typing import Any
 
@@ -12,6 +10,7 @@ import pluggy
 
 from zoo.errors import one_line
 from zoo.registry.hook_manager import HookManager, Options, Outcome
+from zoo.terminal import print_notice
 
 MAX_LENGTH = 60
 MAX_ITEMS = 4
@@ -81,12 +80,4 @@ def print_outcome(outcome: Outcome, arguments: Mapping[str, Any]) -> None:
         map(_formatted, [item for item in arguments.values() if not isinstance(item, Options)])
     )
     milliseconds = f"{1000 * outcome.seconds:.1f} ms"
-    _print_line(f"zoo: hook {outcome.plugin}: {outcome.hook}({values}) {result}, {milliseconds}")
-
-
-def _print_line(text: str) -> None:
-    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-    if sys.stderr is not None:
-        # A closed pipe must not stop a training.
-        with suppress(OSError):
-            print(line, file=sys.stderr, flush=True)
+    print_notice(f"zoo: hook {outcome.plugin}: {outcome.hook}({values}) {result}, {milliseconds}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import RegistryError, did_you_mean
+from zoo.files import open_regular
 
 Keys = tuple[str | int, ...]
 Kinds = Mapping[str, tuple[type, ...]]
 
+MAX_BYTES = 1 << 24
 # Brackets and newlines, and the strings and comments that may contain them.
 TOKEN = (
     r'(?s)"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|'
@@ -37,11 +40,12 @@ class TomlFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._text = path.read_text(encoding="utf-8")
+            self._text = _read_text(path)
             self.content: dict[str, Any] = tomllib.loads(self._text)
         except (OSError, UnicodeDecodeError) as error:
-            raise RegistryError(f"cannot read {path}: {error}") from error
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise RegistryError(f"cannot read {path}: {reason}") from error
+        except (ValueError, RecursionError) as error:  # ValueError: also of too many digits
             raise RegistryError(f"{path}: not valid TOML: {error}") from error
 
     @cached_property
@@ -99,6 +103,20 @@ class TomlFile:
             return str(self.path.absolute().parent / Path(text).expanduser())
         except (ValueError, RuntimeError) as error:
             raise self.error(keys, f"is not a path: {error}") from error
+
+
+def _read_text(path: Path) -> str:
+    """Read a regular file, with every kind of line end as a newline.
+
+    Raises:
+        OSError: it is missing, unreadable, not a regular file, or larger than any registry.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    with open_regular(path) as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise OSError(errno.EFBIG, "it is too large for a registry.toml", str(path))
+    return data.decode().replace("\r\n", "\n").replace("\r", "\n")
 
 
 def dotted_key(keys: Keys) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,29 +103,26 @@ def write_all(folder: Path, files: Mapping[str, str]) -> None:
         UsageError: the folder is not empty, or not a folder.
         EnvironmentProblem: a file cannot be written.
     """
-    import shutil
+    from zoo.files import environment_problem, staging_folder
 
-    from zoo.files import environment_problem, make_dir
-
-    staged = folder.parent / f".{folder.name}.{os.getpid()}.part"
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        hint = "give a new folder; files are never overwritten"
+        raise UsageError(f"--out {folder} is not an empty folder", hint)
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            hint = "give a new folder; files are never overwritten"
-            raise UsageError(f"--out {folder} is not an empty folder", hint)
-        for path, text in files.items():
-            make_dir((staged / path).parent)
-            (staged / path).write_text(text, encoding="utf-8")
-        _move(staged, folder)
+        with staging_folder(folder.parent) as staged:
+            for path, text in files.items():
+                staged.write(path, text.encode())
+            _move(staged.path, folder)
     except OSError as error:
         raise environment_problem(error, folder) from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
 
 
 def _move(staged: Path, folder: Path) -> None:
     """Move files to their final folder; an existing empty folder is filled, not replaced."""
+    from zoo.temporaries import publish
+
     if not folder.exists():
-        staged.rename(folder)
+        publish(staged, folder)
         return
     moved: list[Path] = []
     try:

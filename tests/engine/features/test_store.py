@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.processes import started
-from zoo.cache import PART, ROWS
+from zoo.cache import INDEX, PART, ROWS
 from zoo.engine.features import store
 from zoo.engine.features.store import FeatureStore
 
@@ -191,3 +191,14 @@ def test_checks_are_persistent():
         opened.record_check("another", "it does more")
     with FeatureStore("a") as reopened:
         assert reopened.checks == {"a head": None, "another": "it does more"}
+
+
+def test_rows_without_index_are_removed(cache_folder):
+    with FeatureStore("name") as opened:
+        opened.add([bytes(32)], {"fc": torch.ones(1, 3)})
+    folder = cache_folder / "features/name"
+    index = next(folder.glob(f"*{INDEX}"))
+    (folder / f"killed{ROWS}").write_bytes(bytes(12))
+    with FeatureStore("name") as opened:
+        assert len(opened) == 1
+    assert [path.stem for path in folder.glob(f"*{ROWS}")] == [index.stem]

@@ -2,7 +2,7 @@
 
 A store contains the features of one network fingerprint. It is a folder of immutable segments, each
 a pair of files: `NAME.rows`, a record per image, and `NAME.index`, the digests in the same order.
-The index is renamed last, so segments that a killed process did not complete are never read.
+The index is written last, so segments that a killed process did not complete are never read.
 Concurrent trainings write separate segments. Records are memory-mapped; only the index is in
 memory.
 """
@@ -10,14 +10,12 @@ memory.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import math
 import os
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,7 +27,7 @@ from torch import Tensor
 
 from zoo.cache import DIGEST, INDEX, PART, ROWS, STORE_FILE, features_dir, locked, read_store
 from zoo.errors import EnvironmentProblem
-from zoo.files import environment_problem, make_dir, write_bytes
+from zoo.files import AtomicFile, environment_problem, make_dir, write_bytes
 
 # Stored without conversion; numpy has no bfloat16, so its bits are stored as integers.
 DTYPES: dict[torch.dtype, str] = {
@@ -161,7 +159,12 @@ class FeatureStore:
     def _remove_incomplete(self, path: Path) -> None:
         """Remove incomplete segments of killed processes, unless another process is writing."""
         with locked(path, exclusive=True) as free:
-            for file in [*path.glob(f"*{PART}")] if free else []:
+            if not free:
+                return
+            for rows in path.glob(f"*{ROWS}"):
+                if not rows.with_suffix(INDEX).exists():
+                    rows.unlink(missing_ok=True)
+            for file in path.glob(f"*{PART}"):
                 file.unlink(missing_ok=True)
 
     def _read_header(self, path: Path) -> None:
@@ -312,7 +315,7 @@ class _SegmentWriter:
         self.count = 0
         self.records: list[NDArray[Any]] = []
         self.keys: list[bytes] = []
-        self.file: FileIO | None = None
+        self.file: AtomicFile | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -321,10 +324,6 @@ class _SegmentWriter:
     def full(self) -> bool:
         """Whether it should be committed."""
         return self.count >= self.capacity
-
-    def _incomplete(self, suffix: str) -> Path:
-        assert self.stem is not None
-        return self.stem.with_suffix(suffix + PART)
 
     def write(self, records: NDArray[Any], keys: bytes) -> None:
         """Add records.
@@ -339,10 +338,8 @@ class _SegmentWriter:
             return
         try:
             if self.file is None:
-                self.file = self._incomplete(ROWS).open("wb", buffering=0)
-            raw = records.tobytes()
-            if self.file.write(raw) < len(raw):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                self.file = AtomicFile(self.stem.with_suffix(ROWS))
+            self.file.write(records.tobytes())
         except OSError as error:
             self.records.append(records)
             raise self._move_to_memory(error, records.dtype) from error
@@ -350,18 +347,18 @@ class _SegmentWriter:
     def _move_to_memory(self, error: OSError, dtype: np.dtype[Any]) -> EnvironmentProblem:
         """Read records back from the disk after an error, and return it as an environment error."""
         assert self.stem is not None
-        problem = environment_problem(error, self.stem.with_suffix(ROWS))
+        rows = self.stem.with_suffix(ROWS)
+        problem = environment_problem(error, rows)
         written = self.count - sum(map(len, self.records))
         if self.file is not None:
+            with self.file as file:
+                path = file.temporary if file.temporary.exists() else rows
+                stored = np.fromfile(path, dtype=dtype, count=written)
             with contextlib.suppress(OSError):
-                self.file.close()
-            stored = np.fromfile(self._incomplete(ROWS), dtype=dtype, count=written)
+                rows.unlink(missing_ok=True)
             if len(stored) < written:
                 raise problem from error
             self.records.insert(0, stored)
-        for suffix in (ROWS, INDEX):
-            with contextlib.suppress(OSError):
-                self._incomplete(suffix).unlink(missing_ok=True)
         self.stem, self.file = None, None
         return problem
 
@@ -375,19 +372,12 @@ class _SegmentWriter:
             return np.concatenate(self.records)
         try:
             assert self.file is not None
-            with self.file:
-                os.fsync(self.file.fileno())
-            self._incomplete(ROWS).rename(self.stem.with_suffix(ROWS))
-            with self._incomplete(INDEX).open("wb") as file:
-                file.write(b"".join(self.keys))
-                file.flush()
-                os.fsync(file.fileno())
-            self._incomplete(INDEX).rename(self.stem.with_suffix(INDEX))
+            self.file.commit()
+            with AtomicFile(self.stem.with_suffix(INDEX)) as index:
+                index.write(b"".join(self.keys))
+                index.commit()
             return np.memmap(self.stem.with_suffix(ROWS), dtype, mode="r")
         except OSError as error:
-            rows = self.stem.with_suffix(ROWS)
-            if rows.exists():
-                rows.rename(self._incomplete(ROWS))
             raise self._move_to_memory(error, dtype) from error
 
     def digests(self) -> NDArray[np.uint8]:
