@@ -6,6 +6,7 @@ import pickle
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from zoo.models.build_options import BuildOptions
 from zoo.records import to_dict
 from zoo.registry.catalogue import restore_backbone
 from zoo.spec import Backbone, resolve_target
+from zoo.tensorfile import check_path
 
 INSTALLED = set(list_models())
 
@@ -316,11 +318,16 @@ class TestConvert:
     def test_npz_is_read_by_load_pretrained(self, backbones, tmp_path, monkeypatch):
         read = []
         monkeypatch.setattr(
-            timm.models.VisionTransformer, "load_pretrained", lambda model, path: read.append(path)
+            timm.models.VisionTransformer,
+            "load_pretrained",
+            lambda model, path: read.append((Path(path).suffix, Path(path).read_bytes())),
         )
         backbone = backbones["vit_tiny_patch16_224"]
-        timm_build.convert(tmp_path / "jax.npz", backbone, backbone.weights[0])
-        assert read == [str(tmp_path / "jax.npz")]
+        (tmp_path / "jax.npz").write_bytes(b"PK\x03\x04 arrays")
+        checked = check_path(tmp_path / "jax.npz")
+        (tmp_path / "jax.npz").write_bytes(b"others")  # since it was checked
+        timm_build.convert(checked, backbone, backbone.weights[0])
+        assert read == [(".npz", b"PK\x03\x04 arrays")]
 
     def test_pickle_with_code_is_refused(self, backbones, tmp_path, capsys) -> None:
         (tmp_path / "old.pth").write_bytes(pickle.dumps(Hostile()))

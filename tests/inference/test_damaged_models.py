@@ -101,7 +101,7 @@ def change_tensor(path, name, change) -> None:
 
 
 CHANGES = {
-    "type": ("stem.0.weight", torch.Tensor.half, "float16 instead of float32"),
+    "type": ("stem.0.weight", torch.Tensor.int, "int32 instead of float32"),
     "double": ("stem.0.weight", torch.Tensor.double, "float64 instead of float32"),
     "shape": ("stem.0.weight", lambda t: t[:4].clone(), "4, 3, 3, 3] instead of"),
     "rows": ("head.fc.weight", lambda t: t[:2].clone(), "instead of"),
@@ -116,6 +116,14 @@ def test_changed_tensor_of_model_is_refused(model_file, cli, change):
     change_tensor(model_file, name, function)
     code, _, err = cli("predict", model_file, ROOT / "zoo/data/clipart10/val/flag")
     assert (code, reason in err, err.count("\n")) == (4, True, 1), err
+
+
+def test_half_model_is_loaded_and_conversion_stated(tinynet, tmp_path, caplog):
+    model = zoo.get(tinynet).build(classes=3).half()
+    path = zoo.save(model, tmp_path / "half.safetensors", ["bee", "ant", "fly"])
+    loaded = zoo.load(path).module
+    assert torch.equal(loaded.stem[0].weight, model.stem[0].weight.float())
+    assert "float16 is converted to float32" in caplog.text
 
 
 def test_rows_other_than_classes_are_refused_for_training(model_file, tinynet):

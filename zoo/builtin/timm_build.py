@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +13,7 @@ import timm
 from timm.data import ImageNetInfo
 
 from zoo.errors import WeightsError
+from zoo.files import staging_folder
 from zoo.formats import SAFETENSORS
 from zoo.tensorfile import read_checkpoint, read_content, read_tensors
 
@@ -55,10 +59,10 @@ def convert(path: Path, backbone: Backbone, weights: Weights) -> dict[str, Tenso
     full_name = _full_name(kwargs.pop("name"), kwargs.pop("tag", None))
     try:
         # A file or state dict in the overlay takes precedence over hub and url: no download.
-        overlay = _overlay(path)
-        model = timm.create_model(
-            full_name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs
-        )
+        with _overlay(path) as overlay:
+            model = timm.create_model(
+                full_name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs
+            )
     except (OSError, MemoryError, WeightsError):
         raise
     except Exception as error:  # reading an arbitrary file can raise anything
@@ -74,15 +78,21 @@ def _full_name(name: str, tag: str | None) -> str:
     return f"{name}.{tag}" if tag else name
 
 
-def _overlay(path: Path) -> dict[str, Any]:
+@contextlib.contextmanager
+def _overlay(path: Path) -> Iterator[dict[str, Any]]:
+    """Return where timm takes the weights from: a state dict, or a file of JAX that it reads."""
     if path.suffix in (".npz", ".npy"):
-        return {"file": str(path), "custom_load": True}
+        # A copy of the bytes whose digest was compared, since timm opens the path again.
+        with staging_folder(Path(tempfile.gettempdir())) as folder:
+            folder.write(path.name, read_content(path).data)
+            yield {"file": str(folder.path / path.name), "custom_load": True}
+        return
     safetensors = read_content(path).kind is SAFETENSORS
     state = read_tensors(path).tensors if safetensors else read_checkpoint(path)
     # timm treats an empty state dict as missing, and would download from the hub.
     if not state:
         raise ValueError("it contains no named tensors")
-    return {"state_dict": state}
+    yield {"state_dict": state}
 
 
 def imagenet_1k() -> tuple[str, ...]:

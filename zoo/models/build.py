@@ -6,6 +6,7 @@ builders refuse pretrained weights with another number of classes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,8 @@ from zoo.options.head_spec import PLAIN
 from zoo.seeding import seed_torch
 from zoo.spec import Backbone, Weights
 from zoo.tensorfile import TensorFile
+
+log = logging.getLogger("zoo")
 
 
 def load_published(
@@ -257,6 +260,8 @@ def build_trained(
     if misfit := compare_state(tensors, state, exact=True):
         raise WeightsError(f"{path} does not fit {card.backbone}: {misfit}")
     check_values(tensors, state, path)
+    if casts := describe_casts(tensors, state):
+        log.warning("%s: %s", path, casts)
     load_state(model, tensors, strict=False)
     base = BaseWeights(
         kind=card.base.get("kind", "none"),

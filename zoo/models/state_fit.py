@@ -97,7 +97,8 @@ def compare_state(
         tensors: the state dict.
         state: of the network.
         without: module paths whose entries are not compared.
-        exact: whether floating-point types must be equal; others must always be.
+        exact: whether a floating-point type that loses digits is a difference; of other types any
+            conversion is.
     """
     inside = tuple(f"{path}." for path in without)
     missing = [n for n in state if n not in tensors and n.rpartition(".")[2] != COUNTER]
@@ -120,7 +121,8 @@ def _difference(tensor: Tensor, own: Tensor, exact: bool) -> str | None:
     if tensor.shape != own.shape:
         return f"{list(tensor.shape)} instead of {list(own.shape)}"
     floating = tensor.is_floating_point() and own.is_floating_point()
-    if tensor.dtype != own.dtype and (exact or not floating):
+    narrower = floating and tensor.itemsize < own.itemsize
+    if tensor.dtype != own.dtype and not (narrower or (floating and not exact)):
         return f"{tensor.dtype} instead of {own.dtype}".replace("torch.", "")
     return None
 

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from zoo.errors import WeightsError
-from zoo.files import cache_dir, canonical_json, library_versions
+from zoo.files import cache_dir, canonical_json, library_versions, open_regular
 from zoo.spec import Backbone, WeightFile, Weights
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -101,9 +101,11 @@ def read_record(record: Path) -> dict[str, str]:
     """Return the recorded digests of a conversion; empty where there are none."""
     try:
         recorded = json.loads(record.read_bytes())
-        return {name: str(recorded[name]) for name in ("source", "converted")}
+        digests = {name: str(recorded[name]) for name in ("source", "converted")}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+    whole = all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests.values())
+    return digests if whole else {}
 
 
 def converted_file(record: Path) -> Path | None:
@@ -170,7 +172,8 @@ def weights_dir(backbone: Backbone) -> Path | None:
 def read_digests(folder: Path) -> dict[str, str]:
     """Return the sha256 of files in a folder, by relative path, as `SHA256SUMS` states them."""
     try:
-        lines = (folder / DIGESTS).read_text(encoding="utf-8").splitlines()
+        with open_regular(folder / DIGESTS) as file:
+            lines = file.readall().decode().splitlines()
     except (OSError, ValueError):
         return {}
     matches = (re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line.strip()) for line in lines)
