@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import stat
@@ -185,6 +184,8 @@ class StagedFolder:
         Raises:
             OSError: the system refuses.
         """
+        import hashlib  # here, because lists and tables do not need it
+
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         digest, size = hashlib.sha256(), 0
@@ -252,6 +253,8 @@ def verify_folder(path: Path, content: bool = True) -> dict[str, str]:
     Raises:
         WeightsError: the manifest or a file is missing or damaged; names the first such.
     """
+    import hashlib
+
     digests = {}
     for name, (size, sha256) in _read_manifest(path).items():
         target = path / name
