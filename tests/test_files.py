@@ -133,42 +133,6 @@ def test_write_is_fsynced_before_and_after_rename(tmp_path):
     assert f"<{target}>" in calls[-1]
 
 
-FAULTS = [
-    "fsync:error=EIO",
-    "fsync:error=ENOSPC:when=2",
-    "rename:error=EACCES",
-    "write:error=EDQUOT",
-]
-FAULTS += ["fsync:signal=KILL:when=2", "rename:signal=KILL"]
-
-
-@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
-@pytest.mark.parametrize("fault", FAULTS)
-def test_failing_system_preserves_folder_and_file(tmp_path, fault):
-    code = "import os, sys; from pathlib import Path; import zoo; from zoo import files\n"
-    code += "path = Path(sys.argv[1]); kind = sys.argv[2]\n"
-    code += "def write():\n"
-    code += "    if kind == 'file': return files.write_bytes(path / 'one', b'new')\n"
-    code += "    with files.writing_folder(path / 'new') as folder: folder.write('one', b'new')\n"
-    code += "try: write()\n"
-    code += "except zoo.EnvironmentProblem as error: os._exit(6)\n"
-    for kind in ("file", "folder"):
-        if kind == "file" and "when=2" in fault:
-            continue  # the second fsync of a file is after its rename
-        folder = tmp_path / kind
-        folder.mkdir()
-        (folder / "one").write_bytes(b"old")
-        strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={fault}"]
-        command = [*strace, sys.executable, "-B", "-c", code, str(folder), kind]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        killed = "KILL" in fault
-        assert done.returncode == (-9 if killed else 6), done.stderr
-        assert (folder / "one").read_bytes() == b"old"
-        assert bool(temporaries(folder)) == killed
-        files.write_bytes(folder / "two", b"next")
-        assert sorted(path.name for path in folder.iterdir()) == ["one", "two"]
-
-
 def test_folder_is_whole_or_absent(tmp_path):
     path = tmp_path / "folder"
 

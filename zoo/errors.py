@@ -144,6 +144,12 @@ class Diverged(ZooError):
     exit_code = ExitCode.DIVERGED
 
 
+class TimeLimit(ZooError):
+    """The time that was given to a training is over; it can be resumed."""
+
+    exit_code = ExitCode.TERMINATED
+
+
 def nearest(word: str, known: Sequence[str], count: int = 3) -> tuple[str, ...]:
     """Return the known words that are most similar to `word`, best first; empty without any."""
     from difflib import get_close_matches

@@ -30,6 +30,8 @@ FORMAT = 1
 KEY = "zoo"
 # The name of a run's model file.
 MODEL = "model.safetensors"
+# The setting that states how far the training was, of a model file written while it goes on.
+UNFINISHED = "unfinished"
 PRECISIONS = ("fp32", "bf16")
 MAX_SIZE = 1 << 14
 MAX_CHANNELS = 1 << 10

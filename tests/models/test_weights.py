@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -16,7 +15,6 @@ from zoo.files import cache_dir
 from zoo.modelfile import ModelCard, write_model
 from zoo.models.base_weights import resolve_base
 from zoo.models.build import build as build_on_weights
-from zoo.models.weight_folder import put_weights
 from zoo.models.weight_sources import locate
 from zoo.models.weights import fetch
 
@@ -85,16 +83,6 @@ def test_fetch_invalid_download_raises_and_caches_nothing(server, path, message)
         fetch(backbone, backbone.weights[0])
     assert not (cache_dir() / "weights").exists()
     assert list((cache_dir() / "downloads").iterdir()) == []
-
-
-def test_page_instead_of_file_is_named(file_server, tmp_path):
-    address, _ = file_server(b"<!DOCTYPE html><html>Please log in</html>")
-    backbone = leafnet(url=f"{address}/good.pth")
-    for get in (fetch, partial(put_weights, folder=tmp_path / "to")):
-        with pytest.raises(zoo.WeightsError, match=r"good\.pth is an HTML page, not weights"):
-            get(backbone, backbone.weights[0])
-    assert not (cache_dir() / "weights").exists()
-    assert not [path for path in (tmp_path / "to").iterdir() if path.suffix != ".lock"]
 
 
 def test_damaged_cache_is_replaced(server):

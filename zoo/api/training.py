@@ -45,7 +45,7 @@ class Run:
 
 
 @names_arguments
-def plan(name: NameOrPath | Backbone, **options: Unpack[TrainingOptions]) -> Plan:
+def plan(name: NameOrPath | Backbone | None = None, **options: Unpack[TrainingOptions]) -> Plan:
     """Return the plan of a training, without downloading, writing or training.
 
     Args:
@@ -61,19 +61,25 @@ def plan(name: NameOrPath | Backbone, **options: Unpack[TrainingOptions]) -> Pla
 
     progress = Progress(quiet=True)
     given = read_options(**options)
-    return prepare(name_of(name), given, load_registry(), progress, dry_run=True).plan
+    return prepare(_name_of(name), given, load_registry(), progress, dry_run=True).plan
 
 
 @names_arguments
 @documents_options
 def finetune(
-    name: NameOrPath | Backbone, *, quiet: bool = True, **options: Unpack[TrainingOptions]
+    name: NameOrPath | Backbone | None = None,
+    *,
+    quiet: bool = True,
+    **options: Unpack[TrainingOptions],
 ) -> Run:
     """Fine-tune a backbone, and write a run folder.
 
+    SIGINT and SIGTERM first write a checkpoint, if a training by epochs has begun, and then do what
+    they did before; a second signal does that at once.
+
     Args:
         name: id, bare name or alias, or a backbone of the registry; or a model file or run folder
-            to go on from.
+            to go on from; None with `resume`.
         quiet: write nothing to stderr.
         options: of the training, listed below. Options given as text also accept values:
             `train=zoo.options.Policy("stages", stages=2)` for `train="stages:2"`.
@@ -85,10 +91,18 @@ def finetune(
     """
     from zoo.engine.run.finetune import fit
     from zoo.engine.run.prepare import prepare, read_options
+    from zoo.engine.run.resume import finished_record
     from zoo.terminal import Progress
 
-    result = fit(prepare(name_of(name), read_options(**options), load_registry(), Progress(quiet)))
+    given = read_options(**options)
+    if (record := finished_record(given)) is not None:
+        return Run(Path(str(given.resume)), record)
+    result = fit(prepare(_name_of(name), given, load_registry(), Progress(quiet)))
     return Run(result.path, result.record)
+
+
+def _name_of(name: NameOrPath | Backbone | None) -> str | None:
+    return None if name is None else name_of(name)
 
 
 @names_arguments

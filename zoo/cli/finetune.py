@@ -55,7 +55,7 @@ def _output_flag(*names: str, text: str) -> SectionedOption:
 
 
 PARAMETERS = [
-    click.Argument(["name"]),
+    click.Argument(["name"], required=False),
     *training_options(),
     _output_flag("--dry-run", text="Print the plan with its reasons, and write nothing."),
     _output_flag("--json", "as_json", text="Print run.json and its folder, or the plan, as JSON."),
@@ -66,11 +66,12 @@ PARAMETERS = [
 @click.command(cls=SectionedCommand, name="finetune", params=PARAMETERS)
 @click.pass_obj
 def command(
-    settings: Settings, name: str, dry_run: bool, as_json: bool, quiet: bool, **options: Any
+    settings: Settings, name: str | None, dry_run: bool, as_json: bool, quiet: bool, **options: Any
 ) -> None:
     """Fine-tune the backbone NAME: load pretrained weights, replace its head, train.
 
     NAME is also a model file or run folder, to go on from: its head keeps the classes it knows.
+    With --resume RUN, an interrupted training continues, and NAME is not needed.
 
     For classification, --data is a folder of class folders, of which a part is held out for
     validation; a folder with train/, val/ and optionally test/; a table (CSV, TSV, text list, JSON
@@ -79,13 +80,23 @@ def command(
     By default a classifier is solved for as a linear probe on frozen features; with --epochs the
     head is trained by gradient descent, as for other tasks.
     """
+    from pathlib import Path
+
     from zoo.engine.plan.plan import LBFGS
     from zoo.engine.run.finetune import fit
     from zoo.engine.run.prepare import prepare, read_options
+    from zoo.engine.run.resume import finished_record
+    from zoo.tasks.base import load_task
     from zoo.terminal import Progress, is_rank_zero
 
-    progress = Progress(quiet)
-    prepared = prepare(name, read_options(**options), settings.registry(), progress, dry_run)
+    progress, given = Progress(quiet), read_options(**options)
+    if (record := finished_record(given)) is not None:
+        progress.notice(f"{given.resume} is finished; --epochs with more than it had goes on")
+        if is_rank_zero():
+            task = load_task(settings.registry().task(record["task"]))
+            _print_result(Path(str(given.resume)), record, task, settings, as_json)
+        return
+    prepared = prepare(name, given, settings.registry(), progress, dry_run)
     plan = prepared.plan
     if dry_run:
         if is_rank_zero():
@@ -106,7 +117,14 @@ def command(
     )
     if not is_rank_zero():
         return
+    _print_result(result.path, result.record, prepared.task, settings, as_json)
+
+
+def _print_result(
+    folder: Path, record: dict[str, Any], task: BaseTask, settings: Settings, as_json: bool
+) -> None:
+    """Print `run.json` with its folder, or its summary."""
     if as_json:
-        print_json({"folder": str(result.path.absolute()), **result.record})
+        print_json({"folder": str(folder.absolute()), **record})
     else:
-        print_run(result.path, result.record, prepared.task, settings.backbone_options())
+        print_run(folder, record, task, settings.backbone_options())

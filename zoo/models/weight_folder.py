@@ -29,7 +29,6 @@ from zoo.models.weight_sources import (
 )
 from zoo.spec import Backbone, Weights
 from zoo.temporaries import publish
-from zoo.tensorfile import file_kind
 
 
 @dataclass(frozen=True)
@@ -151,13 +150,10 @@ def _exclusive(path: Path) -> Iterator[BinaryIO]:
 
 
 def _check(path: Path, digest: str, expected: str | None) -> None:
-    name = path.name.removeprefix(".").removesuffix(".part")
-    if (kind := file_kind(path)) is not None and not kind.weights:
-        raise WeightsError(f"{name} is {kind.name}", kind.hint(path))
     if not digest.startswith(expected or ""):
         raise WeightsError(
-            f"{name} is not the file that was published: its sha256 starts with {digest[:16]}, "
-            f"expected {str(expected)[:16]}"
+            f"{path.name.removeprefix('.').removesuffix('.part')} is not the file that was "
+            f"published: its sha256 starts with {digest[:16]}, expected {str(expected)[:16]}"
         )
 
 

@@ -28,7 +28,7 @@ class ClassWeights:
     def __str__(self) -> str:
         if self.weights is None:
             return BALANCED
-        return ",".join(f"{name}={shortest(weight)}" for name, weight in self.weights)
+        return ",".join(_quoted(f"{name}={shortest(weight)}") for name, weight in self.weights)
 
     @classmethod
     def read(cls, given: Any) -> ClassWeights:
@@ -58,6 +58,11 @@ def _items(text: str) -> list[str]:
     import csv  # here, because help does not need it
 
     return next(csv.reader([text], skipinitialspace=True), [])
+
+
+def _quoted(item: str) -> str:
+    """Return an item as CSV quotes it where its name has a comma or a quote."""
+    return f'"{item.replace(chr(34), chr(34) * 2)}"' if set(item) & {",", '"'} else item
 
 
 def _split(item: str) -> tuple[str, str]:

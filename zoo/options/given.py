@@ -75,3 +75,8 @@ class TrainingOptions(TypedDict, total=False):
     cache_images: bool | None
     micro_batch_size: int | None
     out: FilePath | None
+    resume: FilePath | None
+    override: bool | None
+    checkpoint_every: float | None
+    keep: int | None
+    time_limit: float | str | None

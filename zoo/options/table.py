@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 from textwrap import fill
 from typing import Any, TypeVar
 
@@ -45,6 +46,18 @@ def _columns(given: Any) -> Any:
     from zoo.options.columns import read_columns  # here, because help does not need it
 
     return read_columns(given)
+
+
+def _duration(given: Any) -> float:
+    import re
+
+    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", str(given).strip())
+    hours, minutes, seconds = (
+        float(part or 0) for part in (parts.groups() if parts else ("",) * 3)
+    )
+    if not (total := 3600 * hours + 60 * minutes + seconds):
+        raise UsageError(f"--time-limit is {given!r}", "give a time such as 90s, 45m, 3h or 1h30m")
+    return total
 
 
 def _class_weights(given: Any) -> Any:
@@ -380,6 +393,44 @@ OPTIONS: tuple[Option, ...] = (
         range=COUNT,
     ),
     Option("out", "output", "The run folder", "DIR", automatic="runs/NAME-1, -2, ..."),
+    Option(
+        "resume",
+        "output",
+        "Resume the training of a run folder, with its options",
+        "RUN",
+        "From its newest checkpoint, or from the start before the first. A finished training goes "
+        "on if `epochs` is more than it had.",
+        read_as=os.fspath,
+    ),
+    Option(
+        "override",
+        "output",
+        "With --resume: accept data and settings that differ",
+    ),
+    Option(
+        "checkpoint_every",
+        "output",
+        "Seconds between checkpoints, and one after each epoch",
+        "SECONDS",
+        automatic="60, or more seldom if they took more than 2 % of the time",
+        range=Range(float, 0, math.inf),
+    ),
+    Option(
+        "keep",
+        "output",
+        "Checkpoints to keep; 0 removes the last one after the training",
+        "N",
+        default=1,
+        range=Range(int, 0, 2**31),
+    ),
+    Option(
+        "time_limit",
+        "output",
+        "Stop with a checkpoint before a time such as 90s, 45m or 3h is over",
+        "TIME",
+        "Raises `zoo.errors.TimeLimit`. A number is in seconds.",
+        read_as=_duration,
+    ),
 )
 
 # The ranges of `[defaults]` in `registry.toml`: those of options, and of keys without an option.

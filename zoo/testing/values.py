@@ -118,14 +118,7 @@ def _train(network: Network, policy: str, images: int, lr: float) -> Schema:
     phase = Phase(
         policy, Policy(policy), 1, "sgd", lr, MOMENTUM, WEIGHT_DECAY, Schedule("constant"), False
     )
-    context = PhaseContext(
-        seed=3,
-        names=[],
-        progress=lambda batches, steps, text: batches,
-        criterion=None,
-        report=lambda event: None,
-    )
-    run_phase(phase, source, TrainState(BATCH), context)
+    run_phase(phase, source, TrainState(BATCH), PhaseContext(seed=3, names=[]))
     return example.schema
 
 

@@ -4,10 +4,6 @@ import csv
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +12,8 @@ import torch
 from filelock import FileLock
 
 import zoo
-from tests.processes import started
 from zoo.engine.plan.resolve import Options
-from zoo.engine.run.finetune import deferred_signals, fit
+from zoo.engine.run.finetune import fit
 from zoo.engine.run.prepare import prepare
 from zoo.modelfile import read_model
 from zoo.registry.registry import load_registry
@@ -38,6 +33,7 @@ def test_run_folder_content(tinynet, image_folder):
     run = zoo.finetune(tinynet, data=image_folder, epochs=3, **QUICK)
     assert run.path.as_posix() == "runs/tinynet-1"
     assert sorted(p.name for p in run.path.iterdir()) == [
+        "checkpoints",
         "history.csv",
         "model.safetensors",
         "run.json",
@@ -195,13 +191,9 @@ def test_failure_removes_only_folders_it_created(tinynet, image_folder, tmp_path
     mine = tmp_path / "mine"
     mine.mkdir()
     for out in (mine, tmp_path / "a" / "b"):
-        with pytest.raises(zoo.Diverged):
+        with pytest.raises(zoo.UsageError, match="loss"):
             zoo.finetune(
-                tinynet,
-                data=image_folder,
-                epochs=1,
-                out=out,
-                **{**QUICK, "lr": 1e18, "optimizer": "sgd"},
+                tinynet, data=image_folder, epochs=1, out=out, loss=lambda *_: None, **QUICK
             )
     assert mine.is_dir()
     assert list(mine.iterdir()) == []
@@ -282,34 +274,3 @@ def test_training_starts_from_a_model_file(tinynet, image_folder):
     run = zoo.finetune(tinynet, data=image_folder, epochs=1, **{**QUICK, "weights": file})
     assert run.record["plan"]["recipe"] == "head"
     assert run.record["base"]["kind"] == "file"
-
-
-def test_interrupt_removes_the_run_folder(tinynet, image_folder, tmp_path):
-    endless = ["--weights", "none", "--epochs", "100000"]
-    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        command = [sys.executable, "-m", "zoo", "finetune", tinynet, "--data", str(image_folder)]
-        pipe = subprocess.PIPE
-        with started([*command, *endless], cwd=tmp_path, stderr=pipe) as process:
-            next(line for line in process.stderr if line.startswith("all "))
-            time.sleep(0.2)
-            process.send_signal(number)
-            rest = process.stderr.read()
-            assert process.wait(60) == code, rest
-        assert "Traceback" not in rest
-        assert not (tmp_path / "runs").exists()
-
-
-def test_deferred_signals_raise_after_the_block():
-    steps = []
-    with pytest.raises(KeyboardInterrupt):
-        interrupt_twice(steps)
-    assert steps == ["first", "second"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def interrupt_twice(steps):
-    with deferred_signals():
-        os.kill(os.getpid(), signal.SIGINT)
-        steps.append("first")
-        os.kill(os.getpid(), signal.SIGINT)
-        steps.append("second")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -173,6 +174,32 @@ def test_two_processes_match_one(plainnet, tinynet, image_folder, tmp_path):
             for folder in (one.path, Path(f"two-{number}"))
         ]
         assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_resume_to_the_same_bytes(tinynet, image_folder, tmp_path):
+    options = ["--data", str(image_folder), "--weights", "none", "--device", "cpu", "--seed", "3"]
+    options += ["--train", "all", "--epochs", "4", "--batch-size", "8", "--augment", "flip"]
+    command = ["-m", "zoo", "finetune"]
+    with torchrun([*command, tinynet, *options, "--out", "whole"]) as process:
+        _, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0, stderr
+    every = ["--checkpoint-every", "0"]
+    with torchrun([*command, tinynet, *options, *every, "--out", "parts"]) as process:
+        while not [*Path("parts/checkpoints").glob("checkpoint-*")]:
+            assert process.poll() is None
+            time.sleep(0.01)
+        # torchrun starts each process in a session of its own.
+        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+        process.kill()
+    with torchrun([*command, "--resume", "parts"]) as process:
+        _, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0, stderr
+    assert "resuming parts after" in stderr
+    assert Path("parts/model.safetensors").read_bytes() == (
+        Path("whole/model.safetensors").read_bytes()
+    )
 
 
 def ending_lines(stderr: str) -> list[str]:

@@ -91,4 +91,4 @@ def test_single_image_is_left_out_only_beside_unreadable_ones(tinynet, image_fol
         data = PhaseData(split, split, Schema(("flag",)), seed=0, batch_size=2)
         reader = ImageReader(network.task.transform(made.preprocess), cpu, 2, bad_images="skip")
         batches = ImageSource(network, data, reader).train_batches(1)
-        assert [len(targets) for _, targets in batches] == sizes
+        assert [len(targets) for _, _, targets in batches] == sizes

@@ -83,6 +83,11 @@ class Options:
     cache_images: bool | None = None
     micro_batch_size: int | None = None
     out: str | Path | None = None
+    resume: str | None = None
+    override: bool | None = None
+    checkpoint_every: float | None = None
+    keep: int = 1
+    time_limit: float | None = None
     build_options: BuildOptions = field(init=False, compare=False, repr=False)
     criterion: Criterion | None = field(init=False, compare=False, repr=False)
 
@@ -137,6 +142,10 @@ def _contradictions(options: Options, invalid: Container[str]) -> Iterator[Usage
         if getattr(options, name) is not None and options.loss is not None:
             flag = f"--{name.replace('_', '-')}"
             yield UsageError(f"{flag} and loss exclude each other", "weight classes in your loss")
+    if options.resume is not None and options.out is not None:
+        yield UsageError("--resume and --out exclude each other", "the run folder is that of RUN")
+    if options.override and options.resume is None:
+        yield UsageError("--override requires --resume", "add it, or omit --override")
     if options.views is not None and not options.augment and "augment" not in invalid:
         yield UsageError("--views requires augmented images", "add --augment")
 

@@ -5,28 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from zoo import __version__
 from zoo.data.names import nfc
 from zoo.data.schema import Schema
-from zoo.engine.plan.plan import Plan
 from zoo.engine.run.claim import RECORD
+from zoo.engine.run.environment import environment, versions
 from zoo.engine.run.prepare import Prepared
 from zoo.engine.runtime.network import Network
 from zoo.engine.training.state import TrainState
 from zoo.errors import UsageError, counted
 from zoo.events import EpochEnded
-from zoo.files import library_versions, write_bytes
-from zoo.modelfile import MODEL, ModelCard, write_model
+from zoo.files import write_bytes
+from zoo.modelfile import MODEL, UNFINISHED, ModelCard, write_model
 from zoo.models.base_weights import BaseWeights
 from zoo.models.heads import head_classes, resolve_head
 from zoo.models.provenance import Provenance
@@ -34,15 +30,13 @@ from zoo.models.provenance import Provenance
 HISTORY = "history.csv"
 
 
-def _versions() -> dict[str, str]:
-    return {"zoo": __version__, **library_versions("torch", "torchvision", "timm")}
-
-
 def _metric_names(prepared: Prepared) -> tuple[str, ...]:
     return (*prepared.task.columns, *(prepared.options.metrics or ()))
 
 
-def _card(prepared: Prepared, network: Network, metrics: dict[str, Any]) -> ModelCard:
+def _card(
+    prepared: Prepared, network: Network, metrics: dict[str, Any], unfinished: str | None = None
+) -> ModelCard:
     plan = prepared.plan
     columns = _metric_names(prepared)
     summary = {name: {k: m[k] for k in columns if k in m} for name, m in metrics.items()}
@@ -73,11 +67,12 @@ def _card(prepared: Prepared, network: Network, metrics: dict[str, Any]) -> Mode
             "demonstration": plan.demonstration,
             **({"data": plan.data["options"]} if "options" in plan.data else {}),
             **_given_memory_format(prepared),
+            **({UNFINISHED: unfinished} if unfinished else {}),
         },
         data={"fingerprint": plan.data["fingerprint"], "images": plan.data["images"]},
         metrics=summary,
         base=_base(prepared.base),
-        versions=_versions(),
+        versions=versions(),
         new_head=prepared.options.build_options.head.to_dict(),
     )
 
@@ -99,18 +94,6 @@ def _history_csv(history: list[EpochEnded], names: Sequence[str]) -> bytes:
         head = [event.phase, event.epoch, event.lr, event.train_loss]
         writer.writerow([*head, *values, int(event.best), round(event.seconds, 3)])
     return text.getvalue().encode()
-
-
-def _environment(plan: Plan) -> dict[str, Any]:
-    gpu = torch.cuda.get_device_name(plan.device) if plan.device.startswith("cuda") else None
-    return {
-        "versions": _versions(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "gpu": gpu,
-    }
 
 
 def save_module(
@@ -159,7 +142,7 @@ def save_module(
         preprocess=made.preprocess,
         precision=precision,
         base=_base(made.base),
-        versions=_versions(),
+        versions=versions(),
         new_head=made.new_head.to_dict(),
     )
     return write_model(path, module.state_dict(), card)
@@ -178,6 +161,21 @@ def _schema(classes: Sequence[str]) -> Schema:
 
 def _base(base: BaseWeights) -> dict[str, Any]:
     return {name: value for name, value in base.to_dict().items() if name != "left_out"}
+
+
+def save_unfinished(prepared: Prepared, network: Network, state: TrainState, folder: Path) -> None:
+    """Write the best epoch so far as a model file, whose description says that it is unfinished.
+
+    Raises:
+        EnvironmentProblem: the file cannot be written; an existing one is unchanged.
+    """
+    best, phases = state.best, prepared.plan.phases
+    assert best.tensors is not None
+    metrics = {} if best.metric is None else {"val": best.metric.report()}
+    phase = phases[state.phase]
+    done = f"epoch {state.epoch} of {phase.epochs} of {phase.name}"
+    tensors: dict[str, Tensor] = {**network.module.state_dict(), **best.tensors}
+    write_model(folder / MODEL, tensors, _card(prepared, network, metrics, done))
 
 
 def save(
@@ -217,7 +215,7 @@ def save(
         "bad_images": bad,
         "duplicates": state.duplicates,
         "base": prepared.base.to_dict(),
-        "environment": _environment(prepared.plan),
+        "environment": environment(prepared.plan.device),
     }
     text = json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False)
     # Escape the bytes of paths that are not valid text.

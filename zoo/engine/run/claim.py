@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from zoo.engine.training.checkpoints import FOLDER, list_checkpoints
 from zoo.modelfile import MODEL
+from zoo.temporaries import is_temporary
 
 # Locked by the process that trains; left by a training that did not finish.
 LOCK = ".claim"
@@ -12,26 +14,34 @@ RECORD = "run.json"
 
 
 def contents(folder: Path) -> list[Path]:
-    """Return what is in a folder beside the lock, in order.
+    """Return what is in a folder beside lock, checkpoints and temporaries, in order.
 
     Raises:
         OSError: it cannot be listed.
     """
-    return sorted(entry for entry in folder.iterdir() if entry.name != LOCK)
+    entries = (entry for entry in folder.iterdir() if entry.name not in (LOCK, FOLDER))
+    return sorted(entry for entry in entries if not is_temporary(entry.name))
 
 
 def is_free(folder: Path) -> bool:
-    """Whether a training may write into a folder: it is empty, or of one that did not finish.
+    """Whether a training may write into a folder: it is empty, or of one that saved nothing.
 
     Such a folder was empty when it was claimed, so what it has was written by plugins.
 
     Raises:
         OSError: it cannot be listed.
     """
-    unfinished = (folder / LOCK).exists() and not has_result(folder)
-    return unfinished or not contents(folder)
+    if has_result(folder):
+        return False
+    return (folder / LOCK).exists() or not contents(folder)
 
 
 def has_result(folder: Path) -> bool:
-    """Whether a folder has the model or the record of a training."""
-    return any((folder / name).exists() for name in (MODEL, RECORD))
+    """Whether a folder has the model, the record or a checkpoint of a training."""
+    written = any((folder / name).exists() for name in (MODEL, RECORD))
+    return written or has_checkpoint(folder)
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a training can be resumed from a checkpoint."""
+    return bool(list_checkpoints(folder / FOLDER))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,23 +15,35 @@ from zoo.data.image_cache import ImageCache
 from zoo.data.names import relative_path
 from zoo.data.scan import shorten
 from zoo.engine.plan.options import select_metric
+from zoo.engine.plan.plan import Plan
 from zoo.engine.plan.resolve import cached_splits
-from zoo.engine.run.artifacts import HISTORY, save
-from zoo.engine.run.folder import Folder, acquire_folder, deferred_signals
+from zoo.engine.run.artifacts import HISTORY, save, save_unfinished
+from zoo.engine.run.folder import Folder, acquire_folder
 from zoo.engine.run.observers import STEP, FirstBatch, Observers
 from zoo.engine.run.prepare import Prepared
+from zoo.engine.run.resume import StoredRun, stored_run
 from zoo.engine.runtime.device import environment_errors
-from zoo.engine.runtime.distributed import Ranks, detect_ended_processes, join
+from zoo.engine.runtime.distributed import Ranks, detect_ended_processes, fail_together, join
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
+from zoo.engine.runtime.signals import Alarm, Interrupts, deferred_signals
+from zoo.engine.training.checkpoints import FOLDER as CHECKPOINTS
+from zoo.engine.training.checkpoints import Cadence, Checkpoints, newest_checkpoint
+from zoo.engine.training.loop import Observer
 from zoo.engine.training.phase_data import PhaseDataFactory
+from zoo.engine.training.snapshot import Snapshot
 from zoo.engine.training.state import TrainState
 from zoo.engine.training.train import train
-from zoo.errors import EnvironmentProblem, counted
+from zoo.errors import EnvironmentProblem, TimeLimit, WeightsError, counted, one_line
 from zoo.events import EpochEnded, FitEnded, FitFailed, FitStarted
 from zoo.modelfile import MODEL
 from zoo.options.arguments import name_arguments
 from zoo.tasks.base import Metric
+
+# The part of the time limit that is left for the last checkpoint, and its most in seconds.
+MARGIN, LONGEST_MARGIN = 0.1, 30.0
+# Values of a plan that decide which epoch is the best.
+RANKED = ("select", "data.", "schema.", "loss", "val_fraction", "preprocess.")
 
 
 @dataclass(frozen=True)
@@ -62,57 +74,109 @@ def _open_image_cache(prepared: Prepared, state: TrainState) -> ImageCache | Non
         return None
 
 
-def _train(
-    prepared: Prepared,
-    state: TrainState,
-    network: Network,
-    reader: ImageReader,
-    observers: Observers,
-) -> dict[str, Metric]:
+@dataclass(frozen=True)
+class _Running:
+    """A training that runs in this process.
+
+    Args:
+        prepared: from `prepare`.
+        folder: the run folder.
+        observers: of the training.
+        interrupts: signals received.
+        state: of the training, new or restored.
+        snapshot: that it was restored from; None for a new training.
+    """
+
+    prepared: Prepared
+    folder: Path
+    observers: Observers
+    interrupts: Interrupts
+    state: TrainState
+    snapshot: Snapshot | None
+
+    @property
+    def network(self) -> Network:
+        """The network that is trained."""
+        assert self.prepared.network is not None, "a dry run has no network"
+        return self.prepared.network
+
+    def checkpoints(self) -> Checkpoints:
+        """Return the writer of its checkpoints."""
+        prepared, state, network = self.prepared, self.state, self.network
+        options = prepared.options
+        return Checkpoints(
+            self.folder / CHECKPOINTS,
+            state,
+            network,
+            Cadence(options.checkpoint_every, options.keep),
+            self.interrupts,
+            partial(save_unfinished, prepared, network, state, self.folder),
+            prepared.started,
+        )
+
+    def observer(self, labels: Mapping[str, str]) -> Observer:
+        """Return what the engine calls: the display, the plugins, and the record of the run.
+
+        Args:
+            labels: by name of each metric to display.
+        """
+        state, progress, observers = self.state, self.prepared.progress, self.observers
+
+        def report(event: EpochEnded) -> None:
+            progress.epoch(event, labels)
+            observers.notify("zoo_after_epoch", event)
+
+        def adjust(name: str, value: Any, reason: str) -> None:
+            state.adjust(name, value, reason)
+            progress.notice(f"{reason}; {_effect(name, value, self.prepared.plan)}")
+
+        return Observer(
+            progress=progress.wrap,
+            report=report,
+            on_adjustment=adjust,
+            stop=observers.stop_reason,
+            on_step=partial(observers.notify, STEP) if observers.implements(STEP) else None,
+        )
+
+
+def _effect(name: str, value: Any, plan: Plan) -> str:
+    """Return what an adjustment changes, for people."""
+    effects = {
+        "micro_batch_size": f"continuing with micro-batches of {value} of each {plan.batch_size}",
+        "epochs": f"stopping after {value}",
+        "phases": f"stopping after phase {value}",
+    }
+    return effects.get(name, f"continuing in {value}")
+
+
+def _train(running: _Running, reader: ImageReader) -> dict[str, Metric]:
     """Run all phases, and return the metric of each evaluated split."""
-    plan, data, progress = prepared.plan, prepared.data, prepared.progress
-    ranking, labels = select_metric(prepared.options, network.task), network.task.labels
+    prepared, network, observers = running.prepared, running.network, running.observers
+    data, options, task = prepared.data, prepared.options, network.task
+    ranking, labels = select_metric(options, task), task.labels
     if ranking is not None:
         labels = {**labels, ranking.name: labels.get(ranking.name, ranking.name)}
     first_batch = FirstBatch(observers, network.preprocess, data.schema)
-
-    def report(event: EpochEnded) -> None:
-        state.history.append(event)
-        progress.epoch(event, labels)
-        observers.notify("zoo_after_epoch", event)
-
-    def adjust(name: str, value: Any, reason: str) -> None:
-        state.adjust(name, value, reason)
-        effect = {
-            "micro_batch_size": f"continuing with micro-batches of {value} of each "
-            f"{plan.batch_size}",
-            "epochs": f"stopping after {value}",
-            "phases": f"stopping after phase {value}",
-        }.get(name, f"continuing in {value}")
-        progress.notice(f"{reason}; {effect}")
-
     with PhaseDataFactory(
-        plan,
+        prepared.plan,
         data,
         network,
         reader,
-        state,
-        progress,
+        running.state,
+        prepared.progress,
         int(prepared.registry.config.defaults["cache_gib"] * (1 << 30)),
-        prepared.options.metrics,
+        options.metrics,
         first_batch.notify if first_batch.enabled else None,
         join(),
     ) as factory:
-        criterion = prepared.options.criterion
         val = train(
             factory,
-            state,
-            criterion,
-            report,
-            adjust,
+            running.state,
+            running.observer(labels),
+            options.criterion,
             ranking,
-            observers.stop_reason,
-            partial(observers.notify, STEP) if observers.implements(STEP) else None,
+            running.checkpoints(),
+            running.snapshot,
         )
         metrics = {} if val is None else {"val": val}
         if "test" in data.splits:
@@ -120,22 +184,82 @@ def _train(
     return metrics
 
 
-def _run(prepared: Prepared, folder: Path, observers: Observers) -> dict[str, Any]:
+def _restore(prepared: Prepared, folder: Path, state: TrainState, ranks: Ranks) -> Snapshot | None:
+    """Restore network and state from the newest checkpoint of a training to resume.
+
+    Returns:
+        The snapshot; None if there is none, or a new training.
+
+    Raises:
+        WeightsError: all checkpoints are damaged, or the newest does not fit the network.
+    """
+    network, plan = prepared.network, prepared.plan
+    if prepared.resumed is None or network is None:
+        return None
+    with fail_together(ranks):
+        snapshot = None
+        if not ranks.rank:
+            snapshot = newest_checkpoint(folder / CHECKPOINTS, prepared.progress.notice)
+    snapshot = ranks.broadcast(snapshot)
+    if snapshot is None:
+        prepared.progress.notice(f"{folder} has no checkpoint: training from the start")
+        return None
+    metric = network.task.metric(prepared.data.schema, network.device, prepared.options.metrics)
+    with fail_together(ranks):
+        try:
+            snapshot.restore(state, network, metric, ranks.rank)
+        except (KeyError, RuntimeError, TypeError, ValueError, IndexError) as error:
+            message = f"the newest checkpoint of {folder} does not fit: {one_line(error)}"
+            raise WeightsError(message, "train anew, in another folder") from error
+    snapshot = _fit_to_plan(prepared, prepared.resumed, state, snapshot, ranks)
+    if state.adjusted("precision", plan.precision) != plan.precision:
+        network.leave_bf16()
+    step = f"step {state.step} of " if state.step else ""
+    done = f"{step}epoch {state.epoch} of {plan.phases[state.phase].name}"
+    prepared.progress.notice(f"resuming {folder} after {done}")
+    return snapshot
+
+
+def _fit_to_plan(
+    prepared: Prepared, stored: StoredRun, state: TrainState, snapshot: Snapshot, ranks: Ranks
+) -> Snapshot:
+    """Discard what a changed plan makes invalid of a restored state; return what is left."""
+    plan, changed = prepared.plan, stored.differences(prepared.plan)
+    if changed or len(snapshot.plain["ranks"]) != ranks.world:
+        state.restart_epoch()
+    if any(key.startswith(RANKED) for key in changed):
+        state.best.score = None
+    phase = f"phases.{state.phase}"
+    if changed.keys() & {f"{phase}.optimizer", f"{phase}.policy"}:
+        snapshot = snapshot.without_optimizer()
+    if stored.is_longer(plan):
+        state.ended, state.stopped = False, None
+    return snapshot
+
+
+def _run(
+    prepared: Prepared, folder: Path, observers: Observers, interrupts: Interrupts
+) -> dict[str, Any]:
     """Train, and write the run folder; return the content of `run.json`."""
     plan, network, ranks = prepared.plan, prepared.network, join()
     assert network is not None, "a dry run has no network"
     state = TrainState(plan.micro_batch_size)
+    snapshot = _restore(prepared, folder, state, ranks)
+    running = _Running(prepared, folder, observers, interrupts, state, snapshot)
+    earlier = state.seconds
     reader = ImageReader(
         network.task.transform(plan.preprocess),
         network.device,
         plan.batch_size,
         plan.workers,
         plan.bad_images,
+        bad=state.bad,
+        incomplete=state.incomplete,
         cache=_open_image_cache(prepared, state),
     )
     location = str(folder.absolute())
     observers.notify("zoo_before_fit", FitStarted(plan.backbone, plan.to_dict(), location))
-    metrics = _train(prepared, state, network, reader, observers)
+    metrics = _train(running, reader)
     reports = {name: metric.report() for name, metric in metrics.items()}
     bad = dict(sorted(item for errors in ranks.gather(reader.bad) for item in errors.items()))
     network.forwards = ranks.sum(network.forwards)
@@ -143,7 +267,7 @@ def _run(prepared: Prepared, folder: Path, observers: Observers) -> dict[str, An
         paths = shorten([relative_path(path, prepared.data.root) for path in bad], 3)
         skipped = counted(len(bad), "unreadable image")
         prepared.progress.notice(f"{prepared.data.name}: skipped {skipped}: {paths}")
-    seconds = time.perf_counter() - prepared.started
+    seconds = earlier + time.perf_counter() - prepared.started
     if ranks.rank:
         return ranks.broadcast(None)
     record = save(prepared, network, state, folder, reports, bad, seconds, run_id=observers.run_id)
@@ -170,9 +294,21 @@ def fit(prepared: Prepared, announce: Callable[[Path], None] | None = None) -> R
             path: Path = ranks.broadcast(None)
             device = torch.device(prepared.plan.device)
             observers = Observers(prepared.registry.host, device, ranks)
-            with environment_errors(f"training {prepared.backbone.id}"):
-                return Result(path, _run(prepared, path, observers))
+            with (
+                environment_errors(f"training {prepared.backbone.id}"),
+                _interrupts(prepared) as interrupts,
+            ):
+                return Result(path, _run(prepared, path, observers, interrupts))
         return _fit_and_write(prepared, ranks, announce)
+
+
+def _interrupts(prepared: Prepared) -> Interrupts:
+    """Return the receiver of signals, whose time is over before that of `--time-limit` is."""
+    limit = prepared.options.time_limit
+    if limit is None:
+        return Interrupts()
+    margin = min(limit * MARGIN, LONGEST_MARGIN)
+    return Interrupts(limit - margin - (time.perf_counter() - prepared.started))
 
 
 def _fit_and_write(
@@ -185,6 +321,9 @@ def _fit_and_write(
     notes: list[str] = []
     try:
         return _fit_in(folder, prepared, ranks, announce, notes.append)
+    except Alarm as error:
+        message = f"the {prepared.options.time_limit:g} s of --time-limit are over"
+        raise TimeLimit(message, notes[0]) from error
     except BaseException as error:
         for note in notes:
             error.add_note(note)
@@ -207,19 +346,23 @@ def _fit_in(
         announce: called with the run folder before training starts.
         keep: called after a failure with what the folder keeps, if anything.
     """
-    backbone = prepared.backbone
+    backbone, resumed = prepared.backbone, prepared.resumed
     observers = Observers(
         prepared.registry.host,
         torch.device(prepared.plan.device),
         ranks,
         prepared.registry.plugin_options,
+        resumed.run_id if resumed else None,
     )
     try:
-        if announce:
-            announce(folder.path)
-        ranks.broadcast(folder.path)
-        with environment_errors(f"training {backbone.id}"):
-            record = _run(prepared, folder.path, observers)
+        with _interrupts(prepared) as interrupts:
+            run = prepared.name, prepared.options, prepared.plan, observers.run_id
+            stored_run(*run).write(folder.path)
+            if announce:
+                announce(folder.path)
+            ranks.broadcast(folder.path)
+            with environment_errors(f"training {backbone.id}"):
+                record = _run(prepared, folder.path, observers, interrupts)
     except BaseException as error:
         name_arguments(error)  # an observer's message is that of the raised error
         location = str(folder.path.absolute())
@@ -232,7 +375,8 @@ def _fit_in(
             with deferred_signals():
                 if not (folder.path / MODEL).exists():
                     (folder.path / HISTORY).unlink(missing_ok=True)
-                if note := folder.release(failed=True):
+                resumable = resumed is not None or not isinstance(error, Exception)
+                if note := folder.release(failed=True, resumable=resumable):
                     keep(note)
         if isinstance(error, OSError):
             raise EnvironmentProblem(f"system error: {error}") from error

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from filelock import FileLock, Timeout
 
 from zoo.engine.plan.options import Options
-from zoo.engine.run.claim import LOCK, RECORD, contents, has_result, is_free
+from zoo.engine.run.claim import LOCK, RECORD, contents, has_checkpoint, has_result, is_free
+from zoo.engine.run.resume import is_finished
+from zoo.engine.training.checkpoints import FOLDER, STORED
 from zoo.errors import Busy, UsageError
 from zoo.files import environment_problem
 
@@ -37,16 +37,27 @@ class Folder:
     lock: FileLock
     set_aside: Path | None = None
 
-    def release(self, failed: bool) -> str | None:
+    def release(self, failed: bool, resumable: bool = False) -> str | None:
         """Release the lock; after a failure, remove created folders that are empty.
+
+        Args:
+            failed: whether the training did not finish.
+            resumable: whether it can be resumed even without a checkpoint.
 
         Returns:
             After a failure, what the folder keeps, for people; None if it keeps nothing.
         """
+        resumable = resumable or has_checkpoint(self.path)
+        if failed and not resumable:
+            (self.path / FOLDER / STORED).unlink(missing_ok=True)
+            with suppress(OSError):
+                (self.path / FOLDER).rmdir()  # unless it has damaged checkpoints
         names = ", ".join(entry.name for entry in contents(self.path)) if failed else ""
-        if not names or has_result(self.path):
+        if not (names or (failed and resumable)) or has_result(self.path):
             (self.path / LOCK).unlink(missing_ok=True)
         self.lock.release()
+        if failed and resumable and not is_finished(self.path):
+            return f"resume it with `zoo finetune --resume {quote(str(self.path))}`"
         for path in reversed(self.created) if failed else ():
             with suppress(OSError):
                 path.rmdir()
@@ -55,25 +66,6 @@ class Folder:
         if has_result(self.path):
             return f"{self.path} keeps {names}"
         return f"{self.path} keeps what plugins wrote ({names}), and can be given as --out again"
-
-
-@contextmanager
-def deferred_signals() -> Iterator[None]:
-    """Defer SIGINT and SIGTERM until the end of a block."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # handlers run in the main thread only
-        return
-    pending: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    # Not a signal mask: if another thread receives the signal, the handler still runs in this one.
-    previous = {n: signal.signal(n, lambda number, _: pending.append(number)) for n in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        for received in pending:
-            signal.raise_signal(received)
 
 
 def _create(path: Path) -> list[Path]:
@@ -91,15 +83,51 @@ def _acquire(path: Path, created: list[Path]) -> Folder:
         Busy: another run has locked it.
         UsageError: it is not empty.
     """
+    lock = _lock(path)
+    if not is_free(path):
+        lock.release()
+        raise not_empty(path)
+    return Folder(path, created, lock, _set_aside(path))
+
+
+def check_out(options: Options) -> None:
+    """Check that the run folder does not exist, is empty, or of a training that did not finish.
+
+    Raises:
+        UsageError: it is a file, or a folder that is not empty.
+        EnvironmentProblem: it cannot be read.
+    """
+    if options.out is None:
+        return
+    out = Path(options.out)
+    try:
+        occupied = out.is_file() or (out.is_dir() and not is_free(out))
+    except OSError as error:
+        raise environment_problem(error, out) from error
+    if occupied:
+        raise not_empty(out)
+
+
+def not_empty(path: Path) -> UsageError:
+    """Return the error for a run folder that is in use."""
+    hint = "give a new folder"
+    if has_checkpoint(path) and not (path / RECORD).exists():
+        hint = f"resume its training with --resume {quote(str(path))}, or {hint}"
+    return UsageError(f"--out {path} is not empty", hint)
+
+
+def _lock(path: Path) -> FileLock:
+    """Lock a folder.
+
+    Raises:
+        Busy: another run has locked it.
+    """
     lock = FileLock(path / LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
         raise Busy(f"another run is writing into {path}", "give another --out") from error
-    if not is_free(path):
-        lock.release()
-        raise UsageError(f"{path} is not empty", "give a new folder")
-    return Folder(path, created, lock, _set_aside(path))
+    return lock
 
 
 def _set_aside(path: Path) -> Path | None:
@@ -121,7 +149,7 @@ def _set_aside(path: Path) -> Path | None:
 
 
 def acquire_folder(options: Options, name: str) -> Folder:
-    """Create and lock the run folder: `--out`, or the first free `runs/NAME-N`.
+    """Lock the folder of `--resume`, or create and lock `--out` or the first free `runs/NAME-N`.
 
     Raises:
         EnvironmentProblem: it cannot be created.
@@ -129,6 +157,8 @@ def acquire_folder(options: Options, name: str) -> Folder:
         UsageError: it is not empty.
     """
     try:
+        if options.resume is not None:
+            return Folder(Path(options.resume), [], _lock(Path(options.resume)))
         if options.out is not None:
             return _acquire(Path(options.out), _create(Path(options.out)))
         created = _create(Path("runs"))

@@ -53,9 +53,7 @@ class Observers:
         device: of the training.
         ranks: of the processes that train together; only rank 0 notifies.
         options: of each plugin by name; None for none.
-
-    Attributes:
-        run_id: of the training, in each event.
+        run_id: of the training, in each event; None for a new one.
     """
 
     def __init__(
@@ -64,12 +62,13 @@ class Observers:
         device: torch.device,
         ranks: Ranks = SINGLE,
         options: Mapping[str, Mapping[str, Any]] | None = None,
+        run_id: str | None = None,
     ) -> None:
         self.host = host
         self.ranks = ranks
         self.options = options
         self.device = device
-        self.run_id = secrets.token_hex(16)
+        self.run_id = run_id or secrets.token_hex(16)
         self.failures: Counter[tuple[str, str]] = Counter()
 
     def implements(self, hook: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,14 +31,14 @@ from zoo.engine.plan.resolve import (
     resolve_settings,
     weights_details,
 )
-from zoo.engine.run.claim import is_free
+from zoo.engine.run.folder import check_out
 from zoo.engine.run.network_check import check_network, select_heads_only
+from zoo.engine.run.resume import StoredRun, check_same_plan, resolve_resume
 from zoo.engine.run.starting import resolve_start, resolve_weights
 from zoo.engine.runtime.device import environment_errors
 from zoo.engine.runtime.distributed import Ranks, fail_together, join
 from zoo.engine.runtime.network import Network
 from zoo.errors import BrokenBackbone, DataError, UsageError, WeightsError, did_you_mean
-from zoo.files import environment_problem
 from zoo.models.base_weights import BaseWeights, resolve_base
 from zoo.models.build import build
 from zoo.models.build_options import options_refused
@@ -71,6 +70,8 @@ class Prepared:
         plan: of the training.
         network: on its device; None after a dry run.
         started: start of the preparation, by `time.perf_counter`.
+        name: of the backbone, as given.
+        resumed: the training to resume; None for a new one.
     """
 
     backbone: Backbone
@@ -83,6 +84,8 @@ class Prepared:
     plan: Plan
     network: Network | None
     started: float
+    name: str
+    resumed: StoredRun | None = None
 
 
 @dataclass(frozen=True)
@@ -118,12 +121,17 @@ class _Inputs:
 
 
 def prepare(
-    name: str, options: Options, registry: Registry, progress: Progress, dry_run: bool = False
+    name: str | None,
+    options: Options,
+    registry: Registry,
+    progress: Progress,
+    dry_run: bool = False,
 ) -> Prepared:
     """Resolve backbone and data, load the weights, check the network, resolve the plan.
 
     Args:
-        name: id, bare name or alias; or the path of a model file or run folder to go on from.
+        name: id, bare name or alias; or the path of a model file or run folder to go on from; None
+            for that of a training to resume.
         options: as given.
         registry: plugins and defaults.
         progress: receives notices.
@@ -137,6 +145,8 @@ def prepare(
     check_main_guard(options.workers or 0)
     _ = registry.plugin_options  # an invalid one is an error before anything is trained
     ranks, resolver = join(), Resolver(registry.config)
+    with fail_together(ranks):
+        name, options, resumed = resolve_resume(name, options)
     with fail_together(ranks):
         inputs = _resolve_inputs(name, options, registry, dry_run)
         options = inputs.options
@@ -155,6 +165,9 @@ def prepare(
     with environment_errors(f"preparing {inputs.backbone.id}"):
         model, inputs = _build(inputs, settings, progress, ranks)
         network, plan = _check_and_resolve(model, inputs, settings, resolver, ranks)
+    if resumed is not None:
+        with fail_together(ranks):
+            check_same_plan(resumed, plan, options, progress)
     crop = crop_notice(inputs.data.splits["train"], plan.preprocess) if not options.crop else None
     if crop is not None:
         progress.notice(f"{inputs.data.name}: {crop}")
@@ -171,6 +184,8 @@ def prepare(
         plan=plan,
         network=None if dry_run else network,
         started=started,
+        name=name,
+        resumed=resumed,
     )
 
 
@@ -382,21 +397,3 @@ def check_images(options: Options, data: ImageData) -> None:
     if loaders and options.augment:
         message = f"--augment cannot be applied to a DataLoader (data[{loaders[0]!r}])"
         raise UsageError(message, "augment in its Dataset, or give the Dataset instead")
-
-
-def check_out(options: Options) -> None:
-    """Check that the run folder does not exist, is empty, or of a training that did not finish.
-
-    Raises:
-        UsageError: it is a file, or a folder that is not empty.
-        EnvironmentProblem: it cannot be read.
-    """
-    if options.out is None:
-        return
-    out = Path(options.out)
-    try:
-        occupied = out.is_file() or (out.is_dir() and not is_free(out))
-    except OSError as error:
-        raise environment_problem(error, out) from error
-    if occupied:
-        raise UsageError(f"--out {out} is not empty", "give a new folder")

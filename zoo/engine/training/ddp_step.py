@@ -87,7 +87,6 @@ class DDPStep(Step):
             self._attempt_until_it_fits(inputs, targets, rng)
         finally:
             self.rehearsing = False
-        self._restore(rng)
         self.network.forwards = forwards
         if self.parallel is None:
             trained = [p for p in self.network.module.parameters() if p.requires_grad]
@@ -98,6 +97,8 @@ class DDPStep(Step):
                 find_unused_parameters=unused > 0,
                 **NO_BUFFERS,
             )
+        # After DDP has copied the statistics of batch norm from rank 0.
+        self._restore(rng)
         self.rehearsals += 1
 
     def _loss(self, outputs: Outputs, targets: Tensor) -> Tensor:

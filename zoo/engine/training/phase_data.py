@@ -70,8 +70,10 @@ class PhaseDataFactory:
         self.cache: FeatureCache | None = None
         self.last: ImageSource | FeatureSource | None = None
         self.on_features = False
-        self.batch = feature_batch(network.device)
-        self.check, self.checked = ImageCheck(data, reader, progress, ranks), False
+        self.batch = state.adjusted("feature_batch", feature_batch(network.device))
+        # A restored state has been checked.
+        self.check = ImageCheck(data, reader, progress, ranks)
+        self.checked = state.duplicates is not None
         self._stack = ExitStack()
 
     def __enter__(self) -> PhaseDataFactory:

@@ -26,7 +26,8 @@ from zoo.tasks.base import Metric, Outputs, UserMetrics
 
 EVALUATION_ROWS = 1024
 
-Batches = Iterator[tuple[Any, Tensor]]
+# Number of batches of the epoch up to and with this one, inputs, and targets.
+Batches = Iterator[tuple[int, Any, Tensor]]
 OnFirstBatch = Callable[[Tensor, Tensor], None]
 
 
@@ -41,8 +42,8 @@ class Source(Protocol):
         """The network's module."""
         ...
 
-    def train_batches(self, epoch: int) -> Batches:
-        """Yield inputs and targets of an epoch, in an order determined by seed and epoch."""
+    def train_batches(self, epoch: int, first: int = 0) -> Batches:
+        """Yield the batches of an epoch from a number on, in an order of seed and epoch."""
         ...
 
     def forward(self, inputs: Any, through: nn.Module | None = None) -> Outputs:
@@ -95,25 +96,32 @@ class ImageSource:
         """The network's module."""
         return self.network.module
 
-    def train_batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images `[n, channels, height, width]` and targets of an epoch."""
+    def train_batches(self, epoch: int, first: int = 0) -> Batches:
+        """Yield images `[n, channels, height, width]` and targets of an epoch.
+
+        Args:
+            epoch: counted from 1 over all phases.
+            first: number of batches to skip; a user's `DataLoader` yields them all the same.
+        """
         data = self.data
         order = epoch_order(len(data.train), data.seed, epoch)
         draw = Draw(data.augment, data.seed, epoch) if data.augment or data.train.draws else None
-        bounds = None
+        bounds = batch_bounds(len(order), data.batch_size)
         if data.ranks.distributed:
-            batches = batch_bounds(len(order), data.batch_size)
-            order, bounds = data.ranks.shard_batches(order, batches)
-        for batch in self.reader.read(data.train, order, draw, training=True, bounds=bounds):
+            order, bounds = data.ranks.shard_batches(order, bounds)
+        own = data.train.steps(data.batch_size) is not None
+        skipped = 0 if own else first
+        batches = self.reader.read(data.train, order, draw, training=True, bounds=bounds[skipped:])
+        for number, batch in enumerate(batches, skipped + 1):
             inputs, targets = batch.inputs, batch.targets
+            if not data.ranks.distributed and len(targets) < 1 + bool(batch.bad):
+                # None is readable; or one, which batch norm cannot train on.
+                continue
             if len(targets) == 1 and batch.bad:
-                # One image is left beside unreadable ones; batch norm cannot train on it.
-                if bounds is None:
-                    continue
                 inputs, targets = inputs[:0], targets[:0]
-            if data.on_first_batch is not None and len(targets):
+            if data.on_first_batch is not None and len(targets) and number > first:
                 data.on_first_batch(inputs, targets)
-            yield inputs, targets.to(self.network.device, non_blocking=True)
+            yield number, inputs, targets.to(self.network.device, non_blocking=True)
 
     def forward(self, inputs: Tensor, through: nn.Module | None = None) -> Outputs:
         """Return the network's outputs of a training batch."""
@@ -145,16 +153,16 @@ class FeatureSource:
         """The network's module."""
         return self.network.module
 
-    def train_batches(self, epoch: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    def train_batches(self, epoch: int, first: int = 0) -> Batches:
         """Yield features by head and targets, in the same batches and order as the images."""
         order = torch.tensor(epoch_order(len(self.train.row), self.data.seed, epoch))
-        for first, last in self.bounds:
-            images = self.train.row[order[first:last]]
+        for number, (start, end) in enumerate(self.bounds[first:], first + 1):
+            images = self.train.row[order[start:end]]
             images = images[images >= 0]
             if len(images):
                 view = (epoch - 1) % self.train.views
                 targets = self.train.targets[images.to(self.network.device)]
-                yield self.train.read(images, view), targets
+                yield number, self.train.read(images, view), targets
 
     def forward(self, inputs: Mapping[str, Tensor], through: nn.Module | None = None) -> Outputs:
         """Return the heads' outputs of a training batch of features."""

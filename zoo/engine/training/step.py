@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from zoo.data.loader import batch_bounds
 from zoo.engine.features.finite import not_finite_error
 from zoo.engine.runtime.allocator import release_memory
+from zoo.engine.training.snapshot import generators
 from zoo.engine.training.sources import Source
-from zoo.engine.training.state import TrainState, generators
+from zoo.engine.training.state import TrainState
 from zoo.errors import BrokenBackbone, EnvironmentProblem
 from zoo.models.plugin_errors import is_out_of_memory
 from zoo.tasks.base import Criterion, Outputs

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import torch
 
 from zoo.engine.plan.plan import LBFGS, Phase
 from zoo.engine.probe.phase import MetricScore, fit_heads
 from zoo.engine.runtime.distributed import SINGLE
-from zoo.engine.training.loop import PhaseContext, run_phase
+from zoo.engine.training.checkpoints import Checkpoints
+from zoo.engine.training.loop import Observer, PhaseContext, run_phase
 from zoo.engine.training.phase_data import PhaseDataFactory
+from zoo.engine.training.snapshot import Snapshot
 from zoo.engine.training.sources import FeatureSource, ImageSource
 from zoo.engine.training.state import TrainState
-from zoo.engine.training.step import OnAdjustment
-from zoo.events import EpochEnded, StepEnded
+from zoo.events import EpochEnded
 from zoo.models.freeze import freeze, select_modules
 from zoo.models.state_dict import load_state
 from zoo.tasks.base import Criterion, LogisticProbe, Metric, Ranking
@@ -24,12 +24,11 @@ from zoo.tasks.base import Criterion, LogisticProbe, Metric, Ranking
 def train(
     factory: PhaseDataFactory,
     state: TrainState,
-    criterion: Criterion | None,
-    report: Callable[[EpochEnded], None],
-    on_adjustment: OnAdjustment,
+    observer: Observer,
+    criterion: Criterion | None = None,
     ranking: Ranking | None = None,
-    stop: Callable[[EpochEnded], str | None] = lambda event: None,
-    on_step: Callable[[StepEnded], None] | None = None,
+    checkpoints: Checkpoints | None = None,
+    snapshot: Snapshot | None = None,
 ) -> Metric | None:
     """Run all phases, restore the best epoch, and return its validation metric.
 
@@ -37,62 +36,75 @@ def train(
 
     Args:
         factory: creates the source of each phase.
-        state: of the training.
+        state: of the training, new or restored.
+        observer: is called while it runs.
         criterion: the user's own loss; None for the task's.
-        report: called with each epoch.
-        on_adjustment: called when the micro-batch size or the precision changes.
         ranking: ranks the epochs; None for the score of the task's metric.
-        stop: called with each epoch; returns why to stop the training after it, or None.
-        on_step: called with each step; None without observers.
+        checkpoints: of the training; None for none.
+        snapshot: that network and state were restored from; None for a new training.
 
     Raises:
         Diverged: the loss is not finite.
         DataError: an image cannot be read, and bad images are errors.
     """
-    network, module, best = factory.network, factory.network.module, state.best
+    network, module = factory.network, factory.network.module
     if isinstance(criterion, torch.nn.Module):
         criterion = criterion.to(network.device)
-    for number, phase in enumerate(factory.plan.phases):
-        state.start_phase(number)
-        if best.tensors is not None:
-            load_state(module, best.tensors, strict=False)
+    first = state.phase
+    for number, phase in enumerate(factory.plan.phases[first:], first):
+        new = snapshot is None
+        if new:
+            state.start_phase(number)
+            if state.best.tensors is not None:
+                load_state(module, state.best.tensors, strict=False)
         freeze(module, policy=phase.policy)
         selection = select_modules(module, network.heads, phase.policy)
         names = [name for name in module.state_dict() if selection.trains(name)]
+        state.trained.update(names)
         source = factory.create(phase)
-        best.extend(module, names)
+        if new:
+            state.best.extend(module, names)
         if source is not None:
             context = PhaseContext(
                 seed=factory.plan.seed,
                 names=names,
-                progress=factory.progress.wrap,
+                observer=observer,
                 criterion=criterion,
-                report=report,
-                on_adjustment=on_adjustment,
                 # Only rank 0 trains on cached features.
                 ranks=factory.ranks if isinstance(source, ImageSource) else SINGLE,
                 ranking=ranking,
                 patience=factory.plan.patience,
-                stop=stop,
-                on_step=on_step,
+                checkpoints=checkpoints,
+                snapshot=snapshot,
             )
-            if phase.optimizer == LBFGS and isinstance(source, FeatureSource):
-                probe = network.task.probe(criterion)
-                assert isinstance(probe, LogisticProbe)
-                solve_phase(phase, source, state, context, probe)
-            else:
-                run_phase(phase, source, state, context)
+            _train_phase(phase, source, state, context)
+            last = phase is factory.plan.phases[-1] or state.stopped is not None
+            if checkpoints is not None and last:
+                checkpoints.finish(context.ranks)
+        snapshot = None
         if not isinstance(source, ImageSource):
-            factory.broadcast_best(best)
+            factory.broadcast_best(state.best)
         state.stopped = factory.ranks.broadcast(state.stopped)
         if state.stopped is not None:
             if number + 1 < len(factory.plan.phases):
-                on_adjustment("phases", number + 1, state.stopped)
+                observer.on_adjustment("phases", number + 1, state.stopped)
             break
         state.earlier_epochs += phase.epochs
-    assert best.tensors is not None
-    load_state(module, best.tensors, strict=False)
-    return best.metric
+    assert state.best.tensors is not None
+    load_state(module, state.best.tensors, strict=False)
+    return state.best.metric
+
+
+def _train_phase(
+    phase: Phase, source: ImageSource | FeatureSource, state: TrainState, context: PhaseContext
+) -> None:
+    """Solve a phase on cached features, or train it by epochs."""
+    if phase.optimizer == LBFGS and isinstance(source, FeatureSource):
+        probe = source.network.task.probe(context.criterion)
+        assert isinstance(probe, LogisticProbe)
+        solve_phase(phase, source, state, context, probe)
+    else:
+        run_phase(phase, source, state, context)
 
 
 def solve_phase(
@@ -137,5 +149,6 @@ def solve_phase(
         best=state.best.update(metric, values, source.module, context.names, context.ranking),
         seconds=time.perf_counter() - started,
     )
-    context.report(event)
-    state.stopped = context.stop(event)
+    state.history.append(event)
+    context.observer.report(event)
+    state.stopped = context.observer.stop(event)

@@ -1,4 +1,4 @@
-"""Round trip of the training state through tensors and JSON."""
+"""Round trip of the state of a training through tensors and JSON."""
 
 import json
 
@@ -12,6 +12,7 @@ from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
 from zoo.engine.training.loop import PhaseContext, run_phase
 from zoo.engine.training.optim import make_optimizer
+from zoo.engine.training.snapshot import Snapshot
 from zoo.engine.training.sources import ImageSource, PhaseData
 from zoo.engine.training.state import Adjustment, BestCheckpoint, TrainState
 from zoo.models.freeze import freeze
@@ -41,11 +42,12 @@ def train(network, image_folder, optimizer, metrics=None):
     reader = ImageReader(TASK.transform(network.preprocess), network.device, 8)
     phase = Phase("all", Policy("all"), 2, optimizer, 0.01, 0.9, 0.01, Schedule("cosine"), False)
     names = list(network.module.state_dict())
-    state = TrainState(8, phase=1, earlier_epochs=4)
-    context = PhaseContext(3, names, lambda batches, *_: batches, None, state.history.append)
+    state = TrainState(8, phase=1, earlier_epochs=4, trained=set(names))
+    context = PhaseContext(3, names)
     run_phase(phase, ImageSource(network, data, reader), state, context)
     state.adjust("micro_batch_size", 4, "memory ran out with micro-batches of 8")
-    return state, names, opened.schema
+    state.bad["broken.jpg"] = "it is damaged"
+    return state, opened.schema
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -54,20 +56,28 @@ def test_state_round_trip_through_safetensors_and_json(tinynet, image_folder, op
     device = torch.device(device)
     metrics = {"largest": lambda logits, labels: logits.max()}
     network = network_of(tinynet, 0, device)
-    state, names, schema = train(network, image_folder, optimizer, metrics)
-    tensors, plain = state.state_dict(network.module, names)
+    state, schema = train(network, image_folder, optimizer, metrics)
+    snapshot = Snapshot.take(state, network)
     expected = torch.rand(5, device=device)
 
-    loaded = safetensors.torch.load(safetensors.torch.save(tensors))
+    loaded = Snapshot(
+        safetensors.torch.load(safetensors.torch.save(snapshot.tensors)),
+        json.loads(json.dumps(snapshot.plain, allow_nan=False)),
+    )
     other = network_of(tinynet, 1, device)
     parameters = [p for p in other.module.parameters() if p.requires_grad]
-    fresh = make_optimizer(optimizer, parameters, 0.5, 0.0, 0.0)
-    again = TrainState(1)
-    plain = json.loads(json.dumps(plain, allow_nan=False))
-    again.load_state_dict(loaded, plain, other.module, fresh, TASK.metric(schema, device, metrics))
+    # The settings are not state: a plan may override them.
+    rate = state.optimizer.param_groups[0]["lr"]
+    fresh = make_optimizer(optimizer, parameters, rate, 0.9, 0.01)
+    again = TrainState(1, optimizer=fresh)
+    loaded.restore(again, other, TASK.metric(schema, device, metrics))
+    loaded.restore_optimizer(fresh)
+    loaded.restore_generators(device)
 
     assert torch.equal(torch.rand(5, device=device), expected)
-    assert (again.phase, again.epoch, again.step, again.total_epoch) == (1, 2, 2, 6)
+    assert (again.phase, again.epoch, again.step, again.total_epoch) == (1, 2, 0, 6)
+    assert again.bad == {"broken.jpg": "it is damaged"}
+    assert other.forwards == network.forwards > 0
     assert again.history == state.history
     assert len(again.history) == 2
     adjusted = Adjustment("micro_batch_size", 4, "memory ran out with micro-batches of 8", 1, 2)
@@ -94,12 +104,22 @@ def test_state_round_trip_through_safetensors_and_json(tinynet, image_folder, op
 
 def test_state_round_trip_before_the_first_epoch(tinynet, image_folder):
     network = network_of(tinynet, 0)
-    names = list(network.module.state_dict())
-    tensors, plain = TrainState(8).state_dict(network.module, names)
+    snapshot = Snapshot.take(TrainState(8), network)
     again = TrainState(1)
     schema = TASK.open_data(image_folder).schema
-    again.load_state_dict(
-        tensors, json.loads(json.dumps(plain)), network.module, None, TASK.metric(schema, CPU)
-    )
+    snapshot.restore(again, network, TASK.metric(schema, CPU))
     assert (again.micro_batch_size, again.epoch, again.optimizer) == (8, 0, None)
     assert again.best == BestCheckpoint()
+
+
+def test_tensor_of_another_shape_or_type_is_refused(tinynet, image_folder):
+    network = network_of(tinynet, 0)
+    state, schema = train(network, image_folder, "sgd")
+    snapshot = Snapshot.take(state, network)
+    for change in (lambda tensor: tensor[:2], lambda tensor: tensor.double()):
+        tensors = dict(snapshot.tensors)
+        tensors["module.head.fc.weight"] = change(tensors["module.head.fc.weight"])
+        with pytest.raises(RuntimeError, match=r"fc\.weight is torch"):
+            Snapshot(tensors, snapshot.plain).restore(
+                TrainState(1), network, TASK.metric(schema, CPU)
+            )
