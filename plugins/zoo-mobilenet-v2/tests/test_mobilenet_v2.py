@@ -119,7 +119,7 @@ def test_named_default_is_not_replaced_by_others() -> None:
     named = zoo.get("MobileNet_V2_Weights.DEFAULT")
     with forbid_network(), pytest.raises(zoo.WeightsError, match="cannot reach") as caught:
         named.build(weights="auto")
-    assert "give --weights IMAGENET1K_V1, or" in (caught.value.hint or "")
+    assert "give weights IMAGENET1K_V1, or" in (caught.value.hint or "")
 
 
 def test_weights_conform(tmp_path: Path) -> None:
