@@ -31,7 +31,10 @@ def few(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("recipe", ["head", "all", "head-then-all"])
-@pytest.mark.parametrize(("name", "weights"), [("lite0", "auto"), ("resnet18", "none")])
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [pytest.param("lite0", "auto", marks=pytest.mark.slow), ("resnet18", "none")],
+)
 def test_finetune_recipe_on_device(few, name, weights, recipe, device):
     run = zoo.finetune(
         name, data=few, weights=weights, recipe=recipe, epochs=1, batch_size=6, device=device

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import zoo
+from tests.processes import started
 from zoo import files
 from zoo import temporaries as temporary
 
@@ -59,13 +60,9 @@ def half_written(folder):
     """A process that has written half a file and half a folder, and waits."""
     command = [sys.executable, "-c", WRITER, str(folder)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    process = subprocess.Popen(command, **pipes)
-    try:
-        assert process.stdout.readline() == b"written\n"
+    with started(command, **pipes) as process:
+        assert process.stdout.readline() == "written\n"
         yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def temporaries(folder):
@@ -243,6 +240,7 @@ WRITERS = {
     "cli/__init__.py": {"os.open"},
     "cli/output.py": {"open"},
     "engine/run/folder.py": {"rename"},
+    "engine/training/checkpoints.py": {"rename"},
     "testing/plugin_package.py": {"rename"},
     "testing/fresh.py": {"TemporaryDirectory"},
     "testing/plugin_suite.py": {"TemporaryDirectory"},

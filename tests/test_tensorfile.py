@@ -228,6 +228,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_file_takes_its_size_in_memory(tmp_path):
     path = tmp_path / "large.safetensors"

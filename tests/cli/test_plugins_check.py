@@ -132,6 +132,7 @@ def zoo_on_error(event):
 """
 
 
+@pytest.mark.slow
 def test_check_observer_is_called_in_trainings(cli, plugin_file):
     path = plugin_file("watcher", OBSERVER)
     code, out, err = cli("plugins", "check", path)

@@ -106,6 +106,7 @@ def test_new_package_works_when_installed(installed, zoo_process):
     assert "'leaf_nets' is already a plugin of zoo-leaf-nets 0.1.0" in again.stderr
 
 
+@pytest.mark.slow
 @NEEDS_UV
 def test_new_observer_conforms_and_passes_its_tests(cli, cwd, monkeypatch, zoo_process):
     code, out, _ = cli("plugins", "new", "leaf-watch", "--observer")

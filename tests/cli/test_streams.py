@@ -257,7 +257,8 @@ def test_sigterm_to_process_group_is_one_line(tmp_path, install):
         os.killpg(running.pid, signal.SIGTERM)
         _, err = running.communicate(timeout=60)
     rest = [line for line in err.splitlines() if "/1000 " not in line]
-    assert (running.returncode, rest) == (143, ["zoo: terminated: nothing half-written is left"])
+    line = "zoo: terminated: resume it with `zoo finetune --resume runs/tiny-1`"
+    assert (running.returncode, rest) == (143, [line])
 
 
 @pytest.mark.parametrize("where", ["destructor", "fork"])

@@ -126,6 +126,7 @@ def test_knn_accuracy_ignores_images_of_the_same_group():
     assert knn_accuracy(first, torch.arange(8) % 2, 2, torch.arange(8) // 2) == 1.0
 
 
+@pytest.mark.slow
 def test_rank_scores_groups_it_has_not_seen(cli, tmp_path):
     """Images of a patient are equal, and patients have random classes: only leaks are learned."""
     draw = random.Random(0)

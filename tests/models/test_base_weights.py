@@ -224,6 +224,7 @@ def opened(tmp_path, image_folder):
     return train
 
 
+@pytest.mark.slow
 def test_user_file_is_read_once(tinynet, tmp_path, opened):
     model = zoo.get(tinynet).build(classes=3)
     plain, own = tmp_path / "plain.safetensors", tmp_path / "own.safetensors"

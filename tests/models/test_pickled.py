@@ -159,6 +159,7 @@ def bomb(path: Path, record: str, content: bytes) -> None:
             target.writestr(name, content if name.endswith(record) else source.read(name))
 
 
+@pytest.mark.slow
 def test_memory_of_reader_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(pickled, "SPARE_BYTES", 32 << 20)
     expanded, compressed = tmp_path / "expanded.pt", tmp_path / "compressed.pt"

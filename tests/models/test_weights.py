@@ -218,6 +218,7 @@ def test_model_file_with_mismatched_registration_raises(model_file, fields, erro
         fetch(backbone, backbone.weights[0])
 
 
+@pytest.mark.slow
 def test_installed_weights_are_converted_once():
     backbone = zoo.get("lite0")
     assert locate(backbone, backbone.weights[0]).kind == "installed"

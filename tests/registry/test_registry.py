@@ -192,6 +192,7 @@ def test_light_commands_import_no_torch(zoo_process):
         assert done.returncode == 0, (arguments, done.stderr)
 
 
+@pytest.mark.slow
 def test_enumeration_ignores_current_folder(install, monkeypatch, tmp_path):
     install(
         "fam",
@@ -269,6 +270,9 @@ def test_public_names_match_type_checking_imports():
         for alias in statement.names
     }
     assert sorted(typed) == sorted(zoo.__all__)
+    for name in zoo._MODULES:
+        assert typed.pop(name) == "zoo"
+        assert getattr(zoo, name) is import_module(f"zoo.{name}")
     for name, home in typed.items():
         assert home in zoo._HOMES
         assert getattr(zoo, name) is getattr(import_module(home), name), name

@@ -40,6 +40,7 @@ def described(name="leafnet", **changes):
     return zoo.Backbone(name, f"{__name__}:build", heads, preprocess, **changes)
 
 
+@pytest.mark.slow
 def test_backbone_of_a_script_is_trained_and_loaded(tmp_path, image_folder):
     script = tmp_path / "notebook.py"
     script.write_text(textwrap.dedent(NOTEBOOK))

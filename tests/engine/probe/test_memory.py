@@ -39,6 +39,7 @@ print(most[0] - before, float(probe.weight.abs().max()))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_fit_probe_memory_is_independent_of_rows(tmp_path):
     rows, width = 60_000, 256

@@ -335,6 +335,7 @@ def test_damaged_plan_is_refused(interrupted):
             zoo.finetune(resume=folder, loss=InterruptingLoss())
 
 
+@pytest.mark.slow
 def test_time_limit_stops_with_a_checkpoint(tinynet, image_folder, zoo_process):
     """In a process of its own: the time limit of a test is an alarm too."""
     here = str(Path.cwd())

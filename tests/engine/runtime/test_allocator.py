@@ -64,6 +64,7 @@ def has_glibc():
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_glibc(), reason="the C library is another")
 def test_retain_freed_memory_reuses_and_releases_blocks():
     before, within, after, retained, released, once_more, *ran_out = watched()
@@ -78,6 +79,7 @@ def test_retain_freed_memory_reuses_and_releases_blocks():
     assert ran_out[1] > before / 10
 
 
+@pytest.mark.slow
 def test_malloc_environment_variables_take_precedence():
     before, within, *_ = watched(MALLOC_ARENA_MAX="2")
     assert within > before / 2

@@ -128,6 +128,7 @@ print(worst)
 """
 
 
+@pytest.mark.slow
 def test_gradients_of_strided_convolution_equal_float64(strided):
     # In a process of its own: without the rule, most runs of it end with SIGSEGV or SIGABRT.
     done = subprocess.run(

@@ -173,6 +173,7 @@ def two_images(scenes, tmp_path):
     return tmp_path / "two"
 
 
+@pytest.mark.slow
 def test_deeplab_trains_on_batch_of_one(two_images, scenes):
     name, pooled = "deeplabv3_mobilenet_v3_large", "classifier.0.convs.4.2."
     options = {**FP32, "train": "all", "epochs": 1, "input_size": 64}
