@@ -90,7 +90,7 @@ def command(
     from zoo.terminal import Progress, is_rank_zero
 
     progress, given = Progress(quiet), read_options(**options)
-    if (record := finished_record(given)) is not None:
+    if not dry_run and (record := finished_record(given)) is not None:
         progress.notice(f"{given.resume} is finished; --epochs with more than it had goes on")
         if is_rank_zero():
             task = load_task(settings.registry().task(record["task"]))
@@ -114,6 +114,7 @@ def command(
             f"{plan.backbone}, weights {plan.weights}, {plan.device} {plan.precision}: "
             f"train {phases}, into {folder}"
         ),
+        settings.backbone_options(),
     )
     if not is_rank_zero():
         return

@@ -17,8 +17,9 @@ from torch.nn.functional import cross_entropy
 import zoo
 from tests.processes import started
 from zoo.engine.plan.options import Options
-from zoo.engine.run.resume import StoredRun, stored_run
+from zoo.engine.run.resume import StoredRun, differences, stored_run
 from zoo.modelfile import read_model
+from zoo.registry.registry import load_registry
 
 QUICK = {"weights": "none", "device": "cpu", "lr": 0.01, "batch_size": 8}
 
@@ -412,8 +413,8 @@ GIVEN = {
 def test_stored_options_are_read_back_as_given(tinynet, image_folder):
     given = Options(data=str(image_folder), **GIVEN)
     plan = zoo.plan(tinynet, data=image_folder, weights="none")
-    stored_run(tinynet, given, plan, "0" * 32).write(Path("run"))
+    stored_run(tinynet, given, plan, "0" * 32, load_registry()).write(Path("run"))
     stored = StoredRun.read(Path("run"))
     assert stored.omitted == ()
     assert stored.complete(None, Options()) == (tinynet, given)
-    assert stored.differences(plan) == {}
+    assert differences(stored.plan, plan) == {}

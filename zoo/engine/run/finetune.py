@@ -21,20 +21,30 @@ from zoo.engine.run.artifacts import HISTORY, save, save_unfinished
 from zoo.engine.run.folder import Folder, acquire_folder
 from zoo.engine.run.observers import STEP, FirstBatch, Observers
 from zoo.engine.run.prepare import Prepared
-from zoo.engine.run.resume import StoredRun, stored_run
+from zoo.engine.run.restore import restore
+from zoo.engine.run.resume import as_json, stored_run
 from zoo.engine.runtime.device import environment_errors
-from zoo.engine.runtime.distributed import Ranks, detect_ended_processes, fail_together, join
+from zoo.engine.runtime.distributed import Ranks, detect_ended_processes, join
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
 from zoo.engine.runtime.signals import Alarm, Interrupts, deferred_signals
 from zoo.engine.training.checkpoints import FOLDER as CHECKPOINTS
-from zoo.engine.training.checkpoints import Cadence, Checkpoints, newest_checkpoint
+from zoo.engine.training.checkpoints import (
+    Cadence,
+    Checkpoints,
+    list_checkpoints,
+    remove_checkpoints,
+)
 from zoo.engine.training.loop import Observer
 from zoo.engine.training.phase_data import PhaseDataFactory
 from zoo.engine.training.snapshot import Snapshot
 from zoo.engine.training.state import TrainState
 from zoo.engine.training.train import train
-from zoo.errors import EnvironmentProblem, TimeLimit, WeightsError, counted, one_line
+from zoo.errors import (
+    EnvironmentProblem,
+    TimeLimit,
+    counted,
+)
 from zoo.events import EpochEnded, FitEnded, FitFailed, FitStarted
 from zoo.modelfile import MODEL
 from zoo.options.arguments import name_arguments
@@ -42,8 +52,6 @@ from zoo.tasks.base import Metric
 
 # The part of the time limit that is left for the last checkpoint, and its most in seconds.
 MARGIN, LONGEST_MARGIN = 0.1, 30.0
-# Values of a plan that decide which epoch is the best.
-RANKED = ("select", "data.", "schema.", "loss", "val_fraction", "preprocess.")
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,7 @@ class _Running:
         options = prepared.options
         return Checkpoints(
             self.folder / CHECKPOINTS,
+            as_json(prepared.plan.to_dict()),
             state,
             network,
             Cadence(options.checkpoint_every, options.keep),
@@ -184,59 +193,6 @@ def _train(running: _Running, reader: ImageReader) -> dict[str, Metric]:
     return metrics
 
 
-def _restore(prepared: Prepared, folder: Path, state: TrainState, ranks: Ranks) -> Snapshot | None:
-    """Restore network and state from the newest checkpoint of a training to resume.
-
-    Returns:
-        The snapshot; None if there is none, or a new training.
-
-    Raises:
-        WeightsError: all checkpoints are damaged, or the newest does not fit the network.
-    """
-    network, plan = prepared.network, prepared.plan
-    if prepared.resumed is None or network is None:
-        return None
-    with fail_together(ranks):
-        snapshot = None
-        if not ranks.rank:
-            snapshot = newest_checkpoint(folder / CHECKPOINTS, prepared.progress.notice)
-    snapshot = ranks.broadcast(snapshot)
-    if snapshot is None:
-        prepared.progress.notice(f"{folder} has no checkpoint: training from the start")
-        return None
-    metric = network.task.metric(prepared.data.schema, network.device, prepared.options.metrics)
-    with fail_together(ranks):
-        try:
-            snapshot.restore(state, network, metric, ranks.rank)
-        except (KeyError, RuntimeError, TypeError, ValueError, IndexError) as error:
-            message = f"the newest checkpoint of {folder} does not fit: {one_line(error)}"
-            raise WeightsError(message, "train anew, in another folder") from error
-    snapshot = _fit_to_plan(prepared, prepared.resumed, state, snapshot, ranks)
-    if state.adjusted("precision", plan.precision) != plan.precision:
-        network.leave_bf16()
-    step = f"step {state.step} of " if state.step else ""
-    done = f"{step}epoch {state.epoch} of {plan.phases[state.phase].name}"
-    prepared.progress.notice(f"resuming {folder} after {done}")
-    return snapshot
-
-
-def _fit_to_plan(
-    prepared: Prepared, stored: StoredRun, state: TrainState, snapshot: Snapshot, ranks: Ranks
-) -> Snapshot:
-    """Discard what a changed plan makes invalid of a restored state; return what is left."""
-    plan, changed = prepared.plan, stored.differences(prepared.plan)
-    if changed or len(snapshot.plain["ranks"]) != ranks.world:
-        state.restart_epoch()
-    if any(key.startswith(RANKED) for key in changed):
-        state.best.score = None
-    phase = f"phases.{state.phase}"
-    if changed.keys() & {f"{phase}.optimizer", f"{phase}.policy"}:
-        snapshot = snapshot.without_optimizer()
-    if stored.is_longer(plan):
-        state.ended, state.stopped = False, None
-    return snapshot
-
-
 def _run(
     prepared: Prepared, folder: Path, observers: Observers, interrupts: Interrupts
 ) -> dict[str, Any]:
@@ -244,7 +200,11 @@ def _run(
     plan, network, ranks = prepared.plan, prepared.network, join()
     assert network is not None, "a dry run has no network"
     state = TrainState(plan.micro_batch_size)
-    snapshot = _restore(prepared, folder, state, ranks)
+    snapshot = restore(prepared, folder, state, ranks)
+    if not ranks.rank:
+        # After a changed plan was found to fit.
+        stored = stored_run(*prepared.given, plan, observers.run_id, prepared.registry)
+        stored.write(folder)
     running = _Running(prepared, folder, observers, interrupts, state, snapshot)
     earlier = state.seconds
     reader = ImageReader(
@@ -271,11 +231,17 @@ def _run(
     if ranks.rank:
         return ranks.broadcast(None)
     record = save(prepared, network, state, folder, reports, bad, seconds, run_id=observers.run_id)
+    if not prepared.options.keep:
+        remove_checkpoints(list_checkpoints(folder / CHECKPOINTS))
     observers.notify("zoo_after_fit", FitEnded(plan.backbone, reports, seconds, location))
     return ranks.broadcast(record)
 
 
-def fit(prepared: Prepared, announce: Callable[[Path], None] | None = None) -> Result:
+def fit(
+    prepared: Prepared,
+    announce: Callable[[Path], None] | None = None,
+    command_options: str = "",
+) -> Result:
     """Run a prepared training, and write its run folder.
 
     On any failure, folders created for it are removed if they are empty. What plugins wrote stays;
@@ -284,6 +250,7 @@ def fit(prepared: Prepared, announce: Callable[[Path], None] | None = None) -> R
     Args:
         prepared: from `prepare`.
         announce: called with the run folder before training starts.
+        command_options: that the command needs which resumes it.
 
     Raises:
         ZooError: the training failed.
@@ -299,7 +266,7 @@ def fit(prepared: Prepared, announce: Callable[[Path], None] | None = None) -> R
                 _interrupts(prepared) as interrupts,
             ):
                 return Result(path, _run(prepared, path, observers, interrupts))
-        return _fit_and_write(prepared, ranks, announce)
+        return _fit_and_write(prepared, ranks, announce, command_options)
 
 
 def _interrupts(prepared: Prepared) -> Interrupts:
@@ -312,9 +279,13 @@ def _interrupts(prepared: Prepared) -> Interrupts:
 
 
 def _fit_and_write(
-    prepared: Prepared, ranks: Ranks, announce: Callable[[Path], None] | None
+    prepared: Prepared,
+    ranks: Ranks,
+    announce: Callable[[Path], None] | None,
+    command_options: str,
 ) -> Result:
     folder = acquire_folder(prepared.options, prepared.backbone.name)
+    folder.command_options = command_options
     if folder.set_aside:
         notice = f"{folder.path}: what plugins wrote for an unfinished training is in"
         prepared.progress.notice(f"{notice} {folder.set_aside.name}")
@@ -323,7 +294,7 @@ def _fit_and_write(
         return _fit_in(folder, prepared, ranks, announce, notes.append)
     except Alarm as error:
         message = f"the {prepared.options.time_limit:g} s of --time-limit are over"
-        raise TimeLimit(message, notes[0]) from error
+        raise TimeLimit(message, notes[0] if notes else f"{folder.path} is finished") from error
     except BaseException as error:
         for note in notes:
             error.add_note(note)
@@ -356,8 +327,6 @@ def _fit_in(
     )
     try:
         with _interrupts(prepared) as interrupts:
-            run = prepared.name, prepared.options, prepared.plan, observers.run_id
-            stored_run(*run).write(folder.path)
             if announce:
                 announce(folder.path)
             ranks.broadcast(folder.path)

@@ -30,24 +30,27 @@ class Folder:
         lock: acquired until the run ends, so that no two runs write into one folder.
         set_aside: subfolder with what plugins wrote for a training that did not finish; None if
             there was nothing.
+        command_options: that the command needs which resumes the training.
     """
 
     path: Path
     created: list[Path]
     lock: FileLock
     set_aside: Path | None = None
+    command_options: str = ""
 
     def release(self, failed: bool, resumable: bool = False) -> str | None:
         """Release the lock; after a failure, remove created folders that are empty.
 
         Args:
             failed: whether the training did not finish.
-            resumable: whether it can be resumed even without a checkpoint.
+            resumable: whether it can be resumed even without a checkpoint, from its stored plan.
 
         Returns:
             After a failure, what the folder keeps, for people; None if it keeps nothing.
         """
-        resumable = resumable or has_checkpoint(self.path)
+        planned = (self.path / FOLDER / STORED).exists()
+        resumable = (resumable and planned) or has_checkpoint(self.path)
         if failed and not resumable:
             (self.path / FOLDER / STORED).unlink(missing_ok=True)
             with suppress(OSError):
@@ -57,7 +60,8 @@ class Folder:
             (self.path / LOCK).unlink(missing_ok=True)
         self.lock.release()
         if failed and resumable and not is_finished(self.path):
-            return f"resume it with `zoo finetune --resume {quote(str(self.path))}`"
+            command = f"zoo finetune --resume {quote(str(self.path))}{self.command_options}"
+            return f"resume it with `{command}`"
         for path in reversed(self.created) if failed else ():
             with suppress(OSError):
                 path.rmdir()

@@ -61,7 +61,7 @@ class Prepared:
 
     Args:
         backbone: as built, with its replaced heads.
-        options: as given.
+        options: as given, completed by those of a model file to go on from.
         registry: plugins and defaults.
         progress: display of progress and notices.
         data: the images.
@@ -70,7 +70,7 @@ class Prepared:
         plan: of the training.
         network: on its device; None after a dry run.
         started: start of the preparation, by `time.perf_counter`.
-        name: of the backbone, as given.
+        given: name of the backbone, and options, both as given.
         resumed: the training to resume; None for a new one.
     """
 
@@ -84,7 +84,7 @@ class Prepared:
     plan: Plan
     network: Network | None
     started: float
-    name: str
+    given: tuple[str, Options]
     resumed: StoredRun | None = None
 
 
@@ -146,9 +146,9 @@ def prepare(
     _ = registry.plugin_options  # an invalid one is an error before anything is trained
     ranks, resolver = join(), Resolver(registry.config)
     with fail_together(ranks):
-        name, options, resumed = resolve_resume(name, options)
+        given, resumed = resolve_resume(name, options)
     with fail_together(ranks):
-        inputs = _resolve_inputs(name, options, registry, dry_run)
+        inputs = _resolve_inputs(*given, registry, dry_run)
         options = inputs.options
         settings = resolve_settings(resolver, inputs.backbone, options, inputs.data, inputs.task)
         if inputs.own_head:
@@ -184,7 +184,7 @@ def prepare(
         plan=plan,
         network=None if dry_run else network,
         started=started,
-        name=name,
+        given=given,
         resumed=resumed,
     )
 

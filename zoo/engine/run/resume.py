@@ -6,20 +6,23 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from zoo.engine.plan.options import Options
 from zoo.engine.plan.plan import Plan
-from zoo.engine.run.claim import RECORD
+from zoo.engine.run.claim import RECORD, has_checkpoint
 from zoo.engine.run.environment import environment
 from zoo.engine.training.checkpoints import ESCAPE, FOLDER, STORED
-from zoo.errors import UsageError, WeightsError
+from zoo.errors import UnknownBackbone, UsageError, WeightsError
 from zoo.files import write_bytes
 from zoo.options import OPTIONS
+from zoo.registry.registry import Registry
 from zoo.tensorfile import read_file
 from zoo.terminal import Progress
 
 FORMAT = 1
+RECIPE_OPTIONS = {"train": "recipe", "recipe": "train"}
 # Options of this start of a training, not of the training.
 PER_START = ("resume", "override", "out", "time_limit")
 # Values of a plan that change no result, and its data's location.
@@ -68,8 +71,7 @@ class StoredRun:
         """
         path = folder / FOLDER / STORED
         if not path.exists():
-            what = "is not a run folder" if folder.exists() else "does not exist"
-            raise UsageError(f"--resume {folder}: it {what}", "give the folder of a training")
+            raise _nothing_to_resume(folder)
         data, _ = read_file(path)
         try:
             plain = json.loads(data.decode(errors=ESCAPE))
@@ -100,24 +102,10 @@ class StoredRun:
         if missing:
             names = ", ".join(missing)
             raise UsageError(f"{names} of this training is a Python object", "give it again")
-        return name or self.name, Options(**{**self.options, **own})
-
-    def differences(self, plan: Plan) -> dict[str, str]:
-        """Return how a plan differs from the stored one, as `key: stored, now other` by key.
-
-        More epochs of the last phase are no difference.
-        """
-        before, now = dict(_flat(self.plan)), dict(_flat(as_json(plan.to_dict())))
-        last = f"phases.{len(plan.phases) - 1}.epochs"
-        if isinstance(before.get(last), int) and before[last] < now[last]:
-            before[last] = now[last]
-        changed = _changed(before, now)
-        return {key: text for key, text in changed.items() if not key.startswith(IGNORED)}
-
-    def is_longer(self, plan: Plan) -> bool:
-        """Whether a plan has more epochs in its last phase."""
-        phases = self.plan.get("phases", ())
-        return bool(phases) and plan.phases[-1].epochs > phases[-1]["epochs"]
+        # Of two options that exclude each other, the one given now replaces the stored one.
+        replaced = {RECIPE_OPTIONS[each] for each in RECIPE_OPTIONS.keys() & own.keys()}
+        kept = {key: value for key, value in self.options.items() if key not in replaced}
+        return name or self.name, Options(**{**kept, **own})
 
     def inexact(self, environment: Mapping[str, Any]) -> list[str]:
         """Return what differs in the environment, so that results may differ in their last bits."""
@@ -126,7 +114,9 @@ class StoredRun:
         return [text for key, text in changed.items() if key.split(".")[0] in EXACT]
 
 
-def stored_run(name: str, options: Options, plan: Plan, run_id: str) -> StoredRun:
+def stored_run(
+    name: str, options: Options, plan: Plan, run_id: str, registry: Registry
+) -> StoredRun:
     """Return what is stored of a training.
 
     Args:
@@ -134,6 +124,7 @@ def stored_run(name: str, options: Options, plan: Plan, run_id: str) -> StoredRu
         options: as given.
         plan: resolved from them.
         run_id: of the training.
+        registry: of backbones; another name is a path.
     """
     plain, omitted = {}, []
     for option in OPTIONS:
@@ -145,11 +136,44 @@ def stored_run(name: str, options: Options, plan: Plan, run_id: str) -> StoredRu
             omitted.append(option.name)
         else:
             plain[option.name] = text
+    try:
+        registry.get(name)
+    except UnknownBackbone:
+        name = _absolute(name)
     ran_with = as_json(environment(plan.device))
     return StoredRun(name, plain, tuple(omitted), as_json(plan.to_dict()), ran_with, run_id)
 
 
-def resolve_resume(name: str | None, options: Options) -> tuple[str, Options, StoredRun | None]:
+def differences(stored: Mapping[str, Any], plan: Plan) -> dict[str, str]:
+    """Return how a plan differs from a stored one, as `key: stored, now other` by key.
+
+    More epochs of the last phase are no difference.
+    """
+    before, now = dict(_flat(stored)), dict(_flat(as_json(plan.to_dict())))
+    last = f"phases.{len(plan.phases) - 1}.epochs"
+    if isinstance(before.get(last), int) and before[last] < now[last]:
+        before[last] = now[last]
+    changed = _changed(before, now)
+    return {key: text for key, text in changed.items() if not key.startswith(IGNORED)}
+
+
+def is_longer(stored: Mapping[str, Any], plan: Plan) -> bool:
+    """Whether a plan has more epochs in its last phase than a stored one."""
+    return bool(plan.phases[-1].epochs > stored["phases"][-1]["epochs"])
+
+
+def _nothing_to_resume(folder: Path) -> UsageError:
+    """Return the error for a folder without a stored plan."""
+    if (folder / RECORD).exists():
+        message = f"--resume {folder}: an earlier zoo trained it, which stored no checkpoints"
+        return UsageError(message, f"go on from its model with `zoo finetune {quote(str(folder))}`")
+    what = "is not a run folder" if folder.exists() else "does not exist"
+    return UsageError(f"--resume {folder}: it {what}", "give the folder of a training")
+
+
+def resolve_resume(
+    name: str | None, options: Options
+) -> tuple[tuple[str, Options], StoredRun | None]:
     """Complete name and options by those of a training to resume.
 
     Raises:
@@ -159,25 +183,31 @@ def resolve_resume(name: str | None, options: Options) -> tuple[str, Options, St
     if options.resume is None:
         if name is None:
             raise UsageError("no backbone is named", "give NAME, or --resume RUN")
-        return name, options, None
+        return (name, options), None
     stored = StoredRun.read(Path(options.resume))
-    return *stored.complete(name, options), stored
+    return stored.complete(name, options), stored
 
 
 def check_same_plan(stored: StoredRun, plan: Plan, options: Options, progress: Progress) -> None:
     """Check that a training to resume is the one that was begun.
 
     Raises:
-        UsageError: data, backbone, classes or settings differ; lists all differences.
+        UsageError: data, backbone, classes or settings differ; lists all differences. Or it is
+            finished, without a checkpoint to go on from.
     """
+    folder = Path(str(options.resume))
+    if (folder / RECORD).exists() and not has_checkpoint(folder):
+        message = f"--resume {folder}: its training is finished, and left no checkpoint"
+        hint = f"go on from its model with `zoo finetune {quote(str(folder))}`"
+        raise UsageError(message, hint)
     for difference in stored.inexact(environment(plan.device)):
         progress.notice(f"resuming correctly, but maybe not to the same bits: {difference}")
-    differences = "; ".join(stored.differences(plan).values())
-    if differences and not options.override:
-        message = f"--resume {options.resume}: this training differs: {differences}"
+    different = "; ".join(differences(stored.plan, plan).values())
+    if different and not options.override:
+        message = f"--resume {folder}: this training differs: {different}"
         raise UsageError(message, "add --override to go on all the same")
-    if differences:
-        progress.notice(f"resuming with differences: {differences}")
+    if different:
+        progress.notice(f"resuming with differences: {different}")
 
 
 def finished_record(options: Options) -> dict[str, Any] | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -74,6 +75,7 @@ class Checkpoints:
 
     Args:
         folder: of the checkpoints.
+        plan: of the training, as data for JSON.
         state: of the training.
         network: that is trained.
         cadence: when one is due.
@@ -89,6 +91,7 @@ class Checkpoints:
     def __init__(
         self,
         folder: Path,
+        plan: Mapping[str, Any],
         state: TrainState,
         network: Network,
         cadence: Cadence,
@@ -97,6 +100,7 @@ class Checkpoints:
         started: float,
     ) -> None:
         self.folder = folder
+        self.plan = plan
         self.state = state
         self.network = network
         self.cadence = cadence
@@ -127,13 +131,11 @@ class Checkpoints:
         self._act(ranks, _no_check, epoch_ended=True)
 
     def finish(self, ranks: Ranks = SINGLE) -> None:
-        """Save the end of the training, so that more epochs can follow, or remove all.
+        """Save the end of the training, before its test split is evaluated, and for more epochs.
 
         A solved head is not saved: it is solved again.
         """
-        if not self.cadence.keep:
-            _remove(list_checkpoints(self.folder) if not ranks.rank else ())
-        elif self.state.optimizer is not None and self.position != self._position():
+        if self.state.optimizer is not None and self.position != self._position():
             self.write(ranks)
 
     def _position(self) -> tuple[int, ...]:
@@ -184,12 +186,12 @@ class Checkpoints:
     def _write(self, snapshot: Snapshot) -> None:
         earlier = list_checkpoints(self.folder)
         number = earlier[-1][0] + 1 if earlier else 1
-        plain = {"format": FORMAT, **snapshot.plain}
+        plain = {"format": FORMAT, "plan": self.plan, **snapshot.plain}
         with writing_folder(self.folder / f"{CHECKPOINT}{number:06}") as folder:
             folder.write(TENSORS, tensor_bytes(snapshot.tensors))
             folder.write(STATE, canonical_json(plain).encode(errors=ESCAPE))
         keep = max(self.cadence.keep, 1)
-        _remove(earlier[: max(len(earlier) + 1 - keep, 0)])
+        remove_checkpoints(earlier[: max(len(earlier) + 1 - keep, 0)])
 
 
 @contextmanager
@@ -228,7 +230,8 @@ def interruptible(checkpoints: Checkpoints | None, ranks: Ranks = SINGLE) -> Ite
         interrupts.deferring = True
 
 
-def _remove(checkpoints: Iterable[tuple[int, Path]]) -> None:
+def remove_checkpoints(checkpoints: Iterable[tuple[int, Path]]) -> None:
+    """Remove checkpoints, as listed by `list_checkpoints`."""
     for _, path in checkpoints:
         # One that stays takes space only.
         with suppress(OSError):

@@ -62,8 +62,8 @@ def train(
         names = [name for name in module.state_dict() if selection.trains(name)]
         state.trained.update(names)
         source = factory.create(phase)
-        if new:
-            state.best.extend(module, names)
+        # On a resumed phase too: its policy may have been changed, to train more.
+        state.best.extend(module, names)
         if source is not None:
             context = PhaseContext(
                 seed=factory.plan.seed,
