@@ -58,7 +58,8 @@ def print_notice(text: str) -> None:
     if sys.stderr is not None:
         # A full disk or a closed pipe must not stop a training.
         with suppress(OSError):
-            print(printable(text), file=sys.stderr, flush=True)
+            # In one write, so that an interrupt leaves no line without its end.
+            print(f"{printable(text)}\n", end="", file=sys.stderr, flush=True)
 
 
 def started_by_torchrun() -> bool:

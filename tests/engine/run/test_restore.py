@@ -168,14 +168,14 @@ import zoo
 
 @zoo.hookimpl
 def zoo_after_epoch(event):
-    if event.epoch == 1:
+    if event.epoch == EPOCH:
         os.kill(os.getpid(), signal.SIGINT)
 """
 
 
 def test_command_that_resumes_has_the_plugins_of_the_training(plainnet, image_folder, cli):
     Path("my plugins").mkdir()
-    Path("my plugins/own.py").write_text(INTERRUPTING_PLUGIN)
+    Path("my plugins/own.py").write_text(INTERRUPTING_PLUGIN.replace("EPOCH", "1"))
     given = ["--data", str(image_folder), "--weights", "none", "--train", "all", "--epochs", "2"]
     command = ["--plugin", "my plugins/own.py", "finetune", plainnet, *given, "--out", "run"]
     code, _, err = cli(*command)
@@ -186,3 +186,17 @@ def test_command_that_resumes_has_the_plugins_of_the_training(plainnet, image_fo
     assert (code, json.loads(out)["plan"]["phases"][0]["epochs"]) == (0, 2)
     code, out, err = cli("finetune", "--resume", "run", "--dry-run", "--json")
     assert json.loads(out)["backbone"] == json.loads(Path("run/run.json").read_text())["backbone"]
+
+
+def test_interrupt_while_observers_see_the_last_epoch_adds_none(plainnet, image_folder, cli):
+    Path("own.py").write_text(INTERRUPTING_PLUGIN.replace("EPOCH", "2"))
+    options = {**QUICK, "data": image_folder, "train": "all", "lr": 1e-9, "patience": 1}
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    command = ["finetune", plainnet, *given, "--epochs", "9", "--json", "--out"]
+    whole = json.loads(cli(*command, "whole")[1])
+    assert len(whole["adjustments"]) == 1
+    assert cli("--plugin", "own.py", *command, "run")[0] == 130
+    assert last_state()["epoch"] == 2
+    run = json.loads(cli("finetune", "--resume", "run", "--json")[1])
+    assert last_state()["epoch"] == 2
+    assert run["sha256"] == whole["sha256"]

@@ -139,11 +139,13 @@ def _run_epoch(
     state.history.append(event)
     state.waited = 0 if best else state.waited + 1
     state.end_epoch()
+    # Before the observers, who may be interrupted: a training resumed there ends here too.
+    state.ended = context.patience is not None and state.waited >= context.patience
     with interruptible(context.checkpoints, ranks):
         observer.report(event)
         stop = observer.stop(event)
     state.stopped = reason = ranks.broadcast(stop)
-    if reason is None and context.patience is not None and state.waited >= context.patience:
+    if reason is None and state.ended:
         reason = f"no better epoch in {state.waited}"
     if reason is not None:
         state.ended = True
