@@ -9,6 +9,7 @@ import torch
 from zoo.engine.plan.plan import LBFGS, Phase
 from zoo.engine.probe.phase import MetricScore, fit_heads
 from zoo.engine.runtime.distributed import SINGLE
+from zoo.engine.runtime.network import Network
 from zoo.engine.training.checkpoints import Checkpoints
 from zoo.engine.training.loop import Observer, PhaseContext, run_phase
 from zoo.engine.training.phase_data import PhaseDataFactory
@@ -52,14 +53,11 @@ def train(
         criterion = criterion.to(network.device)
     first = state.phase
     for number, phase in enumerate(factory.plan.phases[first:], first):
-        new = snapshot is None
-        if new:
+        if snapshot is None:
             state.start_phase(number)
             if state.best.tensors is not None:
                 load_state(module, state.best.tensors, strict=False)
-        freeze(module, policy=phase.policy)
-        selection = select_modules(module, network.heads, phase.policy)
-        names = [name for name in module.state_dict() if selection.trains(name)]
+        names = _freeze(network, phase)
         state.trained.update(names)
         source = factory.create(phase)
         # On a resumed phase too: its policy may have been changed, to train more.
@@ -93,6 +91,14 @@ def train(
     assert state.best.tensors is not None
     load_state(module, state.best.tensors, strict=False)
     return state.best.metric
+
+
+def _freeze(network: Network, phase: Phase) -> list[str]:
+    """Freeze a network for a phase, and return the entries of its state dict that it can change."""
+    module = network.module
+    freeze(module, policy=phase.policy)
+    selection = select_modules(module, network.heads, phase.policy)
+    return [name for name in module.state_dict() if selection.trains(name)]
 
 
 def _train_phase(
