@@ -21,6 +21,7 @@ STARTED = zoo.FitStarted("a/b", PLAN, "/run", run_id="12", world=2)
 def test_json_and_asdict_accept_an_event():
     listed = {**PLAN, "classes": ["a", "b"], "phases": [{"lr": 0.1, "epochs": 2}]}
     whole = {"run_id": "12", "rank": 0, "world": 2, "backbone": "a/b", "folder": "/run"}
+    whole["earlier_epochs"] = 0
     assert json.loads(json.dumps(STARTED.plan)) == listed
     assert dataclasses.asdict(STARTED) == {**whole, "plan": PLAN}
     assert json.loads(json.dumps(dataclasses.asdict(STARTED))) == {**whole, "plan": listed}

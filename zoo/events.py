@@ -88,11 +88,14 @@ class FitStarted(Event):
         plan: the resolved plan, as in `run.json`; `plan["classes"]` contains the class names.
         folder: absolute path of the run folder, in which an observer may create a folder of its
             own. If nothing is trained, an empty run folder is removed.
+        earlier_epochs: epochs that ended before, if the training is resumed, over all phases; those
+            after them that an observer has seen are trained again.
     """
 
     backbone: str
     plan: Mapping[str, Any]
     folder: str
+    earlier_epochs: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
@@ -13,10 +12,10 @@ from zoo.engine.runtime.device import resolve_device, resolve_precision
 from zoo.engine.runtime.network import Network
 from zoo.errors import UsageError, WeightsError
 from zoo.inference.predictor import Predictor
-from zoo.modelfile import UNFINISHED, ModelCard, read_model
+from zoo.modelfile import ModelCard, read_model
 from zoo.models.base_weights import resolve_base
 from zoo.models.build import build, build_trained
-from zoo.models.own_file import OwnFile, backbone_of, model_file_at, own_path
+from zoo.models.own_file import OwnFile, backbone_of, model_file_at, own_path, warn_unfinished
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone, Head, Preprocess
 from zoo.tasks.base import BaseTask, Schema, load_task
@@ -51,9 +50,7 @@ def _load_trained(
     precision: str | None,
 ) -> Predictor:
     backbone = backbone_of(card, file, registry)
-    if (done := card.settings.get(UNFINISHED)) is not None:
-        message = "%s is of a training that is not finished: the best epoch up to %s"
-        logging.getLogger("zoo").warning(message, file, done)
+    warn_unfinished(card, file)
     task = load_task(registry.task(card.task))
     try:
         schema = task.schema_from_dict(card.schema)

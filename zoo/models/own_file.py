@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
 from zoo.errors import UnknownBackbone, UsageError, WeightsError
-from zoo.modelfile import KEY, MODEL, ModelCard, parse_card
+from zoo.modelfile import KEY, MODEL, UNFINISHED, ModelCard, parse_card
 from zoo.options import HeadSpec
 from zoo.registry.plugins import OFF
 from zoo.registry.registry import Registry
@@ -15,6 +16,7 @@ from zoo.spec import Backbone
 from zoo.tensorfile import TensorFile, read_tensors
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+log = logging.getLogger("zoo")
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,13 @@ class OwnFile:
             raise WeightsError(
                 f"{self.path} has a damaged description: its head: {error}"
             ) from error
+
+
+def warn_unfinished(card: ModelCard, path: Path) -> None:
+    """Warn of a model file whose training is not finished."""
+    if (done := card.settings.get(UNFINISHED)) is not None:
+        message = "%s is of a training that is not finished: the best epoch up to %s"
+        log.warning(message, path, done)
 
 
 def own_path(choice: str | None, backbone: Backbone) -> Path | None:

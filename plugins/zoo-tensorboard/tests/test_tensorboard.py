@@ -40,6 +40,7 @@ from zoo.data.transforms import prepare
 from zoo.engine.plan.options import Options
 from zoo.engine.run.finetune import fit
 from zoo.engine.run.prepare import prepare as prepare_training
+from zoo.modelfile import MODEL
 from zoo.registry.registry import load_registry
 from zoo.tasks.classification.data.sources import EMBEDDED
 from zoo.terminal import Progress
@@ -251,6 +252,24 @@ def test_concurrent_threads_have_separate_logs(tmp_path: Path) -> None:
         assert [event.value for event in read(tmp_path / name).Scalars("train/loss")] == [loss]
 
 
+def test_resumed_training_goes_on_with_its_steps(tmp_path: Path) -> None:
+    def train(earlier: int, losses: list[float]) -> None:
+        plugin.zoo_before_fit(zoo.FitStarted("a/b", {"classes": ["x"]}, str(tmp_path), earlier))
+        for loss in losses:
+            event = zoo.EpochEnded("all", 1, 5, 0.1, loss, {"loss": loss}, True, 1.0)
+            plugin.zoo_after_epoch(event)
+        plugin.zoo_on_error(zoo.FitFailed("a/b", "KeyboardInterrupt", "", str(tmp_path)))
+
+    train(0, [1.0, 2.0, 3.0])
+    train(2, [4.0, 5.0])  # from a checkpoint of the second epoch
+    train(4, [])
+    log = EventAccumulator(str(tmp_path / "tensorboard"))
+    log.Reload()
+    events = log.Scalars("train/loss")
+    assert [(event.step, event.value) for event in events] == [(1, 1), (2, 2), (3, 4), (4, 5)]
+    assert len([*(tmp_path / "tensorboard").iterdir()]) == 2
+
+
 def failing_in(epoch: int) -> Callable[[Tensor, Tensor], Tensor]:
     """Return a loss that raises in the last of the three steps of an epoch."""
     steps = []
@@ -266,9 +285,12 @@ def failing_in(epoch: int) -> Callable[[Tensor, Tensor], Tensor]:
 
 def test_failed_training_keeps_log(photos: Path) -> None:
     with pytest.raises(zoo.UsageError, match="enough"):
-        zoo.finetune(NAME, data=photos, epochs=5, loss=failing_in(3), **SMALL)
+        # With seconds given, an epoch ends with a checkpoint whatever the time.
+        zoo.finetune(
+            NAME, data=photos, epochs=5, loss=failing_in(3), checkpoint_every=1000, **SMALL
+        )
     run = Path("runs/test_resnet-1")
-    assert {path.name for path in run.iterdir()} == {"tensorboard", ".claim"}
+    assert {path.name for path in run.iterdir()} == {"tensorboard", "checkpoints", MODEL}
     log = read(run)
     assert [event.step for event in log.Scalars("val/top1")] == [1, 2]
     assert log.Tags()["images"] == ["train/first_batch"]

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
-from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
@@ -59,6 +59,11 @@ class EventFile:
         metadata = SummaryMetadata(plugin_data=plugin_data)
         self._write([Summary.Value(tag=tag, metadata=metadata, tensor=tensor)], step)
 
+    def discard_steps(self, first: int) -> None:
+        """Let readers discard the records of earlier files from a step on."""
+        start = SessionLog(status=SessionLog.START)
+        self._put(Event(wall_time=time.time(), step=first, session_log=start))
+
     def close(self) -> None:
         """Close the file."""
         if self._records is not None:
@@ -75,20 +80,20 @@ class EventFile:
                 self.folder.rmdir()
 
     def _write(self, values: list[Summary.Value], step: int) -> None:
-        if self._records is None:
-            self._records = self._open()
         self._put(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 
     def _open(self) -> RecordWriter:
         self.folder.mkdir(exist_ok=True)
         # TensorBoard requires `tfevents` in the name.
         self.path = self.folder / f"events.out.tfevents.{time.time_ns()}.zoo"
-        self._records = RecordWriter(self.path.open("xb"))
-        self._put(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        return self._records
+        records = RecordWriter(self.path.open("xb"))
+        first = Event(wall_time=time.time(), file_version="brain.Event:2")
+        records.write(first.SerializeToString())
+        return records
 
     def _put(self, event: Event) -> None:
-        assert self._records is not None
+        if self._records is None:
+            self._records = self._open()
         self._records.write(event.SerializeToString())
         # So that a full disk is reported here, and TensorBoard shows the record at once.
         self._records.flush()

@@ -17,8 +17,8 @@ FOLDER = "tensorboard"
 class TrainingWriter:
     """Writes a training to `tensorboard/` in its run folder.
 
-    Steps are epochs, counted from 1 over all phases; 0 is before training. The file is created with
-    the first record.
+    Steps are epochs, counted from 1 over all phases; 0 is before training. A resumed training goes
+    on in another file, created with the first record as any.
 
     Args:
         event: of the start of the training.
@@ -30,12 +30,14 @@ class TrainingWriter:
     def __init__(self, event: zoo.FitStarted) -> None:
         self.plan = event.plan
         self.file = EventFile(Path(event.folder) / FOLDER)
-        self.epochs = 0
+        self.epochs = self.earlier_epochs = event.earlier_epochs
         self._begun = False
 
     def _begin(self) -> None:
         if not self._begun:
             self._begun = True
+            if self.earlier_epochs:
+                self.file.discard_steps(self.earlier_epochs + 1)
             self.file.text("plan", plan_table(self.plan), 0)
 
     def first_batch(self, event: zoo.FirstBatchRead) -> None:
@@ -66,7 +68,7 @@ class TrainingWriter:
 
     def abort(self) -> None:
         """Close the file, or delete it if no epoch has ended, so that the run folder is empty."""
-        if self.epochs:
+        if self.epochs > self.earlier_epochs:
             self.file.close()
         else:
             self.file.discard()

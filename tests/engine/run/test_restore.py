@@ -150,11 +150,14 @@ def test_finished_training_without_checkpoints_is_refused_more_epochs(plainnet, 
         zoo.finetune(resume="run")
 
 
-def test_training_from_a_model_resumes_in_another_folder(plainnet, image_folder, monkeypatch):
+def test_training_from_a_model_resumes_in_another_folder(
+    plainnet, image_folder, monkeypatch, caplog
+):
     zoo.finetune(plainnet, **QUICK, data=image_folder, train="all", epochs=1, out="first")
     options = {**QUICK, "weights": "auto", "data": image_folder, "train": "all", "epochs": 2}
     whole = zoo.finetune("first", **options, out="whole", loss=Loss())
     interrupted("first", image_folder, weights="auto", train="all", epochs=2)
+    assert not caplog.messages
     elsewhere = Path("elsewhere")
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
@@ -184,7 +187,7 @@ def test_command_that_resumes_has_the_plugins_of_the_training(plainnet, image_fo
     assert err.splitlines()[-1] == f"zoo: interrupted: resume it with `{resume}`"
     code, out, _ = cli("finetune", "--resume", "run", "--plugin", "my plugins/own.py", "--json")
     assert (code, json.loads(out)["plan"]["phases"][0]["epochs"]) == (0, 2)
-    code, out, err = cli("finetune", "--resume", "run", "--dry-run", "--json")
+    code, out, _ = cli("finetune", "--resume", "run", "--dry-run", "--json")
     assert json.loads(out)["backbone"] == json.loads(Path("run/run.json").read_text())["backbone"]
 
 
@@ -200,3 +203,23 @@ def test_interrupt_while_observers_see_the_last_epoch_adds_none(plainnet, image_
     run = json.loads(cli("finetune", "--resume", "run", "--json")[1])
     assert last_state()["epoch"] == 2
     assert run["sha256"] == whole["sha256"]
+
+
+def test_training_from_an_unfinished_model_says_that_it_is_one(plainnet, image_folder, caplog):
+    interrupted(plainnet, image_folder, train="all", epochs=2)
+    zoo.plan("run", data=image_folder)
+    zoo.plan(plainnet, data=image_folder, weights="run")
+    message = "run/model.safetensors is of a training that is not finished: the best epoch up to "
+    assert [text.startswith(message) for text in caplog.messages] == [True, True]
+
+
+def test_training_whose_backbone_is_not_known_names_the_options_to_repeat(
+    plainnet, image_folder, cli
+):
+    interrupted(plainnet, image_folder, train="all", epochs=2)
+    path = Path("run/checkpoints/plan.json")
+    stored = {**json.loads(path.read_text()), "name": "own/plainnet", "omitted": []}
+    path.write_text(json.dumps(stored))
+    code, _, err = cli("finetune", "--resume", "run")
+    assert code == 2
+    assert "--resume run needs its --plugin or --registry again" in err

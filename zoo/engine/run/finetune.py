@@ -218,7 +218,8 @@ def _run(
         cache=_open_image_cache(prepared, state),
     )
     location = str(folder.absolute())
-    observers.notify("zoo_before_fit", FitStarted(plan.backbone, plan.to_dict(), location))
+    done = len(state.history)
+    observers.notify("zoo_before_fit", FitStarted(plan.backbone, plan.to_dict(), location, done))
     metrics = _train(running, reader)
     reports = {name: metric.report() for name, metric in metrics.items()}
     bad = dict(sorted(item for errors in ranks.gather(reader.bad) for item in errors.items()))

@@ -9,7 +9,7 @@ from zoo.engine.plan.options import Options
 from zoo.errors import UnknownBackbone, UsageError, WeightsError
 from zoo.modelfile import parse_card
 from zoo.models.base_weights import BaseWeights, resolve_base
-from zoo.models.own_file import OwnFile, backbone_of, model_file_at, own_path
+from zoo.models.own_file import OwnFile, backbone_of, model_file_at, own_path, warn_unfinished
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone
 from zoo.tasks.base import BaseTask
@@ -63,12 +63,16 @@ def resolve_start(name: str, options: Options, registry: Registry) -> Start:
     own = None
     try:
         backbone = registry.get(name)
-    except UnknownBackbone:
+    except UnknownBackbone as error:
         if (file := model_file_at(name)) is None:
+            if options.resume is not None:
+                error.add_note(f"--resume {options.resume} needs its --plugin or --registry again")
             raise
         backbone, options, own = _go_on_from(file, options, registry)
     if own is None and (path := own_path(options.weights, backbone)) is not None:
         own = OwnFile.open(path)
+    if own is not None and own.card is not None:
+        warn_unfinished(own.card, own.path)
     head = own.new_head if own is not None else None
     if head is None or options.head is not None or options.head_at is not None:
         return Start(backbone, options, own)
