@@ -33,7 +33,20 @@ class NotRegular(OSError):
 
 def _base_dir(variable: str, fallback: str) -> Path:
     stated = os.environ.get(variable, "")
-    return Path(stated) if Path(stated).is_absolute() else Path.home() / fallback
+    return Path(stated) if Path(stated).is_absolute() else expand_home(Path("~") / fallback)
+
+
+def expand_home(path: Path) -> Path:
+    """Replace a leading `~` of a path.
+
+    Raises:
+        EnvironmentProblem: the user has no home folder.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        hint = "set HOME, or XDG_CACHE_HOME and XDG_CONFIG_HOME"
+        raise EnvironmentProblem(f"{path}: the user has no home folder", hint) from error
 
 
 def cache_dir() -> Path:

@@ -16,7 +16,7 @@ import zoo
 from tests.engine.run.test_resume import InterruptingLoss
 from tests.faults.conftest import zoo_command
 from tests.processes import started
-from zoo.engine.run import finetune as training
+from zoo.engine.training import checkpoints
 from zoo.engine.training.checkpoints import list_checkpoints
 
 pytestmark = pytest.mark.faults
@@ -132,7 +132,7 @@ def test_resume_that_forgets_state_gives_other_bytes(forget, tinynet, image_fold
     with pytest.raises(KeyboardInterrupt):
         zoo.finetune(tinynet, **options, loss=InterruptingLoss(3), out="parts")
     if forget is not None:
-        read = training.newest_checkpoint
-        monkeypatch.setattr(training, "newest_checkpoint", lambda *given: forget(read(*given)))
+        read = checkpoints.read_checkpoint
+        monkeypatch.setattr(checkpoints, "read_checkpoint", lambda path: forget(read(path)))
     parts = zoo.finetune(resume="parts", loss=InterruptingLoss())
     assert (parts.record["sha256"] == whole.record["sha256"]) is (forget is None)

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from zoo.errors import WeightsError
-from zoo.files import cache_dir, canonical_json, library_versions, open_regular
+from zoo.files import cache_dir, canonical_json, expand_home, library_versions, open_regular
 from zoo.spec import Backbone, WeightFile, Weights
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -144,14 +144,14 @@ def torch_checkpoints() -> Path:
     if (hub := sys.modules.get("torch.hub")) is not None:
         return Path(hub.get_dir()) / "checkpoints"
     home = Path(os.environ.get("TORCH_HOME", _user_cache() / "torch"))
-    return home.expanduser() / "hub" / "checkpoints"
+    return expand_home(home) / "hub" / "checkpoints"
 
 
 def hub_cache() -> Path:
     """Return the folder of the Hugging Face hub's cache, as `huggingface_hub.constants` does."""
     home = os.environ.get("HF_HOME", _user_cache() / "huggingface")
     default = os.environ.get("HUGGINGFACE_HUB_CACHE", Path(home) / "hub")
-    return Path(os.path.expandvars(os.environ.get("HF_HUB_CACHE", default))).expanduser()
+    return expand_home(Path(os.path.expandvars(os.environ.get("HF_HUB_CACHE", default))))
 
 
 def published_names(weights: Weights) -> tuple[str, ...]:
@@ -166,7 +166,7 @@ def published_names(weights: Weights) -> tuple[str, ...]:
 def weights_dir(backbone: Backbone) -> Path | None:
     """Return the folder of published weights: `ZOO_WEIGHTS_DIR`, else that of `registry.toml`."""
     stated = os.environ.get("ZOO_WEIGHTS_DIR") or backbone.local.folder
-    return Path(stated).expanduser() if stated else None
+    return expand_home(Path(stated)) if stated else None
 
 
 def read_digests(folder: Path) -> dict[str, str]:

@@ -59,15 +59,13 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            if self.limit is not None and self.limit <= 0:
-                raise Alarm
             numbers = NUMBERS if self.limit is None else (*NUMBERS, signal.SIGALRM)
             self._previous = {number: signal.getsignal(number) for number in numbers}
             for number in numbers:
                 signal.signal(number, self._handle)
             if self.limit is not None:
                 # Repeated, since Python drops what a handler raises in a finalizer.
-                signal.setitimer(signal.ITIMER_REAL, self.limit, 1.0)
+                signal.setitimer(signal.ITIMER_REAL, max(self.limit, 1e-3), 1.0)
         return self
 
     def __exit__(

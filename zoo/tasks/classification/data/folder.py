@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -124,8 +125,18 @@ def _check_names(classes: Sequence[str], root: Path) -> None:
         try:
             name.encode()
         except UnicodeEncodeError as error:
-            message = f"{root}: the class folder {os.fsencode(name)!r} is not valid UTF-8"
-            raise DataError(message, "rename it") from error
+            raise _undecoded(os.fsencode(name), root) from error
+
+
+def _undecoded(name: bytes, root: Path) -> DataError:
+    """Return the error for a class folder with a name that Python has not decoded."""
+    what = f"{root}: the class folder {name!r} is not valid"
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return DataError(f"{what} UTF-8", "rename it")
+    encoding = f"{what} in the encoding of the system, {sys.getfilesystemencoding()}"
+    return DataError(encoding, "set LC_ALL=C.UTF-8, or PYTHONUTF8=1")
 
 
 def open_folder_split(root: Path, classes: Sequence[str], split: str | None = None) -> FileSplit:
