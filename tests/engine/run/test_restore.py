@@ -223,3 +223,33 @@ def test_training_whose_backbone_is_not_known_names_the_options_to_repeat(
     code, _, err = cli("finetune", "--resume", "run")
     assert code == 2
     assert "--resume run needs its --plugin or --registry again" in err
+
+
+def test_time_limit_over_before_training_leaves_nothing(plainnet, image_folder, cli):
+    given = ["--data", str(image_folder), "--weights", "none", "--out", "run"]
+    code, _, err = cli("finetune", plainnet, *given, "--time-limit", "0.001")
+    assert code == 143
+    last = "zoo: error: the 0.001 s of --time-limit are over; give a longer time"
+    assert err.splitlines()[-1] == last
+    assert not Path("run").exists()
+
+
+FINISHED_PLUGIN = """
+import zoo
+from zoo.engine.runtime.signals import Alarm
+
+@zoo.hookimpl
+def zoo_after_fit(event):
+    raise Alarm
+"""
+
+
+def test_time_limit_over_after_training_says_that_it_is_finished(plainnet, image_folder, cli):
+    Path("own.py").write_text(FINISHED_PLUGIN)
+    options = {**QUICK, "data": image_folder, "train": "all", "epochs": 1, "time_limit": 1000}
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    code, _, err = cli("--plugin", "own.py", "finetune", plainnet, *given, "--out", "run")
+    assert (code, err.splitlines()[-1]) == (
+        143,
+        "zoo: error: the 1000 s of --time-limit are over; run is finished",
+    )

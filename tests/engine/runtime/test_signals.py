@@ -60,6 +60,18 @@ def receive(interrupts, received):
         received.append(interrupts.received)
 
 
+def test_ignored_signal_stays_ignored():
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Interrupts() as interrupts:
+            interrupts.deferring = True
+            os.kill(os.getpid(), signal.SIGINT)
+            assert interrupts.received is None
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
 @pytest.fixture
 def own_alarm():
     """Without the alarm of a test's own time limit."""

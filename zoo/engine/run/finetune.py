@@ -18,6 +18,7 @@ from zoo.engine.plan.options import select_metric
 from zoo.engine.plan.plan import Plan
 from zoo.engine.plan.resolve import cached_splits
 from zoo.engine.run.artifacts import HISTORY, save, save_unfinished
+from zoo.engine.run.claim import RECORD
 from zoo.engine.run.folder import Folder, acquire_folder
 from zoo.engine.run.observers import STEP, FirstBatch, Observers
 from zoo.engine.run.prepare import Prepared
@@ -295,7 +296,9 @@ def _fit_and_write(
         return _fit_in(folder, prepared, ranks, announce, notes.append)
     except Alarm as error:
         message = f"the {prepared.options.time_limit:g} s of --time-limit are over"
-        raise TimeLimit(message, notes[0] if notes else f"{folder.path} is finished") from error
+        finished = (folder.path / RECORD).exists()
+        hint = f"{folder.path} is finished" if finished else "give a longer time"
+        raise TimeLimit(message, notes[0] if notes else hint) from error
     except BaseException as error:
         for note in notes:
             error.add_note(note)

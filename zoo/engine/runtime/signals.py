@@ -59,13 +59,17 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            numbers = NUMBERS if self.limit is None else (*NUMBERS, signal.SIGALRM)
+            if self.limit is not None and self.limit <= 0:
+                raise Alarm
+            # A shell ignores SIGINT for a job in the background, and nohup for others.
+            numbers = [n for n in NUMBERS if signal.getsignal(n) is not signal.SIG_IGN]
+            numbers += [] if self.limit is None else [signal.SIGALRM]
             self._previous = {number: signal.getsignal(number) for number in numbers}
             for number in numbers:
                 signal.signal(number, self._handle)
             if self.limit is not None:
                 # Repeated, since Python drops what a handler raises in a finalizer.
-                signal.setitimer(signal.ITIMER_REAL, max(self.limit, 1e-3), 1.0)
+                signal.setitimer(signal.ITIMER_REAL, self.limit, 1.0)
         return self
 
     def __exit__(
