@@ -99,6 +99,7 @@ def check_out(options: Options) -> None:
 
     Raises:
         UsageError: it is a file, or a folder that is not empty.
+        Busy: another run is writing into it.
         EnvironmentProblem: it cannot be read.
     """
     if options.out is None:
@@ -106,6 +107,8 @@ def check_out(options: Options) -> None:
     out = Path(options.out)
     try:
         occupied = out.is_file() or (out.is_dir() and not is_free(out))
+        if occupied and (out / LOCK).exists():
+            _lock(out).release()  # a training that is still running cannot be resumed
     except OSError as error:
         raise environment_problem(error, out) from error
     if occupied:
