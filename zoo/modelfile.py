@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import WeightsError, ZooError
@@ -30,6 +31,8 @@ FORMAT = 1
 KEY = "zoo"
 # The name of a run's model file.
 MODEL = "model.safetensors"
+# The folder of a run's checkpoints.
+CHECKPOINTS = "checkpoints"
 # The setting that states how far the training was, of a model file written while it goes on.
 UNFINISHED = "unfinished"
 PRECISIONS = ("fp32", "bf16")
@@ -156,8 +159,20 @@ def read_model(path: Path) -> tuple[ModelCard, TensorFile]:
     Raises:
         WeightsError: it is missing, damaged, or not a model file of a supported format.
     """
+    check_present(path)
     file = read_tensors(path)
     return parse_card(path, file), file
+
+
+def check_present(path: Path) -> None:
+    """Check that a run has a model file.
+
+    Raises:
+        WeightsError: its training has not finished an epoch.
+    """
+    if not path.exists() and (path.parent / CHECKPOINTS).is_dir():
+        message = f"{path.parent} has no model yet: its training has not finished an epoch"
+        raise WeightsError(message, f"`zoo finetune --resume {quote(str(path.parent))}` resumes it")
 
 
 def parse_card(path: Path, file: TensorFile) -> ModelCard:

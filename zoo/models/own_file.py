@@ -8,7 +8,7 @@ from pathlib import Path
 from shlex import quote
 
 from zoo.errors import UnknownBackbone, UsageError, WeightsError
-from zoo.modelfile import KEY, MODEL, UNFINISHED, ModelCard, parse_card
+from zoo.modelfile import KEY, MODEL, UNFINISHED, ModelCard, check_present, parse_card
 from zoo.options import HeadSpec
 from zoo.registry.plugins import OFF
 from zoo.registry.registry import Registry
@@ -41,6 +41,7 @@ class OwnFile:
             WeightsError: it is missing, damaged, not safetensors, or a model file that this zoo
                 does not read.
         """
+        check_present(path)
         content = read_tensors(path)
         return cls(path, content, parse_card(path, content) if KEY in content.metadata else None)
 

@@ -158,6 +158,15 @@ def test_unfinished_training_predicts_and_says_that_it_is_one(tinynet, image_fol
     ]
 
 
+def test_training_without_a_finished_epoch_has_no_model(tinynet, image_folder):
+    options = {**QUICK, "train": "all", "data": image_folder, "epochs": 9, "out": "run"}
+    with pytest.raises(KeyboardInterrupt):
+        zoo.finetune(tinynet, **options, loss=InterruptingLoss(2))
+    for use in (zoo.load, zoo.plan):
+        with pytest.raises(zoo.WeightsError, match=r"run has no model yet.*--resume run`"):
+            use("run")
+
+
 def test_training_without_a_checkpoint_starts_again_from_its_plan(tinynet, image_folder, capsys):
     options = {**QUICK, "train": "all", "data": image_folder, "epochs": 1}
     whole = zoo.finetune(tinynet, **options, out="whole")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zoo.engine.training.checkpoints import FOLDER, list_checkpoints
-from zoo.modelfile import MODEL
+from zoo.engine.training.checkpoints import list_checkpoints
+from zoo.modelfile import CHECKPOINTS, MODEL
 from zoo.temporaries import is_temporary
 
 # Locked by the process that trains; left by a training that did not finish.
@@ -19,7 +19,7 @@ def contents(folder: Path) -> list[Path]:
     Raises:
         OSError: it cannot be listed.
     """
-    entries = (entry for entry in folder.iterdir() if entry.name not in (LOCK, FOLDER))
+    entries = (entry for entry in folder.iterdir() if entry.name not in (LOCK, CHECKPOINTS))
     return sorted(entry for entry in entries if not is_temporary(entry.name))
 
 
@@ -44,4 +44,4 @@ def has_result(folder: Path) -> bool:
 
 def has_checkpoint(folder: Path) -> bool:
     """Whether a training can be resumed from a checkpoint."""
-    return bool(list_checkpoints(folder / FOLDER))
+    return bool(list_checkpoints(folder / CHECKPOINTS))

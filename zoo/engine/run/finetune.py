@@ -29,7 +29,6 @@ from zoo.engine.runtime.distributed import Ranks, detect_ended_processes, join
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
 from zoo.engine.runtime.signals import Alarm, Interrupts, deferred_signals
-from zoo.engine.training.checkpoints import FOLDER as CHECKPOINTS
 from zoo.engine.training.checkpoints import (
     Cadence,
     Checkpoints,
@@ -47,7 +46,7 @@ from zoo.errors import (
     counted,
 )
 from zoo.events import EpochEnded, FitEnded, FitFailed, FitStarted
-from zoo.modelfile import MODEL
+from zoo.modelfile import CHECKPOINTS, MODEL
 from zoo.options.arguments import name_arguments
 from zoo.tasks.base import Metric
 

@@ -13,9 +13,10 @@ from filelock import FileLock, Timeout
 from zoo.engine.plan.options import Options
 from zoo.engine.run.claim import LOCK, RECORD, contents, has_checkpoint, has_result, is_free
 from zoo.engine.run.resume import is_finished
-from zoo.engine.training.checkpoints import FOLDER, STORED
+from zoo.engine.training.checkpoints import STORED
 from zoo.errors import Busy, UsageError
 from zoo.files import environment_problem
+from zoo.modelfile import CHECKPOINTS
 
 UNFINISHED = "unfinished-"
 
@@ -49,12 +50,12 @@ class Folder:
         Returns:
             After a failure, what the folder keeps, for people; None if it keeps nothing.
         """
-        planned = (self.path / FOLDER / STORED).exists()
+        planned = (self.path / CHECKPOINTS / STORED).exists()
         resumable = (resumable and planned) or has_checkpoint(self.path)
         if failed and not resumable:
-            (self.path / FOLDER / STORED).unlink(missing_ok=True)
+            (self.path / CHECKPOINTS / STORED).unlink(missing_ok=True)
             with suppress(OSError):
-                (self.path / FOLDER).rmdir()  # unless it has damaged checkpoints
+                (self.path / CHECKPOINTS).rmdir()  # unless it has damaged checkpoints
         names = ", ".join(entry.name for entry in contents(self.path)) if failed else ""
         if not (names or (failed and resumable)) or has_result(self.path):
             (self.path / LOCK).unlink(missing_ok=True)

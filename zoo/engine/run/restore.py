@@ -7,11 +7,11 @@ from pathlib import Path
 from zoo.engine.run.prepare import Prepared
 from zoo.engine.run.resume import differences, is_longer
 from zoo.engine.runtime.distributed import Ranks, fail_together
-from zoo.engine.training.checkpoints import FOLDER as CHECKPOINTS
 from zoo.engine.training.checkpoints import newest_checkpoint
 from zoo.engine.training.snapshot import Snapshot
 from zoo.engine.training.state import TrainState
 from zoo.errors import UsageError, WeightsError, counted, one_line
+from zoo.modelfile import CHECKPOINTS
 
 # Values of a plan that decide which epoch is the best.
 RANKED = ("select", "data.", "schema.", "loss", "val_fraction", "preprocess.")

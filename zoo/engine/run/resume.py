@@ -13,9 +13,10 @@ from zoo.engine.plan.options import Options
 from zoo.engine.plan.plan import Plan
 from zoo.engine.run.claim import RECORD, has_checkpoint
 from zoo.engine.run.environment import environment
-from zoo.engine.training.checkpoints import ESCAPE, FOLDER, STORED
+from zoo.engine.training.checkpoints import ESCAPE, STORED
 from zoo.errors import UnknownBackbone, UsageError, WeightsError
 from zoo.files import write_bytes
+from zoo.modelfile import CHECKPOINTS
 from zoo.options import OPTIONS
 from zoo.registry.registry import Registry
 from zoo.tensorfile import read_file
@@ -59,7 +60,7 @@ class StoredRun:
         """
         plain = {"format": FORMAT, **vars(self)}
         text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
-        write_bytes(folder / FOLDER / STORED, f"{text}\n".encode(errors=ESCAPE))
+        write_bytes(folder / CHECKPOINTS / STORED, f"{text}\n".encode(errors=ESCAPE))
 
     @classmethod
     def read(cls, folder: Path) -> StoredRun:
@@ -69,7 +70,7 @@ class StoredRun:
             UsageError: the folder has no training to resume.
             WeightsError: it is damaged.
         """
-        path = folder / FOLDER / STORED
+        path = folder / CHECKPOINTS / STORED
         if not path.exists():
             raise _nothing_to_resume(folder)
         data, _ = read_file(path)

@@ -28,8 +28,8 @@ from zoo.files import (
 )
 from zoo.tensorfile import read_file, read_tensors, tensor_bytes
 
-# The folder of checkpoints in a run folder, the plan in it, and the prefixes of other names.
-FOLDER, STORED, CHECKPOINT, DAMAGED = "checkpoints", "plan.json", "checkpoint-", "damaged-"
+# The plan in the folder of checkpoints, and the prefixes of other names.
+STORED, CHECKPOINT, DAMAGED = "plan.json", "checkpoint-", "damaged-"
 TENSORS, STATE, BATCH = "state.safetensors", "state.json", "diverged-batch.safetensors"
 FORMAT = 1
 # Paths may have bytes that are not valid text.
