@@ -102,6 +102,15 @@ def test_state_round_trip_through_safetensors_and_json(tinynet, image_folder, op
         assert torch.equal(tensor, other.module.state_dict()[name]), name
 
 
+def test_names_that_look_like_references_are_names(tinynet, image_folder):
+    network, schema = network_of(tinynet, 0), TASK.open_data(image_folder).schema
+    for name in ("tensor", "float", "mapping"):
+        again = TrainState(1)
+        snapshot = Snapshot.take(TrainState(8, bad={name: "it is damaged"}), network)
+        snapshot.restore(again, network, TASK.metric(schema, CPU))
+        assert again.bad == {name: "it is damaged"}
+
+
 def test_state_round_trip_before_the_first_epoch(tinynet, image_folder):
     network = network_of(tinynet, 0)
     snapshot = Snapshot.take(TrainState(8), network)

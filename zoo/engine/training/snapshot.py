@@ -35,6 +35,10 @@ PLAIN = (
 )
 
 
+# Keys of a tensor, of a number that JSON lacks, and of a mapping that has no keys but these.
+REFERENCES = {"tensor", "float", "mapping"}
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The state of a training.
@@ -211,7 +215,8 @@ def _pack(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         return {"tensor": path}
     prefix = f"{path}." if path else ""
     if isinstance(value, Mapping):
-        return {str(key): _pack(item, f"{prefix}{key}", tensors) for key, item in value.items()}
+        plain = {str(key): _pack(item, f"{prefix}{key}", tensors) for key, item in value.items()}
+        return {"mapping": plain} if plain.keys() <= REFERENCES and plain else plain
     if isinstance(value, (list, tuple)):
         return [_pack(item, f"{prefix}{n}", tensors) for n, item in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
@@ -226,7 +231,8 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
             return tensors[value["tensor"]]
         if value.keys() == {"float"}:
             return float(value["float"])
-        return {key: _unpack(item, tensors) for key, item in value.items()}
+        plain = value["mapping"] if value.keys() == {"mapping"} else value
+        return {key: _unpack(item, tensors) for key, item in plain.items()}
     if isinstance(value, list):
         return [_unpack(item, tensors) for item in value]
     return value
