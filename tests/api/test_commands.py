@@ -135,6 +135,7 @@ def test_new_plugin_writes_the_files_of_the_command(tmp_path, cli):
         zoo.testing.new_plugin("leaf-nets", tmp_path / "ours")
 
 
+@pytest.mark.slow
 def test_check_plugin_returns_what_the_command_prints(plugin_file, cli, unreachable):
     source = """
         import zoo

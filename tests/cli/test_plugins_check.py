@@ -74,6 +74,7 @@ def test_check_debug_prints_traceback(cli, faulty):
     assert 'raise RuntimeError("no such layer")' in out
 
 
+@pytest.mark.slow
 def test_check_crash_is_one_failed_check(cli, faulty):
     arguments = "plugins", "check", "faulty", "--backbone", "[ds]e[ag]*", "--jobs", "2"
     code, out, err = cli("--debug", *arguments)

@@ -90,6 +90,7 @@ def test_new_package_passes_ruff(cli, cwd, kind):
         assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 @NEEDS_UV
 def test_new_package_works_when_installed(installed, zoo_process):
     listed = zoo_process("list", "leaf_nets/*", "--json")

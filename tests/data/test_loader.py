@@ -211,6 +211,7 @@ def test_threads_not_used_for_augmentation_or_user_datasets(split: FileSplit) ->
     assert can_use_threads(split, None)
 
 
+@pytest.mark.slow
 def test_signal_stops_threads(split: FileSplit, tmp_path: Path) -> None:
     program = """
         import pickle, signal, sys

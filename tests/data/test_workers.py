@@ -171,6 +171,7 @@ def test_worker_seeds_and_info_are_those_of_torch():
     assert get_worker_info() is None
 
 
+@pytest.mark.slow
 @LINUX
 def test_interrupt_ends_workers_that_hang(tmp_path):
     command = script(

@@ -143,6 +143,7 @@ def test_wrong_class_names_are_the_plugins_fault(old, classes, message):
         published_classes(backbone(weights=weights), weights[0])
 
 
+@pytest.mark.slow
 def test_network_error_of_builder_exits_with_5(install, zoo_process):
     install("leaf", plugin(builder="download"))
     done = zoo_process("finetune", "leaf/leafnet", "--weights", "none", "--epochs", "1")

@@ -34,6 +34,7 @@ def test_contract_reports_passed_skipped_and_xfailed(faulty, tmp_path):
     assert "one layer is a spare" in done.stdout
 
 
+@pytest.mark.slow
 def test_contract_failure_message_contains_check_and_values(faulty, tmp_path):
     done = run_contract(tmp_path, "faulty/counting", only="frozen_stays_frozen")
     assert done.returncode == 1

@@ -313,6 +313,7 @@ def test_failure_before_first_epoch_leaves_no_folder(photos: Path, tmp_path: Pat
     assert list(mine.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_interrupted_training_keeps_log(photos: Path, tmp_path: Path) -> None:
     options = ["--weights", "none", "--input-size", "32", "--epochs", "100000", "--workers", "2"]
     process = subprocess.Popen(
