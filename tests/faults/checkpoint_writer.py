@@ -59,7 +59,7 @@ def train(folder: Path, keep: int) -> None:
         interrupts.deferring = True
         cadence = Cadence(every=0, keep=keep)
         best = partial(write_bytes, folder / "best", b"model")
-        checkpoints = Checkpoints(folder, state, network, cadence, interrupts, best, 0.0)
+        checkpoints = Checkpoints(folder, {}, state, network, cadence, interrupts, best, 0.0)
         while state.epoch < EPOCHS:
             train_epoch(network, state.optimizer)
             state.epoch += 1
