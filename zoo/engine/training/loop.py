@@ -209,8 +209,8 @@ def _divergence_check(
     def save_batch(number: int) -> str | None:
         if checkpoints is None:
             return None
-        for found, inputs, targets in source.train_batches(epoch, number - 1):
-            if found == number:
+        for position, inputs, targets in source.train_batches(epoch, number - 1):
+            if position == number:
                 return checkpoints.save_batch(batch_tensors(inputs, targets))
         return None
 
