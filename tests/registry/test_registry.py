@@ -232,7 +232,7 @@ def test_unreadable_catalogue_entry_fails_its_source_only(install, monkeypatch, 
     )
     real = load_catalogue
 
-    def load(family, notify):
+    def load(family, notify, computing=False):
         if family.distribution != "zoo-registry":
             return real(family, notify)
         return {"leafnet": {"name": "leafnet"}, "oaknet": {"name": "oaknet", "heads": 5}}

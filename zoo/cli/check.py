@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from zoo.data.inspection import DataReport
 
 
-@click.command(cls=ComputingCommand, name="check")
+@click.command(cls=ComputingCommand, name="check", needs="zoo.tasks.inspection")
 @click.argument("data")
 @click.option(
     "--task",

@@ -19,7 +19,7 @@ from zoo.cli.output import print_json, print_line
 from zoo.errors import counted
 
 
-@click.command(cls=ComputingCommand, name="embed")
+@click.command(cls=ComputingCommand, name="embed", needs="zoo.inference.embed")
 @click.argument("name")
 @click.option(
     "--data",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from zoo.options.given import BadImages
 
 
-@click.command(cls=ComputingCommand, name="evaluate")
+@click.command(cls=ComputingCommand, name="evaluate", needs="zoo.inference.loading")
 @click.argument("model")
 @click.option(
     "--data",

@@ -63,7 +63,9 @@ PARAMETERS = [
 ]
 
 
-@click.command(cls=SectionedCommand, name="finetune", params=PARAMETERS)
+@click.command(
+    cls=SectionedCommand, name="finetune", params=PARAMETERS, needs="zoo.engine.run.finetune"
+)
 @click.pass_obj
 def command(
     settings: Settings, name: str | None, dry_run: bool, as_json: bool, quiet: bool, **options: Any

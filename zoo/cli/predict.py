@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 STDIN = "-"
 
 
-@click.command(cls=ComputingCommand, name="predict")
+@click.command(cls=ComputingCommand, name="predict", needs="zoo.inference.loading")
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(

@@ -40,7 +40,7 @@ class Count(click.ParamType):
         return int(float(match[1]) * FACTORS[match[2]])
 
 
-@click.command(cls=ComputingCommand, name="rank")
+@click.command(cls=ComputingCommand, name="rank", needs="zoo.inference.rank")
 @click.argument("patterns", nargs=-1)
 @click.option("--data", required=True, metavar="DATA", help="Data set, as for `zoo finetune`.")
 @source_options

@@ -28,6 +28,7 @@ class Source:
         local: where copies of published weights may be.
         added: weights of other plugins for these backbones.
         drop: called with the name of a plugin and its error.
+        computing: as for `load_catalogue`.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class Source:
         local: LocalWeights,
         added: Sequence[AddedWeights],
         drop: Callable[[str, BrokenPlugin], None],
+        computing: bool = False,
     ) -> None:
         self.name = record.name
+        self._computing = computing
         self._record = record
         owner = {"source": self.name, "plugin": self.name, "origin": record.origin}
         self._owner: dict[str, Any] = {**owner, "local": local}
@@ -52,7 +55,7 @@ class Source:
         try:
             for item in self._record.backbones:
                 new: dict[str, Any] = (
-                    load_catalogue(item, log.info)
+                    load_catalogue(item, log.info, self._computing)
                     if isinstance(item, Family)
                     else {item.name: with_fields(item, **self._owner)}
                 )

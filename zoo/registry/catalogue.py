@@ -1,7 +1,7 @@
 """Catalogues of families: enumerated once per installed version and cached.
 
-Enumerating imports the library, torch included, so it runs in a subprocess; later commands read
-one file: a checksum, then JSON.
+Enumerating imports the library, torch included, so it runs in a subprocess, unless the command is
+about to import both itself; later commands read one file: a checksum, then JSON.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -98,23 +98,48 @@ def _unpack(data: bytes) -> dict[str, dict[str, Any]]:
     return json.loads(body)  # type: ignore[no-any-return]
 
 
-def load_catalogue(family: Family, notify: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+def _library(family: Family) -> str:
+    """Return the name of the package that a family's library is expected to be."""
+    return family.distribution.replace("-", "_")
+
+
+def _enumerate_here(family: Family) -> str | None:
+    """Enumerate a family in this process; None where only a subprocess gives the same answer."""
+    name = _library(family)
+    try:
+        found = find_spec(name)
+        installed = Path(str(distribution(family.distribution).locate_file(name)))
+        if not found or not Path(found.origin or "").is_relative_to(installed):
+            return None  # a timm.py in the current folder
+        with redirect_stdout(sys.stderr):
+            return canonical_json(_enumerate(family.catalogue))
+    except (Exception, SystemExit):
+        return None  # the subprocess will report the error
+
+
+def load_catalogue(
+    family: Family, notify: Callable[[str], None], computing: bool = False
+) -> dict[str, dict[str, Any]]:
     """Return a family's backbones as plain data by name, enumerating them unless cached.
 
     Args:
         family: of the catalogue.
         notify: called with one line before a slow step, and where the cache cannot be written.
+        computing: whether this process imports torch in any case.
 
     Raises:
         BrokenPlugin: the library is not installed or cannot be enumerated.
     """
+    # A plugin that has imported the library may have added to it.
+    untouched = _library(family) not in sys.modules
     path = catalogue_file(family)
     try:
         return _unpack(path.read_bytes())
     except (OSError, ValueError):
         pass
     notify(f"reading the catalogue of {family.distribution}, once for this version; a few seconds")
-    data = _pack(_enumerate_in_subprocess(family))
+    here = _enumerate_here(family) if computing and untouched else None
+    data = _pack(here or _enumerate_in_subprocess(family))
     try:
         write_bytes(path, data)
     except EnvironmentProblem as error:

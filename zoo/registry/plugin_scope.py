@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from zoo.registry.discovery import Plugin, Switches, discover
 
-Key = tuple[Switches, Path | None, tuple[Path, ...]]
+Key = tuple[Switches, Path | None, tuple[Path, ...], bool]
 
 
 class Selection(NamedTuple):

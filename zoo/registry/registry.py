@@ -43,12 +43,13 @@ class Registry:
     Args:
         host: the loaded plugins.
         config: aliases, defaults and derived backbones.
+        computing: whether this process imports torch in any case.
 
     Raises:
         RegistryError: the source name of a derived backbone is that of a plugin.
     """
 
-    def __init__(self, host: PluginHost, config: Config) -> None:
+    def __init__(self, host: PluginHost, config: Config, computing: bool = False) -> None:
         self.host = host
         self.config = config
         working = [record for record in host.records if record.status == OK]
@@ -60,7 +61,7 @@ class Registry:
             if isinstance(item, AddedWeights):
                 added.setdefault(item.backbone.partition("/")[0], []).append(item)
         self.sources = {
-            record.name: Source(record, local, added.get(record.name, ()), self._drop)
+            record.name: Source(record, local, added.get(record.name, ()), self._drop, computing)
             for record in working
         }
         self.derived: dict[str, DerivedSource] = {}
@@ -357,6 +358,7 @@ def load_registry(
     without: Sequence[str] = (),
     file: str | Path | None = None,
     plugins: Sequence[str | Path] = (),
+    computing: bool = False,
 ) -> Registry:
     """Return the registry of this process, cached by its arguments.
 
@@ -366,6 +368,7 @@ def load_registry(
         without: plugins to exclude, as `--no-plugin`.
         file: a registry file that overrides the shipped and the user's one, as `--registry`.
         plugins: python files of plugins, as `--plugin`.
+        computing: whether this process imports torch in any case.
 
     Raises:
         UsageError: a switch names an unknown plugin, or a file cannot be a plugin.
@@ -378,12 +381,12 @@ def load_registry(
     file = selected.file if file is None else file
     overriding = Path(file).absolute() if file is not None else None
     files = tuple(dict.fromkeys(Path(each).absolute() for each in (*selected.plugins, *plugins)))
-    key = switches, overriding, files
+    key = switches, overriding, files, computing
     if key not in scope.registries:
         # Before any plugin runs, so that an invalid file is the only error.
         config = load_config(overriding, config_dir() / "registry.toml")
         available = [*scope.plugins(), *scope.registered.values(), *file_plugins(files)]
         host = PluginHost(switches, log.warning, available)
-        scope.registries[key] = Registry(host, config)
+        scope.registries[key] = Registry(host, config, computing)
     registry: Registry = scope.registries[key]
     return registry
