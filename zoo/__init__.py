@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zoo import options, testing
+    from zoo import options, sections, testing
     from zoo.api import (
         Model,
         Run,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         rank,
         register,
         register_plugin,
+        report,
         save,
         transform,
     )
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         FitEnded,
         FitFailed,
         FitStarted,
+        ResultsCollected,
         StepEnded,
     )
     from zoo.hookspecs import hookimpl
@@ -73,7 +75,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Public modules, imported like names.
-_MODULES = ("options", "testing")
+_MODULES = ("options", "sections", "testing")
 
 # The modules of the public names, lowest layer first, so that no more is imported than needed.
 _HOMES = ("zoo.errors", "zoo.spec", "zoo.hookspecs", "zoo.events", "zoo.results", "zoo.api")
@@ -101,6 +103,7 @@ __all__ = [
     "Prediction",
     "Preprocess",
     "RegistryError",
+    "ResultsCollected",
     "Run",
     "StepEnded",
     "Task",
@@ -132,7 +135,9 @@ __all__ = [
     "rank",
     "register",
     "register_plugin",
+    "report",
     "save",
+    "sections",
     "testing",
     "transform",
 ]

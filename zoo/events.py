@@ -177,6 +177,23 @@ class EpochEnded(Event):
 
 
 @dataclass(frozen=True)
+class ResultsCollected(Event):
+    """The results of single samples were collected for the report, after the last evaluation.
+
+    Args:
+        backbone: id of the backbone.
+        results: of the task, data for JSON; `results["samples"][split]` of image classification has
+            lists over the images of `val` and `test`: `name`, `true` class index, `classes` (the
+            most probable ones), their `probabilities`, and `probability` of the true class.
+        folder: absolute path of the run folder, which has no `run.json` yet.
+    """
+
+    backbone: str
+    results: Mapping[str, Any]
+    folder: str
+
+
+@dataclass(frozen=True)
 class FitEnded(Event):
     """Training is over and the best epoch restored.
 

@@ -36,12 +36,21 @@ import pluggy
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from zoo.events import EpochEnded, FirstBatchRead, FitEnded, FitFailed, FitStarted, StepEnded
+    from zoo.events import (
+        EpochEnded,
+        FirstBatchRead,
+        FitEnded,
+        FitFailed,
+        FitStarted,
+        ResultsCollected,
+        StepEnded,
+    )
+    from zoo.sections import Section
     from zoo.spec import AddedWeights, Backbone, Family, PluginOption, Task, WeightFile
 
 # The version of the plugin interface: hooks, records and their fields, events. The minor version
 # grows with an addition, the major version with a change that a plugin may have to follow.
-INTERFACE = "1.0"
+INTERFACE = "1.1"
 
 hookspec = pluggy.HookspecMarker("zoo")
 hookimpl = pluggy.HookimplMarker("zoo")
@@ -197,6 +206,27 @@ def zoo_should_stop(event: EpochEnded, options: Mapping[str, Any]) -> str | None
         def zoo_should_stop(event):
             if event.train_loss < 1e-6:
                 return "the training images are fitted"
+    """
+
+
+@hookspec
+def zoo_report_sections(
+    event: ResultsCollected, options: Mapping[str, Any]
+) -> Iterable[Section] | None:
+    """Return sections to add to the report of a training, or None.
+
+    Called once, after the last evaluation. The sections are data of `zoo.sections`: text, numbers,
+    tables, charts and small images. They are stored with the run, so `zoo report` shows them again
+    where the plugin is not installed. Without an implementation, nothing is collected for a report.
+
+    Example:
+        @zoo.hookimpl
+        def zoo_report_sections(event):
+            samples = event.results["samples"]["val"]
+            sure = sum(best[0] > 0.9 for best in samples["probabilities"])
+            print(len(samples["name"]), sure)
+            text = zoo.sections.Text(f"{sure} images have a probability above 0.9.")
+            return [zoo.sections.Section("Confident predictions", (text,))]
     """
 
 

@@ -27,6 +27,7 @@ COLLECTS = "Collecting hook: the records it yields are registered."
 # The fields of every event, which the head of the page documents.
 COMMON = {field.name for field in fields(events.Event)}
 DECIDES = "Deciding hook: a reason that it returns ends the training."
+ADDS = "Adding hook: the sections that it returns are added to the report."
 OBSERVES = "Observing hook: the return value is ignored."
 
 
@@ -105,6 +106,8 @@ def _event_lines(event: type) -> list[str]:
 def _kind(hook: Hook) -> str:
     if hook.event is None:
         return COLLECTS
+    if "Section" in hook.signature:
+        return ADDS
     return OBSERVES if hook.signature.endswith("-> None") else DECIDES
 
 

@@ -8,6 +8,7 @@ from zoo.api.inference import embed, evaluate, load, predict, rank
 from zoo.api.lookup import get, list_backbones
 from zoo.api.networks import features, freeze, save, transform
 from zoo.api.process import configure, list_plugins, register, register_plugin
+from zoo.api.reports import report
 from zoo.api.training import Run, check, finetune, plan
 from zoo.api.weights import clear_cache, fetch, import_weights, list_cache
 
@@ -37,6 +38,7 @@ __all__ = [
     "rank",
     "register",
     "register_plugin",
+    "report",
     "save",
     "transform",
 ]

@@ -84,6 +84,7 @@ COMMANDS = (
     CommandEntry("predict", "zoo.cli.predict", "Predict images with a model or a backbone."),
     CommandEntry("embed", "zoo.cli.embed", "Write the features of images to a file."),
     CommandEntry("rank", "zoo.cli.rank", "Rank backbones by accuracy of their frozen features."),
+    CommandEntry("report", "zoo.cli.report", "Write the report of a training as one HTML file."),
     CommandEntry("import", "zoo.cli.import_", "Convert a checkpoint of tensors to safetensors."),
     CommandEntry("fetch", "zoo.cli.fetch", "Fetch published weights into a folder."),
     CommandEntry("cache", "zoo.cli.cache", "List or clear the cache."),

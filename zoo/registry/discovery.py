@@ -17,6 +17,7 @@ BUILTIN = {
     "torchvision": "zoo.builtin.torchvision",
     "timm": "zoo.builtin.timm",
     "tasks": "zoo.builtin.tasks",
+    "report": "zoo.builtin.report",
 }
 NO_VERSION = "-"
 # The distribution of an object that a process or a test registers.

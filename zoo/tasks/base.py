@@ -27,8 +27,9 @@ from zoo.options import Augmentation
 from zoo.options.class_weights import ClassWeights
 from zoo.options.option import raise_together
 from zoo.spec import Backbone, Head, Preprocess, Task, Weights, resolve_target
-from zoo.tasks.metric import Direction, Metric, Outputs, Ranking, loss_parts
+from zoo.tasks.metric import Direction, Metric, Outputs, Ranking, SampleResults, loss_parts
 from zoo.tasks.published import published_classes
+from zoo.tasks.reports import Evidence, ReportingTask, RunResults
 from zoo.tasks.results import SourceImage, Table
 from zoo.tasks.user_functions import Criterion, UserMetrics, function_name
 from zoo.tasks.weighted_loss import LogisticProbe, WeightedCrossEntropy
@@ -37,10 +38,13 @@ __all__ = [
     "BaseTask",
     "Criterion",
     "Direction",
+    "Evidence",
     "LogisticProbe",
     "Metric",
     "Outputs",
     "Ranking",
+    "RunResults",
+    "SampleResults",
     "SampleTransform",
     "Schema",
     "SourceImage",
@@ -52,7 +56,7 @@ __all__ = [
 ]
 
 
-class BaseTask(ABC):
+class BaseTask(ReportingTask, ABC):
     """Base class of tasks; stateless.
 
     Attributes:

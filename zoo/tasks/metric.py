@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 # Whether a higher or a lower value of a metric is better.
@@ -31,6 +32,44 @@ class Outputs:
         return Outputs(self.main[:count], auxiliary)
 
 
+class SampleResults:
+    """Results of single samples of a split, for the report of a training.
+
+    Of a split with more than `LIMIT` samples, every n-th is recorded.
+
+    Args:
+        samples: number of samples of the split.
+    """
+
+    LIMIT = 20_000
+
+    def __init__(self, samples: int) -> None:
+        self.stride = max(-(-samples // self.LIMIT), 1)
+        self.parts: list[dict[str, Tensor]] = []
+
+    def add(self, indices: Tensor, values: Mapping[str, Tensor]) -> None:
+        """Record a batch.
+
+        Args:
+            indices: `[samples]`, positions in the split.
+            values: `[samples, ...]` by name, of `BaseTask.sample_results`; empty to record nothing.
+        """
+        if values:
+            chosen = indices % self.stride == 0
+            own = {name: each[chosen.to(each.device)] for name, each in values.items()}
+            self.parts.append({"index": indices[chosen], **own})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the values by name on the CPU, in the order of the split, and their `index`."""
+        if not self.parts:
+            return {}
+        joined = {
+            name: torch.cat([part[name].cpu() for part in self.parts]) for name in self.parts[0]
+        }
+        order = joined["index"].argsort(stable=True)
+        return {name: each[order] for name, each in joined.items()}
+
+
 class Metric(ABC):
     """A metric of a split: accumulated over batches, merged over processes, computed at the end.
 
@@ -40,7 +79,10 @@ class Metric(ABC):
     Attributes:
         sums: tensors by name, summed over processes.
         rows: lists of plain data or CPU tensors by name, concatenated over processes.
+        samples: results of single samples, where they are recorded; concatenated too.
     """
+
+    samples: SampleResults | None = None
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -68,17 +110,24 @@ class Metric(ABC):
             self.sums[name] += tensor.to(self.sums[name].device)
         for name, items in other.rows.items():
             self.rows[name].extend(items)
+        if self.samples is not None and other.samples is not None:
+            self.samples.parts.extend(other.samples.parts)
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of the state, for a checkpoint."""
         sums = {name: tensor.clone() for name, tensor in self.sums.items()}
-        return {"sums": sums, "rows": {name: list(items) for name, items in self.rows.items()}}
+        state = {"sums": sums, "rows": {name: list(items) for name, items in self.rows.items()}}
+        recorded = {} if self.samples is None else self.samples.tensors()
+        return {**state, "samples": recorded} if recorded else state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state returned by `state_dict`."""
         for name, tensor in state["sums"].items():
             self.sums[name].copy_(tensor)
         self.rows = {name: list(items) for name, items in state["rows"].items()}
+        if recorded := state.get("samples"):
+            self.samples = SampleResults(len(recorded["index"]))
+            self.samples.parts = [dict(recorded)]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from zoo.data.schema import Schema
 from zoo.engine.run.claim import RECORD
 from zoo.engine.run.environment import environment, versions
 from zoo.engine.run.prepare import Prepared
+from zoo.engine.run.resume import command_line
 from zoo.engine.runtime.network import Network
 from zoo.engine.training.state import TrainState
 from zoo.errors import UsageError, counted
@@ -186,6 +187,7 @@ def save(
     metrics: dict[str, Any],
     bad: dict[str, str],
     seconds: float,
+    stages: dict[str, float],
     *,
     run_id: str,
 ) -> dict[str, Any]:
@@ -207,6 +209,8 @@ def save(
         "sha256": digest,
         "metrics": metrics,
         "seconds": seconds,
+        "stages": {name: round(each, 3) for name, each in stages.items()},
+        "command": command_line(*prepared.given),
         "images_per_second": network.forwards / seconds,
         "backbone_forwards": network.forwards,
         "probe": state.probe,

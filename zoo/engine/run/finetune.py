@@ -20,9 +20,10 @@ from zoo.engine.plan.resolve import cached_splits
 from zoo.engine.run.artifacts import HISTORY, save, save_unfinished
 from zoo.engine.run.claim import RECORD
 from zoo.engine.run.folder import Folder, acquire_folder
-from zoo.engine.run.observers import STEP, FirstBatch, Observers
+from zoo.engine.run.observers import SECTIONS, STEP, FirstBatch, Observers
 from zoo.engine.run.prepare import Prepared
 from zoo.engine.run.restore import restore
+from zoo.engine.run.results import store_results
 from zoo.engine.run.resume import as_json, stored_run
 from zoo.engine.runtime.device import environment_errors
 from zoo.engine.runtime.distributed import Ranks, detect_ended_processes, join
@@ -93,6 +94,7 @@ class _Running:
         interrupts: signals received.
         state: of the training, new or restored.
         snapshot: that it was restored from; None for a new training.
+        reporting: whether a plugin reports on the training, in any process.
     """
 
     prepared: Prepared
@@ -101,6 +103,7 @@ class _Running:
     interrupts: Interrupts
     state: TrainState
     snapshot: Snapshot | None
+    reporting: bool
 
     @property
     def network(self) -> Network:
@@ -177,6 +180,7 @@ def _train(running: _Running, reader: ImageReader) -> dict[str, Metric]:
         options.metrics,
         first_batch.notify if first_batch.enabled else None,
         join(),
+        running.reporting,
     ) as factory:
         val = train(
             factory,
@@ -205,7 +209,8 @@ def _run(
         # After a changed plan was found to fit.
         stored = stored_run(*prepared.given, plan, observers.run_id, prepared.registry)
         stored.write(folder)
-    running = _Running(prepared, folder, observers, interrupts, state, snapshot)
+    reporting = ranks.broadcast(observers.implements(SECTIONS))
+    running = _Running(prepared, folder, observers, interrupts, state, snapshot, reporting)
     earlier = state.seconds
     reader = ImageReader(
         network.task.transform(plan.preprocess),
@@ -220,7 +225,9 @@ def _run(
     location = str(folder.absolute())
     done = len(state.history)
     observers.notify("zoo_before_fit", FitStarted(plan.backbone, plan.to_dict(), location, done))
+    stages = {"prepare": time.perf_counter() - prepared.started}
     metrics = _train(running, reader)
+    stages["train"] = time.perf_counter() - prepared.started - stages["prepare"]
     reports = {name: metric.report() for name, metric in metrics.items()}
     bad = dict(sorted(item for errors in ranks.gather(reader.bad) for item in errors.items()))
     network.forwards = ranks.sum(network.forwards)
@@ -231,7 +238,11 @@ def _run(
     seconds = earlier + time.perf_counter() - prepared.started
     if ranks.rank:
         return ranks.broadcast(None)
-    record = save(prepared, network, state, folder, reports, bad, seconds, run_id=observers.run_id)
+    if reporting:
+        stages["report"] = store_results(prepared, folder, metrics, observers)
+    record = save(
+        prepared, network, state, folder, reports, bad, seconds, stages, run_id=observers.run_id
+    )
     if not prepared.options.keep:
         remove_checkpoints(list_checkpoints(folder / CHECKPOINTS))
     observers.notify("zoo_after_fit", FitEnded(plan.backbone, reports, seconds, location))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -19,12 +19,14 @@ from zoo.data.schema import Schema
 from zoo.data.transforms import denormalize
 from zoo.engine.runtime.distributed import SINGLE, Ranks
 from zoo.errors import one_line
-from zoo.events import EpochEnded, Event, FirstBatchRead
+from zoo.events import EpochEnded, Event, FirstBatchRead, ResultsCollected
 from zoo.registry.hook_manager import Results
 from zoo.registry.plugins import PluginHost
+from zoo.sections import Section
 from zoo.spec import Preprocess
 
 FIRST_BATCH, STEP, STOP = "zoo_on_first_batch", "zoo_after_step", "zoo_should_stop"
+SECTIONS = "zoo_report_sections"
 
 
 class StopReasons(Results):
@@ -41,6 +43,24 @@ class StopReasons(Results):
         if not isinstance(result, str) or not result.strip():
             raise TypeError(f"it returned {result!r:.80}, not a reason as text, or None")
         return f"plugin {plugin!r}: {' '.join(result.split())}"
+
+
+class PluginSections(Results):
+    """The sections that plugins add to the report of a training."""
+
+    def accept(self, plugin: str, result: Any) -> tuple[Section, ...]:
+        """Return the sections of a plugin; None is none.
+
+        Raises:
+            TypeError: it returned something else.
+        """
+        if result is None:
+            return ()
+        sections = tuple(result) if isinstance(result, Iterable) else (result,)
+        for each in sections:
+            if not isinstance(each, Section):
+                raise TypeError(f"it returned {each!r:.80}, not sections of a report")
+        return sections
 
 
 class Observers:
@@ -83,6 +103,11 @@ class Observers:
         """Return why the first plugin that wants it stops the training; None if none does."""
         reasons = self._call(STOP, event, StopReasons())
         return next((str(reason) for reason in reasons or ()), None)
+
+    def sections(self, event: ResultsCollected) -> list[Section]:
+        """Return the sections that plugins add to the report; failures are warnings."""
+        added = self._call(SECTIONS, event, PluginSections())
+        return [section for sections in added or () for section in sections]
 
     def _call(self, hook: str, event: Event, results: Results) -> Any:
         """Call the observers, and return pluggy's result; failures are warnings."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote
 from typing import Any
 
 from zoo.engine.plan.options import Options
@@ -143,6 +143,28 @@ def stored_run(
         name = _absolute(name)
     ran_with = as_json(environment(plan.device))
     return StoredRun(name, plain, tuple(omitted), as_json(plan.to_dict()), ran_with, run_id)
+
+
+def command_line(name: str, options: Options) -> str | None:
+    """Return the command that trains with these options; None if one is a Python object.
+
+    Args:
+        name: of the backbone, as given.
+        options: as given.
+    """
+    words = ["zoo", "finetune", name]
+    for option in OPTIONS:
+        value = getattr(options, option.name)
+        if option.name in PER_START or value is None or value == option.default:
+            continue
+        if option.python_only or _plain(value, option.name) is None:
+            return None
+        if option.switch:
+            words += [option.flag] if value else []
+        else:
+            several = isinstance(value, tuple)
+            words += [option.flag, ",".join(map(str, value)) if several else str(value)]
+    return join(words)
 
 
 def differences(stored: Mapping[str, Any], plan: Plan) -> dict[str, str]:

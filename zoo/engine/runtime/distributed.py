@@ -121,6 +121,9 @@ class Ranks:
             torch.distributed.all_reduce(tensor)
         for name, items in metric.rows.items():
             metric.rows[name] = [item for part in self.gather(items) for item in part]
+        if metric.samples is not None:
+            recorded = self.gather(metric.samples.tensors())
+            metric.samples.parts = [part for part in recorded if part]
         return metric
 
     def average_buffers(self, buffers: Sequence[Tensor]) -> None:

@@ -42,6 +42,7 @@ class PhaseDataFactory:
         on_first_batch: called with the first batch of training images; None without observers.
         ranks: of the processes that train together. All of them compute features; training on
             features is so fast that rank 0 does it alone.
+        samples: whether the results of each sample of `val` and `test` are recorded.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class PhaseDataFactory:
         metrics: UserMetrics | None = None,
         on_first_batch: OnFirstBatch | None = None,
         ranks: Ranks = SINGLE,
+        samples: bool = False,
     ) -> None:
+        self.samples = samples
         self.plan = plan
         self.data = data
         self.progress = progress
@@ -115,6 +118,7 @@ class PhaseDataFactory:
             metrics=self.metrics,
             on_first_batch=self.on_first_batch,
             ranks=self.ranks,
+            samples=self.samples,
         )
         self.on_features, self.last = phase.keep_features, None
         first, self.checked = not self.checked, True
@@ -245,10 +249,12 @@ class PhaseDataFactory:
         split = self.data.splits["test"]
         if not self.on_features:
             metric = self._new_metric()
+            if isinstance(self.last, ImageSource):
+                metric = self.last.data.record_samples(metric, split)
             return evaluate_split(self.network, split, self.reader, metric, self.ranks)
         assert self.cache is not None
         features = self.cache.compute(split)
         if features is None:
             return self._new_metric()
         assert isinstance(self.last, FeatureSource)
-        return self.last.evaluate(features)
+        return self.last.evaluate(features, split)

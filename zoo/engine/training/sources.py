@@ -16,13 +16,13 @@ from zoo.data.split import Split
 from zoo.engine.features.cache import FeatureSet
 from zoo.engine.features.hooks import run_heads
 from zoo.engine.runtime.distributed import SINGLE, Ranks
-from zoo.engine.runtime.evaluate import evaluate_split
+from zoo.engine.runtime.evaluate import evaluate_split, update_metric
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
 from zoo.models.freeze import inference_mode_of
 from zoo.options import Augmentation
 from zoo.seeding import epoch_order
-from zoo.tasks.base import Metric, Outputs, UserMetrics
+from zoo.tasks.base import Metric, Outputs, SampleResults, UserMetrics
 
 EVALUATION_ROWS = 1024
 
@@ -69,6 +69,7 @@ class PhaseData:
         metrics: the user's own, by name.
         on_first_batch: called with inputs and targets of each batch; None without observers.
         ranks: of the processes that share each batch.
+        samples: whether the results of each validation sample are recorded.
     """
 
     train: Split
@@ -80,6 +81,14 @@ class PhaseData:
     metrics: UserMetrics | None = None
     on_first_batch: OnFirstBatch | None = None
     ranks: Ranks = SINGLE
+    samples: bool = False
+
+    def record_samples(self, metric: Metric, split: Split) -> Metric:
+        """Return a new metric that records the results of each sample of a split, if wanted."""
+        # A `DataLoader` has no order that its images could be found by.
+        if self.samples and split.steps(1) is None:
+            metric.samples = SampleResults(len(split))
+        return metric
 
 
 class ImageSource:
@@ -133,6 +142,7 @@ class ImageSource:
         if data.val is None:
             return None
         metric = self.network.task.metric(data.schema, self.network.device, data.metrics)
+        metric = data.record_samples(metric, data.val)
         return evaluate_split(self.network, data.val, self.reader, metric, data.ranks)
 
 
@@ -170,21 +180,32 @@ class FeatureSource:
 
     def validate(self) -> Metric | None:
         """Evaluate the validation split; return None without one."""
-        return None if self.val is None else self.evaluate(self.val)
+        if self.val is None or self.data.val is None:
+            return None
+        return self.evaluate(self.val, self.data.val)
 
     def new_metric(self) -> Metric:
         """Return a new metric of the data."""
         data = self.data
         return self.network.task.metric(data.schema, self.network.device, data.metrics)
 
-    def evaluate(self, features: FeatureSet) -> Metric:
-        """Evaluate a split on its cached features."""
+    def evaluate(self, features: FeatureSet, split: Split | None = None) -> Metric:
+        """Evaluate a split on its cached features.
+
+        Args:
+            features: of the split.
+            split: whose samples' results may be recorded; None to record none.
+        """
         metric = self.new_metric()
+        if split is not None:
+            metric = self.data.record_samples(metric, split)
+        positions = torch.nonzero(features.row >= 0).flatten()
         with inference_mode_of(self.module):
             # If targets are maps, outputs are as large, and a batch of them limits memory.
             rows = EVALUATION_ROWS if features.targets.ndim == 1 else self.data.batch_size
             for first in range(0, len(features), rows):
                 images = torch.arange(first, min(first + rows, len(features)))
                 targets = features.targets[first : first + rows]
-                metric.update(run_heads(self.network, features.read(images), False), targets)
+                outputs = run_heads(self.network, features.read(images), False)
+                update_metric(self.network, metric, positions[images], outputs, targets)
         return metric

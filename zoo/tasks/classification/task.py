@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,27 @@ from zoo.data.split import ImageData, Split
 from zoo.errors import UsageError
 from zoo.options.class_weights import ClassWeights
 from zoo.options.columns import Columns
+from zoo.sections import Section
 from zoo.spec import IMAGE_CLASSIFICATION, Head, Preprocess
 from zoo.tasks.base import (
     BaseTask,
     Criterion,
     Direction,
+    Evidence,
     LogisticProbe,
     Outputs,
+    RunResults,
     SampleTransform,
     SourceImage,
     Table,
     UserMetrics,
 )
 from zoo.tasks.classification.data.sources import open_data, open_split
+from zoo.tasks.classification.evidence import report_data, sample_results
 from zoo.tasks.classification.metrics import ClassificationMetric
 from zoo.tasks.classification.outputs import check_logits, classification_loss, read_output
 from zoo.tasks.classification.present import metric_line, metric_table, prediction_lines
+from zoo.tasks.classification.report import sections
 from zoo.tasks.weighted_loss import WeightedCrossEntropy, resolve_class_weights
 
 
@@ -187,3 +192,15 @@ class ImageClassification(BaseTask):
     def metric_table(self, values: Mapping[str, Any]) -> tuple[list[str], Table | None]:
         """Return totals, and a table of classes, with the confusion matrix for a few."""
         return metric_table(values)
+
+    def sample_results(self, outputs: Outputs, targets: Tensor) -> dict[str, Tensor]:
+        """Return true class, the most probable classes and probabilities of each image."""
+        return sample_results(outputs, targets)
+
+    def report_data(self, evidence: Evidence) -> dict[str, Any]:
+        """Return the results of the samples, and images of the worst mistakes."""
+        return report_data(evidence)
+
+    def report_sections(self, run: RunResults) -> Iterator[Section]:
+        """Yield numbers, curves, confusions, mistakes, calibration and class balance."""
+        return sections(run)

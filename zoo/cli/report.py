@@ -1,0 +1,39 @@
+"""`zoo report`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from zoo.cli.group import FilePath, Settings, ZooCommand
+from zoo.cli.options import json_option
+from zoo.cli.output import print_json, print_line
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command(cls=ZooCommand, name="report")
+@click.argument("runs", nargs=-1, required=True, type=FilePath(), metavar="RUN...")
+@click.option(
+    "--out",
+    type=FilePath(),
+    metavar="FILE",
+    help="Path of the report. [default: report.html in the folder of a single RUN]",
+)
+@json_option
+@click.pass_obj
+def command(settings: Settings, runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+    """Write the report of RUN again, or compare several runs side by side.
+
+    RUN is the folder of a training. A report is one HTML file that needs neither network nor the
+    images of the training. Several runs are compared in FILE.
+    """
+    from zoo.reporting.write import report
+
+    result = report(runs, settings.registry(), out)
+    if as_json:
+        print_json(result)
+    else:
+        print_line(f"report {result['path']}")

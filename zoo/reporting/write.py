@@ -1,0 +1,114 @@
+"""Write the report of a run, or the comparison of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import UsageError, ZooError
+from zoo.files import write_bytes
+from zoo.registry.plugin_scope import current
+from zoo.registry.registry import Registry
+from zoo.reporting.load import read_run
+from zoo.reporting.page import render
+from zoo.reporting.provenance import command_section, plan_section
+from zoo.tasks.base import load_task
+from zoo.tasks.reports import ReportingTask, RunResults
+
+REPORT = "report.html"
+
+
+class _AnyTask(ReportingTask):
+    """A task that is not installed: what every task reports."""
+
+    columns = ("loss",)
+    labels = {"loss": "loss"}  # noqa: RUF012
+
+
+def find_task(name: str, registry: Registry | None = None) -> ReportingTask:
+    """Return the task of a name; one that reports what every task does if it is not installed.
+
+    Args:
+        name: of the task.
+        registry: of its plugin; None for those that this process has loaded.
+    """
+    registries = [registry] if registry is not None else [*current().registries.values()]
+    for each in reversed(registries):
+        try:
+            return load_task(each.task(name))
+        except ZooError:
+            continue
+    return _AnyTask()
+
+
+def report(
+    folders: Sequence[Path], registry: Registry | None = None, out: Path | None = None
+) -> dict[str, Any]:
+    """Write the report of one run.
+
+    Args:
+        folders: of the runs.
+        registry: of the tasks' plugins; None for those that this process has loaded.
+        out: of the report; None for `report.html` in the folder of a single run.
+
+    Returns:
+        `path` and `bytes` of the report.
+
+    Raises:
+        UsageError: a folder is not that of a finished training.
+        WeightsError: a file of it is damaged.
+        EnvironmentProblem: the report cannot be written.
+    """
+    if len(folders) > 1:
+        raise UsageError("several runs are given", "give one")
+    path = write_report(folders[0], registry, out)
+    return {"path": str(path.absolute()), "bytes": path.stat().st_size}
+
+
+def write_report(folder: Path, registry: Registry | None = None, out: Path | None = None) -> Path:
+    """Write the report of a run, and return its path.
+
+    Args:
+        folder: the run folder.
+        registry: of the task's plugin; None for those that this process has loaded.
+        out: of the report; None for `report.html` in the folder.
+
+    Raises:
+        UsageError: the folder is not that of a finished training.
+        WeightsError: a file of it is damaged.
+        EnvironmentProblem: the report cannot be written.
+    """
+    run, added = read_run(folder)
+    task = find_task(run.record["task"], registry)
+    sections = [*task.report_sections(run), *added, plan_section(run), command_section(run)]
+    path = out or folder / REPORT
+    write_bytes(path, render(_title(run), _summary(run), sections))
+    return path
+
+
+def _title(run: RunResults) -> str:
+    """Return the backbone and the data."""
+    plan = run.record["plan"]
+    data = plan.get("data", {}).get("name", "")
+    return f"{run.record['backbone']} on {data}" if data else str(run.record["backbone"])
+
+
+def _summary(run: RunResults) -> list[str]:
+    """Return the lines below the title."""
+    plan = run.record["plan"]
+    images = plan.get("data", {}).get("images", {})
+    counts = ", ".join(f"{count:,} {split}" for split, count in images.items())
+    lines = [
+        f"{run.record['task']}, weights {plan.get('weights', 'unknown')}, "
+        f"recipe {plan.get('recipe', 'unknown')}",
+        f"{counts} images" if counts else "",
+    ]
+    if run.record.get("demonstration"):
+        lines.append("A demonstration on the embedded images")
+    if not run.results:
+        lines.append(
+            "Without the results of single images: they were not stored, or an earlier zoo "
+            "trained it"
+        )
+    return [line for line in lines if line]

@@ -1,0 +1,89 @@
+"""Statistics of predictions, from counts and from the recorded results of samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Of a normal distribution, for an interval of 95 %.
+Z95 = 1.959963984540054
+
+
+def wilson_interval(correct: int, images: int, z: float = Z95) -> tuple[float, float]:
+    """Return the Wilson score interval of a proportion (Wilson, 1927), 95 % by default.
+
+    Args:
+        correct: number of successes.
+        images: number of trials; 0 gives the whole range.
+        z: quantile of the standard normal distribution.
+    """
+    if not images:
+        return 0.0, 1.0
+    share, square = correct / images, z * z
+    center = (share + square / (2 * images)) / (1 + square / images)
+    half = z * math.sqrt(share * (1 - share) / images + square / (4 * images**2))
+    half /= 1 + square / images
+    return max(center - half, 0.0), min(center + half, 1.0)
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Scores of one class.
+
+    Args:
+        precision: share of the images predicted as the class that are of it; None without any.
+        recall: share of its images that are predicted as it; None without images.
+        f1: harmonic mean of both; None where one is undefined.
+        images: number of its images.
+        predicted: number of images predicted as it.
+    """
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    images: int
+    predicted: int
+
+
+def class_scores(confusion: Sequence[Sequence[int]]) -> list[ClassScores]:
+    """Return the scores of each class from counts, true classes as rows."""
+    predicted = [sum(column) for column in zip(*confusion, strict=True)]
+    scores = []
+    for index, row in enumerate(confusion):
+        correct, images, times = row[index], sum(row), predicted[index]
+        precision = correct / times if times else None
+        recall = correct / images if images else None
+        f1 = 2 * correct / (images + times) if images and times else None
+        scores.append(ClassScores(precision, recall, f1, images, times))
+    return scores
+
+
+def reliability_bins(
+    confidences: Sequence[float], correct: Sequence[bool], bins: int = 10
+) -> list[tuple[float, float, int]]:
+    """Return mean confidence, accuracy and size of each bin of equal width that is not empty.
+
+    Args:
+        confidences: probability of the predicted class of each image.
+        correct: whether it is the true class.
+        bins: number of bins of `(0, 1]`; a confidence on a bound is in the lower one.
+    """
+    members: list[list[int]] = [[] for _ in range(bins)]
+    for index, confidence in enumerate(confidences):
+        members[min(max(math.ceil(confidence * bins) - 1, 0), bins - 1)].append(index)
+    return [
+        (
+            sum(confidences[index] for index in each) / len(each),
+            sum(correct[index] for index in each) / len(each),
+            len(each),
+        )
+        for each in members
+        if each
+    ]
+
+
+def expected_calibration_error(bins: Sequence[tuple[float, float, int]]) -> float:
+    """Return the mean distance of confidence and accuracy over the images (Guo et al., 2017)."""
+    total = sum(size for *_, size in bins)
+    return sum(abs(confidence - share) * size for confidence, share, size in bins) / max(total, 1)
