@@ -47,8 +47,8 @@ def surroundings(monkeypatch, shared_cache, tmp_path_factory) -> None:
     """Isolate tests from the user's caches, configuration and switches."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(shared_cache))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
-    # The first would write into every run folder, the second list its backbones everywhere.
-    monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard,-regression")
+    # Two would write into every run folder, the other list its backbones everywhere.
+    monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard,-regression,-report")
     for variable in ("ZOO_STRICT", "ZOO_TRACE_HOOKS", *WEIGHT_FOLDERS):
         monkeypatch.delenv(variable, raising=False)
     reset_caches()

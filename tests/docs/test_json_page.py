@@ -108,7 +108,7 @@ def check(command: str, *outputs: Any) -> None:
 @pytest.fixture
 def run(cli, tmp_path, monkeypatch, own_cache):
     """Return a function that runs a command with `--json`, and returns what it prints."""
-    monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard,-regression,-timm")
+    monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard,-regression,-timm,-report")
 
     def run_json(*arguments, code=0, flag="--json"):
         actual, out, err = cli(*arguments, flag)
@@ -182,6 +182,7 @@ def test_json_page_describes_a_training(run, tinynet, image_folder, tmp_path):
     probe = run("finetune", tinynet, *options, "--recipe", "probe", "--out", "run")
     epochs = run("finetune", tinynet, *options, "--epochs", "1")
     check("zoo finetune", probe, epochs)
+    check("zoo report", run("report", "run"))
     check("zoo evaluate", run("evaluate", "run", "--data", image_folder))
     image = next((image_folder / "val" / "flag").iterdir())
     answers = run("predict", "run", image, "nowhere.png", code=3)

@@ -69,7 +69,9 @@ def digest(run) -> str:
 
 def test_events_of_a_training(tinynet, image_folder, watcher):
     run = zoo.finetune(tinynet, data=image_folder, recipe="head-then-all", epochs=(2, 1), **QUICK)
-    started, first, *others, ended = watcher()
+    started, first, *others, collected, ended = watcher()
+    assert isinstance(collected, zoo.ResultsCollected)
+    assert len(collected.results["samples"]["val"]["name"]) == 12
     steps = [event for event in others if isinstance(event, zoo.StepEnded)]
     # Of `zoo_after_epoch` and of `zoo_should_stop`.
     epochs, asked = ([e for e in others if e not in steps][start::2] for start in (0, 1))
@@ -82,7 +84,7 @@ def test_events_of_a_training(tinynet, image_folder, watcher):
     assert started.backbone == ended.backbone == tinynet
     assert started.folder == ended.folder == str(run.path.absolute())
     assert started.plan["seed"] == 0
-    events = [started, first, *others, ended]
+    events = [started, first, *others, collected, ended]
     assert {(event.run_id, event.rank, event.world) for event in events} == {
         (run.record["run_id"], 0, 1)
     }
@@ -224,12 +226,12 @@ CHANGES = [fields, mappings, images]
     assert random.random() == drawn
     refused = sys.modules["plugin_meddler"].refused
     epochs = 4 if recipe == "head-then-all" else 2
-    # Each change, in every hook but `zoo_on_error`: three once, two per epoch, and three steps.
-    assert len(refused) == 3 * (3 + epochs * (2 + 3))
+    # Each change, in every hook but `zoo_on_error`: four once, two per epoch, and three steps.
+    assert len(refused) == 3 * (4 + epochs * (2 + 3))
     # One warning for each hook and plugin, and one for repeated failures.
     messages = [record.getMessage() for record in caplog.records]
     for name in ("exits", "raises"):
-        assert len([line for line in messages if repr(name) in line]) == 6 + 3
+        assert len([line for line in messages if repr(name) in line]) == 7 + 3
         assert f"plugin {name!r} failed {epochs} times in zoo_after_epoch" in messages
     assert "plugin 'exits' failed in zoo_on_first_batch: SystemExit: 9" in messages
     assert not [line for line in messages if "meddler" in line]

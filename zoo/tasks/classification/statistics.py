@@ -24,7 +24,8 @@ def wilson_interval(correct: int, images: int, z: float = Z95) -> tuple[float, f
     center = (share + square / (2 * images)) / (1 + square / images)
     half = z * math.sqrt(share * (1 - share) / images + square / (4 * images**2))
     half /= 1 + square / images
-    return max(center - half, 0.0), min(center + half, 1.0)
+    low = max(center - half, 0.0) if correct else 0.0
+    return low, min(center + half, 1.0) if correct < images else 1.0
 
 
 @dataclass(frozen=True)
