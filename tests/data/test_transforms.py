@@ -18,8 +18,8 @@ from zoo.errors import DataError
 from zoo.spec import Preprocess
 from zoo.tasks.classification.data.sources import open_data
 
-# The same steps in the same order; what is left is the rounding of float32.
-TOLERANCE = {"rtol": 0.0, "atol": 1e-6}
+# The same steps in the same order, and within two levels of 255 of Pillow's resize.
+LEVELS = 2
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,13 @@ def seen(image: Image.Image, preprocess: Preprocess) -> Tensor:
     return normalize(pixels[None], preprocess)[0]
 
 
+def assert_agrees(image: Image.Image, preprocess: Preprocess, published: Tensor) -> None:
+    std = torch.tensor(preprocess.std).view(-1, 1, 1)
+    levels = (seen(image, preprocess) - published).mul(255 * std).abs().max()
+    exact = preprocess.interpolation in ("nearest", "lanczos")
+    assert levels < (0 if exact else LEVELS) + 1e-3
+
+
 @pytest.mark.parametrize(
     ("weights", "preprocess"),
     [
@@ -51,7 +58,7 @@ def test_prepare_matches_torchvision_presets(
 ) -> None:
     published: Callable[[Image.Image], Tensor] = weights.transforms()
     for image in images:
-        torch.testing.assert_close(seen(image, preprocess), published(image), **TOLERANCE)
+        assert_agrees(image, preprocess, published(image))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +91,7 @@ def test_prepare_matches_timm_evaluation(
         std=config["std"],
     )
     for image in images:
-        torch.testing.assert_close(seen(image, preprocess), published(image), **TOLERANCE)
+        assert_agrees(image, preprocess, published(image))
 
 
 @pytest.mark.parametrize("crop", ["center", "squash", "border"])
@@ -101,7 +108,7 @@ def test_prepare_matches_timm_at_non_square_size(
         published.transforms[0] = resize
     preprocess = Preprocess((160, 240), resize=200, crop=crop, interpolation=interpolation)
     for image in images:
-        torch.testing.assert_close(seen(image, preprocess), published(image), **TOLERANCE)
+        assert_agrees(image, preprocess, published(image))
 
 
 @pytest.mark.parametrize("crop", ["center", "squash", "border"])

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from zoo.data.decode import DecodedImage
-from zoo.data.transforms import at_least, prepare
+from zoo.data.transforms import at_least, prepare, prepare_part
 from zoo.options import Augmentation
 from zoo.seeding import seeded
 from zoo.spec import Preprocess
@@ -64,10 +64,8 @@ class Draw:
         with seeded(self.seed, self.epoch, index):
             pixels: Tensor
             if "crop" in steps:
-                image = image.pixels if isinstance(image, DecodedImage) else image
-                pixels = prepare(
-                    _random_crop(image, preprocess, steps["crop"]), _identity(preprocess)
-                )
+                full = image.pixels if isinstance(image, DecodedImage) else image
+                pixels = prepare_part(full, draw_part(full, steps["crop"], preprocess), preprocess)
             else:
                 pixels = prepare(image, preprocess)
             for name, strength in steps.items():
@@ -80,20 +78,20 @@ class Draw:
         return seeded(self.seed, self.epoch, index, 1)
 
 
-def _random_crop(image: Image.Image, preprocess: Preprocess, scale: float) -> Image.Image:
-    cropped: Image.Image = v2.RandomResizedCrop(
-        (preprocess.height, preprocess.width),
-        scale=(scale, 1.0),
-        interpolation=InterpolationMode(preprocess.interpolation),
-        antialias=True,
-    )(image)
-    return cropped
+def draw_part(
+    image: Image.Image, scale: float, preprocess: Preprocess
+) -> tuple[int, int, int, int]:
+    """Draw a random part of an image: its left, upper, right and lower edge.
 
-
-def _identity(preprocess: Preprocess) -> Preprocess:
-    """Return a preprocess that does not change an image of its own size."""
-    size = (preprocess.height, preprocess.width)
-    return Preprocess(size, min(size), mean=preprocess.mean, std=preprocess.std)
+    Args:
+        image: whole.
+        scale: smallest share of its area.
+        preprocess: size of the network's input.
+    """
+    size = preprocess.height, preprocess.width
+    drawn = v2.RandomResizedCrop(size, scale=(scale, 1.0)).make_params([image])
+    left, top = drawn["left"], drawn["top"]
+    return left, top, left + drawn["width"], top + drawn["height"]
 
 
 def fill_of(preprocess: Preprocess) -> list[int]:

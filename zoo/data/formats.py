@@ -11,6 +11,8 @@ from importlib.util import find_spec
 
 from PIL import Image, features
 
+from zoo.files import library_versions
+
 # An allow-list: Pillow's other formats include PostScript, which runs a program on the file.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
 
@@ -99,6 +101,13 @@ def _suffixes(_: int) -> frozenset[str]:
     added = set(readable_formats()) - set(FORMATS)
     others = {suffix for suffix, name in Image.EXTENSION.items() if name in added}
     return SUFFIXES.union(others)
+
+
+def decoder_versions() -> dict[str, str]:
+    """Return the versions of what decodes images: Pillow, its JPEG library, installed plugins."""
+    versions = library_versions("pillow", *(plugin.package for plugin in PLUGINS))
+    jpeg = features.version_feature("libjpeg_turbo") or features.version_codec("jpg")
+    return versions | ({"libjpeg": jpeg} if jpeg else {})
 
 
 def is_image(name: str) -> bool:

@@ -1,8 +1,8 @@
 """Load batches of a split, with the same bytes in the same order for any number of workers.
 
-Threads scale as well as processes, since Pillow releases the GIL while it decodes and resizes, and
-need no start-up or transfer. Processes are for datasets of users, which may not be thread-safe,
-and for augmentation, since torch has one generator for all threads.
+Threads scale as well as processes, since Pillow and torch release the GIL while they decode and
+resize, and need no start-up or transfer. Processes are for datasets of users, which may not be
+thread-safe, and for augmentation, since torch has one generator for all threads.
 """
 
 from __future__ import annotations

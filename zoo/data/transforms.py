@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
@@ -18,6 +20,7 @@ from torchvision.transforms.v2 import functional as vision
 from zoo.data.decode import MAX_PIXELS, DecodedImage, decode_reduced
 from zoo.data.geometry import Geometry, geometry_of, target_size
 from zoo.data.pixels import as_image_source, check_float_tensor
+from zoo.data.resize import resize
 from zoo.errors import DataError
 from zoo.spec import Preprocess
 
@@ -71,14 +74,35 @@ def prepare(image: Image.Image | DecodedImage, preprocess: Preprocess) -> Tensor
     geometry = geometry_of(image.size, preprocess)
     if geometry.scaled[0] * geometry.scaled[1] > MAX_PIXELS:
         raise DataError(f"{image.size[0]} x {image.size[1]} pixels are too narrow to resize")
-    cropped = _resize(image, geometry, preprocess)
-    if preprocess.crop == "border":
-        cropped = _pad(cropped, preprocess)
-    cropped = vision.center_crop(cropped, [preprocess.height, preprocess.width])
+    crop, interpolation = geometry.crop, preprocess.interpolation
+    pixels = resize(image.pixels, geometry.scaled, crop, interpolation, image.box)
+    if geometry.cut != (preprocess.width, preprocess.height):
+        pixels = _pad(pixels, geometry, preprocess)
+    return _to_tensor(pixels, preprocess)
+
+
+def prepare_part(
+    image: Image.Image, part: tuple[int, int, int, int], preprocess: Preprocess
+) -> Tensor:
+    """Resize a part of an image to the network's input.
+
+    Args:
+        image: of mode RGB.
+        part: left, upper, right and lower edge.
+        preprocess: size and interpolation.
+
+    Returns:
+        As `prepare`.
+    """
+    size = preprocess.width, preprocess.height
+    pixels = resize(image.crop(part), size, (0, 0, *size), preprocess.interpolation)
+    return _to_tensor(pixels, preprocess)
+
+
+def _to_tensor(pixels: NDArray[np.uint8], preprocess: Preprocess) -> Tensor:
     if preprocess.channels == 1:
-        cropped = cropped.convert("L")
-    pixels: Tensor = vision.pil_to_tensor(cropped)
-    return pixels
+        pixels = np.array(Image.fromarray(pixels).convert("L"))[..., None]
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def prepare_source(source: Any, preprocess: Preprocess) -> Tensor:
@@ -113,29 +137,15 @@ def prepare_mask(mask: Image.Image, preprocess: Preprocess, fill: int) -> Tensor
     return vision.pil_to_tensor(filled)[0]  # type: ignore[no-any-return]
 
 
-def _resize(image: DecodedImage, geometry: Geometry, preprocess: Preprocess) -> Image.Image:
-    """Scale an image and crop it."""
-    kernel = Image.Resampling[preprocess.interpolation.upper()]
-    scaled, (left, top, right, bottom) = geometry.scaled, geometry.crop
-    if not image.reduced:
-        # Resize in full before cropping: resizing the crop alone is faster, but rounds differently.
-        return image.pixels.resize(scaled, kernel).crop((left, top, right, bottom))
-    x0, y0, x1, y1 = image.box
-    across, down = (x1 - x0) / scaled[0], (y1 - y0) / scaled[1]
-    # Rounding must not exceed the image.
-    x1, y1 = min(x0 + right * across, x1), min(y0 + bottom * down, y1)
-    box = (x0 + left * across, y0 + top * down, x1, y1)
-    return image.pixels.resize((right - left, bottom - top), kernel, box)
-
-
-def _pad(image: Image.Image, preprocess: Preprocess) -> Image.Image:
-    """Pad to `size` with the mean colour."""
-    across = max(preprocess.width - image.width, 0)
-    down = max(preprocess.height - image.height, 0)
-    margins = [across // 2, down // 2, (across + 1) // 2, (down + 1) // 2]
-    mean = preprocess.mean * 3 if preprocess.channels == 1 else preprocess.mean
+def _pad(
+    pixels: NDArray[np.uint8], geometry: Geometry, preprocess: Preprocess
+) -> NDArray[np.uint8]:
+    """Pad to `size`, in `border` with the mean colour, else with black."""
+    mean = (preprocess.mean * 3)[:3] if preprocess.crop == "border" else (0, 0, 0)
     color = [round(255 * value) for value in mean]
-    padded: Image.Image = vision.pad(image, margins, fill=color)
+    padded = np.full((preprocess.height, preprocess.width, 3), color, np.uint8)
+    left, top = geometry.offset
+    padded[top : top + len(pixels), left : left + pixels.shape[1]] = pixels
     return padded
 
 

@@ -39,7 +39,13 @@ def test_fingerprint_covers_preprocess(name_of):
 def test_fingerprint_covers_versions(name_of, monkeypatch):
     names = [name_of()]
     installed = fingerprint.library_versions
-    for library in ("torch", "torchvision", "timm", "pillow", "numpy"):
+    decoders = fingerprint.decoder_versions
+    for library in ("pillow", "libjpeg"):
+        changed = decoders() | {library: "0"}
+        monkeypatch.setattr(fingerprint, "decoder_versions", lambda found=changed: found)
+        names.append(name_of())
+    monkeypatch.setattr(fingerprint, "decoder_versions", decoders)
+    for library in ("torch", "torchvision", "timm", "numpy"):
         monkeypatch.setattr(
             fingerprint, "library_versions", lambda *asked, n=library: installed(*asked) | {n: "0"}
         )
@@ -47,4 +53,4 @@ def test_fingerprint_covers_versions(name_of, monkeypatch):
     monkeypatch.setattr(fingerprint, "library_versions", installed)
     monkeypatch.setattr(fingerprint, "__version__", "0")
     names.append(name_of())
-    assert len(set(names)) == 7
+    assert len(set(names)) == 8

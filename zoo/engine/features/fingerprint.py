@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo import __version__
-from zoo.data.formats import PLUGINS
+from zoo.data.formats import decoder_versions
 from zoo.engine.runtime.memory_format import MEMORY_FORMATS, resolve_memory_format
 from zoo.engine.runtime.network import Network
 from zoo.files import canonical_json, library_versions
@@ -21,7 +21,8 @@ from zoo.models.provenance import provenance_of
 from zoo.records import to_dict
 
 # Incremented when the features of a network, or their layout on disk, change.
-FORMAT = 1
+# 2: images are resized by torch, whose last digits are not those of Pillow.
+FORMAT = 2
 
 
 def network_fingerprint(network: Network, batch: int) -> tuple[str, dict[str, Any]]:
@@ -38,8 +39,7 @@ def network_fingerprint(network: Network, batch: int) -> tuple[str, dict[str, An
     provenance = provenance_of(network.module)
     heads = tuple(f"{path}." for path in network.paths)
     gpu = torch.cuda.get_device_name(network.device) if network.device.type == "cuda" else ""
-    decoders = (plugin.package for plugin in PLUGINS)
-    libraries = ("torch", "torchvision", "timm", "pillow", "numpy", *decoders)
+    libraries = library_versions("torch", "torchvision", "timm", "numpy") | decoder_versions()
     facts = {
         "format": FORMAT,
         "backbone": provenance.backbone.id,
@@ -52,7 +52,7 @@ def network_fingerprint(network: Network, batch: int) -> tuple[str, dict[str, An
         "device": f"{network.device.type} {gpu or torch.backends.cpu.get_cpu_capability()}",
         "threads": torch.get_num_threads(),
         "batch": batch,
-        "versions": {"zoo": __version__, **library_versions(*libraries)},
+        "versions": {"zoo": __version__, **libraries},
         **_memory_format(network),
     }
     description = {

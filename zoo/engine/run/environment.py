@@ -9,12 +9,14 @@ from typing import Any
 import torch
 
 from zoo import __version__
+from zoo.data.formats import decoder_versions
 from zoo.files import library_versions
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of zoo and of the libraries that compute."""
-    return {"zoo": __version__, **library_versions("torch", "torchvision", "timm")}
+    """Return the versions of zoo and of the libraries that decode and compute."""
+    libraries = library_versions("torch", "torchvision", "timm")
+    return {"zoo": __version__, **libraries, **decoder_versions()}
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -9,13 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
-from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as vision
 
-from zoo.data.augment import Draw, augmentation, fill_of
+from zoo.data.augment import Draw, augmentation, draw_part, fill_of
 from zoo.data.dataset import SampleTransform
 from zoo.data.decode import DecodedImage
-from zoo.data.transforms import prepare, prepare_mask
+from zoo.data.transforms import prepare, prepare_mask, prepare_part
 from zoo.seeding import seeded
 from zoo.tasks.segmentation.schema import IGNORE_INDEX
 
@@ -57,17 +56,12 @@ class MaskTransform(SampleTransform):
     ) -> tuple[Tensor, Tensor]:
         """Apply one random resized crop to an image and its mask."""
         full = image.pixels if isinstance(image, DecodedImage) else image
-        size = (self.preprocess.height, self.preprocess.width)
-        drawn = v2.RandomResizedCrop(size, scale=(scale, 1.0)).make_params([full])
-        kernel = InterpolationMode(self.preprocess.interpolation)
-        part = vision.resized_crop(full, **drawn, size=size, interpolation=kernel, antialias=True)
+        part = draw_part(full, scale, self.preprocess)
         # Nearest-neighbour resizing samples pixel centres in Pillow, but corners in v2, which
         # shifts the mask by half an output pixel.
-        corner = (drawn["left"], drawn["top"])
-        box = (*corner, corner[0] + drawn["width"], corner[1] + drawn["height"])
-        nearest = mask.resize(size[::-1], Image.Resampling.NEAREST, box)
-        part = part.convert("L") if self.preprocess.channels == 1 else part
-        return vision.pil_to_tensor(part), vision.pil_to_tensor(nearest)[0]
+        size = self.preprocess.width, self.preprocess.height
+        nearest = mask.resize(size, Image.Resampling.NEAREST, part)
+        return prepare_part(full, part, self.preprocess), vision.pil_to_tensor(nearest)[0]
 
     def collate(self, targets: Sequence[Any]) -> Tensor:
         """Stack the masks of a batch, `[images, height, width]` uint8."""
