@@ -98,7 +98,7 @@ def test_resize_part_to_size_of_image(size: Size) -> None:
 
 def test_resize_image_of_several_blocks_agrees_with_pillow() -> None:
     image = draw_image(np.random.default_rng(4), (2100, 2100))
-    with pytest.raises(ValueError, match="block|contiguous"):
+    with pytest.raises(ValueError, match=r"block|contiguous"):
         image.__arrow_c_array__()
     expected = image.resize((96, 80), Image.Resampling.BICUBIC)
     assert_close(resize(image, (96, 80), (0, 0, 96, 80), "bicubic"), expected)
