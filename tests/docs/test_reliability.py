@@ -24,6 +24,13 @@ def test_reliability_page_names_tests_that_exist():
     assert names_in(ROOT / "tests" / "faults") - CONTROLS <= every
 
 
+def test_part_of_each_file_of_faults_runs_in_ci():
+    files = sorted((ROOT / "tests" / "faults").glob("test_*.py"))
+    assert len(files) > 2
+    assert [path.name for path in files if "mark.slow" not in path.read_text()] == []
+    assert "pytest -m slow" in (ROOT / ".ci" / "run").read_text()
+
+
 def test_reliability_page_is_linked():
     for path in ("README.md", "docs/resuming.md", "CONTRIBUTING.md"):
         assert "reliability.md" in (ROOT / path).read_text(encoding="utf-8")

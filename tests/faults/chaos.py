@@ -1,10 +1,11 @@
 """Run ckpt-chaos over `checkpoint_writer.py`, in children of one process that has imported torch.
 
-Usage: python chaos.py FOLDER [--keep N] [--in-place]
+Usage: python chaos.py FOLDER CRASHES [--keep N] [--in-place]
 
 The injector, the crash points and the verdicts are those of `ckpt-chaos run`. It starts a program
-for each crash and each resume; here they are forked, since importing torch takes seconds. Prints
-one row of JSON for each crash point.
+for each crash and each resume; here they are forked, since importing torch takes seconds. At
+most CRASHES of the crash points are taken, evenly spaced in each mode. Prints one row of JSON for
+each.
 """
 
 from __future__ import annotations
@@ -59,14 +60,14 @@ def events_of(path: Path) -> list[tuple[int, str, str, bool]]:
     return [(n, kind, TEMPORARY.sub(".part", name), torn) for n, kind, name, torn in read(path)]
 
 
-def main(work: str, *options: str) -> None:
+def main(work: str, crashes: str, *options: str) -> None:
     torch.set_num_threads(1)
     contract = {} if "--in-place" in options else {"checkpoint_glob": "{out}/checkpoint-*"}
     rows = byo.run_byo(
         ["{out}", *options],
         None,
         Path(work),
-        max_points=10_000,
+        max_points=int(crashes),
         result_file="{out}/result.json",
         step_regex=r"resumed from epoch (\d+)",
         modes=byo.MODES,

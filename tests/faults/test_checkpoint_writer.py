@@ -17,11 +17,17 @@ from tests.faults.conftest import FOLDER
 pytestmark = pytest.mark.faults
 
 MODES = {"before", "torn", "term", "unsynced"}
+ALL = 10_000
 
 
-def crash_everywhere(*options: str) -> list[dict]:
-    """Return the rows of ckpt-chaos: what came back after a crash at each file boundary."""
-    command = [sys.executable, FOLDER / "chaos.py", "chaos", *options]
+def crash(most: int, *options: str) -> list[dict]:
+    """Return the rows of ckpt-chaos: what came back after a crash at each file boundary.
+
+    Args:
+        most: number of crashes; evenly spaced ones where there are more boundaries.
+        options: of `checkpoint_writer.py`.
+    """
+    command = [sys.executable, FOLDER / "chaos.py", "chaos", str(most), *options]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -30,12 +36,14 @@ def crash_everywhere(*options: str) -> list[dict]:
     return rows
 
 
-@pytest.mark.parametrize("keep", [1, 9])
-def test_crash_at_every_file_boundary_loses_nothing(keep):
-    control, *crashes = crash_everywhere("--keep", str(keep))
+@pytest.mark.parametrize(
+    ("keep", "most"), [pytest.param(1, 12, marks=pytest.mark.slow), (1, ALL), (9, ALL)]
+)
+def test_crash_at_every_file_boundary_loses_nothing(keep, most):
+    control, *crashes = crash(most, "--keep", str(keep))
     assert (control["crashed"], control["verdict"]) == (False, "PASS")
     assert {row["label"].rpartition("[")[2][:-1] for row in crashes} == MODES
-    assert len(crashes) > 100
+    assert len(crashes) == most if most < ALL else len(crashes) > 100
     assert all(row["crashed"] for row in crashes)
     assert not [row for row in crashes if row["drift"]]
     assert not [row for row in crashes if row["verdict"] != "PASS"]
@@ -43,7 +51,7 @@ def test_crash_at_every_file_boundary_loses_nothing(keep):
 
 def test_crash_of_checkpoint_written_in_place_is_found():
     """The injector finds what it is for: a checkpoint that overwrites the one before."""
-    control, *crashes = crash_everywhere("--in-place")
+    control, *crashes = crash(ALL, "--in-place")
     assert (control["crashed"], control["verdict"]) == (False, "PASS")
     failed = [row["label"] for row in crashes if row["verdict"] == "HARD_FAIL"]
     assert failed
@@ -61,6 +69,7 @@ def traced(*options: str) -> tuple[subprocess.CompletedProcess, list[str]]:
     return done, Path("trace").read_text().splitlines()
 
 
+@pytest.mark.slow
 @needs_strace
 def test_files_of_checkpoint_are_fsynced_before_its_rename():
     done, calls = traced("-e", "trace=fsync,rename,renameat,renameat2")
@@ -80,7 +89,7 @@ def test_files_of_checkpoint_are_fsynced_before_its_rename():
 
 
 @needs_strace
-@pytest.mark.parametrize("call", ["fsync", "rename"])
+@pytest.mark.parametrize("call", [pytest.param("fsync", marks=pytest.mark.slow), "rename"])
 def test_checkpoint_whose_system_call_fails_is_not_published(call):
     """In its first checkpoint; the file that is written before takes two of the calls."""
     inject = {"fsync": "fsync:error=EIO:when=3", "rename": "rename:error=EIO:when=2"}[call]
@@ -92,6 +101,7 @@ def test_checkpoint_whose_system_call_fails_is_not_published(call):
     assert [path.name for path in Path("out").iterdir()] == ["best"]
 
 
+@pytest.mark.slow
 @needs_strace
 def test_checkpoint_without_failing_call_is_published():
     done, calls = traced("-e", "trace=fsync", "-e", "inject=fsync:error=EIO:when=1000")

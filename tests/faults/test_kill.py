@@ -23,6 +23,7 @@ pytestmark = pytest.mark.faults
 
 # At least so many kills, after each of which training went on from another point.
 KILLS = 8
+FEW = 1
 # Checkpoints between a start and the kill: with 160 in a training, there is time for all.
 MOST_CHECKPOINTS = 8
 SECONDS = 240
@@ -36,27 +37,35 @@ RECIPES = {
 SETTINGS = ["--batch-size", "8", "--lr", "0.01", "--seed", "3"]
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_killed_training_resumes_to_the_same_bytes(recipe, finetune):
+@pytest.mark.parametrize(
+    ("recipe", "kills"),
+    [pytest.param("all", FEW, marks=pytest.mark.slow), *((name, KILLS) for name in RECIPES)],
+)
+def test_killed_training_resumes_to_the_same_bytes(recipe, kills, finetune):
     options = [*RECIPES[recipe], *SETTINGS]
     subprocess.run(finetune(*options, "--out", "whole"), check=True, capture_output=True)
-    points = train_killed(finetune(*options, "--out", "killed", "--checkpoint-every", "0"))
+    points = train_killed(finetune(*options, "--out", "killed", "--checkpoint-every", "0"), kills)
     print(f"{recipe}: {len(points)} kills, {len(set(points))} distinct points: {points}")
-    assert len(set(points)) >= KILLS
+    assert len(set(points)) >= kills
     for name in ("model.safetensors", "history.csv"):
         whole, killed = (without_seconds(Path(folder, name)) for folder in ("whole", "killed"))
         assert whole == killed, name
     assert not [*Path("killed").rglob(".zoo-*")]
 
 
-def train_killed(command: list[str]) -> list[str]:
-    """Train, killed at random moments, until it is finished; return where it was resumed."""
+def train_killed(command: list[str], least: int) -> list[str]:
+    """Train, killed at random moments, until it is finished; return where it was resumed.
+
+    Args:
+        command: that trains.
+        least: number of kills after which there is one more.
+    """
     generator, points, kills = random.Random(0), [], 0
     folder = Path("killed/checkpoints")
     while True:
         errors = Path(f"errors-{kills}")
         with errors.open("w") as stream, started(command, stderr=stream) as process:
-            if kills <= KILLS:
+            if kills <= least:
                 # The first kill is before the first checkpoint; that training starts again.
                 wait_for_checkpoints(folder, process, generator.randint(1, MOST_CHECKPOINTS))
                 time.sleep(generator.random() * 0.03)
@@ -68,7 +77,7 @@ def train_killed(command: list[str]) -> list[str]:
         assert code == -signal.SIGKILL, errors.read_text()
         kills += 1
         command = zoo_command("finetune", "--resume", "killed", "--checkpoint-every", "0")
-    assert kills > KILLS, "the training was finished before it was killed often enough"
+    assert kills > least, "the training was finished before it was killed often enough"
     assert len(points) == kills
     return points
 
@@ -123,6 +132,7 @@ def forget_step(snapshot):
     return replace(snapshot, plain={**snapshot.plain, "step": 0, "batches": 0})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forget", [None, forget_optimizer, forget_generators, forget_step])
 def test_resume_that_forgets_state_gives_other_bytes(forget, tinynet, image_folder, monkeypatch):
     """The comparison of bytes finds a training that is not resumed completely."""

@@ -108,6 +108,7 @@ def test_full_disk_stops_with_6_and_resumes_to_the_same_bytes(fault, finetune):
     assert Path("model.safetensors").read_bytes() == train_whole(finetune, *LONG)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("prlimit"), reason="needs prlimit")
 def test_file_size_limit_stops_with_6(finetune):
     options = ["--train", "all", "--epochs", "2", "--batch-size", "8", *EACH_STEP]
@@ -292,7 +293,8 @@ SLOW = """
 
 
 @pytest.mark.parametrize(
-    ("number", "options"), [(signal.SIGINT, []), (signal.SIGTERM, ["--epochs", "3"])]
+    ("number", "options"),
+    [pytest.param(signal.SIGINT, [], marks=pytest.mark.slow), (signal.SIGTERM, ["--epochs", "3"])],
 )
 def test_signal_in_feature_pass_is_resumed(number, options, install, image_folder, own_cache):
     """Before a probe, and before a head that is trained by epochs."""

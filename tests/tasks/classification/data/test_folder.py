@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
@@ -346,3 +348,34 @@ def test_open_split_rejects_unknown_class_or_split(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="contains no images"):
         open_split(tmp_path / "empty", ("cat",))
+
+
+OPEN = """
+import sys
+from pathlib import Path
+from zoo.tasks.classification.data.splitting import HoldOut
+from zoo.errors import DataError
+from zoo.tasks.classification.data.folder import open_folder
+try:
+    open_folder(Path(sys.argv[1]), HoldOut(0, 0.2))
+except DataError as error:
+    print(ascii(f"{error.message}; {error.hint}"))
+    sys.exit(int(error.exit_code))
+"""
+
+
+def test_ascii_locale_is_told_what_to_set(tmp_path: Path) -> None:
+    root = make(tmp_path / "pets", "caf\u00e9/{4}.png", "dog/{4}.png")
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", OPEN, str(root)]
+
+    def code_and_text(**environment: str) -> tuple[int, str]:
+        variables = {**os.environ, **environment}
+        done = subprocess.run(command, capture_output=True, text=True, env=variables)
+        return done.returncode, done.stdout + done.stderr
+
+    code, text = code_and_text(**ascii_only)
+    assert code == 3
+    assert "is not valid in the encoding of the system, ascii" in text
+    assert "; set LC_ALL=C.UTF-8, or PYTHONUTF8=1" in text
+    assert code_and_text(**ascii_only | {"PYTHONUTF8": "1"}) == (0, "")
