@@ -7,6 +7,7 @@ with canonical JSON. Equal trainings write equal bytes.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -58,6 +59,7 @@ class ModelCard:
         base: tag, sha256 and licence of the weights that training started from.
         versions: of zoo and the libraries.
         new_head: `HeadSpec` of the main head as plain data; empty for the default.
+        temperature: that logits are divided by for probabilities; None for 1.
         unknown: keys of a newer zoo, which are preserved and ignored.
         format: version of this description.
     """
@@ -75,6 +77,7 @@ class ModelCard:
     base: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     new_head: Mapping[str, Any] = field(default_factory=dict)
+    temperature: float | None = None
     unknown: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
@@ -83,6 +86,8 @@ class ModelCard:
         plain = asdict(self)
         plain["heads"] = [to_dict(head) for head in self.heads]
         plain["preprocess"] = to_dict(self.preprocess)
+        if self.temperature is None:
+            del plain["temperature"]
         return canonical_json({**plain.pop("unknown"), **plain})
 
     @property
@@ -120,6 +125,8 @@ class ModelCard:
             "head": isinstance(self.new_head, dict),
             "classes": len(set(self.classes)) == len(self.classes),
             "precision": self.precision in PRECISIONS,
+            "temperature": self.temperature is None
+            or (isinstance(self.temperature, float) and 0 < self.temperature < math.inf),
             "memory format": self.memory_format in MEMORY_FORMATS,
             "preprocess": size <= MAX_SIZE and self.preprocess.channels <= MAX_CHANNELS,
         }

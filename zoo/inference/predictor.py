@@ -33,7 +33,7 @@ from zoo.options.columns import read_columns
 from zoo.options.given import BadImages, FilePath, UserColumns
 from zoo.results import Metrics, Prediction
 from zoo.spec import Preprocess
-from zoo.tasks.base import Schema, SourceImage, UserMetrics, supported_options
+from zoo.tasks.base import Outputs, Schema, SourceImage, UserMetrics, supported_options
 
 BATCH_SIZE = 32
 
@@ -147,6 +147,8 @@ class Predictor:
                 ]
                 outputs = self.network.forward(pixels)
                 check_predictions(self.network, pixels, outputs.main)
+                if self.card is not None and self.card.temperature is not None:
+                    outputs = Outputs(outputs.main / self.card.temperature)
                 predictions += task.predict(outputs, sources, self.schema, top=top, out=out)
         remaining = iter(predictions)
         answers = [

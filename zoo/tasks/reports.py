@@ -84,6 +84,16 @@ class ReportingTask:
         """
         return {}
 
+    def temperature(self, logits: Tensor, labels: Tensor) -> float | None:
+        """Return what to divide logits by for probabilities that agree with accuracy; None for 1.
+
+        Args:
+            logits: `[samples, classes]`, of training samples by heads that were fitted without
+                them.
+            labels: `[samples]`.
+        """
+        return None
+
     def report_data(self, evidence: Evidence) -> dict[str, Any]:
         """Return what `report_sections` needs beside `run.json`, as data for JSON.
 

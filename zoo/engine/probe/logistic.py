@@ -10,7 +10,7 @@ stay unseen.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -33,6 +33,26 @@ COARSE = (1e-5, 500, 1e-7)
 FINAL = (1e-8, 2000, 0.0)
 
 
+# 128 MB in float32, twice while the search runs.
+HELD_OUT_VALUES = 1 << 25
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Predictions of training images by heads that were fitted without them.
+
+    Args:
+        rows: `[n]`, of the features.
+        logits: `[n, classes]` float32 on the CPU, of all classes; those without images have the
+            lowest value.
+        labels: `[n]`.
+    """
+
+    rows: Tensor
+    logits: Tensor
+    labels: Tensor
+
+
 @dataclass(frozen=True)
 class Probe:
     """A linear head at its optimum.
@@ -49,6 +69,8 @@ class Probe:
         converged: whether the gradient proves that the minimum is reached.
         iterations: of the final fit.
         passes: over all features, search included.
+        held_out: predictions at the strength, by the fold that did not see the row; None without a
+            search, and where there are more than `HELD_OUT_VALUES` logits.
     """
 
     weight: Tensor
@@ -61,6 +83,7 @@ class Probe:
     converged: bool = True
     iterations: int = 0
     passes: int = 0
+    held_out: HeldOut | None = None
 
 
 def fit_probe(
@@ -157,7 +180,20 @@ def fit_probe(
         converged=best.converged,
         iterations=best.iterations,
         passes=passes + (search.passes if search else 0),
+        held_out=_held_out(search, selected, present, classes) if search else None,
     )
+
+
+def _held_out(
+    search: _Search, selected: Tensor | None, present: Tensor, classes: int
+) -> HeldOut | None:
+    """Return the held-out predictions of the best strength, with the logits of all classes."""
+    if search.logits is None:
+        return None
+    whole = torch.full((len(search.logits), classes), torch.finfo(torch.float32).min)
+    whole[:, present] = search.logits
+    rows = search.rows if selected is None else selected[search.rows]
+    return HeldOut(rows, whole, present[search.labels])
 
 
 @dataclass
@@ -169,12 +205,18 @@ class _Search:
         accuracy: of each fold at the best strength.
         start: mean of the folds' weights at the best strength.
         passes: over all features.
+        rows: `[n]` that are held out, as indices of those that are fitted.
+        labels: `[n]`, among the classes that have images.
+        logits: `[n, classes that have images]` at the best strength; None where there are too many.
     """
 
     searched: list[tuple[float, float, float]]
     accuracy: tuple[float, ...] = ()
     start: Tensor | None = None
     passes: int = 0
+    rows: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    logits: Tensor | None = None
 
 
 class _Fit:
@@ -242,7 +284,9 @@ class _Fit:
         """
         count = int(fold.max()) + 1
         problem = self._problem((fold != torch.arange(count)[:, None]), torch.float32)
-        result = _Search([])
+        result = _Search([], rows=torch.nonzero(fold >= 0).flatten())
+        result.labels = self.labels.cpu()[result.rows]
+        keep = len(result.rows) * self.classes <= HELD_OUT_VALUES
         best, stopping = strengths[0], EarlyStopping()
         highest: tuple[float, ...] = (-float("inf"),)
         current = previous = problem.zeros()
@@ -252,7 +296,8 @@ class _Fit:
             previous, current = current, optimum.weights
             if self.scoring is not None:
                 self.scoring.start()
-            loss, accuracies = self._held_out(problem, current, fold, count)
+            logits: list[Tensor] | None = [] if keep else None
+            loss, accuracies = self._held_out(problem, current, fold, count, logits)
             rank = self.scoring.score() if self.scoring else (-loss,)
             result.searched.append((strength, loss, float(accuracies[-1])))
             result.passes += optimum.evaluations + 1
@@ -260,16 +305,36 @@ class _Fit:
                 best, highest = strength, rank
                 result.accuracy = tuple(accuracies[:-1].tolist())
                 result.start = current.mean(0, keepdim=True)
+                result.logits = torch.cat(logits) if logits else None
             # A score may still rise where the loss no longer falls.
             if stopping.update(loss) and self.scoring is None:
                 break
         return best, result
 
     def _held_out(
-        self, problem: Softmax, weights: Tensor, fold: Tensor, count: int
+        self,
+        problem: Softmax,
+        weights: Tensor,
+        fold: Tensor,
+        count: int,
+        kept: list[Tensor] | None = None,
     ) -> tuple[float, Tensor]:
-        """Return the mean held-out log loss, and accuracies: of each fold, then of all images."""
-        visit = self.scoring.update if self.scoring else None
+        """Return the mean held-out log loss, and accuracies: of each fold, then of all images.
+
+        Args:
+            problem: of the folds.
+            weights: of all folds.
+            fold: `[images]`, -1 for images that are never held out.
+            count: number of folds.
+            kept: receives the held-out logits of each chunk; None to keep none.
+        """
+
+        def visit(logits: Tensor, labels: Tensor) -> None:
+            if self.scoring is not None:
+                self.scoring.update(logits, labels)
+            if kept is not None:
+                kept.append(logits.to("cpu", torch.float32, copy=True))
+
         losses, correct = (part.cpu().double() for part in problem.held_out(weights, fold, visit))
         out = fold >= 0
         mean = float((losses * self.weights)[out].sum() / self.weights[out].sum())

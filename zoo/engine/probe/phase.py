@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.engine.features.cache import FeatureSet
-from zoo.engine.probe.logistic import Probe, fit_probe
+from zoo.engine.probe.logistic import HeldOut, Probe, fit_probe
 from zoo.engine.probe.search import HeldOutScore
 from zoo.engine.runtime.network import Network
 from zoo.tasks.base import LogisticProbe, Metric, Outputs, Ranking
@@ -77,7 +77,7 @@ def fit_heads(
     seed: int,
     new_score: Callable[[], HeldOutScore] | None = None,
     groups: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], HeldOut | None]:
     """Fit every head to its optimum on cached features.
 
     Args:
@@ -90,7 +90,8 @@ def fit_heads(
         groups: of each image of the split, which are held out together; empty without.
 
     Returns:
-        Record of the main head's fit, for `run.json`.
+        Record of the main head's fit, for `run.json`; and its held-out predictions of the first
+        view of each image, `rows` being positions in the split; None without cross-validation.
     """
     labels = features.targets.cpu().repeat_interleave(features.views)
     fitted: list[Probe] = []
@@ -111,7 +112,17 @@ def fit_heads(
         )
         _copy_to_head(network.module.get_submodule(path), result)
         fitted.append(result)
-    return _to_record(fitted[0])
+    return _to_record(fitted[0]), _of_images(fitted[0].held_out, features)
+
+
+def _of_images(held_out: HeldOut | None, features: FeatureSet) -> HeldOut | None:
+    """Return the held-out predictions of the first view of each image."""
+    if held_out is None:
+        return None
+    first = held_out.rows % features.views == 0
+    readable = torch.nonzero(features.row >= 0).flatten()
+    positions = readable[held_out.rows[first] // features.views]
+    return HeldOut(positions, held_out.logits[first], held_out.labels[first])
 
 
 def _group_numbers(groups: Sequence[str], features: FeatureSet) -> Tensor | None:

@@ -36,7 +36,11 @@ def _metric_names(prepared: Prepared) -> tuple[str, ...]:
 
 
 def _card(
-    prepared: Prepared, network: Network, metrics: dict[str, Any], unfinished: str | None = None
+    prepared: Prepared,
+    network: Network,
+    metrics: dict[str, Any],
+    unfinished: str | None = None,
+    temperature: float | None = None,
 ) -> ModelCard:
     plan = prepared.plan
     columns = _metric_names(prepared)
@@ -75,7 +79,20 @@ def _card(
         base=_base(prepared.base),
         versions=versions(),
         new_head=prepared.options.build_options.head.to_dict(),
+        temperature=temperature,
     )
+
+
+def _temperature(prepared: Prepared, state: TrainState) -> float | None:
+    """Return the temperature of a head that the last phase solved for; None for any other.
+
+    The logits of the folds are those of the head but for a fifth of the images. Those of a head
+    that is trained by epochs have another scale.
+    """
+    held_out = state.held_out
+    if held_out is None:
+        return None
+    return prepared.task.temperature(held_out.logits, held_out.labels)
 
 
 def _given_memory_format(prepared: Prepared) -> dict[str, str]:
@@ -197,7 +214,8 @@ def save(
         EnvironmentProblem: a file cannot be written.
     """
     write_bytes(folder / HISTORY, _history_csv(state.history, _metric_names(prepared)))
-    card = _card(prepared, network, metrics)
+    temperature = _temperature(prepared, state)
+    card = _card(prepared, network, metrics, temperature=temperature)
     digest = write_model(folder / MODEL, network.module.state_dict(), card)
     run = {
         "run_id": run_id,
@@ -214,6 +232,7 @@ def save(
         "images_per_second": network.forwards / seconds,
         "backbone_forwards": network.forwards,
         "probe": state.probe,
+        "temperature": temperature,
         "plan": prepared.plan.to_dict(),
         "adjustments": [asdict(each) for each in state.adjustments],
         "bad_images": bad,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.engine.probe.logistic import HeldOut
 from zoo.events import EpochEnded
 from zoo.tasks.base import Metric, Ranking
 
@@ -110,6 +111,8 @@ class TrainState:
         bad: reasons by path of the unreadable images that this process skipped.
         incomplete: paths of the files that lack their last bytes.
         probe: report on a solved head for `run.json`; None without one.
+        held_out: predictions of training images by a solved head that did not see them, until
+            another phase trains; not part of a checkpoint.
         duplicates: images with equal content, for `run.json`; None before they are read.
         stopped: why a plugin stopped the training; None where none did.
     """
@@ -133,6 +136,7 @@ class TrainState:
     bad: dict[str, str] = field(default_factory=dict)
     incomplete: set[str] = field(default_factory=set)
     probe: dict[str, Any] | None = None
+    held_out: HeldOut | None = None
     duplicates: dict[str, Any] | None = None
     stopped: str | None = None
 

@@ -134,7 +134,7 @@ def solve_phase(
     data, ranking, new_score = source.data, context.ranking, None
     if ranking is not None:
         new_score = lambda: MetricScore(source.new_metric(), ranking)  # noqa: E731
-    state.probe = fit_heads(
+    state.probe, state.held_out = fit_heads(
         source.network,
         source.train,
         probe,

@@ -37,6 +37,7 @@ from zoo.tasks.classification.metrics import ClassificationMetric
 from zoo.tasks.classification.outputs import check_logits, classification_loss, read_output
 from zoo.tasks.classification.present import metric_line, metric_table, prediction_lines
 from zoo.tasks.classification.report import sections
+from zoo.tasks.classification.temperature import fit_temperature
 from zoo.tasks.weighted_loss import WeightedCrossEntropy, resolve_class_weights
 
 
@@ -196,6 +197,10 @@ class ImageClassification(BaseTask):
     def sample_results(self, outputs: Outputs, targets: Tensor) -> dict[str, Tensor]:
         """Return true class, the most probable classes and probabilities of each image."""
         return sample_results(outputs, targets)
+
+    def temperature(self, logits: Tensor, labels: Tensor) -> float | None:
+        """Return the temperature of the least negative log-likelihood."""
+        return fit_temperature(logits, labels)
 
     def report_data(self, evidence: Evidence) -> dict[str, Any]:
         """Return the results of the samples, and images of the worst mistakes."""
