@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo import options, sections, testing
     from zoo.api import (
+        FeatureExtractor,
         Model,
         Run,
         check,
@@ -92,6 +93,7 @@ __all__ = [
     "EpochEnded",
     "ExitCode",
     "Family",
+    "FeatureExtractor",
     "FirstBatchRead",
     "FitEnded",
     "FitFailed",

@@ -237,6 +237,26 @@ def read_tensors(path: Path, sha256: str | None = None) -> TensorFile:
     return TensorFile(tensors, metadata, content.sha256)
 
 
+def map_tensors(path: Path) -> TensorFile:
+    """Map a safetensors file into memory, of which only what is used is read.
+
+    Returns:
+        Tensors that are private views of the file; without a digest.
+
+    Raises:
+        WeightsError: it is missing, not a regular file, unreadable or damaged.
+    """
+    with open_weights(path) as file:
+        try:
+            start = 8 + (header_length(_read_start(path, file)) or 0)
+            # Private, since torch has no tensors of memory that cannot be written.
+            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+            entries, metadata = _parse_header(data[8:start], len(data) - start)
+            return TensorFile(dict(_views(data[start:], entries)), metadata, "")
+        except (ValueError, RecursionError, RuntimeError, OSError) as error:
+            raise WeightsError(f"{path} is not a valid safetensors file: {error}") from error
+
+
 @dataclass(frozen=True)
 class _Entry:
     """A tensor of a header: name, torch's dtype, shape, and where its bytes begin and end."""

@@ -13,9 +13,11 @@ from zoo.api.training import Run, check, finetune, plan
 from zoo.api.weights import clear_cache, fetch, import_weights, list_cache
 
 if TYPE_CHECKING:
+    from zoo.inference.extractor import FeatureExtractor
     from zoo.inference.predictor import Predictor as Model
 
 __all__ = [
+    "FeatureExtractor",
     "Model",
     "Run",
     "check",
@@ -45,7 +47,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import `Model`, which needs torch, on first access."""
+    """Import a class that needs torch on first access."""
+    if name == "FeatureExtractor":
+        from zoo.inference.extractor import FeatureExtractor
+
+        return FeatureExtractor
     if name == "Model":
         from zoo.inference.predictor import Predictor
 

@@ -181,6 +181,7 @@ def embed(
     workers: int = 0,
     bad_images: BadImages = "error",
     device: str = "auto",
+    part: str | None = None,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Write the features of a data set to a file; `features` returns those of a few images.
@@ -190,29 +191,35 @@ def embed(
 
     Args:
         name: backbone or its name, model file or run folder.
-        data: as for `finetune`, or a folder of images.
-        out: path of a `.safetensors` or `.npy` file.
+        data: as for `finetune`, or a folder of images; or a tar file of WebDataset or a pattern of
+            such, of which each gets its own file.
+        out: path of a `.safetensors` or `.npy` file; of shards a folder, whose files are skipped
+            where they exist.
         classes: number of classes, to choose between two readings of folders.
         columns: of a table, as for `finetune`.
         workers: number of decoding processes.
         bad_images: `error` or `skip`.
         device: as torch names it, or `auto`.
+        part: `I/N`, the part of the shards to compute, for one of N jobs.
         quiet: write nothing to stderr.
 
     Returns:
-        `path`, `images`, `width`, `backbone_forwards`, and `bad_images`: reasons by path.
+        `path`, `images`, `width`, `backbone_forwards`, and `bad_images`: reasons by path;
+        of shards also `shards`, `failed`, `labels`, `unlabelled` and `other_members`.
 
     Raises:
         UsageError: the suffix is unknown, or the network does not have exactly one main head.
-        DataError: the data cannot be used.
+        DataError: the data cannot be used, or shards failed, after the others are done.
         WeightsError: the model cannot be loaded.
     """
     from zoo.inference.embed import embed as write
+    from zoo.inference.embed_shards import raise_failed
     from zoo.options.columns import read_columns
+    from zoo.options.part import Part
     from zoo.terminal import Progress
 
     check_arguments(classes=classes, workers=workers, bad_images=bad_images)
-    return write(
+    summary = write(
         name_of(name),
         data,
         Path(out),
@@ -223,7 +230,11 @@ def embed(
         workers=workers,
         bad_images=bad_images,
         device=device,
+        part=None if part is None else Part.parse(part),
     )
+    if "failed" in summary:
+        raise_failed(summary)
+    return summary
 
 
 @names_arguments

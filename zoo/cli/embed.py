@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -25,7 +26,7 @@ from zoo.errors import counted
     "--data",
     required=True,
     metavar="DATA",
-    help="Data set, as for `zoo finetune`, or a folder of images.",
+    help="Data set, as for `zoo finetune`, a folder of images, or shards: 'shards-*.tar'.",
 )
 @source_options
 @click.option(
@@ -33,7 +34,10 @@ from zoo.errors import counted
     required=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A .safetensors or .npy file.",
+    help="A .safetensors or .npy file; a folder for shards.",
+)
+@click.option(
+    "--part", metavar="I/N", help="Part I of N of the shards, for one of N jobs. [default: all]"
 )
 @reading_options
 @device_option
@@ -47,6 +51,7 @@ def command(
     columns: str | None,
     classes: int | None,
     out: Path,
+    part: str | None,
     workers: int,
     bad_images: str,
     device: str,
@@ -56,9 +61,12 @@ def command(
     """Write the features of images: the input of the main head of NAME, a backbone or model file.
 
     A .safetensors FILE also contains labels, classes and paths; for .npy they are written to a
-    .json file beside it.
+    .json file beside it. Of shards of WebDataset, each has its own file in the folder FILE, and
+    those that exist are skipped; a damaged shard is named, and the others go on.
     """
     from zoo.inference.embed import embed
+    from zoo.inference.embed_shards import raise_failed
+    from zoo.options.part import Part
     from zoo.terminal import Progress
 
     summary = embed(
@@ -72,10 +80,21 @@ def command(
         workers=workers,
         bad_images=bad_images,
         device=device,
+        part=None if part is None else Part.parse(part),
     )
     if as_json:
         print_json(summary)
-        return
-    print_line(
-        f"{counted(summary['images'], 'image')}, {counted(summary['width'], 'feature')} each: {out}"
-    )
+    else:
+        print_line(_describe(summary))
+    if "failed" in summary:
+        raise_failed(summary)
+
+
+def _describe(summary: dict[str, Any]) -> str:
+    """Return a summary in one line."""
+    images = counted(summary["images"], "image")
+    line = f"{images}, {counted(summary['width'], 'feature')} each: {summary['path']}"
+    if "shards" in summary:
+        counts = ", ".join(f"{count:,} {what}" for what, count in summary["shards"].items())
+        line += f"; shards: {counts}"
+    return line

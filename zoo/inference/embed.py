@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,18 +16,22 @@ from torch import Tensor
 from zoo.cache import trim
 from zoo.data.all_images import AllImages
 from zoo.data.bad_images import describe_incomplete
+from zoo.data.shards import names_shards
 from zoo.data.value_range import measure_ranges
 from zoo.engine.features.cache import FeatureCache, FeatureSet, feature_batch
 from zoo.engine.features.fingerprint import network_fingerprint
 from zoo.engine.features.store import FeatureStore
 from zoo.engine.runtime.reader import ImageReader
 from zoo.errors import DataError, UsageError
-from zoo.files import canonical_json, write_bytes, writing
+from zoo.files import write_bytes, writing
+from zoo.inference.embed_shards import embed_shards
+from zoo.inference.encoded import main_head
+from zoo.inference.feature_file import describe_features, write_rows
 from zoo.inference.loading import load_features
 from zoo.inference.predictor import Predictor
 from zoo.models.freeze import freeze
 from zoo.options.columns import Columns
-from zoo.records import to_dict
+from zoo.options.part import Part
 from zoo.registry.registry import Registry
 from zoo.terminal import Progress
 
@@ -122,11 +125,7 @@ def embedding(
         UsageError: the network does not have exactly one main head.
     """
     network = model.network
-    main = [p for p, head in zip(network.paths, network.heads, strict=True) if head.role == "main"]
-    if len(main) != 1:
-        count = f"{len(main)} main heads" if main else "no main head"
-        message = f"{model.backbone} has {count}, so its features are not defined"
-        raise UsageError(message, "choose another backbone")
+    head = main_head(model)
     freeze(network.module)
     if model.card is None:
         # As a training on these images would, so that it finds the features.
@@ -144,7 +143,7 @@ def embedding(
         for line in describe_incomplete(sorted(reader.incomplete), images.root):
             progress.notice(f"{images.name}: {line}")
         features = tuple(map(cache.feature_set, images.splits, rows))
-        yield Embedded(features, main[0], images, reader.bad, network.forwards)
+        yield Embedded(features, head, images, reader.bad, network.forwards)
         path = store.path
     if path is not None:
         trim(limit, keep=path)
@@ -162,13 +161,14 @@ def embed(
     workers: int = 0,
     bad_images: str = "error",
     device: str = "auto",
+    part: Part | None = None,
 ) -> dict[str, Any]:
     """Write the features of all images of a source, and return a summary.
 
     Args:
         name: of a backbone, or path of a model file or run folder.
-        data: the source, as for a training, or a folder of images.
-        out: path; its suffix selects the format, as in `write_features`.
+        data: the source, as for a training, or a folder of images; or shards.
+        out: path; its suffix selects the format, as in `write_features`. Of shards a folder.
         registry: of backbones.
         progress: display of progress and notices.
         classes: number of classes, to choose between two readings of folders.
@@ -176,15 +176,23 @@ def embed(
         workers: number of decoding processes.
         bad_images: `error` or `skip`.
         device: as torch names it, or `auto`.
+        part: of the shards to compute; None for all.
 
     Returns:
-        `path`, `images`, `width`, `backbone_forwards`, and `bad_images`: reasons by path.
+        `path`, `images`, `width`, `backbone_forwards`, and `bad_images`: reasons by path; of shards
+        more, as `embed_shards`.
 
     Raises:
-        UsageError: the suffix is unknown, or the network does not have exactly one main head.
+        UsageError: the suffix is unknown, an option does not apply to the source, or the network
+            does not have exactly one main head.
         DataError: the data cannot be used.
         WeightsError: the model cannot be loaded.
     """
+    reading: dict[str, Any] = {"workers": workers, "bad_images": bad_images, "device": device}
+    if names_shards(data):
+        refuse_given("shards have no such", columns=columns, classes=classes)
+        return embed_shards(name, data, out, registry, progress, part=part, **reading)
+    refuse_given("parts are those of shards, such as 'shards-*.tar'", part=part)
     check_format(out)
     model = load_features(name, registry, device)
     images = model.network.task.open_all(data, classes=classes, columns=columns)
@@ -198,6 +206,17 @@ def embed(
     for path, reason in sorted(embedded.bad.items()):
         progress.notice(f"skipped: {path}: {reason}")
     return {"path": str(out), **summary, "bad_images": embedded.bad}
+
+
+def refuse_given(reason: str, **options: Any) -> None:
+    """Refuse options that do not apply to a source.
+
+    Raises:
+        UsageError: one is given; names it.
+    """
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"--{name} {value} does not apply to this data: {reason}", "omit it")
 
 
 def check_format(out: Path) -> None:
@@ -216,8 +235,8 @@ def write_features(embedded: Embedded, model: Predictor, out: Path) -> dict[str,
 
     A `.safetensors` contains `features` `[images, width]` float32, `labels` `[images]` int64, and
     in its metadata the key `zoo`: canonical JSON of `backbone`, `preprocess`, `precision`, `head`,
-    `classes`, and of each image `paths` and `splits`. A `.npy` contains only the features, and
-    a `.json` beside it the rest.
+    `settings`, `classes`, and of each image `paths` and `splits`. A `.npy` contains only the
+    features, and a `.json` beside it the rest.
 
     Args:
         embedded: features, open for reading.
@@ -233,10 +252,7 @@ def write_features(embedded: Embedded, model: Predictor, out: Path) -> dict[str,
         raise DataError(f"no image of {images.name} can be read")
     labels = embedded.labels().numpy() if images.classes else None
     metadata = {
-        "backbone": model.backbone,
-        "preprocess": to_dict(model.preprocess),
-        "precision": model.network.precision,
-        "head": embedded.path,
+        **describe_features(model, embedded.path, feature_batch(model.network.device)),
         "classes": list(images.classes),
         "paths": embedded.paths(),
         "splits": [
@@ -250,29 +266,12 @@ def write_features(embedded: Embedded, model: Predictor, out: Path) -> dict[str,
         if out.suffix == ".npy":
             header = {"descr": "<f4", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
+            for rows in embedded.rows():
+                file.write(rows.numpy().astype("<f4").tobytes())
         else:
-            _write_header(file, shape, labels, metadata)
-        for rows in embedded.rows():
-            file.write(rows.numpy().astype("<f4").tobytes())
-        if labels is not None and out.suffix != ".npy":
-            file.write(labels.astype("<i8").tobytes())
+            write_rows(file, shape, embedded.rows(), labels, metadata)
     if out.suffix == ".npy":
         content = metadata | ({"labels": labels.tolist()} if labels is not None else {})
         text = json.dumps(content, indent=2, ensure_ascii=False)
         write_bytes(out.with_suffix(".json"), text.encode(errors="backslashreplace"))
     return {"images": shape[0], "width": shape[1], "backbone_forwards": embedded.forwards}
-
-
-def _write_header(
-    file: BinaryIO, shape: tuple[int, int], labels: Any, metadata: dict[str, Any]
-) -> None:
-    """Write the header of a safetensors file."""
-    size = shape[0] * shape[1] * 4
-    header: dict[str, Any] = {"__metadata__": {"zoo": canonical_json(metadata)}}
-    header["features"] = {"dtype": "F32", "shape": list(shape), "data_offsets": [0, size]}
-    if labels is not None:
-        end = size + 8 * shape[0]
-        header["labels"] = {"dtype": "I64", "shape": [shape[0]], "data_offsets": [size, end]}
-    text = json.dumps(header, ensure_ascii=True).encode()
-    text += b" " * (-len(text) % 8)
-    file.write(struct.pack("<Q", len(text)) + text)

@@ -19,7 +19,7 @@ ARGUMENTS = {
     "--no-plugin": "without",
     "--plugin": "plugins",
     "--registry": "registry",
-    **{f"--{name.replace('_', '-')}": name for name in ("limit", "max_params", "top")},
+    **{f"--{name.replace('_', '-')}": name for name in ("limit", "max_params", "part", "top")},
     **{option.flag: option.name for option in OPTIONS},
 }
 # Remedies that are arguments of another function than the one that raises.

@@ -25,12 +25,15 @@ from zoo.records import to_dict
 FORMAT = 2
 
 
-def network_fingerprint(network: Network, batch: int) -> tuple[str, dict[str, Any]]:
-    """Return the fingerprint of a network's features, and their description.
+# Facts of the machine, which may change the last bits of features, and not what they mean.
+MACHINE = ("device", "threads")
 
-    The fingerprint covers all that can change a bit of the features: tensors outside the heads,
-    modules and the code of their classes, preprocess, precision, memory format, device, threads,
-    batch size, and versions of libraries.
+
+def network_facts(network: Network, batch: int) -> dict[str, Any]:
+    """Return all that can change a bit of a network's features, as plain data.
+
+    These are tensors outside the heads, modules and the code of their classes, preprocess,
+    precision, memory format, device, threads, batch size, and versions of libraries.
 
     Args:
         network: that computes the features.
@@ -40,7 +43,7 @@ def network_fingerprint(network: Network, batch: int) -> tuple[str, dict[str, An
     heads = tuple(f"{path}." for path in network.paths)
     gpu = torch.cuda.get_device_name(network.device) if network.device.type == "cuda" else ""
     libraries = library_versions("torch", "torchvision", "timm", "numpy") | decoder_versions()
-    facts = {
+    return {
         "format": FORMAT,
         "backbone": provenance.backbone.id,
         "kwargs": dict(provenance.kwargs),
@@ -55,6 +58,16 @@ def network_fingerprint(network: Network, batch: int) -> tuple[str, dict[str, An
         "versions": {"zoo": __version__, **libraries},
         **_memory_format(network),
     }
+
+
+def network_fingerprint(network: Network, batch: int) -> tuple[str, dict[str, Any]]:
+    """Return the fingerprint of a network's features, and their description.
+
+    Args:
+        network: that computes the features.
+        batch: images per forward pass.
+    """
+    provenance, facts = provenance_of(network.module), network_facts(network, batch)
     description = {
         "backbone": provenance.backbone.id,
         "weights": provenance.base.tag or provenance.base.kind,

@@ -1,0 +1,163 @@
+"""`zoo embed` of shards: a file each, whole or not at all, by any number of jobs."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import zoo
+from tests.inference.shards import labelled, write_shard, write_shards
+from zoo.options.part import Part
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+@pytest.fixture
+def trained(tinynet, image_folder, tmp_path):
+    return zoo.finetune(
+        tinynet,
+        data=image_folder,
+        weights="none",
+        recipe="probe",
+        precision="fp32",
+        device="cpu",
+        out=tmp_path / "run",
+    ).path
+
+
+@pytest.fixture
+def samples(image_folder):
+    return labelled(image_folder)
+
+
+@pytest.fixture
+def shards(tmp_path, samples):
+    return write_shards(tmp_path / "shards", samples, 10)
+
+
+def metadata(path):
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["zoo"])
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def embed(cli, model, *arguments):
+    return cli("embed", str(model), *arguments, "--device", "cpu", "--json")
+
+
+def test_features_of_shards_equal_those_of_files(cli, trained, shards, samples, tmp_path):
+    done = embed(cli, trained, "--data", "shards/*.tar", "--out", "features")
+    assert done[0] == 0, done[2]
+    summary = json.loads(done[1])
+    assert summary["shards"] == {"done": 3, "skipped": 0, "failed": 0}
+    assert (summary["images"], summary["width"], summary["backbone_forwards"]) == (24, 16, 24)
+    assert summary["labels"] == {".cls": 24}
+    flat = tmp_path / "flat"
+    for number in range(3):
+        shutil.rmtree(flat, ignore_errors=True)
+        flat.mkdir()
+        part = samples[number * 10 : number * 10 + 10]
+        for index, (_, image, _) in enumerate(part):
+            (flat / f"{index:02}.jpg").write_bytes(image)
+        zoo.embed(trained, flat, tmp_path / "f.safetensors", device="cpu")
+        name = f"shard-00{number}"
+        found = load_file(tmp_path / f"features/{name}.safetensors")
+        assert torch.equal(found["features"], load_file(tmp_path / "f.safetensors")["features"])
+        about = metadata(tmp_path / f"features/{name}.safetensors")
+        assert about["paths"] == [key for key, _, _ in part]
+        assert [about["classes"][n] for n in found["labels"]] == [name for _, _, name in part]
+        assert about["settings"] == metadata(tmp_path / "f.safetensors")["settings"]
+
+
+def test_jobs_share_shards_and_skip_done_ones(cli, trained, shards, tmp_path):
+    embed(cli, trained, "--data", "shards/*.tar", "--out", "whole")
+    for part, count in (("2/2", 1), ("1/2", 2)):
+        done = embed(cli, trained, "--data", "shards/*.tar", "--out", "parts", "--part", part)
+        assert json.loads(done[1])["shards"] == {"done": count, "skipped": 0, "failed": 0}
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    (tmp_path / "parts/shard-001.safetensors").unlink()
+    done = embed(cli, trained, "--data", "shards/*.tar", "--out", "parts")
+    assert json.loads(done[1])["shards"] == {"done": 1, "skipped": 2, "failed": 0}
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
+def test_features_of_other_settings_are_refused(cli, trained, tinynet, image_folder, shards):
+    embed(cli, trained, "--data", "shards/*.tar", "--out", "features", "--part", "1/3")
+    other = zoo.finetune(
+        tinynet,
+        data=image_folder,
+        weights="none",
+        recipe="probe",
+        precision="fp32",
+        device="cpu",
+        crop="squash",
+        out="other",
+    )
+    done = embed(cli, other.path, "--data", "shards/*.tar", "--out", "features")
+    assert done[0] == 2
+    message = json.loads(done[2].splitlines()[-1])["message"]
+    assert "shard-000.safetensors was computed with other settings" in message
+    assert "crop None, now squash" in message
+
+
+def test_damaged_shard_is_named_and_others_go_on(cli, trained, shards, tmp_path):
+    shards[1].write_bytes(shards[1].read_bytes()[:5000])
+    done = embed(cli, trained, "--data", "shards/*.tar", "--out", "features")
+    assert done[0] == 3
+    summary = json.loads(done[1])
+    assert summary["shards"] == {"done": 2, "skipped": 0, "failed": 1}
+    assert list(summary["failed"]) == ["shards/shard-001.tar"]
+    assert "1 of 3 shards failed" in json.loads(done[2].splitlines()[-1])["message"]
+    assert list(contents(tmp_path / "features")) == [
+        "shard-000.safetensors",
+        "shard-002.safetensors",
+    ]
+
+
+def test_unreadable_images_fail_or_are_skipped(cli, trained, samples, tmp_path):
+    members = {"a.jpg": samples[0][1], "b.jpg": b"no image", "c.jpg": samples[1][1], "c.npy": b""}
+    write_shard(tmp_path / "s.tar", members)
+    done = embed(cli, trained, "--data", "s.tar", "--out", "features")
+    assert done[0] == 3
+    assert not list((tmp_path / "features").iterdir())
+    done = embed(cli, trained, "--data", "s.tar", "--out", "features", "--bad-images", "skip")
+    summary = json.loads(done[1])
+    assert list(summary["bad_images"]) == ["s.tar/b"]
+    assert (summary["images"], summary["other_members"]) == (2, {".npy": 1})
+    assert metadata(tmp_path / "features/s.safetensors")["paths"] == ["a", "c"]
+    assert set(load_file(tmp_path / "features/s.safetensors")) == {"features"}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--out", "f.safetensors"], "shards are written to a folder"),
+        (["--out", "f", "--part", "3/2"], "no part"),
+        (["--out", "f", "--part", "two"], "no part"),
+        (["--out", "f", "--classes", "3"], "does not apply"),
+    ],
+)
+def test_options_that_do_not_apply_are_refused(cli, trained, shards, options, expected):
+    done = embed(cli, trained, "--data", "shards/*.tar", *options)
+    assert done[0] == 2
+    assert expected in done[2]
+
+
+def test_part_of_images_is_refused(cli, trained, image_folder):
+    done = embed(
+        cli, trained, "--data", str(image_folder), "--out", "f.safetensors", "--part", "1/2"
+    )
+    assert done[0] == 2
+    assert "--part 1/2 does not apply" in done[2]
+
+
+def test_parts_are_disjoint_and_complete():
+    parts = [Part.parse(f"{number}/7").of(range(100)) for number in range(1, 8)]
+    assert sorted(each for part in parts for each in part) == list(range(100))
+    assert {len(part) for part in parts} == {14, 15}

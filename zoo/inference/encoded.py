@@ -1,0 +1,171 @@
+"""Compute the features of encoded images that are in memory, as a training does of files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from zoo.data.dataset import SampleTransform
+from zoo.data.decode import DecodedImage, UnreadableImage, decode, decode_reduced
+from zoo.data.split import Split
+from zoo.data.values import Ranges
+from zoo.engine.features.cache import FeatureCache, feature_batch
+from zoo.engine.features.store import FeatureStore
+from zoo.engine.runtime.reader import ImageReader
+from zoo.errors import UsageError
+from zoo.inference.predictor import Predictor
+from zoo.models.freeze import freeze
+
+
+@dataclass(frozen=True)
+class EncodedImages(Split):
+    """Encoded images in memory, as a split.
+
+    Args:
+        name: of the split.
+        names: of each image, for messages; unique.
+        contents: bytes of each image.
+        problems: why images are known to be unreadable, by position.
+        ranges: of values by type, see `measure_ranges`.
+    """
+
+    name: str
+    names: Sequence[str]
+    contents: Sequence[bytes]
+    problems: dict[int, str] = field(default_factory=dict)
+    ranges: Ranges = ()
+    thread_safe: ClassVar[bool] = True
+
+    @property
+    def targets(self) -> Sequence[int]:  # type: ignore[override]
+        """A placeholder for each image."""
+        return range(len(self.contents))
+
+    def where(self, index: int) -> str:
+        """Return the image's name."""
+        return self.names[index]
+
+    def content(self, index: int) -> bytes:
+        """Return the bytes of an image.
+
+        Raises:
+            UnreadableImage: it is known to be unreadable.
+        """
+        if index in self.problems:
+            raise UnreadableImage(self.names[index], self.problems[index])
+        return self.contents[index]
+
+    def image(self, index: int) -> Image.Image:
+        """Decode an image.
+
+        Raises:
+            UnreadableImage: it cannot be read.
+        """
+        return decode(self.content(index), self.ranges)
+
+    def sample(
+        self, index: int, at_least: tuple[int, int] | None = None, content: bytes | None = None
+    ) -> tuple[DecodedImage, int]:
+        """Decode an image, no larger than needed, and return it with a placeholder.
+
+        Raises:
+            UnreadableImage: it cannot be read.
+        """
+        return decode_reduced(self.content(index), at_least, self.ranges), 0
+
+    def with_ranges(self, ranges: Ranges) -> EncodedImages:
+        """Return the split with its images scaled by these ranges."""
+        return replace(self, ranges=ranges)
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """Features of encoded images.
+
+    Args:
+        features: `[readable images, width]` float32 on the CPU.
+        readable: `[images]`, whether each image was read.
+        bad: reasons by name, of those that were not.
+        incomplete: names of JPEG files that lack their last bytes.
+    """
+
+    features: Tensor
+    readable: NDArray[np.bool_]
+    bad: dict[str, str]
+    incomplete: tuple[str, ...]
+
+
+class EncodedExtractor:
+    """Computes features of encoded images, with the bytes that `zoo embed` writes for files.
+
+    Args:
+        model: a trained one, or a pretrained backbone; its network is frozen.
+        batch_size: images per forward pass; None for that of a training.
+        workers: number of decoding processes; 0 for threads.
+
+    Raises:
+        UsageError: the network does not have exactly one main head.
+    """
+
+    def __init__(self, model: Predictor, batch_size: int | None = None, workers: int = 0) -> None:
+        self.model = model
+        self.network = model.network
+        self.path = main_head(model)
+        self.batch = batch_size or feature_batch(self.network.device)
+        self.workers = workers
+        self._width = 0
+        freeze(self.network.module)
+
+    def __call__(self, images: EncodedImages) -> Extracted:
+        """Return the features of images, in batches of consecutive ones.
+
+        Raises:
+            WeightsError: features are not finite.
+        """
+        network = self.network
+        transform = SampleTransform(network.preprocess)
+        reader = ImageReader(transform, network.device, self.batch, self.workers, "skip")
+        with FeatureStore(None) as store:
+            cache = FeatureCache(
+                network, reader, store, lambda batches, *_: batches, batch=self.batch
+            )
+            (found,) = cache.rows([(images, (None,))])
+            rows = found[:, 0]
+            stored = rows[rows >= 0]
+            features = torch.zeros(0, 0)
+            if len(stored):
+                features = store.gather(stored)[self.path].flatten(1).float()
+                self._width = features.shape[1]
+        return Extracted(features, rows >= 0, dict(reader.bad), tuple(sorted(reader.incomplete)))
+
+    def width(self) -> int:
+        """Return the number of features, computed of a blank image where none was read so far."""
+        if not self._width:
+            size = self.network.preprocess.height, self.network.preprocess.width
+            file = io.BytesIO()
+            Image.new("RGB", size[::-1]).save(file, "PNG")
+            self(EncodedImages("blank", ["a blank image"], [file.getvalue()]))
+        return self._width
+
+
+def main_head(model: Predictor) -> str:
+    """Return the path of the main head, whose input the features are.
+
+    Raises:
+        UsageError: the network does not have exactly one.
+    """
+    network = model.network
+    main = [p for p, head in zip(network.paths, network.heads, strict=True) if head.role == "main"]
+    if len(main) != 1:
+        count = f"{len(main)} main heads" if main else "no main head"
+        message = f"{model.backbone} has {count}, so its features are not defined"
+        raise UsageError(message, "choose another backbone")
+    return main[0]
