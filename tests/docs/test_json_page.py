@@ -10,6 +10,7 @@ import torch
 
 import zoo
 from tests.docs.passages import read_page
+from tests.inference.shards import write_shard
 from tests.tasks.segmentation.conftest import NETWORKS
 from tests.tasks.segmentation.scenes import write_scenes
 from zoo.cli.group import zoo_group
@@ -168,6 +169,12 @@ def test_json_page_describes_files_and_data(run, tinynet, install, image_folder,
     check("zoo fetch", fetched, run("fetch", "gone/gone", "--to", "w2", code=4))
     check("zoo check", run("check", image_folder))
     check("zoo embed", run("embed", "own.safetensors", "--data", image_folder, "--out", "e.npy"))
+    image = next((image_folder / "val").rglob("*.*")).read_bytes()
+    members = {"1.jpg": image, "1.cls": b"cat", "2.jpg": image, "2.npy": b""}
+    write_shard(tmp_path / "a.tar", members)
+    (tmp_path / "b.tar").write_bytes(b"no tar")
+    shards = ("--data", "*.tar", "--out", "features", "--part", "1/1")
+    check("zoo embed --part", run("embed", "own.safetensors", *shards, code=3))
     check("zoo cache", run("cache"))
     check("an error", run("show", "resnet81", code=2), run("check", "nowhere", code=3))
 
