@@ -47,6 +47,7 @@ def surroundings(monkeypatch, shared_cache, tmp_path_factory) -> None:
     """Isolate tests from the user's caches, configuration and switches."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(shared_cache))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data_home")))
     # Two would write into every run folder, the other list its backbones everywhere.
     monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard,-regression,-report")
     for variable in ("ZOO_STRICT", "ZOO_TRACE_HOOKS", *WEIGHT_FOLDERS):

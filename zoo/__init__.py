@@ -25,16 +25,19 @@ if TYPE_CHECKING:
         import_weights,
         list_backbones,
         list_cache,
+        list_models,
         list_plugins,
         load,
         plan,
         predict,
         rank,
         register,
+        register_model,
         register_plugin,
         report,
         save,
         transform,
+        unregister_model,
     )
     from zoo.errors import (
         BrokenBackbone,
@@ -129,6 +132,7 @@ __all__ = [
     "import_weights",
     "list_backbones",
     "list_cache",
+    "list_models",
     "list_plugins",
     "load",
     "options",
@@ -136,12 +140,14 @@ __all__ = [
     "predict",
     "rank",
     "register",
+    "register_model",
     "register_plugin",
     "report",
     "save",
     "sections",
     "testing",
     "transform",
+    "unregister_model",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Cache and configuration folders, and the one way to write files and folders.
+"""Cache, configuration and data folders, and the one way to write files and folders.
 
 A file or a folder is written under a temporary name beside its own, fsynced and renamed, so that it
 is complete or absent, also after a loss of power. A temporary is locked by its writer; those of
@@ -45,7 +45,7 @@ def expand_home(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError as error:
-        hint = "set HOME, or XDG_CACHE_HOME and XDG_CONFIG_HOME"
+        hint = "set HOME, or XDG_CACHE_HOME, XDG_CONFIG_HOME and XDG_DATA_HOME"
         raise EnvironmentProblem(f"{path}: the user has no home folder", hint) from error
 
 
@@ -57,6 +57,11 @@ def cache_dir() -> Path:
 def config_dir() -> Path:
     """Return `$XDG_CONFIG_HOME/zoo`, the folder of the user's `registry.toml`."""
     return _base_dir("XDG_CONFIG_HOME", ".config") / "zoo"
+
+
+def data_dir() -> Path:
+    """Return `$XDG_DATA_HOME/zoo`, the folder of the user's registered models."""
+    return _base_dir("XDG_DATA_HOME", ".local/share") / "zoo"
 
 
 def environment_problem(error: OSError, path: Path) -> EnvironmentProblem:

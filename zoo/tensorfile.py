@@ -58,6 +58,10 @@ DTYPES = {
 }
 
 
+class OtherDigest(WeightsError):
+    """A file has another digest than the expected one."""
+
+
 @dataclass(frozen=True)
 class TensorFile:
     """The content of a safetensors file.
@@ -139,7 +143,7 @@ def read_content(path: Path, sha256: str | None = None, any_kind: bool = False) 
         content = _read_regular(path, any_kind)
     digest = content.sha256
     if sha256 and not digest.startswith(sha256.lower()):
-        raise WeightsError(
+        raise OtherDigest(
             f"{path} is not the file that was published: its sha256 starts with "
             f"{digest[:16]}, expected {sha256[:16]}",
             "delete it and fetch it again",

@@ -228,6 +228,16 @@ def _(names, printed):
     assert len(names["published"][0]["predictions"]) == 1
 
 
+@after_section("Names and reports")
+def _(names, printed):
+    first, listed, path = printed.splitlines()
+    assert first == f"{names['named'].backbone} {names['model'].classes} {names['model'].classes}"
+    assert listed == "['pets']"
+    assert Path(path) == Path.cwd() / "first.html"
+    assert Path(path).read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert zoo.list_models() == []
+
+
 @after_section("Data sets and weights")
 def _(names, printed):
     assert names["report"].images == {"train": 24, "val": 12, "test": 12}

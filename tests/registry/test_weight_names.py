@@ -8,7 +8,7 @@ from torchvision import models
 from torchvision.models import segmentation
 
 import zoo
-from zoo.models.own_file import own_path
+from zoo.models.own_file import locate_weights
 from zoo.registry.registry import load_registry
 
 BUILDERS = [
@@ -78,8 +78,8 @@ def test_named_weights_bring_licence_and_keep_others():
 def test_weights_take_names_of_publishers(backbone, name, tag):
     described = zoo.get(backbone)
     assert described.find_weights(name).tag == tag
-    assert own_path(name, described) is None  # it is not the path of a file
-    assert own_path(f"runs/{tag}", described) is not None
+    assert locate_weights(name, described) is None  # it is not the path of a file
+    assert locate_weights(f"runs/{tag}", described) is not None
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.api.inference import embed, evaluate, load, predict, rank
 from zoo.api.lookup import get, list_backbones
+from zoo.api.models import list_models, register_model, unregister_model
 from zoo.api.networks import features, freeze, save, transform
 from zoo.api.process import configure, list_plugins, register, register_plugin
 from zoo.api.reports import report
@@ -33,16 +34,19 @@ __all__ = [
     "import_weights",
     "list_backbones",
     "list_cache",
+    "list_models",
     "list_plugins",
     "load",
     "plan",
     "predict",
     "rank",
     "register",
+    "register_model",
     "register_plugin",
     "report",
     "save",
     "transform",
+    "unregister_model",
 ]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from zoo.cli.complete import complete_model
 from zoo.cli.group import ComputingCommand, Settings
 from zoo.cli.options import (
     device_option,
@@ -21,7 +22,7 @@ from zoo.errors import counted
 
 
 @click.command(cls=ComputingCommand, name="embed", needs="zoo.inference.embed")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_model)
 @click.option(
     "--data",
     required=True,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from zoo.cli.complete import complete_model
 from zoo.cli.group import ComputingCommand, Settings
 from zoo.cli.options import (
     columns_option,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=ComputingCommand, name="evaluate", needs="zoo.inference.loading")
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @click.option(
     "--data",
     metavar="DATA",

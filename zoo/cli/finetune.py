@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zoo.cli.complete import complete_model
 from zoo.cli.group import Settings
 from zoo.cli.options import QUIET
 from zoo.cli.output import print_json, print_line, print_table
@@ -55,7 +56,7 @@ def _output_flag(*names: str, text: str) -> SectionedOption:
 
 
 PARAMETERS = [
-    click.Argument(["name"], required=False),
+    click.Argument(["name"], required=False, shell_complete=complete_model),
     *training_options(),
     _output_flag("--dry-run", text="Print the plan with its reasons, and write nothing."),
     _output_flag("--json", "as_json", text="Print run.json and its folder, or the plan, as JSON."),

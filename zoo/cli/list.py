@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from zoo.cli.complete import complete_backbone
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.options import json_option
 from zoo.cli.output import (
@@ -17,11 +19,12 @@ from zoo.cli.output import (
     print_table,
     short_count,
 )
-from zoo.errors import counted, nearest
+from zoo.errors import UsageError, counted, nearest
 from zoo.spec import Backbone
 from zoo.terminal import print_notice
 
 if TYPE_CHECKING:
+    from zoo.registry.own_models import OwnModel
     from zoo.registry.registry import Registry
 
 SORTS = ("id", "name", "params", "license")
@@ -77,8 +80,47 @@ def _hint(
     return f"; did you mean {', '.join(near)}?" if near else ""
 
 
+def _refuse_filters(*values: object) -> None:
+    """Check that no option for backbones is given beside `--mine`.
+
+    Raises:
+        UsageError: one is.
+    """
+    if any(value is not None for value in values):
+        raise UsageError("--mine lists models by name", "give patterns of names only")
+
+
+def _list_own(patterns: tuple[str, ...], as_json: bool) -> None:
+    from fnmatch import fnmatchcase
+
+    from zoo.registry.own_models import list_own_models
+
+    models = [
+        model
+        for model in list_own_models()
+        if not patterns or any(fnmatchcase(model.name, pattern) for pattern in patterns)
+    ]
+    if as_json:
+        print_json([asdict(model) for model in models])
+        return
+    if not models:
+        print_notice("zoo: no model is registered by such a name; `zoo register NAME RUN` adds one")
+        return
+    header = ["NAME", "BACKBONE", "CLASSES", "METRICS", "REGISTERED", "PATH"]
+    print_table(header, [_own_row(model) for model in models], right="CLASSES")
+
+
+def _own_row(model: OwnModel) -> list[str]:
+    """Return the row of a registered model, with the metrics of its last split."""
+    split, values = next(reversed([*model.metrics.items()]), ("", {}))
+    numbers = " ".join(f"{name} {value:.4f}" for name, value in list(values.items())[:2])
+    metrics = f"{split} {numbers}" if numbers else ""
+    classes = str(len(model.classes)) if model.classes else ""
+    return [model.name, model.backbone, classes, metrics, model.registered[:10], model.path]
+
+
 @click.command(cls=ZooCommand, name="list")
-@click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
+@click.argument("patterns", nargs=-1, shell_complete=complete_backbone, metavar="[PATTERN]...")
 @click.option("--source", metavar="NAME", help="Only backbones of this source.")
 @click.option("--task", metavar="TASK", help="Only backbones for this task.")
 @click.option(
@@ -91,6 +133,7 @@ def _hint(
     "this kind: permissive, copyleft, non-commercial, custom, unknown. Backbones without weights "
     "never match.",
 )
+@click.option("--mine", is_flag=True, help="Models that `zoo register` named, instead.")
 @click.option("--sort", type=click.Choice(SORTS), help="Sort key. [default: by source]")
 @json_option
 @click.pass_obj
@@ -102,6 +145,7 @@ def command(
     task: str | None,
     pretrained: bool | None,
     license: str | None,
+    mine: bool,
     sort: str | None,
     as_json: bool,
 ) -> None:
@@ -110,6 +154,10 @@ def command(
     A PATTERN is shell-style and matches the id (timm/resnet18) or the name (resnet18). With several
     patterns, a backbone must match one of them.
     """
+    if mine:
+        _refuse_filters(source, task, pretrained, license, sort)
+        _list_own(patterns, as_json)
+        return
     registry = settings.registry()
     find = partial(registry.find, patterns, source=source, task=task, pretrained=pretrained)
     backbones = _sort(find(license=license), sort)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from zoo.cli.complete import complete_plugin
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.options import json_option
 from zoo.cli.output import print_json, print_line
@@ -128,7 +129,7 @@ def _print(item: dict[str, Any]) -> None:
 
 
 @click.command(cls=ZooCommand, name="show")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_plugin)
 @json_option
 @click.pass_obj
 def command(settings: Settings, name: str, as_json: bool) -> None:

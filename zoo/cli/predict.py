@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zoo.cli.complete import complete_model
 from zoo.cli.group import ComputingCommand, Settings
 from zoo.cli.options import device_option, json_option
 from zoo.cli.output import print_line, stdout
@@ -25,7 +26,7 @@ STDIN = "-"
 
 
 @click.command(cls=ComputingCommand, name="predict", needs="zoo.inference.loading")
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(
     "--top",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from zoo.cli.complete import complete_backbone
 from zoo.cli.group import ComputingCommand, Settings
 from zoo.cli.options import (
     device_option,
@@ -41,7 +42,7 @@ class Count(click.ParamType):
 
 
 @click.command(cls=ComputingCommand, name="rank", needs="zoo.inference.rank")
-@click.argument("patterns", nargs=-1)
+@click.argument("patterns", nargs=-1, shell_complete=complete_backbone)
 @click.option("--data", required=True, metavar="DATA", help="Data set, as for `zoo finetune`.")
 @source_options
 @click.option("--group", metavar="COLUMN", help="Column of a table whose groups stay in one fold.")

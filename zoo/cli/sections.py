@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from zoo.cli.complete import complete_option
 from zoo.cli.group import ComputingCommand
 from zoo.options import OPTIONS, Option
 from zoo.options.table import GROUPS
@@ -70,6 +71,8 @@ def _as_click(option: Option) -> SectionedOption:
         settings |= {"type": PerPhase(kind) if option.per_phase else kind}
     if option.bare is not None:
         settings |= {"is_flag": False, "flag_value": option.bare}
+    if (complete := complete_option(option)) is not None:
+        settings["shell_complete"] = complete
     show = option.default is not None
     return SectionedOption(
         [option.flag], section=option.group, default=option.default, show_default=show, **settings

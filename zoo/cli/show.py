@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from zoo.cli.complete import complete_backbone
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.list import describe
 from zoo.cli.options import json_option
@@ -89,7 +90,7 @@ def _head_text(backbone: Backbone) -> str:
 
 
 @click.command(cls=ZooCommand, name="show")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_backbone)
 @json_option
 @click.pass_obj
 @garbage_collection_disabled()

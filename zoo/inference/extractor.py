@@ -16,7 +16,7 @@ from zoo.engine.runtime.device import environment_errors
 from zoo.errors import UsageError, did_you_mean
 from zoo.inference.encoded import EncodedExtractor, EncodedImages, Extracted
 from zoo.inference.loading import load_features
-from zoo.models.own_file import model_file_at
+from zoo.models.own_file import locate_model
 from zoo.options.arguments import check_arguments, names_arguments
 from zoo.registry.plugin_scope import Selection, current
 from zoo.registry.registry import load_registry
@@ -74,7 +74,7 @@ class FeatureExtractor:
             raise UsageError(f"bad_images is {bad_images!r}", hint)
         self.selection: Selection = current().selection
         # Relative paths would depend on the folder that a worker runs in.
-        own = model_file_at(os.fspath(name))
+        own = locate_model(os.fspath(name))
         self.name = str(Path(name).absolute()) if own else self._registry().get(str(name)).id
         self.column, self.bad_images = column, bad_images
         self.device, self.batch_size = device, batch_size

@@ -12,10 +12,17 @@ from zoo.engine.runtime.device import resolve_device, resolve_precision
 from zoo.engine.runtime.network import Network
 from zoo.errors import UsageError, WeightsError
 from zoo.inference.predictor import Predictor
-from zoo.modelfile import ModelCard, read_model
+from zoo.modelfile import ModelCard, parse_card
 from zoo.models.base_weights import resolve_base
 from zoo.models.build import build, build_trained
-from zoo.models.own_file import OwnFile, backbone_of, model_file_at, own_path, warn_unfinished
+from zoo.models.own_file import (
+    OwnFile,
+    OwnLocation,
+    backbone_of,
+    locate_model,
+    locate_weights,
+    warn_unfinished,
+)
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone, Head, Preprocess
 from zoo.tasks.base import BaseTask, Schema, load_task
@@ -28,7 +35,7 @@ def load_model(
     """Load a model file, or the one of a run folder.
 
     Args:
-        path: a `model.safetensors`, or a run folder.
+        path: a `model.safetensors`, a run folder, or the name of a registered model.
         registry: of backbones.
         device: as torch names it, or `auto`.
         precision: `fp32` or `bf16`; None for that of the training.
@@ -37,8 +44,9 @@ def load_model(
         WeightsError: it is missing, damaged, or does not fit its backbone.
         UnknownBackbone: its backbone's plugin is not installed.
     """
-    file = model_file_at(path) or Path(path)
-    return _load_trained(file, *read_model(file), registry, device, precision)
+    own = OwnFile.open(locate_model(path) or OwnLocation(Path(path)))
+    card = own.card or parse_card(own.path, own.content)
+    return _load_trained(own.path, card, own.content, registry, device, precision)
 
 
 def _load_trained(
@@ -78,7 +86,7 @@ def load_features(
     """Load a model file, a run folder, or a pretrained backbone, to compute features.
 
     Args:
-        name: path, or name of a backbone.
+        name: path, or name of a registered model or of a backbone.
         registry: of backbones.
         device: as torch names it, or `auto`.
         precision: of a backbone; that of a model file is stored in it.
@@ -87,7 +95,7 @@ def load_features(
         UsageError: the backbone has no published weights.
         WeightsError: the weights are not available, or the file cannot be used.
     """
-    if model_file_at(name):
+    if locate_model(name):
         return load_model(name, registry, device)
     backbone = registry.get(str(name))
     if not backbone.weights:
@@ -127,7 +135,7 @@ def load_any(
     """Load a model file, a run folder, or a pretrained backbone.
 
     Args:
-        name: path, or name of a backbone.
+        name: path, or name of a registered model or of a backbone.
         registry: of backbones.
         weights: of a backbone, as for `load_pretrained`; None for `auto`.
         device: as torch names it, or `auto`.
@@ -137,7 +145,7 @@ def load_any(
         UsageError: weights are given for a model file.
         ZooError: as `load_model` and `load_pretrained` raise.
     """
-    if not model_file_at(name):
+    if not locate_model(name):
         return load_pretrained(str(name), registry, weights or "auto", device, precision)
     if weights is None:
         return load_model(name, registry, device, precision)
@@ -170,8 +178,8 @@ def load_pretrained(
         WeightsError: the weights are not available, or are of another backbone.
     """
     backbone = registry.get(name)
-    if (path := own_path(weights, backbone)) is not None:
-        return _load_own(backbone, path, registry, device, precision)
+    if (location := locate_weights(weights, backbone)) is not None:
+        return _load_own(backbone, location, registry, device, precision)
     hint = f"`zoo finetune {backbone.id}` trains it on your images"
     if weights == "none":
         raise UsageError("--weights none: random weights predict nothing", hint)
@@ -187,7 +195,11 @@ def load_pretrained(
 
 
 def _load_own(
-    backbone: Backbone, path: Path, registry: Registry, device: str, precision: str | None
+    backbone: Backbone,
+    location: OwnLocation,
+    registry: Registry,
+    device: str,
+    precision: str | None,
 ) -> Predictor:
     """Load a user's weights of a backbone.
 
@@ -195,7 +207,7 @@ def _load_own(
         UsageError: the file names no classes.
         WeightsError: it is of another backbone, or cannot be read.
     """
-    own = OwnFile.open(path)
+    own, path = OwnFile.open(location), location.path
     if own.card is None:
         out = path.with_stem(f"{path.stem}-model").name
         hint = (

@@ -18,7 +18,7 @@ from zoo.models.builder import build_on_meta, builder_defaults
 from zoo.models.head_factory import HeadSpec
 from zoo.models.head_rows import HeadRows
 from zoo.models.heads import resolve_head
-from zoo.models.own_file import OwnFile, own_path
+from zoo.models.own_file import OwnFile, locate_weights
 from zoo.models.weight_sources import Location, local_weights, locate
 from zoo.models.weights import check_reachable
 from zoo.spec import Backbone, Preprocess, Weights
@@ -155,8 +155,8 @@ def resolve_base(
         WeightsError: no weights are published for `auto`, the file cannot be read, or a model file
             is of another backbone.
     """
-    if own is None and (path := own_path(choice, backbone)) is not None:
-        own = OwnFile.open(path)
+    if own is None and (given := locate_weights(choice, backbone)) is not None:
+        own = OwnFile.open(given)
     if own is not None:
         return _resolve_file(backbone, own, options)
     if choice is None or choice == "none":

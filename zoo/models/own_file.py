@@ -1,4 +1,7 @@
-"""A user's weights file: a state dict, or a model file of zoo, alone or in a run folder."""
+"""A user's weights file: a state dict, or a model file of zoo, alone, in a run folder, or by name.
+
+Where a path is expected, an existing file or folder comes before a registered name.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,46 @@ from shlex import quote
 from zoo.errors import UnknownBackbone, UsageError, WeightsError
 from zoo.modelfile import KEY, MODEL, UNFINISHED, ModelCard, check_present, parse_card
 from zoo.options import HeadSpec
+from zoo.registry.own_models import OwnModel, find_own_model
 from zoo.registry.plugins import OFF
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone
-from zoo.tensorfile import TensorFile, read_tensors
+from zoo.tensorfile import OtherDigest, TensorFile, read_tensors
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 log = logging.getLogger("zoo")
+
+
+@dataclass(frozen=True)
+class OwnLocation:
+    """Where a user's weights file is.
+
+    Args:
+        path: of the file.
+        registered: the model that it was located by; None for a path.
+    """
+
+    path: Path
+    registered: OwnModel | None = None
+
+    def read(self) -> TensorFile:
+        """Read the tensors; those of a registered model must have its digest.
+
+        Raises:
+            WeightsError: the file is missing, damaged, not safetensors, or has changed.
+        """
+        check_present(self.path)
+        if self.registered is None:
+            return read_tensors(self.path)
+        name = self.registered.name
+        again = f"`zoo register {name} RUN --replace` registers another file by that name"
+        if not self.path.exists():
+            raise WeightsError(f"{self.path}, registered as {name}, does not exist", again)
+        try:
+            return read_tensors(self.path, self.registered.sha256)
+        except OtherDigest as error:
+            message = f"{self.path} has changed since it was registered as {name}"
+            raise WeightsError(message, again) from error
 
 
 @dataclass(frozen=True)
@@ -34,15 +70,14 @@ class OwnFile:
     card: ModelCard | None
 
     @classmethod
-    def open(cls, path: Path) -> OwnFile:
+    def open(cls, location: OwnLocation) -> OwnFile:
         """Read a file.
 
         Raises:
             WeightsError: it is missing, damaged, not safetensors, or a model file that this zoo
                 does not read.
         """
-        check_present(path)
-        content = read_tensors(path)
+        path, content = location.path, location.read()
         return cls(path, content, parse_card(path, content) if KEY in content.metadata else None)
 
     def check_backbone(self, backbone: Backbone) -> None:
@@ -80,33 +115,46 @@ def warn_unfinished(card: ModelCard, path: Path) -> None:
         log.warning(message, path, done)
 
 
-def own_path(choice: str | None, backbone: Backbone) -> Path | None:
-    """Return the file of a choice of weights: that, or the model file of a run folder.
+def locate_weights(choice: str | None, backbone: Backbone) -> OwnLocation | None:
+    """Locate the file of a choice of weights: that, the model file of a run, or a registered one.
 
     Args:
         choice: as for `--weights`.
         backbone: the names of whose weights come before files.
 
     Returns:
-        The path; None where the choice is `auto`, `none`, a tag, or a word that is no folder.
+        The location; None where the choice is `auto`, `none`, a tag, or any other word.
     """
     if choice is None or choice in ("auto", "none") or backbone.published_as(choice):
         return None
     path = Path(choice)
     if path.is_dir():
-        return path / MODEL
-    return path if "/" in choice or path.suffix in SUFFIXES else None
+        return OwnLocation(path / MODEL)
+    if "/" in choice or path.suffix in SUFFIXES:
+        return OwnLocation(path)
+    return _locate_registered(choice)
 
 
-def model_file_at(path: str | Path) -> Path | None:
-    """Return the model file of a path, which is that or a run folder; None if it is neither."""
-    file = Path(path)
+def locate_model(name: str | Path) -> OwnLocation | None:
+    """Locate a model file: a path of it, a run folder, or a registered name; None if it is neither.
+
+    Raises:
+        WeightsError: the name's own file is damaged.
+    """
+    path = Path(name)
     try:
-        if file.is_dir():
-            return file / MODEL
-        return file if file.exists() or file.suffix == ".safetensors" else None
+        if path.is_dir():
+            return OwnLocation(path / MODEL)
+        if path.exists() or path.suffix == ".safetensors":
+            return OwnLocation(path)
     except OSError:
         return None  # too long for a path
+    return _locate_registered(str(name))
+
+
+def _locate_registered(name: str) -> OwnLocation | None:
+    model = find_own_model(name)
+    return None if model is None else OwnLocation(Path(model.path), model)
 
 
 def backbone_of(card: ModelCard, file: Path, registry: Registry) -> Backbone:

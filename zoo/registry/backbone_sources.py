@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import BrokenPlugin, UsageError, did_you_mean, one_line
 from zoo.records import with_fields
-from zoo.registry.catalogue import load_catalogue, restore_backbone
+from zoo.registry.catalogue import catalogue_file, load_catalogue, restore_backbone
 from zoo.registry.plugins import PluginRecord
 from zoo.spec import AddedWeights, Backbone, Family, LocalWeights
 
@@ -72,6 +72,14 @@ class Source:
             problem = f"adds weights to {added.backbone}, which does not exist"
             self._drop(added.source, BrokenPlugin(problem, hint))
         return {} if any(added.source == self.name for added in unknown) else entries
+
+    def is_enumerated(self) -> bool:
+        """Whether its names can be read without enumerating a library."""
+        families = [item for item in self._record.backbones if isinstance(item, Family)]
+        try:
+            return all(catalogue_file(family).is_file() for family in families)
+        except BrokenPlugin:
+            return True  # which reading it reports
 
     @cached_property
     def _former(self) -> Mapping[str, str]:

@@ -256,6 +256,19 @@ class Registry:
         suggestions = suggest_named(query, self.sources) or self.suggest(query)
         return UnknownBackbone(query, suggestions, note)
 
+    def complete(self, prefix: str) -> list[str]:
+        """Return the names that begin with a prefix, ids where it has a slash.
+
+        A family whose catalogue is not cached yet is left out: enumerating it takes seconds.
+        """
+        names = set(self.config.aliases)
+        for source in self._all_sources.values():
+            if isinstance(source, DerivedSource) or source.is_enumerated():
+                known = source.names()
+                names.update(f"{source.name}/{name}" for name in known if "/" in prefix)
+                names.update(known)
+        return sorted(name for name in names if name.startswith(prefix))
+
     def suggest(self, query: str) -> tuple[str, ...]:
         """Return the nearest existing names, best first."""
         bare = query.partition("/")[2] or query

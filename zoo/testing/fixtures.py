@@ -145,6 +145,7 @@ def zoo_isolated(
     cache, config = folder / "cache", folder / "config"
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(config))
+    monkeypatch.setenv("XDG_DATA_HOME", str(folder / "data"))
     for variable in SWITCHES:
         monkeypatch.delenv(variable, raising=False)
     plugins: list[Plugin] = [item for item in builtin_plugins() if item.name == "tasks"]

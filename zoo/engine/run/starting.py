@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from zoo.engine.plan.options import Options
 from zoo.errors import UnknownBackbone, UsageError, WeightsError
 from zoo.modelfile import parse_card
 from zoo.models.base_weights import BaseWeights, resolve_base
-from zoo.models.own_file import OwnFile, backbone_of, model_file_at, own_path, warn_unfinished
+from zoo.models.own_file import (
+    OwnFile,
+    OwnLocation,
+    backbone_of,
+    locate_model,
+    locate_weights,
+    warn_unfinished,
+)
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone
 from zoo.tasks.base import BaseTask
@@ -46,12 +52,13 @@ class Start:
 
 
 def resolve_start(name: str, options: Options, registry: Registry) -> Start:
-    """Resolve the name of a backbone, or the path of a model file or run folder.
+    """Resolve the name of a backbone, or a model file: its path, run folder or registered name.
 
     A model file decides backbone and preprocess, and its head where no other is given.
 
     Args:
-        name: id, bare name or alias, which come before a path.
+        name: id, bare name or alias, which come before a path; a path before the name of a
+            registered model.
         options: as given.
         registry: of backbones.
 
@@ -64,13 +71,13 @@ def resolve_start(name: str, options: Options, registry: Registry) -> Start:
     try:
         backbone = registry.get(name)
     except UnknownBackbone as error:
-        if (file := model_file_at(name)) is None:
+        if (location := locate_model(name)) is None:
             if options.resume is not None:
                 error.add_note(f"--resume {options.resume} needs its --plugin or --registry again")
             raise
-        backbone, options, own = _go_on_from(file, options, registry)
-    if own is None and (path := own_path(options.weights, backbone)) is not None:
-        own = OwnFile.open(path)
+        backbone, options, own = _go_on_from(location, options, registry)
+    if own is None and (location := locate_weights(options.weights, backbone)) is not None:
+        own = OwnFile.open(location)
     if own is not None and own.card is not None:
         warn_unfinished(own.card, own.path)
     head = own.new_head if own is not None else None
@@ -80,14 +87,14 @@ def resolve_start(name: str, options: Options, registry: Registry) -> Start:
 
 
 def _go_on_from(
-    path: Path, options: Options, registry: Registry
+    location: OwnLocation, options: Options, registry: Registry
 ) -> tuple[Backbone, Options, OwnFile]:
     if options.weights != "auto":
-        message = f"--weights {options.weights} does not apply to {path}"
+        message = f"--weights {options.weights} does not apply to {location.path}"
         raise UsageError(message, "a model file has its own weights; omit the option")
-    own = OwnFile.open(path)
-    card = own.card or parse_card(path, own.content)
-    return backbone_of(card, path, registry), replace(options, weights=str(path)), own
+    own = OwnFile.open(location)
+    card = own.card or parse_card(own.path, own.content)
+    return backbone_of(card, own.path, registry), replace(options, weights=str(own.path)), own
 
 
 def resolve_weights(
