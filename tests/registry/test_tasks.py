@@ -136,7 +136,7 @@ def test_unknown_task_error_is_one_line(install):
         load_registry(["timm"]).task("depth")
     message = str(caught.value)
     assert message.startswith("no plugin registers the task 'depth' ")
-    assert "switched off: timm, regression, tensorboard; failed: bad" in message
+    assert "switched off: timm, report, regression, tensorboard; failed: bad" in message
     assert "image-classification by plugin tasks (zoo-registry" in message
     assert "leaf-counting by plugin leaf (plugin-leaf 1.0)" in message
     assert "\n" not in message

@@ -277,3 +277,16 @@ def test_section_round_trips_through_json():
         SmallImage(b"<svg>", "an image")
     with pytest.raises(zoo.UsageError, match="has a str"):
         Section("a", ("text",))
+
+
+def test_solved_head_reports_its_data(reporting, plainnet, image_folder, tmp_path):
+    options = {"recipe": "probe", "weights": "none", "device": "cpu"}
+    run = zoo.finetune(plainnet, data=image_folder, out=tmp_path / "run", **options)
+    stored, _ = read_run(run.path)
+    found = stored.results["label_errors"]
+    assert found["images"] == 24
+    assert found["found"] >= len(found["shown"])
+    assert stored.results["held_out"]["1"]["nll"] > 0
+    page = check_page(run.path / "report.html")
+    assert "Probable label errors" in page.text
+    assert "What to try next" in page.text

@@ -48,6 +48,8 @@ def print_run(folder: Path, run: dict[str, Any], task: BaseTask, options: str) -
         chance = metrics.get("chance", run["chance"])
         print_line(f"{name:<5} {task.metric_line(metrics, chance)}")
     print_line(f"model {folder / run['model']}")
+    if (folder / "report.html").exists():
+        print_line(f"report {folder / 'report.html'}")
     print_line(f"use   zoo predict {quote(str(folder))} IMAGE...{options}")
 
 

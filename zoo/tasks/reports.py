@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -34,10 +35,20 @@ class Evidence(ABC):
         data: the splits.
         samples: by split the recorded results of its samples, see `BaseTask.sample_results`, with
             their `index` in the split.
+        held_out: of training images their positions, logits `[images, classes]` and labels, by
+            heads that were fitted without them; None where no head was solved for.
+        temperature: of the model file; None for 1.
+        similar: by split the images that look like one of `train` by their features: position,
+            that of the other, and their cosine.
+        growth: number of training images, and accuracies on `val` of heads fitted on so many.
     """
 
     data: ImageData
     samples: Mapping[str, Mapping[str, Tensor]]
+    held_out: tuple[Tensor, Tensor, Tensor] | None = None
+    temperature: float | None = None
+    similar: Mapping[str, Sequence[tuple[int, int, float]]] = MappingProxyType({})
+    growth: Sequence[tuple[int, tuple[float, ...]]] = ()
 
     @abstractmethod
     def name(self, split: str, index: int) -> str:

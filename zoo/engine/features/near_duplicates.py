@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -54,11 +55,25 @@ def near_duplicates(
     return sorted(found, key=lambda each: -each[2])
 
 
+def similar_images(
+    train: tuple[Split, FeatureSet], other: tuple[Split, FeatureSet], path: str
+) -> list[tuple[int, int, float]]:
+    """Return `near_duplicates` by their positions in the splits, equal images included."""
+
+    def positions(features: FeatureSet) -> list[int]:
+        return torch.nonzero(features.row >= 0).flatten().tolist()
+
+    own, reference = positions(other[1]), positions(train[1])
+    found = near_duplicates(train[1], other[1], path)
+    return [(own[row], reference[nearest], cosine) for row, nearest, cosine in found]
+
+
 def describe_near_duplicates(
     train: tuple[Split, FeatureSet],
     other: tuple[Split, FeatureSet],
     path: str,
     root: Path | None = None,
+    similar: Sequence[tuple[int, int, float]] | None = None,
 ) -> str | None:
     """Return a notice of images that look like one of the training split but are not equal.
 
@@ -67,15 +82,13 @@ def describe_near_duplicates(
         other: another split and its features.
         path: of the head whose input is compared.
         root: the folder that paths are shown relative to.
+        similar: of `similar_images`; None to compare them here.
     """
     pairs = []
-    for row, nearest, _ in near_duplicates(train[1], other[1], path):
-        (first, index), (second, original) = (
-            (split, int(torch.nonzero(features.row == position)[0]))
-            for (split, features), position in ((other, row), (train, nearest))
-        )
-        if first.content(index) != second.content(original):
-            names = first.where(index), second.where(original)
+    found = similar_images(train, other, path) if similar is None else similar
+    for index, original, _ in found:
+        if other[0].content(index) != train[0].content(original):
+            names = other[0].where(index), train[0].where(original)
             pairs.append(" ~ ".join(relative_path(name, root) for name in names))
     if not pairs:
         return None

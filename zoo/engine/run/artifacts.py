@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,25 @@ from zoo.models.heads import head_classes, resolve_head
 from zoo.models.provenance import Provenance
 
 HISTORY = "history.csv"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a training measured.
+
+    Args:
+        metrics: by split, as the task reports them.
+        bad: reasons by path of the images that could not be read.
+        seconds: wall time.
+        stages: of it, by name.
+        temperature: of the model file; None for 1.
+    """
+
+    metrics: dict[str, Any]
+    bad: dict[str, str]
+    seconds: float
+    stages: dict[str, float]
+    temperature: float | None
 
 
 def _metric_names(prepared: Prepared) -> tuple[str, ...]:
@@ -83,7 +102,7 @@ def _card(
     )
 
 
-def _temperature(prepared: Prepared, state: TrainState) -> float | None:
+def held_out_temperature(prepared: Prepared, state: TrainState) -> float | None:
     """Return the temperature of a head that the last phase solved for; None for any other.
 
     The logits of the folds are those of the head but for a fifth of the images. Those of a head
@@ -201,10 +220,7 @@ def save(
     network: Network,
     state: TrainState,
     folder: Path,
-    metrics: dict[str, Any],
-    bad: dict[str, str],
-    seconds: float,
-    stages: dict[str, float],
+    measured: Measured,
     *,
     run_id: str,
 ) -> dict[str, Any]:
@@ -214,8 +230,8 @@ def save(
         EnvironmentProblem: a file cannot be written.
     """
     write_bytes(folder / HISTORY, _history_csv(state.history, _metric_names(prepared)))
-    temperature = _temperature(prepared, state)
-    card = _card(prepared, network, metrics, temperature=temperature)
+    metrics, seconds = measured.metrics, measured.seconds
+    card = _card(prepared, network, metrics, temperature=measured.temperature)
     digest = write_model(folder / MODEL, network.module.state_dict(), card)
     run = {
         "run_id": run_id,
@@ -227,15 +243,15 @@ def save(
         "sha256": digest,
         "metrics": metrics,
         "seconds": seconds,
-        "stages": {name: round(each, 3) for name, each in stages.items()},
+        "stages": {name: round(each, 3) for name, each in measured.stages.items()},
         "command": command_line(*prepared.given),
         "images_per_second": network.forwards / seconds,
         "backbone_forwards": network.forwards,
         "probe": state.probe,
-        "temperature": temperature,
+        "temperature": measured.temperature,
         "plan": prepared.plan.to_dict(),
         "adjustments": [asdict(each) for each in state.adjustments],
-        "bad_images": bad,
+        "bad_images": measured.bad,
         "duplicates": state.duplicates,
         "base": prepared.base.to_dict(),
         "environment": environment(prepared.plan.device),

@@ -17,7 +17,13 @@ from zoo.data.scan import shorten
 from zoo.engine.plan.options import select_metric
 from zoo.engine.plan.plan import Plan
 from zoo.engine.plan.resolve import cached_splits
-from zoo.engine.run.artifacts import HISTORY, save, save_unfinished
+from zoo.engine.run.artifacts import (
+    HISTORY,
+    Measured,
+    held_out_temperature,
+    save,
+    save_unfinished,
+)
 from zoo.engine.run.claim import RECORD
 from zoo.engine.run.folder import Folder, acquire_folder
 from zoo.engine.run.observers import SECTIONS, STEP, FirstBatch, Observers
@@ -238,11 +244,11 @@ def _run(
     seconds = earlier + time.perf_counter() - prepared.started
     if ranks.rank:
         return ranks.broadcast(None)
+    temperature = held_out_temperature(prepared, state)
     if reporting:
-        stages["report"] = store_results(prepared, folder, metrics, observers)
-    record = save(
-        prepared, network, state, folder, reports, bad, seconds, stages, run_id=observers.run_id
-    )
+        stages["report"] = store_results(prepared, folder, metrics, observers, state, temperature)
+    measured = Measured(reports, bad, seconds, stages, temperature)
+    record = save(prepared, network, state, folder, measured, run_id=observers.run_id)
     if not prepared.options.keep:
         remove_checkpoints(list_checkpoints(folder / CHECKPOINTS))
     observers.notify("zoo_after_fit", FitEnded(plan.backbone, reports, seconds, location))

@@ -18,6 +18,7 @@ from zoo.data.names import relative_path
 from zoo.data.transforms import denormalize
 from zoo.engine.run.observers import Observers
 from zoo.engine.run.prepare import Prepared
+from zoo.engine.training.state import TrainState
 from zoo.errors import DataError, one_line
 from zoo.events import ResultsCollected
 from zoo.files import write_bytes
@@ -35,9 +36,21 @@ class TrainingEvidence(Evidence):
     Args:
         prepared: the training.
         metrics: of each evaluated split, with the results of its samples.
+        state: of the training.
+        temperature: of the model file.
     """
 
-    def __init__(self, prepared: Prepared, metrics: Mapping[str, Metric]) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        metrics: Mapping[str, Metric],
+        state: TrainState,
+        temperature: float | None,
+    ) -> None:
+        held_out = state.held_out
+        if held_out is not None:
+            self.held_out = held_out.rows, held_out.logits, held_out.labels
+        self.temperature, self.similar, self.growth = temperature, state.similar, state.growth
         self.data = prepared.data
         self.preprocess = prepared.plan.preprocess
         self.samples: Mapping[str, Mapping[str, Tensor]] = {
@@ -83,6 +96,8 @@ def store_results(
     folder: Path,
     metrics: Mapping[str, Metric],
     observers: Observers,
+    state: TrainState,
+    temperature: float | None,
 ) -> float:
     """Write `results.json` where a plugin reports; a failure is one notice.
 
@@ -91,23 +106,25 @@ def store_results(
         folder: the run folder.
         metrics: of each evaluated split.
         observers: whose plugins may add sections.
+        state: of the training.
+        temperature: of the model file.
 
     Returns:
         The seconds it took.
     """
     started = time.perf_counter()
     try:
-        _write(prepared, folder, metrics, observers)
+        _write(folder, observers, TrainingEvidence(prepared, metrics, state, temperature), prepared)
     except Exception as error:  # a report is not worth a training
         prepared.progress.notice(f"{folder / RESULTS} is not written: {one_line(error)}")
     return time.perf_counter() - started
 
 
 def _write(
-    prepared: Prepared, folder: Path, metrics: Mapping[str, Metric], observers: Observers
+    folder: Path, observers: Observers, evidence: TrainingEvidence, prepared: Prepared
 ) -> None:
     with torch.no_grad():
-        data = prepared.task.report_data(TrainingEvidence(prepared, metrics))
+        data = prepared.task.report_data(evidence)
     event = ResultsCollected(prepared.plan.backbone, data, str(folder.absolute()))
     sections = observers.sections(event)
     plain = {"format": FORMAT, "task": data, "sections": [each.to_dict() for each in sections]}

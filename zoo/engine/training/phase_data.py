@@ -10,7 +10,7 @@ from zoo.data.augment import Draw
 from zoo.data.split import ImageData, Split
 from zoo.engine.features.cache import FeatureCache, FeatureSet, feature_batch
 from zoo.engine.features.fingerprint import network_fingerprint
-from zoo.engine.features.near_duplicates import describe_near_duplicates
+from zoo.engine.features.near_duplicates import describe_near_duplicates, similar_images
 from zoo.engine.features.store import FeatureStore
 from zoo.engine.plan.plan import Phase, Plan
 from zoo.engine.runtime.allocator import release_memory
@@ -25,6 +25,9 @@ from zoo.errors import counted
 from zoo.models.plugin_errors import is_out_of_memory
 from zoo.tasks.base import Metric, UserMetrics
 from zoo.terminal import Progress
+
+# Pairs of similar images that are recorded for the report.
+MAX_SIMILAR = 12
 
 
 class PhaseDataFactory:
@@ -195,7 +198,10 @@ class PhaseDataFactory:
             return
         for split, each in zip(splits[1:], features[1:], strict=True):
             pair = (splits[0], features[0]), (split, each)
-            notice = describe_near_duplicates(*pair, self.network.paths[0], self.data.root)
+            similar = similar_images(*pair, self.network.paths[0])
+            self.state.similar[split.name] = similar[:MAX_SIMILAR]
+            root = self.data.root
+            notice = describe_near_duplicates(*pair, self.network.paths[0], root, similar)
             if notice is not None:
                 self.progress.notice(f"{self.data.name}: {notice}")
 

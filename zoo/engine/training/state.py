@@ -113,6 +113,9 @@ class TrainState:
         probe: report on a solved head for `run.json`; None without one.
         held_out: predictions of training images by a solved head that did not see them, until
             another phase trains; not part of a checkpoint.
+        similar: by split images that look like one of `train`, see `similar_images`; not part of a
+            checkpoint.
+        growth: accuracies of heads fitted on fewer images, see `accuracy_by_images`; likewise.
         duplicates: images with equal content, for `run.json`; None before they are read.
         stopped: why a plugin stopped the training; None where none did.
     """
@@ -137,6 +140,8 @@ class TrainState:
     incomplete: set[str] = field(default_factory=set)
     probe: dict[str, Any] | None = None
     held_out: HeldOut | None = None
+    similar: dict[str, list[tuple[int, int, float]]] = field(default_factory=dict)
+    growth: list[tuple[int, tuple[float, ...]]] = field(default_factory=list)
     duplicates: dict[str, Any] | None = None
     stopped: str | None = None
 

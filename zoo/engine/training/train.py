@@ -7,6 +7,7 @@ import time
 import torch
 
 from zoo.engine.plan.plan import LBFGS, Phase
+from zoo.engine.probe.growth import accuracy_by_images
 from zoo.engine.probe.phase import MetricScore, fit_heads
 from zoo.engine.runtime.distributed import SINGLE
 from zoo.engine.runtime.network import Network
@@ -16,6 +17,7 @@ from zoo.engine.training.phase_data import PhaseDataFactory
 from zoo.engine.training.snapshot import Snapshot
 from zoo.engine.training.sources import FeatureSource, ImageSource
 from zoo.engine.training.state import TrainState
+from zoo.errors import ZooError
 from zoo.events import EpochEnded
 from zoo.models.freeze import freeze, select_modules
 from zoo.models.state_dict import load_state
@@ -143,6 +145,8 @@ def solve_phase(
         new_score,
         data.train.groups,
     )
+    if data.samples:
+        state.growth = _growth(source, probe, state.probe["strength"])
     metric, train_loss = source.validate(), source.evaluate(source.train).compute()["loss"]
     values = metric.compute() if metric else {}
     event = EpochEnded(
@@ -158,3 +162,18 @@ def solve_phase(
     state.history.append(event)
     context.observer.report(event)
     state.stopped = context.observer.stop(event)
+
+
+def _growth(
+    source: FeatureSource, probe: LogisticProbe, strength: float
+) -> list[tuple[int, tuple[float, ...]]]:
+    """Return accuracies of heads fitted on fewer images; empty where that fails."""
+    data, network = source.data, source.network
+    if source.val is None:
+        return []
+    try:
+        return accuracy_by_images(
+            network, source.train, source.val, probe, data.schema.outputs, data.seed, strength
+        )
+    except (MemoryError, RuntimeError, ZooError):
+        return []  # of the report only, which then has no such section

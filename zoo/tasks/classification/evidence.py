@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from zoo.tasks.base import Evidence, Outputs
+from zoo.tasks.classification.label_errors import probable_errors
+from zoo.tasks.classification.statistics import expected_calibration_error, reliability_bins
 
 # The most probable classes that are recorded of each image.
 TOP = 3
@@ -43,6 +45,9 @@ def report_data(evidence: Evidence) -> dict[str, Any]:
             if len(split.targets) == len(split)
         },
         "samples": samples,
+        "similar": {split: _similar(evidence, split) for split in evidence.similar},
+        "growth": [[images, list(values)] for images, values in evidence.growth],
+        **_held_out(evidence),
         "mistakes": {
             split: _mistakes(evidence, split, values) for split, values in samples.items()
         },
@@ -74,4 +79,51 @@ def _mistakes(evidence: Evidence, split: str, samples: Mapping[str, Any]) -> lis
     return [
         {"row": row, "image": evidence.thumbnail(split, samples["index"][row])}
         for row in wrong[:SHOWN]
+    ]
+
+
+def _held_out(evidence: Evidence) -> dict[str, Any]:
+    """Return probable label errors, and the calibration of held-out predictions."""
+    if evidence.held_out is None:
+        return {}
+    positions, logits, labels = evidence.held_out
+    probabilities = logits.double().softmax(dim=1)
+    found = probable_errors(probabilities, labels)
+    shown = [
+        {
+            "name": evidence.name("train", int(positions[row])),
+            "label": int(labels[row]),
+            "other": other,
+            "probabilities": _rounded(probabilities[row, [int(labels[row]), other]]),
+            "image": evidence.thumbnail("train", int(positions[row])),
+        }
+        for row, other in found[:SHOWN]
+    ]
+    calibration = {"1": _calibration(probabilities, labels)}
+    if evidence.temperature is not None:
+        scaled = (logits.double() / evidence.temperature).softmax(dim=1)
+        calibration[str(evidence.temperature)] = _calibration(scaled, labels)
+    return {
+        "label_errors": {"images": len(labels), "found": len(found), "shown": shown},
+        "held_out": calibration,
+    }
+
+
+def _calibration(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return ECE and NLL of probabilities `[images, classes]`."""
+    confidences, predicted = probabilities.max(dim=1)
+    bins = reliability_bins(confidences.tolist(), (predicted == labels).tolist())
+    likely = probabilities.gather(1, labels[:, None]).clamp(min=1e-12)
+    return {"ece": expected_calibration_error(bins), "nll": -float(likely.log().mean())}
+
+
+def _similar(evidence: Evidence, split: str) -> list[dict[str, Any]]:
+    """Return pairs of images of a split and of the training split that look alike."""
+    return [
+        {
+            "names": [evidence.name(split, index), evidence.name("train", other)],
+            "images": [evidence.thumbnail(split, index), evidence.thumbnail("train", other)],
+            "cosine": round(cosine, 4),
+        }
+        for index, other, cosine in evidence.similar[split]
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,10 +17,15 @@ from zoo.sections import (
     Part,
     Reliability,
     Section,
-    SmallImage,
     Text,
 )
 from zoo.tasks import reports
+from zoo.tasks.classification.report_findings import (
+    findings,
+    image_of,
+    next_steps,
+    temperature_parts,
+)
 from zoo.tasks.classification.statistics import (
     class_scores,
     expected_calibration_error,
@@ -49,7 +53,9 @@ def sections(run: RunResults) -> Iterator[Section]:
     if split is not None and run.results:
         yield from _mistakes(run, split)
         yield from _calibration(run, split)
+        yield from findings(run)
     yield from _balance(run)
+    yield from next_steps(run, split)
 
 
 def detailed_split(metrics: Mapping[str, Any]) -> str | None:
@@ -145,13 +151,6 @@ def _pairs(names: Sequence[str], counts: Sequence[Sequence[int]]) -> DataTable |
     return DataTable(header, rows, header[2:], "Most frequent confusions")
 
 
-def image_of(encoded: str | None, alt: str, lines: Sequence[str]) -> SmallImage | None:
-    """Return an image of a gallery from a stored file; None without one."""
-    if not encoded:
-        return None
-    return SmallImage(base64.b64decode(encoded), alt, tuple(lines))
-
-
 def _mistakes(run: RunResults, split: str) -> Iterator[Section]:
     """Yield the images whose true class has the least probability."""
     samples = run.results["samples"].get(split)
@@ -202,8 +201,9 @@ def _calibration(run: RunResults, split: str) -> Iterator[Section]:
         "ECE is the expected calibration error over ten bins of equal width (Guo et al., 2017). "
         "Bars below the diagonal are overconfident, those above it underconfident."
     )
-    parts = (numbers, Reliability(title, tuple(bins)), Text(text, note=True))
-    yield Section("Calibration", parts, reports.CALIBRATION)
+    parts: list[Part] = [numbers, Reliability(title, tuple(bins)), Text(text, note=True)]
+    parts += temperature_parts(run)
+    yield Section("Calibration", tuple(parts), reports.CALIBRATION)
 
 
 def _balance(run: RunResults) -> Iterator[Section]:
