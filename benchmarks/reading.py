@@ -1,0 +1,129 @@
+"""Measure the rate of reading JPEGs, against an earlier version of zoo.
+
+    git worktree add /tmp/earlier 0773531
+    uv run python benchmarks/reading.py --earlier /tmp/earlier [--work DIR] [--rounds 5]
+
+Reading is all that happens to an image before the network: open, decode, resize, crop, collate. The
+images are those of `images.py`, 2,400 JPEGs of 500 x 375 pixels. Each version has its own process,
+with one thread; rounds are interleaved, after a warm-up. Prints a table, and writes `reading.json`:
+medians of images per second, and of images per second of CPU time, which is per core and depends
+less on what else the machine does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.harness.bench import ROOT, load_results, write_results
+from benchmarks.images import WORK, write_images
+
+RESULTS = Path(__file__).with_suffix(".json")
+INTERPOLATIONS = ("bilinear", "bicubic")
+# Runs in either version: reads all images for each interpolation that it is sent.
+READER = """
+import sys, time
+from pathlib import Path
+import torch
+from zoo.data.dataset import SampleTransform
+from zoo.data.loader import load_batches
+from zoo.data.split import FileSplit
+from zoo.spec import Preprocess
+
+torch.set_num_threads(1)
+root = Path(sys.argv[1])
+paths = tuple(sorted(str(path.relative_to(root)) for path in root.rglob("*.jpg")))
+split = FileSplit("all", root, paths, (0,) * len(paths))
+for line in sys.stdin:
+    transform = SampleTransform(Preprocess(224, resize=256, interpolation=line.strip()))
+    began = time.perf_counter(), time.process_time()
+    batches = load_batches(split, transform, range(len(split)), 32, threads=1, ahead=0)
+    assert sum(map(len, batches)) == len(split)
+    print(time.perf_counter() - began[0], time.process_time() - began[1], flush=True)
+"""
+
+
+@contextmanager
+def reader(version: Path, images: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start a process that reads the images with the zoo of a folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", READER, str(images)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=version,
+        env={**os.environ, "PYTHONPATH": str(version)},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def read(process: subprocess.Popen[str], interpolation: str) -> tuple[float, float]:
+    """Read all images, and return seconds and CPU seconds."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{interpolation}\n")
+    process.stdin.flush()
+    seconds, cpu = process.stdout.readline().split()
+    return float(seconds), float(cpu)
+
+
+def measure(versions: dict[str, Path], images: Path, count: int, rounds: int) -> dict[str, Any]:
+    """Time the versions, interleaved; return medians of images per second and their ratios."""
+    results: dict[str, Any] = {}
+    with reader(versions["earlier"], images) as earlier, reader(versions["now"], images) as now:
+        processes = {"earlier": earlier, "now": now}
+        for interpolation in INTERPOLATIONS:
+            times: dict[str, list[tuple[float, float]]] = {name: [] for name in processes}
+            for number in range(rounds + 1):
+                for name, process in processes.items():
+                    seconds = read(process, interpolation)
+                    if number:  # the first round is a warm-up
+                        times[name].append(seconds)
+            result: dict[str, Any] = {}
+            for index, label in enumerate(("images_per_second", "images_per_cpu_second")):
+                rates = {
+                    name: count / median(each[index] for each in times[name]) for name in times
+                }
+                result[label] = {name: round(rate, 1) for name, rate in rates.items()}
+                result[f"{label}_ratio"] = round(rates["now"] / rates["earlier"], 2)
+            results[interpolation] = result
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--earlier", type=Path, required=True, help="folder of the earlier version")
+    parser.add_argument("--work", type=Path, default=WORK, help="folder for generated files")
+    parser.add_argument("--package", type=Path, help="file of the Debian package of the drawings")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="file of results")
+    options = parser.parse_args()
+    images = write_images(options.work.resolve(), package=options.package)
+    count = sum(1 for _ in images.rglob("*.jpg"))
+    settings = {"images": count, "rounds": options.rounds, "threads": 1}
+    results = load_results(options.out, True, {}, **settings)
+    versions = {"earlier": options.earlier.resolve(), "now": ROOT}
+    results["interpolations"] = measure(versions, images, count, options.rounds)
+    write_results(results, options.out)
+    print("| interpolation | earlier | now | ratio | ratio by CPU time |\n|---|---|---|---|---|")
+    for name, each in results["interpolations"].items():
+        rates = each["images_per_second"]
+        ratios = each["images_per_second_ratio"], each["images_per_cpu_second_ratio"]
+        print(f"| {name} | {rates['earlier']} | {rates['now']} | {ratios[0]} | {ratios[1]} |")
+
+
+if __name__ == "__main__":
+    main()
