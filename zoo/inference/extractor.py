@@ -75,7 +75,7 @@ class FeatureExtractor:
         self.selection: Selection = current().selection
         # Relative paths would depend on the folder that a worker runs in.
         own = locate_model(os.fspath(name))
-        self.name = str(Path(name).absolute()) if own else self._registry().get(str(name)).id
+        self.name = str(own.path.absolute()) if own else self._registry().get(str(name)).id
         self.column, self.bad_images = column, bad_images
         self.device, self.batch_size = device, batch_size
         self.images = self.unreadable = 0
