@@ -87,7 +87,6 @@ def command(
     """
     from pathlib import Path
 
-    from zoo.engine.plan.plan import LBFGS
     from zoo.engine.run.finetune import fit
     from zoo.engine.run.prepare import prepare, read_options
     from zoo.engine.run.resume import finished_record
@@ -108,9 +107,7 @@ def command(
             print_json(plan.to_dict()) if as_json else print_plan(plan)
         return
     phases = ", then ".join(
-        f"{p.policy} to its optimum"
-        if p.optimizer == LBFGS
-        else f"{p.policy} for {counted(p.epochs, 'epoch')}"
+        f"{p.policy} to its optimum" if p.solved else f"{p.policy} for {counted(p.epochs, 'epoch')}"
         for p in plan.phases
     )
     result = fit(

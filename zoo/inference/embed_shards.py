@@ -19,22 +19,20 @@ from torch import Tensor
 
 from zoo.data.bad_images import UnreadableImages, describe_bad, describe_incomplete
 from zoo.data.shards import Sample, Shard, find_shards, name_of
+from zoo.engine.features.files import SUFFIX, UNLABELLED, differences, read_metadata, sort_classes
 from zoo.engine.runtime.device import environment_errors
-from zoo.errors import DataError, UsageError, WeightsError, counted
-from zoo.files import make_dir, parse_json, writing
+from zoo.errors import DataError, UsageError, counted
+from zoo.files import make_dir, writing
 from zoo.inference.encoded import EncodedExtractor, EncodedImages
 from zoo.inference.feature_file import describe_features, write_rows
 from zoo.inference.loading import load_features
 from zoo.options.option import raise_together
 from zoo.options.part import Part
 from zoo.registry.registry import Registry
-from zoo.tensorfile import map_tensors
 from zoo.terminal import Progress
 
 # Images that are decoded at once, in bytes of their files: a multiple of a batch of such.
 CHUNK_BATCHES, CHUNK_BYTES = 8, 256 << 20
-UNLABELLED = -1
-SUFFIX = ".safetensors"
 
 
 @dataclass
@@ -175,46 +173,6 @@ def check_done(files: Sequence[Path], about: Mapping[str, Any]) -> None:
     raise_together(faults[:5])
 
 
-def read_metadata(file: Path) -> dict[str, Any]:
-    """Return the metadata of a file of features.
-
-    Raises:
-        WeightsError: it is damaged, or no file of features.
-    """
-    mapped = map_tensors(file)
-    try:
-        metadata = parse_json(mapped.metadata["zoo"])
-        if not isinstance(metadata, dict) or "features" not in mapped.tensors:
-            raise ValueError
-        if mapped.tensors["features"].ndim != 2 or not isinstance(metadata.get("settings"), dict):
-            raise ValueError
-    except (KeyError, ValueError, RecursionError) as error:
-        message = f"{file} has no features of `zoo embed`"
-        raise WeightsError(message, "compute them with this version of zoo") from error
-    return metadata
-
-
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Return the settings of features that differ, each with both values."""
-    changed = []
-    for name in ("backbone", "head"):
-        if found.get(name) != wanted[name]:
-            changed.append(f"{name} {found.get(name)}, now {wanted[name]}")
-    one, other = found["settings"], wanted["settings"]
-    for name in sorted({*one, *other} - {"backbone", "heads"}):
-        if one.get(name) != other.get(name):
-            changed += _changes(name, one.get(name), other.get(name))
-    return changed
-
-
-def _changes(name: str, one: Any, other: Any) -> list[str]:
-    """Return what differs between two values of a setting, of mappings by key."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        keys = sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
-        return [text for key in keys for text in _changes(key, one.get(key), other.get(key))]
-    return [f"{name} {str(one)[:40]}, now {str(other)[:40]}"]
-
-
 @dataclass
 class _Job:
     """Computes shards one after the other.
@@ -345,12 +303,6 @@ class _Rows:
         number = {name: index for index, name in enumerate(classes)}
         labels = [UNLABELLED if name is None else number[name] for name in self.names]
         return np.array(labels, dtype=np.int64), classes
-
-
-def sort_classes(names: set[str]) -> list[str]:
-    """Return class names in order: by value if all are numbers, else by name."""
-    numbers = all(name.isdecimal() for name in names)
-    return sorted(names, key=lambda name: (int(name) if numbers else 0, name))
 
 
 def _chunks(samples: Iterator[Sample], batch: int) -> Iterator[list[Sample]]:

@@ -21,6 +21,7 @@ GROUPS = ("data", "network", "training", "machine", "output")
 # The policies of the phases, by name.
 RECIPES = {
     "probe": ("head",),
+    "ridge": ("head",),
     "head": ("head",),
     "all": ("all",),
     "head-then-all": ("head", "all"),
@@ -84,6 +85,15 @@ OPTIONS: tuple[Option, ...] = (
         "DATA",
         "Or a dict of splits, each a Dataset or DataLoader of images and labels.",
         automatic="a demonstration on a small set",
+    ),
+    Option(
+        "features",
+        "data",
+        "In place of data: a folder of features of `zoo embed`",
+        "DIR",
+        "Or one file. The head alone trains; backbone, weights and preprocess are those of the "
+        "features, with labels of the shards.",
+        read_as=os.fspath,
     ),
     Option(
         "classes",
@@ -229,7 +239,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "recipe",
         "training",
-        "The phases: probe, head, all, or head-then-all",
+        "The phases: probe, ridge (of --features), head, all, or head-then-all",
         "NAME",
         choices=tuple(RECIPES),
         noun="recipe",

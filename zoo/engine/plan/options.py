@@ -29,6 +29,12 @@ EPOCH_OPTIONS = (
     "patience",
 )
 OPTIMIZER = "adamw"
+# What `--features` leaves to decide; the images are gone, and the head is solved for.
+OF_FEATURES = frozenset({
+    "checkpoint_every", "classes", "device", "features", "head", "keep", "out", "override",
+    "recipe", "resume", "seed", "time_limit", "val", "weights", "workers",
+})  # fmt: skip
+SOLVED = ("probe", "ridge")
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Options:
     """
 
     data: Any = None
+    features: str | None = None
     classes: int | None = None
     val: float | None = None
     columns: Columns | None = None
@@ -126,6 +133,10 @@ class Options:
 
 def _contradictions(options: Options, invalid: Container[str]) -> Iterator[UsageError]:
     """Yield an error for each pair of options that exclude each other; ignore `invalid` ones."""
+    if options.features is not None:
+        yield from _not_of_features(options)
+    elif options.recipe == "ridge":
+        yield UsageError("--recipe ridge requires --features", "give --recipe probe")
     if options.group is not None and options.group_by is not None:
         yield UsageError("--group and --group-by exclude each other", "give one of them")
     if options.train is not None and options.recipe is not None:
@@ -148,6 +159,18 @@ def _contradictions(options: Options, invalid: Container[str]) -> Iterator[Usage
         yield UsageError("--override requires --resume", "add it, or omit --override")
     if options.views is not None and not options.augment and "augment" not in invalid:
         yield UsageError("--views requires augmented images", "add --augment")
+
+
+def _not_of_features(options: Options) -> Iterator[UsageError]:
+    """Yield an error for each option that does not apply to features."""
+    for option in OPTIONS:
+        given = getattr(options, option.name)
+        allowed = option.name in OF_FEATURES
+        if option.name == "recipe" and given is not None:
+            allowed = given in SOLVED
+        if not allowed and given != option.default:
+            message = f"{option.flag} does not apply to --features"
+            yield UsageError(message, "it is decided by them or needs images")
 
 
 def _invalid_functions(options: Options) -> Iterator[UsageError]:

@@ -16,7 +16,7 @@ from zoo.options import Augmentation, HeadSpec, Policy, Schedule
 from zoo.registry.licenses import in_words
 from zoo.spec import Preprocess
 
-LBFGS = "lbfgs"
+LBFGS, RIDGE = "lbfgs", "ridge"
 EPOCH_FIELDS = ("epochs", "lr", "momentum", "weight_decay", "schedule")
 # Displayed after the phases.
 MACHINE_FIELDS = (
@@ -41,8 +41,8 @@ class Phase:
         name: as displayed, such as `head` or `all`.
         policy: the parameters that train.
         epochs: passes over the training images.
-        optimizer: `sgd`, `adam` or `adamw`; or `lbfgs`, which runs to the optimum of a head and
-            ignores all settings below but `keep_features`.
+        optimizer: `sgd`, `adam` or `adamw`; or `lbfgs` or `ridge`, which solve for a head and
+            ignore all settings below but `keep_features`.
         lr: learning rate before the schedule's factor.
         momentum: for `sgd`.
         weight_decay: as torch applies it.
@@ -61,6 +61,11 @@ class Phase:
     schedule: Schedule
     keep_features: bool
     modules: tuple[str, ...] = ()
+
+    @property
+    def solved(self) -> bool:
+        """Whether a head is solved for, without epochs."""
+        return self.optimizer in (LBFGS, RIDGE)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the phase as plain data for JSON, policy and schedule as text."""
@@ -213,7 +218,7 @@ class Plan(Settings):
             for name, value in phase.to_dict().items():
                 if name == "name" or (name == "momentum" and phase.optimizer != "sgd"):
                     continue
-                if phase.optimizer == LBFGS and name in EPOCH_FIELDS:
+                if phase.solved and name in EPOCH_FIELDS:
                     continue
                 label = f"{phase.name}: {name}"
                 text = _modules_text(value) if name == "modules" else _text(value)

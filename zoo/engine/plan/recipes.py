@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from zoo.engine.plan.options import EPOCH_OPTIONS, OPTIMIZER, Options
-from zoo.engine.plan.plan import LBFGS, Phase
+from zoo.engine.plan.options import EPOCH_OPTIONS, OPTIMIZER, SOLVED, Options
+from zoo.engine.plan.plan import LBFGS, RIDGE, Phase
 from zoo.errors import UsageError, counted
 from zoo.models.base_weights import BaseWeights
 from zoo.models.freeze import select_modules
@@ -183,8 +183,8 @@ def choose_recipe(
         resolver.reasons["recipe"] = "as given by --train"
         return str(options.train), (options.train,)
     conflict = probe_conflict(options, nondeterminism, task)
-    if options.recipe == "probe" and conflict is not None:
-        message = f"--recipe probe cannot be used: {conflict}"
+    if options.recipe in SOLVED and conflict is not None:
+        message = f"--recipe {options.recipe} cannot be used: {conflict}"
         raise UsageError(message, "remove the conflict, or give --recipe head")
     automatic, reason = "probe", "pretrained features: linear probe"
     if base.random:
@@ -211,13 +211,13 @@ def probe_conflict(options: Options, nondeterminism: str | None, task: BaseTask)
     return probe if isinstance(probe, str) else None
 
 
-def probe_phase() -> Phase:
-    """Return the phase of the recipe `probe`."""
+def solved_phase(optimizer: str = LBFGS) -> Phase:
+    """Return the phase of the recipe `probe`, or `ridge`."""
     return Phase(
         name="head",
         policy=HEAD,
         epochs=1,
-        optimizer=LBFGS,
+        optimizer=optimizer,
         lr=0.0,
         momentum=0.0,
         weight_decay=0.0,
@@ -318,7 +318,14 @@ def resolve_phases(
             "phases.0.policy": f"of recipe {recipe}",
             "phases.0.keep_features": f"auto: {FIXED_FEATURES}",
         }
-        return (probe_phase(),)
+        return (solved_phase(),)
+    if recipe == "ridge":
+        resolver.reasons |= {
+            "phases.0.optimizer": "of recipe ridge: one pass, penalty by cross-validation",
+            "phases.0.policy": f"of recipe {recipe}",
+            "phases.0.keep_features": "as given by --features",
+        }
+        return (solved_phase(RIDGE),)
     resolver.reasons |= {f"phases.{n}.policy": f"of recipe {recipe}" for n in range(len(policies))}
     for name, given in (("epochs", options.epochs), ("lr", options.lr)):
         if given and len(given) > len(policies):

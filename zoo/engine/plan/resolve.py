@@ -14,7 +14,7 @@ from typing import Any
 from zoo.data.image_cache import bytes_needed, format_bytes, storage_location
 from zoo.data.split import ImageData, Split
 from zoo.engine.plan.options import Options, given_data_options
-from zoo.engine.plan.plan import LBFGS, Phase, Plan, Settings
+from zoo.engine.plan.plan import Phase, Plan, Settings
 from zoo.engine.plan.recipes import (
     Recipe,
     Resolver,
@@ -182,7 +182,7 @@ def check_selection(options: Options, data: ImageData, recipe: Recipe) -> None:
     Raises:
         UsageError: there are none.
     """
-    if "val" in data.splits or all(phase.optimizer == LBFGS for phase in recipe.phases):
+    if "val" in data.splits or all(phase.solved for phase in recipe.phases):
         return
     hint = "omit it, or hold out a share by --val"
     raise_together(
@@ -237,7 +237,7 @@ def adapt_recipe(
         conflicts: of the network.
     """
     conflict = conflicts.features or conflicts.probe
-    if conflict is not None and any(phase.optimizer == LBFGS for phase in recipe.phases):
+    if conflict is not None and any(phase.solved for phase in recipe.phases):
         recipe = fall_back_to_epochs(resolver, options, base, conflict)
     if conflicts.features is not None:
         recipe = train_on_images(resolver, recipe, conflicts.features)
@@ -251,7 +251,7 @@ def weights_details(base: BaseWeights, phases: Sequence[Phase]) -> list[str]:
         base: as loaded.
         phases: of the recipe.
     """
-    solved = any(phase.optimizer == LBFGS for phase in phases)
+    solved = any(phase.solved for phase in phases)
     return [*base.details, *([SOLVED_ANEW] if solved and base.warm_head else [])]
 
 

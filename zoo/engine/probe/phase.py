@@ -110,9 +110,9 @@ def fit_heads(
             new_score=new_score,
             groups=_group_numbers(groups, features),
         )
-        _copy_to_head(network.module.get_submodule(path), result)
+        copy_to_head(network.module.get_submodule(path), result)
         fitted.append(result)
-    return _to_record(fitted[0]), _of_images(fitted[0].held_out, features)
+    return to_record(fitted[0]), _of_images(fitted[0].held_out, features)
 
 
 def _of_images(held_out: HeldOut | None, features: FeatureSet) -> HeldOut | None:
@@ -135,14 +135,16 @@ def _group_numbers(groups: Sequence[str], features: FeatureSet) -> Tensor | None
 
 
 @torch.no_grad()
-def _copy_to_head(head: nn.Module, probe: Probe) -> None:
+def copy_to_head(head: nn.Module, probe: Probe) -> None:
+    """Set the weights of a linear head."""
     assert isinstance(head, (nn.Linear, nn.Conv2d))
     assert head.bias is not None
     head.weight.copy_(probe.weight.reshape(head.weight.shape))
     head.bias.copy_(probe.bias)
 
 
-def _to_record(probe: Probe) -> dict[str, Any]:
+def to_record(probe: Probe) -> dict[str, Any]:
+    """Return the fit of a head as plain data, for `run.json`."""
     return {
         "strength": probe.strength,
         "reason": probe.reason,

@@ -25,8 +25,9 @@ from torch import Tensor
 from zoo.engine.probe.standardize import CONSTANT, TINY
 from zoo.errors import DataError, UsageError
 
-# Relative to the number of images: the eigenvalues of a correlation matrix have the mean 1.
-PENALTIES = tuple(10 ** (quarter / 4) for quarter in range(-32, 13))
+# Relative to the number of images: the eigenvalues of a correlation matrix have the mean 1. Below
+# the first, of fewer images than features, residuals and degrees of freedom are only rounding.
+PENALTIES = tuple(10 ** (quarter / 4) for quarter in range(-20, 13))
 BLOCK_ROWS = 4096
 # Of the factor of the scores.
 LARGEST_SCALE, BISECTIONS = 1e6, 60
@@ -150,7 +151,7 @@ def solve_ridge(sums: FeatureSums, penalties: Sequence[float] | None = None) -> 
 
     Args:
         sums: of the training images.
-        penalties: to search; by default 45 from 1e-8 to 1e3 times the number of images.
+        penalties: to search; by default 33 from 1e-5 to 1e3 times the number of images.
 
     Raises:
         UsageError: there are no images.

@@ -25,6 +25,7 @@ from zoo.engine.run.artifacts import (
     save_unfinished,
 )
 from zoo.engine.run.claim import RECORD
+from zoo.engine.run.feature_training import train_on_features
 from zoo.engine.run.folder import Folder, acquire_folder
 from zoo.engine.run.observers import SECTIONS, STEP, FirstBatch, Observers
 from zoo.engine.run.prepare import Prepared
@@ -171,6 +172,10 @@ def _train(running: _Running, reader: ImageReader) -> dict[str, Metric]:
     """Run all phases, and return the metric of each evaluated split."""
     prepared, network, observers = running.prepared, running.network, running.observers
     data, options, task = prepared.data, prepared.options, network.task
+    if prepared.files is not None:
+        report = running.observer(task.labels).report
+        arguments = network, prepared.files, data, prepared.plan, options.workers
+        return train_on_features(*arguments, running.state, report)
     ranking, labels = select_metric(options, task), task.labels
     if ranking is not None:
         labels = {**labels, ranking.name: labels.get(ranking.name, ranking.name)}

@@ -12,7 +12,7 @@ from zoo.data.split import ImageData
 from zoo.engine.features.cache import FeatureCache, feature_batch
 from zoo.engine.features.fingerprint import network_fingerprint
 from zoo.engine.features.store import FeatureStore
-from zoo.engine.plan.plan import LBFGS, Phase
+from zoo.engine.plan.plan import Phase
 from zoo.engine.plan.recipes import Recipe
 from zoo.engine.plan.resolve import Conflicts, Settings
 from zoo.engine.probe.phase import probe_conflict
@@ -84,7 +84,7 @@ def check_network(
     conflicts = Conflicts(precision, _layers_conflict(network))
     with fail_together(ranks):
         if recipe.on_features and not ranks.rank:
-            solved = any(phase.optimizer == LBFGS for phase in recipe.phases)
+            solved = any(phase.solved for phase in recipe.phases)
             conflicts = replace(
                 conflicts,
                 features=_feature_conflict(network, data, settings, dry_run),

@@ -13,6 +13,7 @@ from zoo.data.cropping import crop_notice
 from zoo.data.split import ImageData
 from zoo.data.value_range import describe_ranges, measure_ranges
 from zoo.data.workers import check_main_guard
+from zoo.engine.features.files import FeatureFiles
 from zoo.engine.plan.options import (
     Options,
     check_classes,
@@ -24,12 +25,20 @@ from zoo.engine.plan.options import (
 from zoo.engine.plan.plan import Plan
 from zoo.engine.plan.recipes import Resolver, resolve_recipe
 from zoo.engine.plan.resolve import (
+    Conflicts,
     Settings,
     check_selection,
     nondeterminism,
     resolve_plan,
     resolve_settings,
     weights_details,
+)
+from zoo.engine.run.feature_training import (
+    backbone_of_features,
+    check_features_of,
+    open_features,
+    with_preprocess,
+    with_reasons,
 )
 from zoo.engine.run.folder import check_out
 from zoo.engine.run.network_check import check_network, select_heads_only
@@ -72,6 +81,7 @@ class Prepared:
         started: start of the preparation, by `time.perf_counter`.
         given: name of the backbone, and options, both as given.
         resumed: the training to resume; None for a new one.
+        files: of features to train on; None for images.
     """
 
     backbone: Backbone
@@ -86,6 +96,7 @@ class Prepared:
     started: float
     given: tuple[str, Options]
     resumed: StoredRun | None = None
+    files: FeatureFiles | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +113,7 @@ class _Inputs:
         registry: plugins and defaults.
         dry_run: do not download or write.
         own_head: whether the head is that of a model file.
+        files: of features to train on; None for images.
     """
 
     backbone: Backbone
@@ -113,6 +125,7 @@ class _Inputs:
     registry: Registry
     dry_run: bool
     own_head: bool
+    files: FeatureFiles | None = None
 
     @property
     def demonstration(self) -> bool:
@@ -146,6 +159,8 @@ def prepare(
     _ = registry.plugin_options  # an invalid one is an error before anything is trained
     ranks, resolver = join(), Resolver(registry.config)
     with fail_together(ranks):
+        if name is None and options.resume is None:
+            name = backbone_of_features(options)
         given, resumed = resolve_resume(name, options)
     with fail_together(ranks):
         inputs = _resolve_inputs(*given, registry, dry_run)
@@ -165,6 +180,9 @@ def prepare(
     with environment_errors(f"preparing {inputs.backbone.id}"):
         model, inputs = _build(inputs, settings, progress, ranks)
         network, plan = _check_and_resolve(model, inputs, settings, resolver, ranks)
+    if inputs.files is not None:
+        check_features_of(network, inputs.files, dry_run)
+        plan = with_reasons(plan, inputs.files, given[1])
     if resumed is not None:
         with fail_together(ranks):
             check_same_plan(resumed, plan, options, progress)
@@ -186,6 +204,7 @@ def prepare(
         started=started,
         given=given,
         resumed=resumed,
+        files=inputs.files,
     )
 
 
@@ -210,7 +229,9 @@ def _check_and_resolve(
             automatic,
             settings.memory_format,
         )
-    conflicts = check_network(network, data, settings, recipe, ranks, inputs.dry_run)
+    conflicts = Conflicts()
+    if inputs.files is None:
+        conflicts = check_network(network, data, settings, recipe, ranks, inputs.dry_run)
     plan = resolve_plan(
         resolver, settings, recipe, conflicts, inputs.backbone, options, data, base, network
     )
@@ -247,21 +268,29 @@ def _resolve_inputs(name: str, options: Options, registry: Registry, dry_run: bo
         described.find_weights(options.weights)
     defaults = registry.config.defaults
     seed = options.seed if options.seed is not None else defaults["seed"]
-    data = task.open_data(
-        options.data,
-        seed=seed,
-        val_fraction=defaults["val_fraction"] if options.val is None else options.val,
-        classes=options.classes,
-        **supported_options(task, **data_options(options)),
-    )
+    val_fraction = defaults["val_fraction"] if options.val is None else options.val
+    files = None
+    if options.features is not None:
+        options, files, data = open_features(options, task, seed, val_fraction)
+    else:
+        data = task.open_data(
+            options.data,
+            seed=seed,
+            val_fraction=val_fraction,
+            classes=options.classes,
+            **supported_options(task, **data_options(options)),
+        )
     check_classes(options, data)
     check_validation(options, data)
     check_images(options, data)
     options = options.with_criterion(task, data)
     base = resolve_weights(described, options, start, task)
-    base = base.with_ranges(measure_ranges(data.splits.values()))
+    if files is not None:
+        base = with_preprocess(base, files)
+    else:
+        base = base.with_ranges(measure_ranges(data.splits.values()))
     inputs = backbone, described, options, task, data, base, registry, dry_run, start.own_head
-    return _Inputs(*inputs)
+    return _Inputs(*inputs, files)
 
 
 def _check_same_data(data: ImageData, ranks: Ranks) -> None:

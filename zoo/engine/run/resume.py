@@ -284,7 +284,7 @@ def _plain(value: Any, name: str) -> Any:
     if isinstance(value, tuple):
         return list(value)
     if isinstance(value, (str, Path)):
-        return _absolute(str(value)) if name in ("data", "weights") else str(value)
+        return _absolute(str(value)) if name in ("data", "features", "weights") else str(value)
     parses = type(value).__module__.startswith("zoo.options")
     return str(value) if parses else None
 

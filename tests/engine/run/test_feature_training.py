@@ -1,0 +1,167 @@
+"""`zoo finetune --features`: the head alone, from files of `zoo embed`."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import zoo
+from tests.inference.shards import labelled, write_shards
+from zoo.engine.features.files import FeatureFiles, read_metadata, row_splits
+from zoo.engine.probe import from_files
+from zoo.engine.probe.logistic import fit_probe
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+@pytest.fixture
+def model(tinynet, image_folder, tmp_path):
+    """A model file of the network that computes the features."""
+    trained = zoo.finetune(
+        tinynet,
+        data=image_folder,
+        weights="none",
+        recipe="probe",
+        precision="fp32",
+        device="cpu",
+        out=tmp_path / "first",
+    )
+    return str(trained.path)
+
+
+@pytest.fixture
+def features(model, image_folder, tmp_path):
+    samples = [each for split in ("train", "val", "test") for each in labelled(image_folder, split)]
+    write_shards(tmp_path / "shards", samples[::-1], 7)
+    zoo.embed(model, str(tmp_path / "shards/*.tar"), tmp_path / "features", device="cpu")
+    return tmp_path / "features"
+
+
+def rows(folder, split, seed=0, val=0.25):
+    files = FeatureFiles.open(folder, seed, val)
+    blocks = [block for path in files.paths for block in files.blocks(path, split)]
+    return (torch.cat(column) for column in zip(*blocks, strict=True))
+
+
+def finetune(cli, *arguments):
+    return cli("finetune", *map(str, arguments), "--device", "cpu", "--json")
+
+
+def test_head_is_that_of_the_solver(cli, model, features):
+    code, out, err = finetune(cli, model, "--features", features, "--val", "0.25", "--out", "run")
+    assert code == 0, err
+    run = json.loads(out)
+    assert run["plan"]["classes"] == ["flag", "mammal", "playing_card"]
+    assert run["plan"]["recipe"] == "probe"
+    assert "fit in memory" in run["plan"]["reasons"]["recipe"]
+    counts = run["plan"]["data"]["images"]
+    assert counts["train"] + counts["val"] == 48
+    assert run["backbone_forwards"] == 0
+    x, y = rows(features, "train")
+    expected = fit_probe(x, y, 3)
+    tensors = load_file("run/model.safetensors")
+    assert torch.equal(tensors["head.fc.weight"], expected.weight.float())
+    x, y = rows(features, "val")
+    logits = x @ tensors["head.fc.weight"].T + tensors["head.fc.bias"]
+    assert run["metrics"]["val"]["top1"] == pytest.approx(
+        (logits.argmax(1) == y).double().mean().item()
+    )
+    # All else is that of the network that computed the features.
+    before = load_file(f"{model}/model.safetensors")
+    assert all(torch.equal(before[name], tensors[name]) for name in before if "head" not in name)
+
+
+def test_model_predicts_images(cli, model, features, image_folder):
+    finetune(cli, model, "--features", features, "--val", "0", "--out", "run")
+    path = next((image_folder / "train/flag").iterdir())
+    loaded = zoo.load("run", device="cpu")
+    assert loaded.evaluate(image_folder, "train")["images"] == 24
+    assert loaded.predict(path)[0]["predictions"]
+    x = loaded.features(path)
+    head = load_file("run/model.safetensors")
+    logits = x @ head["head.fc.weight"].T + head["head.fc.bias"]
+    assert logits.shape == (1, 3)
+
+
+def test_ridge_has_the_same_bytes_for_any_number_of_workers(cli, model, features):
+    digests = set()
+    for workers in (1, 7):
+        out = f"run{workers}"
+        options = ["--recipe", "ridge", "--workers", workers, "--out", out]
+        code, printed, err = finetune(cli, model, "--features", features, *options)
+        assert code == 0, err
+        run = json.loads(printed)
+        assert run["plan"]["phases"][0]["optimizer"] == "ridge"
+        digests.add(run["sha256"])
+    assert len(digests) == 1
+    assert 0.3 < run["probe"]["accuracy"][0] <= 1
+    assert run["metrics"]["val"]["loss"] < 2
+
+
+def test_large_features_are_solved_in_one_pass(cli, model, features, monkeypatch):
+    monkeypatch.setattr(from_files, "IN_MEMORY", 1000)
+    code, out, err = finetune(cli, model, "--features", features, "--dry-run")
+    assert code == 0, err
+    plan = json.loads(out)
+    assert plan["recipe"] == "ridge"
+    assert "more than" in plan["reasons"]["recipe"]
+
+
+def test_options_of_images_are_refused_together(cli, model, features):
+    options = ["--augment", "--epochs", "3", "--input-size", "64", "--data", "photos"]
+    code, _, err = finetune(cli, model, "--features", features, *options)
+    assert code == 2
+    message = json.loads(err.splitlines()[-1])["message"]
+    assert message.startswith("4 options are wrong")
+    for flag in ("--augment", "--epochs", "--input-size", "--data"):
+        assert f"{flag} does not apply to --features" in message
+    code, _, err = finetune(cli, model, "--recipe", "ridge")
+    assert "--recipe ridge requires --features" in err
+
+
+def test_features_of_other_weights_are_refused(cli, tinynet, features):
+    code, _, err = finetune(cli, tinynet, "--features", features, "--weights", "none", "--seed", 1)
+    assert code == 2
+    assert "computed with other weights" in json.loads(err.splitlines()[-1])["message"]
+
+
+def test_folder_without_features_is_refused(cli, tmp_path, model):
+    code, _, err = finetune(cli, model, "--features", tmp_path / "nothing")
+    assert code == 3
+    assert "has no files of features" in err
+    (tmp_path / "nothing").mkdir()
+    model_file = Path(model) / "model.safetensors"
+    (tmp_path / "nothing/model.safetensors").write_bytes(model_file.read_bytes())
+    code, _, err = finetune(cli, model, "--features", tmp_path / "nothing")
+    assert code == 4
+    assert "has no features of `zoo embed`" in err
+
+
+def test_splits_of_one_file_are_kept(model, image_folder, tmp_path):
+    zoo.embed(model, image_folder, tmp_path / "f.safetensors", device="cpu")
+    run = zoo.finetune(
+        model, features=tmp_path / "f.safetensors", out=tmp_path / "run", device="cpu"
+    )
+    assert run.record["plan"]["data"]["images"] == {"train": 24, "val": 12, "test": 12}
+    # The head of a training on the same images, whose features are the same.
+    tensors = load_file(run.path / "model.safetensors")
+    first = load_file(f"{model}/model.safetensors")
+    assert torch.allclose(tensors["head.fc.weight"], first["head.fc.weight"], atol=1e-4)
+    assert run.metrics["val"]["top1"] == zoo.evaluate(run.path, image_folder, split="val")["top1"]
+
+
+def test_held_out_rows_depend_on_seed_and_key_alone(features):
+    before = {file.name: val_keys(file) for file in features.iterdir()}
+    (features / "shard-003.safetensors").unlink()
+    after = {file.name: val_keys(file) for file in features.iterdir()}
+    assert after == {name: keys for name, keys in before.items() if name in after}
+    assert 4 <= sum(map(len, before.values())) <= 22
+    assert any(val_keys(file, seed=1) != after[file.name] for file in features.iterdir())
+
+
+def val_keys(file, seed=0):
+    metadata = read_metadata(file)
+    splits = row_splits(metadata, seed, 0.25)
+    return [key for key, split in zip(metadata["paths"], splits, strict=True) if split == "val"]
