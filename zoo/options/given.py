@@ -23,7 +23,7 @@ Interpolation: TypeAlias = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 MemoryFormat: TypeAlias = Literal["auto", "contiguous", "channels_last"]
 Optimizer: TypeAlias = Literal["sgd", "adam", "adamw"]
 Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
-Recipe: TypeAlias = Literal["probe", "ridge", "head", "all", "head-then-all"]
+Recipe: TypeAlias = Literal["probe", "head", "all", "head-then-all", "ridge"]
 
 FilePath: TypeAlias = "str | PathLike[str]"
 # A name, the path of a file, or one of torchvision's enumerations of weights.

@@ -21,10 +21,10 @@ GROUPS = ("data", "network", "training", "machine", "output")
 # The policies of the phases, by name.
 RECIPES = {
     "probe": ("head",),
-    "ridge": ("head",),
     "head": ("head",),
     "all": ("all",),
     "head-then-all": ("head", "all"),
+    "ridge": ("head",),
 }
 OPTIMIZERS = ("sgd", "adam", "adamw")
 # Those of `zoo.spec.Preprocess`, which help does not import.
@@ -239,8 +239,9 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "recipe",
         "training",
-        "The phases: probe, ridge (of --features), head, all, or head-then-all",
+        "The phases: probe, head, all, head-then-all, or ridge",
         "NAME",
+        "`ridge` solves for the head of `features` in one pass, where they do not fit in memory.",
         choices=tuple(RECIPES),
         noun="recipe",
     ),
