@@ -93,7 +93,7 @@ def _numbers(split: str, values: Mapping[str, Any]) -> tuple[Number, ...]:
         Number("Balanced accuracy", percent(values.get("balanced_accuracy")), "mean over classes"),
         Number("Chance", percent(chance), "the best constant guess"),
         Number("Top-5", percent(values["top5"]), "true class among five"),
-        Number("Loss", f"{values['loss']:.3f}", "mean cross-entropy (NLL)"),
+        Number("Loss", f"{values['loss']:.3f}", "mean cross-entropy"),
         Number("Images", f"{images:,}", counted(len(values.get("per_class", ())), "class")),
     )
 
