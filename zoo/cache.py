@@ -20,8 +20,9 @@ from zoo.errors import UsageError, did_you_mean
 from zoo.files import cache_dir, environment_problem, make_dir, remove_folder
 from zoo.temporaries import clean_once, is_temporary
 
-KINDS = ("features", "weights", "catalogues", "downloads")
-STORE_FILE = "store.json"
+KINDS = ("features", "conversions", "weights", "catalogues", "downloads")
+TRIMMED = ("features", "conversions")
+STORE_FILE, ABOUT_FILE = "store.json", "about.json"
 LOCK = ".lock"
 INDEX, ROWS, PART = ".index", ".rows", ".part"
 DIGEST = 32
@@ -37,7 +38,7 @@ class CacheEntry:
         size: on disk, in bytes.
         used: time of the last read or write, in seconds since 1970.
         images: number of images in a feature store; None for other kinds.
-        metadata: of a feature store; empty for other kinds.
+        metadata: of a feature store or a converted network; empty for other kinds.
     """
 
     kind: str
@@ -49,13 +50,18 @@ class CacheEntry:
 
     @property
     def name(self) -> str:
-        """The backbone's id for a feature store, else the file name."""
+        """The backbone's id for a feature store or a converted network, else the file name."""
         return str(self.metadata.get("backbone") or self.path.name)
 
 
 def features_dir() -> Path:
     """Return the folder of all feature stores."""
     return cache_dir() / "features"
+
+
+def conversions_dir() -> Path:
+    """Return the folder of all converted networks."""
+    return cache_dir() / "conversions"
 
 
 def entries(kind: str) -> list[CacheEntry]:
@@ -111,16 +117,24 @@ def _describe(kind: str, path: Path) -> CacheEntry | None:
         return None
     size = sum(stat.st_size for stat in stats.values())
     used = max(stat.st_mtime for stat in stats.values())
+    if kind == "conversions":
+        return CacheEntry(kind, path, size, used, None, read_store(path, ABOUT_FILE))
     if kind != "features":
         return CacheEntry(kind, path, size, used)
     images = sum(s.st_size // DIGEST for name, s in stats.items() if name.endswith(INDEX))
     return CacheEntry(kind, path, size, used, images, read_store(path))
 
 
-def read_store(path: Path) -> dict[str, Any]:
+def stored_images(name: str) -> int:
+    """Return the number of images in the feature store of a name; 0 where there is none."""
+    entry = _describe("features", features_dir() / name)
+    return (entry.images or 0) if entry is not None else 0
+
+
+def read_store(path: Path, name: str = STORE_FILE) -> dict[str, Any]:
     """Return the metadata of a feature store; empty where missing or damaged."""
     try:
-        metadata = json.loads((path / STORE_FILE).read_bytes())
+        metadata = json.loads((path / name).read_bytes())
     except (OSError, ValueError):
         return {}
     return metadata if isinstance(metadata, dict) else {}
@@ -182,16 +196,16 @@ def remove(entry: CacheEntry) -> bool:
 
 
 def trim(limit: int, keep: Path) -> list[CacheEntry]:
-    """Delete the least recently used feature stores until the rest fit a limit.
+    """Delete the least recently used feature stores and converted networks until the rest fit.
 
     Args:
-        limit: total size of all stores, in bytes.
+        limit: total size of them, in bytes.
         keep: path of the store in use, which is never deleted.
 
     Returns:
         The deleted entries.
     """
-    stores = entries("features")
+    stores = sorted((e for kind in TRIMMED for e in entries(kind)), key=lambda e: e.used)
     total = sum(entry.size for entry in stores)
     deleted = []
     for entry in stores:

@@ -60,6 +60,8 @@ class ModelCard:
         versions: of zoo and the libraries.
         new_head: `HeadSpec` of the main head as plain data; empty for the default.
         temperature: that logits are divided by for probabilities; None for 1.
+        features: engine, version and precision of the features that the head was fitted on; empty
+            where it was trained on images.
         unknown: keys of a newer zoo, which are preserved and ignored.
         format: version of this description.
     """
@@ -78,6 +80,7 @@ class ModelCard:
     versions: Mapping[str, str] = field(default_factory=dict)
     new_head: Mapping[str, Any] = field(default_factory=dict)
     temperature: float | None = None
+    features: Mapping[str, Any] = field(default_factory=dict)
     unknown: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
@@ -103,6 +106,12 @@ class ModelCard:
         return str(settings.get("memory_format", "auto"))
 
     @property
+    def engine(self) -> str:
+        """Engine of the features that the head was fitted on."""
+        features = self.features if isinstance(self.features, dict) else {}
+        return str(features.get("engine", "torch"))
+
+    @property
     def base_license(self) -> str | None:
         """Licence of the weights that training started from; None where not stated."""
         license = self.base.get("license")
@@ -123,6 +132,7 @@ class ModelCard:
             "settings": isinstance(self.settings, dict),
             "schema": isinstance(self.schema, dict),
             "head": isinstance(self.new_head, dict),
+            "features": isinstance(self.features, dict),
             "classes": len(set(self.classes)) == len(self.classes),
             "precision": self.precision in PRECISIONS,
             "temperature": self.temperature is None

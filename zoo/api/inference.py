@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from zoo.inference.rank import Rank
     from zoo.options.given import (
         BadImages,
+        Engine,
         FilePath,
         NameOrPath,
         Precision,
@@ -34,6 +35,7 @@ def load(
     precision: Precision | None = None,
     *,
     weights: NameOrPath | None = None,
+    engine: Engine | None = None,
 ) -> Model:
     """Load a model file, the one of a run folder, or a pretrained backbone with its classes.
 
@@ -43,6 +45,7 @@ def load(
         precision: `fp32` or `bf16`; None for that of the training, and `fp32` for published
             weights.
         weights: of a backbone: `auto`, a published tag, or a model file of it.
+        engine: of the features before the heads, `auto` or the name of one.
 
     Raises:
         WeightsError: it is missing, damaged, or does not fit its backbone.
@@ -50,14 +53,15 @@ def load(
     """
     from zoo.inference.loading import load_any, load_model
 
-    name, registry = name_of(path), load_registry()
+    check_arguments(engine=engine)
+    name, registry, engine = name_of(path), load_registry(), engine or "auto"
     chosen = None if weights is None else str(weights)
     try:
-        return load_any(name, registry, chosen, device, precision)
+        return load_any(name, registry, chosen, device, precision, engine)
     except UnknownBackbone as error:
         if error.query != name:
             raise  # of a model file
-        return load_model(name, registry, device, precision)
+        return load_model(name, registry, device, precision, engine)
 
 
 @overload
@@ -74,6 +78,7 @@ def evaluate(
     device: str = "auto",
     precision: Precision | None = None,
     weights: NameOrPath | None = None,
+    engine: Engine | None = None,
 ) -> Metrics: ...
 
 
@@ -91,6 +96,7 @@ def evaluate(
     device: str = "auto",
     precision: Precision | None = None,
     weights: NameOrPath | None = None,
+    engine: Engine | None = None,
 ) -> dict[str, Any]: ...
 
 
@@ -108,6 +114,7 @@ def evaluate(
     device: str = "auto",
     precision: Precision | None = None,
     weights: NameOrPath | None = None,
+    engine: Engine | None = None,
 ) -> Metrics | dict[str, Any]:
     """Evaluate a model file, a run folder or a pretrained backbone on a data source.
 
@@ -123,6 +130,7 @@ def evaluate(
         device: as torch names it, or `auto`.
         precision: as for `load`.
         weights: as for `load`.
+        engine: as for `load`.
 
     Returns:
         As `Model.evaluate`; for classification `loss`, `top1` and `top5` in 0..1, and more.
@@ -131,7 +139,7 @@ def evaluate(
         WeightsError: the model cannot be loaded.
         DataError: the data cannot be used, or has classes unknown to the model.
     """
-    model = load(path, device, precision, weights=weights)
+    model = load(path, device, precision, weights=weights, engine=engine)
     return model.evaluate(data, split, batch_size, workers, bad_images, metrics, columns)
 
 
@@ -146,6 +154,7 @@ def predict(
     precision: Precision | None = None,
     batch_size: int = 32,
     out: FilePath | None = None,
+    engine: Engine | None = None,
 ) -> builtins.list[Prediction]:
     """Predict images with a model file, a run folder, or a pretrained backbone.
 
@@ -158,6 +167,7 @@ def predict(
         precision: as for `load`.
         batch_size: images per forward pass.
         out: folder for files of the predictions, such as masks; None to write none.
+        engine: as for `load`.
 
     Returns:
         As `Model.predict`; for classification `path` and `predictions: [{class, probability}]` of
@@ -166,7 +176,9 @@ def predict(
     from zoo.inference.loading import load_any
 
     chosen = None if weights is None else str(weights)
-    model = load_any(name_of(name), load_registry(), chosen, device, precision)
+    check_arguments(engine=engine)
+    registry = load_registry()
+    model = load_any(name_of(name), registry, chosen, device, precision, engine or "auto")
     return model.predict(images, top, batch_size, out)
 
 
@@ -182,6 +194,7 @@ def embed(
     bad_images: BadImages = "error",
     device: str = "auto",
     part: str | None = None,
+    engine: Engine | None = None,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Write the features of a data set to a file; `features` returns those of a few images.
@@ -201,6 +214,7 @@ def embed(
         bad_images: `error` or `skip`.
         device: as torch names it, or `auto`.
         part: `I/N`, the part of the shards to compute, for one of N jobs.
+        engine: of features, `auto` or the name of one.
         quiet: write nothing to stderr.
 
     Returns:
@@ -218,7 +232,7 @@ def embed(
     from zoo.options.part import Part
     from zoo.terminal import Progress
 
-    check_arguments(classes=classes, workers=workers, bad_images=bad_images)
+    check_arguments(classes=classes, workers=workers, bad_images=bad_images, engine=engine)
     summary = write(
         name_of(name),
         data,
@@ -231,6 +245,7 @@ def embed(
         bad_images=bad_images,
         device=device,
         part=None if part is None else Part.parse(part),
+        engine=engine or "auto",
     )
     if "failed" in summary:
         raise_failed(summary)
@@ -251,6 +266,7 @@ def rank(
     bad_images: BadImages = "error",
     device: str = "auto",
     seed: int = 0,
+    engine: Engine | None = None,
     quiet: bool = True,
 ) -> list[Rank]:
     """Rank pretrained backbones by how well their frozen features separate the classes of images.
@@ -268,6 +284,7 @@ def rank(
         bad_images: `error` or `skip`.
         device: as torch names it, or `auto`.
         seed: of the folds.
+        engine: of features, `auto` or the name of one.
         quiet: write nothing to stderr.
 
     Returns:
@@ -284,7 +301,7 @@ def rank(
     from zoo.terminal import Progress
 
     check_arguments(classes=classes, max_params=max_params, limit=limit, seed=seed)
-    check_arguments(workers=workers, bad_images=bad_images)
+    check_arguments(workers=workers, bad_images=bad_images, engine=engine)
     ranks = rank_all(
         [each if isinstance(each, str) else name_of(each) for each in patterns],
         data,
@@ -300,6 +317,7 @@ def rank(
         bad_images=bad_images,
         device=device,
         seed=seed,
+        engine=engine or "auto",
     )
     if ranks[0].error:  # of all candidates, since failures are last
         raise ranks[0].error

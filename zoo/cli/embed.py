@@ -11,6 +11,7 @@ from zoo.cli.complete import complete_model
 from zoo.cli.group import ComputingCommand, Settings
 from zoo.cli.options import (
     device_option,
+    engine_option,
     json_option,
     quiet_option,
     read_columns,
@@ -42,6 +43,7 @@ from zoo.errors import counted
 )
 @reading_options
 @device_option
+@engine_option
 @json_option
 @quiet_option
 @click.pass_obj
@@ -56,6 +58,7 @@ def command(
     workers: int,
     bad_images: str,
     device: str,
+    engine: str,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -82,6 +85,7 @@ def command(
         bad_images=bad_images,
         device=device,
         part=None if part is None else Part.parse(part),
+        engine=engine,
     )
     if as_json:
         print_json(summary)

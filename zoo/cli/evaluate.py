@@ -11,6 +11,7 @@ from zoo.cli.group import ComputingCommand, Settings
 from zoo.cli.options import (
     columns_option,
     device_option,
+    engine_option,
     json_option,
     read_columns,
     reading_options,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 )
 @reading_options
 @device_option
+@engine_option
 @json_option
 @click.pass_obj
 def command(
@@ -52,6 +54,7 @@ def command(
     workers: int,
     bad_images: BadImages,
     device: str,
+    engine: str,
     as_json: bool,
 ) -> None:
     """Evaluate MODEL on a data set.
@@ -63,7 +66,7 @@ def command(
     from zoo.data.bad_images import describe_incomplete
     from zoo.inference.loading import load_any
 
-    loaded = load_any(model, settings.registry(), device=device)
+    loaded = load_any(model, settings.registry(), device=device, engine=engine)
     metrics = loaded.evaluate(
         data, split, batch_size, workers, bad_images, columns=read_columns(columns)
     )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from zoo.options.table import ENGINES
+
 if TYPE_CHECKING:
     from zoo.options.columns import Columns
 
@@ -16,6 +18,13 @@ QUIET = "Print only the result."
 
 device_option = click.option(
     "--device", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1, ..."
+)
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(["auto", *ENGINES]),
+    default="auto",
+    show_default=True,
+    help="Engine of frozen features.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet_option = click.option("--quiet", is_flag=True, help=QUIET)

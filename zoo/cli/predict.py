@@ -13,7 +13,7 @@ import click
 
 from zoo.cli.complete import complete_model
 from zoo.cli.group import ComputingCommand, Settings
-from zoo.cli.options import device_option, json_option
+from zoo.cli.options import device_option, engine_option, json_option
 from zoo.cli.output import print_line, stdout
 from zoo.errors import DataError, UsageError, counted
 from zoo.terminal import print_notice
@@ -52,6 +52,7 @@ STDIN = "-"
     help="Images per batch.",
 )
 @device_option
+@engine_option
 @click.option(
     "--csv",
     "table",
@@ -71,6 +72,7 @@ def command(
     weights: str | None,
     batch_size: int,
     device: str,
+    engine: str,
     table: Path | None,
     as_json: bool,
     json_lines: bool,
@@ -86,7 +88,7 @@ def command(
 
     if as_json and json_lines:
         raise UsageError("--json and --json-lines exclude each other", "give one of them")
-    loaded = load_any(model, settings.registry(), weights, device)
+    loaded = load_any(model, settings.registry(), weights, device, engine=engine)
     count, failed = 0, _Failed()
     with ExitStack() as stack:
         writers = _writers(stack, loaded, table, as_json, json_lines)

@@ -11,6 +11,7 @@ from zoo.cli.complete import complete_backbone
 from zoo.cli.group import ComputingCommand, Settings
 from zoo.cli.options import (
     device_option,
+    engine_option,
     json_option,
     quiet_option,
     read_columns,
@@ -59,6 +60,7 @@ class Count(click.ParamType):
 )
 @reading_options
 @device_option
+@engine_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the folds.")
 @json_option
 @quiet_option
@@ -76,6 +78,7 @@ def command(
     workers: int,
     bad_images: str,
     device: str,
+    engine: str,
     seed: int,
     as_json: bool,
     quiet: bool,
@@ -104,6 +107,7 @@ def command(
         workers=workers,
         bad_images=bad_images,
         device=device,
+        engine=engine,
         seed=seed,
     )
     if as_json:

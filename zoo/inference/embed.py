@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from zoo.data.all_images import AllImages
 from zoo.data.bad_images import describe_incomplete
 from zoo.data.shards import names_shards
 from zoo.data.value_range import measure_ranges
+from zoo.engine.backends.choice import AUTO, TORCH
 from zoo.engine.features.cache import FeatureCache, FeatureSet, feature_batch
+from zoo.engine.features.engines import choose_engine, confirm_engine
 from zoo.engine.features.fingerprint import network_fingerprint
 from zoo.engine.features.store import FeatureStore
 from zoo.engine.runtime.reader import ImageReader
@@ -49,6 +51,7 @@ class Embedded:
         images: of the source.
         bad: reasons by path, of unreadable images.
         forwards: number of forward passes of the backbone, in images.
+        engine: that computed them.
     """
 
     features: tuple[FeatureSet, ...]
@@ -56,6 +59,7 @@ class Embedded:
     images: AllImages
     bad: dict[str, str]
     forwards: int
+    engine: str
 
     def __len__(self) -> int:
         return sum(map(len, self.features))
@@ -109,6 +113,7 @@ def embedding(
     *,
     workers: int = 0,
     bad_images: str = "error",
+    engine: str = AUTO,
 ) -> Iterator[Embedded]:
     """Open the features of all images, after computing those that are not cached.
 
@@ -119,6 +124,7 @@ def embedding(
         limit: of all cached features, in bytes.
         workers: number of decoding processes.
         bad_images: `error` or `skip`.
+        engine: `auto`, or the name of one.
 
     Raises:
         DataError: images cannot be read and `bad_images` is `error`; names all of them.
@@ -132,18 +138,26 @@ def embedding(
         ranges = measure_ranges(images.splits)
         network.preprocess = replace(network.preprocess, ranges=ranges)
     batch = feature_batch(network.device)
-    name, about = network_fingerprint(network, batch)
     transform = network.task.transform(network.preprocess)
     reader = ImageReader(transform, network.device, batch, workers, bad_images)
-    with FeatureStore(name, about) as store:
+    filled = [split for split in images.splits if len(split)]
+    choice = choose_engine(network, engine, batch, sum(map(len, filled)))
+    with ExitStack() as stack:
+        while True:
+            name, about = network_fingerprint(network, batch, choice.name)
+            store = stack.enter_context(FeatureStore(name, about))
+            cache = FeatureCache(network, reader, store, progress.wrap, engine=choice.name)
+            confirmed = confirm_engine(choice, cache, filled[0]) if filled else choice
+            if confirmed.name == choice.name:
+                break
+            choice = confirmed
         if store.problem:
             progress.notice(f"features are cached for this run only: {store.problem}")
-        cache = FeatureCache(network, reader, store, progress.wrap)
         rows = cache.rows([(split, (None,)) for split in images.splits])
         for line in describe_incomplete(sorted(reader.incomplete), images.root):
             progress.notice(f"{images.name}: {line}")
         features = tuple(map(cache.feature_set, images.splits, rows))
-        yield Embedded(features, head, images, reader.bad, network.forwards)
+        yield Embedded(features, head, images, reader.bad, network.forwards, choice.name)
         path = store.path
     if path is not None:
         trim(limit, keep=path)
@@ -162,6 +176,7 @@ def embed(
     bad_images: str = "error",
     device: str = "auto",
     part: Part | None = None,
+    engine: str = AUTO,
 ) -> dict[str, Any]:
     """Write the features of all images of a source, and return a summary.
 
@@ -177,6 +192,7 @@ def embed(
         bad_images: `error` or `skip`.
         device: as torch names it, or `auto`.
         part: of the shards to compute; None for all.
+        engine: of features, `auto` or the name of one.
 
     Returns:
         `path`, `images`, `width`, `backbone_forwards`, and `bad_images`: reasons by path; of shards
@@ -191,6 +207,7 @@ def embed(
     reading: dict[str, Any] = {"workers": workers, "bad_images": bad_images, "device": device}
     if names_shards(data):
         refuse_given("shards have no such", columns=columns, classes=classes)
+        refuse_given("torch computes shards", engine=None if engine in (AUTO, TORCH) else engine)
         return embed_shards(name, data, out, registry, progress, part=part, **reading)
     refuse_given("parts are those of shards, such as 'shards-*.tar'", part=part)
     check_format(out)
@@ -200,7 +217,7 @@ def embed(
         progress.notice(f"{images.name}: {notice}")
     limit = int(registry.config.defaults["cache_gib"] * (1 << 30))
     with embedding(
-        model, images, progress, limit, workers=workers, bad_images=bad_images
+        model, images, progress, limit, workers=workers, bad_images=bad_images, engine=engine
     ) as embedded:
         summary = write_features(embedded, model, out)
     for path, reason in sorted(embedded.bad.items()):
@@ -252,7 +269,9 @@ def write_features(embedded: Embedded, model: Predictor, out: Path) -> dict[str,
         raise DataError(f"no image of {images.name} can be read")
     labels = embedded.labels().numpy() if images.classes else None
     metadata = {
-        **describe_features(model, embedded.path, feature_batch(model.network.device)),
+        **describe_features(
+        model, embedded.path, feature_batch(model.network.device), embedded.engine
+    ),
         "classes": list(images.classes),
         "paths": embedded.paths(),
         "splits": [

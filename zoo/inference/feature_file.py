@@ -11,21 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zoo.engine.backends.choice import TORCH
 from zoo.engine.features.fingerprint import MACHINE, network_facts
 from zoo.files import canonical_json
 from zoo.inference.predictor import Predictor
 from zoo.records import to_dict
 
 
-def describe_features(model: Predictor, head: str, batch: int) -> dict[str, Any]:
+def describe_features(
+    model: Predictor, head: str, batch: int, engine: str = TORCH
+) -> dict[str, Any]:
     """Return what features are computed with, as metadata of their file.
 
     Args:
         model: that computes them.
         head: path of the head whose input they are.
         batch: images per forward pass.
+        engine: that computes them.
     """
-    facts = network_facts(model.network, batch)
+    facts = network_facts(model.network, batch, engine)
     return {
         "backbone": model.backbone,
         "preprocess": to_dict(model.preprocess),

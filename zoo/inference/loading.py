@@ -30,7 +30,11 @@ from zoo.tensorfile import TensorFile
 
 
 def load_model(
-    path: str | Path, registry: Registry, device: str = "auto", precision: str | None = None
+    path: str | Path,
+    registry: Registry,
+    device: str = "auto",
+    precision: str | None = None,
+    engine: str = "auto",
 ) -> Predictor:
     """Load a model file, or the one of a run folder.
 
@@ -39,6 +43,7 @@ def load_model(
         registry: of backbones.
         device: as torch names it, or `auto`.
         precision: `fp32` or `bf16`; None for that of the training.
+        engine: of the features before the heads, `auto` or the name of one.
 
     Raises:
         WeightsError: it is missing, damaged, or does not fit its backbone.
@@ -46,7 +51,7 @@ def load_model(
     """
     own = OwnFile.open(locate_model(path) or OwnLocation(Path(path)))
     card = own.card or parse_card(own.path, own.content)
-    return _load_trained(own.path, card, own.content, registry, device, precision)
+    return _load_trained(own.path, card, own.content, registry, device, precision, engine)
 
 
 def _load_trained(
@@ -56,6 +61,7 @@ def _load_trained(
     registry: Registry,
     device: str,
     precision: str | None,
+    engine: str,
 ) -> Predictor:
     backbone = backbone_of(card, file, registry)
     warn_unfinished(card, file)
@@ -77,7 +83,7 @@ def _load_trained(
         task,
         card.memory_format,
     )
-    return Predictor(network, schema, card.backbone, card)
+    return Predictor(network, schema, card.backbone, card, engine)
 
 
 def load_features(
@@ -131,6 +137,7 @@ def load_any(
     weights: str | None = None,
     device: str = "auto",
     precision: str | None = None,
+    engine: str = "auto",
 ) -> Predictor:
     """Load a model file, a run folder, or a pretrained backbone.
 
@@ -140,15 +147,16 @@ def load_any(
         weights: of a backbone, as for `load_pretrained`; None for `auto`.
         device: as torch names it, or `auto`.
         precision: as for `load_model` and `load_pretrained`.
+        engine: of the features before the heads, `auto` or the name of one.
 
     Raises:
         UsageError: weights are given for a model file.
         ZooError: as `load_model` and `load_pretrained` raise.
     """
     if not locate_model(name):
-        return load_pretrained(str(name), registry, weights or "auto", device, precision)
+        return load_pretrained(str(name), registry, weights or "auto", device, precision, engine)
     if weights is None:
-        return load_model(name, registry, device, precision)
+        return load_model(name, registry, device, precision, engine)
     message = f"--weights {weights} does not apply to {name}"
     raise UsageError(message, "a model file has its own weights; omit the option")
 
@@ -159,6 +167,7 @@ def load_pretrained(
     weights: str = "auto",
     device: str = "auto",
     precision: str | None = None,
+    engine: str = "auto",
 ) -> Predictor:
     """Load a pretrained backbone with its published head and classes, or a model file of it.
 
@@ -171,6 +180,7 @@ def load_pretrained(
         weights: `auto`, a published tag, a model file or a run folder.
         device: as torch names it, or `auto`.
         precision: None for `fp32`, and that of the training for a model file.
+        engine: of the features before the heads, `auto` or the name of one.
 
     Raises:
         UnknownBackbone: no backbone has the name.
@@ -179,7 +189,7 @@ def load_pretrained(
     """
     backbone = registry.get(name)
     if (location := locate_weights(weights, backbone)) is not None:
-        return _load_own(backbone, location, registry, device, precision)
+        return _load_own(backbone, location, registry, device, precision, engine)
     hint = f"`zoo finetune {backbone.id}` trains it on your images"
     if weights == "none":
         raise UsageError("--weights none: random weights predict nothing", hint)
@@ -191,7 +201,7 @@ def load_pretrained(
     schema = task.published_schema(backbone, base.published)
     module = build(backbone, base)
     network = _on_device(module, backbone.heads, base.preprocess, device, precision or "fp32", task)
-    return Predictor(network, schema, backbone.id)
+    return Predictor(network, schema, backbone.id, engine=engine)
 
 
 def _load_own(
@@ -200,6 +210,7 @@ def _load_own(
     registry: Registry,
     device: str,
     precision: str | None,
+    engine: str,
 ) -> Predictor:
     """Load a user's weights of a backbone.
 
@@ -215,4 +226,4 @@ def _load_own(
         )
         raise UsageError(f"{path} names no classes to predict", f"{hint} makes a model file of it")
     own.check_backbone(backbone)
-    return _load_trained(path, own.card, own.content, registry, device, precision)
+    return _load_trained(path, own.card, own.content, registry, device, precision, engine)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,14 +16,19 @@ from zoo.data.images import PreparedImage, as_many
 from zoo.data.names import split_of
 from zoo.data.split import Split
 from zoo.data.value_range import measure_ranges
+from zoo.engine.backends.choice import AUTO
+from zoo.engine.backends.engine import Inputs
+from zoo.engine.features.evaluate import evaluate_on_engine
 from zoo.engine.features.extract import extract_features
 from zoo.engine.features.finite import check_predictions
+from zoo.engine.features.hooks import run_heads
 from zoo.engine.runtime.device import environment_errors
 from zoo.engine.runtime.evaluate import evaluate_split
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
-from zoo.engine.runtime.stream import FailedImage, read_images, stack_images
+from zoo.engine.runtime.stream import FailedImage, read_images
 from zoo.errors import DataError, WeightsError, ZooError
+from zoo.inference.engines import PredictedBatch, head_inputs, split_engine
 from zoo.modelfile import ModelCard
 from zoo.models.freeze import inference_mode_of
 from zoo.options import OPTIONS
@@ -33,7 +37,7 @@ from zoo.options.columns import read_columns
 from zoo.options.given import BadImages, FilePath, UserColumns
 from zoo.results import Metrics, Prediction
 from zoo.spec import Preprocess
-from zoo.tasks.base import Outputs, Schema, SourceImage, UserMetrics, supported_options
+from zoo.tasks.base import Metric, Outputs, Schema, SourceImage, UserMetrics, supported_options
 
 BATCH_SIZE = 32
 
@@ -46,18 +50,25 @@ class Predictor:
         schema: of its outputs.
         backbone: id of the backbone.
         card: of its model file; None for a pretrained backbone.
+        engine: of the features before its heads, `auto` or the name of one.
 
     Attributes:
         incomplete: names of predicted JPEG files that lack their last bytes.
     """
 
     def __init__(
-        self, network: Network, schema: Schema, backbone: str, card: ModelCard | None = None
+        self,
+        network: Network,
+        schema: Schema,
+        backbone: str,
+        card: ModelCard | None = None,
+        engine: str = AUTO,
     ) -> None:
         self.network = network
         self.schema = schema
         self.backbone = backbone
         self.card = card
+        self.engine = engine
         self.incomplete: set[str] = set()
         network.module.eval()
 
@@ -129,35 +140,50 @@ class Predictor:
         folder = None if out is None else Path(out)
         given = in_folders(as_many(images))
         batches = read_images(given, self.preprocess, self.network.device, batch_size)
-        return itertools.chain.from_iterable(
-            self._predict_batch(batch, top, folder) for batch in batches
-        )
+        return self._predict_batches(batches, batch_size, top, folder)
 
     @names_arguments
-    def _predict_batch(
-        self, batch: Sequence[PreparedImage | FailedImage], top: int, out: Path | None
-    ) -> list[Prediction]:
-        """Return the prediction or the error of each image of a batch."""
-        task, predictions = self.network.task, []
-        with inference_mode_of(self.module), environment_errors("predicting"):
-            for images, pixels in stack_images(batch):
-                self.incomplete.update(each.name for each in images if each.incomplete)
-                sources = [
-                    SourceImage(each.name, each.size, each.preprocess, each.open) for each in images
+    def _predict_batches(
+        self, batches: Iterable[PredictedBatch], batch_size: int, top: int, out: Path | None
+    ) -> Iterator[Prediction]:
+        """Yield the prediction or the error of each image."""
+        predictions: list[Any] = []
+        network = self.network
+        for group, inputs in head_inputs(network, self.card, self.engine, batches, batch_size):
+            if isinstance(group, list):  # the whole batch, after its groups
+                remaining = iter(predictions)
+                answers = [
+                    {"path": each.name, "error": str(each.error)}
+                    if isinstance(each, FailedImage)
+                    else {"path": each.name, **next(remaining)}
+                    for each in group
                 ]
-                outputs = self.network.forward(pixels)
-                check_predictions(self.network, pixels, outputs.main)
-                if self.card is not None and self.card.temperature is not None:
-                    outputs = Outputs(outputs.main / self.card.temperature)
-                predictions += task.predict(outputs, sources, self.schema, top=top, out=out)
-        remaining = iter(predictions)
-        answers = [
-            {"path": each.name, "error": str(each.error)}
-            if isinstance(each, FailedImage)
-            else {"path": each.name, **next(remaining)}
-            for each in batch
-        ]
-        return cast(list[Prediction], answers)  # of the task, which may be a plugin's
+                predictions = []
+                yield from cast(list[Prediction], answers)  # of the task, which may be a plugin's
+            else:
+                predictions += self._predict_group(*group, inputs, top, out)
+
+    def _predict_group(
+        self,
+        images: Sequence[PreparedImage],
+        pixels: torch.Tensor,
+        inputs: Inputs | None,
+        top: int,
+        out: Path | None,
+    ) -> Iterable[Any]:
+        """Return the predictions of images of one size, of the inputs of the heads if given."""
+        self.incomplete.update(each.name for each in images if each.incomplete)
+        sources = [SourceImage(each.name, each.size, each.preprocess, each.open) for each in images]
+        with inference_mode_of(self.module), environment_errors("predicting"):
+            outputs = (
+                self.network.forward(pixels)
+                if inputs is None
+                else run_heads(self.network, inputs, training=False)
+            )
+            check_predictions(self.network, pixels, outputs.main)
+            if self.card is not None and self.card.temperature is not None:
+                outputs = Outputs(outputs.main / self.card.temperature)
+            return self.network.task.predict(outputs, sources, self.schema, top=top, out=out)
 
     @names_arguments
     def features(self, images: Any, batch_size: int = BATCH_SIZE) -> torch.Tensor:
@@ -236,7 +262,7 @@ class Predictor:
         reader = ImageReader(transform, device, batch_size, workers, bad_images)
         metric = task.metric(self.schema, device, metrics)
         with environment_errors("evaluating"):
-            evaluate_split(self.network, chosen, reader, metric)
+            self._evaluate(chosen, reader, metric)
         values = metric.report()
         if not values["images"]:
             raise DataError(f"no image of the {chosen.name} split can be read")
@@ -249,6 +275,14 @@ class Predictor:
             "bad_images": dict(sorted(reader.bad.items())),
             "incomplete_images": sorted(reader.incomplete),
         }
+
+    def _evaluate(self, split: Split, reader: ImageReader, metric: Metric) -> None:
+        """Update a metric by a split, through the engine that the rule chooses."""
+        engine = split_engine(self.network, self.card, self.engine, split, reader)
+        if engine is None:
+            evaluate_split(self.network, split, reader, metric)
+        else:
+            evaluate_on_engine(engine, split, reader, metric)
 
     def _trained_split(self, data: Any, split: str | None, given: dict[str, Any]) -> Split | None:
         """Return the split of the training, if the data is that of the training; else None."""

@@ -125,6 +125,7 @@ def rank(
     *,
     workers: int = 0,
     bad_images: str = "error",
+    engine: str = "auto",
 ) -> Iterator[Rank]:
     """Evaluate backbones on labelled images, and yield the result of each, in the given order.
 
@@ -140,6 +141,7 @@ def rank(
         seed: of the folds.
         workers: number of decoding processes.
         bad_images: `error` or `skip`.
+        engine: of features, `auto` or the name of one.
 
     Raises:
         DataError: the images have no classes, or one cannot be read and `bad_images` is `error`.
@@ -152,7 +154,13 @@ def rank(
             model = load_features(backbone.id, registry, device)
             limit = int(registry.config.defaults["cache_gib"] * (1 << 30))
             with embedding(
-                model, images, progress, limit, workers=workers, bad_images=bad_images
+                model,
+                images,
+                progress,
+                limit,
+                workers=workers,
+                bad_images=bad_images,
+                engine=engine,
             ) as embedded:
                 accuracy, spread, knn = score(embedded, seed)
         except DataError:
@@ -186,6 +194,7 @@ def rank_all(
     bad_images: str = "error",
     device: str = "auto",
     seed: int = 0,
+    engine: str = "auto",
 ) -> list[Rank]:
     """Open a source of labelled images, rank candidates on it, and return them, the best first.
 
@@ -204,6 +213,7 @@ def rank_all(
         bad_images: `error` or `skip`.
         device: as torch names it, or `auto`.
         seed: of the folds.
+        engine: of features, `auto` or the name of one.
 
     Raises:
         UsageError: no backbone with published weights matches.
@@ -220,7 +230,15 @@ def rank_all(
     )
     ranks: list[Rank] = []
     for each in rank(
-        backbones, images, registry, progress, device, seed, workers=workers, bad_images=bad_images
+        backbones,
+        images,
+        registry,
+        progress,
+        device,
+        seed,
+        workers=workers,
+        bad_images=bad_images,
+        engine=engine,
     ):
         ranks.append(each)
         result = f"failed: {each.error.message}" if each.error else percent(each.accuracy)

@@ -25,6 +25,8 @@ Optimizer: TypeAlias = Literal["sgd", "adam", "adamw"]
 Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
 Recipe: TypeAlias = Literal["probe", "head", "all", "head-then-all", "ridge"]
 
+Engine: TypeAlias = Literal["auto", "torch", "openvino", "compile"]
+
 FilePath: TypeAlias = "str | PathLike[str]"
 # A name, the path of a file, or one of torchvision's enumerations of weights.
 NameOrPath: TypeAlias = "str | PathLike[str] | Enum"
@@ -72,6 +74,7 @@ class TrainingOptions(TypedDict, total=False):
     device: str | None
     precision: Precision | None
     memory_format: MemoryFormat | None
+    engine: Engine | None
     workers: int | None
     cache_images: bool | None
     micro_batch_size: int | None

@@ -32,6 +32,12 @@ CROPS = ("center", "squash", "border")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 MEMORY_FORMATS = ("auto", "contiguous", "channels_last")
 BAD_IMAGES = ("error", "skip")
+# Of frozen features: each a class of `zoo.engine.backends`.
+ENGINES = {
+    "torch": "zoo.engine.backends.eager:TorchEngine",
+    "openvino": "zoo.engine.backends.openvino:OpenVINOEngine",
+    "compile": "zoo.engine.backends.compiled:CompileEngine",
+}
 MAX_VIEWS = 1000
 COUNT = Range(int, 1, 2**31)
 RATE = Range(float, 0, math.inf, open=True)
@@ -392,6 +398,17 @@ OPTIONS: tuple[Option, ...] = (
         default="auto",
         choices=MEMORY_FORMATS,
         noun="memory format",
+    ),
+    Option(
+        "engine",
+        "machine",
+        "Engine of frozen features: auto, torch, openvino or compile",
+        "NAME",
+        "`openvino` needs `pip install zoo-registry[openvino]`, and is chosen where it pays; "
+        "`compile` is `torch.compile`.",
+        default="auto",
+        choices=("auto", *ENGINES),
+        noun="engine",
     ),
     Option("workers", "machine", "Processes that decode images", "N", range=Range(int, 0, 2**10)),
     Option("cache_images", "machine", "Decode each image once"),

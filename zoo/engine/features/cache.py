@@ -18,8 +18,9 @@ from zoo.data.bad_images import UnreadableImages
 from zoo.data.decode import UnreadableImage
 from zoo.data.loader import Batch, batch_bounds
 from zoo.data.split import Split
+from zoo.engine.backends.choice import TORCH, engine_of
 from zoo.engine.features.finite import check_features
-from zoo.engine.features.hooks import HeadHooks, check_head_equivalence
+from zoo.engine.features.hooks import check_head_equivalence
 from zoo.engine.features.store import DTYPES, FeatureStore, columns_of
 from zoo.engine.runtime.device import available_cores
 from zoo.engine.runtime.distributed import SINGLE, Ranks, shard
@@ -49,6 +50,11 @@ Wrap = Callable[[Rounds, int, str], Rounds]
 def feature_batch(device: torch.device) -> int:
     """Return the batch size of the forward pass on a device."""
     return CPU_BATCH if device.type == "cpu" else GPU_BATCH
+
+
+def trains_auxiliary(network: Network) -> bool:
+    """Whether features are computed in training mode, in which auxiliary heads run."""
+    return any(head.role == "aux" for head in network.heads)
 
 
 @dataclass
@@ -120,6 +126,7 @@ class FeatureCache:
         wrap: shows progress.
         ranks: this process; rank 0 writes to the store.
         batch: images per forward pass; None for `feature_batch`.
+        engine: name of the engine that computes.
     """
 
     def __init__(
@@ -130,6 +137,7 @@ class FeatureCache:
         wrap: Wrap,
         ranks: Ranks = SINGLE,
         batch: int | None = None,
+        engine: str = TORCH,
     ) -> None:
         self.network = network
         self.batch = batch or feature_batch(network.device)
@@ -142,7 +150,8 @@ class FeatureCache:
         # Of the images of each split by name, on rank 0; empty where unknown.
         self.digests: dict[str, list[bytes]] = {}
         # Auxiliary heads run in training mode only.
-        self.training = any(head.role == "aux" for head in network.heads)
+        self.training = trains_auxiliary(network)
+        self.engine = engine_of(network, engine, self.batch, self.training)
 
     def incompatibility(self, split: Split, images: int | None = None) -> str | None:
         """Return why the heads cannot train on features; None where they can.
@@ -160,7 +169,7 @@ class FeatureCache:
         heads = [type(self.network.module.get_submodule(p)).__name__ for p in self.network.paths]
         kind = canonical_json([heads, provenance_of(self.network.module).new_head.to_dict()])
         if kind not in self.store.checks:
-            first = self._first_readable(split, min(len(split), images or self.batch))
+            first = self.first_readable(split, images)
             reason, features = check_head_equivalence(self.network, first.inputs)
             check_features(self.network, split, first, features)
             if reason is None:
@@ -168,8 +177,17 @@ class FeatureCache:
             self.store.record_check(kind, reason)
         return self.store.checks[kind]
 
-    def _first_readable(self, split: Split, count: int) -> Batch:
-        """Return the first `count` consecutive images, or what can be read of them."""
+    def first_readable(self, split: Split, images: int | None = None) -> Batch:
+        """Return the first consecutive images, or what can be read of them.
+
+        Args:
+            split: to read.
+            images: how many; None for a batch.
+
+        Raises:
+            DataError: no image of it can be read.
+        """
+        count = min(len(split), images or self.batch)
         for first in range(0, len(split), count):
             last = min(first + count, len(split))
             batch = next(self.reader.read(split, range(first, last)), None)
@@ -286,31 +304,27 @@ class FeatureCache:
         missing = ranks.broadcast(None if ranks.rank else np.flatnonzero(rows < 0).tolist())
         if not missing:
             return
-        network = self.network
-        network.module.train(self.training)
         largest = max(len(shard(missing, rank, ranks.world)) for rank in range(ranks.world))
         rounds = len(batch_bounds(largest, self.batch, training=False))
         batches = self.reader.read(split, ranks.shard(missing), draw, digest=True)
-        with torch.no_grad(), HeadHooks(network.module, network.paths) as hooks:
-            for batch in self.wrap(_padded(batches, rounds), rounds, label):
-                own = None if batch is None else self._features(split, batch, hooks)
-                for part in ranks.gather(own):
-                    if part is not None and not ranks.rank:
-                        indices, contents, features = part
-                        pairs = list(zip(contents, indices, strict=True))
-                        keys = [_key(content, draw, index) for content, index in pairs]
-                        rows[indices] = self.store.add(keys, features)
-                        for content, index in pairs:
-                            digests[index] = content
+        wrapped = self.wrap(_padded(batches, rounds), rounds, label)
+        for batch, inputs in self.engine.stream(wrapped, _images):
+            own = None if batch is None else self._features(split, batch, inputs or {})
+            for part in ranks.gather(own):
+                if part is not None and not ranks.rank:
+                    indices, contents, features = part
+                    pairs = list(zip(contents, indices, strict=True))
+                    keys = [_key(content, draw, index) for content, index in pairs]
+                    rows[indices] = self.store.add(keys, features)
+                    for content, index in pairs:
+                        digests[index] = content
 
     def _features(
-        self, split: Split, batch: Batch, hooks: HeadHooks
+        self, split: Split, batch: Batch, inputs: dict[str, Tensor]
     ) -> tuple[list[int], tuple[bytes, ...], dict[str, Tensor]]:
         """Return the positions in the split, the digests and the features of a batch."""
-        hooks.inputs.clear()
-        self.network.forward(batch.inputs, self.training, pad_to=self.batch)
         indices = batch.indices.tolist()
-        features = self._to_store(hooks.inputs, len(indices))
+        features = self._to_store(inputs, len(indices))
         check_features(self.network, split, batch, features)
         return indices, batch.digests, features
 
@@ -330,6 +344,10 @@ def _padded(batches: Iterator[Batch], rounds: int) -> Iterator[Batch | None]:
     # Exhaust the reader, so that it can clean up.
     for _ in batches:
         raise AssertionError("more batches than rounds")
+
+
+def _images(batch: Batch | None) -> Tensor | None:
+    return None if batch is None else batch.inputs
 
 
 def _stored_dtype(features: Tensor) -> torch.dtype:

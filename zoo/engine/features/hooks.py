@@ -1,59 +1,15 @@
-"""Forward hooks that capture head inputs and outputs; run the heads on captured features."""
+"""Run the heads on features, and check that they have the outputs of the whole network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from zoo.engine.runtime.head_hooks import HeadHooks as HeadHooks
 from zoo.engine.runtime.network import Network
 from zoo.tasks.base import Outputs
-
-
-class HeadHooks:
-    """Captures the input and the output of each head while the network runs.
-
-    Args:
-        module: the network.
-        paths: module paths of the heads.
-
-    Attributes:
-        inputs: of each head that ran, by path; detached.
-        outputs: of each head that ran, by path; detached.
-    """
-
-    def __init__(self, module: nn.Module, paths: Sequence[str]) -> None:
-        self.inputs: dict[str, Tensor] = {}
-        self.outputs: dict[str, Tensor] = {}
-        heads = [(path, module.get_submodule(path)) for path in paths]
-        self.handles = [
-            handle
-            for path, head in heads
-            for handle in (
-                head.register_forward_pre_hook(self._capture_input(path)),
-                head.register_forward_hook(self._capture_output(path)),
-            )
-        ]
-
-    def _capture_input(self, path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def capture(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self.inputs[path] = inputs[0].detach()
-
-        return capture
-
-    def _capture_output(self, path: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def capture(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            self.outputs[path] = output.detach()
-
-        return capture
-
-    def __enter__(self) -> HeadHooks:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for handle in self.handles:
-            handle.remove()
 
 
 def run_heads(network: Network, features: Mapping[str, Tensor], training: bool) -> Outputs:
@@ -80,24 +36,25 @@ def combine_heads(network: Network, outputs: Mapping[str, Tensor], training: boo
 
 
 def check_head_equivalence(
-    network: Network, images: Tensor
+    network: Network, images: Tensor, modes: Sequence[bool] = (False, True)
 ) -> tuple[str | None, dict[str, Tensor]]:
     """Check on a batch that heads on features have the same outputs as the whole network.
 
     Compares outputs in eval and in training mode, since they do not follow from the structure.
 
     Args:
-        network: frozen by the policy `head`.
+        network: frozen by the policy `head`, if it is checked in training mode.
         images: a batch of a few images.
+        modes: to check, whether training.
 
     Returns:
-        Why they differ, or None; and each head's input in training mode, by path.
+        Why they differ, or None; and each head's input in the last mode, by path.
     """
     features: dict[str, Tensor] = {}
     reason = network.task.head_outputs_differ(network.heads)
     if reason is not None:
         return reason, features
-    for training in (False, True):
+    for training in modes:
         network.module.train(training)
         with torch.no_grad(), HeadHooks(network.module, network.paths) as hooks:
             whole = network.forward(images, training)

@@ -86,6 +86,7 @@ class Options:
     device: str = "auto"
     precision: str = "auto"
     memory_format: str = "auto"
+    engine: str = "auto"
     workers: int | None = None
     cache_images: bool | None = None
     micro_batch_size: int | None = None

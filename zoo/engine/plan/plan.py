@@ -26,6 +26,7 @@ MACHINE_FIELDS = (
     "processes",
     "precision",
     "memory_format",
+    "engine",
     "seed",
     "workers",
     "cache_images",
@@ -142,6 +143,7 @@ class Plan(Settings):
         demonstration: whether the embedded data set is used, for want of the user's.
         recipe: name of the recipe, or of the policy.
         phases: in order.
+        engine: that computes the features of frozen phases, a name of `zoo.options.table.ENGINES`.
         cache_images: whether prepared images are cached, each decoded once.
         reasons: reason of each value, by field; `phases.N.field` for a phase's.
     """
@@ -158,6 +160,7 @@ class Plan(Settings):
     demonstration: bool
     recipe: str
     phases: tuple[Phase, ...]
+    engine: str
     cache_images: bool
     reasons: Mapping[str, str] = field(default_factory=dict)
 

@@ -99,12 +99,16 @@ class Conflicts:
         memory_format: why some layers are contiguous in a network that is channels last.
         features: why features cannot be cached.
         probe: why its heads cannot be solved by L-BFGS.
+        engine: that computes its features.
+        engine_reason: why that one.
     """
 
     precision: str | None = None
     memory_format: str | None = None
     features: str | None = None
     probe: str | None = None
+    engine: str = "torch"
+    engine_reason: str = "auto: no phase trains on features"
 
 
 def resolve_settings(
@@ -302,6 +306,7 @@ def resolve_plan(
         resolver.reasons["precision"] = f"auto: {conflicts.precision}"
     if conflicts.memory_format is not None:
         resolver.reasons["memory_format"] += f"; {conflicts.memory_format}"
+    resolver.reasons["engine"] = conflicts.engine_reason
     _record_reasons(resolver, backbone, base, data, recipe)
     values: Mapping[str, Any] = vars(settings)
     return Plan(
@@ -322,6 +327,7 @@ def resolve_plan(
         demonstration=options.data is None,
         recipe=recipe.name,
         phases=recipe.phases,
+        engine=conflicts.engine,
         cache_images=_cache_images(resolver, options, data, base),
         reasons=dict(resolver.reasons),
         **values,

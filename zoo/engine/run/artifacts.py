@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from zoo.data.names import nfc
 from zoo.data.schema import Schema
+from zoo.engine.backends.choice import engine_class
+from zoo.engine.plan.plan import Plan
 from zoo.engine.run.claim import RECORD
 from zoo.engine.run.environment import environment, versions
 from zoo.engine.run.prepare import Prepared
@@ -99,6 +101,7 @@ def _card(
         versions=versions(),
         new_head=prepared.options.build_options.head.to_dict(),
         temperature=temperature,
+        features=_features(plan, network.precision),
     )
 
 
@@ -112,6 +115,14 @@ def held_out_temperature(prepared: Prepared, state: TrainState) -> float | None:
     if held_out is None:
         return None
     return prepared.task.temperature(held_out.logits, held_out.labels)
+
+
+def _features(plan: Plan, precision: str) -> dict[str, Any]:
+    """Return what the features were computed by that the head was fitted on; empty without."""
+    if not plan.phases[-1].keep_features:
+        return {}
+    version = engine_class(plan.engine).version()
+    return {"engine": plan.engine, "version": version, "precision": precision}
 
 
 def _given_memory_format(prepared: Prepared) -> dict[str, str]:

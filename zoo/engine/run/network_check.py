@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.split import ImageData
+from zoo.engine.backends.choice import AUTO, TORCH, Choice
 from zoo.engine.features.cache import FeatureCache, feature_batch
+from zoo.engine.features.engines import choose_engine, confirm_engine
 from zoo.engine.features.fingerprint import network_fingerprint
 from zoo.engine.features.store import FeatureStore
 from zoo.engine.plan.plan import Phase
@@ -61,6 +63,7 @@ def check_network(
     recipe: Recipe,
     ranks: Ranks,
     dry_run: bool,
+    engine: str = AUTO,
 ) -> Conflicts:
     """Return the conflicts of a network with a plan, the same in every process.
 
@@ -71,8 +74,12 @@ def check_network(
         recipe: of the plan.
         ranks: of the processes that train together.
         dry_run: do not write anything.
+        engine: of features, `auto` or the name of one.
 
     Raises:
+        UsageError: the engine is given, and cannot be used.
+        EnvironmentProblem: it is not installed.
+        BrokenBackbone: it cannot compute the network.
         DataError: an image cannot be read and bad images are errors, or no image can be read.
     """
     with fail_together(ranks):
@@ -85,11 +92,13 @@ def check_network(
     with fail_together(ranks):
         if recipe.on_features and not ranks.rank:
             solved = any(phase.solved for phase in recipe.phases)
-            conflicts = replace(
-                conflicts,
-                features=_feature_conflict(network, data, settings, dry_run),
-                probe=probe_conflict(network) if solved else None,
-            )
+            probe = probe_conflict(network) if solved else None
+            conflicts = replace(conflicts, probe=probe)
+            given = _given_engine(engine, ranks)
+            conflicts = _check_features(network, data, settings, dry_run, conflicts, given)
+        elif not recipe.on_features and engine not in (AUTO, TORCH):
+            message = f"--engine {engine} computes frozen features, and no phase trains on them"
+            raise UsageError(message, "omit it, or give --train head")
     with fail_together(ranks):
         # A DataLoader's batches of one have no other size to suggest.
         if settings.batch_size == 1 and data.batch_size is None:
@@ -160,10 +169,22 @@ def _failure(network: Network, images: int) -> str | None:
     return None
 
 
-def _feature_conflict(
-    network: Network, data: ImageData, settings: Settings, dry_run: bool
-) -> str | None:
-    """Return why features cannot be cached; None if they can."""
+def _given_engine(engine: str, ranks: Ranks) -> str | Choice:
+    """Return the engine as given, or torch where several processes choose alike."""
+    if engine == AUTO and ranks.distributed:
+        return Choice(TORCH, "auto: several processes compute the features")
+    return engine
+
+
+def _check_features(
+    network: Network,
+    data: ImageData,
+    settings: Settings,
+    dry_run: bool,
+    conflicts: Conflicts,
+    given: str | Choice,
+) -> Conflicts:
+    """Return the conflicts with the engine of features, or why features cannot be cached."""
     freeze(network.module, policy=HEAD)
     batch = feature_batch(network.device)
     reader = ImageReader(
@@ -172,15 +193,38 @@ def _feature_conflict(
         batch,
         bad_images=settings.bad_images,
     )
-    name, about = network_fingerprint(network, batch)
     images = sum(map(len, data.splits.values())) + (settings.views - 1) * len(data.splits["train"])
-    with FeatureStore(name, about, read_only=dry_run) as store:
-        cache = FeatureCache(network, reader, store, lambda batches, *_: batches)
-        count = DRY_RUN_IMAGES if dry_run else batch
-        while isinstance(conflict := _check(cache, data, count), MemoryError):
-            release_memory(network.device)
-            count //= 2
-        return conflict or cache.storage_shortfall(images)
+    choice = given if isinstance(given, Choice) else choose_engine(network, given, batch, images)
+    while True:
+        name, about = network_fingerprint(network, batch, choice.name)
+        with FeatureStore(name, about, read_only=dry_run) as store:
+            cache = FeatureCache(
+                network, reader, store, lambda batches, *_: batches, engine=choice.name
+            )
+            count = DRY_RUN_IMAGES if dry_run else batch
+            while isinstance(conflict := _check(cache, data, count), MemoryError):
+                release_memory(network.device)
+                count //= 2
+            conflict = conflict or cache.storage_shortfall(images)
+            if conflict is not None:
+                return replace(conflicts, features=conflict, **_without_features(choice, conflict))
+            split = data.splits.get("val", data.splits["train"])
+            confirmed = confirm_engine(choice, cache, split, count, write=not dry_run)
+        if confirmed.name == choice.name:
+            return replace(conflicts, engine=confirmed.name, engine_reason=confirmed.reason)
+        choice = confirmed
+
+
+def _without_features(choice: Choice, conflict: str) -> dict[str, str]:
+    """Return the engine where features cannot be cached.
+
+    Raises:
+        UsageError: another one than torch was given.
+    """
+    if choice.given and choice.name != TORCH:
+        message = f"--engine {choice.name} computes frozen features: {conflict}"
+        raise UsageError(message, "omit it")
+    return {"engine": TORCH, "engine_reason": f"auto: {conflict}"}
 
 
 def _check(cache: FeatureCache, data: ImageData, images: int) -> str | MemoryError | None:

@@ -13,6 +13,7 @@ from zoo.data.cropping import crop_notice
 from zoo.data.split import ImageData
 from zoo.data.value_range import describe_ranges, measure_ranges
 from zoo.data.workers import check_main_guard
+from zoo.engine.backends.choice import AUTO, TORCH
 from zoo.engine.features.files import FeatureFiles
 from zoo.engine.plan.options import (
     Options,
@@ -179,7 +180,8 @@ def prepare(
     _announce_data(inputs, progress)
     with environment_errors(f"preparing {inputs.backbone.id}"):
         model, inputs = _build(inputs, settings, progress, ranks)
-        network, plan = _check_and_resolve(model, inputs, settings, resolver, ranks)
+        engine = _engine(options, resumed)
+        network, plan = _check_and_resolve(model, inputs, settings, resolver, ranks, engine)
     if inputs.files is not None:
         check_features_of(network, inputs.files, dry_run)
         plan = with_reasons(plan, inputs.files, given[1])
@@ -208,8 +210,20 @@ def prepare(
     )
 
 
+def _engine(options: Options, resumed: StoredRun | None) -> str:
+    """Return the engine as given; of a training to resume, the one that it began with."""
+    if options.engine != AUTO or resumed is None:
+        return options.engine
+    return str(resumed.plan.get("engine", TORCH))
+
+
 def _check_and_resolve(
-    model: nn.Module, inputs: _Inputs, settings: Settings, resolver: Resolver, ranks: Ranks
+    model: nn.Module,
+    inputs: _Inputs,
+    settings: Settings,
+    resolver: Resolver,
+    ranks: Ranks,
+    engine: str,
 ) -> tuple[Network, Plan]:
     """Check a network on its device, and resolve the plan with the conflicts found."""
     options, data, base, task = inputs.options, inputs.data, inputs.base, inputs.task
@@ -229,9 +243,11 @@ def _check_and_resolve(
             automatic,
             settings.memory_format,
         )
-    conflicts = Conflicts()
+    conflicts = Conflicts(engine_reason="auto: the features are those of files")
     if inputs.files is None:
-        conflicts = check_network(network, data, settings, recipe, ranks, inputs.dry_run)
+        conflicts = check_network(network, data, settings, recipe, ranks, inputs.dry_run, engine)
+    elif engine not in (AUTO, TORCH):
+        raise UsageError(f"--engine {engine}, but the features are those of files", "omit it")
     plan = resolve_plan(
         resolver, settings, recipe, conflicts, inputs.backbone, options, data, base, network
     )

@@ -173,6 +173,7 @@ def differences(stored: Mapping[str, Any], plan: Plan) -> dict[str, str]:
     More epochs of the last phase are no difference.
     """
     before, now = dict(_flat(stored)), dict(_flat(as_json(plan.to_dict())))
+    before.setdefault("engine", "torch")  # of earlier versions, which had no other
     last = f"phases.{len(plan.phases) - 1}.epochs"
     if isinstance(before.get(last), int) and before[last] < now[last]:
         before[last] = now[last]

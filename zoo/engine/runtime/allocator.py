@@ -59,6 +59,23 @@ def retain_freed_memory() -> Iterator[None]:
         _stop_retaining()
 
 
+@contextlib.contextmanager
+def without_retaining() -> Iterator[None]:
+    """Return freed memory to the system in the block: another library than torch computes in it.
+
+    No effect where freed memory is not retained.
+    """
+    global _retaining
+    retained, libc = _retaining, _libc()
+    _stop_retaining()
+    try:
+        yield
+    finally:
+        if retained and libc is not None:
+            _configure(libc, RETAIN)
+            _retaining = True
+
+
 def release_memory(device: torch.device) -> None:
     """Release all unused memory after an out-of-memory error, and stop retaining freed memory.
 

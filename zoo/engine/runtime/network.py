@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,7 @@ class Network:
     Attributes:
         contiguous: names of layers that are contiguous in either format.
         forwards: number of samples passed through it; trial passes are subtracted later.
+        engines: of `zoo.engine.backends`, by name and batch size.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Network:
         known = module.__dict__.get(ATTRIBUTE)
         self.previous_outputs = known.previous_classes if isinstance(known, Provenance) else None
         self.forwards = 0
+        self.engines: dict[str, Any] = {}
 
     def forward(
         self,

@@ -133,6 +133,7 @@ class PhaseDataFactory:
                 self._halve_batch(shortage)
         else:
             self.check.raise_unreadable()
+            self.network.engines.clear()  # the body changes
             self.last = ImageSource(self.network, data, self.reader)
         if first and (duplicates := self.check.report()) is not None:
             self.state.duplicates = duplicates.to_dict()
@@ -160,6 +161,7 @@ class PhaseDataFactory:
         """Halve the batch size of feature computation, which may change the rounding."""
         self._stack.close()
         self.cache = None
+        self.network.engines.clear()
         release_memory(self.network.device)
         before, self.batch = self.batch, self.batch // 2
         message = f"memory ran out with batches of {counted(before, 'image')}"
@@ -221,13 +223,15 @@ class PhaseDataFactory:
     def _open(self) -> FeatureCache:
         name, about = None, None
         if not self.ranks.rank:
-            name, about = network_fingerprint(self.network, self.batch)
+            name, about = network_fingerprint(self.network, self.batch, self.plan.engine)
         store = self._stack.enter_context(FeatureStore(name, about))
         notice = self.progress.notice
         if store.damaged:
             notice(f"recomputing {len(store.damaged)} damaged parts of the cached features")
         wrap = self.progress.wrap
-        cache = FeatureCache(self.network, self.reader, store, wrap, self.ranks, self.batch)
+        cache = FeatureCache(
+            self.network, self.reader, store, wrap, self.ranks, self.batch, self.plan.engine
+        )
         splits, views = self.data.splits, self.plan.views
         images = sum(map(len, splits.values())) + (views - 1) * len(splits["train"])
         if store.path is not None and (shortfall := cache.disk_shortfall(images)) is not None:

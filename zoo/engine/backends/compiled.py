@@ -1,0 +1,70 @@
+"""The engine `compile`: the network compiled by `torch.compile`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.data.transforms import normalize
+from zoo.engine.backends.body import mode_of
+from zoo.engine.backends.eager import TorchEngine
+from zoo.engine.backends.engine import Inputs
+from zoo.engine.runtime.head_hooks import HeadHooks
+from zoo.engine.runtime.network import Network
+from zoo.errors import EnvironmentProblem, one_line
+from zoo.models.plugin_errors import plugin_errors
+
+
+class CompileEngine(TorchEngine):
+    """Runs the compiled network, and captures the inputs of its heads."""
+
+    name = "compile"
+    converts = True
+
+    def __init__(self, network: Network, batch: int, training: bool = False) -> None:
+        super().__init__(network, batch, training)
+        self._compiled: Any = None
+
+    @classmethod
+    def check(cls, network: Network) -> None:
+        """Check that there is a C++ compiler, for a network on the CPU."""
+        if network.device.type != "cpu":
+            return
+        from torch._inductor.cpp_builder import get_cpp_compiler
+        from torch._inductor.exc import InvalidCxxCompiler
+
+        try:
+            get_cpp_compiler()
+        except InvalidCxxCompiler as error:
+            message = f"--engine compile needs a C++ compiler: {one_line(error)}"
+            raise EnvironmentProblem(message, "install g++, or give --engine torch") from error
+
+    def load(self, write: bool = True) -> None:
+        """Prepare to compile; the first batch does."""
+        if self._compiled is None:
+            # Weights become constants of the compiled network, which is for inference only.
+            options: Any = {"freezing": True} if self.network.device.type == "cpu" else {}
+            self._compiled = torch.compile(self.network.module, options=options)
+
+    def compute(self, images: Tensor) -> Inputs:
+        """Return the inputs of the heads by path."""
+        self.load()
+        network, count = self.network, len(images)
+        network.forwards += count
+        if count < self.batch:
+            blank = images.new_zeros(self.batch - count, *images.shape[1:])
+            images = torch.cat([images, blank])
+        pixels = images.to(network.device, non_blocking=True)
+        if pixels.dtype == torch.uint8:
+            pixels = normalize(pixels, network.preprocess)
+        pixels = pixels.contiguous(memory_format=network.memory_format)
+        with (
+            mode_of(network.module, self.training),
+            HeadHooks(network.module, network.paths) as hooks,
+            network.computing(),
+            plugin_errors("torch.compile fails on the network"),
+        ):
+            self._compiled(pixels)
+        return {p: hooks.inputs[p][:count] for p in network.paths if p in hooks.inputs}

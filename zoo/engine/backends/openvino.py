@@ -1,0 +1,274 @@
+"""The engine `openvino`: the body of a network, converted for OpenVINO's CPU plugin.
+
+Conversion takes seconds, so its result is cached; compiling it takes tenths of a second, and is
+repeated. OpenVINO's own cache of compiled networks would save 0.1 s of resnet18, and is not used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.engine.backends.body import Body, describe_body, mode_of
+from zoo.engine.backends.conversions import Conversion
+from zoo.engine.backends.engine import Engine, Inputs, Item
+from zoo.engine.runtime.allocator import without_retaining
+from zoo.engine.runtime.head_hooks import HeadHooks
+from zoo.engine.runtime.network import Network
+from zoo.errors import BrokenBackbone, EnvironmentProblem, UsageError, one_line
+from zoo.files import library_versions
+from zoo.models.plugin_errors import plugin_errors
+
+MODEL, TENSORS = "model.xml", "model.bin"
+# Incremented when converted networks change.
+FORMAT = 1
+# Of the images that a network is traced with: two, so that no size is taken for the batch's.
+TRACED = 2
+TELEMETRY = "openvino_telemetry"
+PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+
+
+@cache
+def _library() -> Any:
+    """Import OpenVINO without its telemetry, which would send an event for each import.
+
+    It does without the package of its telemetry where that is not installed.
+    """
+    absent = TELEMETRY not in sys.modules
+    if absent:
+        sys.modules[TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        import openvino
+    finally:
+        if absent:
+            del sys.modules[TELEMETRY]
+    return openvino
+
+
+class OpenVINOEngine(Engine):
+    """Computes the inputs of the heads by OpenVINO, on several batches at once."""
+
+    name = "openvino"
+    converts = True
+
+    def __init__(self, network: Network, batch: int, training: bool = False) -> None:
+        super().__init__(network, batch, training)
+        self._converted: Any = None
+        self._compiled: dict[torch.dtype, Any] = {}
+        self._heads: list[tuple[str, torch.dtype]] = []
+
+    @staticmethod
+    def version() -> str | None:
+        """Return OpenVINO's version; None where it is not installed."""
+        try:
+            return version("openvino")
+        except PackageNotFoundError:
+            return None
+
+    @classmethod
+    def check(cls, network: Network) -> None:
+        """Check that it is installed, and that the network is on the CPU."""
+        if network.device.type != "cpu":
+            message = f"--engine openvino computes on the CPU, and the device is {network.device}"
+            raise UsageError(message, "give --device cpu, or --engine torch")
+        if cls.version() is None:
+            hint = "pip install 'zoo-registry[openvino]'"
+            raise EnvironmentProblem("--engine openvino: OpenVINO is not installed", hint)
+
+    @cached_property
+    def conversion(self) -> Conversion:
+        """The converted network in the cache."""
+        body = describe_body(self.network, self.training)
+        versions = library_versions("openvino", "torch", "torchvision", "timm")
+        facts = {"format": FORMAT, **body, "versions": versions}
+        return Conversion(facts, {"backbone": body["backbone"], "engine": self.name})
+
+    def is_converted(self) -> bool:
+        """Whether the converted network is in the cache."""
+        return self.conversion.exists()
+
+    def checks(self) -> dict[str, str | None]:
+        """Return the results of earlier checks, also of other processes."""
+        return {**self.conversion.checks(), **self._checks}
+
+    def record_check(self, name: str, reason: str | None) -> None:
+        """Record the result of a check beside the converted network."""
+        super().record_check(name, reason)
+        self.conversion.record_check(name, reason)
+
+    def load(self, write: bool = True) -> None:
+        """Read the converted network from the cache, or convert it."""
+        if self._converted is not None:
+            return
+        library = _library()
+        self._heads = self._reference()
+        if self.conversion.verified():
+            self._converted = library.Core().read_model(self.conversion.path / MODEL)
+            return
+        self._converted = self._convert()
+        if write:
+
+            def save(folder: Path) -> None:
+                library.save_model(self._converted, folder / MODEL, compress_to_fp16=False)
+
+            self.conversion.write(save, (MODEL, TENSORS))
+
+    def _shape(self) -> tuple[int, int, int]:
+        preprocess = self.network.preprocess
+        return preprocess.channels, preprocess.height, preprocess.width
+
+    def _reference(self) -> list[tuple[str, torch.dtype]]:
+        """Return the heads that run, and the dtypes of their inputs in torch."""
+        network, forwards = self.network, self.network.forwards
+        images = torch.zeros((TRACED, *self._shape()), dtype=torch.uint8)
+        with (
+            mode_of(network.module, self.training),
+            HeadHooks(network.module, network.paths) as hooks,
+        ):
+            network.forward(images, self.training)
+        network.forwards = forwards
+        return [(p, hooks.inputs[p].dtype) for p in network.paths if p in hooks.inputs]
+
+    def _convert(self) -> Any:
+        """Trace the body, and convert it.
+
+        Raises:
+            BrokenBackbone: it cannot be traced or converted.
+        """
+        network, shape = self.network, self._shape()
+        example = torch.randn((TRACED, *shape), generator=torch.Generator().manual_seed(0))
+        body = Body(network)
+        with (
+            mode_of(network.module, self.training),
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(sys.stderr),
+            plugin_errors("OpenVINO cannot convert the network"),
+        ):
+            warnings.simplefilter("ignore")
+            try:
+                traced = torch.jit.trace(body, example, check_trace=False, strict=False)
+            except Exception:
+                dynamic = {"images": {0: torch.export.Dim.AUTO}}
+                traced = torch.export.export(body, (example,), dynamic_shapes=dynamic, strict=False)
+                return _library().convert_model(traced)
+            return _library().convert_model(traced, example_input=example, input=[(-1, *shape)])
+
+    def _compile(self, dtype: torch.dtype) -> Any:
+        """Compile for batches of bytes, normalized by OpenVINO, or of normalized floats."""
+        library, preprocess = _library(), self.network.preprocess
+        model = self._converted.clone()
+        model.reshape([self.batch, *self._shape()])
+        if dtype == torch.uint8:
+            steps = library.preprocess.PrePostProcessor(model)
+            steps.input().tensor().set_element_type(library.Type.u8)
+            steps.input().tensor().set_layout(library.Layout("NHWC"))
+            steps.input().model().set_layout(library.Layout("NCHW"))
+            convert = steps.input().preprocess().convert_element_type(library.Type.f32)
+            convert.mean([255 * value for value in preprocess.mean])
+            convert.scale([255 * value for value in preprocess.std])
+            model = steps.build()
+        settings = {
+            "INFERENCE_PRECISION_HINT": PRECISIONS[self.network.precision],
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "THROUGHPUT",
+        }
+        return library.Core().compile_model(model, "CPU", settings)
+
+    def _model(self, dtype: torch.dtype) -> Any:
+        self.load()
+        if dtype not in self._compiled:
+            with plugin_errors("OpenVINO cannot compile the network"):
+                self._compiled[dtype] = self._compile(dtype)
+        return self._compiled[dtype]
+
+    def takes(self, images: Tensor) -> bool:
+        """Whether images have the size that the network was converted for."""
+        return tuple(images.shape[1:]) == self._shape() and len(images) <= self.batch
+
+    def compute(self, images: Tensor) -> Inputs:
+        """Return the inputs of the heads by path."""
+        ((_, inputs),) = self.stream([images], lambda each: each)
+        assert inputs is not None
+        return inputs
+
+    def stream(
+        self, items: Iterable[Item], images: Callable[[Item], Tensor | None]
+    ) -> Iterator[tuple[Item, Inputs | None]]:
+        """Yield each item with the inputs of the heads; the next ones are computed meanwhile."""
+        running: deque[tuple[Item, _Request | None]] = deque()
+        free: dict[torch.dtype, list[Any]] = {}
+        try:
+            with without_retaining():
+                for item in items:
+                    pixels = images(item)
+                    running.append((item, None if pixels is None else self._start(pixels, free)))
+                    if len(running) >= self._ahead:
+                        yield self._finish(running.popleft(), free)
+                while running:
+                    yield self._finish(running.popleft(), free)
+        finally:
+            for _, request in running:
+                if request is not None:
+                    request.infer.wait()
+
+    @property
+    def _ahead(self) -> int:
+        """Number of batches to compute on at once: one per stream of the compiled network."""
+        counts = [int(each.get_property(OPTIMAL)) for each in self._compiled.values()]
+        return max(counts, default=1)
+
+    def _start(self, images: Tensor, free: dict[torch.dtype, list[Any]]) -> _Request:
+        """Start to compute on a batch, padded with blank images."""
+        dtype = torch.uint8 if images.dtype == torch.uint8 else torch.float32
+        model = self._model(dtype)
+        self.network.forwards += len(images)
+        requests = free.setdefault(dtype, [])
+        infer = requests.pop() if requests else model.create_infer_request()
+        count = len(images)
+        if count < self.batch:
+            blank = images.new_zeros(self.batch - count, *images.shape[1:])
+            images = torch.cat([images, blank])
+        if dtype == torch.uint8:
+            images = images.permute(0, 2, 3, 1)
+        pixels = images.to(dtype).contiguous().numpy()
+        infer.set_input_tensor(_library().Tensor(pixels, shared_memory=True))
+        infer.start_async()
+        return _Request(infer, pixels, count, dtype)
+
+    def _finish(
+        self, started: tuple[Item, _Request | None], free: dict[torch.dtype, list[Any]]
+    ) -> tuple[Item, Inputs | None]:
+        """Return the result of a request, copied from its memory."""
+        item, request = started
+        if request is None:
+            return item, None
+        try:
+            request.infer.wait()
+        except RuntimeError as error:
+            raise BrokenBackbone(f"OpenVINO fails on the network: {one_line(error)}") from error
+        inputs = {}
+        for index, (path, dtype) in enumerate(self._heads):
+            values = torch.from_numpy(request.infer.get_output_tensor(index).data)
+            inputs[path] = values[: request.count].to(dtype, copy=True)
+        free[request.dtype].append(request.infer)
+        return item, inputs
+
+
+OPTIMAL = "OPTIMAL_NUMBER_OF_INFER_REQUESTS"
+
+
+class _Request:
+    """A batch that is being computed; it keeps the memory of its pixels."""
+
+    def __init__(self, infer: Any, pixels: Any, count: int, dtype: torch.dtype) -> None:
+        self.infer, self.pixels, self.count, self.dtype = infer, pixels, count, dtype

@@ -1,0 +1,169 @@
+"""Choose the engine of predictions and evaluations: the one that the head was fitted on."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias
+
+from torch import Tensor
+
+from zoo.data.images import PreparedImage
+from zoo.data.split import Split
+from zoo.engine.backends.choice import (
+    AUTO,
+    CONVERTED,
+    FEW,
+    TORCH,
+    Choice,
+    confirm,
+    engine_class,
+    engine_of,
+    pays_from,
+)
+from zoo.engine.backends.engine import Engine, Inputs
+from zoo.engine.features.hooks import check_head_equivalence
+from zoo.engine.runtime.device import environment_errors
+from zoo.engine.runtime.network import Network
+from zoo.engine.runtime.reader import ImageReader
+from zoo.engine.runtime.stream import FailedImage, stack_images
+from zoo.errors import UsageError, ZooError
+from zoo.modelfile import ModelCard
+from zoo.models.freeze import inference_mode_of
+
+log = logging.getLogger(__name__)
+
+PredictedBatch: TypeAlias = list[PreparedImage | FailedImage]
+# Images of one size and their pixels.
+Group: TypeAlias = tuple[list[PreparedImage], Tensor]
+
+
+def split_engine(
+    network: Network, card: ModelCard | None, given: str, split: Split, reader: ImageReader
+) -> Engine | None:
+    """Return the engine to evaluate a split by; None for torch.
+
+    Raises:
+        ZooError: a given engine cannot be used.
+    """
+    engine, choice = inference_engine(network, card, given, reader.batch_size, len(split))
+    if engine is None:
+        return None
+    # A DataLoader has its own order, and may read its images once.
+    first = next(reader.read(split, range(min(len(split), reader.batch_size))), None)
+    return None if first is None else confirmed_engine(engine, choice, card, first.inputs)
+
+
+def head_inputs(
+    network: Network,
+    card: ModelCard | None,
+    given: str,
+    batches: Iterable[PredictedBatch],
+    batch_size: int,
+) -> Iterator[tuple[Group | PredictedBatch, Inputs | None]]:
+    """Yield the groups of each batch with the inputs of the heads, then the batch itself.
+
+    The inputs are None where torch is to compute the whole network.
+
+    Raises:
+        ZooError: a given engine cannot be used.
+    """
+    remaining = iter(batches)
+    first = next(remaining, [])
+    count = len(first) if len(first) < max(batch_size, FEW) else None
+    engine, choice = inference_engine(network, card, given, batch_size, count)
+    group = next(stack_images(first), None)
+    if engine is not None and group is not None:
+        with environment_errors("predicting"):
+            engine = confirmed_engine(engine, choice, card, group[1])
+
+    def groups() -> Iterator[Group | PredictedBatch]:
+        for batch in itertools.chain([first], remaining):
+            yield from stack_images(batch)
+            yield batch
+
+    def pixels(each: Group | PredictedBatch) -> Tensor | None:
+        takes = engine is not None and isinstance(each, tuple) and engine.takes(each[1])
+        return each[1] if takes and isinstance(each, tuple) else None
+
+    if engine is None:
+        yield from ((each, None) for each in groups())
+    else:
+        yield from engine.stream(groups(), pixels)
+
+
+def inference_engine(
+    network: Network, card: ModelCard | None, given: str, batch: int, count: int | None
+) -> tuple[Engine | None, Choice]:
+    """Choose an engine by rule, without running it.
+
+    By `auto` the engine is that of the features that the head was fitted on; of published weights,
+    the one that a training would use. It is torch for less than a batch of images, and where a
+    conversion that is not cached would take longer than it saves.
+
+    Args:
+        network: to compute, in eval mode.
+        card: of its model file; None for a pretrained backbone.
+        given: `auto`, or the name of an engine.
+        batch: images per forward pass.
+        count: number of images; None for an unknown number, of more than a batch.
+
+    Returns:
+        The engine, None for torch; and its choice.
+
+    Raises:
+        UsageError: the given engine does not compute on the device.
+        EnvironmentProblem: it is not installed.
+    """
+    if given == TORCH:
+        return None, Choice(TORCH, "as given", given=True)
+    if given != AUTO:
+        engine_class(given).check(network)
+        return engine_of(network, given, batch), Choice(given, "as given", given=True)
+    fitted = CONVERTED if card is None else card.engine
+    if fitted == TORCH or (count is not None and count < FEW):
+        return None, Choice(TORCH, f"auto: {fitted}, or less than {FEW} images")
+    try:
+        engine_class(fitted).check(network)
+    except (KeyError, ZooError) as error:
+        return None, _announced(card, getattr(error, "message", f"no engine is named {fitted}"))
+    engine = engine_of(network, fitted, batch)
+    if engine.converts and not engine.is_converted() and (count or 0) < pays_from(network):
+        few = "too few images" if count is not None else "an unknown number of images"
+        return None, _announced(card, f"{few} to convert the network for, and none is cached")
+    return engine, Choice(fitted, "auto: the head was fitted on its features")
+
+
+def confirmed_engine(
+    engine: Engine, choice: Choice, card: ModelCard | None, images: Tensor
+) -> Engine | None:
+    """Check an engine on images; return None for torch, if it was not given and fails.
+
+    Raises:
+        UsageError: it is given, and the network does more than its heads after the features.
+        BrokenBackbone: it is given, and cannot compute the network.
+    """
+    network = engine.network
+    if card is None or card.engine != choice.name:  # else the training has checked it
+        forwards = network.forwards
+        with inference_mode_of(network.module):
+            reason, _ = check_head_equivalence(network, images, modes=(False,))
+        network.forwards = forwards
+        if reason is not None and choice.given:
+            raise UsageError(f"--engine {choice.name}: {reason}", "omit it")
+        if reason is not None:
+            return None
+    confirmed = confirm(choice, engine, images)
+    if confirmed.name == choice.name:
+        return engine
+    _announced(card, confirmed.reason.removeprefix("auto: "))
+    return None
+
+
+def _announced(card: ModelCard | None, reason: str) -> Choice:
+    """Return torch as the choice, after a warning if the head was fitted by another engine."""
+    if card is not None:
+        text = "computing in torch, though the head was fitted on features of %s: %s"
+        log.warning(text, card.engine, reason)
+    return Choice(TORCH, f"auto: {reason}")
