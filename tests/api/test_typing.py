@@ -100,7 +100,7 @@ def test_option_types_are_those_of_the_table():
     assert list(given.TrainingOptions.__annotations__) == [option.name for option in OPTIONS]
     chosen = {"bad_images": given.BadImages, "crop": given.Crop, "recipe": given.Recipe}
     chosen |= {"interpolation": given.Interpolation, "optimizer": given.Optimizer}
-    chosen["memory_format"] = given.MemoryFormat
+    chosen |= {"memory_format": given.MemoryFormat, "engine": given.Engine}
     assert {option.name for option in OPTIONS if option.choices} == chosen.keys()
     for option in OPTIONS:
         if option.choices:

@@ -1,0 +1,295 @@
+"""Engines compute the same head inputs as torch, for trainings, evaluations and predictions."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import zoo
+from zoo.cache import conversions_dir, entries, trim
+from zoo.data.images import noise
+from zoo.engine.backends import choice
+from zoo.engine.backends.agreement import disagreement
+from zoo.engine.backends.choice import TORCH, choose, confirm, engine_of
+from zoo.engine.features.fingerprint import network_fingerprint
+from zoo.engine.runtime import allocator
+from zoo.engine.runtime.network import Network
+from zoo.models.freeze import freeze
+from zoo.models.provenance import provenance_of
+from zoo.registry.registry import load_registry
+from zoo.tasks.base import load_task
+
+CPU = torch.device("cpu")
+PROBE = {"weights": "none", "device": "cpu", "recipe": "probe"}
+BATCH = 4
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch, own_cache):
+    monkeypatch.chdir(tmp_path)
+
+
+def network_of(name, precision="fp32", seed=0):
+    torch.manual_seed(seed)
+    module = zoo.get(name).build(classes=3, weights=None)
+    freeze(module)
+    made = provenance_of(module)
+    task = load_task(load_registry().task(made.backbone.task))
+    return Network(module, made.backbone.heads, made.preprocess, CPU, precision, task)
+
+
+def engines(network, name="openvino", training=False):
+    return [engine_of(network, each, BATCH, training) for each in (TORCH, name)]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("training", [False, True])
+def test_openvino_computes_inputs_of_auxiliary_heads_too(tinynet, precision, training):
+    network = network_of(tinynet, precision)
+    eager, converted = engines(network, training=training)
+    images = noise(3, network.preprocess, seed=1)
+    expected, actual = eager.compute(images), converted.compute(images)
+    assert list(actual) == list(expected) == ["head.fc", "aux"][: 1 + training]
+    for path, values in expected.items():
+        assert actual[path].dtype == values.dtype
+        rounding = 1e-5 if precision == "fp32" else 2**-6
+        torch.testing.assert_close(actual[path], values, rtol=rounding, atol=rounding)
+    assert disagreement(converted, images) is None
+    # Normalized floats are the same images.
+    floats = zoo.data.transforms.normalize(images, network.preprocess)
+    for path, values in converted.compute(floats).items():
+        torch.testing.assert_close(values, actual[path], rtol=rounding, atol=rounding)
+
+
+@pytest.mark.parametrize("name", ["timm/test_vit", "timm/test_convnext"])
+@pytest.mark.slow
+def test_openvino_agrees_on_networks_of_timm(name):
+    network = network_of(name)
+    _, converted = engines(network)
+    assert disagreement(converted, noise(BATCH, network.preprocess, seed=1)) is None
+
+
+@pytest.mark.slow
+def test_openvino_agrees_on_segmentation_network():
+    network = network_of("torchvision/lraspp_mobilenet_v3_large")
+    _, converted = engines(network)
+    assert disagreement(converted, noise(2, network.preprocess, seed=1)) is None
+
+
+def test_stream_yields_items_in_order_with_gaps(tinynet):
+    network = network_of(tinynet)
+    eager, converted = engines(network)
+    batches = [noise(size, network.preprocess, seed=size) for size in (4, 1, 3, 4, 2)]
+    items = [*batches[:2], None, *batches[2:]]
+    streamed = list(converted.stream(iter(items), lambda each: each))
+    assert [item is None for item, _ in streamed] == [inputs is None for _, inputs in streamed]
+    for item, inputs in streamed:
+        if item is not None:
+            torch.testing.assert_close(inputs, eager.compute(item), rtol=1e-5, atol=1e-5)
+
+
+def test_wrong_weights_of_conversion_disagree(tinynet):
+    network = network_of(tinynet, "bf16")
+    _, converted = engines(network)
+    converted.load()
+    with torch.no_grad():
+        network.module.body[0].weight[0] *= 2
+    assert "differs by" in str(disagreement(converted, noise(4, network.preprocess, seed=1)))
+
+
+def test_damaged_conversion_is_converted_anew(tinynet):
+    network = network_of(tinynet)
+    images = noise(2, network.preprocess, seed=1)
+    _, converted = engines(network)
+    expected = converted.compute(images)
+    (folder,) = conversions_dir().iterdir()
+    path = folder / "model.bin"
+    path.write_bytes(bytes(len(path.read_bytes())))
+    again = network_of(tinynet)
+    torch.testing.assert_close(engines(again)[1].compute(images), expected)
+    assert any(path.read_bytes())
+
+
+def test_conversion_depends_on_weights_but_not_precision(tinynet):
+    paths = {
+        engines(network_of(tinynet, precision, seed))[1].conversion.path
+        for precision in ("fp32", "bf16")
+        for seed in (0, 1)
+    }
+    assert len(paths) == 2
+
+
+def test_limit_of_cache_removes_conversions(tinynet, tmp_path):
+    engines(network_of(tinynet))[1].load()
+    (entry,) = entries("conversions")
+    assert entry.name == tinynet
+    assert trim(entry.size, keep=tmp_path) == []
+    assert trim(0, keep=tmp_path) == [entry]
+    assert not entry.path.exists()
+
+
+def test_features_of_engines_have_different_fingerprints(tinynet):
+    network = network_of(tinynet)
+    names = {network_fingerprint(network, 32, name)[0] for name in (TORCH, "openvino", "compile")}
+    assert len(names) == 3
+    assert network_fingerprint(network, 32)[0] in names
+
+
+def test_auto_converts_from_number_of_images_on(tinynet):
+    network = network_of(tinynet)
+    enough = choice.pays_from(network)
+
+    def chosen(images):
+        return choose(network, "auto", lambda n: engine_of(network, n, BATCH), lambda: images)
+
+    assert (chosen(enough).name, chosen(enough - 1).name) == ("openvino", TORCH)
+    assert f"{enough:,}" in chosen(1).reason
+    engine_of(network, "openvino", BATCH).load()
+    assert chosen(0).name == "openvino"
+
+
+LOOP = """
+    import zoo
+
+    @zoo.hookimpl
+    def zoo_register_backbones():
+        small = zoo.Preprocess(size=32, resize=36)
+        yield zoo.Backbone("loopnet", "plugin_loop:build", (zoo.Head("fc"),), small)
+
+    def build(weights=None):
+        import torch
+        from torch import nn
+
+        class Loop(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.fc = nn.Linear(3, 7)
+
+            def forward(self, x):
+                values = torch.from_numpy(x.numpy().copy())  # no tracer follows numpy
+                if x[0, 0, 0, 0].item() > 0:
+                    values = values * 2
+                return self.fc(values.mean((2, 3)))
+
+        return Loop()
+"""
+
+
+def test_network_that_cannot_be_traced_is_refused_by_name(install):
+    install("loop", LOOP)
+    network = network_of("loop/loopnet")
+    engine = engine_of(network, "openvino", BATCH)
+    images = noise(BATCH, network.preprocess, seed=1)
+    automatic = confirm(choice.Choice("openvino", "auto: enough images"), engine, images)
+    assert automatic.name == TORCH
+    with pytest.raises(zoo.BrokenBackbone, match="--engine openvino"):
+        confirm(choice.Choice("openvino", "as given", given=True), engine, images)
+
+
+def test_training_on_openvino_is_evaluated_on_it(tinynet, image_folder, monkeypatch):
+    given = zoo.finetune(tinynet, data=image_folder, engine="openvino", **PROBE)
+    assert given.record["plan"]["engine"] == "openvino"
+    again = zoo.finetune(tinynet, data=image_folder, **PROBE)  # converted before
+    assert again.record["plan"]["reasons"]["engine"] == "auto: the network was converted before"
+    assert again.record["backbone_forwards"] == 0
+    assert again.record["sha256"] == given.record["sha256"]
+    model = again.model()
+    assert model.card.features["engine"] == "openvino"
+    monkeypatch.setattr("zoo.inference.engines.FEW", 1)
+    metrics = model.evaluate(image_folder, "val")
+    assert list(model.network.engines) == ["openvino 32 False"]
+    for key, value in given.metrics["val"].items():
+        if isinstance(value, float):
+            assert metrics[key] == pytest.approx(value, rel=2e-3), key
+    images = sorted(image_folder.glob("val/*/*"))
+    predicted = model.predict(images)
+    model.engine = TORCH
+    for one, other in zip(predicted, model.predict(images), strict=True):
+        probability = other["predictions"][0]["probability"]
+        assert one["predictions"][0]["probability"] == pytest.approx(probability, abs=0.01)
+
+
+def test_few_images_train_in_torch(tinynet, image_folder):
+    plan = zoo.plan(tinynet, data=image_folder, **PROBE)
+    assert plan.engine == TORCH
+    assert "a conversion pays from" in plan.reasons["engine"]
+
+
+def test_embedding_by_engine_is_cached_apart(tinynet, image_folder, tmp_path):
+    run = zoo.finetune(tinynet, data=image_folder, **PROBE)
+    out = tmp_path / "features.npy"
+    first = zoo.embed(run.path, image_folder, out, engine="openvino")
+    assert first["backbone_forwards"] >= 48
+    assert zoo.embed(run.path, image_folder, out, engine="openvino")["backbone_forwards"] == 0
+
+
+def test_engine_without_frozen_phase_is_usage_error(tinynet, image_folder):
+    with pytest.raises(zoo.UsageError, match="no phase trains on them"):
+        zoo.plan(tinynet, data=image_folder, weights="none", train="all", engine="openvino")
+
+
+ABSENT = """
+import sys
+from importlib import metadata
+found = metadata.version
+def version(name):
+    if name == "openvino":
+        raise metadata.PackageNotFoundError(name)
+    return found(name)
+metadata.version = version
+sys.modules["openvino"] = None
+import zoo
+from zoo.cli import main
+options = {"data": sys.argv[1], "weights": "none", "recipe": "probe"}
+print(zoo.plan("timm/test_resnet", **options).reasons["engine"], flush=True)
+command = ["finetune", "timm/test_resnet", "--data", sys.argv[1], "--weights", "none"]
+sys.exit(main([*command, "--recipe", "probe", "--engine", "openvino"]))
+"""
+
+
+def test_absent_openvino_is_named_with_its_remedy(image_folder):
+    command = [sys.executable, "-c", ABSENT, str(image_folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.stdout == "auto: OpenVINO is not installed\n"
+    assert done.returncode == 6
+    assert "pip install 'zoo-registry[openvino]'" in done.stderr
+
+
+def test_openvino_is_imported_without_its_telemetry(tinynet):
+    network = network_of(tinynet)
+    engine_of(network, "openvino", BATCH).load()
+    from openvino.tools.ovc import telemetry_utils
+
+    assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
+
+
+def test_openvino_returns_freed_memory_while_it_computes(tinynet):
+    network = network_of(tinynet)
+    engine = engine_of(network, "openvino", BATCH)
+    batches = [noise(BATCH, network.preprocess, seed=each) for each in range(3)]
+    with allocator.retain_freed_memory():
+        retaining = [allocator._retaining for _ in engine.stream(batches, lambda each: each)]
+        assert retaining == [False] * 3
+        assert allocator._retaining == (allocator._libc() is not None)
+
+
+@pytest.mark.slow
+def test_compiled_network_agrees(tinynet):
+    network = network_of(tinynet)
+    _, compiled = engines(network, "compile")
+    images = noise(BATCH, network.preprocess, seed=1)
+    try:
+        type(compiled).check(network)
+    except zoo.EnvironmentProblem:
+        pytest.skip("no C++ compiler")
+    assert disagreement(compiled, images) is None
+
+
+def test_compile_without_compiler_is_environment_problem(tinynet, monkeypatch):
+    from torch._inductor import config, cpp_builder
+
+    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
+    cpp_builder.cpp_compiler_search.cache_clear()
+    with pytest.raises(zoo.EnvironmentProblem, match="C\\+\\+ compiler"):
+        choice.engine_class("compile").check(network_of(tinynet))
