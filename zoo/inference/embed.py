@@ -270,8 +270,8 @@ def write_features(embedded: Embedded, model: Predictor, out: Path) -> dict[str,
     labels = embedded.labels().numpy() if images.classes else None
     metadata = {
         **describe_features(
-        model, embedded.path, feature_batch(model.network.device), embedded.engine
-    ),
+            model, embedded.path, feature_batch(model.network.device), embedded.engine
+        ),
         "classes": list(images.classes),
         "paths": embedded.paths(),
         "splits": [
