@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from zoo.data.split import Split
+from zoo.engine.backends.choice import AUTO, TORCH
 from zoo.engine.features.fingerprint import network_facts
 from zoo.engine.runtime.network import Network
 from zoo.errors import DataError, UsageError, WeightsError, counted
@@ -185,6 +186,21 @@ class FeatureFiles:
             message = f"the features in {self.folder} were computed with other {changed[0]}"
             hint = "give the model file as NAME, or --weights, with which they were computed"
             raise UsageError(f"{message} than those of {facts['backbone']}", hint)
+
+    def engine(self, given: str) -> str:
+        """Return the engine that computed the features.
+
+        Args:
+            given: `auto`, or the name of an engine.
+
+        Raises:
+            UsageError: another one is given.
+        """
+        computed = str((self.about["settings"].get("engine") or [TORCH])[0])
+        if given not in (AUTO, computed):
+            message = f"--engine {given}, but {computed} computed the features in {self.folder}"
+            raise UsageError(message, "omit it")
+        return computed
 
 
 class _Counts:

@@ -13,7 +13,6 @@ from zoo.data.cropping import crop_notice
 from zoo.data.split import ImageData
 from zoo.data.value_range import describe_ranges, measure_ranges
 from zoo.data.workers import check_main_guard
-from zoo.engine.backends.choice import AUTO, TORCH
 from zoo.engine.features.files import FeatureFiles
 from zoo.engine.plan.options import (
     Options,
@@ -43,7 +42,7 @@ from zoo.engine.run.feature_training import (
 )
 from zoo.engine.run.folder import check_out
 from zoo.engine.run.network_check import check_network, select_heads_only
-from zoo.engine.run.resume import StoredRun, check_same_plan, resolve_resume
+from zoo.engine.run.resume import StoredRun, check_same_plan, resolve_engine, resolve_resume
 from zoo.engine.run.starting import resolve_start, resolve_weights
 from zoo.engine.runtime.device import environment_errors
 from zoo.engine.runtime.distributed import Ranks, fail_together, join
@@ -180,7 +179,7 @@ def prepare(
     _announce_data(inputs, progress)
     with environment_errors(f"preparing {inputs.backbone.id}"):
         model, inputs = _build(inputs, settings, progress, ranks)
-        engine = _engine(options, resumed)
+        engine = resolve_engine(options, resumed)
         network, plan = _check_and_resolve(model, inputs, settings, resolver, ranks, engine)
     if inputs.files is not None:
         check_features_of(network, inputs.files, dry_run)
@@ -210,13 +209,6 @@ def prepare(
     )
 
 
-def _engine(options: Options, resumed: StoredRun | None) -> str:
-    """Return the engine as given; of a training to resume, the one that it began with."""
-    if options.engine != AUTO or resumed is None:
-        return options.engine
-    return str(resumed.plan.get("engine", TORCH))
-
-
 def _check_and_resolve(
     model: nn.Module,
     inputs: _Inputs,
@@ -243,11 +235,11 @@ def _check_and_resolve(
             automatic,
             settings.memory_format,
         )
-    conflicts = Conflicts(engine_reason="auto: the features are those of files")
     if inputs.files is None:
         conflicts = check_network(network, data, settings, recipe, ranks, inputs.dry_run, engine)
-    elif engine not in (AUTO, TORCH):
-        raise UsageError(f"--engine {engine}, but the features are those of files", "omit it")
+    else:
+        reason = "auto: the features of the files are its"
+        conflicts = Conflicts(engine=inputs.files.engine(engine), engine_reason=reason)
     plan = resolve_plan(
         resolver, settings, recipe, conflicts, inputs.backbone, options, data, base, network
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from shlex import join, quote
 from typing import Any
 
+from zoo.engine.backends.choice import AUTO, TORCH
 from zoo.engine.plan.options import Options
 from zoo.engine.plan.plan import Plan
 from zoo.engine.run.claim import RECORD, has_checkpoint
@@ -210,6 +211,13 @@ def resolve_resume(
         return (name, options), None
     stored = StoredRun.read(Path(options.resume))
     return stored.complete(name, options), stored
+
+
+def resolve_engine(options: Options, resumed: StoredRun | None) -> str:
+    """Return the engine as given; of a training to resume, the one that it began with."""
+    if options.engine != AUTO or resumed is None:
+        return options.engine
+    return str(resumed.plan.get("engine", TORCH))
 
 
 def check_same_plan(stored: StoredRun, plan: Plan, options: Options, progress: Progress) -> None:
