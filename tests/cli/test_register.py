@@ -74,6 +74,17 @@ def test_name_is_taken_only_once_and_never_a_backbone_s(run, tmp_path):
         zoo.unregister_model("mine")
 
 
+def test_user_without_home_has_no_registered_model(monkeypatch):
+    for name in ("HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 54_321)  # of nobody in the list of users
+    with pytest.raises(zoo.EnvironmentProblem):
+        models_dir()
+    assert zoo.list_models() == []
+    with pytest.raises(zoo.WeightsError):
+        zoo.load("mine.safetensors")
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b'{"name": "mine"}', b'{"name": "mine", "classes": 3}', b"\xff"]
 )

@@ -63,7 +63,8 @@ def test_user_without_home_exits_with_6(tmp_path, monkeypatch):
     code, out, err = shell(f"{stranger} zoo cache", tmp_path)
     assert (code, out) == (6, "")
     problem = "~/.cache: the user has no home folder"
-    assert err == f"zoo: error: {problem}; set HOME, or XDG_CACHE_HOME and XDG_CONFIG_HOME\n"
+    hint = "set HOME, or XDG_CACHE_HOME, XDG_CONFIG_HOME and XDG_DATA_HOME"
+    assert err == f"zoo: error: {problem}; {hint}\n"
     code, out, err = shell(f"HOME={tmp_path} {stranger} zoo cache", tmp_path)
     assert code == 0
     assert str(tmp_path / ".cache/zoo") in err

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,22 +14,21 @@ if TYPE_CHECKING:
 
 
 @names_arguments
-def report(runs: FilePath | Run | Iterable[FilePath | Run], out: FilePath | None = None) -> Path:
-    """Write the report of a run again, or compare several runs; return the path of the HTML file.
+def report(run: FilePath | Run, out: FilePath | None = None) -> Path:
+    """Write the report of a run again, and return the path of the HTML file.
 
     Args:
-        runs: a run folder or what `finetune` returned, or several.
-        out: path of the report; by default `report.html` in the folder of a single run.
+        run: a run folder, or what `finetune` returned.
+        out: path of the report; by default `report.html` in the folder.
 
     Raises:
-        UsageError: a folder is not that of a finished training, or several are given without `out`.
+        UsageError: the folder is not that of a finished training.
         WeightsError: a file of a run is damaged.
         EnvironmentProblem: the report cannot be written.
     """
     from zoo.api.training import Run
     from zoo.reporting.write import report as write
 
-    several = [runs] if isinstance(runs, (str, PathLike, Run)) else list(runs)
-    folders = [each.path if isinstance(each, Run) else Path(each) for each in several]
-    result = write(folders, load_registry(), None if out is None else Path(out))
+    folder = run.path if isinstance(run, Run) else Path(run)
+    result = write(folder, load_registry(), None if out is None else Path(out))
     return Path(result["path"])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from zoo.cli.complete import complete_run
 from zoo.cli.group import FilePath, Settings, ZooCommand
 from zoo.cli.options import json_option
 from zoo.cli.output import print_json, print_line
@@ -15,24 +16,24 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=ZooCommand, name="report")
-@click.argument("runs", nargs=-1, required=True, type=FilePath(), metavar="RUN...")
+@click.argument("run", type=FilePath(), shell_complete=complete_run)
 @click.option(
     "--out",
     type=FilePath(),
     metavar="FILE",
-    help="Path of the report. [default: report.html in the folder of a single RUN]",
+    help="Path of the report. [default: report.html in RUN]",
 )
 @json_option
 @click.pass_obj
-def command(settings: Settings, runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
-    """Write the report of RUN again, or compare several runs side by side.
+def command(settings: Settings, run: Path, out: Path | None, as_json: bool) -> None:
+    """Write the report of RUN again.
 
     RUN is the folder of a training. A report is one HTML file that needs neither network nor the
-    images of the training. Several runs are compared in FILE.
+    images of the training.
     """
     from zoo.reporting.write import report
 
-    result = report(runs, settings.registry(), out)
+    result = report(run, settings.registry(), out)
     if as_json:
         print_json(result)
     else:

@@ -14,7 +14,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from zoo.errors import UsageError, WeightsError, did_you_mean
+from zoo.errors import EnvironmentProblem, UsageError, WeightsError, did_you_mean
 from zoo.files import canonical_json, data_dir, open_regular, parse_json, write_bytes
 
 SUFFIX = ".json"
@@ -109,7 +109,10 @@ def find_own_model(name: str) -> OwnModel | None:
     """
     if not NAME.fullmatch(name):
         return None
-    path = _file(name)
+    try:
+        path = _file(name)
+    except EnvironmentProblem:
+        return None  # a user without a home has registered nothing
     return _read(path) if path.is_file() else None
 
 
@@ -117,7 +120,7 @@ def own_model_names() -> list[str]:
     """Return the names of all registered models."""
     try:
         return sorted(each.stem for each in models_dir().iterdir() if each.suffix == SUFFIX)
-    except OSError:
+    except (OSError, EnvironmentProblem):
         return []
 
 

@@ -1,1 +1,1 @@
-"""The report of a training as one HTML file, and the comparison of several."""
+"""The report of a training as one HTML file."""

@@ -1,12 +1,11 @@
-"""Write the report of a run, or the comparison of several."""
+"""Write the report of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import UsageError, ZooError
+from zoo.errors import ZooError
 from zoo.files import write_bytes
 from zoo.registry.plugin_scope import current
 from zoo.registry.registry import Registry
@@ -43,26 +42,24 @@ def find_task(name: str, registry: Registry | None = None) -> ReportingTask:
 
 
 def report(
-    folders: Sequence[Path], registry: Registry | None = None, out: Path | None = None
+    folder: Path, registry: Registry | None = None, out: Path | None = None
 ) -> dict[str, Any]:
-    """Write the report of one run.
+    """Write the report of a run, and describe the file.
 
     Args:
-        folders: of the runs.
-        registry: of the tasks' plugins; None for those that this process has loaded.
-        out: of the report; None for `report.html` in the folder of a single run.
+        folder: the run folder.
+        registry: of the task's plugin; None for those that this process has loaded.
+        out: of the report; None for `report.html` in the folder.
 
     Returns:
         `path` and `bytes` of the report.
 
     Raises:
-        UsageError: a folder is not that of a finished training.
+        UsageError: the folder is not that of a finished training.
         WeightsError: a file of it is damaged.
         EnvironmentProblem: the report cannot be written.
     """
-    if len(folders) > 1:
-        raise UsageError("several runs are given", "give one")
-    path = write_report(folders[0], registry, out)
+    path = write_report(folder, registry, out)
     return {"path": str(path.absolute()), "bytes": path.stat().st_size}
 
 

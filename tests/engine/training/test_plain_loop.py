@@ -55,9 +55,9 @@ def read_split(root, split):
     """Return images `[n, 3, 32, 32]` as torchvision prepares them, and labels."""
     to_input = v2.Compose(
         [
+            v2.PILToTensor(),
             v2.Resize(36, antialias=True),
             v2.CenterCrop(32),
-            v2.PILToTensor(),
             v2.ToDtype(torch.float32, scale=True),
             v2.Normalize(MEAN, STD),
         ]
