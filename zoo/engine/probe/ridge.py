@@ -30,7 +30,7 @@ from zoo.errors import DataError, UsageError
 PENALTIES = tuple(10 ** (quarter / 4) for quarter in range(-20, 13))
 BLOCK_ROWS = 4096
 # Of the factor of the scores.
-LARGEST_SCALE, BISECTIONS = 1e6, 60
+LARGEST_SCALE, BISECTIONS = 1e6, 40
 
 Item = TypeVar("Item")
 Blocks = Iterable[tuple[Tensor, Tensor]]
