@@ -33,6 +33,7 @@ from zoo.engine.plan.resolve import (
     resolve_settings,
     weights_details,
 )
+from zoo.engine.run.data_checks import check_images, check_same_data, check_same_weights
 from zoo.engine.run.feature_training import (
     backbone_of_features,
     check_features_of,
@@ -47,7 +48,7 @@ from zoo.engine.run.starting import resolve_start, resolve_weights
 from zoo.engine.runtime.device import environment_errors
 from zoo.engine.runtime.distributed import Ranks, fail_together, join
 from zoo.engine.runtime.network import Network
-from zoo.errors import BrokenBackbone, DataError, UsageError, WeightsError, did_you_mean
+from zoo.errors import BrokenBackbone, WeightsError, did_you_mean
 from zoo.models.base_weights import BaseWeights, resolve_base
 from zoo.models.build import build
 from zoo.models.build_options import options_refused
@@ -175,7 +176,7 @@ def prepare(
         )
         check_selection(options, inputs.data, recipe)
     with fail_together(ranks):
-        _check_same_data(inputs.data, ranks)
+        check_same_data(inputs.data, ranks)
     _announce_data(inputs, progress)
     with environment_errors(f"preparing {inputs.backbone.id}"):
         model, inputs = _build(inputs, settings, progress, ranks)
@@ -301,23 +302,6 @@ def _resolve_inputs(name: str, options: Options, registry: Registry, dry_run: bo
     return _Inputs(*inputs, files)
 
 
-def _check_same_data(data: ImageData, ranks: Ranks) -> None:
-    """Check that all processes have the same images."""
-    fingerprints = ranks.gather(data.fingerprint)
-    if fingerprints[ranks.rank] != fingerprints[0]:
-        message = f"the images of process {ranks.rank + 1} differ from those of process 1"
-        raise DataError(message, "copy the same images to each machine")
-
-
-def _check_same_weights(base: BaseWeights, ranks: Ranks) -> None:
-    """Check that all processes start from the same weights: `auto` depends on the machine."""
-    weights = ranks.gather((base.name, base.sha256))
-    if weights[ranks.rank] != weights[0]:
-        names = f"{base.name}, and process 1 from {weights[0][0]}"
-        message = f"process {ranks.rank + 1} starts from weights {names}"
-        raise WeightsError(message, "give --weights, and the same files to each machine")
-
-
 def _announce_data(inputs: _Inputs, progress: Progress) -> None:
     if inputs.demonstration:
         progress.notice(f"DEMONSTRATION: without --data, training on {inputs.data.name}")
@@ -356,7 +340,7 @@ def _build(
             inputs = replace(inputs, base=loaded)
         inputs = replace(inputs, base=_fit_input_size(inputs, model))
     with fail_together(ranks):
-        _check_same_weights(inputs.base, ranks)
+        check_same_weights(inputs.base, ranks)
     return model, inputs
 
 
@@ -416,21 +400,3 @@ def _unavailable(backbone: Backbone, registry: Registry, error: WeightsError) ->
     hint = f"give --weights FILE, or --weights none, or a backbone with installed weights{names}"
     hint = f"{hint}, or {error.hint}" if error.hint else hint
     return WeightsError(f"the weights of {backbone.id} are not available: {error.message}", hint)
-
-
-def check_images(options: Options, data: ImageData) -> None:
-    """Check options against the kind of data.
-
-    Raises:
-        UsageError: an option cannot be used with it.
-    """
-    if data.deterministic and options.in_chans not in (None, 1, 3):
-        message = f"--in-chans {options.in_chans}: image files are read as colour (3) or grey (1)"
-        raise UsageError(message, "for other channels, give a Dataset of tensors")
-    loaders = [n for n, split in data.splits.items() if split.steps(1) is not None]
-    if loaders and join().distributed:
-        message = f"a DataLoader (data[{loaders[0]!r}]) cannot be divided among processes"
-        raise UsageError(message, "give its Dataset")
-    if loaders and options.augment:
-        message = f"--augment cannot be applied to a DataLoader (data[{loaders[0]!r}])"
-        raise UsageError(message, "augment in its Dataset, or give the Dataset instead")

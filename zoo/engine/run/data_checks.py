@@ -1,0 +1,52 @@
+"""Check data and weights of a training against its options and its other processes."""
+
+from __future__ import annotations
+
+from zoo.data.split import ImageData
+from zoo.engine.plan.options import Options
+from zoo.engine.runtime.distributed import Ranks, join
+from zoo.errors import DataError, UsageError, WeightsError
+from zoo.models.base_weights import BaseWeights
+
+
+def check_same_data(data: ImageData, ranks: Ranks) -> None:
+    """Check that all processes have the same images.
+
+    Raises:
+        DataError: those of this process differ.
+    """
+    fingerprints = ranks.gather(data.fingerprint)
+    if fingerprints[ranks.rank] != fingerprints[0]:
+        message = f"the images of process {ranks.rank + 1} differ from those of process 1"
+        raise DataError(message, "copy the same images to each machine")
+
+
+def check_same_weights(base: BaseWeights, ranks: Ranks) -> None:
+    """Check that all processes start from the same weights: `auto` depends on the machine.
+
+    Raises:
+        WeightsError: those of this process differ.
+    """
+    weights = ranks.gather((base.name, base.sha256))
+    if weights[ranks.rank] != weights[0]:
+        names = f"{base.name}, and process 1 from {weights[0][0]}"
+        message = f"process {ranks.rank + 1} starts from weights {names}"
+        raise WeightsError(message, "give --weights, and the same files to each machine")
+
+
+def check_images(options: Options, data: ImageData) -> None:
+    """Check options against the kind of data.
+
+    Raises:
+        UsageError: an option cannot be used with it.
+    """
+    if data.deterministic and options.in_chans not in (None, 1, 3):
+        message = f"--in-chans {options.in_chans}: image files are read as colour (3) or grey (1)"
+        raise UsageError(message, "for other channels, give a Dataset of tensors")
+    loaders = [n for n, split in data.splits.items() if split.steps(1) is not None]
+    if loaders and join().distributed:
+        message = f"a DataLoader (data[{loaders[0]!r}]) cannot be divided among processes"
+        raise UsageError(message, "give its Dataset")
+    if loaders and options.augment:
+        message = f"--augment cannot be applied to a DataLoader (data[{loaders[0]!r}])"
+        raise UsageError(message, "augment in its Dataset, or give the Dataset instead")
