@@ -3,7 +3,8 @@
 `uv run python -m tools.census ROWS`, in the root of the repository, checks the description and the
 structure of every backbone, and the values of the smallest of each group of similar ones and of all
 up to a number of parameters. Each backbone's row is appended to ROWS when it is done, so the same
-command resumes; rows of other versions of the libraries, and failed rows, are run again.
+command resumes; with `--engine`, the smallest of each group is converted by OpenVINO and compared
+with torch instead. Rows of other versions of the libraries, and failed rows, are run again.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from zoo.spec import Backbone
 from zoo.testing.findings import FAILED
 
 LIBRARIES = ("torch", "torchvision", "timm")
-LIGHT, HEAVY = "structure", "values"
+LIGHT, HEAVY, ENGINE = "structure", "values", "engine"
 JOBS_PER_WORKER = 40
 TIMEOUT = 1800.0
 LARGE = 150_000_000
@@ -62,7 +63,7 @@ def check_backbone(identity: str, kind: str, fresh: bool) -> Row:
 
     Args:
         identity: its id.
-        kind: `structure`, which includes the description, or `values`.
+        kind: `structure`, which includes the description, `values` or `engine`.
         fresh: load its model file in a fresh process too.
     """
     from zoo.testing import suite
@@ -71,6 +72,12 @@ def check_backbone(identity: str, kind: str, fresh: bool) -> Row:
 
     began = time.perf_counter()
     registry = load_registry()
+    if kind == ENGINE:
+        from tools.engine_census import check_engine
+
+        about: Row = {"id": identity, "kind": kind, "ran": None}
+        about |= {"versions": library_versions(*LIBRARIES), **check_engine(identity, registry)}
+        return {**about, "seconds": round(time.perf_counter() - began, 2)}
     subject = Subject(registry.get(identity), registry, in_fresh_process() if fresh else None)
     kinds = (suite.VALUES,) if kind == HEAVY else (suite.DESCRIPTION, suite.STRUCTURE)
     findings = list(suite.run_checks(subject, suite.select_checks(kinds)))
@@ -227,12 +234,30 @@ def heavy_jobs(
     ]
 
 
+def engine_jobs(backbones: Sequence[Backbone], rows: dict[tuple[str, str], Row]) -> list[Row]:
+    """Return the remaining jobs for engines: the smallest of each group, or all without groups."""
+    light = [rows[b.id, LIGHT] for b in backbones if not b.refuse and (b.id, LIGHT) in rows]
+    known = sorted((row for row in light if "group" in row), key=lambda row: row["params"])
+    first: dict[str, str] = {}
+    for row in known:
+        first.setdefault(row["group"], row["id"])
+    names = list(first.values()) or [
+        b.id for b in sorted(backbones, key=lambda b: b.params or 0) if not b.refuse
+    ]
+    return [
+        {"identity": name, "kind": ENGINE, "fresh": False}
+        for name in names
+        if (earlier := rows.get((name, ENGINE))) is None or has_failed(earlier)
+    ]
+
+
 @click.command(help=__doc__)
 @click.argument("path", metavar="ROWS", type=click.Path(path_type=Path), required=False)
 @click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
 @click.option("--up-to", default=15_000_000, help="Parameters up to which all values are checked.")
 @click.option("--workers", default=os.cpu_count() or 1, help="Single-threaded processes.")
 @click.option("--minutes", default=1e6, help="Start no job after this time.")
+@click.option("--engine", is_flag=True, help="Check the engine of frozen features instead.")
 @click.option("--worker", is_flag=True, hidden=True)
 def main(
     path: Path | None,
@@ -240,6 +265,7 @@ def main(
     up_to: int,
     workers: int,
     minutes: float,
+    engine: bool,
     worker: bool,
 ) -> None:
     """Run the census."""
@@ -248,6 +274,9 @@ def main(
         return
     until = time.monotonic() + 60 * minutes
     backbones = load_registry().find(patterns)
+    if engine:
+        run_jobs(engine_jobs(backbones, read_rows(path)), path, workers, until)
+        return
     run_jobs(light_jobs(backbones, read_rows(path)), path, workers, until)
     jobs = heavy_jobs(backbones, read_rows(path), up_to)
     large = {b.id for b in backbones if (b.params or 0) > LARGE}

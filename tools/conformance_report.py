@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from tools.census import HEAVY, LIGHT, PROCESS, read_rows
+from tools.census import ENGINE, HEAVY, LIGHT, PROCESS, read_rows
 from zoo.files import write_bytes
 from zoo.registry.registry import load_registry
 from zoo.testing.findings import EXCEPTED, FAILED, NOT_APPLICABLE, PASSED
@@ -55,6 +55,8 @@ def merge(rows: Mapping[tuple[str, str], Row]) -> list[Row]:
             "checks": "".join(letters),
             "seconds": round(light.get("seconds", 0.0) + heavy.get("seconds", 0.0)),
         }
+        if engine := rows.get((backbone.id, ENGINE), {}).get("findings", {}).get(ENGINE):
+            row["engine"] = LETTERS[PASSED] if engine[0] == PASSED else engine[1]
         if backbone.refuse:
             row["refused"] = backbone.refuse
         if notes:
@@ -135,13 +137,16 @@ def _lead(rows: Sequence[Row], versions: Mapping[str, str]) -> list[str]:
 
 def _backbones(rows: Sequence[Row]) -> list[str]:
     body = []
+    engines = any("engine" in row for row in rows)
     for row in rows:
         notes = "; ".join(f"`{name}`: {detail}" for name, detail in row.get("notes", {}).items())
         params = f"{row['params']:,}" if row["params"] is not None else "?"
         values = (row["values"] or "") + (", fresh" if row["fresh"] else "")
         cells = [row["id"], params, row["structure"] or "", values, f"`{row['checks']}`"]
-        body.append([*cells, row.get("refused") or notes])
-    header = ["backbone", "parameters", "structure", "values", "checks", "note"]
+        engine = [row.get("engine", NOT_RUN)] if engines else []
+        body.append([*cells, *engine, row.get("refused") or notes])
+    column = ["engine"] if engines else []
+    header = ["backbone", "parameters", "structure", "values", "checks", *column, "note"]
     return _table(header, body, "parameters")
 
 

@@ -1,0 +1,94 @@
+"""Convert backbones with random weights by OpenVINO, and compare them with torch.
+
+`uv run python -m tools.census ROWS --engine` checks the smallest backbone of each group of similar
+ones; this module is what its processes run. Weights are random and the head is new, with ten
+classes, on images of the embedded set.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.engine.backends.agreement import disagreement
+from zoo.engine.backends.choice import CONVERTED, TORCH, engine_of
+from zoo.engine.backends.engine import Engine
+from zoo.engine.features.cache import trains_auxiliary
+from zoo.engine.features.hooks import check_head_equivalence, run_heads
+from zoo.engine.runtime.network import Network
+from zoo.errors import ZooError
+from zoo.models.freeze import freeze, inference_mode_of
+from zoo.models.provenance import provenance_of
+from zoo.registry.registry import Registry
+from zoo.tasks.base import load_task
+from zoo.tasks.classification.data.sources import open_data
+from zoo.testing.findings import EXCEPTED, NOT_APPLICABLE, PASSED
+
+ENGINE = "engine"
+IMAGES = 8
+CLASSES = 10
+CPU = torch.device("cpu")
+
+
+def read_images(network: Network, count: int) -> Tensor:
+    """Return images of the embedded set, of every class, as a network sees them."""
+    from zoo.data.transforms import Transform
+
+    split = open_data(None).splits["val"]
+    step = max(1, len(split) // count)
+    transform = Transform(network.preprocess)
+    return torch.stack([transform(split.content(index)) for index in range(0, step * count, step)])
+
+
+def check_engine(identity: str, registry: Registry) -> dict[str, Any]:
+    """Return the findings on a backbone: whether it converts and agrees, and how far it differs."""
+    backbone = registry.get(identity)
+    torch.manual_seed(0)
+    module = backbone.build(classes=CLASSES, weights=None)
+    freeze(module)
+    made = provenance_of(module)
+    task = load_task(registry.task(backbone.task))
+    network = Network(module, made.backbone.heads, made.preprocess, CPU, "bf16", task)
+    images = read_images(network, IMAGES)
+    reason, _ = check_head_equivalence(network, images[:2])
+    if reason is not None:
+        return {"findings": {ENGINE: [NOT_APPLICABLE, reason]}}
+    training = trains_auxiliary(network)
+    began = time.perf_counter()
+    try:
+        engine = engine_of(network, CONVERTED, IMAGES, training)
+        engine.load(write=False)
+        seconds = time.perf_counter() - began
+        failures = {}
+        for precision in ("bf16", "fp32"):
+            network.precision = precision
+            network.engines.clear()
+            other = engine_of(network, CONVERTED, IMAGES, training)
+            vars(other).update(_converted=engine._converted, _heads=engine._reference())  # type: ignore[attr-defined]
+            failures[precision] = disagreement(other, images)
+            if precision == "bf16":
+                measured = _differences(other, images)
+    except ZooError as error:
+        return {"findings": {ENGINE: [EXCEPTED, error.message]}}
+    wrong = "; ".join(f"{name}: {reason}" for name, reason in failures.items() if reason)
+    finding = [EXCEPTED, wrong] if wrong else [PASSED, ""]
+    return {"findings": {ENGINE: finding}, "conversion": round(seconds, 1), **measured}
+
+
+def _differences(engine: Engine, images: Tensor) -> dict[str, float]:
+    """Return how far outputs in bfloat16 differ from those in torch, and torch's own from fp32."""
+    network = engine.network
+    eager = engine_of(network, TORCH, engine.batch, engine.training)
+    with inference_mode_of(network.module):
+        found = run_heads(network, engine.compute(images), False).main.float().softmax(1)
+        wanted = run_heads(network, eager.compute(images), False).main.float().softmax(1)
+        network.precision = "fp32"
+        exact = run_heads(network, eager.compute(images), False).main.float().softmax(1)
+    return {
+        "top1": float((found.argmax(1) == wanted.argmax(1)).float().mean()),
+        "probability": float((found - wanted).abs().max()),
+        "own": float((wanted - exact).abs().max()),
+    }
