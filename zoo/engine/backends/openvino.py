@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.engine.backends.body import Body, describe_body, mode_of
 from zoo.engine.backends.conversions import Conversion
@@ -81,6 +81,10 @@ class OpenVINOEngine(Engine):
         if network.device.type != "cpu":
             message = f"--engine openvino computes on the CPU, and the device is {network.device}"
             raise UsageError(message, "give --device cpu, or --engine torch")
+        if any(isinstance(part, nn.GroupNorm) for part in network.module.modules()):
+            # OpenVINO 2026.4 ended the process in some of these (timm's resnet50_gn in bf16).
+            message = "--engine openvino: group norm can crash OpenVINO"
+            raise UsageError(message, "give --engine torch, or auto")
         if cls.version() is None:
             hint = "pip install 'zoo-registry[openvino]'"
             raise EnvironmentProblem("--engine openvino: OpenVINO is not installed", hint)
