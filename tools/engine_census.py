@@ -62,14 +62,14 @@ def check_engine(identity: str, registry: Registry) -> dict[str, Any]:
         engine = engine_of(network, CONVERTED, IMAGES, training)
         engine.load(write=False)
         seconds = time.perf_counter() - began
-        failures = {}
+        failures, measured = {}, {}
         for precision in ("bf16", "fp32"):
             network.precision = precision
             network.engines.clear()
             other = engine_of(network, CONVERTED, IMAGES, training)
             vars(other).update(_converted=engine._converted, _heads=engine._reference())  # type: ignore[attr-defined]
-            failures[precision] = disagreement(other, images)
-            if precision == "bf16":
+            failures[precision] = other.crash() or disagreement(other, images)
+            if precision == "bf16" and failures[precision] is None:
                 measured = _differences(other, images)
     except ZooError as error:
         return {"findings": {ENGINE: [EXCEPTED, error.message]}}

@@ -187,6 +187,25 @@ def test_network_that_cannot_be_traced_is_refused_by_name(install):
         confirm(choice.Choice("openvino", "as given", given=True), engine, images)
 
 
+@pytest.mark.slow
+def test_network_that_crashes_openvino_is_computed_in_torch():
+    network = network_of("timm/resnet50_gn")
+    engine = engine_of(network, "openvino", BATCH)
+    images = noise(BATCH, network.preprocess, seed=1)
+    chosen = confirm(choice.Choice("openvino", "auto: enough images"), engine, images)
+    reason = engine.crash()
+    assert chosen.name == ("openvino" if reason is None else TORCH)
+    assert reason is None or reason in chosen.reason
+
+
+def test_trial_in_another_process_reports_failure(tinynet):
+    engine = engine_of(network_of(tinynet), "openvino", BATCH)
+    assert engine.crash() is None
+    path = engine.conversion.path / "model.xml"
+    path.write_text("<net/>")
+    assert "OpenVINO fails on it" in str(engine.crash())
+
+
 def test_training_on_openvino_is_evaluated_on_it(tinynet, image_folder, monkeypatch):
     given = zoo.finetune(tinynet, data=image_folder, engine="openvino", **PROBE)
     assert given.record["plan"]["engine"] == "openvino"

@@ -126,18 +126,19 @@ def confirm(choice: Choice, engine: Engine, images: Tensor, write: bool = True) 
     if reason is None:
         return choice
     if choice.given:
-        message = f"--engine {choice.name} does not agree with torch: {reason}"
+        message = f"--engine {choice.name} cannot compute the network: {reason}"
         raise BrokenBackbone(message, "give --engine torch, or auto")
-    return Choice(TORCH, f"auto: {choice.name} does not agree with torch: {reason}")
+    return Choice(TORCH, f"auto: {choice.name} cannot compute the network: {reason}")
 
 
 def _checked(engine: Engine, images: Tensor) -> str | None:
-    """Return why an engine disagrees, from an earlier check of the same precision and machine."""
+    """Return why an engine fails, from an earlier check of the same precision and machine."""
     machine = torch.backends.cpu.get_cpu_capability()
-    name = f"{engine.network.precision} {machine} {torch.get_num_threads()}"
+    network, threads = engine.network, torch.get_num_threads()
+    name = f"{network.precision} {machine} {threads} threads, {engine.batch} images"
     checks = engine.checks()
     if name in checks:
         return checks[name]
-    reason = disagreement(engine, images)
+    reason = engine.crash() or disagreement(engine, images)
     engine.record_check(name, reason)
     return reason

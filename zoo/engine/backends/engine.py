@@ -67,6 +67,13 @@ class Engine(ABC):
             BrokenBackbone: the network cannot be converted.
         """
 
+    def crash(self) -> str | None:
+        """Return why another process fails that computes by it; None where it does not.
+
+        Native code that crashes would end this process.
+        """
+        return None
+
     @abstractmethod
     def compute(self, images: Tensor) -> Inputs:
         """Return the inputs of the heads by path, as forward hooks capture them in torch.

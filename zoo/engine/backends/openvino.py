@@ -7,11 +7,14 @@ repeated. OpenVINO's own cache of compiled networks would save 0.1 s of resnet18
 from __future__ import annotations
 
 import contextlib
+import json
+import subprocess
 import sys
+import tempfile
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache, cached_property
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,9 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.engine.backends import openvino_model
 from zoo.engine.backends.body import Body, describe_body, mode_of
 from zoo.engine.backends.conversions import Conversion
 from zoo.engine.backends.engine import Engine, Inputs, Item
+from zoo.engine.backends.openvino_model import compile_network, import_openvino
 from zoo.engine.runtime.allocator import without_retaining
 from zoo.engine.runtime.head_hooks import HeadHooks
 from zoo.engine.runtime.network import Network
@@ -34,25 +39,6 @@ MODEL, TENSORS = "model.xml", "model.bin"
 FORMAT = 1
 # Of the images that a network is traced with: two, so that no size is taken for the batch's.
 TRACED = 2
-TELEMETRY = "openvino_telemetry"
-PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
-
-
-@cache
-def _library() -> Any:
-    """Import OpenVINO without its telemetry, which would send an event for each import.
-
-    It does without the package of its telemetry where that is not installed.
-    """
-    absent = TELEMETRY not in sys.modules
-    if absent:
-        sys.modules[TELEMETRY] = None  # type: ignore[assignment]
-    try:
-        import openvino
-    finally:
-        if absent:
-            del sys.modules[TELEMETRY]
-    return openvino
 
 
 class OpenVINOEngine(Engine):
@@ -114,7 +100,7 @@ class OpenVINOEngine(Engine):
         """Read the converted network from the cache, or convert it."""
         if self._converted is not None:
             return
-        library = _library()
+        library = import_openvino()
         self._heads = self._reference()
         if self.conversion.verified():
             self._converted = library.Core().read_model(self.conversion.path / MODEL)
@@ -151,7 +137,7 @@ class OpenVINOEngine(Engine):
         """
         network, shape = self.network, self._shape()
         example = torch.randn((TRACED, *shape), generator=torch.Generator().manual_seed(0))
-        body = Body(network)
+        body, library = Body(network), import_openvino()
         with (
             mode_of(network.module, self.training),
             warnings.catch_warnings(),
@@ -164,29 +150,46 @@ class OpenVINOEngine(Engine):
             except Exception:
                 dynamic = {"images": {0: torch.export.Dim.AUTO}}
                 traced = torch.export.export(body, (example,), dynamic_shapes=dynamic, strict=False)
-                return _library().convert_model(traced)
-            return _library().convert_model(traced, example_input=example, input=[(-1, *shape)])
+                return library.convert_model(traced)
+            return library.convert_model(traced, example_input=example, input=[(-1, *shape)])
 
     def _compile(self, dtype: torch.dtype) -> Any:
         """Compile for batches of bytes, normalized by OpenVINO, or of normalized floats."""
-        library, preprocess = _library(), self.network.preprocess
-        model = self._converted.clone()
-        model.reshape([self.batch, *self._shape()])
-        if dtype == torch.uint8:
-            steps = library.preprocess.PrePostProcessor(model)
-            steps.input().tensor().set_element_type(library.Type.u8)
-            steps.input().tensor().set_layout(library.Layout("NHWC"))
-            steps.input().model().set_layout(library.Layout("NCHW"))
-            convert = steps.input().preprocess().convert_element_type(library.Type.f32)
-            convert.mean([255 * value for value in preprocess.mean])
-            convert.scale([255 * value for value in preprocess.std])
-            model = steps.build()
-        settings = {
-            "INFERENCE_PRECISION_HINT": PRECISIONS[self.network.precision],
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "PERFORMANCE_HINT": "THROUGHPUT",
+        settings = self._settings()
+        return compile_network(self._converted, bytes_=dtype == torch.uint8, **settings)
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the settings of compiling."""
+        preprocess = self.network.preprocess
+        return {
+            "shape": [self.batch, *self._shape()],
+            "mean": list(preprocess.mean),
+            "std": list(preprocess.std),
+            "precision": self.network.precision,
+            "threads": torch.get_num_threads(),
         }
-        return library.Core().compile_model(model, "CPU", settings)
+
+    def crash(self) -> str | None:
+        """Return whether another process crashes that computes on noise by it."""
+        self.load()
+        with contextlib.ExitStack() as stack:
+            path = self.conversion.path / MODEL
+            if not self.conversion.exists():
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="zoo-"))
+                path = Path(folder) / MODEL
+                import_openvino().save_model(self._converted, path, compress_to_fp16=False)
+            # Without the script's folder on the path, in which this module is named as the library.
+            command = [sys.executable, "-P", openvino_model.__file__, str(path)]
+            command.append(json.dumps(self._settings()))
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+            )
+        if done.returncode < 0:
+            return f"OpenVINO crashes on it, by signal {-done.returncode}"
+        if done.returncode:
+            last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+            return f"OpenVINO fails on it: {last[0][:200]}"
+        return None
 
     def _model(self, dtype: torch.dtype) -> Any:
         self.load()
@@ -245,7 +248,7 @@ class OpenVINOEngine(Engine):
         if dtype == torch.uint8:
             images = images.permute(0, 2, 3, 1)
         pixels = images.to(dtype).contiguous().numpy()
-        infer.set_input_tensor(_library().Tensor(pixels, shared_memory=True))
+        infer.set_input_tensor(import_openvino().Tensor(pixels, shared_memory=True))
         infer.start_async()
         return _Request(infer, pixels, count, dtype)
 
