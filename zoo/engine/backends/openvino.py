@@ -68,7 +68,7 @@ class OpenVINOEngine(Engine):
             message = f"--engine openvino computes on the CPU, and the device is {network.device}"
             raise UsageError(message, "give --device cpu, or --engine torch")
         if any(isinstance(part, nn.GroupNorm) for part in network.module.modules()):
-            # OpenVINO 2026.4 ended the process in some of these (timm's resnet50_gn in bf16).
+            # OpenVINO 2026.4 ended the process in some of these (timm's resnet50_gn in fp32).
             message = "--engine openvino: group norm can crash OpenVINO"
             raise UsageError(message, "give --engine torch, or auto")
         if cls.version() is None:
