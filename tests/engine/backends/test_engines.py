@@ -248,14 +248,6 @@ def test_engine_without_frozen_phase_is_usage_error(tinynet, image_folder):
         zoo.plan(tinynet, data=image_folder, weights="none", train="all", engine="openvino")
 
 
-def test_group_norm_is_computed_in_torch(image_folder):
-    options = {"data": image_folder, "weights": "none", "recipe": "probe"}
-    plan = zoo.plan("timm/test_efficientnet_gn", **options)
-    assert (plan.engine, plan.reasons["engine"]) == (TORCH, "auto: group norm can crash OpenVINO")
-    with pytest.raises(zoo.UsageError, match="group norm can crash OpenVINO"):
-        zoo.plan("timm/test_efficientnet_gn", **options, engine="openvino")
-
-
 ABSENT = """
 import sys
 from importlib import metadata

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.engine.backends import openvino_model
 from zoo.engine.backends.body import Body, describe_body, mode_of
@@ -67,10 +67,6 @@ class OpenVINOEngine(Engine):
         if network.device.type != "cpu":
             message = f"--engine openvino computes on the CPU, and the device is {network.device}"
             raise UsageError(message, "give --device cpu, or --engine torch")
-        if any(isinstance(part, nn.GroupNorm) for part in network.module.modules()):
-            # OpenVINO 2026.4 ended the process in some of these (timm's resnet50_gn in fp32).
-            message = "--engine openvino: group norm can crash OpenVINO"
-            raise UsageError(message, "give --engine torch, or auto")
         if cls.version() is None:
             hint = "pip install 'zoo-registry[openvino]'"
             raise EnvironmentProblem("--engine openvino: OpenVINO is not installed", hint)
