@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import zoo
+from zoo.modelfile import read_model, write_model
 from zoo.registry.own_models import models_dir
 
 
@@ -74,15 +75,20 @@ def test_name_is_taken_only_once_and_never_a_backbone_s(run, tmp_path):
         zoo.unregister_model("mine")
 
 
-def test_user_without_home_has_no_registered_model(monkeypatch):
-    for name in ("HOME", "XDG_DATA_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("os.getuid", lambda: 54_321)  # of nobody in the list of users
-    with pytest.raises(zoo.EnvironmentProblem):
-        models_dir()
+def test_register_command_replaces_and_removes(run, zoo_process, tmp_path):
+    other = tmp_path / "other.safetensors"
+    card, file = read_model(run / "model.safetensors")
+    tensors = {name: tensor + 1 for name, tensor in file.tensors.items()}
+    write_model(other, tensors, card)
+    zoo.register_model("mine", run)
+    done = zoo_process("register", "mine", str(other))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--replace" in done.stderr
+    assert zoo_process("register", "mine", str(other), "--replace").returncode == 0
+    assert [model.path for model in zoo.list_models()] == [str(other)]
+    assert zoo_process("register", "mine").returncode == 2
+    assert zoo_process("register", "mine", "--remove").stdout.startswith("removed mine")
     assert zoo.list_models() == []
-    with pytest.raises(zoo.WeightsError):
-        zoo.load("mine.safetensors")
 
 
 @pytest.mark.parametrize(

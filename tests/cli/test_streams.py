@@ -54,22 +54,6 @@ def test_full_disk_exits_with_6(tmp_path, arguments):
     assert err == "zoo: error: No space left on device\n"
 
 
-def test_user_without_home_exits_with_6(tmp_path, monkeypatch):
-    for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    stranger = "unshare --map-user=12345 --map-group=12345"
-    if shell(f"{stranger} true", tmp_path)[0]:
-        pytest.skip("needs a user namespace")
-    code, out, err = shell(f"{stranger} zoo cache", tmp_path)
-    assert (code, out) == (6, "")
-    problem = "~/.cache: the user has no home folder"
-    hint = "set HOME, or XDG_CACHE_HOME, XDG_CONFIG_HOME and XDG_DATA_HOME"
-    assert err == f"zoo: error: {problem}; {hint}\n"
-    code, out, err = shell(f"HOME={tmp_path} {stranger} zoo cache", tmp_path)
-    assert code == 0
-    assert str(tmp_path / ".cache/zoo") in err
-
-
 def test_full_disk_with_json_exits_with_6(tmp_path):
     code, _, err = shell("zoo plugins --no-plugin timm --json >/dev/full", tmp_path)
     failure = {"kind": "OSError", "message": "No space left on device", "hint": None}

@@ -24,7 +24,7 @@ def register_own_model(
         replace: overwrite what has that name.
 
     Raises:
-        UsageError: the name is invalid, or is that of a backbone, a file or another model.
+        UsageError: the name is invalid, or is that of a backbone or of another model.
         WeightsError: there is no model, its training is not finished, or it is damaged.
         EnvironmentProblem: the name cannot be written.
     """
@@ -58,10 +58,10 @@ def register_own_model(
 
 
 def _check_free(name: str, registry: Registry) -> None:
-    """Check that a name means nothing else.
+    """Check that a name is not that of a backbone.
 
     Raises:
-        UsageError: it is that of a backbone, or of a file or folder here.
+        UsageError: it is.
     """
     try:
         backbone = registry.get(name)

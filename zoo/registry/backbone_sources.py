@@ -178,6 +178,10 @@ class DerivedSource:
     def __len__(self) -> int:
         return len(self.entries) - len(self._left_out)
 
+    def is_enumerated(self) -> bool:
+        """Whether its names can be read without enumerating a library: always."""
+        return True
+
     def names(self) -> Iterable[str]:
         """Return every name, without resolving any base."""
         return self.entries.keys()

@@ -257,16 +257,13 @@ class Registry:
         return UnknownBackbone(query, suggestions, note)
 
     def complete(self, prefix: str) -> list[str]:
-        """Return the names that begin with a prefix, ids where it has a slash.
+        """Return the names, ids and aliases that begin with a prefix.
 
         A family whose catalogue is not cached yet is left out: enumerating it takes seconds.
         """
-        names = set(self.config.aliases)
-        for source in self._all_sources.values():
-            if isinstance(source, DerivedSource) or source.is_enumerated():
-                known = source.names()
-                names.update(f"{source.name}/{name}" for name in known if "/" in prefix)
-                names.update(known)
+        sources = [s for s in self._all_sources.values() if s.is_enumerated()]
+        ids = {f"{source.name}/{name}" for source in sources for name in source.names()}
+        names = ids | {each.partition("/")[2] for each in ids} | {*self.config.aliases}
         return sorted(name for name in names if name.startswith(prefix))
 
     def suggest(self, query: str) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from sklearn.model_selection import PredefinedSplit
 from sklearn.preprocessing import StandardScaler
 
 from zoo.engine.probe import standardize as standard
-from zoo.engine.probe.logistic import DEFAULT_STRENGTH, deal_folds, fit_probe
+from zoo.engine.probe.folds import deal_folds
+from zoo.engine.probe.logistic import DEFAULT_STRENGTH, fit_probe
 from zoo.errors import DataError, UsageError
 
 

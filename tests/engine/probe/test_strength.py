@@ -9,7 +9,8 @@ from sklearn.preprocessing import StandardScaler
 
 import zoo
 from zoo.data.schema import Schema
-from zoo.engine.probe.logistic import STRENGTHS, deal_folds, fit_probe
+from zoo.engine.probe.folds import deal_folds
+from zoo.engine.probe.logistic import STRENGTHS, fit_probe
 from zoo.engine.probe.phase import MetricScore
 from zoo.tasks.base import Ranking
 from zoo.tasks.classification.task import ImageClassification

@@ -1,4 +1,4 @@
-"""Folds of groups of images for cross-validation."""
+"""Folds of images, or of groups of them, for cross-validation."""
 
 from __future__ import annotations
 
@@ -42,3 +42,33 @@ def deal_group_folds(labels: Tensor, groups: Tensor, folds: int, seed: int) -> T
         fold[each] = best
         held[best] += share[each]
     return fold[group]
+
+
+def deal_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
+    """Return the stratified fold of each image; -1 for images that are never held out.
+
+    The single image of a class is never held out, since its fold could not learn the class. There
+    are no more folds than the largest class has images.
+
+    Args:
+        labels: `[images]`.
+        folds: maximum number of folds.
+        seed: of the random order.
+    """
+    sizes = torch.bincount(labels)
+    count = min(folds, int(sizes.max()))
+    order = shuffled(len(labels), seed)
+    order = order[labels[order].argsort(stable=True)]
+    order = order[sizes[labels[order]] > 1]
+    fold = torch.full_like(labels, -1)
+    if count > 1:
+        # Continues after the fold of the last class's end, so that folds have equal sizes.
+        fold[order] = torch.arange(len(order)) % count
+    return fold
+
+
+def deal(labels: Tensor, groups: Tensor | None, folds: int, seed: int, views: int) -> Tensor:
+    """Return the fold of each row, by groups where given; views of an image are in the same."""
+    if groups is None:
+        return deal_folds(labels[::views], folds, seed).repeat_interleave(views)
+    return deal_group_folds(labels, groups, folds, seed)

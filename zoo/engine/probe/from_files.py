@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from zoo.engine.features.files import FeatureFiles
-from zoo.engine.probe.logistic import HeldOut, Probe, fit_probe
+from zoo.engine.probe.logistic import Probe, fit_probe
 from zoo.engine.probe.ridge import FeatureSums, fit_scale, merge_sums, one_thread, solve_ridge
+from zoo.engine.probe.search import HeldOut
 
 # Up to this size the training rows are in memory, and the solver reads them as often as it needs.
 IN_MEMORY = 4 << 30

@@ -10,17 +10,23 @@ stay unseen.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from zoo.engine.probe.folds import deal_group_folds
+from zoo.engine.probe.folds import deal
 from zoo.engine.probe.lbfgs import Optimum, Smoothing, Softmax, minimise
-from zoo.engine.probe.search import EarlyStopping, HeldOutScore, HeldOutScoring
+from zoo.engine.probe.search import (
+    HELD_OUT_VALUES,
+    EarlyStopping,
+    HeldOut,
+    HeldOutScore,
+    HeldOutScoring,
+    SearchResult,
+)
 from zoo.engine.probe.standardize import RowMatrix, StandardizedFeatures
 from zoo.errors import UsageError
-from zoo.seeding import shuffled
 
 # The range of scikit-learn's `LogisticRegressionCV`, two per decade.
 STRENGTHS = tuple(10 ** (half / 2) for half in range(-8, 9))
@@ -31,26 +37,6 @@ DEFAULT_STRENGTH = 0.1
 SEARCH = (1e-3, 200, 1e-5)
 COARSE = (1e-5, 500, 1e-7)
 FINAL = (1e-8, 2000, 0.0)
-
-
-# 128 MB in float32, twice while the search runs.
-HELD_OUT_VALUES = 1 << 25
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Predictions of training images by heads that were fitted without them.
-
-    Args:
-        rows: `[n]`, of the features.
-        logits: `[n, classes]` float32 on the CPU, of all classes; those without images have the
-            lowest value.
-        labels: `[n]`.
-    """
-
-    rows: Tensor
-    logits: Tensor
-    labels: Tensor
 
 
 @dataclass(frozen=True)
@@ -166,7 +152,7 @@ def fit_probe(
     else:
         if groups is not None and selected is not None:
             groups = groups[selected]
-        fold = _deal(labels, groups, folds, seed, views)
+        fold = deal(labels, groups, folds, seed, views)
         strength, reason, search = _search(fit, fold, strengths or STRENGTHS)
     best, passes = fit.final(strength, search.start if search else None, exact)
     weight, bias = standardized.fold_back(best.weights[0, :, :-1], best.weights[0, :, -1])
@@ -183,43 +169,8 @@ def fit_probe(
         converged=best.converged,
         iterations=best.iterations,
         passes=passes + (search.passes if search else 0),
-        held_out=_held_out(search, selected, present, classes) if search else None,
+        held_out=search.held_out(selected, present, classes) if search else None,
     )
-
-
-def _held_out(
-    search: _Search, selected: Tensor | None, present: Tensor, classes: int
-) -> HeldOut | None:
-    """Return the held-out predictions of the best strength, with the logits of all classes."""
-    if search.logits is None:
-        return None
-    whole = torch.full((len(search.logits), classes), torch.finfo(torch.float32).min)
-    whole[:, present] = search.logits
-    rows = search.rows if selected is None else selected[search.rows]
-    return HeldOut(rows, whole, present[search.labels])
-
-
-@dataclass
-class _Search:
-    """Result of the search by cross-validation.
-
-    Args:
-        searched: strength, mean log loss and accuracy, in search order.
-        accuracy: of each fold at the best strength.
-        start: mean of the folds' weights at the best strength.
-        passes: over all features.
-        rows: `[n]` that are held out, as indices of those that are fitted.
-        labels: `[n]`, among the classes that have images.
-        logits: `[n, classes that have images]` at the best strength; None where there are too many.
-    """
-
-    searched: list[tuple[float, float, float]]
-    accuracy: tuple[float, ...] = ()
-    start: Tensor | None = None
-    passes: int = 0
-    rows: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
-    labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
-    logits: Tensor | None = None
 
 
 class _Fit:
@@ -279,7 +230,7 @@ class _Fit:
         final = self._minimise(problem, strength, coarse.weights.to(exact), FINAL)
         return final, coarse.evaluations + final.evaluations
 
-    def search(self, fold: Tensor, strengths: Sequence[float]) -> tuple[float, _Search]:
+    def search(self, fold: Tensor, strengths: Sequence[float]) -> tuple[float, SearchResult]:
         """Fit each strength on the training part of each fold, and evaluate the held-out part.
 
         Args:
@@ -292,7 +243,7 @@ class _Fit:
         """
         count = int(fold.max()) + 1
         problem = self._problem((fold != torch.arange(count)[:, None]), torch.float32)
-        result = _Search([], rows=torch.nonzero(fold >= 0).flatten())
+        result = SearchResult([], rows=torch.nonzero(fold >= 0).flatten())
         result.labels = self.labels.cpu()[result.rows]
         keep = len(result.rows) * self.classes <= HELD_OUT_VALUES
         best, stopping = strengths[0], EarlyStopping()
@@ -372,16 +323,9 @@ class _Fit:
         return Softmax(self.features, self.labels, self.classes, weights, dtype, smoothing)
 
 
-def _deal(labels: Tensor, groups: Tensor | None, folds: int, seed: int, views: int) -> Tensor:
-    """Return the fold of each row; the views of an image are in the same."""
-    if groups is None:
-        return deal_folds(labels[::views], folds, seed).repeat_interleave(views)
-    return deal_group_folds(labels, groups, folds, seed)
-
-
 def _search(
     fit: _Fit, fold: Tensor, strengths: Sequence[float]
-) -> tuple[float, str, _Search | None]:
+) -> tuple[float, str, SearchResult | None]:
     """Return the selected strength, the reason, and the result of the search."""
     count = int(fold.max()) + 1
     if count < 2:
@@ -390,29 +334,6 @@ def _search(
     criterion = f"best held-out {fit.scoring.name}" if fit.scoring else "lowest held-out log loss"
     reason = f"{criterion} of {len(result.searched)} strengths in {count} folds"
     return best, reason, result
-
-
-def deal_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
-    """Return the stratified fold of each image; -1 for images that are never held out.
-
-    The single image of a class is never held out, since its fold could not learn the class. There
-    are no more folds than the largest class has images.
-
-    Args:
-        labels: `[images]`.
-        folds: maximum number of folds.
-        seed: of the random order.
-    """
-    sizes = torch.bincount(labels)
-    count = min(folds, int(sizes.max()))
-    order = shuffled(len(labels), seed)
-    order = order[labels[order].argsort(stable=True)]
-    order = order[sizes[labels[order]] > 1]
-    fold = torch.full_like(labels, -1)
-    if count > 1:
-        # Continues after the fold of the last class's end, so that folds have equal sizes.
-        fold[order] = torch.arange(len(order)) % count
-    return fold
 
 
 def _check_arguments(

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo.engine.features.cache import FeatureSet
-from zoo.engine.probe.logistic import HeldOut, Probe, fit_probe
-from zoo.engine.probe.search import HeldOutScore
+from zoo.engine.probe.logistic import Probe, fit_probe
+from zoo.engine.probe.search import HeldOut, HeldOutScore
 from zoo.engine.runtime.network import Network
 from zoo.tasks.base import LogisticProbe, Metric, Outputs, Ranking
 

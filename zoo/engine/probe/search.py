@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -11,6 +12,64 @@ from torch import Tensor
 # Stop after two consecutive strengths whose held-out loss is 1 % above the best, or, once it has
 # fallen, after two without an improvement of 1 % (at least 0.005).
 MARGIN, MIN_GAIN, MAX_WORSE, MAX_STALLED = 0.01, 0.005, 2, 2
+
+
+# 128 MB in float32, twice while the search runs.
+HELD_OUT_VALUES = 1 << 25
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Predictions of training images by heads that were fitted without them.
+
+    Args:
+        rows: `[n]`, of the features.
+        logits: `[n, classes]` float32 on the CPU, of all classes; those without images have the
+            lowest value.
+        labels: `[n]`.
+    """
+
+    rows: Tensor
+    logits: Tensor
+    labels: Tensor
+
+
+@dataclass
+class SearchResult:
+    """Result of the search by cross-validation.
+
+    Args:
+        searched: strength, mean log loss and accuracy, in search order.
+        accuracy: of each fold at the best strength.
+        start: mean of the folds' weights at the best strength.
+        passes: over all features.
+        rows: `[n]` that are held out, as indices of those that are fitted.
+        labels: `[n]`, among the classes that have images.
+        logits: `[n, classes that have images]` at the best strength; None where there are too many.
+    """
+
+    searched: list[tuple[float, float, float]]
+    accuracy: tuple[float, ...] = ()
+    start: Tensor | None = None
+    passes: int = 0
+    rows: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    logits: Tensor | None = None
+
+    def held_out(self, selected: Tensor | None, present: Tensor, classes: int) -> HeldOut | None:
+        """Return the predictions of the best strength; None where there were too many.
+
+        Args:
+            selected: rows of the features that are fitted; None for all.
+            present: classes that have images.
+            classes: number of all.
+        """
+        if self.logits is None:
+            return None
+        whole = torch.full((len(self.logits), classes), torch.finfo(torch.float32).min)
+        whole[:, present] = self.logits
+        rows = self.rows if selected is None else selected[self.rows]
+        return HeldOut(rows, whole, present[self.labels])
 
 
 class HeldOutScore(Protocol):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.engine.probe.logistic import HeldOut
+from zoo.engine.probe.search import HeldOut
 from zoo.events import EpochEnded
 from zoo.tasks.base import Metric, Ranking
 
