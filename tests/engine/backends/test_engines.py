@@ -1,5 +1,6 @@
 """Engines compute the same head inputs as torch, for trainings, evaluations and predictions."""
 
+import signal
 import subprocess
 import sys
 
@@ -246,6 +247,35 @@ def test_embedding_by_engine_is_cached_apart(tinynet, image_folder, tmp_path):
 def test_engine_without_frozen_phase_is_usage_error(tinynet, image_folder):
     with pytest.raises(zoo.UsageError, match="no phase trains on them"):
         zoo.plan(tinynet, data=image_folder, weights="none", train="all", engine="openvino")
+
+
+SIGNAL = """
+import gc, signal, subprocess, sys
+import numpy as np
+from zoo.engine.backends import openvino_model
+library = openvino_model.import_openvino()
+from openvino import opset13 as ops
+if sys.argv[1] == "several":
+    openvino_model.core = library.Core
+values = ops.parameter([-1, 3, 8, 8], np.float32)
+network = library.Model([ops.relu(values)], [values])
+def compile():
+    settings = {"mean": [0.0] * 3, "std": [1.0] * 3, "precision": "fp32", "threads": 1}
+    return openvino_model.compile_network(network, [1, 3, 8, 8], False, **settings)
+first, second = compile(), compile()
+for compiled in ("first", "second"):
+    del globals()[compiled]
+    gc.collect()
+signal.signal(signal.SIGCHLD, lambda *_: print("handled"))
+subprocess.run(["true"])
+"""
+
+
+@pytest.mark.parametrize(("cores", "code"), [("one", 0), ("several", -signal.SIGSEGV)])
+def test_signals_are_handled_after_networks_have_gone(cores, code):
+    command = [sys.executable, "-c", SIGNAL, cores]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (code, "" if code else "handled\n"), done.stderr
 
 
 ABSENT = """

@@ -26,7 +26,7 @@ from zoo.engine.backends import openvino_model
 from zoo.engine.backends.body import Body, describe_body, mode_of
 from zoo.engine.backends.conversions import Conversion
 from zoo.engine.backends.engine import Engine, Inputs, Item
-from zoo.engine.backends.openvino_model import compile_network, import_openvino
+from zoo.engine.backends.openvino_model import compile_network, core, import_openvino
 from zoo.engine.runtime.allocator import without_retaining
 from zoo.engine.runtime.head_hooks import HeadHooks
 from zoo.engine.runtime.network import Network
@@ -99,7 +99,7 @@ class OpenVINOEngine(Engine):
         library = import_openvino()
         self._heads = self._reference()
         if self.conversion.verified():
-            self._converted = library.Core().read_model(self.conversion.path / MODEL)
+            self._converted = core().read_model(self.conversion.path / MODEL)
             return
         self._converted = self._convert()
         if write:

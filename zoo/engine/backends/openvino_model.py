@@ -31,6 +31,17 @@ def import_openvino() -> Any:
     return openvino
 
 
+@cache
+def core() -> Any:
+    """Return OpenVINO's `Core`, the same one for the whole process.
+
+    Each `Core` installs an alternate stack for signals, and restores the one before when it ends.
+    After two that did not end in the reverse order, that is memory which is gone: the next signal
+    with a handler of Python's, such as Ctrl-C, is a segmentation fault.
+    """
+    return import_openvino().Core()
+
+
 def compile_network(
     converted: Any,
     shape: list[int],
@@ -69,7 +80,7 @@ def compile_network(
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "THROUGHPUT",
     }
-    return library.Core().compile_model(model, "CPU", settings)
+    return core().compile_model(model, "CPU", settings)
 
 
 def main() -> None:
@@ -77,7 +88,7 @@ def main() -> None:
     import numpy as np
 
     path, settings = sys.argv[1], json.loads(sys.argv[2])
-    converted = import_openvino().Core().read_model(path)
+    converted = core().read_model(path)
     random = np.random.default_rng(0)
     for bytes_ in (True, False):
         compiled = compile_network(converted, bytes_=bytes_, **settings)
