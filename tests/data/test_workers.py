@@ -178,7 +178,7 @@ def test_interrupt_ends_workers_that_hang(tmp_path):
         tmp_path,
         """
         def hang(self, index):
-            print("hangs", os.getpid(), flush=True)
+            os.write(1, f"hangs {os.getpid()}\\n".encode())  # whole, beside the other worker's
             time.sleep(600)
 
         Images.__getitem__ = hang
