@@ -30,7 +30,9 @@ def test_registered_model_is_listed_loaded_and_trained_from(run, zoo_process, im
     assert printed["classes"] == list(zoo.load(run).classes)
     assert [path.name for path in models_dir().iterdir()] == ["mine.json"]
     assert json.loads(zoo_process("list", "--mine", "--json").stdout) == [printed]
-    assert "timm/test_efficientnet" in zoo_process("list", "--mine", "m*").stdout
+    row = zoo_process("list", "--mine", "m*").stdout.splitlines()[1]
+    top1, top5 = (zoo.load(run).card.metrics["val"][name] for name in ("top1", "top5"))
+    assert f"timm/test_efficientnet        3  val top1 {top1:.4f} top5 {top5:.4f}" in row
     assert zoo_process("list", "--mine", "other").stdout == ""
 
     image = next(path for path in image_folder.rglob("*") if path.suffix in (".png", ".jpg"))

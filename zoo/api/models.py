@@ -26,7 +26,7 @@ def register_model(name: str, run: NameOrPath, *, replace: bool = False) -> OwnM
         WeightsError: there is no model, its training is not finished, or it is damaged.
         EnvironmentProblem: the name cannot be written.
     """
-    from zoo.models.own_registration import register_own_model
+    from zoo.inference.registration import register_own_model
 
     return register_own_model(name, str(run), load_registry(), replace)
 

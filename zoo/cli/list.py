@@ -111,9 +111,10 @@ def _list_own(patterns: tuple[str, ...], as_json: bool) -> None:
 
 
 def _own_row(model: OwnModel) -> list[str]:
-    """Return the row of a registered model, with the metrics of its last split."""
+    """Return the row of a registered model, with two metrics of its last split beside the loss."""
     split, values = next(reversed([*model.metrics.items()]), ("", {}))
-    numbers = " ".join(f"{name} {value:.4f}" for name, value in list(values.items())[:2])
+    shown = [(name, value) for name, value in values.items() if name != "loss"][:2]
+    numbers = " ".join(f"{name} {value:.4f}" for name, value in shown)
     metrics = f"{split} {numbers}" if numbers else ""
     classes = str(len(model.classes)) if model.classes else ""
     return [model.name, model.backbone, classes, metrics, model.registered[:10], model.path]

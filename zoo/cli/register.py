@@ -38,7 +38,7 @@ def command(
         removed: dict[str, Any] = asdict(remove_own_model(name))
         print_json(removed) if as_json else print_line(f"removed {name}, of {removed['path']}")
         return
-    from zoo.models.own_registration import register_own_model
+    from zoo.inference.registration import register_own_model
 
     assert run is not None
     model = register_own_model(name, run, settings.registry(), replace)

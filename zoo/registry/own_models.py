@@ -6,6 +6,7 @@ torch, so that `zoo list --mine` and completion can read the names.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from shlex import quote
 from typing import Any
 
 from zoo.errors import EnvironmentProblem, UsageError, WeightsError, did_you_mean
-from zoo.files import canonical_json, data_dir, open_regular, parse_json, write_bytes
+from zoo.files import data_dir, open_regular, parse_json, write_bytes
 
 SUFFIX = ".json"
 NAME = re.compile(r"[A-Za-z0-9][\w.\-]{0,99}")
@@ -83,7 +84,7 @@ def write_own_model(model: OwnModel, replace: bool = False) -> Path:
         message = f"{model.name!r} is the name of {known.path}"
         raise UsageError(message, "choose another name, or give --replace")
     path = _file(model.name)
-    write_bytes(path, (canonical_json(asdict(model)) + "\n").encode())
+    write_bytes(path, (json.dumps(asdict(model), indent=2) + "\n").encode())
     return path
 
 

@@ -10,6 +10,7 @@ from zoo.modelfile import UNFINISHED, parse_card
 from zoo.models.own_file import OwnFile, locate_model
 from zoo.registry.own_models import OwnModel, check_name, write_own_model
 from zoo.registry.registry import Registry
+from zoo.tasks.base import load_task
 
 
 def register_own_model(
@@ -38,8 +39,10 @@ def register_own_model(
     if (done := card.settings.get(UNFINISHED)) is not None:
         hint = f"`zoo finetune --resume {run}` finishes it"
         raise WeightsError(f"the training of {run} is not finished: its model is of {done}", hint)
+    # In the order of the task, which the file does not have.
+    columns = load_task(registry.task(card.task)).columns
     metrics = {
-        split: {key: number for key, number in values.items() if isinstance(number, (int, float))}
+        split: {name: values[name] for name in (*columns, *values) if name in values}
         for split, values in card.metrics.items()
         if isinstance(values, dict)
     }
