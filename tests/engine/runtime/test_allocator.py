@@ -68,18 +68,16 @@ def has_glibc():
 @pytest.mark.skipif(not has_glibc(), reason="the C library is another")
 def test_retain_freed_memory_reuses_and_releases_blocks():
     before, within, after, retained, released, once_more, *ran_out = watched()
-    # 20 times 64 MiB, in pages of 4 KiB, or fewer where the system gives larger ones.
-    assert before > 1000
-    assert within < before / 20
-    assert after > before / 10
-    assert once_more > before / 10
+    # 20 times 64 MiB, in pages that the system chooses anew each time: of 4 KiB up to 2 MiB.
+    mapped_anew = 20 * 64 // 2 * 0.8
+    assert min(before, after, once_more, ran_out[1]) > mapped_anew
+    assert within < mapped_anew / 10
     assert retained > 60
     assert released < retained / 2
     assert ran_out[0] < retained / 2
-    assert ran_out[1] > before / 10
 
 
 @pytest.mark.slow
 def test_malloc_environment_variables_take_precedence():
-    before, within, *_ = watched(MALLOC_ARENA_MAX="2")
-    assert within > before / 2
+    _, within, *_ = watched(MALLOC_ARENA_MAX="2")
+    assert within > 20 * 64 // 2 * 0.8
