@@ -7,40 +7,37 @@ import sys
 import pytest
 
 WATCH = """
-import os, resource
+import os
 import torch
 from zoo.engine.runtime.allocator import release_memory, retain_freed_memory
 
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
-        for part in [torch.ones(4 << 20) for _ in range(4)]:
-            part.add_(1)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+def freed():
+    # MiB that stay resident of 128 that have been written and freed, as by a batch. By default
+    # glibc maps blocks above 32 MiB separately, and unmaps them when they are freed.
+    for _ in range(3):
+        parts = [torch.ones(16 << 20) for _ in range(2)]
+        del parts
+    return resident() - began
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
 
 torch.ones(1 << 20).add_(1)
 began = resident()
-print(faults())
+print(freed())
 with retain_freed_memory():
-    faults()
-    print(faults())
-    retained = resident()
-released = resident()
-print(faults())
-print(retained - began, released - began)
+    print(freed())
+print(resident() - began)
 try:
     with retain_freed_memory():
+        print(freed())
         raise KeyboardInterrupt
 except KeyboardInterrupt:
-    faults()
-    print(faults())
+    print(resident() - began)
 with retain_freed_memory():
-    faults()
+    print(freed())
     release_memory(torch.device("cpu"))
-    print(resident() - began, faults())
+    print(resident() - began)
 """
 
 
@@ -67,17 +64,16 @@ def has_glibc():
 @pytest.mark.slow
 @pytest.mark.skipif(not has_glibc(), reason="the C library is another")
 def test_retain_freed_memory_reuses_and_releases_blocks():
-    before, within, after, retained, released, once_more, *ran_out = watched()
-    # 20 times 64 MiB, in pages that the system chooses anew each time: of 4 KiB up to 2 MiB.
-    mapped_anew = 20 * 64 // 2 * 0.8
-    assert min(before, after, once_more, ran_out[1]) > mapped_anew
-    assert within < mapped_anew / 10
-    assert retained > 60
-    assert released < retained / 2
-    assert ran_out[0] < retained / 2
+    # MiB of 128 that are resident although freed; what is less than 16 is of torch's own start.
+    before, *states = watched()
+    assert before < 16
+    for within, released in zip(states[::2], states[1::2], strict=True):
+        assert within > 120
+        assert released < 16
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not has_glibc(), reason="the C library is another")
 def test_malloc_environment_variables_take_precedence():
     _, within, *_ = watched(MALLOC_ARENA_MAX="2")
-    assert within > 20 * 64 // 2 * 0.8
+    assert within < 16
