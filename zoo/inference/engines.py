@@ -119,13 +119,13 @@ def inference_engine(
     if given == TORCH:
         return None, Choice(TORCH, "as given", given=True)
     if given != AUTO:
-        engine_class(given).check(network)
+        engine_class(given).check(network.device)
         return engine_of(network, given, batch), Choice(given, "as given", given=True)
     fitted = CONVERTED if card is None else card.engine
     if fitted == TORCH or (count is not None and count < FEW):
         return None, Choice(TORCH, f"auto: {fitted}, or less than {FEW} images")
     try:
-        engine_class(fitted).check(network)
+        engine_class(fitted).check(network.device)
     except (KeyError, ZooError) as error:
         return None, _announced(card, getattr(error, "message", f"no engine is named {fitted}"))
     engine = engine_of(network, fitted, batch)

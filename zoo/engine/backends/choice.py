@@ -85,10 +85,10 @@ def choose(
         EnvironmentProblem: it is not installed.
     """
     if given != AUTO:
-        engine_class(given).check(network)
+        engine_class(given).check(network.device)
         return Choice(given, "as given", given=True)
     try:
-        engine_class(CONVERTED).check(network)
+        engine_class(CONVERTED).check(network.device)
     except ZooError as error:
         reason = error.message.removeprefix(f"--engine {CONVERTED}: ")
         return Choice(TORCH, f"auto: {reason.removeprefix('--engine ')}")

@@ -28,9 +28,9 @@ class CompileEngine(TorchEngine):
         self._compiled: Any = None
 
     @classmethod
-    def check(cls, network: Network) -> None:
+    def check(cls, device: torch.device) -> None:
         """Check that there is a C++ compiler, for a network on the CPU."""
-        if network.device.type != "cpu":
+        if device.type != "cpu":
             return
         from torch._inductor.cpp_builder import get_cpp_compiler
         from torch._inductor.exc import InvalidCxxCompiler

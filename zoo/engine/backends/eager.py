@@ -21,7 +21,7 @@ class TorchEngine(Engine):
         return torch.__version__.partition("+")[0]
 
     @classmethod
-    def check(cls, network: Network) -> None:
+    def check(cls, device: torch.device) -> None:
         """Do nothing: torch computes every network."""
 
     def load(self, write: bool = True) -> None:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from zoo.engine.runtime.network import Network
@@ -44,8 +45,8 @@ class Engine(ABC):
 
     @classmethod
     @abstractmethod
-    def check(cls, network: Network) -> None:
-        """Check that it is installed, and computes on the device of a network.
+    def check(cls, device: torch.device) -> None:
+        """Check that it is installed, and computes on a device.
 
         Raises:
             UsageError: it does not compute on the device.

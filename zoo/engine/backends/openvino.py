@@ -62,10 +62,10 @@ class OpenVINOEngine(Engine):
             return None
 
     @classmethod
-    def check(cls, network: Network) -> None:
+    def check(cls, device: torch.device) -> None:
         """Check that it is installed, and that the network is on the CPU."""
-        if network.device.type != "cpu":
-            message = f"--engine openvino computes on the CPU, and the device is {network.device}"
+        if device.type != "cpu":
+            message = f"--engine openvino computes on the CPU, and the device is {device}"
             raise UsageError(message, "give --device cpu, or --engine torch")
         if cls.version() is None:
             hint = "pip install 'zoo-registry[openvino]'"
