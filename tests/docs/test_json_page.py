@@ -145,6 +145,7 @@ def test_json_page_describes_the_registry(run, tinynet, install, tmp_path, plugi
     check("zoo plugins", run("plugins", "--plugin", broken))
     shown = [run("plugins", "show", name) for name in ("watch", "efficientnet_lite", "tasks")]
     failed = run("plugins", "show", "broken", "--plugin", broken)
+    check("zoo doctor", run("doctor", "--plugin", broken, code=5))
     check("zoo plugins show", *shown, failed)
 
 

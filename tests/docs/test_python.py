@@ -248,6 +248,12 @@ def _(names, printed):
     assert not zoo.list_cache("features")
 
 
+@after_section("The installation")
+def _(names, printed):
+    assert names["diagnosis"].ok
+    assert printed.startswith("ok versions zoo ")
+
+
 @after_section("Errors")
 def _(names, printed):
     assert "nowhere" in printed

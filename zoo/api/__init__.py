@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from zoo.api.diagnosis import doctor
 from zoo.api.inference import embed, evaluate, load, predict, rank
 from zoo.api.lookup import get, list_backbones
 from zoo.api.models import list_models, register_model, unregister_model
@@ -24,6 +25,7 @@ __all__ = [
     "check",
     "clear_cache",
     "configure",
+    "doctor",
     "embed",
     "evaluate",
     "features",

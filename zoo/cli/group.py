@@ -90,6 +90,7 @@ COMMANDS = (
     CommandEntry("fetch", "zoo.cli.fetch", "Fetch published weights into a folder."),
     CommandEntry("cache", "zoo.cli.cache", "List or clear the cache."),
     CommandEntry("plugins", "zoo.cli.plugins", "List plugins; show, check or create one."),
+    CommandEntry("doctor", "zoo.cli.doctor", "Check the installation: versions, devices, disk."),
     CommandEntry("completion", "zoo.cli.completion", "Print the completion of a shell."),
 )
 

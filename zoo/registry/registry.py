@@ -386,17 +386,43 @@ def load_registry(
         BrokenPlugin: a plugin failed and `ZOO_STRICT=1` is set.
     """
     scope = current()
-    selected = scope.selection
-    switches = Switches.from_environment((*selected.without, *without))
-    file = selected.file if file is None else file
+    file = scope.selection.file if file is None else file
     overriding = Path(file).absolute() if file is not None else None
-    files = tuple(dict.fromkeys(Path(each).absolute() for each in (*selected.plugins, *plugins)))
+    switches, files = _selected(without, plugins)
     key = switches, overriding, files, computing
     if key not in scope.registries:
         # Before any plugin runs, so that an invalid file is the only error.
         config = load_config(overriding, config_dir() / "registry.toml")
-        available = [*scope.plugins(), *scope.registered.values(), *file_plugins(files)]
-        host = PluginHost(switches, log.warning, available)
-        scope.registries[key] = Registry(host, config, computing)
+        scope.registries[key] = Registry(_host(switches, files), config, computing)
     registry: Registry = scope.registries[key]
     return registry
+
+
+def load_plugins(without: Sequence[str] = (), plugins: Sequence[str | Path] = ()) -> PluginHost:
+    """Load the plugins of this process, whatever its registry files are; not cached.
+
+    Args:
+        without: as for `load_registry`.
+        plugins: as for `load_registry`.
+
+    Raises:
+        UsageError: as `load_registry`.
+        BrokenPlugin: as `load_registry`.
+    """
+    return _host(*_selected(without, plugins))
+
+
+def _selected(
+    without: Sequence[str], plugins: Sequence[str | Path]
+) -> tuple[Switches, tuple[Path, ...]]:
+    """Return the switches and the files of plugins, those of the process included."""
+    selected = current().selection
+    switches = Switches.from_environment((*selected.without, *without))
+    files = dict.fromkeys(Path(each).absolute() for each in (*selected.plugins, *plugins))
+    return switches, tuple(files)
+
+
+def _host(switches: Switches, files: Sequence[Path]) -> PluginHost:
+    scope = current()
+    available = [*scope.plugins(), *scope.registered.values(), *file_plugins(files)]
+    return PluginHost(switches, log.warning, available)

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from zoo.engine.backends.engine import Engine, Inputs
 from zoo.engine.runtime.head_hooks import HeadHooks
-from zoo.engine.runtime.network import Network
 
 
 class TorchEngine(Engine):
