@@ -16,7 +16,8 @@ from zoo.cli.options import (
     read_columns,
     reading_options,
 )
-from zoo.cli.output import print_json, print_line, print_table
+from zoo.cli.output import print_json
+from zoo.cli.summary import REPORT, print_summary
 from zoo.terminal import print_notice
 
 if TYPE_CHECKING:
@@ -61,10 +62,11 @@ def command(
 
     MODEL is a model file, a run folder, or the name of a backbone, which is evaluated with its
     published weights. Classes are matched by name. In a confusion matrix, rows are true and columns
-    predicted classes.
+    predicted classes. What is printed fits into 24 lines; --json has every class.
     """
     from zoo.data.bad_images import describe_incomplete
     from zoo.inference.loading import load_any
+    from zoo.models.own_file import locate_model
 
     loaded = load_any(model, settings.registry(), device=device, engine=engine)
     metrics = loaded.evaluate(
@@ -78,8 +80,6 @@ def command(
     if metrics["bad_images"]:
         print_notice(f"zoo: {len(metrics['bad_images'])} unreadable images skipped")
     lines, table = loaded.network.task.metric_table(metrics)
-    for line in lines:
-        print_line(line)
-    if table is not None:
-        print_line()
-        print_table(table.header, table.rows, right=" ".join(table.right))
+    location = locate_model(model)
+    report = None if location is None else location.path.parent / REPORT
+    print_summary(lines, table, [f"report {report}"] if report and report.exists() else [])

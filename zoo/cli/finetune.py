@@ -11,6 +11,7 @@ from zoo.cli.group import Settings
 from zoo.cli.options import QUIET
 from zoo.cli.output import print_json, print_line, print_table
 from zoo.cli.sections import SectionedCommand, SectionedOption, training_options
+from zoo.cli.summary import LINES, REPORT, fitting, height
 from zoo.errors import counted
 from zoo.terminal import percent
 
@@ -27,7 +28,7 @@ def print_plan(plan: Plan) -> None:
 
 
 def print_run(folder: Path, run: dict[str, Any], task: BaseTask, options: str) -> None:
-    """Print the metrics of a run, its model file, and the command that predicts with it.
+    """Print the summary of a run, in at most 24 lines: how good it is, where it fails, its files.
 
     Args:
         folder: of the run.
@@ -37,20 +38,35 @@ def print_run(folder: Path, run: dict[str, Any], task: BaseTask, options: str) -
     """
     from shlex import quote
 
+    before, after = [], [f"model {folder / run['model']}"]
     if run["probe"] and run["probe"]["accuracy"]:
         folds = run["probe"]["accuracy"]
         accuracy = f"{percent(min(folds))} to {percent(max(folds))}"
         strength = run["probe"]["strength"]
-        print_line(
+        before.append(
             f"folds {accuracy} in cross-validation on the training images, C = {strength:.3g}"
         )
     for name, metrics in run["metrics"].items():
         chance = metrics.get("chance", run["chance"])
-        print_line(f"{name:<5} {task.metric_line(metrics, chance)}")
-    print_line(f"model {folder / run['model']}")
-    if (folder / "report.html").exists():
-        print_line(f"report {folder / 'report.html'}")
-    print_line(f"use   zoo predict {quote(str(folder))} IMAGE...{options}")
+        before.append(f"{name:<5} {task.metric_line(metrics, chance)}")
+    if (folder / REPORT).exists():
+        after.append(f"report {folder / REPORT}")
+    after.append(f"use   zoo predict {quote(str(folder))} IMAGE...{options}")
+    room = LINES - height([*before, *after])
+    for line in [*before, *fitting(_summary_lines(folder, task), room), *after]:
+        print_line(line)
+
+
+def _summary_lines(folder: Path, task: BaseTask) -> list[str]:
+    """Return what the task summarizes of a run; nothing where its files cannot be read again."""
+    from zoo.errors import ZooError
+    from zoo.reporting.load import read_run
+
+    try:
+        run, _ = read_run(folder)
+    except ZooError:
+        return []
+    return [f"{label:<5} {text}" for label, text in task.summary_lines(run)]
 
 
 def _output_flag(*names: str, text: str) -> SectionedOption:

@@ -122,6 +122,14 @@ class ReportingTask:
         if curves := learning_curves(run, self.labels):
             yield Section("Learning curves", curves, CURVES)
 
+    def summary_lines(self, run: RunResults) -> Iterator[tuple[str, str]]:
+        """Yield a label of up to five letters and a text, for the terminal after a training.
+
+        Where the network fails and what to try next, the most important first; the metrics are
+        printed before. Those that do not fit into 24 lines are left out.
+        """
+        yield from ()
+
 
 def metric_parts(run: RunResults, columns: Sequence[str]) -> Iterator[Part]:
     """Yield the metrics of each split as numbers, and tables of nested ones."""

@@ -17,11 +17,15 @@ class Table:
         header: names of the columns.
         rows: cells as text.
         right: names of the right-aligned columns.
+        optional: names of columns that are left out where the table is too large for a terminal.
+        ranks: of each row; where not all fit, those of the lowest are printed.
     """
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     right: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    ranks: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -67,4 +67,6 @@ def metric_table(values: Mapping[str, Any]) -> tuple[list[str], Table]:
         counts = tuple(str(count or ".") for count in confusion[index]) if show_matrix else ()
         rows.append((numbers[index], name, str(row["images"]), percent(row["top1"]), *counts))
     header = ("", "CLASS", "IMAGES", "TOP-1", *(numbers if show_matrix else ()))
-    return lines, Table(header, tuple(rows), ("IMAGES", "TOP-1", *numbers))
+    ranks = tuple(2.0 if row["top1"] is None else row["top1"] for row in per_class.values())
+    matrix = numbers if show_matrix else ()
+    return lines, Table(header, tuple(rows), ("IMAGES", "TOP-1", *numbers), matrix, ranks)

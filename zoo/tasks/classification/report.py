@@ -29,6 +29,7 @@ from zoo.tasks.classification.report_findings import (
 from zoo.tasks.classification.statistics import (
     class_scores,
     expected_calibration_error,
+    frequent_confusions,
     reliability_bins,
     wilson_interval,
 )
@@ -55,7 +56,8 @@ def sections(run: RunResults) -> Iterator[Section]:
         yield from _calibration(run, split)
         yield from findings(run)
     yield from _balance(run)
-    yield from next_steps(run, split)
+    if steps := tuple(map(Text, next_steps(run, split))):
+        yield Section("What to try next", steps, reports.NEXT)
 
 
 def detailed_split(metrics: Mapping[str, Any]) -> str | None:
@@ -134,13 +136,7 @@ def _confusion(run: RunResults) -> Iterator[Section]:
 
 def _pairs(names: Sequence[str], counts: Sequence[Sequence[int]]) -> DataTable | None:
     """Return the most frequent confusions of two classes; None without any."""
-    found = [
-        (count, row, column)
-        for row, each in enumerate(counts)
-        for column, count in enumerate(each)
-        if count and row != column
-    ]
-    found.sort(key=lambda each: (-each[0], each[1], each[2]))
+    found = frequent_confusions(counts)
     if not found:
         return None
     rows = tuple(

@@ -146,35 +146,31 @@ def temperature_parts(run: RunResults) -> Iterator[Part]:
         yield Text(text, note=True)
 
 
-def next_steps(run: RunResults, split: str | None) -> Iterator[Section]:
+def next_steps(run: RunResults, split: str | None) -> Iterator[str]:
     """Yield what to try next, each with the number that it follows from."""
     if split is None:
         return
-    values, steps = run.record["metrics"][split], []
+    values = run.record["metrics"][split]
     chance, top1 = values.get("chance") or 0.0, values["top1"]
     if top1 - chance < 0.1:
         text = f"Accuracy is {percent(top1)}, and guessing reaches {percent(chance)}: check the "
-        steps.append(f"{text}labels with `zoo check`, and that the weights are pretrained.")
+        yield f"{text}labels with `zoo check`, and that the weights are pretrained."
     if errors := run.results.get("label_errors", {}).get("found"):
-        steps.append(f"Look at {counted(errors, 'probable label error')} in the training images.")
+        yield f"Look at {counted(errors, 'probable label error')} in the training images."
     if similar := sum(map(len, run.results.get("similar", {}).values())):
         text = f"{counted(similar, 'pair')} of images are similar across splits: `--group-by` "
-        steps.append(f"{text}keeps images of one object in one split.")
+        yield f"{text}keeps images of one object in one split."
     gain = expected_gain(run.results.get("growth", ()))
     if gain is not None and gain >= 0.01:
         text = f"Another {MORE_IMAGES} images would be worth about {100 * gain:.1f} percentage "
-        steps.append(f"{text}points: more images pay.")
+        yield f"{text}points: more images pay."
     elif gain is not None:
         text = f"Another {MORE_IMAGES} images would be worth only {100 * gain:.1f} percentage "
-        steps.append(
-            f"{text}points: try another backbone with `zoo rank`, or `--recipe head-then-all`."
-        )
-    steps += _weak_classes(values)
+        yield f"{text}points: try another backbone with `zoo rank`, or `--recipe head-then-all`."
+    yield from _weak_classes(values)
     if top1 - values.get("balanced_accuracy", top1) > 0.05:
         text = f"Balanced accuracy is {percent(values['balanced_accuracy'])}, below "
-        steps.append(f"{text}{percent(top1)}: `--class-weights balanced` weights rare classes.")
-    if steps:
-        yield Section("What to try next", tuple(map(Text, steps)), reports.NEXT)
+        yield f"{text}{percent(top1)}: `--class-weights balanced` weights rare classes."
 
 
 def _weak_classes(values: Mapping[str, Any]) -> Iterator[str]:

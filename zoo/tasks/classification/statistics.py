@@ -60,6 +60,17 @@ def class_scores(confusion: Sequence[Sequence[int]]) -> list[ClassScores]:
     return scores
 
 
+def frequent_confusions(confusion: Sequence[Sequence[int]]) -> list[tuple[int, int, int]]:
+    """Return count, true and predicted class of each confusion, the most frequent first."""
+    found = [
+        (count, row, column)
+        for row, each in enumerate(confusion)
+        for column, count in enumerate(each)
+        if count and row != column
+    ]
+    return sorted(found, key=lambda each: (-each[0], each[1], each[2]))
+
+
 def reliability_bins(
     confidences: Sequence[float], correct: Sequence[bool], bins: int = 10
 ) -> list[tuple[float, float, int]]:

@@ -37,6 +37,7 @@ from zoo.tasks.classification.metrics import ClassificationMetric
 from zoo.tasks.classification.outputs import check_logits, classification_loss, read_output
 from zoo.tasks.classification.present import metric_line, metric_table, prediction_lines
 from zoo.tasks.classification.report import sections
+from zoo.tasks.classification.summary import summary_lines
 from zoo.tasks.classification.temperature import fit_temperature
 from zoo.tasks.weighted_loss import WeightedCrossEntropy, resolve_class_weights
 
@@ -209,3 +210,7 @@ class ImageClassification(BaseTask):
     def report_sections(self, run: RunResults) -> Iterator[Section]:
         """Yield numbers, curves, confusions, mistakes, calibration and class balance."""
         return sections(run)
+
+    def summary_lines(self, run: RunResults) -> Iterator[tuple[str, str]]:
+        """Yield the weakest classes, the most frequent confusions, and what to try next."""
+        return summary_lines(run)

@@ -36,4 +36,6 @@ def metric_table(values: Mapping[str, Any]) -> tuple[list[str], Table]:
         (name, f"{each['pixels']:,}", percent(each["iou"]))
         for name, each in values["per_class"].items()
     )
-    return lines, Table(("CLASS", "PIXELS", "IOU"), rows, ("PIXELS", "IOU"))
+    ious = (each["iou"] for each in values["per_class"].values())
+    ranks = tuple(2.0 if iou is None else iou for iou in ious)
+    return lines, Table(("CLASS", "PIXELS", "IOU"), rows, ("PIXELS", "IOU"), ranks=ranks)
