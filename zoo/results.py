@@ -25,6 +25,7 @@ class Prediction(TypedDict, total=False):
     predictions: list[PredictedClass]
     mask: str | None
     overlay: str | None
+    explanation: str | None
     error: str
 
 

@@ -196,7 +196,7 @@ def test_json_page_describes_a_training(run, tinynet, image_folder, tmp_path):
     answers = run("predict", "run", image, "nowhere.png", code=3)
     lines = run("predict", "run", image, "nowhere.png", code=3, flag="--json-lines")
     assert answers == lines
-    check("zoo predict", answers)
+    check("zoo predict", answers, run("predict", "run", image, "--explain", "maps"))
 
 
 def test_json_page_describes_segmentation(run, install, tmp_path):

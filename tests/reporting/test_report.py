@@ -86,6 +86,29 @@ def reporting(monkeypatch):
     monkeypatch.setenv("ZOO_PLUGINS", "-tensorboard,-regression,-timm")
 
 
+FLAT = """
+    import zoo
+
+    @zoo.hookimpl
+    def zoo_register_backbones():
+        small = zoo.Preprocess(size=32, resize=36)
+        yield zoo.Backbone("flat", "plugin_flat:build", (zoo.Head("3"),), small)
+
+    def build(weights=None):
+        from torch import nn
+
+        body = nn.Flatten(), nn.Linear(3 * 32 * 32, 8), nn.ReLU()
+        return nn.Sequential(*body, nn.Linear(8, 7))
+"""
+
+
+def test_network_without_map_is_reported_as_such(reporting, install, image_folder, tmp_path):
+    install("flat", FLAT)
+    run = zoo.finetune("flat", data=image_folder, out=tmp_path / "run", **QUICK)
+    text = check_page(run.path / "report.html").text
+    assert "No activation maps: the network has no spatial map before its head." in text
+
+
 @pytest.fixture
 def finished(reporting, tinynet, image_folder, tmp_path):
     """A finished training of two phases by epochs, with its report."""
@@ -99,6 +122,7 @@ def test_report_is_written_and_rebuilt_without_data(finished, monkeypatch, tmp_p
     for title in ("Results", "Learning curves", "Worst mistakes", "Class balance", "Plan"):
         assert title in page.text
     assert "First training batch" in page.text
+    assert "Where the network looks" in page.text
     assert finished.record["command"] is None or "zoo finetune" in page.text
     assert finished.record["stages"].keys() == {"prepare", "train", "report"}
     before = path.read_bytes()
@@ -287,6 +311,12 @@ def test_solved_head_reports_its_data(reporting, plainnet, image_folder, tmp_pat
     assert found["images"] == 24
     assert found["found"] >= len(found["shown"])
     assert stored.results["held_out"]["1"]["nll"] > 0
+    samples, shown = stored.results["samples"]["val"], stored.results["activation"]["shown"]
+    right = [samples["classes"][e["row"]][0] == samples["true"][e["row"]] for e in shown]
+    assert right == sorted(right)  # wrong ones first
+    correct = stored.record["metrics"]["val"]["top1"] * 12
+    assert (len(right) - sum(right), sum(right)) == (min(12 - correct, 8), min(correct, 8))
+    assert len({each["image"] for each in shown}) == len(shown)
     page = check_page(run.path / "report.html")
     assert "Probable label errors" in page.text
     assert "What to try next" in page.text

@@ -154,6 +154,7 @@ def predict(
     precision: Precision | None = None,
     batch_size: int = 32,
     out: FilePath | None = None,
+    explain: FilePath | bool = False,
     engine: Engine | None = None,
 ) -> builtins.list[Prediction]:
     """Predict images with a model file, a run folder, or a pretrained backbone.
@@ -167,6 +168,8 @@ def predict(
         precision: as for `load`.
         batch_size: images per forward pass.
         out: folder for files of the predictions, such as masks; None to write none.
+        explain: whether to write activation maps beside the images, as `IMAGE.explain.png`; or the
+            folder to write them into.
         engine: as for `load`.
 
     Returns:
@@ -179,7 +182,7 @@ def predict(
     check_arguments(engine=engine)
     registry = load_registry()
     model = load_any(name_of(name), registry, chosen, device, precision, engine or "auto")
-    return model.predict(images, top, batch_size, out)
+    return model.predict(images, top, batch_size, out, explain=explain)
 
 
 @names_arguments

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from zoo.results import Prediction
 
 STDIN = "-"
+# Value of --explain without a folder; no path has that character.
+BESIDE = "\0"
 
 
 @click.command(cls=ComputingCommand, name="predict", needs="zoo.inference.loading")
 @click.argument("model", shell_complete=complete_model)
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.argument("images", nargs=-1, metavar="IMAGE...")
 @click.option(
     "--top",
     type=click.IntRange(min=1),
@@ -40,6 +42,13 @@ STDIN = "-"
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Folder for masks and overlays, of segmentation models.",
+)
+@click.option(
+    "--explain",
+    is_flag=False,
+    flag_value=BESIDE,
+    metavar="[DIR]",
+    help="Write where the network looks, as IMAGE.explain.png; into DIR, or beside the images.",
 )
 @click.option(
     "--weights", metavar="TEXT", help="A tag of a backbone, or a model file of it. [default: auto]"
@@ -69,6 +78,7 @@ def command(
     images: tuple[str, ...],
     top: int,
     out: Path | None,
+    explain: str | None,
     weights: str | None,
     batch_size: int,
     device: str,
@@ -83,6 +93,7 @@ def command(
     its published weights. An IMAGE is a file, a folder, which is read with its subfolders, a quoted
     pattern such as "photos/**/*.jpg", or -, which reads paths from stdin, one per line.
     """
+    images, explained = _read_explain(images, explain)
     from zoo.data.bad_images import describe_incomplete
     from zoo.inference.loading import load_any
 
@@ -92,7 +103,7 @@ def command(
     count, failed = 0, _Failed()
     with ExitStack() as stack:
         writers = _writers(stack, loaded, table, as_json, json_lines)
-        answers = loaded.stream(_find(images), top, batch_size, out)
+        answers = loaded.stream(_find(images), top, batch_size, out, explain=explained)
         printed = as_json or json_lines or table is None
         for answer in _with_progress(answers, images, quiet=printed and stdout().isatty()):
             count += 1
@@ -108,6 +119,25 @@ def command(
     failed.report(count)
 
 
+def _read_explain(
+    images: tuple[str, ...], explain: str | None
+) -> tuple[tuple[str, ...], str | bool]:
+    """Return the images, and the value of `explain` for `Predictor.predict`.
+
+    A file after `--explain` is no folder to write into, but the first image.
+
+    Raises:
+        MissingParameter: there is no image.
+    """
+    if explain not in (None, BESIDE) and (explain == STDIN or Path(explain).is_file()):
+        images, explain = (explain, *images), BESIDE
+    if not images:
+        context = click.get_current_context()
+        argument = next(each for each in context.command.params if each.name == "images")
+        raise click.MissingParameter(ctx=context, param=argument)
+    return images, explain is not None if explain in (None, BESIDE) else explain
+
+
 def _writers(
     stack: ExitStack, loaded: Predictor, table: Path | None, as_json: bool, json_lines: bool
 ) -> list[Any]:
@@ -120,10 +150,16 @@ def _writers(
     elif json_lines:
         opened.append(json_line_answers())
     elif table is None:
-        opened.append(text_answers(loaded.network.task.prediction_lines))
+        opened.append(text_answers(lambda each: _lines_of(loaded, each)))
     if table is not None:
         opened.append(csv_answers(table))
     return [stack.enter_context(each) for each in opened]
+
+
+def _lines_of(loaded: Predictor, answer: Any) -> list[str]:
+    """Return the lines of the prediction of an image, and of the path of its activation map."""
+    path = answer.get("explanation")
+    return loaded.network.task.prediction_lines(answer) + ([f"map {path}"] if path else [])
 
 
 def _find(images: tuple[str, ...]) -> Iterator[Any]:

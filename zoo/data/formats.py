@@ -23,6 +23,9 @@ SUFFIXES = frozenset({
 })
 # fmt: on
 
+# Before the suffix of an activation map, after the name of its image.
+EXPLAIN = ".explain"
+
 
 @dataclass(frozen=True)
 class PillowPlugin:
@@ -111,10 +114,16 @@ def decoder_versions() -> dict[str, str]:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file name has the suffix of a format that is read."""
+    """Whether a file name has the suffix of a format that is read.
+
+    What `zoo predict --explain` writes beside `cat.jpg`, `cat.jpg.explain.png`, is no image of a
+    data set.
+    """
     _load_plugins()
-    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a million of them
-    return suffix in _suffixes(len(Image.EXTENSION))
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a million of them
+    if suffix == ".png" and stem.endswith(EXPLAIN) and is_image(stem.removesuffix(EXPLAIN)):
+        return False
+    return suffix.lower() in _suffixes(len(Image.EXTENSION))
 
 
 def missing_plugin(suffix: str, start: bytes = b"") -> PillowPlugin | None:

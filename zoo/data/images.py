@@ -138,13 +138,18 @@ def _decode(source: Any, least: tuple[int, int] | None, ranges: Ranges) -> Decod
 def _prepared_already(pixels: Tensor, preprocess: Preprocess) -> PreparedImage:
     """Return a prepared tensor as an image of its own size."""
     height, width = pixels.shape[1:]
-    unchanged = replace(preprocess, size=(height, width), resize=None, crop="squash")
+    own = unchanged(preprocess, (height, width))
 
     def open_pixels() -> Image.Image:
         shown = denormalize(pixels[None], preprocess)[0]
         return decode(as_image_source(shown))
 
-    return PreparedImage("image", pixels, (width, height), unchanged, open_pixels)
+    return PreparedImage("image", pixels, (width, height), own, open_pixels)
+
+
+def unchanged(preprocess: Preprocess, size: tuple[int, int]) -> Preprocess:
+    """Return a preprocess that leaves an image of a height and width as it is."""
+    return replace(preprocess, size=size, resize=None, crop="squash")
 
 
 def check_channels(pixels: Tensor, preprocess: Preprocess) -> Tensor:

@@ -29,6 +29,7 @@ from zoo.engine.runtime.reader import ImageReader
 from zoo.engine.runtime.stream import FailedImage, read_images
 from zoo.errors import DataError, WeightsError, ZooError
 from zoo.inference.engines import PredictedBatch, head_inputs, split_engine
+from zoo.inference.explain import Explainer
 from zoo.modelfile import ModelCard
 from zoo.models.freeze import inference_mode_of
 from zoo.options import OPTIONS
@@ -100,6 +101,8 @@ class Predictor:
         top: int = 5,
         batch_size: int = BATCH_SIZE,
         out: FilePath | None = None,
+        *,
+        explain: FilePath | bool = False,
     ) -> list[Prediction]:
         """Predict images.
 
@@ -111,17 +114,21 @@ class Predictor:
             top: number of classes per image, if the task ranks classes.
             batch_size: images per forward pass.
             out: folder for files of the predictions, such as masks; None to write none.
+            explain: whether to write an image with the activation map of the predicted class beside
+                each image, as `IMAGE.explain.png`; or the folder to write it into.
 
         Returns:
             For each image `path` and `predictions` of the task (classification:
             `[{class, probability}]`, most probable first), or `path` and `error` if it cannot be
-            read.
+            read; with `explain`, `explanation`: the path of the written image, None for an image
+            without a file.
 
         Raises:
-            UsageError: `top` is not positive, or there is no image.
+            UsageError: `top` is not positive, there is no image, or the network has no spatial map
+                to explain.
             EnvironmentProblem: memory ran out, or a file cannot be written.
         """
-        return list(self.stream(images, top, batch_size, out))
+        return list(self.stream(images, top, batch_size, out, explain=explain))
 
     @names_arguments
     def stream(
@@ -130,6 +137,8 @@ class Predictor:
         top: int = 5,
         batch_size: int = BATCH_SIZE,
         out: FilePath | None = None,
+        *,
+        explain: FilePath | bool = False,
     ) -> Iterator[Prediction]:
         """Predict images as `predict` does, and yield each prediction as its batch is done.
 
@@ -140,11 +149,17 @@ class Predictor:
         folder = None if out is None else Path(out)
         given = in_folders(as_many(images))
         batches = read_images(given, self.preprocess, self.network.device, batch_size)
-        return self._predict_batches(batches, batch_size, top, folder)
+        explainer = None if explain is False else Explainer(self.network, explain)
+        return self._predict_batches(batches, batch_size, top, folder, explainer)
 
     @names_arguments
     def _predict_batches(
-        self, batches: Iterable[PredictedBatch], batch_size: int, top: int, out: Path | None
+        self,
+        batches: Iterable[PredictedBatch],
+        batch_size: int,
+        top: int,
+        out: Path | None,
+        explainer: Explainer | None,
     ) -> Iterator[Prediction]:
         """Yield the prediction or the error of each image."""
         predictions: list[Any] = []
@@ -161,7 +176,7 @@ class Predictor:
                 predictions = []
                 yield from cast(list[Prediction], answers)  # of the task, which may be a plugin's
             else:
-                predictions += self._predict_group(*group, inputs, top, out)
+                predictions += self._predict_group(*group, inputs, top, out, explainer)
 
     def _predict_group(
         self,
@@ -170,6 +185,7 @@ class Predictor:
         inputs: Inputs | None,
         top: int,
         out: Path | None,
+        explainer: Explainer | None,
     ) -> Iterable[Any]:
         """Return the predictions of images of one size, of the inputs of the heads if given."""
         self.incomplete.update(each.name for each in images if each.incomplete)
@@ -183,7 +199,13 @@ class Predictor:
             check_predictions(self.network, pixels, outputs.main)
             if self.card is not None and self.card.temperature is not None:
                 outputs = Outputs(outputs.main / self.card.temperature)
-            return self.network.task.predict(outputs, sources, self.schema, top=top, out=out)
+            paths = explainer.write(images, pixels, outputs) if explainer else None
+            task = self.network.task
+            answers = task.predict(outputs, sources, self.schema, top=top, out=out)
+        if paths is None:
+            return answers
+        pairs = zip(answers, paths, strict=True)
+        return [{**answer, "explanation": path and str(path)} for answer, path in pairs]
 
     @names_arguments
     def features(self, images: Any, batch_size: int = BATCH_SIZE) -> torch.Tensor:

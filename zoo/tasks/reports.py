@@ -58,6 +58,17 @@ class Evidence(ABC):
     def thumbnail(self, split: str, index: int) -> str | None:
         """Return a small copy of an image, a JPEG file as base64 text; None if it is unreadable."""
 
+    def activation_maps(
+        self, split: str, explained: Sequence[tuple[int, int]]
+    ) -> list[str | None] | str:
+        """Return small copies of images with their activation maps, or why there are none.
+
+        Args:
+            split: of the images.
+            explained: of each its position in the split, and the number of the output.
+        """
+        return "the network is not at hand"
+
 
 @dataclass(frozen=True)
 class RunResults:
@@ -102,6 +113,14 @@ class ReportingTask:
             logits: `[samples, classes]`, of training samples by heads that were fitted without
                 them.
             labels: `[samples]`.
+        """
+        return None
+
+    def explained_outputs(self, outputs: Outputs) -> Tensor | None:
+        """Return which output of each sample an activation map explains, `[samples]` int64.
+
+        None for a task that has no maps: the outputs are not `[samples, outputs]`, or show places
+        themselves.
         """
         return None
 

@@ -6,22 +6,27 @@ import base64
 import io
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from zoo.data.activation_overlay import blend_map
 from zoo.data.decode import DecodedImage
+from zoo.data.images import unchanged
 from zoo.data.names import relative_path
 from zoo.data.transforms import denormalize
+from zoo.engine.features.activation_maps import CHUNK, activation_maps, find_map
 from zoo.engine.run.observers import Observers
 from zoo.engine.run.prepare import Prepared
+from zoo.engine.runtime.reader import ImageReader
 from zoo.engine.training.state import TrainState
-from zoo.errors import DataError, one_line
+from zoo.errors import DataError, ZooError, one_line
 from zoo.events import ResultsCollected
 from zoo.files import write_bytes
+from zoo.spec import Preprocess
 from zoo.tasks.base import Evidence, Metric
 
 RESULTS = "results.json"
@@ -51,7 +56,7 @@ class TrainingEvidence(Evidence):
         if held_out is not None:
             self.held_out = held_out.rows, held_out.logits, held_out.labels
         self.temperature, self.similar, self.growth = temperature, state.similar, state.growth
-        self.data = prepared.data
+        self.data, self.network = prepared.data, prepared.network
         self.preprocess = prepared.plan.preprocess
         self.samples: Mapping[str, Mapping[str, Tensor]] = {
             split: tensors
@@ -66,15 +71,57 @@ class TrainingEvidence(Evidence):
     def thumbnail(self, split: str, index: int) -> str | None:
         """Return a small copy of an image as base64 text; None if it is unreadable."""
         try:
-            image, _ = self.data.splits[split].sample(index, (THUMBNAIL, THUMBNAIL))
+            image, _, _ = self._small(split, index)
         except DataError:
             return None
+        return base64.b64encode(encode(image)).decode("ascii")
+
+    def _small(self, split: str, index: int) -> tuple[Image.Image, tuple[int, int], Preprocess]:
+        """Read an image at a reduced size.
+
+        Returns:
+            The image, its width and height at full size, and how it becomes the network's input.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        image, _ = self.data.splits[split].sample(index, (THUMBNAIL, THUMBNAIL))
         if isinstance(image, Tensor):  # preprocessed by the user
             pixels = denormalize(image[None], self.preprocess)[0]
-            image = Image.fromarray(visible(pixels).permute(1, 2, 0).numpy())
-        elif isinstance(image, DecodedImage):
-            image = image.pixels
-        return base64.b64encode(encode(image)).decode("ascii")
+            shown = Image.fromarray(visible(pixels).permute(1, 2, 0).numpy())
+            return shown, shown.size, unchanged(self.preprocess, (shown.height, shown.width))
+        if isinstance(image, DecodedImage):
+            return image.pixels, image.size, self.preprocess
+        return image, image.size, self.preprocess
+
+    def activation_maps(
+        self, split: str, explained: Sequence[tuple[int, int]]
+    ) -> list[str | None] | str:
+        """Return small copies of images with their activation maps, or why there are none."""
+        if self.network is None or not explained:
+            return "the network is not at hand" if self.network is None else []
+        data, outputs = self.data.splits[split], dict(explained)
+        if data.steps(1) is not None:
+            return "a DataLoader has no order to read single images in"
+        transform = self.network.task.transform(self.preprocess)
+        reader = ImageReader(transform, self.network.device, CHUNK, bad_images="skip")
+        drawn: dict[int, str] = {}
+        place = None
+        try:
+            for batch in reader.read(data, list(outputs)):
+                indices = batch.indices.tolist()
+                numbers = torch.tensor([outputs[index] for index in indices])
+                place = place or find_map(self.network, batch.inputs[:1], int(numbers[0]))
+                maps = activation_maps(self.network, batch.inputs, numbers, place)
+                for index, values in zip(indices, maps, strict=True):
+                    image, size, preprocess = self._small(split, index)
+                    image = blend_map(image, values, size, preprocess)
+                    drawn[index] = base64.b64encode(encode(image)).decode("ascii")
+        except ZooError as error:
+            return error.message
+        except RuntimeError as error:  # of torch: memory, or an operation without a gradient
+            return one_line(error)
+        return [drawn.get(index) for index, _ in explained]
 
 
 def visible(pixels: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from zoo.tasks.classification.statistics import expected_calibration_error, reli
 TOP = 3
 # Images of each kind that the report shows.
 SHOWN = 24
+# Images with an activation map: so many right ones and so many wrong ones.
+EXPLAINED = 8
 
 
 def sample_results(outputs: Outputs, targets: Tensor) -> dict[str, Tensor]:
@@ -51,6 +53,7 @@ def report_data(evidence: Evidence) -> dict[str, Any]:
         "mistakes": {
             split: _mistakes(evidence, split, values) for split, values in samples.items()
         },
+        "activation": _activation(evidence, samples),
     }
 
 
@@ -74,12 +77,36 @@ def _rounded(values: Tensor) -> Any:
 
 def _mistakes(evidence: Evidence, split: str, samples: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the mistakes of a split with the least probability of the true class."""
-    wrong = [row for row, best in enumerate(samples["classes"]) if best[0] != samples["true"][row]]
-    wrong.sort(key=lambda row: (samples["probability"][row], samples["name"][row]))
     return [
         {"row": row, "image": evidence.thumbnail(split, samples["index"][row])}
-        for row in wrong[:SHOWN]
+        for row in _worst(samples)[:SHOWN]
     ]
+
+
+def _worst(samples: Mapping[str, Any]) -> list[int]:
+    """Return the rows of mistakes, the least probability of the true class first."""
+    wrong = [row for row, best in enumerate(samples["classes"]) if best[0] != samples["true"][row]]
+    return sorted(wrong, key=lambda row: (samples["probability"][row], samples["name"][row]))
+
+
+def _activation(evidence: Evidence, samples: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return images with the activation map of their predicted class, right and wrong ones.
+
+    The wrong ones are the worst; the right ones are evenly spread over the split.
+    """
+    split = next((name for name in ("val", "test") if name in samples), None)
+    if split is None:
+        return {}
+    values, wrong = samples[split], _worst(samples[split])
+    right = [row for row in range(len(values["true"])) if row not in set(wrong)]
+    spread = right[:: max(len(right) // EXPLAINED, 1)][:EXPLAINED]
+    rows = [*wrong[:EXPLAINED], *spread]
+    explained = [(values["index"][row], values["classes"][row][0]) for row in rows]
+    images = evidence.activation_maps(split, explained)
+    if isinstance(images, str):
+        return {"split": split, "reason": images, "shown": []}
+    shown = [{"row": row, "image": image} for row, image in zip(rows, images, strict=True)]
+    return {"split": split, "shown": shown}
 
 
 def _held_out(evidence: Evidence) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from zoo.sections import (
     Part,
     Reliability,
     Section,
+    SmallImage,
     Text,
 )
 from zoo.tasks import reports
@@ -55,6 +56,7 @@ def sections(run: RunResults) -> Iterator[Section]:
         yield from _mistakes(run, split)
         yield from _calibration(run, split)
         yield from findings(run)
+        yield from _activation(run)
     yield from _balance(run)
     if steps := tuple(map(Text, next_steps(run, split))):
         yield Section("What to try next", steps, reports.NEXT)
@@ -200,6 +202,46 @@ def _calibration(run: RunResults, split: str) -> Iterator[Section]:
     parts: list[Part] = [numbers, Reliability(title, tuple(bins)), Text(text, note=True)]
     parts += temperature_parts(run)
     yield Section("Calibration", tuple(parts), reports.CALIBRATION)
+
+
+def _activation(run: RunResults) -> Iterator[Section]:
+    """Yield images with the activation map of their predicted class."""
+    stored = run.results.get("activation")
+    if not stored:
+        return
+    title, place = "Where the network looks", reports.ATTENTION
+    if reason := stored.get("reason"):
+        yield Section(title, (Text(f"No activation maps: {reason}."),), place)
+        return
+    samples = run.results["samples"][stored["split"]]
+    classes = run.record["plan"]["classes"]
+    galleries: dict[bool, list[SmallImage]] = {False: [], True: []}
+    for each in stored["shown"]:
+        row = each["row"]
+        true, best = samples["true"][row], samples["classes"][row][0]
+        predicted = f"{classes[best]} {percent(samples['probabilities'][row][0])}"
+        name = samples["name"][row]
+        text = f"{name}, what speaks for {predicted}; it is {classes[true]}"
+        lines = (predicted, f"true: {classes[true]}", name) if best != true else (predicted, name)
+        if image := image_of(each["image"], text, lines):
+            galleries[best == true].append(image)
+    method = (
+        "What each place adds to the logit of the predicted class: activation times gradient in "
+        "the last spatial map before the head, its positive part (HiResCAM; Draelos and Carin, "
+        "2020). For a linear head on pooled features that is the class activation map. Bright is "
+        "the most of the image itself, so maps of two images do not compare; dark edges are "
+        "outside of the crop."
+    )
+    shown = [
+        Gallery(tuple(images), f"{counted(len(images), name)} of {stored['split']}, {order}")
+        for images, name, order in (
+            (galleries[False], "wrong prediction", "the worst mistakes"),
+            (galleries[True], "right prediction", "spread over the split"),
+        )
+        if images
+    ]
+    if shown:
+        yield Section(title, (*shown, Text(method, note=True)), place)
 
 
 def _balance(run: RunResults) -> Iterator[Section]:

@@ -199,6 +199,10 @@ class ImageClassification(BaseTask):
         """Return true class, the most probable classes and probabilities of each image."""
         return sample_results(outputs, targets)
 
+    def explained_outputs(self, outputs: Outputs) -> Tensor:
+        """Return the most probable class of each image."""
+        return outputs.main.argmax(dim=1)
+
     def temperature(self, logits: Tensor, labels: Tensor) -> float | None:
         """Return the temperature of the least negative log-likelihood."""
         return fit_temperature(logits, labels)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,19 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from zoo.data.geometry import Geometry, geometry_of
+from zoo.data.png_files import encode_png, source_id, unused_paths
 from zoo.files import write_bytes
 from zoo.tasks.base import Outputs, SourceImage
 from zoo.tasks.segmentation.schema import IGNORE_INDEX, SegmentationSchema
 
 # Values of logits interpolated at a time, to bound memory.
 STRIP = 1 << 24
-# PNG text chunk with a hash of the path of the image.
-SOURCE = "zoo-source"
 OPACITY = 0.5
 
 
@@ -117,13 +114,13 @@ def _write(
     mask: NDArray[np.uint8], image: SourceImage, schema: SegmentationSchema, out: Path
 ) -> tuple[Path, Path]:
     """Write mask and overlay of an image; overwrite only earlier ones of the same image."""
-    source = _source_id(image.name)
-    mask_path, overlay_path = _unused_paths(out, Path(image.name).stem or "image", source)
+    source, stem = source_id(image.name), Path(image.name).stem or "image"
+    mask_path, overlay_path = unused_paths(out, stem, (".png", "-overlay.png"), source)
     indexed = Image.fromarray(mask)
     flat = [value for color in schema.colors for value in color]
     indexed.putpalette(flat + [0] * (3 * (IGNORE_INDEX - len(schema.classes))) + [255, 255, 255])
-    write_bytes(mask_path, _png(indexed, source))
-    write_bytes(overlay_path, _png(overlay(mask, image.open(), schema), source))
+    write_bytes(mask_path, encode_png(indexed, source))
+    write_bytes(overlay_path, encode_png(overlay(mask, image.open(), schema), source))
     return mask_path, overlay_path
 
 
@@ -135,42 +132,3 @@ def overlay(mask: NDArray[np.uint8], image: Image.Image, schema: SegmentationSch
     colored = (palette.sum(axis=1) > 0)[mask][..., None]
     blended = (1 - OPACITY) * pixels + OPACITY * palette[mask]
     return Image.fromarray(np.where(colored, np.rint(blended), pixels).astype(np.uint8))
-
-
-def _source_id(name: str) -> str | None:
-    """Return a hash of the path of an image; None for an image without a file."""
-    try:
-        path = Path(name)
-        if not path.is_file():
-            return None
-        return hashlib.sha256(str(path.resolve()).encode(errors="surrogateescape")).hexdigest()
-    except (OSError, ValueError):
-        return None
-
-
-def _unused_paths(out: Path, stem: str, source: str | None) -> tuple[Path, Path]:
-    """Return paths of mask and overlay that are unused, or were written for the same image."""
-    number = 1
-    while True:
-        name = stem if number == 1 else f"{stem}-{number}"
-        paths = out / f"{name}.png", out / f"{name}-overlay.png"
-        if all(not path.exists() or _has_source(path, source) for path in paths):
-            return paths
-        number += 1
-
-
-def _has_source(path: Path, source: str | None) -> bool:
-    try:
-        with Image.open(path, formats=("PNG",)) as image:
-            return source is not None and image.info.get(SOURCE) == source
-    except (OSError, SyntaxError):
-        return False
-
-
-def _png(image: Image.Image, source: str | None) -> bytes:
-    info = PngImagePlugin.PngInfo()
-    if source is not None:
-        info.add_text(SOURCE, source)
-    content = io.BytesIO()
-    image.save(content, "PNG", pnginfo=info)
-    return content.getvalue()
