@@ -44,6 +44,14 @@ class ExitCode(IntEnum):
     TERMINATED = 143
 
 
+class Interruption(BaseException):
+    """Raised where a signal, or the end of a time limit, interrupts a command."""
+
+
+# What ends a command from outside. Anything else that a plugin raises is a failure of the plugin.
+INTERRUPTS = (KeyboardInterrupt, Interruption)
+
+
 class ZooError(Exception):
     """An error that the user can fix.
 

@@ -159,14 +159,15 @@ def test_errors_with_json_are_objects(capsys, arguments, kind, code, message, hi
     assert text.startswith("zoo: error: ")
 
 
-def test_bug_with_json_is_an_object(capsys, monkeypatch):
+@pytest.mark.parametrize("kind", [KeyError, EOFError])
+def test_bug_with_json_is_an_object(capsys, monkeypatch, kind):
     def fail(value):
-        raise KeyError("name")
+        raise kind("name")
 
     monkeypatch.setattr("zoo.cli.list.print_json", fail)
     code, _, err = cli(capsys, "list", "--json")
     failure = json.loads(err)
-    assert (code, failure["kind"], failure["exit_code"]) == (1, "KeyError", 1)
+    assert (code, failure["kind"], failure["exit_code"]) == (1, kind.__name__, 1)
     assert "--debug" in failure["hint"]
 
 

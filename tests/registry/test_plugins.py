@@ -23,6 +23,17 @@ GOOD = """
 BAD = {
     "fails_to_import": ("import no_such_module", "ModuleNotFoundError"),
     "exits": ("import sys; sys.exit(3)", "SystemExit: 3"),
+    # As a native extension in Rust does, and asyncio where a task is cancelled.
+    "panics": ("raise type('Panic', (BaseException,), {})('no leaf')", "Panic: no leaf"),
+    "panics_in_a_hook": (
+        """
+        import zoo
+        @zoo.hookimpl
+        def zoo_register_backbones():
+            raise type("Panic", (BaseException,), {})("no leaf")
+        """,
+        "Panic: no leaf",
+    ),
     "raises": (
         """
         import zoo

@@ -18,11 +18,11 @@ import click
 from zoo import errors
 from zoo.cli.group import OutputClosed, Settings, detecting_closed_output, zoo_group
 from zoo.cli.output import reserved_stdout, stdout
-from zoo.errors import ENVIRONMENT_ERRNOS, ExitCode, UsageError, ZooError
+from zoo.errors import ENVIRONMENT_ERRNOS, ExitCode, Interruption, UsageError, ZooError
 from zoo.terminal import is_rank_zero, print_notice, printable
 
 
-class Terminated(BaseException):
+class Terminated(Interruption):
     """SIGTERM was received."""
 
 
@@ -170,6 +170,8 @@ def _run(arguments: list[str] | None, settings: Settings) -> int:
 
 def _report(error: BaseException, settings: Settings) -> int:
     """Report why a command ended, and return its exit code."""
+    if isinstance(error, click.Abort) and isinstance(error.__cause__, EOFError):
+        error = error.__cause__  # of a file that ends too early; nobody is prompted for input
     match error:
         case click.exceptions.Exit():
             return error.exit_code
@@ -189,10 +191,10 @@ def _describe(error: BaseException, settings: Settings) -> _Failure | None:
     """Return why a command ended; None for an exception to raise."""
     match error:
         case click.Abort() | KeyboardInterrupt():
-            message = _notes(error) or settings.interruption
+            message = _interruption(error, settings)
             return _Failure("interrupted", "KeyboardInterrupt", message, ExitCode.INTERRUPTED)
         case Terminated():
-            message = _notes(error) or settings.interruption
+            message = _interruption(error, settings)
             return _Failure("terminated", "Terminated", message, ExitCode.TERMINATED)
         case click.ClickException():
             context = getattr(error, "ctx", None)
@@ -204,13 +206,23 @@ def _describe(error: BaseException, settings: Settings) -> _Failure | None:
     return None
 
 
-def _notes(error: BaseException | None) -> str:
+def _interruption(error: BaseException, settings: Settings) -> str:
+    """Return which plugin an interrupt ended, if any, and what remains of the command."""
+    from zoo.registry.plugin_code import InterruptedIn  # here, because help does not need it
+
+    notes = _notes(error)
+    remains = [note for note in notes if not isinstance(note, InterruptedIn)]
+    return "; ".join([*notes, *(() if remains else [settings.interruption])])
+
+
+def _notes(error: BaseException | None) -> Sequence[str]:
     """Return the notes of an interrupt, or of the nearest of its causes that has any."""
     while error is not None:
-        if notes := getattr(error, "__notes__", ()):
-            return "; ".join(notes)
+        notes: Sequence[str] = getattr(error, "__notes__", ())
+        if notes:
+            return notes
         error = error.__cause__ or error.__context__
-    return ""
+    return ()
 
 
 def _describe_exception(error: Exception) -> _Failure:

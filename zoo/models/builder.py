@@ -11,6 +11,7 @@ from torch import nn
 
 from zoo.errors import BrokenBackbone, UsageError
 from zoo.models.plugin_errors import plugin_errors
+from zoo.registry.plugin_code import plugin_code
 from zoo.spec import Backbone, resolve_target
 
 
@@ -32,8 +33,11 @@ def build_network(backbone: Backbone, kwargs: Mapping[str, Any]) -> nn.Module:
         BrokenPlugin: the builder cannot be imported.
         BrokenBackbone: the builder fails, or does not return a network.
     """
-    builder = resolve_target(backbone.builder, f"backbone {backbone.id}")
-    with plugin_errors(f"{backbone.id} does not build"):
+    with (
+        plugin_code(backbone.plugin, f"building {backbone.id}"),
+        plugin_errors(f"{backbone.id} does not build"),
+    ):
+        builder = resolve_target(backbone.builder, f"backbone {backbone.id}")
         model = builder(weights=None, **kwargs)
         if not isinstance(model, nn.Module):
             raise BrokenBackbone(f"{backbone.id} built a {type(model).__name__}, no torch module")

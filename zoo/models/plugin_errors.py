@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 import torch
 
 from zoo.errors import ENVIRONMENT_ERRNOS, BrokenBackbone, ZooError, one_line
+from zoo.registry.plugin_code import interrupt_of
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
 
@@ -27,14 +29,18 @@ def plugin_errors(what: str) -> Iterator[None]:
         what: failed operation, the start of the message.
 
     Raises:
-        BrokenBackbone: the block raised anything but a `ZooError`, an error of the environment,
-            such as a full disk, or an out-of-memory error.
+        BrokenBackbone: the block raised anything but a `ZooError`, an interrupt, an error of the
+            environment, such as a full disk, or an out-of-memory error.
     """
+    handled = sys.exception()
     try:
         yield
     except (ZooError, BrokenPipeError):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        interrupt = interrupt_of(error, handled)
+        if interrupt is not None:
+            raise interrupt from None
         if is_out_of_memory(error):
             raise
         if isinstance(error, OSError) and error.errno in ENVIRONMENT_ERRNOS:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.errors import BrokenPlugin, UsageError, did_you_mean, one_line
 from zoo.records import with_fields
 from zoo.registry.catalogue import catalogue_file, load_catalogue, restore_backbone
+from zoo.registry.plugin_code import plugin_code
 from zoo.registry.plugins import PluginRecord
 from zoo.spec import AddedWeights, Backbone, Family, LocalWeights
 
@@ -54,11 +55,12 @@ class Source:
         entries: dict[str, Backbone | dict[str, Any]] = {}
         try:
             for item in self._record.backbones:
-                new: dict[str, Any] = (
-                    load_catalogue(item, log.info, self._computing)
-                    if isinstance(item, Family)
-                    else {item.name: with_fields(item, **self._owner)}
-                )
+                new: dict[str, Any]
+                if isinstance(item, Family):
+                    with plugin_code(self.name, f"the catalogue of {item.distribution}"):
+                        new = load_catalogue(item, log.info, self._computing)
+                else:
+                    new = {item.name: with_fields(item, **self._owner)}
                 if duplicates := entries.keys() & new.keys():
                     raise BrokenPlugin(f"plugin {self.name!r} registers {min(duplicates)!r} twice")
                 entries.update(new)

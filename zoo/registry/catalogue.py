@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo import __version__, records, spec
-from zoo.errors import BrokenPlugin, EnvironmentProblem
+from zoo.errors import INTERRUPTS, BrokenPlugin, EnvironmentProblem
 from zoo.files import cache_dir, canonical_json, write_bytes
 from zoo.records import restore, to_dict
 from zoo.spec import Backbone, Family, Head, Preprocess, Weights, resolve_target
@@ -39,7 +39,9 @@ def _source_code(module: str) -> bytes:
         with redirect_stdout(sys.stderr):  # find_spec imports the parent packages
             module_spec = find_spec(module)
         return Path(module_spec.origin).read_bytes() if module_spec and module_spec.origin else b""
-    except (Exception, SystemExit):
+    except INTERRUPTS:
+        raise
+    except BaseException:
         return b""  # enumerating will report the error
 
 
@@ -113,7 +115,9 @@ def _enumerate_here(family: Family) -> str | None:
             return None  # a timm.py in the current folder
         with redirect_stdout(sys.stderr):
             return canonical_json(_enumerate(family.catalogue))
-    except (Exception, SystemExit):
+    except INTERRUPTS:
+        raise
+    except BaseException:
         return None  # the subprocess will report the error
 
 

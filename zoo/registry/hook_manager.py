@@ -19,8 +19,8 @@ from typing import Any
 
 import pluggy
 
-# A plugin that exits has failed; a KeyboardInterrupt is the user's, and propagates.
-CONTAINED = (Exception, SystemExit)
+from zoo.errors import INTERRUPTS
+from zoo.registry.plugin_code import plugin_code
 
 
 class Outcome:
@@ -48,11 +48,12 @@ class Outcome:
         """Measure the time of a block, and record its error; interrupts propagate."""
         start = time.perf_counter()
         try:
-            yield
-        except BaseException as error:
+            with plugin_code(self.plugin, self.hook):
+                yield
+        except INTERRUPTS:
+            raise
+        except BaseException as error:  # SystemExit, and other classes of a plugin's own
             self.error = error
-            if not isinstance(error, CONTAINED):
-                raise
         finally:
             self.seconds += time.perf_counter() - start
 
@@ -227,7 +228,7 @@ def _contained_wrapper(hook: str, plugin: str, function: Callable[..., Any]) -> 
             before = yield
         except BaseException as error:
             # Only interrupts reach this: the wrapper may clean up, but not swallow it.
-            with suppress(*CONTAINED):
+            with suppress(BaseException):
                 wrapper.throw(error)
             raise
         with outcome.measured():
@@ -256,7 +257,7 @@ def _contained_hookwrapper(
             return
         if result.exception is not None:
             interrupt = result.exception
-            with suppress(*CONTAINED):
+            with suppress(BaseException):
                 _tear_down(wrapper, result)
             result.force_exception(interrupt)
             return

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import __version__, hookspecs
-from zoo.errors import BrokenPlugin, one_line
+from zoo.errors import INTERRUPTS, BrokenPlugin, one_line
 from zoo.registry.collection import Collection, Record, by_owner, claim
 from zoo.registry.discovery import BUILTIN, NO_VERSION, Plugin, Switches, discover
 from zoo.registry.hook_manager import HookManager, Options, Outcome, Results
 from zoo.registry.plugin_checks import check_hooks, check_interface, check_package, check_targets
+from zoo.registry.plugin_code import importing
 from zoo.spec import AddedWeights, Backbone, Family, PluginOption, Task, WeightFile
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class PluginHost:
         start = time.perf_counter()
         try:
             # stdout is for the command's own output, such as JSON.
-            with redirect_stdout(sys.stderr):
+            with redirect_stdout(sys.stderr), importing(record.name, self._warn):
                 check_package(record.name, plugin.requires, __version__)
                 module = plugin.load()
                 check_interface(record.name, module)
@@ -152,7 +153,9 @@ class PluginHost:
                 callers = self.manager.get_hookcallers(module) or ()
                 record = replace(record, hooks=tuple(caller.name for caller in callers))
                 check_hooks(self.manager, record.name, module)
-        except (Exception, SystemExit) as error:
+        except INTERRUPTS:
+            raise
+        except BaseException as error:  # SystemExit, and other classes of a plugin's own
             # By name: another plugin may have registered the same object.
             if self.manager.has_plugin(record.name):
                 self.manager.unregister(name=record.name)

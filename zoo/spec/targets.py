@@ -6,7 +6,7 @@ import re
 from importlib import import_module
 from typing import Any
 
-from zoo.errors import BrokenPlugin, UsageError, one_line
+from zoo.errors import INTERRUPTS, BrokenPlugin, UsageError, one_line
 
 
 def path_steps(path: str) -> tuple[str, ...]:
@@ -78,7 +78,9 @@ def resolve_target(target: str, owner: str = "an adapter") -> Any:
         resolved: Any = import_module(module_name)
         for name in attribute.split("."):
             resolved = getattr(resolved, name)
-    except (Exception, SystemExit) as error:  # importing a module can raise anything
+    except INTERRUPTS:
+        raise
+    except BaseException as error:  # importing a module can raise anything
         reason = f"which cannot be imported: {one_line(error)}"
         missing = isinstance(error, ModuleNotFoundError)
         hint = "install it, or add its folder to PYTHONPATH" if missing else None

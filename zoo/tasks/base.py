@@ -26,6 +26,7 @@ from zoo.models.plugin_errors import plugin_errors
 from zoo.options import Augmentation
 from zoo.options.class_weights import ClassWeights
 from zoo.options.option import raise_together
+from zoo.registry.plugin_code import plugin_code
 from zoo.spec import Backbone, Head, Preprocess, Task, Weights, resolve_target
 from zoo.tasks.metric import Direction, Metric, Outputs, Ranking, SampleResults, loss_parts
 from zoo.tasks.published import published_classes
@@ -394,8 +395,11 @@ def load_task(task: Task) -> BaseTask:
     Raises:
         BrokenPlugin: it cannot be imported, or is not a `BaseTask`.
     """
-    target = resolve_target(task.target, f"task {task.name!r}")
-    with plugin_errors(f"task {task.name!r} cannot be instantiated"):
+    with (
+        plugin_code(task.plugin, f"the task {task.name!r}"),
+        plugin_errors(f"task {task.name!r} cannot be instantiated"),
+    ):
+        target = resolve_target(task.target, f"task {task.name!r}")
         instance = target()
     if not isinstance(instance, BaseTask):
         message = f"{task.target} returns a {type(instance).__name__}, not a BaseTask"

@@ -257,7 +257,7 @@ def test_failing_observers_do_not_replace_the_error(tinynet, image_folder, insta
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_interrupt_in_an_observer_is_an_interrupt(
-    tinynet, image_folder, install, cli, hook, tmp_path
+    tinynet, image_folder, install, cli, hook, tmp_path, caplog
 ):
     install(
         "slow",
@@ -273,17 +273,56 @@ def test_interrupt_in_an_observer_is_an_interrupt(
     )
     lr = "1e18" if hook == "zoo_on_error" else "0.01"
     options = ["--weights", "none", "--epochs", "2", "--optimizer", "sgd", "--lr", lr]
-    code, _, err = cli("finetune", tinynet, "--data", image_folder, *options)
+    with caplog.at_level(logging.WARNING, "zoo"):
+        code, _, err = cli("finetune", tinynet, "--data", image_folder, *options)
     assert code == 130, err
+    assert "slow" not in caplog.text  # it has not failed
     kept = {
         "zoo_after_fit": "nothing half-written is left",
         "zoo_on_error": "nothing half-written is left",
     }
     resumed = "resume it with `zoo finetune --resume runs/tinynet-1`"
-    assert err.splitlines()[-1] == f"zoo: interrupted: {kept.get(hook, resumed)}"
+    start, _, rest = err.splitlines()[-1].partition(" in ")
+    assert start.startswith("zoo: interrupted: after ")
+    plugin = f"{hook} of plugin 'slow', which ZOO_PLUGINS=-tensorboard,-regression,-report,-slow"
+    assert rest == f"{plugin} switches off; {kept.get(hook, resumed)}"
     run = tmp_path / "runs" / "tinynet-1"
+    checkpoints = len([*run.glob("checkpoints/checkpoint-*")])
+    assert checkpoints == (hook not in ("zoo_before_fit", "zoo_on_first_batch", "zoo_on_error"))
     assert (run / "run.json").exists() is (hook == "zoo_after_fit")
     assert (run / "checkpoints" / "plan.json").exists() is (hook != "zoo_on_error")
+
+
+@pytest.mark.parametrize("hook", ["zoo_before_fit", "zoo_after_step", "zoo_after_epoch"])
+def test_interrupt_that_an_observer_catches_stops_training(tinynet, image_folder, install, hook):
+    options = {**QUICK, "train": "all", "epochs": 2}
+    whole = zoo.finetune(tinynet, data=image_folder, **options)
+    install(
+        "careless",
+        f"""
+        import os, signal, time
+        import zoo
+
+        @zoo.hookimpl
+        def {hook}(event):
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(5)
+            except:
+                pass
+        """,
+    )
+    reset_caches()
+    with pytest.raises(KeyboardInterrupt) as interrupted:
+        zoo.finetune(tinynet, data=image_folder, **options, out="parts")
+    assert interrupted.value.__notes__ == ["resume it with `zoo finetune --resume parts`"]
+    (checkpoint,) = Path("parts/checkpoints").glob("checkpoint-*")
+    state = json.loads((checkpoint / "state.json").read_text())
+    assert (state["epoch"], state["step"]) == ((1, 0) if hook == "zoo_after_epoch" else (1, 1))
+    zoo.configure(without=["careless"])
+    resumed = zoo.finetune(resume="parts")
+    names = [run.path / "model.safetensors" for run in (whole, resumed)]
+    assert names[0].read_bytes() == names[1].read_bytes()
 
 
 @pytest.mark.parametrize("how", ["interrupt", "diverge"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -171,7 +172,7 @@ def _effect(name: str, value: Any, plan: Plan) -> str:
 def _train(running: _Running, reader: ImageReader) -> dict[str, Metric]:
     """Run all phases, and return the metric of each evaluated split."""
     prepared, network, observers = running.prepared, running.network, running.observers
-    data, options, task = prepared.data, prepared.options, network.task
+    data, options, task, ranks = prepared.data, prepared.options, network.task, join()
     if prepared.files is not None:
         report = running.observer(task.labels).report
         arguments = network, prepared.files, data, prepared.plan, options.workers
@@ -179,7 +180,9 @@ def _train(running: _Running, reader: ImageReader) -> dict[str, Metric]:
     ranking, labels = select_metric(options, task), task.labels
     if ranking is not None:
         labels = {**labels, ranking.name: labels.get(ranking.name, ranking.name)}
-    first_batch = FirstBatch(observers, network.preprocess, data.schema)
+    # Several processes have to stop together.
+    at_once = nullcontext if ranks.distributed else running.interrupts.at_once
+    first_batch = FirstBatch(observers, network.preprocess, data.schema, at_once)
     with PhaseDataFactory(
         prepared.plan,
         data,
@@ -190,7 +193,7 @@ def _train(running: _Running, reader: ImageReader) -> dict[str, Metric]:
         int(prepared.registry.config.defaults["cache_gib"] * (1 << 30)),
         options.metrics,
         first_batch.notify if first_batch.enabled else None,
-        join(),
+        ranks,
         running.reporting,
     ) as factory:
         val = train(
@@ -319,7 +322,10 @@ def _fit_and_write(
         message = f"the {prepared.options.time_limit:g} s of --time-limit are over"
         finished = (folder.path / RECORD).exists()
         hint = f"{folder.path} is finished" if finished else "give a longer time"
-        raise TimeLimit(message, notes[0] if notes else hint) from error
+        limit = TimeLimit(message, notes[0] if notes else hint)
+        for note in getattr(error, "__notes__", ()):
+            limit.add_note(note)
+        raise limit from error
     except BaseException as error:
         for note in notes:
             error.add_note(note)

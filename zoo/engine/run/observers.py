@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -163,12 +163,20 @@ class FirstBatch:
         observers: of the training.
         preprocess: of normalized images.
         schema: of the targets.
+        interruptible: enters a block in which a signal is not deferred: no step precedes it.
     """
 
-    def __init__(self, observers: Observers, preprocess: Preprocess, schema: Schema) -> None:
+    def __init__(
+        self,
+        observers: Observers,
+        preprocess: Preprocess,
+        schema: Schema,
+        interruptible: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self.observers = observers
         self.preprocess = preprocess
         self.schema = schema
+        self.interruptible = interruptible
         self.enabled = observers.implements(FIRST_BATCH)
 
     def notify(self, images: Tensor, targets: Tensor) -> None:
@@ -184,7 +192,8 @@ class FirstBatch:
         pixels = denormalize(images.detach(), self.preprocess).permute(0, 2, 3, 1).cpu()
         arrays = _read_only(pixels), _read_only(targets.cpu())
         event = FirstBatchRead(*arrays, self.schema.to_dict())
-        self.observers.notify(FIRST_BATCH, event)
+        with self.interruptible():
+            self.observers.notify(FIRST_BATCH, event)
 
 
 def _read_only(tensor: Tensor) -> NDArray[Any]:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
+from zoo.errors import Interruption
+
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 Handler = Callable[[int, FrameType | None], Any] | int | None
 
@@ -32,7 +34,7 @@ def deferred_signals() -> Iterator[None]:
             signal.raise_signal(received)
 
 
-class Alarm(BaseException):
+class Alarm(Interruption):
     """The time of a block is over."""
 
 
@@ -48,12 +50,15 @@ class Interrupts:
 
     Attributes:
         received: number of the deferred signal; None before one.
+        raised: by the handler of a signal that was not deferred; None before one. Code of others
+            may have caught it.
         deferring: whether the next signal is deferred.
     """
 
     def __init__(self, limit: float | None = None) -> None:
         self.limit = limit
         self.received: int | None = None
+        self.raised: BaseException | None = None
         self.deferring = False
         self._previous: dict[int, Handler] = {}
 
@@ -82,8 +87,24 @@ class Interrupts:
         if self.received is not None and error is None:
             self.raise_received()
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Defer no signal in a block."""
+        before, self.deferring = self.deferring, False
+        try:
+            yield
+        finally:
+            self.deferring = before
+
+    @property
+    def pending(self) -> bool:
+        """Whether a signal was deferred, or what its handler raised was caught."""
+        return self.received is not None or self.raised is not None
+
     def raise_received(self) -> None:
         """Handle the deferred signal as before the block, which raises or ends the process."""
+        if self.raised is not None:
+            raise self.raised
         number, self.received = self.received, None
         if number == signal.SIGALRM:
             self._restore()
@@ -93,6 +114,13 @@ class Interrupts:
             signal.raise_signal(number)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        try:
+            self._defer_or_raise(number)
+        except BaseException as error:
+            self.raised = error
+            raise
+
+    def _defer_or_raise(self, number: int) -> None:
         if number == signal.SIGALRM:
             if self.deferring:
                 self.received = self.received or number

@@ -143,7 +143,7 @@ class Checkpoints:
         return state.phase, state.epoch, state.step
 
     def _act(self, ranks: Ranks, check: Callable[[], None], epoch_ended: bool) -> None:
-        received = self.interrupts.received is not None
+        received = self.interrupts.pending
         waited = time.perf_counter() - self.last
         due = not ranks.rank and self.cadence.due(waited, self.cost, epoch_ended)
         if ranks.distributed:
