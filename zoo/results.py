@@ -26,6 +26,7 @@ class Prediction(TypedDict, total=False):
     mask: str | None
     overlay: str | None
     explanation: str | None
+    answer: str | None
     error: str
 
 

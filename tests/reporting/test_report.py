@@ -319,4 +319,8 @@ def test_solved_head_reports_its_data(reporting, plainnet, image_folder, tmp_pat
     assert len({each["image"] for each in shown}) == len(shown)
     page = check_page(run.path / "report.html")
     assert "Probable label errors" in page.text
+    answered = stored.results["answered"]
+    assert answered[0][:2] == [0, 24]
+    assert [row[1] for row in answered] == sorted((row[1] for row in answered), reverse=True)
+    assert "What that costs, by held-out predictions of the training images" in page.text
     assert "What to try next" in page.text

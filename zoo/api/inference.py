@@ -155,6 +155,7 @@ def predict(
     batch_size: int = 32,
     out: FilePath | None = None,
     explain: FilePath | bool = False,
+    min_probability: float | None = None,
     engine: Engine | None = None,
 ) -> builtins.list[Prediction]:
     """Predict images with a model file, a run folder, or a pretrained backbone.
@@ -170,6 +171,7 @@ def predict(
         out: folder for files of the predictions, such as masks; None to write none.
         explain: whether to write activation maps beside the images, as `IMAGE.explain.png`; or the
             folder to write them into.
+        min_probability: of an answer, in 0..1; None for no answers.
         engine: as for `load`.
 
     Returns:
@@ -182,7 +184,8 @@ def predict(
     check_arguments(engine=engine)
     registry = load_registry()
     model = load_any(name_of(name), registry, chosen, device, precision, engine or "auto")
-    return model.predict(images, top, batch_size, out, explain=explain)
+    given = images, top, batch_size, out
+    return model.predict(*given, explain=explain, min_probability=min_probability)
 
 
 @names_arguments

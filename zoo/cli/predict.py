@@ -38,6 +38,12 @@ BESIDE = "\0"
     help="Number of classes per image.",
 )
 @click.option(
+    "--min-probability",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Answer `none of these` where no class is as probable.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
@@ -77,6 +83,7 @@ def command(
     model: str,
     images: tuple[str, ...],
     top: int,
+    min_probability: float | None,
     out: Path | None,
     explain: str | None,
     weights: str | None,
@@ -103,7 +110,8 @@ def command(
     count, failed = 0, _Failed()
     with ExitStack() as stack:
         writers = _writers(stack, loaded, table, as_json, json_lines)
-        answers = loaded.stream(_find(images), top, batch_size, out, explain=explained)
+        given = _find(images), top, batch_size, out
+        answers = loaded.stream(*given, explain=explained, min_probability=min_probability)
         printed = as_json or json_lines or table is None
         for answer in _with_progress(answers, images, quiet=printed and stdout().isatty()):
             count += 1
@@ -157,9 +165,14 @@ def _writers(
 
 
 def _lines_of(loaded: Predictor, answer: Any) -> list[str]:
-    """Return the lines of the prediction of an image, and of the path of its activation map."""
-    path = answer.get("explanation")
-    return loaded.network.task.prediction_lines(answer) + ([f"map {path}"] if path else [])
+    """Return the lines of an image: its prediction, and the path of its activation map.
+
+    The first one is that of an answer which is no class.
+    """
+    lines = loaded.network.task.prediction_lines(answer)
+    if "answer" in answer and answer["answer"] is None:
+        lines.insert(0, "none of these")
+    return lines + ([f"map {answer['explanation']}"] if answer.get("explanation") else [])
 
 
 def _find(images: tuple[str, ...]) -> Iterator[Any]:

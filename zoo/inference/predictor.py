@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, overload
 
@@ -30,6 +30,7 @@ from zoo.engine.runtime.stream import FailedImage, read_images
 from zoo.errors import DataError, WeightsError, ZooError
 from zoo.inference.engines import PredictedBatch, head_inputs, split_engine
 from zoo.inference.explain import Explainer
+from zoo.inference.least_probability import add_answers
 from zoo.modelfile import ModelCard
 from zoo.models.freeze import inference_mode_of
 from zoo.options import OPTIONS
@@ -41,6 +42,23 @@ from zoo.spec import Preprocess
 from zoo.tasks.base import Metric, Outputs, Schema, SourceImage, UserMetrics, supported_options
 
 BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """What is asked of each image.
+
+    Args:
+        top: number of classes.
+        out: folder for files of the predictions; None to write none.
+        explainer: writes activation maps; None to write none.
+        min_probability: of an answer; None for no answers.
+    """
+
+    top: int
+    out: Path | None
+    explainer: Explainer | None
+    min_probability: float | None
 
 
 class Predictor:
@@ -103,6 +121,7 @@ class Predictor:
         out: FilePath | None = None,
         *,
         explain: FilePath | bool = False,
+        min_probability: float | None = None,
     ) -> list[Prediction]:
         """Predict images.
 
@@ -116,19 +135,22 @@ class Predictor:
             out: folder for files of the predictions, such as masks; None to write none.
             explain: whether to write an image with the activation map of the predicted class beside
                 each image, as `IMAGE.explain.png`; or the folder to write it into.
+            min_probability: of an answer, in 0..1; None for no answers.
 
         Returns:
             For each image `path` and `predictions` of the task (classification:
             `[{class, probability}]`, most probable first), or `path` and `error` if it cannot be
             read; with `explain`, `explanation`: the path of the written image, None for an image
-            without a file.
+            without a file; with `min_probability`, `answer`: the most probable class, None where it
+            is less probable.
 
         Raises:
             UsageError: `top` is not positive, there is no image, or the network has no spatial map
                 to explain.
             EnvironmentProblem: memory ran out, or a file cannot be written.
         """
-        return list(self.stream(images, top, batch_size, out, explain=explain))
+        given = images, top, batch_size, out
+        return list(self.stream(*given, explain=explain, min_probability=min_probability))
 
     @names_arguments
     def stream(
@@ -139,27 +161,24 @@ class Predictor:
         out: FilePath | None = None,
         *,
         explain: FilePath | bool = False,
+        min_probability: float | None = None,
     ) -> Iterator[Prediction]:
         """Predict images as `predict` does, and yield each prediction as its batch is done.
 
         Images are taken from the iterable as they are needed, so memory does not depend on their
         number.
         """
-        check_arguments(top=top, batch_size=batch_size)
+        check_arguments(top=top, batch_size=batch_size, min_probability=min_probability)
         folder = None if out is None else Path(out)
         given = in_folders(as_many(images))
         batches = read_images(given, self.preprocess, self.network.device, batch_size)
         explainer = None if explain is False else Explainer(self.network, explain)
-        return self._predict_batches(batches, batch_size, top, folder, explainer)
+        ask = _Ask(top, folder, explainer, min_probability)
+        return self._predict_batches(batches, batch_size, ask)
 
     @names_arguments
     def _predict_batches(
-        self,
-        batches: Iterable[PredictedBatch],
-        batch_size: int,
-        top: int,
-        out: Path | None,
-        explainer: Explainer | None,
+        self, batches: Iterable[PredictedBatch], batch_size: int, ask: _Ask
     ) -> Iterator[Prediction]:
         """Yield the prediction or the error of each image."""
         predictions: list[Any] = []
@@ -176,16 +195,14 @@ class Predictor:
                 predictions = []
                 yield from cast(list[Prediction], answers)  # of the task, which may be a plugin's
             else:
-                predictions += self._predict_group(*group, inputs, top, out, explainer)
+                predictions += self._predict_group(*group, inputs, ask)
 
     def _predict_group(
         self,
         images: Sequence[PreparedImage],
         pixels: torch.Tensor,
         inputs: Inputs | None,
-        top: int,
-        out: Path | None,
-        explainer: Explainer | None,
+        ask: _Ask,
     ) -> Iterable[Any]:
         """Return the predictions of images of one size, of the inputs of the heads if given."""
         self.incomplete.update(each.name for each in images if each.incomplete)
@@ -199,12 +216,15 @@ class Predictor:
             check_predictions(self.network, pixels, outputs.main)
             if self.card is not None and self.card.temperature is not None:
                 outputs = Outputs(outputs.main / self.card.temperature)
-            paths = explainer.write(images, pixels, outputs) if explainer else None
+            explainer = ask.explainer
+            explained = None if explainer is None else explainer.write(images, pixels, outputs)
             task = self.network.task
-            answers = task.predict(outputs, sources, self.schema, top=top, out=out)
-        if paths is None:
+            answers = task.predict(outputs, sources, self.schema, top=ask.top, out=ask.out)
+        if ask.min_probability is not None:
+            answers = add_answers(answers, ask.min_probability, task.name)
+        if explained is None:
             return answers
-        pairs = zip(answers, paths, strict=True)
+        pairs = zip(answers, explained, strict=True)
         return [{**answer, "explanation": path and str(path)} for answer, path in pairs]
 
     @names_arguments

@@ -9,19 +9,22 @@ from typing import Any, TypeVar, cast
 
 from zoo import errors
 from zoo.errors import UsageError, ZooError
-from zoo.options.option import Option, raise_together
+from zoo.options.option import Option, Range, raise_together
 from zoo.options.table import COUNT, OPTIONS
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+FURTHER = ("explain", "limit", "max_params", "min_probability", "part", "top")
 # Flags that are no options of a training, by the arguments that they are in Python.
 ARGUMENTS = {
     "--no-plugin": "without",
     "--plugin": "plugins",
     "--registry": "registry",
-    **{f"--{name.replace('_', '-')}": name for name in ("limit", "max_params", "part", "top")},
+    **{f"--{name.replace('_', '-')}": name for name in FURTHER},
     **{option.flag: option.name for option in OPTIONS},
 }
+# Of arguments that are no options of a training; of others it is that of a count.
+RANGES = {"min_probability": Range(float, 0, 1)}
 # Remedies that are arguments of another function than the one that raises.
 CALLS = {
     "check --no-plugin": "check zoo.configure(without=...)",
@@ -88,7 +91,7 @@ def check_arguments(**given: Any) -> None:
     """
     faults = []
     for name, value in given.items():
-        option = BY_NAME.get(name) or Option(name, "", "", range=COUNT)
+        option = BY_NAME.get(name) or Option(name, "", "", range=RANGES.get(name, COUNT))
         try:
             option.read(value)
         except UsageError as error:

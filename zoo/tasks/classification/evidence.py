@@ -9,7 +9,11 @@ from torch import Tensor
 
 from zoo.tasks.base import Evidence, Outputs
 from zoo.tasks.classification.label_errors import probable_errors
-from zoo.tasks.classification.statistics import expected_calibration_error, reliability_bins
+from zoo.tasks.classification.statistics import (
+    answered_above,
+    expected_calibration_error,
+    reliability_bins,
+)
 
 # The most probable classes that are recorded of each image.
 TOP = 3
@@ -127,10 +131,13 @@ def _held_out(evidence: Evidence) -> dict[str, Any]:
         for row, other in found[:SHOWN]
     ]
     calibration = {"1": _calibration(probabilities, labels)}
+    scaled = probabilities
     if evidence.temperature is not None:
         scaled = (logits.double() / evidence.temperature).softmax(dim=1)
         calibration[str(evidence.temperature)] = _calibration(scaled, labels)
+    best = scaled.max(dim=1)
     return {
+        "answered": answered_above(best.values.tolist(), (best.indices == labels).tolist()),
         "label_errors": {"images": len(labels), "found": len(found), "shown": shown},
         "held_out": calibration,
     }

@@ -21,6 +21,7 @@ from zoo.sections import (
     Text,
 )
 from zoo.tasks import reports
+from zoo.tasks.classification.report_answers import answers
 from zoo.tasks.classification.report_findings import (
     findings,
     image_of,
@@ -55,6 +56,7 @@ def sections(run: RunResults) -> Iterator[Section]:
     if split is not None and run.results:
         yield from _mistakes(run, split)
         yield from _calibration(run, split)
+        yield from answers(run, split)
         yield from findings(run)
         yield from _activation(run)
     yield from _balance(run)

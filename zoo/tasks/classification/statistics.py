@@ -71,6 +71,27 @@ def frequent_confusions(confusion: Sequence[Sequence[int]]) -> list[tuple[int, i
     return sorted(found, key=lambda each: (-each[0], each[1], each[2]))
 
 
+# Least probabilities of an answer that the report shows.
+THRESHOLDS = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+
+
+def answered_above(
+    confidences: Sequence[float], correct: Sequence[bool]
+) -> list[tuple[float, int, int]]:
+    """Return how many images are answered at each of `THRESHOLDS`, and how many of them rightly.
+
+    Args:
+        confidences: probability of the predicted class of each image.
+        correct: whether it is the true class.
+    """
+    pairs = list(zip(confidences, correct, strict=True))
+    rows = []
+    for least in THRESHOLDS:
+        answered = [right for confidence, right in pairs if confidence >= least]
+        rows.append((least, len(answered), sum(answered)))
+    return rows
+
+
 def reliability_bins(
     confidences: Sequence[float], correct: Sequence[bool], bins: int = 10
 ) -> list[tuple[float, float, int]]:
