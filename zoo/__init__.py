@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from zoo.spec import (
         AddedWeights,
         Backbone,
+        ExportFormat,
         Family,
         Head,
         PluginOption,
@@ -96,6 +97,7 @@ __all__ = [
     "EnvironmentProblem",
     "EpochEnded",
     "ExitCode",
+    "ExportFormat",
     "Family",
     "FeatureExtractor",
     "FirstBatchRead",

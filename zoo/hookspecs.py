@@ -46,11 +46,19 @@ if TYPE_CHECKING:
         StepEnded,
     )
     from zoo.sections import Section
-    from zoo.spec import AddedWeights, Backbone, Family, PluginOption, Task, WeightFile
+    from zoo.spec import (
+        AddedWeights,
+        Backbone,
+        ExportFormat,
+        Family,
+        PluginOption,
+        Task,
+        WeightFile,
+    )
 
 # The version of the plugin interface: hooks, records and their fields, events. The minor version
 # grows with an addition, the major version with a change that a plugin may have to follow.
-INTERFACE = "1.1"
+INTERFACE = "1.2"
 
 hookspec = pluggy.HookspecMarker("zoo")
 hookimpl = pluggy.HookimplMarker("zoo")
@@ -120,6 +128,27 @@ def zoo_register_tasks() -> Iterable[Task]:
                 name="leaf-counting",
                 summary="the number of leaves on each image",
                 target="leafnet.counting:LeafCounting",
+            )
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def zoo_register_formats() -> Iterable[ExportFormat]:
+    """Yield the formats of this plugin: files of networks that other programs run.
+
+    `zoo export MODEL --format NAME` writes them. Called once per process, when the registry is
+    first needed. A name belongs to one plugin: to zoo for a built-in format, else to the first in
+    loading order. A later plugin with the same name, or one whose format is invalid, is left out
+    whole, with one line of warning.
+
+    Example:
+        @zoo.hookimpl
+        def zoo_register_formats():
+            yield zoo.ExportFormat(
+                name="leaf-chip",
+                summary="one file for the chips of leafnet",
+                target="leafnet.chip:ChipExporter",
             )
     """
     raise NotImplementedError

@@ -7,9 +7,19 @@ from typing import Any
 
 from zoo.errors import BrokenPlugin
 from zoo.registry.hook_manager import Results
-from zoo.spec import AddedWeights, Backbone, Family, PluginOption, Task, WeightFile
+from zoo.spec import (
+    AddedWeights,
+    Backbone,
+    ExportFormat,
+    Family,
+    PluginOption,
+    Task,
+    WeightFile,
+)
 
-Record = Backbone | Family | Task | WeightFile | AddedWeights | PluginOption
+Record = Backbone | Family | Task | WeightFile | AddedWeights | PluginOption | ExportFormat
+# Whose names are unique among all plugins, and how messages name them.
+UNIQUE = {Task: "task", AddedWeights: "weights", ExportFormat: "format"}
 
 
 class Collection(Results):
@@ -95,10 +105,8 @@ def by_owner(results: Iterable[Iterable[Record]]) -> dict[str, list[Any]]:
     return owned
 
 
-def claim(
-    plugin: str, records: Iterable[Record], owners: dict[tuple[type, str], Task | AddedWeights]
-) -> None:
-    """Give a plugin its tasks and added weights, whose names are unique among all plugins.
+def claim(plugin: str, records: Iterable[Record], owners: dict[tuple[type, str], Any]) -> None:
+    """Give a plugin its tasks, formats and added weights, whose names are unique.
 
     Args:
         plugin: name of the plugin.
@@ -108,11 +116,9 @@ def claim(
     Raises:
         BrokenPlugin: an earlier plugin has one of the names.
     """
-    new = {
-        (type(item), item.name): item for item in records if isinstance(item, (Task, AddedWeights))
-    }
+    new = {(type(item), item.name): item for item in records if isinstance(item, tuple(UNIQUE))}
     if taken := next((owners[key] for key in new if key in owners), None):
-        what = "task" if isinstance(taken, Task) else "weights"
+        what = UNIQUE[type(taken)]
         owned = f"registers the {what} {taken.name!r}, which is that of {taken.origin}"
         raise BrokenPlugin(f"plugin {plugin!r} {owned}")
     owners.update(new)

@@ -18,6 +18,7 @@ BUILTIN = {
     "timm": "zoo.builtin.timm",
     "tasks": "zoo.builtin.tasks",
     "report": "zoo.builtin.report",
+    "formats": "zoo.builtin.formats",
 }
 NO_VERSION = "-"
 # The distribution of an object that a process or a test registers.

@@ -24,9 +24,9 @@ import pluggy
 from zoo import hookspecs
 from zoo.errors import BrokenPlugin, nearest
 from zoo.hookspecs import INTERFACE
-from zoo.spec import AddedWeights, Backbone, Family, Task, WeightFile, Weights
+from zoo.spec import AddedWeights, Backbone, ExportFormat, Family, Task, WeightFile, Weights
 
-Item = Backbone | Family | Task | WeightFile | AddedWeights
+Item = Backbone | Family | Task | WeightFile | AddedWeights | ExportFormat
 
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("zoo_"))
 COLLECTING = "zoo_register_"
@@ -202,7 +202,7 @@ def _targets(item: Item) -> Iterator[str]:
     weights: Sequence[Weights] = ()
     if isinstance(item, Family):
         yield item.catalogue
-    elif isinstance(item, Task):
+    elif isinstance(item, (Task, ExportFormat)):
         yield item.target
     elif isinstance(item, Backbone):
         yield item.builder

@@ -23,11 +23,21 @@ from zoo.registry.discovery import BUILTIN, NO_VERSION, Plugin, Switches, discov
 from zoo.registry.hook_manager import HookManager, Options, Outcome, Results
 from zoo.registry.plugin_checks import check_hooks, check_interface, check_package, check_targets
 from zoo.registry.plugin_code import importing
-from zoo.spec import AddedWeights, Backbone, Family, PluginOption, Task, WeightFile
+from zoo.spec import (
+    AddedWeights,
+    Backbone,
+    ExportFormat,
+    Family,
+    PluginOption,
+    Task,
+    WeightFile,
+)
 
 if TYPE_CHECKING:
     from zoo.events import Event
 
+# The fields of a record that collecting hooks fill.
+COLLECTED = ("backbones", "tasks", "weights", "formats", "options")
 OK, OFF, FAILED, CONFLICT = "ok", "off", "failed", "conflict"
 
 
@@ -47,6 +57,7 @@ class PluginRecord:
         backbones: registered ones.
         tasks: registered ones.
         weights: registered for backbones of other plugins.
+        formats: registered ones.
         options: that it registers.
         hooks: names of the hooks that it implements; empty if it was not imported.
         file: the python file of `--plugin`; None for an installed plugin.
@@ -63,6 +74,7 @@ class PluginRecord:
     backbones: tuple[Backbone | Family, ...] = field(default=(), repr=False)
     tasks: tuple[Task, ...] = field(default=(), repr=False)
     weights: tuple[WeightFile | AddedWeights, ...] = field(default=(), repr=False)
+    formats: tuple[ExportFormat, ...] = field(default=(), repr=False)
     options: tuple[PluginOption, ...] = ()
     hooks: tuple[str, ...] = ()
     file: Path | None = None
@@ -167,7 +179,7 @@ class PluginHost:
         prefix = f"plugin {record.name!r} "  # printed before every message of a record
         message = f"it {message.removeprefix(prefix)}" if message.startswith(prefix) else message
         trace = "".join(traceback.format_exception(error))
-        emptied: dict[str, Any] = {"backbones": (), "tasks": (), "weights": (), "options": ()}
+        emptied: dict[str, Any] = dict.fromkeys(COLLECTED, ())
         record = replace(record, status=FAILED, error=message, trace=trace, **emptied)
         self._report(record)
         return record
@@ -177,13 +189,14 @@ class PluginHost:
         backbones = self._call_collecting("zoo_register_backbones", Backbone, Family)
         weights = self._call_collecting("zoo_register_weights", WeightFile, AddedWeights)
         tasks = self._call_collecting("zoo_register_tasks", Task)
+        formats = self._call_collecting("zoo_register_formats", ExportFormat)
         options = self._call_collecting("zoo_register_options", PluginOption)
-        owners: dict[tuple[type, str], Task | AddedWeights] = {}
+        owners: dict[tuple[type, str], Any] = {}
         for index, record in enumerate(self.records):
             if record.status != OK:
                 continue
             name = record.name
-            own = [tuple(kind.get(name, ())) for kind in (backbones, tasks, weights)]
+            own = [tuple(kind.get(name, ())) for kind in (backbones, tasks, weights, formats)]
             items = [item for each in own for item in each]
             try:
                 if name not in BUILTIN:
@@ -192,10 +205,8 @@ class PluginHost:
             except BrokenPlugin as error:
                 self._drop(name, error)
                 continue
-            given = tuple(options.get(name, ()))
-            self.records[index] = replace(
-                record, backbones=own[0], tasks=own[1], weights=own[2], options=given
-            )
+            found = dict(zip(COLLECTED, [*own, tuple(options.get(name, ()))], strict=True))
+            self.records[index] = replace(record, **found)
 
     def _call_collecting(self, hook: str, *kinds: type[Record]) -> dict[str, list[Any]]:
         """Call a collecting hook, and return the records of each plugin."""

@@ -4,6 +4,7 @@ Nothing here imports torch. All that differs between backbones is data in their 
 """
 
 from zoo.spec.backbone import IMAGE_CLASSIFICATION, ROLES, Backbone, Family, Head
+from zoo.spec.export_format import ExportFormat
 from zoo.spec.plugin_option import PluginOption
 from zoo.spec.preprocess import CROPS, IMAGENET_MEAN, IMAGENET_STD, INTERPOLATIONS, Preprocess
 from zoo.spec.targets import path_steps, resolve_target
@@ -20,6 +21,7 @@ __all__ = [
     "ROLES",
     "AddedWeights",
     "Backbone",
+    "ExportFormat",
     "Family",
     "Head",
     "LocalWeights",

@@ -28,6 +28,7 @@ from zoo.options.class_weights import ClassWeights
 from zoo.options.option import raise_together
 from zoo.registry.plugin_code import plugin_code
 from zoo.spec import Backbone, Head, Preprocess, Task, Weights, resolve_target
+from zoo.tasks.exports import ExportingTask
 from zoo.tasks.metric import Direction, Metric, Outputs, Ranking, SampleResults, loss_parts
 from zoo.tasks.published import published_classes
 from zoo.tasks.reports import Evidence, ReportingTask, RunResults
@@ -57,7 +58,7 @@ __all__ = [
 ]
 
 
-class BaseTask(ReportingTask, ABC):
+class BaseTask(ReportingTask, ExportingTask, ABC):
     """Base class of tasks; stateless.
 
     Attributes:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
+from zoo.data.exportable import Placement
 from zoo.data.images import noise
 from zoo.data.schema import Schema
 from zoo.data.split import ImageData, Split
@@ -182,6 +183,14 @@ class ImageClassification(BaseTask):
             }
             for values, indices in pairs
         ]
+
+    def export_outputs(self, outputs: Outputs, placement: Placement) -> dict[str, Tensor]:
+        """Return the probabilities of all classes, `[images, classes]`."""
+        return {"probabilities": outputs.main.float().softmax(dim=1)}
+
+    def export_decisions(self, exported: Mapping[str, Tensor]) -> Tensor:
+        """Return the most probable class of each image."""
+        return exported["probabilities"].argmax(dim=1)
 
     def prediction_lines(self, answer: Mapping[str, Any]) -> list[str]:
         """Return one line per class."""

@@ -1,0 +1,16 @@
+"""The formats that networks are exported to; each is imported only to export."""
+
+from collections.abc import Iterator
+
+from zoo.hookspecs import hookimpl
+from zoo.spec import ExportFormat
+
+
+@hookimpl
+def zoo_register_formats() -> Iterator[ExportFormat]:
+    """Register the built-in formats."""
+    yield ExportFormat(
+        "onnx",
+        "one file for ONNX Runtime and others, with the preprocessing",
+        target="zoo.inference.export.onnx:ONNXExporter",
+    )

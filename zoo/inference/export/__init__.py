@@ -1,0 +1,1 @@
+"""Export networks to files that other programs run."""

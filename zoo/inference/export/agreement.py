@@ -1,0 +1,112 @@
+"""Whether an exported network computes what the network does, on real images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+import zoo.data
+from zoo.data.exportable import place
+from zoo.data.transforms import prepare
+from zoo.engine.runtime.network import Network
+from zoo.errors import BrokenBackbone
+from zoo.inference.export.exporter import Run, Source
+from zoo.inference.predictor import Predictor
+from zoo.models.freeze import inference_mode_of
+from zoo.tasks.base import Outputs
+
+# A wrong operation changes outputs by more than a hundredth of the largest. What remains is the
+# rounding of pixels by one level of 255, and of sums in another order.
+TOLERANCE = 0.02
+IMAGES = 16
+# Every second image is enlarged, so that resizing is checked both up and down.
+ENLARGED = 4
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far an exported network agrees with the network that it was made from.
+
+    Args:
+        images: number of images compared.
+        decisions: share of equal decisions, for classification the top-1; None without any.
+        difference: largest absolute difference of an output.
+    """
+
+    images: int
+    decisions: float | None
+    difference: float
+
+
+def compare(run: Run, source: Source, images: Sequence[NDArray[np.uint8]]) -> Agreement:
+    """Compare an exported network with the network, as `zoo predict` runs it.
+
+    Args:
+        run: the exported network.
+        source: the network.
+        images: each `[height, width, 3]`.
+
+    Raises:
+        BrokenBackbone: they differ by more than rounding does.
+    """
+    model, equal, decided, largest = source.model, 0, 0, 0.0
+    for image in images:
+        expected = predict(model, image)
+        found = {name: torch.from_numpy(np.array(v)) for name, v in run(image[None]).items()}
+        if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in expected.items()}:
+            raise BrokenBackbone(f"the exported {model.backbone} has other outputs")
+        for name, values in expected.items():
+            if values.is_floating_point():
+                difference = float((found[name] - values).abs().max())
+                largest = max(largest, difference)
+                if not difference <= TOLERANCE * max(1.0, float(values.abs().max())):
+                    _refuse(model, f"{name} by {difference:.2g}")
+        mine, theirs = (model.network.task.export_decisions(each) for each in (found, expected))
+        if mine is not None and theirs is not None:
+            equal, decided = equal + int((mine == theirs).sum()), decided + theirs.numel()
+    return Agreement(len(images), equal / decided if decided else None, largest)
+
+
+def _refuse(model: Predictor, what: str) -> None:
+    message = f"the exported {model.backbone} differs from the network: {what}"
+    raise BrokenBackbone(message, "choose another format; nothing was written")
+
+
+def predict(model: Predictor, image: NDArray[np.uint8]) -> dict[str, Tensor]:
+    """Return the outputs of the task for an image, by the forward pass of `zoo predict`."""
+    network: Network = model.network
+    pixels = prepare(Image.fromarray(image), network.preprocess)
+    with inference_mode_of(network.module):
+        main = network.forward(pixels[None]).main
+        if model.card is not None and model.card.temperature is not None:
+            main = main / model.card.temperature
+        placement = place(image.shape[0], image.shape[1], network.preprocess)
+        return network.task.export_outputs(Outputs(main), placement)
+
+
+def sample_images(count: int = IMAGES) -> Iterator[NDArray[np.uint8]]:
+    """Yield images of the embedded set, of several sizes and shapes."""
+    files = sorted((Path(zoo.data.__path__[0]) / "clipart10" / "val").rglob("*.*"))
+    for index, path in enumerate(files[:: max(len(files) // count, 1)][:count]):
+        with Image.open(path) as image:
+            rgb = image.convert("RGB")
+        if index % 2:
+            rgb = rgb.resize([ENLARGED * side for side in rgb.size], Image.Resampling.BICUBIC)
+        yield np.array(rgb)
+
+
+def as_facts(agreement: Agreement) -> Mapping[str, Any]:
+    """Return an agreement with the keys of `zoo export --json`."""
+    return {
+        "images": agreement.images,
+        "equal_decisions": agreement.decisions,
+        "largest_difference": agreement.difference,
+    }
