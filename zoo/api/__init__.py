@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from zoo.api.diagnosis import doctor
+from zoo.api.exports import export
 from zoo.api.inference import embed, evaluate, load, predict, rank
 from zoo.api.lookup import get, list_backbones
 from zoo.api.models import list_models, register_model, unregister_model
@@ -28,6 +29,7 @@ __all__ = [
     "doctor",
     "embed",
     "evaluate",
+    "export",
     "features",
     "fetch",
     "finetune",

@@ -117,6 +117,14 @@ def complete_plugin(context: click.Context, incomplete: str) -> list[str]:
     return [record.name for record in _registry(context).host.records]
 
 
+@_completer()
+def complete_format(context: click.Context, incomplete: str) -> list[str]:
+    """Complete a format of `zoo export`."""
+    from zoo.registry.formats import export_formats
+
+    return [*export_formats(_registry(context))]
+
+
 @_completer("file")
 def complete_weights(context: click.Context, incomplete: str) -> list[str]:
     """Complete `--weights`: `auto`, `none`, a run folder, a registered model, or a path."""

@@ -85,6 +85,7 @@ COMMANDS = (
     CommandEntry("embed", "zoo.cli.embed", "Write the features of images to a file."),
     CommandEntry("rank", "zoo.cli.rank", "Rank backbones by accuracy of their frozen features."),
     CommandEntry("report", "zoo.cli.report", "Write the report of a training as one HTML file."),
+    CommandEntry("export", "zoo.cli.export", "Export a model to a file for other programs."),
     CommandEntry("register", "zoo.cli.register", "Name a trained model, for other commands."),
     CommandEntry("import", "zoo.cli.import_", "Convert a checkpoint of tensors to safetensors."),
     CommandEntry("fetch", "zoo.cli.fetch", "Fetch published weights into a folder."),

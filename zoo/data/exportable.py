@@ -94,8 +94,8 @@ class ExportablePreprocess(nn.Module):
         pixels = _resize(pixels, down, across, _down_first(placement))
         pixels = torch.where(rows[:, None] & columns, pixels, self.fill)
         if preprocess.channels == 1:
-            parts = [pixels[:, i : i + 1].double() * weight for i, weight in enumerate(GREY)]
-            pixels = ((sum(parts) + 0x8000) / 0x10000).floor().float()
+            red, green, blue = (pixels[:, i : i + 1].double() * GREY[i] for i in range(3))
+            pixels = ((red + green + blue + 0x8000) / 0x10000).floor().float()
         return (pixels / 255 - self.mean) / self.std, placement
 
     def _stretch(self, pixels: Tensor) -> Tensor:

@@ -116,7 +116,11 @@ def claim(plugin: str, records: Iterable[Record], owners: dict[tuple[type, str],
     Raises:
         BrokenPlugin: an earlier plugin has one of the names.
     """
-    new = {(type(item), item.name): item for item in records if isinstance(item, tuple(UNIQUE))}
+    new = {
+        (type(item), item.name): item
+        for item in records
+        if isinstance(item, (Task, AddedWeights, ExportFormat))
+    }
     if taken := next((owners[key] for key in new if key in owners), None):
         what = UNIQUE[type(taken)]
         owned = f"registers the {what} {taken.name!r}, which is that of {taken.origin}"

@@ -205,7 +205,8 @@ class PluginHost:
             except BrokenPlugin as error:
                 self._drop(name, error)
                 continue
-            found = dict(zip(COLLECTED, [*own, tuple(options.get(name, ()))], strict=True))
+            owned = [*own, tuple(options.get(name, ()))]
+            found: dict[str, Any] = dict(zip(COLLECTED, owned, strict=True))
             self.records[index] = replace(record, **found)
 
     def _call_collecting(self, hook: str, *kinds: type[Record]) -> dict[str, list[Any]]:

@@ -11,7 +11,13 @@ from zoo.tasks.metric import Outputs
 
 
 class ExportingTask:
-    """The part of a task that decides what an exported network returns."""
+    """The part of a task that decides what an exported network returns.
+
+    Attributes:
+        decision: name of what `export_decisions` returns.
+    """
+
+    decision: str = "classes"
 
     def export_outputs(self, outputs: Outputs, placement: Placement) -> dict[str, Tensor]:
         """Return the outputs of an exported network by name; by default those of the network.

@@ -56,7 +56,7 @@ def export(
     target = out or _default_path(name, location, format, exporter.suffix)
     if target.exists():
         raise UsageError(f"{target} exists", "give another --out, or remove it")
-    source = Source(model, target.stem, describe(model, location))
+    source = Source(model, model.backbone.rpartition("/")[2], describe(model, location))
     facts, agreement = _write(exporter, source, target)
     return {
         "path": str(target),
@@ -65,7 +65,7 @@ def export(
         "task": model.task,
         "bytes": sum(each.stat().st_size for each in _files(target)),
         **facts,
-        "agreement": agreement,
+        "agreement": {**agreement, "decision": model.network.task.decision},
     }
 
 
@@ -129,9 +129,7 @@ def describe(model: Predictor, location: OwnLocation | None = None) -> dict[str,
     }
 
 
-def _default_path(
-    name: str | Path, location: OwnLocation | None, format: str, suffix: str
-) -> Path:
+def _default_path(name: str | Path, location: OwnLocation | None, format: str, suffix: str) -> Path:
     """Return the path of an export without `--out`."""
     ending = suffix or f"-{format}"
     if location is None:

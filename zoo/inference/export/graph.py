@@ -64,6 +64,13 @@ class Graph(NamedTuple):
     any_batch: bool
     reason: str = ""
 
+    def describe(self) -> str:
+        """Return what it takes and returns, as a line of text."""
+        taken = "any number of images of one size"
+        if not self.any_batch:
+            taken = f"one image at a time, because more cannot be traced ({self.reason})"
+        return f"takes {taken}, returns {', '.join(self.outputs)}"
+
 
 def trace(source: Source) -> Graph:
     """Trace a network for images of any size, in batches of any size where that can be.

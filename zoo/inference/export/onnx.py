@@ -52,8 +52,8 @@ class ONNXExporter(Exporter):
         return {
             "opset": opsets[""],
             "any_batch": graph.any_batch,
-            "one_image_because": graph.reason or None,
             "outputs": list(graph.outputs),
+            "notes": [f"opset {opsets['']}, {graph.describe()}"],
         }
 
     def load(self, source: Source, path: Path) -> Run:
@@ -63,6 +63,8 @@ class ONNXExporter(Exporter):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = SEVERITY
+        # Threads that wait for work actively would slow down the network they are compared with.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         what = f"ONNX Runtime cannot run {source.model.backbone}"
         hint = "--format pt2 runs in torch"
         with conversion_errors(what, hint):

@@ -58,6 +58,7 @@ class ImageClassification(BaseTask):
     reserved = (*columns, "chance", "images", "never_predicted", "per_class", "confusion")
     loss_label = "cross-entropy"
     data_options = ("columns", "group", "group_by")
+    decision = "top-1"
 
     def open_data(
         self,
