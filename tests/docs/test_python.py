@@ -230,11 +230,12 @@ def _(names, printed):
 
 @after_section("Names and reports")
 def _(names, printed):
-    first, listed, path = printed.splitlines()
+    first, listed, path, agreement = printed.splitlines()
     assert first == f"{names['named'].backbone} {names['model'].classes} {names['model'].classes}"
     assert listed == "['pets']"
     assert Path(path) == Path.cwd() / "first.html"
     assert Path(path).read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert "'equal_decisions': 1.0" in agreement
     assert zoo.list_models() == []
 
 

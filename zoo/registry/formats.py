@@ -25,13 +25,14 @@ def find_format(registry: Registry, name: str) -> ExportFormat:
     formats = export_formats(registry)
     if name in formats:
         return formats[name]
+    if near := did_you_mean(name, list(formats)):
+        raise UsageError(f"no format is named {name!r}", near)
     unavailable = {"switched off": OFF, "failed": FAILED}
     notes = [
         f"plugins {text}: {', '.join(names)}"
         for text, status in unavailable.items()
         if (names := [each.name for each in registry.host.records if each.status == status])
     ]
-    known = f"one of {', '.join(formats)}" if formats else "no plugin registers any"
-    hint = did_you_mean(name, list(formats), known)
     note = f" ({'; '.join(notes)})" if notes else ""
+    hint = f"one of {', '.join(formats)}" if formats else "no plugin registers any"
     raise UsageError(f"no format is named {name!r}{note}", hint)

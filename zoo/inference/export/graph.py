@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
 import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -82,7 +84,7 @@ def trace(source: Source) -> Graph:
     module = ExportableNetwork(source).eval()
     what = f"torch.export cannot trace {source.model.backbone}"
     hint = "--format timm writes its weights, and --debug shows where it stops"
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         names = tuple(module(_example(source, 1)))
         try:
             with conversion_errors(what, hint):
@@ -109,8 +111,18 @@ def _example(source: Source, count: int) -> Tensor:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress warnings about code of networks that is as its authors wrote it."""
-    with warnings.catch_warnings():
+def quiet() -> Iterator[None]:
+    """Suppress what torch prints and logs of networks that are as their authors wrote them."""
+    before = logging.root.manager.disable
+    ignored = io.StringIO()
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(ignored),
+        contextlib.redirect_stderr(ignored),
+    ):
         warnings.simplefilter("ignore")
-        yield
+        logging.disable(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.disable(before)

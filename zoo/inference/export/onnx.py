@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-import sys
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +14,7 @@ from numpy.typing import NDArray
 from zoo.errors import UsageError
 from zoo.files import canonical_json
 from zoo.inference.export.exporter import Exporter, Run, Source, conversion_errors
-from zoo.inference.export.graph import INPUT, Graph, trace
+from zoo.inference.export.graph import INPUT, Graph, quiet, trace
 
 # A file is one protocol buffer, which has no more bytes.
 LARGEST = 2**31 - 2**20
@@ -83,7 +79,7 @@ class ONNXExporter(Exporter):
 def _convert(source: Source, graph: Graph) -> Any:
     """Convert a graph by torch's exporter."""
     what = f"torch cannot convert {source.model.backbone} to ONNX"
-    with _quiet(), conversion_errors(what, "--format pt2 needs no conversion"):
+    with quiet(), conversion_errors(what, "--format pt2 needs no conversion"):
         return torch.onnx.export(
             graph.program,
             (),
@@ -121,16 +117,3 @@ def _describe(model: Any, source: Source) -> None:
 
 def _initializers(graph: Any) -> Iterator[Any]:
     yield from getattr(graph, "initializers", {}).values()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress what the exporter prints and logs."""
-    before = logging.root.manager.disable
-    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(before)

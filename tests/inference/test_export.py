@@ -1,0 +1,205 @@
+"""`zoo export`: files that other programs run, and what is refused."""
+
+import hashlib
+import importlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+import zoo
+from zoo.inference.export import exporter
+from zoo.modelfile import read_model, write_model
+from zoo.tasks.classification.data.sources import EMBEDDED
+from zoo.testing.fixtures import reset_caches
+
+CLASSES = ("flag", "mammal", "playing card é")
+
+
+@pytest.fixture
+def model(tinynet, tmp_path) -> Path:
+    """A model file of a tiny network with a temperature and a licence."""
+    torch.manual_seed(0)
+    path = zoo.save(zoo.get(tinynet).build(classes=3), tmp_path / "tiny.safetensors", CLASSES)
+    card, content = read_model(path)
+    card = replace(card, temperature=0.5, base={"license": "CC-BY-4.0"})
+    write_model(path, content.tensors, card)
+    return path
+
+
+def session_of(path):
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def probabilities_of(model, images):
+    """Return all probabilities in the order of the classes, of `zoo predict`."""
+    found = zoo.load(model, "cpu", "fp32").predict(images)
+    ranked = [{p["class"]: p["probability"] for p in each["predictions"]} for each in found]
+    return np.array([[each[name] for name in CLASSES] for each in ranked])
+
+
+def test_onnx_file_predicts_raw_images_like_zoo(model, tmp_path, cli):
+    code, out, err = cli("export", model, "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    path = tmp_path / "tiny.onnx"
+    assert (result["path"], result["bytes"]) == (str(path), path.stat().st_size)
+    assert (result["any_batch"], result["outputs"]) == (True, ["probabilities"])
+    agreement = result["agreement"]
+    assert (agreement["images"], agreement["equal_decisions"]) == (16, 1.0)
+    assert agreement["largest_difference"] < 0.01
+    session = session_of(path)
+    assert [each.shape[1:] for each in session.get_outputs()] == [[3]]
+    generator = np.random.default_rng(0)
+    for shape in ((2, 50, 70, 3), (1, 70, 31, 3), (3, 20, 20, 3)):
+        images = generator.integers(0, 256, shape, dtype=np.uint8)
+        (found,) = session.run(None, {"images": images})
+        np.testing.assert_allclose(found, probabilities_of(model, [*images]), atol=2e-3)
+        assert found.sum(1) == pytest.approx(np.ones(len(images)), abs=1e-5)
+    facts = {each.key: each.value for each in onnx.load(path).metadata_props}
+    assert json.loads(facts["classes"]) == list(CLASSES)
+    assert (facts["license"], facts["input_size"]) == ("CC-BY-4.0", "[32, 32]")
+    assert facts["sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
+    description = json.loads(facts["zoo"])
+    assert (description["temperature"], description["backbone"]) == (0.5, "tiny/tinynet")
+    for place in (Path(zoo.__file__).parent, tmp_path, Path(torch.__file__).parent):
+        assert str(place).encode() not in path.read_bytes()
+    code, _, err = cli("export", model)
+    assert (code, err) == (2, f"zoo: error: {path} exists; give another --out, or remove it\n")
+    assert sorted(each.suffix for each in tmp_path.iterdir()) == ["", ".onnx", ".safetensors"]
+
+
+BRANCHING = """
+    import zoo
+
+    @zoo.hookimpl
+    def zoo_register_backbones():
+        small = zoo.Preprocess(size=32, resize=36)
+        yield zoo.Backbone("branching", "plugin_odd:build", (zoo.Head("fc"),), small)
+
+    def build(weights=None):
+        from torch import nn
+
+        class Branching(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.fc = nn.Linear(3, 7)
+
+            def forward(self, images):
+                means = images.mean((2, 3))
+                return self.fc(means) if means.mean() > 0 else self.fc(2 * means)
+
+        return Branching()
+"""
+
+
+@pytest.mark.slow  # traces a network twice, in seconds
+def test_network_that_cannot_be_traced_is_refused(install, tmp_path, cli):
+    install("odd", BRANCHING)
+    path = zoo.save(zoo.get("branching").build(classes=3), tmp_path / "odd.safetensors", CLASSES)
+    code, _, err = cli("export", path)
+    assert code == 5
+    assert err.startswith("zoo: error: torch.export cannot trace odd/branching: ")
+    assert "data-dependent" in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.glob("*.onnx"))
+
+
+FORMAT = """
+    import zoo
+    from zoo.inference.export.exporter import Exporter
+
+    WRONG = False
+
+    @zoo.hookimpl
+    def zoo_register_formats():
+        yield zoo.ExportFormat("leaf", "for leaves", "plugin_leaf:LeafExporter")
+
+    class LeafExporter(Exporter):
+        requires = ("pluggy",)
+
+        def write(self, source, path):
+            path.mkdir()
+            (path / "classes.txt").write_text(" ".join(source.description["classes"]))
+            return {"notes": ["a folder of leaves"], "leaves": 7}
+
+        def load(self, source, path):
+            from zoo.inference.export.agreement import predict
+
+            def run(images):
+                outputs = {k: v.numpy() for k, v in predict(source.model, images[0]).items()}
+                return {k: v + WRONG for k, v in outputs.items()}
+
+            return run
+"""
+
+
+def test_plugin_registers_a_format(model, install, tmp_path, cli):
+    module = importlib.import_module(install("leaf", FORMAT))
+    reset_caches()
+    code, out, err = cli("export", model, "--format", "leaf")
+    assert code == 0, err
+    assert out.splitlines() == [
+        f"export  {tmp_path / 'tiny-leaf'}, 0.0 MB",
+        "        a folder of leaves",
+        "check   compared on 16 images, 100 % equal top-1, largest difference 0",
+    ]
+    assert (tmp_path / "tiny-leaf" / "classes.txt").read_text() == " ".join(CLASSES)
+    assert zoo.export(model, "leaf", tmp_path / "other")["leaves"] == 7
+    module.WRONG = True
+    code, _, err = cli("export", model, "--format", "leaf", "--out", "wrong")
+    assert code == 5
+    assert "the exported tiny/tinynet differs from the network: probabilities by 1" in err
+    assert not (tmp_path / "wrong").exists()
+    assert not [each for each in tmp_path.iterdir() if each.name.startswith(".zoo-")]
+    module.LeafExporter.requires = ("leaf-compiler",)
+    with pytest.raises(zoo.EnvironmentProblem, match="pip install leaf-compiler"):
+        zoo.export(model, "leaf", tmp_path / "third")
+
+
+def test_export_refuses_unknown_format_and_names_registered(model, install, cli):
+    code, _, err = cli("export", model, "--format", "onxx")
+    assert (code, err) == (2, "zoo: error: no format is named 'onxx'; did you mean onnx?\n")
+    install("leaf", FORMAT.replace('"for leaves"', '""'))
+    code, _, err = cli("export", model, "--format", "leaf", "--no-plugin", "report")
+    assert code == 2
+    assert "no format is named 'leaf' (plugins switched off: " in err
+    assert "; plugins failed: leaf); one of onnx" in err
+
+
+def test_missing_library_names_the_extra(monkeypatch):
+    monkeypatch.setattr(exporter, "_is_installed", lambda name: name == "onnx")
+    from zoo.inference.export.onnx import ONNXExporter
+
+    with pytest.raises(zoo.EnvironmentProblem) as caught:
+        ONNXExporter().check_installed()
+    assert str(caught.value) == (
+        "onnxruntime and onnxscript are not installed; pip install 'zoo-registry[onnx]'"
+    )
+
+
+@pytest.mark.slow  # a network with published weights, on every image of the embedded set
+def test_onnx_has_the_top1_of_predict_on_raw_pixels(tmp_path):
+    result = zoo.export("lite0", out=tmp_path / "lite0.onnx")
+    assert result["agreement"]["equal_decisions"] == 1.0
+    session = session_of(tmp_path / "lite0.onnx")
+    classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+    files = sorted(path for path in EMBEDDED.rglob("*.*") if path.suffix in (".jpg", ".png"))
+    images = [np.array(Image.open(path).convert("RGB")) for path in files]
+    answers = zoo.predict("lite0", images, top=2, device="cpu")
+    assert len(images) == 483
+    different = []
+    for path, image, answer in zip(files, images, answers, strict=True):
+        (found,) = session.run(None, {"images": image[None]})[0]
+        first, second = answer["predictions"]
+        if classes[found.argmax()] != first["class"]:
+            different.append((path.name, first["probability"] - second["probability"]))
+    # One level of 255 in some pixels is all that differs: it decides where two classes are equal.
+    assert all(margin < 0.01 for _, margin in different), different
+    assert len(different) <= 2
