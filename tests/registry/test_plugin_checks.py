@@ -157,7 +157,7 @@ def test_required_version_of_zoo_is_checked(install, requirement, status):
         ("99.0", "install a newer zoo-registry"),
         ("1.99", "install a newer zoo-registry"),
         ("0.9", "install a newer version of the plugin"),
-        (1.0, "which is no version; write it like '1.1'"),
+        (1.0, f"which is no version; write it like {hookspecs.INTERFACE!r}"),
     ],
 )
 def test_stated_interface_is_checked(install, stated, message):
