@@ -38,12 +38,14 @@ class Number:
     Args:
         label: what it is.
         value: as text, with its unit.
-        detail: such as an interval or what it compares with.
+        detail: such as what it compares with.
+        interval: that the number is in by the measured samples, as text.
     """
 
     label: str
     value: str
     detail: str = ""
+    interval: str = ""
 
 
 @dataclass(frozen=True)

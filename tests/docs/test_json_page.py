@@ -191,6 +191,7 @@ def test_json_page_describes_a_training(run, tinynet, image_folder, tmp_path):
     epochs = run("finetune", tinynet, *options, "--epochs", "1")
     check("zoo finetune", probe, epochs)
     check("zoo report", run("report", "run"))
+    check("zoo report --json RUN RUN", run("report", "run", epochs["folder"]))
     check("zoo export", run("export", "run"))
     check("zoo evaluate", run("evaluate", "run", "--data", image_folder))
     image = next((image_folder / "val" / "flag").iterdir())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoo.errors import UsageError
 from zoo.options.arguments import names_arguments
 from zoo.registry.registry import load_registry
 
@@ -14,21 +16,25 @@ if TYPE_CHECKING:
 
 
 @names_arguments
-def report(run: FilePath | Run, out: FilePath | None = None) -> Path:
-    """Write the report of a run again, and return the path of the HTML file.
+def report(run: FilePath | Run | Sequence[FilePath | Run], out: FilePath | None = None) -> Path:
+    """Write the report of a run again, or one of several, and return the path of the HTML file.
 
     Args:
-        run: a run folder, or what `finetune` returned.
-        out: path of the report; by default `report.html` in the folder.
+        run: a run folder, or what `finetune` returned; or several of either, side by side.
+        out: path of the report; by default `report.html` in the folder, and of several
+            `comparison.html` in the current folder.
 
     Raises:
-        UsageError: the folder is not that of a finished training.
+        UsageError: a folder is not that of a finished training, or is given twice.
         WeightsError: a file of a run is damaged.
         EnvironmentProblem: the report cannot be written.
     """
     from zoo.api.training import Run
     from zoo.reporting.write import report as write
 
-    folder = run.path if isinstance(run, Run) else Path(run)
-    result = write(folder, load_registry(), None if out is None else Path(out))
+    several = run if isinstance(run, Sequence) and not isinstance(run, str) else [run]
+    if not several:
+        raise UsageError("there is no run", "give a run folder")
+    folders = [each.path if isinstance(each, Run) else Path(each) for each in several]
+    result = write(folders, load_registry(), None if out is None else Path(out))
     return Path(result["path"])

@@ -16,24 +16,32 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=ZooCommand, name="report")
-@click.argument("run", type=FilePath(), shell_complete=complete_run)
+@click.argument(
+    "runs",
+    nargs=-1,
+    required=True,
+    type=FilePath(),
+    metavar="RUN...",
+    shell_complete=complete_run,
+)
 @click.option(
     "--out",
     type=FilePath(),
     metavar="FILE",
-    help="Path of the report. [default: report.html in RUN]",
+    help="Path of the report. [default: report.html in RUN; comparison.html of several]",
 )
 @json_option
 @click.pass_obj
-def command(settings: Settings, run: Path, out: Path | None, as_json: bool) -> None:
-    """Write the report of RUN again.
+def command(settings: Settings, runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+    """Write the report of RUN again, or one that compares several.
 
     RUN is the folder of a training. A report is one HTML file that needs neither network nor the
-    images of the training.
+    images of the training. Of several runs it shows the metrics side by side, the settings that
+    differ, and the learning curves.
     """
     from zoo.reporting.write import report
 
-    result = report(run, settings.registry(), out)
+    result = report(runs, settings.registry(), out)
     if as_json:
         print_json(result)
     else:

@@ -16,17 +16,7 @@ LONGEST = 120
 
 def plan_section(run: RunResults) -> Section:
     """Return the plan with the reason of each value, and what had to change."""
-    plan, reasons = run.record["plan"], run.record["plan"].get("reasons", {})
-    rows = [
-        (name, _text(value), reasons.get(name, ""))
-        for name, value in plan.items()
-        if name not in HIDDEN
-    ]
-    for number, phase in enumerate(plan.get("phases", ())):
-        for name, value in phase.items():
-            if name != "name":
-                reason = reasons.get(f"phases.{number}.{name}", "")
-                rows.append((f"{phase.get('name', number)}: {name}", _text(value), reason))
+    rows = [(name, value, reason) for name, (value, reason) in plan_rows(run).items()]
     parts: list[Part] = []
     adjusted = tuple(
         (each["name"], _text(each["value"]), each["reason"])
@@ -38,6 +28,22 @@ def plan_section(run: RunResults) -> Section:
     caption = "Every value that the training was run with"
     parts.append(DataTable(("Value", "As planned", "Reason"), tuple(rows), (), caption))
     return Section("Plan", tuple(parts), PLAN)
+
+
+def plan_rows(run: RunResults) -> dict[str, tuple[str, str]]:
+    """Return value and reason of each setting of a plan, by its name."""
+    plan, reasons = run.record["plan"], run.record["plan"].get("reasons", {})
+    rows = {
+        name: (_text(value), reasons.get(name, ""))
+        for name, value in plan.items()
+        if name not in HIDDEN
+    }
+    for number, phase in enumerate(plan.get("phases", ())):
+        for name, value in phase.items():
+            if name != "name":
+                reason = reasons.get(f"phases.{number}.{name}", "")
+                rows[f"{phase.get('name', number)}: {name}"] = _text(value), reason
+    return rows
 
 
 def _text(value: Any) -> str:

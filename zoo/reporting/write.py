@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import ZooError
+from zoo.errors import UsageError, ZooError
 from zoo.files import write_bytes
 from zoo.registry.plugin_scope import current
 from zoo.registry.registry import Registry
+from zoo.reporting.compare import Comparison
 from zoo.reporting.load import read_run
 from zoo.reporting.page import render
 from zoo.reporting.provenance import command_section, plan_section
 from zoo.tasks.base import load_task
 from zoo.tasks.reports import ReportingTask, RunResults
 
-REPORT = "report.html"
+REPORT, COMPARISON = "report.html", "comparison.html"
 
 
 class _AnyTask(ReportingTask):
@@ -42,25 +44,52 @@ def find_task(name: str, registry: Registry | None = None) -> ReportingTask:
 
 
 def report(
-    folder: Path, registry: Registry | None = None, out: Path | None = None
+    folders: Sequence[Path], registry: Registry | None = None, out: Path | None = None
 ) -> dict[str, Any]:
-    """Write the report of a run, and describe the file.
+    """Write the report of a run, or of several side by side, and describe the file.
 
     Args:
-        folder: the run folder.
-        registry: of the task's plugin; None for those that this process has loaded.
-        out: of the report; None for `report.html` in the folder.
+        folders: of the runs.
+        registry: of the tasks' plugins; None for those that this process has loaded.
+        out: of the report; None for `report.html` in the folder, for `comparison.html` here.
 
     Returns:
-        `path` and `bytes` of the report.
+        `path` and `bytes` of the report; of several, `runs` and `differences` too.
 
     Raises:
-        UsageError: the folder is not that of a finished training.
+        UsageError: a folder is not that of a finished training, or is given twice.
         WeightsError: a file of it is damaged.
         EnvironmentProblem: the report cannot be written.
     """
-    path = write_report(folder, registry, out)
-    return {"path": str(path.absolute()), "bytes": path.stat().st_size}
+    further: dict[str, Any] = {}
+    if len(folders) == 1:
+        path = write_report(folders[0], registry, out)
+    else:
+        path, further = write_comparison(folders, registry, out)
+    return {"path": str(path.absolute()), "bytes": path.stat().st_size, **further}
+
+
+def write_comparison(
+    folders: Sequence[Path], registry: Registry | None = None, out: Path | None = None
+) -> tuple[Path, dict[str, Any]]:
+    """Write one report of several runs; return its path, and their metrics and differences.
+
+    Raises:
+        UsageError: a folder is not that of a finished training, or is given twice.
+        WeightsError: a file of it is damaged.
+        EnvironmentProblem: the report cannot be written.
+    """
+    seen: set[Path] = set()
+    for folder in folders:
+        if folder.resolve() in seen:
+            raise UsageError(f"{folder} is given twice", "give each run once")
+        seen.add(folder.resolve())
+    runs = [read_run(folder)[0] for folder in folders]
+    comparison = Comparison(runs, [find_task(run.record["task"], registry) for run in runs])
+    path = out or Path(COMPARISON)
+    title = f"{len(runs)} trainings side by side"
+    write_bytes(path, render(title, comparison.summary(), comparison.sections()))
+    return path, comparison.to_dict()
 
 
 def write_report(folder: Path, registry: Registry | None = None, out: Path | None = None) -> Path:

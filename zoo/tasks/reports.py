@@ -137,9 +137,31 @@ class ReportingTask:
         Called after a training and by `zoo report`, without the images. `run.results` is empty for
         a run of an earlier zoo, and for one whose results could not be stored.
         """
-        yield Section("Results", tuple(metric_parts(run, self.columns)), NUMBERS)
-        if curves := learning_curves(run, self.labels):
+        yield Section("Results", tuple(metric_parts(run, self)), NUMBERS)
+        if curves := self.learning_curves(run):
             yield Section("Learning curves", curves, CURVES)
+
+    def split_numbers(self, split: str, values: Mapping[str, Any]) -> tuple[Number, ...]:
+        """Return the metrics of a split for the report, and for the comparison of several runs.
+
+        Args:
+            split: its name, for the labels.
+            values: of `run.json`.
+        """
+        further = [
+            name
+            for name, value in values.items()
+            if isinstance(value, (int, float)) and name not in self.columns
+        ]
+        return tuple(
+            Number(f"{name}, {split}", _text(values[name]))
+            for name in (*self.columns, *further)
+            if name in values
+        )
+
+    def learning_curves(self, run: RunResults) -> tuple[Part, ...]:
+        """Return a chart of the losses by epoch, and one of each metric; none of one epoch."""
+        return learning_curves(run, self.labels)
 
     def summary_lines(self, run: RunResults) -> Iterator[tuple[str, str]]:
         """Yield a label of up to five letters and a text, for the terminal after a training.
@@ -150,21 +172,13 @@ class ReportingTask:
         yield from ()
 
 
-def metric_parts(run: RunResults, columns: Sequence[str]) -> Iterator[Part]:
+def metric_parts(run: RunResults, task: ReportingTask) -> Iterator[Part]:
     """Yield the metrics of each split as numbers, and tables of nested ones."""
     metrics = run.record["metrics"]
     if not metrics:
         yield Text("There was no validation split, so nothing was measured.")
     for split, values in metrics.items():
-        numbers = [
-            Number(f"{name}, {split}", _text(values[name])) for name in columns if name in values
-        ]
-        further = [
-            Number(f"{name}, {split}", _text(value))
-            for name, value in values.items()
-            if isinstance(value, (int, float)) and name not in columns
-        ]
-        yield Numbers((*numbers, *further))
+        yield Numbers(task.split_numbers(split, values))
         for name, rows in values.items():
             if (
                 isinstance(rows, Mapping)

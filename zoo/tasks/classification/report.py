@@ -48,8 +48,7 @@ MIN_CALIBRATION = 50
 def sections(run: RunResults) -> Iterator[Section]:
     """Yield the sections of a run, without those that it has no results for."""
     yield from _overview(run)
-    labels = {"top1": "top-1", "balanced_accuracy": "balanced accuracy"}
-    if curves := reports.learning_curves(run, labels, percent=("top1", "balanced_accuracy")):
+    if curves := accuracy_curves(run):
         yield Section("Learning curves", curves, reports.CURVES)
     yield from _confusion(run)
     split = detailed_split(run.record["metrics"])
@@ -64,6 +63,12 @@ def sections(run: RunResults) -> Iterator[Section]:
         yield Section("What to try next", steps, reports.NEXT)
 
 
+def accuracy_curves(run: RunResults) -> tuple[Part, ...]:
+    """Return charts of loss, accuracy and balanced accuracy by epoch."""
+    labels = {"top1": "top-1", "balanced_accuracy": "balanced accuracy"}
+    return reports.learning_curves(run, labels, percent=tuple(labels))
+
+
 def detailed_split(metrics: Mapping[str, Any]) -> str | None:
     """Return the split whose images are shown: `val`, since a test split is not to learn from."""
     return next((name for name in ("val", "test") if name in metrics), None)
@@ -74,7 +79,7 @@ def _overview(run: RunResults) -> Iterator[Section]:
     metrics = run.record["metrics"]
     parts: list[Part] = []
     for split, values in metrics.items():
-        parts.append(Numbers(_numbers(split, values)))
+        parts.append(Numbers(split_numbers(split, values)))
         if never := values.get("never_predicted"):
             parts.append(Text(f"No image of {split} is predicted as {', '.join(never)}."))
     if not metrics:
@@ -89,13 +94,14 @@ def _overview(run: RunResults) -> Iterator[Section]:
             yield Section(f"Classes, {split}", (table,), reports.NUMBERS + 1)
 
 
-def _numbers(split: str, values: Mapping[str, Any]) -> tuple[Number, ...]:
+def split_numbers(split: str, values: Mapping[str, Any]) -> tuple[Number, ...]:
+    """Return the metrics of a split."""
     images = values["images"]
     low, high = wilson_interval(round(values["top1"] * images), images)
     interval = f"{percent(low)} to {percent(high)} (95 %)"
     chance = values.get("chance")
     return (
-        Number(f"Accuracy, {split}", percent(values["top1"]), interval),
+        Number(f"Accuracy, {split}", percent(values["top1"]), interval=interval),
         Number("Balanced accuracy", percent(values.get("balanced_accuracy")), "mean over classes"),
         Number("Chance", percent(chance), "the best constant guess"),
         Number("Top-5", percent(values["top5"]), "true class among five"),

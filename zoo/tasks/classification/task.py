@@ -17,7 +17,7 @@ from zoo.data.split import ImageData, Split
 from zoo.errors import UsageError
 from zoo.options.class_weights import ClassWeights
 from zoo.options.columns import Columns
-from zoo.sections import Section
+from zoo.sections import Number, Part, Section
 from zoo.spec import IMAGE_CLASSIFICATION, Head, Preprocess
 from zoo.tasks.base import (
     BaseTask,
@@ -37,7 +37,7 @@ from zoo.tasks.classification.evidence import report_data, sample_results
 from zoo.tasks.classification.metrics import ClassificationMetric
 from zoo.tasks.classification.outputs import check_logits, classification_loss, read_output
 from zoo.tasks.classification.present import metric_line, metric_table, prediction_lines
-from zoo.tasks.classification.report import sections
+from zoo.tasks.classification.report import accuracy_curves, sections, split_numbers
 from zoo.tasks.classification.summary import summary_lines
 from zoo.tasks.classification.temperature import fit_temperature
 from zoo.tasks.weighted_loss import WeightedCrossEntropy, resolve_class_weights
@@ -220,6 +220,14 @@ class ImageClassification(BaseTask):
     def report_data(self, evidence: Evidence) -> dict[str, Any]:
         """Return the results of the samples, and images of the worst mistakes."""
         return report_data(evidence)
+
+    def split_numbers(self, split: str, values: Mapping[str, Any]) -> tuple[Number, ...]:
+        """Return the accuracy with its interval, and further metrics."""
+        return split_numbers(split, values)
+
+    def learning_curves(self, run: RunResults) -> tuple[Part, ...]:
+        """Return charts of loss, accuracy and balanced accuracy by epoch."""
+        return accuracy_curves(run)
 
     def report_sections(self, run: RunResults) -> Iterator[Section]:
         """Yield numbers, curves, confusions, mistakes, calibration and class balance."""

@@ -1,0 +1,102 @@
+"""Several runs side by side: metrics with intervals, settings that differ, curves."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import zoo
+from tests.reporting.test_report import check_page
+from zoo.registry.registry import load_registry
+from zoo.reporting.compare import Comparison, run_names
+from zoo.reporting.load import read_run
+from zoo.reporting.write import find_task
+from zoo.sections import DataTable
+from zoo.tasks.classification.statistics import wilson_interval
+
+QUICK = {"weights": "none", "device": "cpu", "batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, request):
+    """Two trainings by epochs that differ in their learning rate, and a copy of one."""
+    from zoo.testing.fixtures import reset_caches
+
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZOO_PLUGINS", "-tensorboard,-regression,-timm,-report")
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        reset_caches()
+        data = request.getfixturevalue("image_folder")
+        for name, lr in (("slow", 0.001), ("fast", 0.1)):
+            options = {"lr": lr, "epochs": 2, "out": folder / name, "input_size": 32}
+            zoo.finetune("shufflenet_v2_x0_5", data=data, train="head", **options, **QUICK)
+        reset_caches()
+    shutil.copytree(folder / "slow", folder / "old" / "slow")
+    return [folder / "slow", folder / "fast", folder / "old" / "slow"]
+
+
+def compared(folders):
+    read = [read_run(folder)[0] for folder in folders]
+    return Comparison(read, [find_task(run.record["task"], load_registry()) for run in read])
+
+
+def test_comparison_has_metrics_with_intervals(runs, cli, tmp_path):
+    code, out, _ = cli("report", *runs[:2], "--json")
+    assert code == 0
+    answer = json.loads(out)
+    path = Path(answer["path"])
+    assert path == tmp_path / "comparison.html"
+    assert answer["bytes"] == path.stat().st_size
+    text = check_page(path).text
+    for each in answer["runs"]:
+        record = json.loads((Path(each["path"]) / "run.json").read_text())
+        assert each["metrics"] == record["metrics"]
+        for values in each["metrics"].values():
+            images = values["images"]
+            low, high = wilson_interval(round(values["top1"] * images), images)
+            assert f"{100 * values['top1']:.1f} %, {100 * low:.1f} % to {100 * high:.1f} %" in text
+    assert [each["name"] for each in answer["runs"]] == ["slow", "fast"]
+    for title in ("Metrics of val", "Metrics of test", "Settings that differ", "Learning curves"):
+        assert title in text
+
+
+def test_settings_that_differ_are_named_alone(runs):
+    same = compared([runs[0], runs[2]])
+    assert same.names == ("runs0/slow", "old/slow")
+    assert same.differences == {}
+    differ = compared(runs[:2]).differences
+    assert {name for name in differ if not name.startswith("version")} == {"head: lr"}
+    assert differ["head: lr"] == ["0.001", "0.1"]
+
+
+def test_curves_have_line_of_each_run(runs):
+    comparison = compared(runs[:2])
+    parts = {section.title: section.parts for section in comparison.sections()}
+    charts = parts["Learning curves"]
+    assert {"Loss by epoch", "Validation top-1 by epoch"} <= {chart.title for chart in charts}
+    for chart in charts:
+        assert [line.name for line in chart.series] == ["slow", "fast"]
+        assert all(len(line.points) == 2 for line in chart.series)
+    tables = [part for part in parts["Classes"] if isinstance(part, DataTable)]
+    assert [row[0] for row in tables[0].rows] == ["flag", "mammal", "playing_card"]
+
+
+def test_python_reports_several_runs(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = zoo.report(runs)
+    assert path == tmp_path / "comparison.html"
+    assert zoo.report(tuple(map(str, runs)), out="mine.html").read_bytes() == path.read_bytes()
+    with pytest.raises(zoo.UsageError, match="is given twice"):
+        zoo.report([runs[0], runs[0].parent / "old" / ".." / "slow"])
+    with pytest.raises(zoo.UsageError, match="there is no run"):
+        zoo.report([])
+    with pytest.raises(zoo.UsageError, match="does not exist"):
+        zoo.report([runs[0], tmp_path / "nothing"])
+
+
+def test_run_names_are_as_short_as_unique():
+    paths = [Path("/a/x/1"), Path("/b/x/1"), Path("/b/x/2")]
+    assert run_names(paths[1:]) == ("1", "2")
+    assert run_names(paths) == ("a/x/1", "b/x/1", "b/x/2")
