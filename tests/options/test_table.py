@@ -22,8 +22,14 @@ BY_NAME = {option.name: option for option in OPTIONS}
 
 
 def test_finetune_signature_matches_table():
-    fields = {field.name: field.default for field in dataclasses.fields(Options) if field.init}
-    assert fields == {option.name: option.default for option in OPTIONS}
+    fields = [field for field in dataclasses.fields(Options) if field.init]
+    # None is not given, and read as the default.
+    assert {field.name: field.default for field in fields} == dict.fromkeys(BY_NAME)
+    options = Options()
+    assert {field.name: getattr(options, field.name) for field in fields} == {
+        option.name: option.default for option in OPTIONS
+    }
+    assert not options.given
     assert "\nRaises:\n" in zoo.finetune.__doc__
     for option in OPTIONS:
         assert f"\n        {option.name}: {option.help[:20]}" in zoo.finetune.__doc__, option.name

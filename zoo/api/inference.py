@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 from zoo.api.lookup import name_of
 from zoo.errors import UnknownBackbone
 from zoo.options.arguments import check_arguments, names_arguments
+from zoo.options.table import weights_text
 from zoo.registry.registry import load_registry
 from zoo.spec import Backbone
 
@@ -55,7 +56,7 @@ def load(
 
     check_arguments(engine=engine)
     name, registry, engine = name_of(path), load_registry(), engine or "auto"
-    chosen = None if weights is None else str(weights)
+    chosen = None if weights is None else weights_text(weights)
     try:
         return load_any(name, registry, chosen, device, precision, engine)
     except UnknownBackbone as error:
@@ -180,7 +181,7 @@ def predict(
     """
     from zoo.inference.loading import load_any
 
-    chosen = None if weights is None else str(weights)
+    chosen = None if weights is None else weights_text(weights)
     check_arguments(engine=engine)
     registry = load_registry()
     model = load_any(name_of(name), registry, chosen, device, precision, engine or "auto")

@@ -80,6 +80,6 @@ def command(
     if metrics["bad_images"]:
         print_notice(f"zoo: {len(metrics['bad_images'])} unreadable images skipped")
     lines, table = loaded.network.task.metric_table(metrics)
-    location = locate_model(model)
+    location = locate_model(model, settings.registry())
     report = None if location is None else location.path.parent / REPORT
     print_summary(lines, table, [f"report {report}"] if report and report.exists() else [])

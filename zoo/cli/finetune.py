@@ -10,7 +10,7 @@ from zoo.cli.complete import complete_model
 from zoo.cli.group import Settings
 from zoo.cli.options import QUIET
 from zoo.cli.output import print_json, print_line, print_table
-from zoo.cli.sections import SectionedCommand, SectionedOption, training_options
+from zoo.cli.sections import SectionedCommand, SectionedOption, given_options, training_options
 from zoo.cli.summary import LINES, REPORT, fitting, height
 from zoo.errors import counted
 from zoo.terminal import percent
@@ -109,7 +109,7 @@ def command(
     from zoo.tasks.base import load_task
     from zoo.terminal import Progress, is_rank_zero
 
-    progress, given = Progress(quiet), read_options(**options)
+    progress, given = Progress(quiet), read_options(**given_options(options))
     if not dry_run and (record := finished_record(given)) is not None:
         progress.notice(f"{given.resume} is finished; --epochs with more than it had goes on")
         if is_rank_zero():

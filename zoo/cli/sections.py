@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -77,6 +77,16 @@ def _as_click(option: Option) -> SectionedOption:
     return SectionedOption(
         [option.flag], section=option.group, default=option.default, show_default=show, **settings
     )
+
+
+def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that the command line being run gives, also those equal to the default."""
+    source = click.get_current_context().get_parameter_source
+    return {
+        name: value
+        for name, value in options.items()
+        if source(name) is not click.core.ParameterSource.DEFAULT
+    }
 
 
 def training_options() -> list[SectionedOption]:

@@ -73,8 +73,9 @@ class FeatureExtractor:
             raise UsageError(f"bad_images is {bad_images!r}", hint)
         self.selection: Selection = current().selection
         # Relative paths would depend on the folder that a worker runs in.
-        own = locate_model(os.fspath(name))
-        self.name = str(own.path.absolute()) if own else self._registry().get(str(name)).id
+        registry = self._registry()
+        own = locate_model(os.fspath(name), registry)
+        self.name = str(own.path.absolute()) if own else registry.get(str(name)).id
         self.column, self.bad_images = column, bad_images
         self.device, self.batch_size = device, batch_size
         self.images = self.unreadable = 0

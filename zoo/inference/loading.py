@@ -101,7 +101,7 @@ def load_features(
         UsageError: the backbone has no published weights.
         WeightsError: the weights are not available, or the file cannot be used.
     """
-    if locate_model(name):
+    if locate_model(name, registry):
         return load_model(name, registry, device)
     backbone = registry.get(str(name))
     if not backbone.weights:
@@ -153,7 +153,7 @@ def load_any(
         UsageError: weights are given for a model file.
         ZooError: as `load_model` and `load_pretrained` raise.
     """
-    if not locate_model(name):
+    if not locate_model(name, registry):
         return load_pretrained(str(name), registry, weights or "auto", device, precision, engine)
     if weights is None:
         return load_model(name, registry, device, precision, engine)

@@ -30,6 +30,7 @@ from zoo.options import HeadSpec
 from zoo.options.arguments import names_arguments
 from zoo.options.given import NameOrPath
 from zoo.options.head_spec import PLAIN
+from zoo.options.table import weights_text
 from zoo.seeding import seed_torch
 from zoo.spec import Backbone, Weights
 from zoo.tensorfile import TensorFile
@@ -228,7 +229,7 @@ def build_backbone(
     if classes is not None and classes < 1:
         raise UsageError(f"a head cannot end in {classes} classes", "1 is the least")
     options = BuildOptions(input_size, in_chans, HeadSpec.parse(head, head_at))
-    choice = None if weights is None else str(weights)
+    choice = None if weights is None else weights_text(weights)
     return resolve_and_build(backbone, choice, classes, options=options, names=names)
 
 

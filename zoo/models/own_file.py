@@ -1,6 +1,7 @@
 """A user's weights file: a state dict, or a model file of zoo, alone, in a run folder, or by name.
 
-Where a path is expected, an existing file or folder comes before a registered name.
+Where a path is expected, an existing file or folder comes before a registered name. Where a
+backbone may be named too, a folder that is no run does not hide one of its name.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from pathlib import Path
 from shlex import quote
 
 from zoo.errors import UnknownBackbone, UsageError, WeightsError
-from zoo.modelfile import KEY, MODEL, UNFINISHED, ModelCard, check_present, parse_card
+from zoo.modelfile import CHECKPOINTS, KEY, MODEL, UNFINISHED, ModelCard, check_present, parse_card
 from zoo.options import HeadSpec
+from zoo.options.table import WEIGHTS_SUFFIXES
 from zoo.registry.own_models import OwnModel, find_own_model
 from zoo.registry.plugins import OFF
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone
 from zoo.tensorfile import OtherDigest, TensorFile, read_tensors
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 log = logging.getLogger("zoo")
 
 
@@ -130,19 +131,26 @@ def locate_weights(choice: str | None, backbone: Backbone) -> OwnLocation | None
     path = Path(choice)
     if path.is_dir():
         return OwnLocation(path / MODEL)
-    if "/" in choice or path.suffix in SUFFIXES:
+    if "/" in choice or path.suffix in WEIGHTS_SUFFIXES:
         return OwnLocation(path)
     return _locate_registered(choice)
 
 
-def locate_model(name: str | Path) -> OwnLocation | None:
+def locate_model(name: str | Path, backbones: Registry | None = None) -> OwnLocation | None:
     """Locate a model file: a path of it, a run folder, or a registered name; None if it is neither.
+
+    Args:
+        name: of it.
+        backbones: whose names come before a folder that is no run, and a file of another suffix.
 
     Raises:
         WeightsError: the name's own file is damaged.
     """
     path = Path(name)
     try:
+        hides = backbones is not None and path.exists() and not _may_be_model(path)
+        if hides and _is_named(str(name), backbones):
+            return _locate_registered(str(name))
         if path.is_dir():
             return OwnLocation(path / MODEL)
         if path.exists() or path.suffix == ".safetensors":
@@ -150,6 +158,21 @@ def locate_model(name: str | Path) -> OwnLocation | None:
     except OSError:
         return None  # too long for a path
     return _locate_registered(str(name))
+
+
+def _may_be_model(path: Path) -> bool:
+    """Whether a path is of a run folder, or has the suffix of a weights file."""
+    if path.is_dir():
+        return any((path / each).exists() for each in (MODEL, CHECKPOINTS))
+    return path.suffix in WEIGHTS_SUFFIXES
+
+
+def _is_named(name: str, backbones: Registry | None) -> bool:
+    """Whether a backbone has a name."""
+    try:
+        return backbones is not None and bool(backbones.get(name))
+    except UnknownBackbone:
+        return False
 
 
 def _locate_registered(name: str) -> OwnLocation | None:

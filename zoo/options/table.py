@@ -38,6 +38,8 @@ ENGINES = {
     "openvino": "zoo.engine.backends.openvino:OpenVINOEngine",
     "compile": "zoo.engine.backends.compiled:CompileEngine",
 }
+# What has one is a file of weights; any other word without a slash may be a tag.
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 MAX_VIEWS = 1000
 COUNT = Range(int, 1, 2**31)
 RATE = Range(float, 0, math.inf, open=True)
@@ -53,6 +55,13 @@ def _columns(given: Any) -> Any:
     from zoo.options.columns import read_columns  # here, because help does not need it
 
     return read_columns(given)
+
+
+def weights_text(given: Any) -> str:
+    """Return a choice of weights as text; a path of Python is one, whatever tags there are."""
+    text = str(given)
+    path = isinstance(given, os.PathLike) and not text.endswith(WEIGHTS_SUFFIXES)
+    return f"./{text}" if path and os.sep not in text else text
 
 
 def _duration(given: Any) -> float:
@@ -177,7 +186,7 @@ OPTIONS: tuple[Option, ...] = (
         "Initial weights: auto, none, a tag, a file, or a run",
         "TEXT",
         default="auto",
-        read_as=str,
+        read_as=weights_text,
     ),
     Option(
         "head",

@@ -37,12 +37,19 @@ OF_FEATURES = frozenset({
 SOLVED = ("probe", "ridge")
 
 
+# Of an option with a default that is a value: read as that, and not among those that are given.
+NOT_GIVEN: Any = None
+
+
 @dataclass(frozen=True)
 class Options:
     """The options of a training as given by the user; None for automatic.
 
     `zoo.options.OPTIONS` describes each. Text, from the command line or Python, is parsed on
     construction; the attributes are values.
+
+    Attributes:
+        given: names of those that are not None on construction, whose value may be the default.
 
     Raises:
         UsageError: values are invalid, or contradict one another; reports all of them.
@@ -59,7 +66,7 @@ class Options:
     augment: Augmentation | None = None
     views: int | None = None
     bad_images: str | None = None
-    weights: str = "auto"
+    weights: str = NOT_GIVEN
     head: HeadSpec | None = None
     head_at: str | None = None
     input_size: int | None = None
@@ -83,10 +90,10 @@ class Options:
     seed: int | None = None
     loss: Callable[[Any, Any], Any] | None = None
     metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    memory_format: str = "auto"
-    engine: str = "auto"
+    device: str = NOT_GIVEN
+    precision: str = NOT_GIVEN
+    memory_format: str = NOT_GIVEN
+    engine: str = NOT_GIVEN
     workers: int | None = None
     cache_images: bool | None = None
     micro_batch_size: int | None = None
@@ -94,12 +101,15 @@ class Options:
     resume: str | None = None
     override: bool | None = None
     checkpoint_every: float | None = None
-    keep: int = 1
+    keep: int = NOT_GIVEN
     time_limit: float | None = None
+    given: frozenset[str] = field(init=False, compare=False, repr=False)
     build_options: BuildOptions = field(init=False, compare=False, repr=False)
     criterion: Criterion | None = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        named = (option.name for option in OPTIONS if getattr(self, option.name) is not None)
+        object.__setattr__(self, "given", frozenset(named))
         errors: dict[str, UsageError] = {}
         for option in OPTIONS:
             try:

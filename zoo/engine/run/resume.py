@@ -18,6 +18,7 @@ from zoo.engine.training.checkpoints import ESCAPE, STORED
 from zoo.errors import UnknownBackbone, UsageError, WeightsError
 from zoo.files import write_bytes
 from zoo.modelfile import CHECKPOINTS
+from zoo.models.own_file import locate_model, locate_weights
 from zoo.options import OPTIONS
 from zoo.registry.registry import Registry
 from zoo.tensorfile import read_file
@@ -95,11 +96,7 @@ class StoredRun:
         Raises:
             UsageError: an option that is a Python object is missing.
         """
-        own = {
-            option.name: getattr(given, option.name)
-            for option in OPTIONS
-            if getattr(given, option.name) != option.default
-        }
+        own = {name: getattr(given, name) for name in given.given}
         missing = [each for each in self.omitted if each not in own]
         if missing:
             names = ", ".join(missing)
@@ -119,21 +116,30 @@ class StoredRun:
 def stored_run(
     name: str, options: Options, plan: Plan, run_id: str, registry: Registry
 ) -> StoredRun:
-    """Return what is stored of a training.
+    """Return what is stored of a training, with paths made absolute.
+
+    What is a path is decided as when the training was resolved, and a tag or a name is not one,
+    whatever the current folder contains.
 
     Args:
         name: of the backbone, as given.
         options: as given.
         plan: resolved from them.
         run_id: of the training.
-        registry: of backbones; another name is a path.
+        registry: of backbones; another name is a path, or of a registered model.
     """
     plain, omitted = {}, []
+    weights = locate_weights(options.weights, registry.get(plan.backbone))
+    paths = {"features"} if weights is None or weights.registered else {"features", "weights"}
     for option in OPTIONS:
         value = getattr(options, option.name)
         if option.name in PER_START or value == option.default:
             continue
-        text = _plain(value, option.name)
+        text = _plain(value)
+        if option.name in paths:
+            text = str(Path(text).absolute())
+        elif option.name == "data" and text is not None:
+            text = _absolute_data(text)
         if text is None:
             omitted.append(option.name)
         else:
@@ -141,7 +147,9 @@ def stored_run(
     try:
         registry.get(name)
     except UnknownBackbone:
-        name = _absolute(name)
+        model = locate_model(name)
+        if model is not None and model.registered is None:
+            name = str(Path(name).absolute())
     ran_with = as_json(environment(plan.device))
     return StoredRun(name, plain, tuple(omitted), as_json(plan.to_dict()), ran_with, run_id)
 
@@ -158,7 +166,7 @@ def command_line(name: str, options: Options) -> str | None:
         value = getattr(options, option.name)
         if option.name in PER_START or value is None or value == option.default:
             continue
-        if option.python_only or _plain(value, option.name) is None:
+        if option.python_only or _plain(value) is None:
             return None
         if option.switch:
             words += [option.flag] if value else []
@@ -214,8 +222,14 @@ def resolve_resume(
 
 
 def resolve_engine(options: Options, resumed: StoredRun | None) -> str:
-    """Return the engine as given; of a training to resume, the one that it began with."""
-    if options.engine != AUTO or resumed is None:
+    """Return the engine as given; of a training to resume, the one that it began with.
+
+    Args:
+        options: as given, completed by those of the training.
+        resumed: the training; None for a new one.
+    """
+    # `auto` in place of the one that was stored was given now.
+    if options.engine != AUTO or resumed is None or "engine" in resumed.options:
         return options.engine
     return str(resumed.plan.get("engine", TORCH))
 
@@ -286,20 +300,23 @@ def as_json(value: Any) -> Any:
     return json.loads(json.dumps(value, ensure_ascii=False))
 
 
-def _plain(value: Any, name: str) -> Any:
+def _plain(value: Any) -> Any:
     """Return an option's value in the form that `Options` reads; None of a Python object."""
     if isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, tuple):
         return list(value)
     if isinstance(value, (str, Path)):
-        return _absolute(str(value)) if name in ("data", "features", "weights") else str(value)
+        return str(value)
     parses = type(value).__module__.startswith("zoo.options")
     return str(value) if parses else None
 
 
-def _absolute(text: str) -> str:
-    """Return a path, also after `cifar10:`, as an absolute one; other text unchanged."""
+def _absolute_data(text: str) -> str:
+    """Return a path of data, also after `cifar10:`, as an absolute one; other text unchanged.
+
+    A path that exists comes before other readings of the text, as where data is opened.
+    """
     path = Path(text)
     if path.exists():
         return str(path.absolute())
