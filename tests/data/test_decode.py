@@ -258,6 +258,7 @@ def test_non_image_raises_one_line_message(tmp_path: Path) -> None:
     empty.touch()
     assert reason(empty) == "the file is empty"
     assert reason(b"") == "the file is empty"
+    assert reason(png(0, 0, 8, 2, b"")) == "damaged (no valid PNG header)"
     assert reason(tmp_path) == "it is a folder"
     assert reason(tmp_path / "absent.jpg") == "it does not exist"
     assert reason("a\0b.jpg")

@@ -13,7 +13,6 @@ import errno
 import io
 import os
 import stat
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -22,8 +21,9 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from zoo.data.formats import missing_plugin, readable_formats
+from zoo.data.formats import missing_plugin, readable_formats, recognize_format
 from zoo.data.jpeg import complete_jpeg, lacks_end
+from zoo.data.library_messages import suppress_library_messages
 from zoo.data.values import (
     Ranges,
     find_range,
@@ -58,10 +58,7 @@ _TRANSPOSE = {
 _REVERSED = {2: (1, 0), 3: (1, 1), 4: (0, 1), 6: (1, 0), 7: (1, 1), 8: (0, 1)}
 _SWAPPED = (5, 6, 7, 8)
 
-# Pillow warns at half of MAX_PIXELS, and of corrupt metadata, which is ignored anyway.
-# Appended, so that filters of the application take precedence.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, append=True)
-warnings.filterwarnings("ignore", message="(Possibly c|C)orrupt EXIF data", append=True)
+suppress_library_messages()
 
 
 class UnreadableImage(DataError):
@@ -249,7 +246,8 @@ def _why_unidentified(file: BinaryIO, name: str) -> str:
     suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
     plugin = missing_plugin(suffix, start)
     if plugin is None:
-        return "not an image that zoo reads"
+        found = recognize_format(start)
+        return f"damaged (no valid {found} header)" if found else "not an image that zoo reads"
     read = suffix if suffix in plugin.suffixes else f"{plugin.suffixes[0]} content"
     return f"to read {read}, `pip install {plugin.package}`"
 

@@ -99,6 +99,20 @@ def _readable(_: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*(name for name in FORMATS if name in Image.OPEN), *others]))
 
 
+def recognize_format(start: bytes) -> str | None:
+    """Return the format, of those that are read, whose signature a file begins with; else None.
+
+    Args:
+        start: its first bytes, at least 16.
+    """
+    for name in readable_formats():
+        accept = Image.OPEN[name][1]
+        # A text is why Pillow cannot read a file that it recognizes.
+        if accept is not None and accept(start) is True:
+            return name
+    return None
+
+
 @lru_cache(maxsize=4)
 def _suffixes(_: int) -> frozenset[str]:
     added = set(readable_formats()) - set(FORMATS)
