@@ -294,13 +294,16 @@ SLOW = """
 
 @pytest.mark.parametrize(
     ("number", "options"),
-    [pytest.param(signal.SIGINT, [], marks=pytest.mark.slow), (signal.SIGTERM, ["--epochs", "3"])],
+    [
+        (signal.SIGINT, ["--recipe", "probe"]),
+        (signal.SIGTERM, ["--train", "head", "--epochs", "3"]),
+    ],
 )
 def test_signal_in_feature_pass_is_resumed(number, options, install, image_folder, own_cache):
     """Before a probe, and before a head that is trained by epochs."""
     install("slow", SLOW)
     train = ["finetune", "slow/slownet", "--data", image_folder, "--weights", "none"]
-    train = zoo_command(*train, "--device", "cpu", "--train", "head", *options)
+    train = zoo_command(*train, "--device", "cpu", *options)
     silent = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
     with started([*train, "--out", "run"], **silent) as process:
         wait_until(Path("forward").exists, process)
