@@ -11,6 +11,7 @@ import pytest
 from zoo.options import OPTIONS, given
 
 RIGHT = """
+    from pathlib import Path
     from typing import Any
     import zoo
 
@@ -33,6 +34,13 @@ RIGHT = """
     accuracy: float | None = zoo.rank(backbone, "lite*", data="photos")[0].accuracy
     conforms: bool = zoo.testing.check_plugin("lite", jobs=2)[0].conforms
     bad: list[str] = list(zoo.check("photos").bad)
+    model: zoo.Model = run.model()
+    with open("cat.jpg", "rb") as file:
+        answers: list[zoo.Prediction] = model.predict(file, top=1)
+    answers = model.predict(["cat.jpg", b"bytes", Path("dog.jpg")])
+    answers = model.predict(path for path in Path("photos").iterdir())
+    width: int = model.features("cat.jpg").shape[1]
+    failed: list[str] = [check.summary for check in zoo.doctor().errors]
 """
 WRONG = """
     import zoo
@@ -54,6 +62,15 @@ WRONG = """
     zoo.options.TrainingOptions(epochs="4")
     zoo.register(zoo.Head("fc"))
     zoo.check("photos").images["train"] + "s"
+    zoo.doctor("devices")
+"""
+# Where the types of tensors, arrays and PIL images are known.
+WRONG_IMAGES = """
+    import zoo
+
+    zoo.load("run").predict(5)
+    zoo.load("run").predict([1.5])
+    zoo.load("run").features(2.5)
 """
 # Of libraries, whose types a script does not need to be refused: half a minute without a cache.
 SKIP = "[mypy-torch.*,torchvision.*,timm.*,numpy.*,PIL.*,click.*,huggingface_hub.*]\n"
@@ -85,9 +102,10 @@ def mypy(folder, source, settings):
 def test_mypy_strict_refuses_wrong_calls_only(tmp_path, settings):
     refused, output = mypy(tmp_path, RIGHT, settings)
     assert not refused, output
-    wrong = ast.parse(textwrap.dedent(WRONG).lstrip()).body[1:]
-    refused, output = mypy(tmp_path, WRONG, settings)
-    assert refused == {statement.lineno for statement in wrong}, output
+    for source in [WRONG] if settings else [WRONG, WRONG_IMAGES]:
+        wrong = ast.parse(textwrap.dedent(source).lstrip()).body[1:]
+        refused, output = mypy(tmp_path, source, settings)
+        assert refused == {statement.lineno for statement in wrong}, output
 
 
 def test_modules_are_imported_like_names():

@@ -27,13 +27,14 @@ PATH = sorted((EMBEDDED / "val" / "flag").iterdir())[0]
         PATH,
         str(PATH),
         PATH.read_bytes(),
+        bytearray(PATH.read_bytes()),
         io.BytesIO(PATH.read_bytes()),
         decode(PATH),
         np.asarray(decode(PATH)),
         torch.from_numpy(np.array(decode(PATH))).permute(2, 0, 1),
         np.asarray(decode(PATH).convert("RGBA")),
     ],
-    ids=["path", "text", "bytes", "file", "pil", "array", "tensor", "rgba"],
+    ids=["path", "text", "bytes", "bytearray", "file", "pil", "array", "tensor", "rgba"],
 )
 def test_prepare_image_of_any_type_equals_file(image):
     assert len(list(as_many(image))) == 1
@@ -93,6 +94,7 @@ def test_name_of_returns_path_or_image(tmp_path):
         (np.zeros((4, 4, 7), np.uint8), "not an image"),
         (Path("nowhere.jpg"), "nowhere.jpg: it does not exist"),
         (b"words", "not an image"),
+        ("https://a.org/b.jpg", "cannot read https://a.org/b.jpg: it is an address, not a file"),
         (np.zeros(4, np.uint8), "an array [4] of uint8 is not an image"),
         (np.zeros((0, 4, 3), np.uint8), "is not an image"),
         (torch.zeros(5, 4, 4, dtype=torch.uint8), "a tensor [5, 4, 4] of uint8 is not an image"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
         BadImages,
         Engine,
         FilePath,
+        Images,
         NameOrPath,
         Precision,
         UserColumns,
@@ -147,7 +147,7 @@ def evaluate(
 @names_arguments
 def predict(
     name: NameOrPath | Backbone,
-    images: Any | Iterable[Any],
+    images: Images,
     top: int = 5,
     device: str = "auto",
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zoo.api.lookup import get, name_of
 from zoo.errors import UsageError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zoo.data.transforms import Transform
     from zoo.inference.predictor import Predictor as Model
     from zoo.options import Policy
+    from zoo.options.given import Images
 
 
 @names_arguments
@@ -53,7 +54,7 @@ def freeze(
 @names_arguments
 def features(
     model: Model | nn.Module | Backbone | str | Path,
-    images: Any,
+    images: Images,
     backbone: Backbone | str | None = None,
     *,
     batch_size: int = 32,

@@ -6,6 +6,7 @@ are prepared already, by `zoo.transform`.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ from zoo.data.transforms import at_least, denormalize, prepare
 from zoo.data.values import Ranges
 from zoo.errors import DataError, UsageError
 from zoo.spec import Preprocess
+
+BYTES = (bytes, bytearray, memoryview)
 
 # PIL images and open files have one position each, and several threads may read the same one.
 _shared_source = threading.Lock()
@@ -55,7 +58,7 @@ def as_many(images: Any | Iterable[Any]) -> Iterable[Any]:
     if isinstance(images, (np.ndarray, Tensor)):
         one = images.ndim != 4
     else:
-        one = isinstance(images, (str, bytes, PathLike, Image.Image)) or hasattr(images, "read")
+        one = isinstance(images, (str, *BYTES, PathLike, Image.Image)) or hasattr(images, "read")
     if not one and not isinstance(images, Iterable):
         message = f"a {type(images).__name__} is no image"
         raise UsageError(message, "give a path, bytes, a PIL image, an array or a tensor, or many")
@@ -106,6 +109,8 @@ def prepare_image(image: Any, preprocess: Preprocess) -> PreparedImage:
         raise UnreadableImage(image.path, image.reason)
     if isinstance(image, Tensor) and image.is_floating_point():
         return _prepared_already(check_float_tensor(image, preprocess), preprocess)
+    if isinstance(image, str) and "://" in image and not os.path.exists(image):  # noqa: PTH110
+        raise UnreadableImage(image, "it is an address, not a file; download it first")
     source = as_image_source(image, preprocess.ranges)
     decoded = _decode(source, at_least(preprocess), preprocess.ranges)
     pixels = check_channels(prepare(decoded, preprocess), preprocess)
@@ -125,7 +130,7 @@ def _decode(source: Any, least: tuple[int, int] | None, ranges: Ranges) -> Decod
     Raises:
         DataError: it is not an image, or cannot be read.
     """
-    if isinstance(source, (bytes, bytearray, memoryview)):
+    if isinstance(source, BYTES):
         return decode_reduced(bytes(source), least, ranges)
     if isinstance(source, (str, PathLike)):
         return decode_reduced(Path(source), least, ranges)

@@ -47,12 +47,13 @@ def split_engine(
     Raises:
         ZooError: a given engine cannot be used.
     """
-    engine, choice = inference_engine(network, card, given, reader.batch_size, len(split))
-    if engine is None:
-        return None
-    # A DataLoader has its own order, and may read its images once.
-    first = next(reader.read(split, range(min(len(split), reader.batch_size))), None)
-    return None if first is None else confirmed_engine(engine, choice, card, first.inputs)
+    with network.lock:
+        engine, choice = inference_engine(network, card, given, reader.batch_size, len(split))
+        if engine is None:
+            return None
+        # A DataLoader has its own order, and may read its images once.
+        first = next(reader.read(split, range(min(len(split), reader.batch_size))), None)
+        return None if first is None else confirmed_engine(engine, choice, card, first.inputs)
 
 
 def head_inputs(
@@ -72,11 +73,12 @@ def head_inputs(
     remaining = iter(batches)
     first = next(remaining, [])
     count = len(first) if len(first) < max(batch_size, FEW) else None
-    engine, choice = inference_engine(network, card, given, batch_size, count)
-    group = next(stack_images(first), None)
-    if engine is not None and group is not None:
-        with environment_errors("predicting"):
-            engine = confirmed_engine(engine, choice, card, group[1])
+    with network.lock:
+        engine, choice = inference_engine(network, card, given, batch_size, count)
+        group = next(stack_images(first), None)
+        if engine is not None and group is not None:
+            with environment_errors("predicting"):
+                engine = confirmed_engine(engine, choice, card, group[1])
 
     def groups() -> Iterator[Group | PredictedBatch]:
         for batch in itertools.chain([first], remaining):

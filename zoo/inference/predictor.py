@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from zoo.engine.runtime.evaluate import evaluate_split
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
 from zoo.engine.runtime.stream import FailedImage, read_images
-from zoo.errors import DataError, WeightsError, ZooError
+from zoo.errors import DataError, UsageError, WeightsError, ZooError, one_line
 from zoo.inference.engines import PredictedBatch, head_inputs, split_engine
 from zoo.inference.explain import Explainer
 from zoo.inference.least_probability import add_answers
@@ -36,7 +37,9 @@ from zoo.models.freeze import inference_mode_of
 from zoo.options import OPTIONS
 from zoo.options.arguments import check_arguments, names_arguments
 from zoo.options.columns import read_columns
-from zoo.options.given import BadImages, FilePath, UserColumns
+from zoo.options.given import BadImages, FilePath, Images, UserColumns
+from zoo.registry.plugin_scope import Selection, current
+from zoo.registry.registry import load_registry
 from zoo.results import Metrics, Prediction
 from zoo.spec import Preprocess
 from zoo.tasks.base import Metric, Outputs, Schema, SourceImage, UserMetrics, supported_options
@@ -91,6 +94,20 @@ class Predictor:
         self.incomplete: set[str] = set()
         network.module.eval()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the network itself, for another process; what its engines compiled is left out.
+
+        Raises:
+            UsageError: the network cannot be pickled.
+        """
+        try:
+            state = pickle.dumps(self.__dict__)
+        except Exception as error:  # of the network's own classes
+            hint = "load it in each process by zoo.load"
+            message = f"{self.backbone} cannot be pickled: {one_line(error)}"
+            raise UsageError(message, hint) from error
+        return _unpickled, (current().selection, state)
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the outputs; empty for a task without classes."""
@@ -115,7 +132,7 @@ class Predictor:
     @names_arguments
     def predict(
         self,
-        images: Any | Iterable[Any],
+        images: Images,
         top: int = 5,
         batch_size: int = BATCH_SIZE,
         out: FilePath | None = None,
@@ -155,7 +172,7 @@ class Predictor:
     @names_arguments
     def stream(
         self,
-        images: Any | Iterable[Any],
+        images: Images,
         top: int = 5,
         batch_size: int = BATCH_SIZE,
         out: FilePath | None = None,
@@ -228,7 +245,7 @@ class Predictor:
         return [{**answer, "explanation": path and str(path)} for answer, path in pairs]
 
     @names_arguments
-    def features(self, images: Any, batch_size: int = BATCH_SIZE) -> torch.Tensor:
+    def features(self, images: Images, batch_size: int = BATCH_SIZE) -> torch.Tensor:
         """Return the inputs of the main head; see `zoo.features`."""
         check_arguments(batch_size=batch_size)
         return extract_features(self.network, images, batch_size)
@@ -348,6 +365,15 @@ class Predictor:
         whole = "val" if "val" in opened.splits else "train"
         wanted = split or ("test" if "test" in opened.splits else whole)
         return opened.splits.get(split_of(wanted) or wanted)
+
+
+def _unpickled(selection: Selection, state: bytes) -> Predictor:
+    """Return a pickled predictor, after the files of plugins that its classes may be in."""
+    if selection.plugins:
+        load_registry(selection.without, selection.file, selection.plugins)
+    predictor = Predictor.__new__(Predictor)
+    predictor.__dict__.update(pickle.loads(state))
+    return predictor
 
 
 def _data_options(stored: Mapping[str, str]) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from zoo.errors import UsageError, counted, did_you_mean
+from zoo.locks import Lock
 from zoo.models.heads import resolve_head
 from zoo.models.provenance import provenance_of
 from zoo.models.stages import find_stages
@@ -27,6 +29,10 @@ from zoo.spec import Backbone, Head
 
 # The method of `nn.Module` that frozen modules override; `eval` calls it too.
 TRAIN = "train"
+
+# Of networks in inference mode: the number of blocks that they are in, and what to restore.
+_inferring: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Parameter]]] = WeakKeyDictionary()
+_lock = Lock()
 
 
 @dataclass(frozen=True)
@@ -187,15 +193,23 @@ def inference_mode_of(model: nn.Module) -> Iterator[None]:
     same network loaded.
 
     Args:
-        model: stays in eval mode; `requires_grad` is restored.
+        model: stays in eval mode; `requires_grad` is restored by the last thread that leaves.
     """
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.eval()
-    for parameter in trainable:
-        parameter.requires_grad_(False)
+    with _lock:
+        blocks, trainable = _inferring.get(model, (0, []))
+        model.eval()
+        trainable = [*trainable, *(each for each in model.parameters() if each.requires_grad)]
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        _inferring[model] = blocks + 1, trainable
     try:
         with torch.no_grad():
             yield
     finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
+        with _lock:
+            blocks, trainable = _inferring.pop(model)
+            if blocks > 1:
+                _inferring[model] = blocks - 1, trainable
+            else:
+                for parameter in trainable:
+                    parameter.requires_grad_(True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image as PILImage
     from torch import Tensor
 
     from zoo.options.augmentation import Augmentation
@@ -30,6 +32,10 @@ Engine: TypeAlias = Literal["auto", "torch", "openvino", "compile"]
 FilePath: TypeAlias = "str | PathLike[str]"
 # A name, the path of a file, or one of torchvision's enumerations of weights.
 NameOrPath: TypeAlias = "str | PathLike[str] | Enum"
+Encoded: TypeAlias = "bytes | bytearray | memoryview | BinaryIO"
+Image: TypeAlias = "FilePath | Encoded | PILImage | NDArray[Any] | Tensor"
+# One image, many, or a batch as one array or tensor.
+Images: TypeAlias = "Image | Iterable[Image]"
 UserColumns: TypeAlias = "Columns | str | Mapping[str, str]"
 UserMetrics: TypeAlias = "Mapping[str, Callable[[Any, Any], Any]]"
 

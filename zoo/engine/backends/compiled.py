@@ -61,6 +61,7 @@ class CompileEngine(TorchEngine):
             pixels = normalize(pixels, network.preprocess)
         pixels = pixels.contiguous(memory_format=network.memory_format)
         with (
+            network.lock,
             mode_of(network.module, self.training),
             HeadHooks(network.module, network.paths) as hooks,
             network.computing(),

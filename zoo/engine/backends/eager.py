@@ -30,8 +30,8 @@ class TorchEngine(Engine):
     def compute(self, images: Tensor) -> Inputs:
         """Return the inputs of the heads by path."""
         network = self.network
-        network.module.train(self.training)
-        with HeadHooks(network.module, network.paths) as hooks:
+        with network.lock, HeadHooks(network.module, network.paths) as hooks:
+            network.module.train(self.training)
             network.forward(images, self.training, pad_to=self.batch)
         return {
             path: hooks.inputs[path][: len(images)]

@@ -70,6 +70,9 @@ class OpenVINOEngine(Engine):
         if cls.version() is None:
             hint = "pip install 'zoo-registry[openvino]'"
             raise EnvironmentProblem("--engine openvino: OpenVINO is not installed", hint)
+        if openvino_model.stopped_by_fork():
+            message = "--engine openvino: this process was forked from one that used OpenVINO"
+            raise EnvironmentProblem(message, "spawn it, or give --engine torch")
 
     @cached_property
     def conversion(self) -> Conversion:
@@ -118,6 +121,7 @@ class OpenVINOEngine(Engine):
         network, forwards = self.network, self.network.forwards
         images = torch.zeros((TRACED, *self._shape()), dtype=torch.uint8)
         with (
+            network.lock,
             mode_of(network.module, self.training),
             HeadHooks(network.module, network.paths) as hooks,
         ):
@@ -188,11 +192,12 @@ class OpenVINOEngine(Engine):
         return None
 
     def _model(self, dtype: torch.dtype) -> Any:
-        self.load()
-        if dtype not in self._compiled:
-            with plugin_errors("OpenVINO cannot compile the network"):
-                self._compiled[dtype] = self._compile(dtype)
-        return self._compiled[dtype]
+        with self.network.lock:
+            self.load()
+            if dtype not in self._compiled:
+                with plugin_errors("OpenVINO cannot compile the network"):
+                    self._compiled[dtype] = self._compile(dtype)
+            return self._compiled[dtype]
 
     def takes(self, images: Tensor) -> bool:
         """Whether images have the size that the network was converted for."""

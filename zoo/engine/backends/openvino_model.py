@@ -6,12 +6,17 @@ A process that runs this file imports neither torch nor zoo, so that a trial tak
 from __future__ import annotations
 
 import json
+import os
 import sys
 from functools import cache
 from typing import Any
 
 TELEMETRY = "openvino_telemetry"
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+
+
+# The process that has created the `Core`.
+_owner: int | None = None
 
 
 @cache
@@ -39,7 +44,17 @@ def core() -> Any:
     After two that did not end in the reverse order, that is memory which is gone: the next signal
     with a handler of Python's, such as Ctrl-C, is a segmentation fault.
     """
+    global _owner
+    _owner = os.getpid()
     return import_openvino().Core()
+
+
+def stopped_by_fork() -> bool:
+    """Whether OpenVINO's threads are those of the process that this one was forked from.
+
+    A computation would wait for them without end.
+    """
+    return _owner not in (None, os.getpid())
 
 
 def compile_network(

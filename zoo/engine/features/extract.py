@@ -43,27 +43,30 @@ def extract_features(network: Network, images: Any, batch_size: int = 32) -> Ten
     if not paths:
         backbone = provenance_of(module).backbone.id
         raise UsageError(f"{backbone} has no head to read features at")
-    modes = {part: part.training for part in module.modules()}
-    rows: list[Tensor] = []
-    try:
-        with (
-            inference_mode_of(module),
-            HeadHooks(module, paths) as hooks,
-            environment_errors("reading features"),
-        ):
-            for batch in _batches(images, network, batch_size):
-                hooks.inputs.clear()
-                network.forward(batch)
-                if missing := [path for path in paths if path not in hooks.inputs]:
-                    raise BrokenBackbone(f"nothing arrives at the head {missing[0]!r}")
-                features = [hooks.inputs[path].float().cpu() for path in paths]
-                rows.append(_concatenate(features, paths))
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
+    rows = [_features(network, batch, paths) for batch in _batches(images, network, batch_size)]
     if not rows:
         raise UsageError("there are no images", "give at least one")
     return torch.cat(rows)
+
+
+def _features(network: Network, batch: Tensor, paths: list[str]) -> Tensor:
+    """Return the concatenated inputs of heads for a batch."""
+    module = network.module
+    with network.lock:
+        modes = {part: part.training for part in module.modules()}
+        try:
+            with (
+                inference_mode_of(module),
+                HeadHooks(module, paths) as hooks,
+                environment_errors("reading features"),
+            ):
+                network.forward(batch)
+        finally:
+            for part, mode in modes.items():
+                part.training = mode
+    if missing := [path for path in paths if path not in hooks.inputs]:
+        raise BrokenBackbone(f"nothing arrives at the head {missing[0]!r}")
+    return _concatenate([hooks.inputs[path].float().cpu() for path in paths], paths)
 
 
 def _concatenate(features: list[Tensor], paths: list[str]) -> Tensor:

@@ -55,8 +55,8 @@ def check_head_equivalence(
     if reason is not None:
         return reason, features
     for training in modes:
-        network.module.train(training)
-        with torch.no_grad(), HeadHooks(network.module, network.paths) as hooks:
+        with network.lock, torch.no_grad(), HeadHooks(network.module, network.paths) as hooks:
+            network.module.train(training)
             whole = network.forward(images, training)
             features = {path: hooks.inputs[path] for path in network.paths if path in hooks.inputs}
             if network.paths[0] not in features:

@@ -18,6 +18,7 @@ from zoo.engine.runtime.memory_format import (
     resolve_memory_format,
 )
 from zoo.errors import BrokenBackbone
+from zoo.locks import Lock
 from zoo.models.freeze import inference_mode_of
 from zoo.models.heads import resolve_head
 from zoo.models.plugin_errors import plugin_errors
@@ -42,7 +43,8 @@ class Network:
     Attributes:
         contiguous: names of layers that are contiguous in either format.
         forwards: number of samples passed through it; trial passes are subtracted later.
-        engines: of `zoo.engine.backends`, by name and batch size.
+        engines: of `zoo.engine.backends`, by name and batch size; not pickled.
+        lock: of the hooks on the module, which every thread that runs it would call.
     """
 
     def __init__(
@@ -76,6 +78,10 @@ class Network:
         self.previous_outputs = known.previous_classes if isinstance(known, Provenance) else None
         self.forwards = 0
         self.engines: dict[str, Any] = {}
+        self.lock = Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "engines": {}}
 
     def forward(
         self,
@@ -151,14 +157,13 @@ class Network:
         """Compute in the network's precision in the block, in its heads in float32.
 
         bfloat16 has an 8-bit significand: large outputs tie and small head updates round to zero.
+        One thread at a time: hooks on a head are called by every thread that runs it.
         """
-        if self.precision == "fp32":
-            yield
-            return
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(autocast(self.device, self.precision))
-            for path in self.paths:
-                stack.enter_context(_in_float32(self.module.get_submodule(path), self.device))
+        with self.lock, contextlib.ExitStack() as stack:
+            if self.precision != "fp32":
+                stack.enter_context(autocast(self.device, self.precision))
+                for path in self.paths:
+                    stack.enter_context(_in_float32(self.module.get_submodule(path), self.device))
             yield
 
     @contextlib.contextmanager
