@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from zoo.engine.run.results import encode, visible
+from zoo.data.thumbnails import encode, visible
 from zoo.events import FirstBatchRead
 from zoo.sections import Gallery, Section, SmallImage
 from zoo.tasks.reports import FIRST_BATCH

@@ -69,6 +69,20 @@ class Evidence(ABC):
         """
         return "the network is not at hand"
 
+    def outputs(
+        self, split: str, indices: Sequence[int]
+    ) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+        """Yield position, pixels, main output and target of samples, on the CPU.
+
+        Pixels are those of the network's input, `[3, height, width]` uint8. Unreadable images are
+        left out.
+
+        Args:
+            split: of the samples.
+            indices: positions in the split.
+        """
+        yield from ()
+
 
 @dataclass(frozen=True)
 class RunResults:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,9 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from zoo.data.activation_overlay import blend_map
+from zoo.data.batch import Batch
 from zoo.data.decode import DecodedImage
 from zoo.data.images import unchanged
 from zoo.data.names import relative_path
+from zoo.data.thumbnails import THUMBNAIL, encode, visible
 from zoo.data.transforms import denormalize
 from zoo.engine.features.activation_maps import CHUNK, activation_maps, find_map
 from zoo.engine.run.observers import Observers
@@ -26,13 +27,12 @@ from zoo.engine.training.state import TrainState
 from zoo.errors import DataError, ZooError, one_line
 from zoo.events import ResultsCollected
 from zoo.files import write_bytes
+from zoo.models.freeze import inference_mode_of
 from zoo.spec import Preprocess
 from zoo.tasks.base import Evidence, Metric
 
 RESULTS = "results.json"
 FORMAT = 1
-# Longer side of an image in the report, and the quality of its JPEG file: about 5 kB each.
-THUMBNAIL, QUALITY = 168, 80
 
 
 class TrainingEvidence(Evidence):
@@ -100,15 +100,13 @@ class TrainingEvidence(Evidence):
         """Return small copies of images with their activation maps, or why there are none."""
         if self.network is None or not explained:
             return "the network is not at hand" if self.network is None else []
-        data, outputs = self.data.splits[split], dict(explained)
-        if data.steps(1) is not None:
+        outputs = dict(explained)
+        if self.data.splits[split].steps(1) is not None:
             return "a DataLoader has no order to read single images in"
-        transform = self.network.task.transform(self.preprocess)
-        reader = ImageReader(transform, self.network.device, CHUNK, bad_images="skip")
         drawn: dict[int, str] = {}
         place = None
         try:
-            for batch in reader.read(data, list(outputs)):
+            for batch in self._read(split, list(outputs)):
                 indices = batch.indices.tolist()
                 numbers = torch.tensor([outputs[index] for index in indices])
                 place = place or find_map(self.network, batch.inputs[:1], int(numbers[0]))
@@ -123,19 +121,31 @@ class TrainingEvidence(Evidence):
             return one_line(error)
         return [drawn.get(index) for index, _ in explained]
 
+    def _read(self, split: str, indices: Sequence[int]) -> Iterator[Batch]:
+        """Yield samples as the network sees them, without those that are unreadable."""
+        assert self.network is not None
+        transform = self.network.task.transform(self.preprocess)
+        reader = ImageReader(transform, self.network.device, CHUNK, bad_images="skip")
+        return reader.read(self.data.splits[split], indices)
 
-def visible(pixels: Tensor) -> Tensor:
-    """Return pixels `[channels, height, width]` uint8 as RGB, one channel as grey."""
-    return (pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)).cpu()
-
-
-def encode(image: Image.Image, size: int = THUMBNAIL) -> bytes:
-    """Return an image, no larger than `size` pixels, as a JPEG file."""
-    small = image.convert("RGB")
-    small.thumbnail((size, size), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=QUALITY, optimize=True)
-    return file.getvalue()
+    def outputs(
+        self, split: str, indices: Sequence[int]
+    ) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+        """Yield position, pixels, main output and target of samples, on the CPU."""
+        network = self.network
+        if network is None or self.data.splits[split].steps(1) is not None:
+            return
+        forwards = network.forwards
+        for batch in self._read(split, indices):
+            with inference_mode_of(network.module):
+                main = network.forward(batch.inputs).main.float().cpu()
+            network.forwards = forwards  # those of the report are not counted
+            inputs = batch.inputs
+            if inputs.is_floating_point():
+                inputs = denormalize(inputs, self.preprocess)
+            rows = zip(batch.indices.tolist(), inputs, main, batch.targets.cpu(), strict=True)
+            for index, pixels, output, target in rows:
+                yield index, visible(pixels), output, target
 
 
 def store_results(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,15 @@ from zoo.data.split import ImageData, Split
 from zoo.errors import UsageError
 from zoo.options import Augmentation
 from zoo.options.class_weights import ClassWeights
+from zoo.sections import Number, Part, Section
 from zoo.spec import Backbone, Head, Preprocess, Weights
 from zoo.tasks.base import (
     BaseTask,
     Criterion,
     Direction,
+    Evidence,
     Outputs,
+    RunResults,
     SampleTransform,
     SourceImage,
     Table,
@@ -28,6 +31,7 @@ from zoo.tasks.base import (
 )
 from zoo.tasks.published import published_classes
 from zoo.tasks.segmentation.data import is_mask_folder, open_all, open_data, open_split
+from zoo.tasks.segmentation.evidence import report_data, sample_results
 from zoo.tasks.segmentation.example import StripedSplit, example_data
 from zoo.tasks.segmentation.masks import MaskSplit, pixel_counts
 from zoo.tasks.segmentation.metrics import SegmentationMetric
@@ -39,6 +43,7 @@ from zoo.tasks.segmentation.outputs import (
 )
 from zoo.tasks.segmentation.predict import predict
 from zoo.tasks.segmentation.present import metric_line, metric_table, prediction_lines
+from zoo.tasks.segmentation.report import curves, sections, split_numbers, summary_lines
 from zoo.tasks.segmentation.schema import IGNORE_INDEX, SegmentationSchema
 from zoo.tasks.segmentation.transform import MaskTransform
 from zoo.tasks.weighted_loss import WeightedCrossEntropy, resolve_class_weights
@@ -197,6 +202,30 @@ class SemanticSegmentation(BaseTask):
         """Return the share of pixels of each class, `[{class, fraction}]`, and the mask."""
         assert isinstance(schema, SegmentationSchema)
         return predict(outputs, images, schema, top, out)
+
+    def sample_results(self, outputs: Outputs, targets: Tensor) -> dict[str, Tensor]:
+        """Return the mean IoU and the pixel accuracy of each image."""
+        return sample_results(outputs, targets)
+
+    def report_data(self, evidence: Evidence) -> dict[str, Any]:
+        """Return the IoU of each image, and drawings of the worst ones."""
+        return report_data(evidence)
+
+    def split_numbers(self, split: str, values: Mapping[str, Any]) -> tuple[Number, ...]:
+        """Return mean IoU, pixel accuracy and loss."""
+        return split_numbers(split, values)
+
+    def learning_curves(self, run: RunResults) -> tuple[Part, ...]:
+        """Return charts of loss, mean IoU and pixel accuracy by epoch."""
+        return curves(run)
+
+    def report_sections(self, run: RunResults) -> Iterator[Section]:
+        """Yield metrics, IoU of each class, and the worst images with their masks."""
+        return sections(run)
+
+    def summary_lines(self, run: RunResults) -> Iterator[tuple[str, str]]:
+        """Yield the weakest classes and what to try next."""
+        return summary_lines(run)
 
     def prediction_lines(self, answer: Mapping[str, Any]) -> list[str]:
         """Return one line per class, and the paths of mask and overlay."""
