@@ -44,6 +44,29 @@ def test_completion_of_values(completed, tmp_path, cli):
     assert completed("zoo", "finetune", "x", "--class-w") == ["plain,--class-weights"]
 
 
+def test_weights_of_the_backbone_on_the_line_are_completed(completed):
+    published = ["plain,IMAGENET1K_V2", "plain,IMAGENET1K_V1"]
+    start = completed("zoo", "finetune", "resnet50", "--epochs", "3", "--weights", "")
+    assert start == ["file,", "plain,auto", "plain,none", *published]
+    assert completed("zoo", "predict", "resnet50", "a.jpg", "--weights", "IM") == [
+        "file,",
+        *published,
+    ]
+    both = completed("zoo", "fetch", "resnet50", "lite0", "--weights", "")
+    assert both == [*published, "plain,imagenet"]
+    assert completed("zoo", "finetune", "--weights", "no") == ["file,", "plain,none"]
+
+
+def test_names_of_tasks_sources_and_kinds_are_completed(completed):
+    assert completed("zoo", "list", "--task", "image") == ["plain,image-classification"]
+    sources = completed("zoo", "list", "--source", "")
+    assert {"plain,torchvision", "plain,timm"} <= {*sources}
+    assert "plain,tasks" not in sources
+    assert completed("zoo", "cache", "clear", "f") == ["plain,features"]
+    assert completed("zoo", "check", "photos") == ["file,"]
+    assert "plain,efficientnet_lite" in completed("zoo", "plugins", "check", "efficientnet_l")
+
+
 def test_completion_is_silent_where_the_registry_is_broken(completed, tmp_path):
     file = tmp_path / "broken.toml"
     file.write_text("schema = [")
@@ -53,8 +76,8 @@ def test_completion_is_silent_where_the_registry_is_broken(completed, tmp_path):
 def test_completion_imports_no_torch(tmp_path):
     code = (
         "import os, sys\n"
-        "os.environ.update(_ZOO_COMPLETE='bash_complete', COMP_CWORD='2')\n"
-        "os.environ['COMP_WORDS'] = 'zoo predict resnet18'\n"
+        "os.environ.update(_ZOO_COMPLETE='bash_complete', COMP_CWORD='4')\n"
+        "os.environ['COMP_WORDS'] = 'zoo finetune resnet18 --weights '.replace(' ', chr(10))\n"
         "from zoo.cli import main\n"
         "try:\n    main([])\n"
         "except SystemExit:\n    print({'torch', 'numpy', 'PIL'} & {*sys.modules})\n"
@@ -62,7 +85,7 @@ def test_completion_imports_no_torch(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
     )
-    assert "plain,resnet18" in done.stdout
+    assert "plain,IMAGENET1K_V1" in done.stdout
     assert done.stdout.splitlines()[-1] == "set()", done.stderr
 
 

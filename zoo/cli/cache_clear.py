@@ -6,6 +6,7 @@ import click
 
 from zoo.cache import remove, select
 from zoo.cli.cache import short_size
+from zoo.cli.complete import complete_cached
 from zoo.cli.group import ZooCommand
 from zoo.cli.output import print_line
 from zoo.errors import counted
@@ -13,7 +14,7 @@ from zoo.terminal import print_notice
 
 
 @click.command(cls=ZooCommand, name="clear")
-@click.argument("what", nargs=-1)
+@click.argument("what", nargs=-1, shell_complete=complete_cached)
 def command(what: tuple[str, ...]) -> None:
     """Delete cache entries: WHAT is features, weights, catalogues, downloads or a NAME.
 

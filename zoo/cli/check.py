@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from zoo.cli.complete import complete_path, complete_task
 from zoo.cli.group import ComputingCommand, Settings
 from zoo.cli.options import json_option, quiet_option, read_columns, source_options
 from zoo.cli.output import print_json, print_line, print_table
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=ComputingCommand, name="check", needs="zoo.tasks.inspection")
-@click.argument("data")
+@click.argument("data", shell_complete=complete_path)
 @click.option(
     "--task",
     "task_name",
     metavar="NAME",
+    shell_complete=complete_task,
     help="Task that reads it. [default: by its layout, else image-classification]",
 )
 @source_options

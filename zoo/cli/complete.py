@@ -106,6 +106,13 @@ def complete_run(context: click.Context, incomplete: str) -> list[str]:
 
 
 @_completer("file")
+def complete_checked(context: click.Context, incomplete: str) -> list[str]:
+    """Complete what `zoo plugins check` checks: a plugin, a backbone or a path."""
+    plugins = [record.name for record in _registry(context).host.records]
+    return [*plugins, *_backbones(context, incomplete)]
+
+
+@_completer("file")
 def complete_path(context: click.Context, incomplete: str) -> list[str]:
     """Complete a path."""
     return []
@@ -125,15 +132,63 @@ def complete_format(context: click.Context, incomplete: str) -> list[str]:
     return [*export_formats(_registry(context))]
 
 
+@_completer()
+def complete_cached(context: click.Context, incomplete: str) -> list[str]:
+    """Complete a kind of cache entries."""
+    from zoo.cache import KINDS
+
+    return [*KINDS]
+
+
+@_completer()
+def complete_task(context: click.Context, incomplete: str) -> list[str]:
+    """Complete the name of a task."""
+    return [*_registry(context).tasks]
+
+
+@_completer()
+def complete_source(context: click.Context, incomplete: str) -> list[str]:
+    """Complete the first half of ids."""
+    registry = _registry(context)
+    # Some plugins register no backbone; a catalogue that is not cached is of one that does.
+    filled = [name for name, s in registry.sources.items() if not s.is_enumerated() or s.names()]
+    return [*filled, *registry.derived]
+
+
+@_completer()
+def complete_tag(context: click.Context, incomplete: str) -> list[str]:
+    """Complete a tag of published weights."""
+    return _tags(context)
+
+
 @_completer("file")
 def complete_weights(context: click.Context, incomplete: str) -> list[str]:
-    """Complete `--weights`: `auto`, `none`, a run folder, a registered model, or a path."""
-    return ["auto", "none", *_own(), *_runs()]
+    """Complete `--weights`: `auto`, a tag, a run folder, a registered model, or a path."""
+    return ["auto", *_tags(context), *_own(), *_runs()]
+
+
+@_completer("file")
+def complete_start(context: click.Context, incomplete: str) -> list[str]:
+    """Complete the `--weights` of a training, which may be `none`."""
+    return ["auto", "none", *_tags(context), *_own(), *_runs()]
+
+
+def _tags(context: click.Context) -> list[str]:
+    """Return the tags of the weights that the backbones named on the line publish."""
+    from zoo.registry.weight_names import published_tags
+
+    registry = _registry(context)
+    # An option without its value ends click's parsing, and leaves all arguments where they were.
+    values = [context.args, *context.params.values()]
+    words = [each for value in values if isinstance(value, (list, tuple)) for each in value]
+    words += [value for value in values if isinstance(value, str)]
+    names = [registry.config.aliases.get(word, word) for word in words if isinstance(word, str)]
+    return published_tags(names, [*registry.sources.values(), *registry.derived.values()])
 
 
 def complete_option(option: Option) -> Complete | None:
     """Return what completes the value of an option of a training; None for nothing."""
-    special = {"weights": complete_weights, "resume": complete_run}
+    special = {"weights": complete_start, "resume": complete_run}
     if option.name in special:
         return special[option.name]
     if option.choices:

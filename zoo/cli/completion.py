@@ -23,8 +23,8 @@ SHELLS = {
 def command(shell: str) -> None:
     """Print the script that completes zoo in a SHELL: bash 4.4 or later, zsh or fish.
 
-    Commands, options and their values, backbones, runs and registered models are
-    completed. To enable it, add the line of your shell:
+    Commands, options and their values, backbones, tags of weights, runs and registered
+    models are completed. To enable it, add the line of your shell:
     """
     from click.shell_completion import get_completion_class
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.complete import complete_format, complete_model
+from zoo.cli.complete import complete_format, complete_model, complete_weights
 from zoo.cli.group import ComputingCommand, FilePath, Settings
 from zoo.cli.options import json_option
 from zoo.cli.output import print_json, print_line
@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     help="The file or folder to write. [default: beside the model file]",
 )
 @click.option(
-    "--weights", metavar="TEXT", help="A tag of a backbone, or a model file of it. [default: auto]"
+    "--weights",
+    metavar="TEXT",
+    shell_complete=complete_weights,
+    help="A tag of a backbone, or a model file of it. [default: auto]",
 )
 @json_option
 @click.pass_obj

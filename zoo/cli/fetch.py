@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zoo.cli.complete import complete_backbone, complete_tag
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.options import json_option, quiet_option
 from zoo.cli.output import print_json, print_table
@@ -26,7 +27,9 @@ def _describe(item: Fetched) -> dict[str, Any]:
 
 
 @click.command(cls=ZooCommand, name="fetch")
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument(
+    "names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_backbone
+)
 @click.option(
     "--to",
     "folder",
@@ -35,7 +38,12 @@ def _describe(item: Fetched) -> dict[str, Any]:
     metavar="DIR",
     help="Folder of the files; created if needed.",
 )
-@click.option("--weights", metavar="TAG", help="Published weights. [default: those of auto]")
+@click.option(
+    "--weights",
+    metavar="TAG",
+    shell_complete=complete_tag,
+    help="Published weights. [default: those of auto]",
+)
 @json_option
 @quiet_option
 @click.pass_obj

@@ -8,6 +8,7 @@ from shlex import quote
 
 import click
 
+from zoo.cli.complete import complete_backbone
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.options import json_option, quiet_option
 from zoo.cli.output import print_json, print_line
@@ -33,7 +34,13 @@ def _read_classes(file: Path | None) -> list[str] | None:
 
 @click.command(cls=ZooCommand, name="import")
 @click.argument("source", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("--as", "name", metavar="NAME", help="The backbone whose weights these are.")
+@click.option(
+    "--as",
+    "name",
+    metavar="NAME",
+    shell_complete=complete_backbone,
+    help="The backbone whose weights these are.",
+)
 @click.option(
     "--classes",
     type=click.Path(path_type=Path),

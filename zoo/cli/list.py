@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.complete import complete_backbone
+from zoo.cli.complete import complete_backbone, complete_source, complete_task
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.options import json_option
 from zoo.cli.output import (
@@ -122,8 +122,15 @@ def _own_row(model: OwnModel) -> list[str]:
 
 @click.command(cls=ZooCommand, name="list")
 @click.argument("patterns", nargs=-1, shell_complete=complete_backbone, metavar="[PATTERN]...")
-@click.option("--source", metavar="NAME", help="Only backbones of this source.")
-@click.option("--task", metavar="TASK", help="Only backbones for this task.")
+@click.option(
+    "--source",
+    metavar="NAME",
+    shell_complete=complete_source,
+    help="Only backbones of this source.",
+)
+@click.option(
+    "--task", metavar="TASK", shell_complete=complete_task, help="Only backbones for this task."
+)
 @click.option(
     "--pretrained/--no-pretrained", default=None, help="Only with, or without, published weights."
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from zoo.cli.complete import complete_checked
 from zoo.cli.group import Settings, ZooCommand
 from zoo.cli.options import json_option
 from zoo.cli.output import print_json, print_line
@@ -42,7 +43,7 @@ def _print(name: str, findings: Sequence[Finding], debug: bool) -> None:
 
 
 @click.command(cls=ZooCommand, name="check")
-@click.argument("what", metavar="NAME|PATH")
+@click.argument("what", metavar="NAME|PATH", shell_complete=complete_checked)
 @click.option("--backbone", metavar="PATTERN", help="Only backbones that match, by id or name.")
 @click.option(
     "--sample",

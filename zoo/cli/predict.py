@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.complete import complete_model
+from zoo.cli.complete import complete_model, complete_path, complete_weights
 from zoo.cli.group import ComputingCommand, Settings
 from zoo.cli.options import device_option, engine_option, json_option
 from zoo.cli.output import print_line, stdout
@@ -29,7 +29,7 @@ BESIDE = "\0"
 
 @click.command(cls=ComputingCommand, name="predict", needs="zoo.inference.loading")
 @click.argument("model", shell_complete=complete_model)
-@click.argument("images", nargs=-1, metavar="IMAGE...")
+@click.argument("images", nargs=-1, metavar="IMAGE...", shell_complete=complete_path)
 @click.option(
     "--top",
     type=click.IntRange(min=1),
@@ -57,7 +57,10 @@ BESIDE = "\0"
     help="Write where the network looks, as IMAGE.explain.png; into DIR, or beside the images.",
 )
 @click.option(
-    "--weights", metavar="TEXT", help="A tag of a backbone, or a model file of it. [default: auto]"
+    "--weights",
+    metavar="TEXT",
+    shell_complete=complete_weights,
+    help="A tag of a backbone, or a model file of it. [default: auto]",
 )
 @click.option(
     "--batch-size",

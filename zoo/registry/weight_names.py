@@ -85,3 +85,21 @@ def _split(query: str, sources: Sequence[Source | DerivedSource]) -> Iterator[tu
             for source in sources:
                 if (not slash or source.name == prefix) and name in source:
                     yield source.get(name), tag
+
+
+def published_tags(names: Iterable[str], sources: Iterable[Source | DerivedSource]) -> list[str]:
+    """Return the tags of the weights of backbones, without enumerating a library.
+
+    Args:
+        names: names or ids of backbones; others are left out.
+        sources: of backbones, the first of which has a bare name.
+    """
+    known = [source for source in sources if source.is_enumerated()]
+    tags: dict[str, None] = {}
+    for name in names:
+        prefix, slash, bare = name.rpartition("/")
+        for source in known:
+            if (not slash or source.name == prefix) and bare in source:
+                tags |= dict.fromkeys(weights.tag for weights in source.get(bare).weights)
+                break
+    return [*tags]
