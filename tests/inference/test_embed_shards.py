@@ -75,6 +75,30 @@ def test_features_of_shards_equal_those_of_files(cli, trained, shards, samples, 
         assert about["settings"] == metadata(tmp_path / "f.safetensors")["settings"]
 
 
+def test_jobs_of_many_images_use_one_engine(cli, trained, shards, tmp_path, monkeypatch):
+    monkeypatch.setattr("zoo.engine.backends.choice.MIN_IMAGES", 0)
+    monkeypatch.setattr("zoo.engine.backends.choice.IMAGES_PER_MODULE", 1)
+    part = ("--data", "shards/*.tar", "--out", "features", "--part", "2/3")
+    assert embed(cli, trained, *part)[0] == 0
+    (path,) = (tmp_path / "features").iterdir()
+    assert metadata(path)["settings"]["engine"][0] == "openvino"
+    # The others follow it, whatever the rule gives for them.
+    monkeypatch.setattr("zoo.engine.backends.choice.MIN_IMAGES", 1000)
+    rest = ("--data", "shards/*.tar", "--out", "features")
+    code, _, error = embed(cli, trained, *rest, "--engine", "torch")
+    assert code == 2
+    assert "other settings: engine" in error
+    assert embed(cli, trained, *rest)[0] == 0
+    assert embed(cli, trained, "--data", "shards/*.tar", "--out", "given", "--engine", "openvino")
+    assert len(contents(tmp_path / "given")) == 3
+    assert contents(tmp_path / "given") == contents(tmp_path / "features")
+    embed(cli, trained, "--data", "shards/*.tar", "--out", "few")
+    for name in contents(tmp_path / "few"):
+        assert "engine" not in metadata(tmp_path / "few" / name)["settings"]
+        found, wanted = (load_file(tmp_path / f / name)["features"] for f in ("given", "few"))
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_jobs_share_shards_and_skip_done_ones(cli, trained, shards, tmp_path):
     embed(cli, trained, "--data", "shards/*.tar", "--out", "whole")
     for part, count in (("2/2", 1), ("1/2", 2)):

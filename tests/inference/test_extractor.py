@@ -55,6 +55,17 @@ def test_features_have_the_bytes_of_zoo_embed(trained, images, expected, monkeyp
     assert (extractor.images, extractor.unreadable) == (23, 0)
 
 
+def test_features_of_engine_have_the_bytes_of_zoo_embed(trained, images, expected, tmp_path):
+    extractor = zoo.FeatureExtractor(trained, device="cpu", engine="openvino")
+    unreadable = zoo.FeatureExtractor(trained, device="cpu", engine="openvino", bad_images="mask")
+    assert np.isnan(unreadable([b"no image"])).all()
+    zoo.embed(trained, tmp_path / "flat", tmp_path / "f.npy", device="cpu", engine="openvino")
+    features = pickle.loads(pickle.dumps(extractor))(images)
+    assert np.array_equal(features, np.load(tmp_path / "f.npy"))
+    assert not np.array_equal(features, expected)
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_extractor_is_pickled_as_settings_and_loads_once(trained, images, expected):
     extractor = zoo.FeatureExtractor(trained, device="cpu", batch_size=32)
     extractor(images[:2])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from zoo.data.transforms import Transform
     from zoo.inference.predictor import Predictor as Model
     from zoo.options import Policy
-    from zoo.options.given import Images
+    from zoo.options.given import Engine, Images
 
 
 @names_arguments
@@ -59,6 +59,7 @@ def features(
     *,
     batch_size: int = 32,
     device: str = "auto",
+    engine: Engine | None = None,
 ) -> Tensor:
     """Return the features of images: the input of the network's main head.
 
@@ -71,6 +72,7 @@ def features(
         backbone: description or name, for a network not built by zoo.
         batch_size: images per forward pass.
         device: as torch names it, or `auto`; ignored for a loaded model or network.
+        engine: `auto` or the name of one; None for that of a loaded model, else `auto`.
 
     Returns:
         `[images, width]` float32 on the CPU, or more dimensions if the head's input has more.
@@ -82,28 +84,29 @@ def features(
     """
     from torch import nn
 
-    from zoo.engine.features.extract import extract_features
     from zoo.engine.runtime.network import Network
+    from zoo.inference.extract import extract_features
     from zoo.inference.loading import load_features
     from zoo.inference.predictor import Predictor
     from zoo.models.provenance import provenance_of
     from zoo.models.wrappers import unwrap
     from zoo.tasks.base import load_task
 
+    check_arguments(batch_size=batch_size, engine=engine)
     if isinstance(model, (str, Path, Backbone)):
         model = load_features(name_of(model), load_registry(), device, "fp32")
     if isinstance(model, Predictor):
-        return model.features(images, batch_size)
+        chosen = engine or model.engine
+        return extract_features(model.network, images, batch_size, chosen, model.card)
     if not isinstance(model, nn.Module):
         raise UsageError(f"a {type(model).__name__} has no features", "give a network or a name")
     described = get(backbone) if isinstance(backbone, str) else backbone
     model = unwrap(model)
     made = provenance_of(model, described)
-    check_arguments(batch_size=batch_size)
     task = load_task(load_registry().task(made.backbone.task))
     parameter = next(model.parameters())
     network = Network(model, made.backbone.heads, made.preprocess, parameter.device, "fp32", task)
-    return extract_features(network, images, batch_size)
+    return extract_features(network, images, batch_size, engine or "auto")
 
 
 @names_arguments

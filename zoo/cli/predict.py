@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,12 +179,14 @@ def _lines_of(loaded: Predictor, answer: Any) -> list[str]:
     return lines + ([f"map {answer['explanation']}"] if answer.get("explanation") else [])
 
 
-def _find(images: tuple[str, ...]) -> Iterator[Any]:
-    """Yield the images of all arguments, those of stdin as its lines arrive."""
-    from zoo.data.find import find_images, in_folders
+def _find(images: tuple[str, ...]) -> Iterable[Any]:
+    """Return the images of all arguments, those of stdin as its lines arrive."""
+    from zoo.data.find import FoundImages, find_images, in_folders
 
-    for image in images:
-        yield from in_folders(_lines()) if image == STDIN else find_images([image])
+    if STDIN not in images:
+        return FoundImages(images)
+    found = (in_folders(_lines()) if each == STDIN else find_images([each]) for each in images)
+    return itertools.chain.from_iterable(found)
 
 
 def _lines() -> Iterator[str]:

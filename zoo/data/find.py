@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,35 @@ def find_images(paths: Iterable[str]) -> Iterator[Any]:
             yield from _matches(path)
         else:
             yield from in_folders([path])
+
+
+@dataclass(frozen=True)
+class FoundImages:
+    """The images of files, folders and patterns, found anew by each iteration.
+
+    Args:
+        paths: as for `find_images`.
+    """
+
+    paths: Sequence[str]
+
+    def __iter__(self) -> Iterator[Any]:
+        return find_images(self.paths)
+
+
+def count_images(images: Iterable[Any], limit: int) -> int | None:
+    """Return the number of images, or a limit if there are more, without reading them.
+
+    Args:
+        images: as returned by `as_many`.
+        limit: at which to stop.
+
+    Returns:
+        None where only an iterator yields them.
+    """
+    if not isinstance(images, (Sequence, FoundImages)) and not hasattr(images, "ndim"):
+        return None
+    return sum(1 for _ in itertools.islice(in_folders(images), limit))
 
 
 def _matches(pattern: str) -> Iterator[Any]:

@@ -18,7 +18,7 @@ from zoo.data.all_images import AllImages
 from zoo.data.bad_images import describe_incomplete
 from zoo.data.shards import names_shards
 from zoo.data.value_range import measure_ranges
-from zoo.engine.backends.choice import AUTO, TORCH
+from zoo.engine.backends.choice import AUTO
 from zoo.engine.features.cache import FeatureCache, FeatureSet, feature_batch
 from zoo.engine.features.engines import choose_engine, confirm_engine
 from zoo.engine.features.fingerprint import network_fingerprint
@@ -207,7 +207,7 @@ def embed(
     reading: dict[str, Any] = {"workers": workers, "bad_images": bad_images, "device": device}
     if names_shards(data):
         refuse_given("shards have no such", columns=columns, classes=classes)
-        refuse_given("torch computes shards", engine=None if engine in (AUTO, TORCH) else engine)
+        reading["engine"] = engine
         return embed_shards(name, data, out, registry, progress, part=part, **reading)
     refuse_given("parts are those of shards, such as 'shards-*.tar'", part=part)
     check_format(out)

@@ -19,20 +19,23 @@ from torch import Tensor
 
 from zoo.data.bad_images import UnreadableImages, describe_bad, describe_incomplete
 from zoo.data.shards import Sample, Shard, find_shards, name_of
+from zoo.engine.backends.choice import AUTO
 from zoo.engine.features.files import SUFFIX, UNLABELLED, differences, read_metadata, sort_classes
 from zoo.engine.runtime.device import environment_errors
 from zoo.errors import DataError, UsageError, counted
 from zoo.files import make_dir, writing
-from zoo.inference.encoded import EncodedExtractor, EncodedImages
+from zoo.inference.encoded import EncodedExtractor
 from zoo.inference.feature_file import describe_features, write_rows
 from zoo.inference.loading import load_features
+from zoo.inference.shard_engine import choose_for_shards, confirm_on_shards, encoded_of
 from zoo.options.option import raise_together
 from zoo.options.part import Part
 from zoo.registry.registry import Registry
 from zoo.terminal import Progress
 
-# Images that are decoded at once, in bytes of their files: a multiple of a batch of such.
-CHUNK_BATCHES, CHUNK_BYTES = 8, 256 << 20
+# Batches that are computed in one go, and bytes of their files: an engine that computes on several
+# batches at once is not busy at the end.
+CHUNK_BATCHES, CHUNK_BYTES = 32, 256 << 20
 
 
 @dataclass
@@ -88,6 +91,7 @@ def embed_shards(
     workers: int = 0,
     bad_images: str = "error",
     device: str = "auto",
+    engine: str = AUTO,
 ) -> dict[str, Any]:
     """Write the features of shards to a folder, one file a shard, and return a summary.
 
@@ -103,6 +107,7 @@ def embed_shards(
         workers: number of decoding processes.
         bad_images: `error` fails a shard with an unreadable image, `skip` omits the image.
         device: as torch names it, or `auto`.
+        engine: `auto`, see `choose_for_shards`, or the name of one.
 
     Raises:
         UsageError: a file in the folder was computed with other settings.
@@ -114,8 +119,12 @@ def embed_shards(
     shards = find_shards(data)
     chosen = shards if part is None else part.of(shards)
     model = load_features(name, registry, device)
-    extractor = EncodedExtractor(model, workers=workers)
-    about = describe_features(model, extractor.path, extractor.batch)
+    done = [target for shard in shards if (target := target_of(shard, out)).exists()]
+    choice = choose_for_shards(model.network, engine, shards, done)
+    extractor = EncodedExtractor(model, workers=workers, choice=choice)
+    if not {target_of(shard, out) for shard in chosen} <= set(done):
+        confirm_on_shards(extractor, shards)
+    about = describe_features(model, extractor.path, extractor.batch, extractor.choice.name)
     check_done([target_of(shard, out) for shard in chosen], about)
     make_dir(out)
     job = _Job(extractor, about, out, progress, bad_images, Embedding())
@@ -222,12 +231,7 @@ class _Job:
         rows = _Rows()
         bad: dict[str, str] = {}
         for chunk in _chunks(shard.samples(), self.extractor.batch):
-            images = EncodedImages(
-                str(shard.path),
-                [f"{shard.path}/{sample.key}" for sample in chunk],
-                [sample.image for sample in chunk],
-                {n: s.problem for n, s in enumerate(chunk) if s.problem is not None},
-            )
+            images = encoded_of(shard.path, chunk)
             with environment_errors(f"computing features of {shard.path}"):
                 extracted = self.extractor(images)
             bad |= extracted.bad

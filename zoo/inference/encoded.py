@@ -17,10 +17,11 @@ from zoo.data.dataset import SampleTransform
 from zoo.data.decode import DecodedImage, UnreadableImage, decode, decode_reduced
 from zoo.data.split import Split
 from zoo.data.values import Ranges
+from zoo.engine.backends.choice import TORCH, Choice, confirm
 from zoo.engine.features.cache import FeatureCache, feature_batch
 from zoo.engine.features.store import FeatureStore
 from zoo.engine.runtime.reader import ImageReader
-from zoo.errors import UsageError
+from zoo.errors import DataError, UsageError
 from zoo.inference.predictor import Predictor
 from zoo.models.freeze import freeze
 
@@ -110,17 +111,30 @@ class EncodedExtractor:
         model: a trained one, or a pretrained backbone; its network is frozen.
         batch_size: images per forward pass; None for that of a training.
         workers: number of decoding processes; 0 for threads.
+        choice: of the engine, which is checked on the first images; torch if None.
+
+    Attributes:
+        choice: of the engine, torch where it cannot compute the network and was not given.
+        confirmed: whether it has been checked.
 
     Raises:
         UsageError: the network does not have exactly one main head.
     """
 
-    def __init__(self, model: Predictor, batch_size: int | None = None, workers: int = 0) -> None:
+    def __init__(
+        self,
+        model: Predictor,
+        batch_size: int | None = None,
+        workers: int = 0,
+        choice: Choice | None = None,
+    ) -> None:
         self.model = model
         self.network = model.network
         self.path = main_head(model)
         self.batch = batch_size or feature_batch(self.network.device)
         self.workers = workers
+        self.choice = choice or Choice(TORCH, "by default")
+        self.confirmed = self.choice.name == TORCH
         self._width = 0
         freeze(self.network.module)
 
@@ -129,14 +143,11 @@ class EncodedExtractor:
 
         Raises:
             WeightsError: features are not finite.
+            BrokenBackbone: the given engine cannot compute the network.
         """
-        network = self.network
-        transform = SampleTransform(network.preprocess)
-        reader = ImageReader(transform, network.device, self.batch, self.workers, "skip")
+        self.confirm(images)
         with FeatureStore(None) as store:
-            cache = FeatureCache(
-                network, reader, store, lambda batches, *_: batches, batch=self.batch
-            )
+            reader, cache = self._open(store)
             (found,) = cache.rows([(images, (None,))])
             rows = found[:, 0]
             stored = rows[rows >= 0]
@@ -145,6 +156,38 @@ class EncodedExtractor:
                 features = store.gather(stored)[self.path].flatten(1).float()
                 self._width = features.shape[1]
         return Extracted(features, rows >= 0, dict(reader.bad), tuple(sorted(reader.incomplete)))
+
+    def confirm(self, images: EncodedImages) -> None:
+        """Check the engine on images, once, unless none of them can be read.
+
+        Raises:
+            BrokenBackbone: it is given, and cannot compute the network.
+        """
+        if self.confirmed:
+            return
+        with FeatureStore(None) as store:
+            _, cache = self._open(store)
+            try:
+                first = cache.first_readable(images)
+            except DataError:
+                return
+            self.choice = confirm(self.choice, cache.engine, first.inputs)
+        self.confirmed = True
+
+    def _open(self, store: FeatureStore) -> tuple[ImageReader, FeatureCache]:
+        """Return a reader of images, and what computes their features by the engine."""
+        network = self.network
+        transform = SampleTransform(network.preprocess)
+        reader = ImageReader(transform, network.device, self.batch, self.workers, "skip")
+        cache = FeatureCache(
+            network,
+            reader,
+            store,
+            lambda batches, *_: batches,
+            batch=self.batch,
+            engine=self.choice.name,
+        )
+        return reader, cache
 
     def width(self) -> int:
         """Return the number of features, computed of a blank image where none was read so far."""

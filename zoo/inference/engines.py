@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zoo.data.images import PreparedImage
 from zoo.data.split import Split
+from zoo.engine.backends.body import mode_of
 from zoo.engine.backends.choice import (
     AUTO,
     CONVERTED,
@@ -62,23 +63,35 @@ def head_inputs(
     given: str,
     batches: Iterable[PredictedBatch],
     batch_size: int,
+    count: int | None = None,
+    heads: bool = True,
 ) -> Iterator[tuple[Group | PredictedBatch, Inputs | None]]:
     """Yield the groups of each batch with the inputs of the heads, then the batch itself.
 
     The inputs are None where torch is to compute the whole network.
+
+    Args:
+        network: to compute, in eval mode.
+        card: of its model file; None for any other network.
+        given: `auto`, or the name of an engine.
+        batches: of images.
+        batch_size: images per forward pass.
+        count: number of images, or `pays_from` if there are more; None where it is not known.
+        heads: whether the heads are to have the outputs of the network.
 
     Raises:
         ZooError: a given engine cannot be used.
     """
     remaining = iter(batches)
     first = next(remaining, [])
-    count = len(first) if len(first) < max(batch_size, FEW) else None
-    with network.lock:
+    if len(first) < batch_size:
+        count = len(first)
+    with network.lock, mode_of(network.module, training=False):
         engine, choice = inference_engine(network, card, given, batch_size, count)
         group = next(stack_images(first), None)
         if engine is not None and group is not None:
             with environment_errors("predicting"):
-                engine = confirmed_engine(engine, choice, card, group[1])
+                engine = confirmed_engine(engine, choice, card, group[1], heads)
 
     def groups() -> Iterator[Group | PredictedBatch]:
         for batch in itertools.chain([first], remaining):
@@ -109,7 +122,7 @@ def inference_engine(
         card: of its model file; None for a pretrained backbone.
         given: `auto`, or the name of an engine.
         batch: images per forward pass.
-        count: number of images; None for an unknown number, of more than a batch.
+        count: number of images; None for an unknown number, of at least a batch.
 
     Returns:
         The engine, None for torch; and its choice.
@@ -138,16 +151,23 @@ def inference_engine(
 
 
 def confirmed_engine(
-    engine: Engine, choice: Choice, card: ModelCard | None, images: Tensor
+    engine: Engine, choice: Choice, card: ModelCard | None, images: Tensor, heads: bool = True
 ) -> Engine | None:
     """Check an engine on images; return None for torch, if it was not given and fails.
+
+    Args:
+        engine: to check.
+        choice: of it.
+        card: of the model file; None for any other network.
+        images: a batch.
+        heads: whether the heads are to have the outputs of the network.
 
     Raises:
         UsageError: it is given, and the network does more than its heads after the features.
         BrokenBackbone: it is given, and cannot compute the network.
     """
     network = engine.network
-    if card is None or card.engine != choice.name:  # else the training has checked it
+    if heads and (card is None or card.engine != choice.name):  # else the training checked it
         forwards = network.forwards
         with inference_mode_of(network.module):
             reason, _ = check_head_equivalence(network, images, modes=(False,))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoo.data.bad_images import UnreadableImages
+from zoo.engine.backends.choice import AUTO, choose_alike
 from zoo.engine.runtime.device import environment_errors
 from zoo.errors import UsageError, did_you_mean
 from zoo.inference.encoded import EncodedExtractor, EncodedImages, Extracted
@@ -21,7 +22,7 @@ from zoo.registry.plugin_scope import Selection, current
 from zoo.registry.registry import load_registry
 
 if TYPE_CHECKING:
-    from zoo.options.given import FilePath
+    from zoo.options.given import Engine, FilePath
 
 Features: TypeAlias = NDArray[np.float32]
 ACTIONS = ("error", "mask")
@@ -45,6 +46,9 @@ class FeatureExtractor:
         bad_images: `error`, or `mask`: the features of an unreadable image are NaN, and a mapping
             gets the column `readable`.
         device: as torch names it, or `auto`.
+        engine: that computes, or `auto`: that which the head of a model file was fitted on; for a
+            backbone OpenVINO, on a CPU where it is installed and agrees with torch. Name one where
+            the machines of a cluster differ.
         batch_size: images per forward pass; None for 32 on a CPU and 256 on a GPU, as `zoo embed`.
             The last ones of a call are padded with blank images.
 
@@ -65,9 +69,10 @@ class FeatureExtractor:
         column: str | None = None,
         bad_images: Literal["error", "mask"] = "error",
         device: str = "auto",
+        engine: Engine = "auto",
         batch_size: int | None = None,
     ) -> None:
-        check_arguments(batch_size=batch_size)
+        check_arguments(batch_size=batch_size, engine=engine)
         if bad_images not in ACTIONS:
             hint = did_you_mean(str(bad_images), ACTIONS, f"one of {', '.join(ACTIONS)}")
             raise UsageError(f"bad_images is {bad_images!r}", hint)
@@ -77,7 +82,7 @@ class FeatureExtractor:
         own = locate_model(os.fspath(name), registry)
         self.name = str(own.path.absolute()) if own else registry.get(str(name)).id
         self.column, self.bad_images = column, bad_images
-        self.device, self.batch_size = device, batch_size
+        self.device, self.engine, self.batch_size = device, engine, batch_size
         self.images = self.unreadable = 0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -93,12 +98,16 @@ class FeatureExtractor:
 
     def _extractor(self) -> EncodedExtractor:
         """Return the extractor of this process, loaded on the first call."""
-        key = (self.name, self.device, self.batch_size, self.selection)
+        key = (self.name, self.device, self.engine, self.batch_size, self.selection)
         with _loading:
             if key not in _loaded:
                 _loaded.clear()
                 model = load_features(self.name, self._registry(), self.device)
-                _loaded[key] = EncodedExtractor(model, self.batch_size)
+                given = str(self.engine)
+                if given == AUTO and model.card is not None:
+                    given = model.card.engine
+                choice = choose_alike(model.network, given)
+                _loaded[key] = EncodedExtractor(model, self.batch_size, choice=choice)
             return _loaded[key]
 
     @overload

@@ -12,15 +12,14 @@ from typing import Any, cast, overload
 import torch
 from torch import nn
 
-from zoo.data.find import in_folders
+from zoo.data.find import count_images, in_folders
 from zoo.data.images import PreparedImage, as_many
 from zoo.data.names import split_of
 from zoo.data.split import Split
 from zoo.data.value_range import measure_ranges
-from zoo.engine.backends.choice import AUTO
+from zoo.engine.backends.choice import AUTO, pays_from
 from zoo.engine.backends.engine import Inputs
 from zoo.engine.features.evaluate import evaluate_on_engine
-from zoo.engine.features.extract import extract_features
 from zoo.engine.features.finite import check_predictions
 from zoo.engine.features.hooks import run_heads
 from zoo.engine.runtime.device import environment_errors
@@ -31,6 +30,7 @@ from zoo.engine.runtime.stream import FailedImage, read_images
 from zoo.errors import DataError, UsageError, WeightsError, ZooError, one_line
 from zoo.inference.engines import PredictedBatch, head_inputs, split_engine
 from zoo.inference.explain import Explainer
+from zoo.inference.extract import extract_features
 from zoo.inference.least_probability import add_answers
 from zoo.modelfile import ModelCard
 from zoo.models.freeze import inference_mode_of
@@ -187,20 +187,27 @@ class Predictor:
         """
         check_arguments(top=top, batch_size=batch_size, min_probability=min_probability)
         folder = None if out is None else Path(out)
-        given = in_folders(as_many(images))
-        batches = read_images(given, self.preprocess, self.network.device, batch_size)
+        given = as_many(images)
+        count = count_images(given, pays_from(self.network))
+        found = in_folders(given)
+        batches = read_images(found, self.preprocess, self.network.device, batch_size)
         explainer = None if explain is False else Explainer(self.network, explain)
         ask = _Ask(top, folder, explainer, min_probability)
-        return self._predict_batches(batches, batch_size, ask)
+        return self._predict_batches(batches, batch_size, count, ask)
 
     @names_arguments
     def _predict_batches(
-        self, batches: Iterable[PredictedBatch], batch_size: int, ask: _Ask
+        self,
+        batches: Iterable[PredictedBatch],
+        batch_size: int,
+        count: int | None,
+        ask: _Ask,
     ) -> Iterator[Prediction]:
         """Yield the prediction or the error of each image."""
         predictions: list[Any] = []
-        network = self.network
-        for group, inputs in head_inputs(network, self.card, self.engine, batches, batch_size):
+        for group, inputs in head_inputs(
+            self.network, self.card, self.engine, batches, batch_size, count
+        ):
             if isinstance(group, list):  # the whole batch, after its groups
                 remaining = iter(predictions)
                 answers = [
@@ -248,7 +255,7 @@ class Predictor:
     def features(self, images: Images, batch_size: int = BATCH_SIZE) -> torch.Tensor:
         """Return the inputs of the main head; see `zoo.features`."""
         check_arguments(batch_size=batch_size)
-        return extract_features(self.network, images, batch_size)
+        return extract_features(self.network, images, batch_size, self.engine, self.card)
 
     @overload
     def evaluate(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.engine.backends.agreement import disagreement
+from zoo.engine.backends.eager import TorchEngine
 from zoo.engine.backends.engine import Engine
 from zoo.engine.runtime.network import Network
 from zoo.errors import BrokenBackbone, ZooError
@@ -99,6 +100,25 @@ def choose(
         reason = f"auto: a conversion pays from {enough:,} images on, and {count:,} remain"
         return Choice(TORCH, reason)
     return Choice(CONVERTED, f"auto: {count:,} images pay for the conversion")
+
+
+def choose_alike(network: Network, given: str, images: Callable[[], int] | None = None) -> Choice:
+    """Choose the engine for one of several jobs, by what is the same for all of them.
+
+    Unlike `choose`, it does not ask what the cache of this machine contains.
+
+    Args:
+        network: to compute.
+        given: `auto`, or the name of an engine.
+        images: returns the number of images of all jobs; None for as many as pay.
+
+    Raises:
+        UsageError: the given engine does not compute on the device.
+        EnvironmentProblem: it is not installed.
+    """
+    nothing_converted = TorchEngine(network, FEW)
+    count = images or (lambda: pays_from(network))
+    return choose(network, given, lambda _: nothing_converted, count)
 
 
 def confirm(choice: Choice, engine: Engine, images: Tensor, write: bool = True) -> Choice:

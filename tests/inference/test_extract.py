@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 
 import zoo
+from zoo.cache import conversions_dir
 
 IMAGES = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -192,3 +193,21 @@ def test_features_head_that_does_not_run_raises():
 
     with pytest.raises(zoo.BrokenBackbone, match="nothing arrives at the head 'fc'"):
         zoo.features(Bypass(), IMAGES, "resnet18")
+
+
+def test_features_of_many_images_are_computed_by_openvino(tinynet, own_cache, monkeypatch):
+    model = zoo.get(tinynet).build(classes=3)
+    images = list(torch.randint(256, (35, 3, 40, 44), dtype=torch.uint8))
+    expected = zoo.features(model, images, engine="torch")
+    assert not conversions_dir().exists()
+    for patched in ("MIN_IMAGES", "IMAGES_PER_MODULE"):
+        monkeypatch.setattr(f"zoo.engine.backends.choice.{patched}", 0)
+    model.train()
+    assert torch.equal(zoo.features(model, images[:20]), expected[:20])  # too few to import it
+    assert not conversions_dir().exists()
+    actual = zoo.features(model, images)
+    assert len(list(conversions_dir().iterdir())) == 1
+    assert model.training
+    assert not torch.equal(actual, expected)
+    close(actual, expected)
+    assert torch.equal(zoo.features(model, images, engine="openvino"), actual)
