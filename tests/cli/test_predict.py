@@ -11,12 +11,13 @@ import sys
 import termios
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 import zoo
 from tests.processes import started
-from zoo.data.find import find_images
+from zoo.data.find import FoundImages, count_images, find_images
 from zoo.data.images import Unreadable
 from zoo.tasks.classification.data.sources import EMBEDDED
 
@@ -55,6 +56,16 @@ IN_ORDER += ["b/10.jpg", "b/2.jpg", "b.jpg", "z.jpg"]
 def test_folder_is_read_recursively_in_order(photos):
     assert list(find_images([str(photos)])) == [str(photos / name) for name in IN_ORDER]
     assert list(find_images([f"{photos}/b/"])) == [str(photos / name) for name in IN_ORDER[4:6]]
+
+
+def test_images_are_counted_without_being_read(photos):
+    found = FoundImages((str(photos / "b" / "*"), str(photos)))
+    total = len(list(found))
+    assert count_images(found, 100) == total == len(list(found))
+    assert count_images(found, 3) == 3
+    assert count_images([photos, photos / "z.jpg"], 100) == len(IN_ORDER) + 1
+    assert count_images(np.zeros((4, 8, 8, 3), np.uint8), 100) == 4
+    assert count_images(iter([str(photos)]), 100) is None
 
 
 def test_quoted_patterns_match_as_in_a_shell(photos, monkeypatch):

@@ -200,8 +200,8 @@ def test_features_of_many_images_are_computed_by_openvino(tinynet, own_cache, mo
     images = list(torch.randint(256, (35, 3, 40, 44), dtype=torch.uint8))
     expected = zoo.features(model, images, engine="torch")
     assert not conversions_dir().exists()
-    for patched in ("MIN_IMAGES", "IMAGES_PER_MODULE"):
-        monkeypatch.setattr(f"zoo.engine.backends.choice.{patched}", 0)
+    monkeypatch.setattr("zoo.engine.backends.choice.MIN_IMAGES", 35)
+    monkeypatch.setattr("zoo.engine.backends.choice.IMAGES_PER_MODULE", 0)
     model.train()
     assert torch.equal(zoo.features(model, images[:20]), expected[:20])  # too few to import it
     assert not conversions_dir().exists()

@@ -47,7 +47,7 @@ shards = ray.data.read_webdataset(sorted(map(str, Path().glob(pattern))), decode
 features = shards.map_batches(
     Extractor,
     fn_constructor_args=("lite0",),
-    fn_constructor_kwargs={"column": "jpg", "device": "cpu"},
+    fn_constructor_kwargs={"column": "jpg", "device": "cpu", "engine": "torch"},
     batch_size=4,
     concurrency=2,
 )
