@@ -5,9 +5,10 @@
 
 All compute the inputs of the head for the same JPEGs of 500 x 375 pixels, on all cores. zoo stores
 them, as a training or `zoo embed` does, into an empty cache. The floor is the plain program that
-reads a batch in threads by torchvision's decoder and antialiased resize of bytes, computes on it by
-OpenVINO in bfloat16, and does so in turns; it digests, checks and stores nothing. Loading, converting
-and compiling come before; rounds are interleaved, after a warm-up. Each side has its own process.
+reads a batch in threads, by torchvision's decoder and antialiased resize of bytes, and computes on
+it by OpenVINO in bfloat16, in turns; it digests, checks and stores nothing. Loading, converting and
+compiling come before. Each side has its own process; rounds are interleaved, after a
+warm-up.
 Prints a table and writes `the_pass.json`: medians of images per second and of milliseconds of CPU
 time per image, and of the ratio to the floor in each round.
 """

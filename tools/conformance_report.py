@@ -2,7 +2,8 @@
 
 `uv run python -m tools.conformance_report ROWS FOLDER`, in the root of the repository, reads the
 rows written by `tools.census`, and writes `conformance.jsonl`, one line per backbone, and
-`conformance.md`, which is rendered from it.
+`conformance.md`, which is rendered from it. Of rows of `--engine` alone, it fills the column of the
+engine in a `conformance.jsonl` that is there.
 """
 
 from __future__ import annotations
@@ -55,14 +56,20 @@ def merge(rows: Mapping[tuple[str, str], Row]) -> list[Row]:
             "checks": "".join(letters),
             "seconds": round(light.get("seconds", 0.0) + heavy.get("seconds", 0.0)),
         }
-        if engine := rows.get((backbone.id, ENGINE), {}).get("findings", {}).get(ENGINE):
-            row["engine"] = LETTERS[PASSED] if engine[0] == PASSED else engine[1]
         if backbone.refuse:
             row["refused"] = backbone.refuse
         if notes:
             row["notes"] = notes
         merged.append(row)
     return merged
+
+
+def add_engines(merged: Sequence[Row], rows: Mapping[tuple[str, str], Row]) -> None:
+    """Add what the rows have of engines: `+`, or why the engine does not compute a backbone."""
+    for row in merged:
+        finding = rows.get((row["id"], ENGINE), {}).get("findings", {}).get(ENGINE)
+        if finding is not None:
+            row["engine"] = LETTERS[PASSED] if finding[0] == PASSED else finding[1]
 
 
 def verdict(row: Row) -> str:
@@ -132,6 +139,22 @@ def _lead(rows: Sequence[Row], versions: Mapping[str, str]) -> list[str]:
         "relation of widths, with or without batch norm, fixed size or not), its model file loaded "
         f"in a fresh process too, and for {others:,} others, on images of the smallest supported "
         "size.",
+        *_engine_lead(rows),
+    ]
+
+
+def _engine_lead(rows: Sequence[Row]) -> list[str]:
+    """Return the paragraph about engines; none where none was checked."""
+    checked = [row["engine"] for row in rows if "engine" in row]
+    if not checked:
+        return []
+    passed = checked.count(LETTERS[PASSED])
+    return [
+        "",
+        f"The [engine](engines.md) was checked for the smallest of {len(checked)} groups, with "
+        f"random weights (`tools.census --engine`): OpenVINO converts {passed} of them and agrees "
+        "with torch in float32 and bfloat16 (`+`); of the others the column has the reason why "
+        "torch computes them.",
     ]
 
 
@@ -174,8 +197,13 @@ def render(rows: Sequence[Row], versions: Mapping[str, str]) -> str:
 def main(rows: Path, folder: Path) -> None:
     """Write the two files."""
     read = read_rows(rows)
-    merged = merge(read)
     versions = next(iter(read.values()))["versions"]
+    if {kind for _, kind in read} == {ENGINE}:
+        earlier = (folder / "conformance.jsonl").read_text().splitlines()
+        merged = [json.loads(line) for line in earlier[1:]]
+    else:
+        merged = merge(read)
+    add_engines(merged, read)
     lines = [json.dumps({"versions": versions, "checks": [check.name for check in SUITE]})]
     lines += [json.dumps(row) for row in merged]
     write_bytes(folder / "conformance.jsonl", ("\n".join(lines) + "\n").encode())

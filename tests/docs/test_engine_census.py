@@ -3,7 +3,7 @@
 import pytest
 
 from tools.census import ENGINE, check_backbone, engine_jobs
-from tools.conformance_report import merge
+from tools.conformance_report import add_engines, merge
 from zoo.registry.registry import load_registry
 from zoo.testing.findings import PASSED
 
@@ -21,7 +21,9 @@ def test_engine_rows_are_merged_and_not_repeated():
     other = {"findings": {ENGINE: ["excepted", "cannot be traced"]}}
     names = ("timm/test_resnet", "timm/test_vit")
     rows = {(name, ENGINE): row for name, row in zip(names, (found, other), strict=True)}
-    merged = {row["id"]: row.get("engine") for row in merge(rows)}
+    backbones = merge(rows)
+    add_engines(backbones, rows)
+    merged = {row["id"]: row.get("engine") for row in backbones}
     assert (merged[names[0]], merged[names[1]]) == ("+", "cannot be traced")
     assert merged["timm/resnet18"] is None
     backbones = [load_registry().get(name) for name in (*names, "timm/test_convnext")]
