@@ -83,6 +83,10 @@ class Split(ABC):
         """
         raise DataError(f"{self.where(index)} may differ between reads")
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        """Return the files of an image and its target; empty where they are in none."""
+        return ()
+
     def values(self, index: int, skip: Collection[str] = ()) -> Values | None:
         """Return the values of an image as they are stored, of types that are not skipped.
 
@@ -135,6 +139,10 @@ class FileSplit(Split):
     def path(self, index: int) -> Path:
         """Return the path of an image."""
         return self.root / self.paths[index]
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        """Return the file of an image."""
+        return (self.path(index),)
 
     def where(self, index: int) -> str:
         """Return the image's path."""

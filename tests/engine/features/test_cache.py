@@ -1,5 +1,6 @@
 """Feature cache: each image is computed once over runs, splits and hyperparameters."""
 
+import os
 import shutil
 
 import numpy as np
@@ -73,6 +74,17 @@ def test_only_new_or_changed_images_are_computed(tinynet, data):
     assert forwards(zoo.finetune(tinynet, data=data, **QUICK)) == 2
     shutil.copyfile(some[1], data / "train/flag/copy.jpg")
     assert forwards(zoo.finetune(tinynet, data=data, **QUICK)) == 0
+
+
+def test_image_replaced_at_equal_size_is_computed_again(tinynet, data):
+    zoo.finetune(tinynet, data=data, **QUICK)
+    image = min((data / "train/flag").iterdir())
+    status = image.stat()
+    Image.new("RGB", (9, 9), "red").save(image)
+    image.write_bytes(image.read_bytes().ljust(status.st_size, b"\0"))
+    os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert image.stat().st_size == status.st_size
+    assert forwards(zoo.finetune(tinynet, data=data, **QUICK)) == 1
 
 
 def test_weights_precision_and_size_change_fingerprint(tinynet, data):

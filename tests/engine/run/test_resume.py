@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
@@ -277,6 +278,43 @@ def test_changed_data_or_classes_are_refused(interrupted, image_folder):
         zoo.finetune(resume=folder, data=fewer, loss=InterruptingLoss())
     with pytest.raises(zoo.WeightsError, match="does not fit"):
         zoo.finetune(resume=folder, data=fewer, override=True, loss=InterruptingLoss())
+
+
+@pytest.mark.parametrize("when", ["before", "between", "during"])
+def test_image_replaced_at_equal_size_is_noticed(when, tinynet, image_folder, capsys):
+    data = Path(shutil.copytree(image_folder, "data"))
+    image = min((data / "train" / "flag").iterdir())
+
+    class Replacing(InterruptingLoss):
+        def __call__(self, logits, labels):
+            if self.count == 3 and when == "during" and not self.calls:
+                replace_content(image)
+            return super().__call__(logits, labels)
+
+    if when == "before":
+        replace_content(image)
+    options = {**QUICK, "train": "all", "data": data, "epochs": 3, "out": "run"}
+    with pytest.raises(KeyboardInterrupt):
+        zoo.finetune(tinynet, **options, loss=Replacing(5))
+    if when == "between":
+        replace_content(image)
+    zoo.finetune(resume="run", loss=Replacing(), quiet=False)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "written or repl" in line]
+    changed = f"1 file was written or replaced since this training began: train/flag/{image.name}"
+    advice = "if they show something else, begin a new training"
+    expected = [f"data: {changed}; {advice}"] if when != "before" else []
+    assert lines == expected
+
+
+def replace_content(image: Path) -> None:
+    """Give a file another image, of its own size and time."""
+    time.sleep(0.02)  # the resolution of times of files
+    status = image.stat()
+    Image.new("RGB", (9, 9), "red").save(image)
+    image.write_bytes(image.read_bytes().ljust(status.st_size, b"\0"))
+    os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert image.stat().st_size == status.st_size
+    time.sleep(0.02)
 
 
 def test_another_backbone_is_refused(plainnet, interrupted):

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from itertools import chain
+
+from zoo.data.names import relative_path
+from zoo.data.scan import shorten
 from zoo.data.split import ImageData
 from zoo.engine.plan.options import Options
 from zoo.engine.runtime.distributed import Ranks, join
-from zoo.errors import DataError, UsageError, WeightsError
+from zoo.errors import DataError, UsageError, WeightsError, counted
 from zoo.models.base_weights import BaseWeights
+from zoo.terminal import Progress
 
 
 def check_same_data(data: ImageData, ranks: Ranks) -> None:
@@ -32,6 +38,31 @@ def check_same_weights(base: BaseWeights, ranks: Ranks) -> None:
         names = f"{base.name}, and process 1 from {weights[0][0]}"
         message = f"process {ranks.rank + 1} starts from weights {names}"
         raise WeightsError(message, "give --weights, and the same files to each machine")
+
+
+def notice_written(data: ImageData, moment: int, progress: Progress) -> None:
+    """Print a notice of files of images that were written or replaced after a moment, if any.
+
+    The fingerprint of data has the size of each file, and not its time: data that is copied is the
+    same. The time of a file's status is set by the system, also where a copy preserves that of its
+    content. Whether the content is another is not known.
+
+    Args:
+        data: whose files exist.
+        moment: nanoseconds since the epoch.
+        progress: receives the notice.
+    """
+    written = []
+    for split in data.splits.values():
+        for path in chain.from_iterable(map(split.files, range(len(split)))):
+            with suppress(OSError):  # reading it will report that
+                if path.stat().st_ctime_ns > moment:
+                    written.append(relative_path(str(path), data.root))
+    if written:
+        files = counted(len(written), "file was", "files were")
+        changed = f"{files} written or replaced since this training began: {shorten(written, 3)}"
+        advice = "if they show something else, begin a new training"
+        progress.notice(f"{data.name}: {changed}; {advice}")
 
 
 def check_images(options: Options, data: ImageData) -> None:

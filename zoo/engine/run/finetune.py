@@ -26,6 +26,7 @@ from zoo.engine.run.artifacts import (
     save_unfinished,
 )
 from zoo.engine.run.claim import RECORD
+from zoo.engine.run.data_checks import notice_written
 from zoo.engine.run.feature_training import train_on_features
 from zoo.engine.run.folder import Folder, acquire_folder
 from zoo.engine.run.observers import SECTIONS, STEP, FirstBatch, Observers
@@ -221,7 +222,8 @@ def _run(
     snapshot = restore(prepared, folder, state, ranks)
     if not ranks.rank:
         # After a changed plan was found to fit.
-        stored = stored_run(*prepared.given, plan, observers.run_id, prepared.registry)
+        begun = prepared.resumed.begun if prepared.resumed else prepared.began
+        stored = stored_run(*prepared.given, plan, observers.run_id, prepared.registry, begun)
         stored.write(folder)
     reporting = ranks.broadcast(observers.implements(SECTIONS))
     running = _Running(prepared, folder, observers, interrupts, state, snapshot, reporting)
@@ -252,6 +254,7 @@ def _run(
     seconds = earlier + time.perf_counter() - prepared.started
     if ranks.rank:
         return ranks.broadcast(None)
+    notice_written(prepared.data, prepared.began, prepared.progress)
     temperature = held_out_temperature(prepared, state)
     if reporting:
         stages["report"] = store_results(prepared, folder, metrics, observers, state, temperature)

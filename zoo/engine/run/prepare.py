@@ -33,7 +33,12 @@ from zoo.engine.plan.resolve import (
     resolve_settings,
     weights_details,
 )
-from zoo.engine.run.data_checks import check_images, check_same_data, check_same_weights
+from zoo.engine.run.data_checks import (
+    check_images,
+    check_same_data,
+    check_same_weights,
+    notice_written,
+)
 from zoo.engine.run.feature_training import (
     backbone_of_features,
     check_features_of,
@@ -98,6 +103,11 @@ class Prepared:
     given: tuple[str, Options]
     resumed: StoredRun | None = None
     files: FeatureFiles | None = None
+
+    @property
+    def began(self) -> int:
+        """When the preparation started, in nanoseconds since the epoch."""
+        return time.time_ns() - round((time.perf_counter() - self.started) * 1e9)
 
 
 @dataclass(frozen=True)
@@ -188,6 +198,8 @@ def prepare(
     if resumed is not None:
         with fail_together(ranks):
             check_same_plan(resumed, plan, options, progress)
+        if resumed.begun is not None:
+            notice_written(inputs.data, resumed.begun, progress)
     crop = crop_notice(inputs.data.splits["train"], plan.preprocess) if not options.crop else None
     if crop is not None:
         progress.notice(f"{inputs.data.name}: {crop}")

@@ -45,6 +45,8 @@ class StoredRun:
         plan: as plain data.
         environment: versions, threads and device.
         run_id: of the training.
+        begun: when the training began first, in nanoseconds since the epoch; None where an earlier
+            zoo stored it.
     """
 
     name: str
@@ -53,6 +55,7 @@ class StoredRun:
     plan: Mapping[str, Any]
     environment: Mapping[str, Any]
     run_id: str
+    begun: int | None = None
 
     def write(self, folder: Path) -> None:
         """Write it into a run folder.
@@ -114,7 +117,12 @@ class StoredRun:
 
 
 def stored_run(
-    name: str, options: Options, plan: Plan, run_id: str, registry: Registry
+    name: str,
+    options: Options,
+    plan: Plan,
+    run_id: str,
+    registry: Registry,
+    begun: int | None = None,
 ) -> StoredRun:
     """Return what is stored of a training, with paths made absolute.
 
@@ -127,6 +135,7 @@ def stored_run(
         plan: resolved from them.
         run_id: of the training.
         registry: of backbones; another name is a path, or of a registered model.
+        begun: when the training began first, in nanoseconds since the epoch.
     """
     plain, omitted = {}, []
     weights = locate_weights(options.weights, registry.get(plan.backbone))
@@ -151,7 +160,8 @@ def stored_run(
         if model is not None and model.registered is None:
             name = str(Path(name).absolute())
     ran_with = as_json(environment(plan.device))
-    return StoredRun(name, plain, tuple(omitted), as_json(plan.to_dict()), ran_with, run_id)
+    planned = as_json(plan.to_dict())
+    return StoredRun(name, plain, tuple(omitted), planned, ran_with, run_id, begun)
 
 
 def command_line(name: str, options: Options) -> str | None:

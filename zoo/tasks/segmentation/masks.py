@@ -82,6 +82,10 @@ class MaskSplit(FileSplit):
 
     renumber: bytes | None = None
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        """Return the files of an image and its mask."""
+        return self.path(index), self.root / self.targets[index]
+
     def mask(self, index: int) -> Image.Image:
         """Read the mask of an image, mode L, upright.
 
