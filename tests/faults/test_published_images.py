@@ -14,8 +14,10 @@ from collections import Counter
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import PIL
 import pytest
+from PIL import ExifTags, Image
 
 from tests.faults.conftest import FOLDER, zoo_command
 from zoo.data.decode import MAX_PIXELS
@@ -107,6 +109,27 @@ def test_pillow_test_images_are_read_or_refused(pillow_images):
         width, height = row.get("size", (0, 0))
         assert row["seconds"] < SECONDS_EACH, path
         assert row["mib"] < MIB + BYTES_PER_PIXEL * width * height / 2**20, path
+
+
+@pytest.mark.slow
+def test_both_readers_are_compared_by_pixels():
+    """Turned and transparent images are equal, a file that is cut is refused by both."""
+    noise = np.random.default_rng(0).integers(0, 256, (24, 16, 4), np.uint8)
+    folder = Path("images")
+    folder.mkdir()
+    Image.fromarray(noise).save(folder / "whole.png")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(noise[..., :3]).save(folder / "turned.jpg", exif=exif)
+    content = (folder / "whole.png").read_bytes()
+    (folder / "cut.png").write_bytes(content[: len(content) // 2])
+    Image.fromarray(255 - noise).save(folder / "other.png")
+    zoo, pillow = (read_all(reader, folder) for reader in ("zoo", "Pillow"))
+    for name in ("whole.png", "turned.jpg", "other.png"):
+        assert zoo[name]["pixels"] == pillow[name]["pixels"]
+    assert zoo["turned.jpg"]["size"] == [24, 16]
+    assert zoo["whole.png"]["pixels"] != zoo["other.png"]["pixels"]
+    assert (zoo["cut.png"]["reason"], "raised" in pillow["cut.png"]) == ("truncated", True)
 
 
 def is_clean(errors: str) -> bool:
