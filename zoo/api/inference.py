@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 from zoo.api.lookup import name_of
 from zoo.errors import UnknownBackbone
 from zoo.options.arguments import check_arguments, names_arguments
-from zoo.options.table import weights_text
+from zoo.options.readers import weights_text
 from zoo.registry.registry import load_registry
 from zoo.spec import Backbone
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from zoo.api.lookup import name_of
 from zoo.options.arguments import check_arguments, names_arguments
-from zoo.options.table import documents_options
+from zoo.options.docstring import documents_options
 from zoo.registry.registry import load_registry
 from zoo.spec import Backbone
 

@@ -30,7 +30,7 @@ from zoo.options import HeadSpec
 from zoo.options.arguments import names_arguments
 from zoo.options.given import NameOrPath
 from zoo.options.head_spec import PLAIN
-from zoo.options.table import weights_text
+from zoo.options.readers import weights_text
 from zoo.seeding import seed_torch
 from zoo.spec import Backbone, Weights
 from zoo.tensorfile import TensorFile

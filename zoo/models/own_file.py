@@ -14,7 +14,7 @@ from shlex import quote
 from zoo.errors import UnknownBackbone, UsageError, WeightsError
 from zoo.modelfile import CHECKPOINTS, KEY, MODEL, UNFINISHED, ModelCard, check_present, parse_card
 from zoo.options import HeadSpec
-from zoo.options.table import WEIGHTS_SUFFIXES
+from zoo.options.readers import WEIGHTS_SUFFIXES
 from zoo.registry.own_models import OwnModel, find_own_model
 from zoo.registry.plugins import OFF
 from zoo.registry.registry import Registry

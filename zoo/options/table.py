@@ -6,16 +6,18 @@ name, default, range and description are defined once. The most common options o
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
-from textwrap import fill
-from typing import Any, TypeVar
 
-from zoo.errors import UsageError
 from zoo.options.option import Option, Range
-
-Function = TypeVar("Function")
+from zoo.options.readers import (
+    read_class_weights,
+    read_columns,
+    read_duration,
+    read_expression,
+    read_module_path,
+    weights_text,
+)
 
 GROUPS = ("data", "network", "training", "machine", "output")
 # The policies of the phases, by name.
@@ -38,58 +40,9 @@ ENGINES = {
     "openvino": "zoo.engine.backends.openvino:OpenVINOEngine",
     "compile": "zoo.engine.backends.compiled:CompileEngine",
 }
-# What has one is a file of weights; any other word without a slash may be a tag.
-WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 MAX_VIEWS = 1000
 COUNT = Range(int, 1, 2**31)
 RATE = Range(float, 0, math.inf, open=True)
-
-
-def _module_path(given: Any) -> str:
-    from zoo.options.head_spec import module_path  # here, because help does not need it
-
-    return module_path(str(given))
-
-
-def _columns(given: Any) -> Any:
-    from zoo.options.columns import read_columns  # here, because help does not need it
-
-    return read_columns(given)
-
-
-def weights_text(given: Any) -> str:
-    """Return a choice of weights as text; a path of Python is one, whatever tags there are."""
-    text = str(given)
-    path = isinstance(given, os.PathLike) and not text.endswith(WEIGHTS_SUFFIXES)
-    return f"./{text}" if path and os.sep not in text else text
-
-
-def _duration(given: Any) -> float:
-    import re
-
-    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", str(given).strip())
-    hours, minutes, seconds = (
-        float(part or 0) for part in (parts.groups() if parts else ("",) * 3)
-    )
-    if not (total := 3600 * hours + 60 * minutes + seconds):
-        raise UsageError(f"--time-limit is {given!r}", "give a time such as 90s, 45m, 3h or 1h30m")
-    return total
-
-
-def _class_weights(given: Any) -> Any:
-    from zoo.options.class_weights import ClassWeights  # here, because help does not need it
-
-    return ClassWeights.read(given)
-
-
-def _expression(given: Any) -> str:
-    import re
-
-    try:
-        return str(re.compile(str(given)).pattern)
-    except re.error as error:
-        message = f"--group-by {given}: {error}"
-        raise UsageError(message, "give a regular expression such as '(p[0-9]+)_'") from error
 
 
 OPTIONS: tuple[Option, ...] = (
@@ -134,7 +87,7 @@ OPTIONS: tuple[Option, ...] = (
         "COLUMNS",
         "Those that are not given are found by usual names and by what they hold; `split=none` "
         "ignores splits; without a header, columns are numbers from 1.",
-        read_as=_columns,
+        read_as=read_columns,
     ),
     Option(
         "group",
@@ -152,7 +105,7 @@ OPTIONS: tuple[Option, ...] = (
         "REGEX",
         "The first group in parentheses, as in `(p[0-9]+)_`, or all that matches; searched in the "
         "path relative to the data.",
-        read_as=_expression,
+        read_as=read_expression,
     ),
     Option(
         "augment",
@@ -200,7 +153,7 @@ OPTIONS: tuple[Option, ...] = (
         "network",
         "Replace this whole module, not only its last layer",
         "PATH",
-        read_as=_module_path,
+        read_as=read_module_path,
     ),
     Option(
         "input_size",
@@ -327,7 +280,7 @@ OPTIONS: tuple[Option, ...] = (
         "WEIGHTS",
         "Or a dict; classes without a weight have 1. `balanced` is inversely proportional to the "
         "class frequencies of the training split, as in scikit-learn.",
-        read_as=_class_weights,
+        read_as=read_class_weights,
     ),
     Option(
         "label_smoothing",
@@ -466,7 +419,7 @@ OPTIONS: tuple[Option, ...] = (
         "Stop with a checkpoint before a time such as 90s, 45m or 3h is over",
         "TIME",
         "Raises `zoo.errors.TimeLimit`. A number is in seconds.",
-        read_as=_duration,
+        read_as=read_duration,
     ),
 )
 
@@ -476,20 +429,3 @@ DEFAULTS: dict[str, Range] = {
     "val_fraction": Range(float, 0, 1, open=True),
     "cache_gib": Range(float, 0, 10**6),
 }
-
-
-def documents_options(function: Function) -> Function:
-    """Replace `{options}` in a docstring by one paragraph per option."""
-    paragraphs = (
-        fill(
-            f"{option.name}: {option.description} {option.details}",
-            width=96,
-            initial_indent=" " * 8,
-            subsequent_indent=" " * 12,
-        )
-        for option in OPTIONS
-    )
-    if function.__doc__:  # python -OO drops docstrings
-        text = inspect.cleandoc(function.__doc__)
-        function.__doc__ = text.replace("{options}", "\n".join(paragraphs).lstrip())
-    return function
