@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -11,16 +11,10 @@ from torch import nn
 
 from zoo.data.cropping import crop_notice
 from zoo.data.split import ImageData
-from zoo.data.value_range import describe_ranges, measure_ranges
 from zoo.data.workers import check_main_guard
 from zoo.engine.features.files import FeatureFiles
 from zoo.engine.plan.options import (
     Options,
-    check_classes,
-    check_metric_names,
-    check_validation,
-    data_options,
-    select_metric,
 )
 from zoo.engine.plan.plan import Plan
 from zoo.engine.plan.recipes import Resolver, resolve_recipe
@@ -33,41 +27,29 @@ from zoo.engine.plan.resolve import (
     resolve_settings,
     weights_details,
 )
+from zoo.engine.run.building import build_network
 from zoo.engine.run.data_checks import (
-    check_images,
     check_same_data,
-    check_same_weights,
     notice_written,
 )
 from zoo.engine.run.feature_training import (
     backbone_of_features,
     check_features_of,
-    open_features,
-    with_preprocess,
     with_reasons,
 )
-from zoo.engine.run.folder import check_out
+from zoo.engine.run.inputs import Inputs, announce_data, resolve_inputs
 from zoo.engine.run.network_check import check_network, select_heads_only
 from zoo.engine.run.resume import StoredRun, check_same_plan, resolve_engine, resolve_resume
-from zoo.engine.run.starting import resolve_start, resolve_weights
 from zoo.engine.runtime.device import environment_errors
 from zoo.engine.runtime.distributed import Ranks, fail_together, join
 from zoo.engine.runtime.network import Network
-from zoo.errors import BrokenBackbone, WeightsError, did_you_mean
-from zoo.models.base_weights import BaseWeights, resolve_base
-from zoo.models.build import build
-from zoo.models.build_options import options_refused
-from zoo.models.builder import check_trainable
-from zoo.models.input_size import check_size, smallest_size
+from zoo.errors import did_you_mean
+from zoo.models.base_weights import BaseWeights
 from zoo.models.provenance import provenance_of
-from zoo.models.weights import NotLocal, check_reachable
-from zoo.registry.discovery import BUILTIN
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone
-from zoo.tasks.base import BaseTask, load_task, supported_options
+from zoo.tasks.base import BaseTask
 from zoo.terminal import Progress
-
-DEMONSTRATION_SIZES = (96, 128, 160, 192)
 
 
 @dataclass(frozen=True)
@@ -110,40 +92,6 @@ class Prepared:
         return time.time_ns() - round((time.perf_counter() - self.started) * 1e9)
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """The inputs of a training, before the network is built.
-
-    Args:
-        backbone: as registered.
-        described: with the build options applied.
-        options: as given.
-        task: of the backbone.
-        data: the images.
-        base: the weights, as resolved before they are loaded.
-        registry: plugins and defaults.
-        dry_run: do not download or write.
-        own_head: whether the head is that of a model file.
-        files: of features to train on; None for images.
-    """
-
-    backbone: Backbone
-    described: Backbone
-    options: Options
-    task: BaseTask
-    data: ImageData
-    base: BaseWeights
-    registry: Registry
-    dry_run: bool
-    own_head: bool
-    files: FeatureFiles | None = None
-
-    @property
-    def demonstration(self) -> bool:
-        """Whether the embedded data set is used, for want of the user's."""
-        return self.options.data is None
-
-
 def prepare(
     name: str | None,
     options: Options,
@@ -174,7 +122,7 @@ def prepare(
             name = backbone_of_features(options)
         given, resumed = resolve_resume(name, options)
     with fail_together(ranks):
-        inputs = _resolve_inputs(*given, registry, dry_run)
+        inputs = resolve_inputs(*given, registry, dry_run)
         options = inputs.options
         settings = resolve_settings(resolver, inputs.backbone, options, inputs.data, inputs.task)
         if inputs.own_head:
@@ -187,9 +135,9 @@ def prepare(
         check_selection(options, inputs.data, recipe)
     with fail_together(ranks):
         check_same_data(inputs.data, ranks)
-    _announce_data(inputs, progress)
+    announce_data(inputs, progress)
     with environment_errors(f"preparing {inputs.backbone.id}"):
-        model, inputs = _build(inputs, settings, progress, ranks)
+        model, inputs = build_network(inputs, settings, progress, ranks)
         engine = resolve_engine(options, resumed)
         network, plan = _check_and_resolve(model, inputs, settings, resolver, ranks, engine)
     if inputs.files is not None:
@@ -200,11 +148,7 @@ def prepare(
             check_same_plan(resumed, plan, options, progress)
         if resumed.begun is not None:
             notice_written(inputs.data, resumed.begun, progress)
-    crop = crop_notice(inputs.data.splits["train"], plan.preprocess) if not options.crop else None
-    if crop is not None:
-        progress.notice(f"{inputs.data.name}: {crop}")
-    for detail in weights_details(inputs.base, plan.phases):
-        progress.notice(f"{inputs.base.path or f'weights {plan.weights}'}: {detail}")
+    _announce_plan(inputs, plan, progress)
     return Prepared(
         backbone=provenance_of(model).backbone,
         options=options,
@@ -222,9 +166,19 @@ def prepare(
     )
 
 
+def _announce_plan(inputs: Inputs, plan: Plan, progress: Progress) -> None:
+    """Print what the plan cuts off images, and which weights it does not use."""
+    if not inputs.options.crop:
+        crop = crop_notice(inputs.data.splits["train"], plan.preprocess)
+        if crop is not None:
+            progress.notice(f"{inputs.data.name}: {crop}")
+    for detail in weights_details(inputs.base, plan.phases):
+        progress.notice(f"{inputs.base.path or f'weights {plan.weights}'}: {detail}")
+
+
 def _check_and_resolve(
     model: nn.Module,
-    inputs: _Inputs,
+    inputs: Inputs,
     settings: Settings,
     resolver: Resolver,
     ranks: Ranks,
@@ -271,144 +225,3 @@ def read_options(**given: Any) -> Options:
         raise TypeError(f"no option is named {name!r}; {did_you_mean(name, known, 'see its help')}")
     with fail_together(join()):
         return Options(**given)
-
-
-def _resolve_inputs(name: str, options: Options, registry: Registry, dry_run: bool) -> _Inputs:
-    """Resolve backbone and task first, then data, then weights."""
-    start = resolve_start(name, options, registry)
-    backbone, options = start.backbone, start.options
-    task = load_task(registry.task(backbone.task))
-    check_metric_names(options, task.reserved)
-    select_metric(options, task)
-    task.check_augmentation(options.augment or None, options.views)
-    check_trainable(backbone)
-    options.build_options.with_head(backbone)
-    check_out(options)
-    described = options.build_options.apply(backbone)
-    if options.weights not in ("auto", "none") and start.own is None:
-        described.find_weights(options.weights)
-    defaults = registry.config.defaults
-    seed = options.seed if options.seed is not None else defaults["seed"]
-    val_fraction = defaults["val_fraction"] if options.val is None else options.val
-    files = None
-    if options.features is not None:
-        options, files, data = open_features(options, task, seed, val_fraction)
-    else:
-        data = task.open_data(
-            options.data,
-            seed=seed,
-            val_fraction=val_fraction,
-            classes=options.classes,
-            **supported_options(task, **data_options(options)),
-        )
-    check_classes(options, data)
-    check_validation(options, data)
-    check_images(options, data)
-    options = options.with_criterion(task, data)
-    base = resolve_weights(described, options, start, task)
-    if files is not None:
-        base = with_preprocess(base, files)
-    else:
-        base = base.with_ranges(measure_ranges(data.splits.values()))
-    inputs = backbone, described, options, task, data, base, registry, dry_run, start.own_head
-    return _Inputs(*inputs, files)
-
-
-def _announce_data(inputs: _Inputs, progress: Progress) -> None:
-    if inputs.demonstration:
-        progress.notice(f"DEMONSTRATION: without --data, training on {inputs.data.name}")
-    for notice in inputs.data.notices:
-        progress.notice(f"{inputs.data.name}: {notice}")
-    if ranges := inputs.base.preprocess.ranges:
-        values = f"values are {describe_ranges(ranges)}, which become black and white"
-        progress.notice(f"{inputs.data.name}: {values}")
-
-
-def _build(
-    inputs: _Inputs, settings: Settings, progress: Progress, ranks: Ranks
-) -> tuple[nn.Module, _Inputs]:
-    """Build the network on its weights; in a demonstration, fall back to random ones.
-
-    Returns:
-        The network, and the inputs with the weights as loaded.
-    """
-    with fail_together(ranks):
-        model, failure = _build_on_weights(inputs, settings)
-    # If one process cannot load the weights, none uses them.
-    with fail_together(ranks):
-        failure = next(filter(None, ranks.gather(failure)), None)
-    with fail_together(ranks):
-        if failure is not None:
-            random = resolve_base(inputs.described, "none", inputs.options.build_options)
-            inputs = replace(inputs, base=replace(random, reason=f"auto: {failure}"))
-            progress.notice(
-                f"DEMONSTRATION: pretrained weights are not available ({failure}); "
-                f"all layers train from RANDOM weights, so expect a low accuracy"
-            )
-            model, _ = _build_on_weights(inputs, settings)
-        assert model is not None
-        loaded = provenance_of(model).base
-        if loaded.kind == inputs.base.kind:
-            inputs = replace(inputs, base=loaded)
-        inputs = replace(inputs, base=_fit_input_size(inputs, model))
-    with fail_together(ranks):
-        check_same_weights(inputs.base, ranks)
-    return model, inputs
-
-
-def _build_on_weights(inputs: _Inputs, settings: Settings) -> tuple[nn.Module | None, str | None]:
-    """Build the network; in a demonstration, return why weights are not available instead."""
-    described, options, base = inputs.described, inputs.options, inputs.base
-    schema, head, seed = inputs.data.schema, options.build_options.head, settings.seed
-    arguments = schema.outputs, seed, head, inputs.dry_run, schema.output_names
-    try:
-        try:
-            return build(described, base, *arguments), None
-        except NotLocal:
-            if inputs.demonstration and options.weights == "auto" and base.published:
-                check_reachable(described, base.published)
-            # Neither structure nor precision depends on the values of the weights.
-            random = replace(base, kind="none", license=None)
-            return build(described, random, *arguments), None
-    except BrokenBackbone as error:
-        raise options_refused(inputs.backbone, options.build_options, error) from error
-    except WeightsError as error:
-        if base.kind == "file":
-            raise
-        if options.data is not None or options.weights != "auto":
-            raise _unavailable(inputs.backbone, inputs.registry, error) from error
-        return None, error.message
-
-
-def _fit_input_size(inputs: _Inputs, model: nn.Module) -> BaseWeights:
-    """Check the given input size; in a demonstration on random weights, choose a small one.
-
-    Returns:
-        The weights, with the preprocess of the training.
-    """
-    base, options = inputs.base, inputs.options
-    if options.input_size is not None:
-        check_size(model, inputs.backbone, options.input_size)
-    elif base.random and inputs.demonstration and not inputs.backbone.fixed_size:
-        size = smallest_size(model, base.preprocess, DEMONSTRATION_SIZES)
-        return replace(
-            base,
-            preprocess=replace(base.preprocess, size=size, resize=None),
-            preprocess_reason=f"auto: {size} px, for a demonstration on random weights",
-        )
-    return base
-
-
-def _unavailable(backbone: Backbone, registry: Registry, error: WeightsError) -> WeightsError:
-    """Return an error for unavailable weights whose hint lists the alternatives."""
-    installed = [
-        other.id
-        for name, source in registry.sources.items()
-        if name not in BUILTIN  # none of these install weights
-        for other in map(source.get, source.names())
-        if other.weights and other.weights[0].file
-    ]
-    names = f" ({', '.join(installed[:3])})" if installed else ""
-    hint = f"give --weights FILE, or --weights none, or a backbone with installed weights{names}"
-    hint = f"{hint}, or {error.hint}" if error.hint else hint
-    return WeightsError(f"the weights of {backbone.id} are not available: {error.message}", hint)
