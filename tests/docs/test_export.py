@@ -29,9 +29,16 @@ def test_export_page_runs_and_serves(run_folder, monkeypatch, capsys):
     for heading in ("Exporting a model", "ONNX"):
         for block in PAGE.blocks(heading):
             runner.execute(block)
+    printed = runner.printed.strip()
+    module = zoo.get("timm/resnet10t").build(classes=3)
+    Path("runs/small").mkdir()
+    zoo.save(module, "runs/small/model.safetensors", ("a", "b", "c"))
+    zoo.export("runs/small", "timm")
+    runner.execute(PAGE.blocks("timm and transformers")[0])
+    assert runner.names["network"].num_classes == 3
     (expected,) = zoo.predict("runs/photos", "cat.jpg", device="cpu", precision="fp32")
     best = expected["predictions"][0]
-    assert runner.printed.strip() == best["class"]
+    assert printed == best["class"]
     source = PAGE.blocks("Serve it", "python")[0].text
     assert 25 <= len([line for line in source.splitlines() if line]) <= 32
     (run_folder / "serve.py").write_text(source)

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -182,6 +183,85 @@ def test_missing_library_names_the_extra(monkeypatch):
     assert str(caught.value) == (
         "onnxruntime and onnxscript are not installed; pip install 'zoo-registry[onnx]'"
     )
+
+
+SMALL = "timm/resnet10t"
+
+
+@pytest.fixture
+def small(tmp_path) -> Path:
+    """A model file of a small network of timm, with a preprocess that is not its own."""
+    torch.manual_seed(0)
+    module = zoo.get(SMALL).build(classes=3, input_size=64)
+    return zoo.save(module, tmp_path / "small.safetensors", CLASSES)
+
+
+def test_timm_loads_the_folder_with_equal_logits(small, tmp_path, cli):
+    code, out, err = cli("export", small, "--format", "timm", "--json")
+    assert code == 0, err
+    folder = tmp_path / "small-timm"
+    result = json.loads(out)
+    assert (result["path"], result["architecture"]) == (str(folder), "resnet10t")
+    assert result["logits_difference"] < 1e-5
+    assert result["agreement"]["equal_decisions"] == 1.0
+    assert {each.name for each in folder.iterdir()} == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    }
+    network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8))
+    config = timm.data.resolve_data_config({}, model=network)
+    pixels = timm.data.create_transform(**config)(image)[None]
+    own = zoo.load(small, "cpu", "fp32")
+    with torch.no_grad():
+        torch.testing.assert_close(network(pixels), own.module(pixels))
+    torch.testing.assert_close(pixels[0], zoo.transform(own)(image), atol=0.03, rtol=0)
+    assert json.loads((folder / "config.json").read_text())["label_names"] == list(CLASSES)
+    assert "library_name: timm" in (folder / "README.md").read_text()
+
+
+def test_torchvision_network_that_timm_has_is_proven(tmp_path, cli):
+    torch.manual_seed(0)
+    module = zoo.get("torchvision/resnet18").build(classes=3, input_size=32)
+    path = zoo.save(module, tmp_path / "vision.safetensors", CLASSES)
+    result = zoo.export(path, "timm")
+    assert (result["architecture"], result["agreement"]["equal_decisions"]) == ("resnet18", 1.0)
+    network = timm.create_model(f"local-dir:{result['path']}", pretrained=True).eval()
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(network(pixels), module.eval()(pixels))
+
+
+def test_timm_refuses_other_networks_with_the_reason(model, tmp_path, cli):
+    code, _, err = cli("export", model, "--format", "timm")
+    reason = "timm has no network named tinynet, as tiny/tinynet is"
+    assert (code, err) == (2, f"zoo: error: {reason}; --format onnx needs no network of timm's\n")
+    module = zoo.get("torchvision/efficientnet_b0").build(classes=3)
+    path = zoo.save(module, tmp_path / "b0.safetensors", CLASSES)
+    code, _, err = cli("export", path, "--format", "timm")
+    assert code == 2
+    assert (
+        "timm's efficientnet_b0 does not have the tensors of torchvision/efficientnet_b0: Runt"
+        in err
+    )
+    assert not list(tmp_path.glob("*-timm"))
+
+
+@pytest.mark.slow  # traces a network twice, in seconds
+def test_pt2_and_openvino_predict_raw_images(model, tmp_path):
+    result = zoo.export(model, "pt2")
+    assert result["agreement"]["equal_decisions"] == 1.0
+    images = np.random.default_rng(0).integers(0, 256, (2, 70, 50, 3), dtype=np.uint8)
+    expected = probabilities_of(model, [*images])
+    program = torch.export.load(tmp_path / "tiny.pt2").module()
+    found = program(torch.from_numpy(images))["probabilities"]
+    np.testing.assert_allclose(found.detach().numpy(), expected, atol=2e-3)
+    library = pytest.importorskip("openvino")
+    result = zoo.export(model, "openvino")
+    assert result["agreement"]["equal_decisions"] == 1.0
+    compiled = library.compile_model(tmp_path / "tiny-openvino" / "model.xml", "CPU")
+    np.testing.assert_allclose(compiled([images])["probabilities"], expected, atol=1e-2)
 
 
 @pytest.mark.slow  # a network with published weights, on every image of the embedded set

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from zoo.api.diagnosis import doctor
-from zoo.api.exports import export
+from zoo.api.exports import export, push
 from zoo.api.inference import embed, evaluate, load, predict, rank
 from zoo.api.lookup import get, list_backbones
 from zoo.api.models import list_models, register_model, unregister_model
@@ -43,6 +43,7 @@ __all__ = [
     "load",
     "plan",
     "predict",
+    "push",
     "rank",
     "register",
     "register_model",

@@ -1,4 +1,4 @@
-"""Export models to files that other programs run."""
+"""Export models to files that other programs run, and push them to the hub."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def export(
     Args:
         model: a run folder, a model file, or the name of a registered model; or a backbone or its
             name.
-        format: `onnx`, or one that a plugin registers.
+        format: `onnx`, `timm`, `openvino`, `pt2`, or one that a plugin registers.
         out: path of the file or folder, which does not exist; None for one beside the model file,
             or in the current folder for a name.
         weights: of a backbone, as for `load`.
@@ -46,3 +46,25 @@ def export(
 
     target, chosen = None if out is None else Path(out), None if weights is None else str(weights)
     return write(name_of(model), format, load_registry(), target, chosen)
+
+
+@names_arguments
+def push(model: NameOrPath, repository: str, *, private: bool = False) -> dict[str, Any]:
+    """Push a trained model to the Hugging Face hub, where zoo, timm and transformers load it.
+
+    Args:
+        model: a run folder, a model file, or the name of a registered model.
+        repository: `OWNER/NAME`; created where it does not exist.
+        private: whether a new repository is private.
+
+    Returns:
+        `repository`, `url`, `commit`, `files`, `sha256` of the model file, and
+        `not_for_timm_because`, the reason why timm cannot load it, or None.
+
+    Raises:
+        UsageError: the model is no file of yours, or the repository is no name.
+        WeightsError: the model cannot be loaded, or the hub refuses or cannot be reached.
+    """
+    from zoo.inference.export.push import push as upload
+
+    return upload(name_of(model), repository, load_registry(), private)

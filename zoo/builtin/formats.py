@@ -14,3 +14,18 @@ def zoo_register_formats() -> Iterator[ExportFormat]:
         "one file for ONNX Runtime and others, with the preprocessing",
         target="zoo.inference.export.onnx:ONNXExporter",
     )
+    yield ExportFormat(
+        "timm",
+        "a folder in timm's hub layout, for timm and transformers",
+        target="zoo.inference.export.timm:TimmExporter",
+    )
+    yield ExportFormat(
+        "openvino",
+        "a folder for OpenVINO, with the preprocessing",
+        target="zoo.inference.export.openvino:OpenVINOExporter",
+    )
+    yield ExportFormat(
+        "pt2",
+        "one file of torch.export, with the preprocessing",
+        target="zoo.inference.export.pt2:PT2Exporter",
+    )

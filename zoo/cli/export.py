@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     default="onnx",
     show_default=True,
     metavar="NAME",
-    help="Format: onnx, or one of a plugin.",
+    help="Format: onnx, timm, openvino, pt2, or one of a plugin.",
     shell_complete=complete_format,
 )
 @click.option(

@@ -86,6 +86,7 @@ COMMANDS = (
     CommandEntry("rank", "zoo.cli.rank", "Rank backbones by accuracy of their frozen features."),
     CommandEntry("report", "zoo.cli.report", "Write the report of a training as one HTML file."),
     CommandEntry("export", "zoo.cli.export", "Export a model to a file for other programs."),
+    CommandEntry("push", "zoo.cli.push", "Push a trained model to the Hugging Face hub."),
     CommandEntry("register", "zoo.cli.register", "Name a trained model, for other commands."),
     CommandEntry("import", "zoo.cli.import_", "Convert a checkpoint of tensors to safetensors."),
     CommandEntry("fetch", "zoo.cli.fetch", "Fetch published weights into a folder."),

@@ -56,6 +56,9 @@ class ExportablePreprocess(nn.Module):
 
     Args:
         preprocess: of the network.
+        branching: choose the order of the passes by the size of the image, as `zoo.data.resize`
+            does, by a condition in the graph; else the horizontal one is always first, which
+            changes some pixels by a level of 255.
 
     Raises:
         UsageError: the network's input is neither RGB nor grey.
@@ -65,12 +68,13 @@ class ExportablePreprocess(nn.Module):
     std: Tensor
     fill: Tensor
 
-    def __init__(self, preprocess: Preprocess) -> None:
+    def __init__(self, preprocess: Preprocess, branching: bool = True) -> None:
         super().__init__()
         if preprocess.channels not in (1, 3):
             message = f"the network takes images of {preprocess.channels} channels"
             raise UsageError(message, "only RGB and grey images are preprocessed in a graph")
         self.preprocess = preprocess
+        self.branching = branching
         self.register_buffer("mean", torch.tensor(preprocess.mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(preprocess.std).view(-1, 1, 1))
         padding = (preprocess.mean * 3)[:3] if preprocess.crop == "border" else (0.0,) * 3
@@ -91,7 +95,8 @@ class ExportablePreprocess(nn.Module):
         down, rows = _weights(placement.down, height, preprocess.height, kernel)
         across, columns = _weights(placement.across, width, preprocess.width, kernel)
         pixels = self._stretch(images.permute(0, 3, 1, 2))
-        pixels = _resize(pixels, down, across, _down_first(placement))
+        order = _down_first(placement) if self.branching else None
+        pixels = _resize(pixels, down, across, order)
         pixels = torch.where(rows[:, None] & columns, pixels, self.fill)
         if preprocess.channels == 1:
             red, green, blue = (pixels[:, i : i + 1].double() * GREY[i] for i in range(3))
@@ -174,8 +179,8 @@ def _weights(axis: Axis, length: int, size: int, interpolation: str) -> tuple[Te
     else:
         scale = ratio.clamp(min=1.0)
         support = SUPPORTS[interpolation] * scale
-        first = (center - support + 0.5).trunc().clamp(min=0)
-        last = torch.minimum((center + support + 0.5).trunc(), axis.full.double())
+        first = (center - support + 0.5).floor().clamp(min=0)
+        last = torch.minimum((center + support + 0.5).floor(), axis.full.double())
         weights = _kernel((source - center + 0.5) / scale, interpolation)
         weights = weights * ((source >= first) & (source < last))
         weights = weights / weights.sum(1, keepdim=True)
@@ -204,9 +209,11 @@ def _down_first(placement: Placement) -> Tensor:
     return (saved > 0) & (2 * (across.full - across.scaled) < saved)
 
 
-def _resize(pixels: Tensor, down: Tensor, across: Tensor, down_first: Tensor) -> Tensor:
+def _resize(pixels: Tensor, down: Tensor, across: Tensor, down_first: Tensor | None) -> Tensor:
     """Multiply by both matrices, in that order which a condition in the graph chooses."""
     given = pixels, down, across
+    if down_first is None:
+        return _horizontal_first(*given)
     if torch.compiler.is_exporting():
         result: Tensor = torch.cond(down_first, _vertical_first, _horizontal_first, given)
         return result

@@ -1,7 +1,8 @@
 """A user's weights file: a state dict, or a model file of zoo, alone, in a run folder, or by name.
 
 Where a path is expected, an existing file or folder comes before a registered name. Where a
-backbone may be named too, a folder that is no run does not hide one of its name.
+backbone may be named too, a folder that is no run does not hide one of its name. `hf:OWNER/NAME` is
+a file on the Hugging Face hub, which is downloaded into the hub's cache.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from shlex import quote
 
 from zoo.errors import UnknownBackbone, UsageError, WeightsError
 from zoo.modelfile import CHECKPOINTS, KEY, MODEL, UNFINISHED, ModelCard, check_present, parse_card
+from zoo.models.hub import download_from_hub, is_hub_address
 from zoo.options import HeadSpec
 from zoo.options.readers import WEIGHTS_SUFFIXES
 from zoo.registry.own_models import OwnModel, find_own_model
@@ -128,6 +130,8 @@ def locate_weights(choice: str | None, backbone: Backbone) -> OwnLocation | None
     """
     if choice is None or choice in ("auto", "none") or backbone.published_as(choice):
         return None
+    if is_hub_address(choice):
+        return OwnLocation(download_from_hub(choice))
     path = Path(choice)
     if path.is_dir():
         return OwnLocation(path / MODEL)
@@ -144,8 +148,10 @@ def locate_model(name: str | Path, backbones: Registry | None = None) -> OwnLoca
         backbones: whose names come before a folder that is no run, and a file of another suffix.
 
     Raises:
-        WeightsError: the name's own file is damaged.
+        WeightsError: the name's own file is damaged, or an address on the hub unreachable.
     """
+    if is_hub_address(name):
+        return OwnLocation(download_from_hub(str(name)))
     path = Path(name)
     try:
         hides = backbones is not None and path.exists() and not _may_be_model(path)

@@ -12,6 +12,7 @@ from zoo.inference.export.agreement import as_facts, compare, sample_images
 from zoo.inference.export.exporter import Exporter, Source
 from zoo.inference.loading import load_any
 from zoo.inference.predictor import Predictor
+from zoo.models.hub import HubFile, is_hub_address
 from zoo.models.own_file import OwnLocation, locate_model, locate_weights
 from zoo.models.plugin_errors import plugin_errors
 from zoo.models.provenance import provenance_of
@@ -80,7 +81,9 @@ def _write(exporter: Exporter, source: Source, target: Path) -> tuple[Any, Any]:
                 fsync(file)
             publish(written, target)
     except OSError as error:
-        raise environment_problem(error, target) from error
+        # Libraries open files of their own too.
+        where = Path(error.filename) if isinstance(error.filename, str) else target
+        raise environment_problem(error, where) from error
     return facts, as_facts(agreement)
 
 
@@ -132,6 +135,8 @@ def describe(model: Predictor, location: OwnLocation | None = None) -> dict[str,
 def _default_path(name: str | Path, location: OwnLocation | None, format: str, suffix: str) -> Path:
     """Return the path of an export without `--out`."""
     ending = suffix or f"-{format}"
+    if is_hub_address(name):
+        return Path(f"{HubFile.parse(str(name)).repository.rpartition('/')[2]}{ending}")
     if location is None:
         return Path(f"{str(name).rpartition('/')[2]}{ending}")
     if location.registered is not None:

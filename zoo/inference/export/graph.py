@@ -26,12 +26,13 @@ class ExportableNetwork(nn.Module):
 
     Args:
         source: the network.
+        branching: as for `ExportablePreprocess`.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, branching: bool = True) -> None:
         super().__init__()
         network, card = source.model.network, source.model.card
-        self.preprocess = ExportablePreprocess(network.preprocess)
+        self.preprocess = ExportablePreprocess(network.preprocess, branching)
         self.network = network.module
         self._task, self._heads = network.task, network.heads
         self._previous = network.previous_outputs
@@ -74,14 +75,18 @@ class Graph(NamedTuple):
         return f"takes {taken}, returns {', '.join(self.outputs)}"
 
 
-def trace(source: Source) -> Graph:
+def trace(source: Source, branching: bool = True) -> Graph:
     """Trace a network for images of any size, in batches of any size where that can be.
+
+    Args:
+        source: the network.
+        branching: as for `ExportablePreprocess`.
 
     Raises:
         BrokenBackbone: torch cannot trace it; states why.
         UsageError: its input is neither RGB nor grey.
     """
-    module = ExportableNetwork(source).eval()
+    module = ExportableNetwork(source, branching).eval()
     what = f"torch.export cannot trace {source.model.backbone}"
     hint = "--format timm writes its weights, and --debug shows where it stops"
     with quiet(), torch.no_grad():

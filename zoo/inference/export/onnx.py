@@ -41,7 +41,7 @@ class ONNXExporter(Exporter):
             message = f"{source.model.backbone} has {size / 2**30:.1f} GiB of weights"
             raise UsageError(message, "one ONNX file has less than 2; use --format pt2")
         graph = trace(source)
-        converted = _convert(source, graph)
+        converted = convert(source, graph)
         _describe(converted.model, source)
         converted.save(path, external_data=False)
         opsets = converted.model.opset_imports
@@ -76,7 +76,7 @@ class ONNXExporter(Exporter):
         return run
 
 
-def _convert(source: Source, graph: Graph) -> Any:
+def convert(source: Source, graph: Graph) -> Any:
     """Convert a graph by torch's exporter."""
     what = f"torch cannot convert {source.model.backbone} to ONNX"
     with quiet(), conversion_errors(what, "--format pt2 needs no conversion"):
