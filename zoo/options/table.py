@@ -136,7 +136,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "weights",
         "network",
-        "Initial weights: auto, none, a tag, a file, or a run",
+        "Initial weights: auto, none, a tag, a file, a run, hf:REPO",
         "TEXT",
         default="auto",
         read_as=weights_text,

@@ -50,7 +50,7 @@ def export(
     """
     exporter = load_exporter(find_format(registry, format))
     exporter.check_installed()
-    location = locate_model(name)
+    location = locate_model(name, registry)
     model = load_any(name, registry, weights, "cpu", "fp32", "torch")
     if location is None and weights is not None:
         location = locate_weights(weights, registry.get(str(name)))
