@@ -20,7 +20,6 @@ from zoo.errors import (
     RegistryError,
     UnknownBackbone,
     UsageError,
-    did_you_mean,
     nearest,
 )
 from zoo.files import config_dir
@@ -28,7 +27,7 @@ from zoo.registry.backbone_sources import DerivedSource, Source
 from zoo.registry.config import Config, load_config
 from zoo.registry.discovery import BUILTIN, Switches, file_plugins
 from zoo.registry.plugin_scope import current
-from zoo.registry.plugins import FAILED, OFF, OK, PluginHost, PluginRecord
+from zoo.registry.plugins import FAILED, OK, PluginHost, PluginRecord
 from zoo.spec import AddedWeights, Backbone, LocalWeights, Task, WeightFile
 
 if TYPE_CHECKING:
@@ -127,14 +126,9 @@ class Registry:
         tasks = self.tasks
         if name in tasks:
             return tasks[name]
-        off = [record.name for record in self.host.records if record.status == OFF]
-        failed = [record.name for record in self.host.records if record.status == FAILED]
-        unavailable = {"switched off": off, "failed": failed}
-        notes = [f"{status}: {', '.join(names)}" for status, names in unavailable.items() if names]
-        note = f" (plugins {'; '.join(notes)})" if notes else ""
-        known = ", ".join(f"{task.name} by {task.origin}" for task in tasks.values()) or "none"
-        hint = f"install a plugin that does, or choose another backbone; registered: {known}"
-        raise UsageError(f"no plugin registers the task {name!r}{note}", hint)
+        from zoo.registry.missing import unknown_task  # only where needed: start-up time
+
+        raise unknown_task(name, self.host.records, tasks)
 
     def get(self, query: str) -> Backbone:
         """Return the backbone of an id, a bare name, an alias, or a name of published weights.
@@ -191,21 +185,16 @@ class Registry:
             message = f"{entry.id} extends {entry.extends}: {error.message}"
             raise BrokenPlugin(message, error.hint) from error
         except UsageError as error:
-            missing = self._unavailable(entry.extends) if isinstance(error, UnknownBackbone) else ""
+            from zoo.registry.missing import unavailable_plugin
+
+            base = self.config.aliases.get(entry.extends, entry.extends)
+            unknown = isinstance(error, UnknownBackbone)
+            missing = unavailable_plugin(base, self.host.records) if unknown else ""
             if missing:
                 message = f"{entry.id} extends {entry.extends}, and plugin {missing}"
                 raise BrokenPlugin(message, error.hint) from error
             problem = f"names no base: {error.message}"
             raise entry.error("extends", problem, error.hint) from error
-
-    def _unavailable(self, query: str) -> str:
-        """Return the name and status of an unavailable plugin that may have the name, or ''."""
-        source, slash, _ = self.config.aliases.get(query, query).partition("/")
-        for record in self.host.records:
-            if record.status in (OFF, FAILED) and (record.name == source or not slash):
-                status = "is switched off" if record.status == OFF else f"failed: {record.error}"
-                return f"{record.name} {status}"
-        return ""
 
     def _indirect(self, query: str) -> Backbone:
         """Return the backbone of an alias or a name of weights, or raise the error for it."""
@@ -240,21 +229,11 @@ class Registry:
 
     def _unknown(self, query: str) -> BrokenPlugin | UnknownBackbone:
         """Return the most specific error for a name."""
-        source = query.partition("/")[0]
-        for record in self.host.records:
-            if record.name == source and record.status == FAILED:
-                hint = f"`zoo plugins` shows what happened to {source}"
-                return BrokenPlugin(
-                    f"{query} comes from a plugin that failed: {record.error}", hint
-                )
-        failed = [record.name for record in self.host.records if record.status == FAILED]
-        note = f"plugins that failed to load: {', '.join(failed)}" if failed else None
-        if any(record.name == source and record.status == OFF for record in self.host.records):
-            note = f"plugin {source} is switched off"
+        from zoo.registry.missing import unknown_backbone
         from zoo.registry.weight_names import suggest_named
 
         suggestions = suggest_named(query, self.sources) or self.suggest(query)
-        return UnknownBackbone(query, suggestions, note)
+        return unknown_backbone(query, self.host.records, suggestions)
 
     def complete(self, prefix: str) -> list[str]:
         """Return the names, ids and aliases that begin with a prefix.
@@ -320,7 +299,8 @@ class Registry:
             if (task is None or backbone.task == task)
             and (pretrained is None or backbone.pretrained == pretrained)
         ]
-        if source in self._statuses(FAILED):  # reading its catalogue may have failed
+        failed = {record.name for record in self.host.records if record.status == FAILED}
+        if source in failed:  # reading its catalogue may have failed
             raise self._no_source(str(source))
         if license is None:
             return backbones
@@ -328,20 +308,11 @@ class Registry:
 
         return with_license(license, backbones, self)
 
-    def _statuses(self, status: str) -> dict[str, PluginRecord]:
-        return {record.name: record for record in self.host.records if record.status == status}
-
     def _no_source(self, name: str) -> BrokenPlugin | UsageError:
         """Return the most specific error for the name of a source."""
-        if (failed := self._statuses(FAILED).get(name)) is not None:
-            hint = f"`zoo plugins show {name}` shows where"
-            return BrokenPlugin(f"plugin {name!r} failed: {failed.error}", hint)
-        if name in self._statuses(OFF):
-            hint = "check --no-plugin and ZOO_PLUGINS"
-            return UsageError(f"the plugin {name!r} is switched off", hint)
-        known = list(self._all_sources)
-        hint = did_you_mean(name, known, f"one of {', '.join(known)}") or ""
-        return UsageError(f"no source is named {name!r}", hint)
+        from zoo.registry.missing import unknown_source
+
+        return unknown_source(name, self.host.records, list(self._all_sources))
 
     def _named(self, patterns: Sequence[str]) -> dict[str, Backbone]:
         """Return the backbones, by id, that patterns name by their weights."""

@@ -21,7 +21,7 @@ from zoo.data.all_images import AllImages, open_all
 from zoo.data.dataset import SampleTransform
 from zoo.data.schema import Schema
 from zoo.data.split import ImageData, Split
-from zoo.errors import BrokenBackbone, BrokenPlugin, UsageError, counted
+from zoo.errors import BrokenBackbone, BrokenPlugin, UsageError
 from zoo.models.plugin_errors import plugin_errors
 from zoo.options import Augmentation
 from zoo.options.class_weights import ClassWeights
@@ -30,6 +30,7 @@ from zoo.registry.plugin_code import plugin_code
 from zoo.spec import Backbone, Head, Preprocess, Task, Weights, resolve_target
 from zoo.tasks.exports import ExportingTask
 from zoo.tasks.metric import Direction, Metric, Outputs, Ranking, SampleResults, loss_parts
+from zoo.tasks.printing import PrintingTask
 from zoo.tasks.published import published_classes
 from zoo.tasks.reports import Evidence, ReportingTask, RunResults
 from zoo.tasks.results import SourceImage, Table
@@ -58,7 +59,7 @@ __all__ = [
 ]
 
 
-class BaseTask(ReportingTask, ExportingTask, ABC):
+class BaseTask(ReportingTask, ExportingTask, PrintingTask, ABC):
     """Base class of tasks; stateless.
 
     Attributes:
@@ -350,23 +351,6 @@ class BaseTask(ReportingTask, ExportingTask, ABC):
         Returns:
             For each image a mapping with the key `predictions`, and keys of the task.
         """
-
-    def prediction_lines(self, answer: Mapping[str, Any]) -> list[str]:
-        """Return the terminal lines of one image, one for each item of `predictions`."""
-        return [
-            "  ".join(f"{v:.5g}" if isinstance(v, float) else str(v) for v in prediction.values())
-            for prediction in answer["predictions"]
-        ]
-
-    def metric_line(self, values: Mapping[str, Any], chance: float | None) -> str:
-        """Return the metrics of a split as one line for the terminal."""
-        numbers = [f"{name} {values[name]:.4f}" for name in self.columns]
-        return f"{', '.join(numbers)} on {counted(values['images'], 'image')}"
-
-    def metric_table(self, values: Mapping[str, Any]) -> tuple[list[str], Table | None]:
-        """Return the lines that `zoo evaluate` prints, and an optional table."""
-        lines = [f"{'images':<8}{values['images']:,}"]
-        return lines + [f"{name:<8}{values[name]:.4f}" for name in self.columns], None
 
 
 def supported_options(task: BaseTask, **options: Any) -> dict[str, Any]:
