@@ -193,10 +193,12 @@ class Gallery:
     Args:
         images: to show.
         caption: what they are.
+        small: whether each is shown in the height of a line, such as the colours of a legend.
     """
 
     images: tuple[SmallImage, ...]
     caption: str = ""
+    small: bool = False
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ TOP = 3
 # Images of each kind that the report shows.
 SHOWN = 24
 # Images with an activation map: so many right ones and so many wrong ones.
-EXPLAINED = 8
+EXPLAINED = 6
 
 
 def sample_results(outputs: Outputs, targets: Tensor) -> dict[str, Tensor]:

@@ -205,7 +205,7 @@ def _calibration(run: RunResults, split: str) -> Iterator[Section]:
     title = f"Accuracy by confidence on {split}"
     text = (
         "ECE is the expected calibration error over ten bins of equal width (Guo et al., 2017). "
-        "Bars below the diagonal are overconfident, those above it underconfident."
+        "Points below the diagonal are overconfident, those above it underconfident."
     )
     parts: list[Part] = [numbers, Reliability(title, tuple(bins)), Text(text, note=True)]
     parts += temperature_parts(run)

@@ -94,7 +94,7 @@ def _images(run: RunResults) -> Iterator[Section]:
         name, iou = samples["name"][each["row"]], percent(samples["iou"][each["row"]])
         for number, data in enumerate(each["images"]):
             what = "prediction" if number else "mask"
-            lines = (f"{what}, IoU {iou}" if number else what, name)
+            lines = (f"IoU {iou}" if number else "mask", name)
             images.append(SmallImage(base64.b64decode(data), f"{what} of {name}", lines))
     parts: list[Part] = []
     if images:
@@ -119,7 +119,7 @@ def _legend(run: RunResults) -> Gallery:
         content = io.BytesIO()
         Image.new("RGB", (24, 8), color).save(content, "PNG")
         squares.append(SmallImage(content.getvalue(), f"colour of {name}", (name,)))
-    return Gallery(tuple(squares[:MAX_COLORS]), "Colours of the classes")
+    return Gallery(tuple(squares[:MAX_COLORS]), "Colours of the classes", small=True)
 
 
 def next_steps(run: RunResults) -> Iterator[str]:
