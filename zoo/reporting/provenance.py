@@ -73,7 +73,7 @@ def _command_parts(record: Mapping[str, Any]) -> Iterator[Part]:
     elif "command" in record:
         yield Text("It was run from Python, with objects that a command line cannot contain.")
     numbers = [Number("Seconds", f"{record['seconds']:,.1f}", "from start to the end")]
-    if "images_per_second" in record:
+    if record.get("images_per_second"):  # none where all features were cached
         rate = f"{record['images_per_second']:,.1f}"
         numbers.append(Number("Images per second", rate, "through the backbone"))
     if "backbone_forwards" in record:
