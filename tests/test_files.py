@@ -237,7 +237,7 @@ WRITERS = {
     "models/download.py": {"open"},
     "models/weight_folder.py": {"open"},
     "models/pickled.py": {"TemporaryFile"},
-    "models/unpickle.py": {"write_bytes"},
+    "models/unpickle.py": {"open"},
     "data/image_cache.py": {"TemporaryFile"},
     "cli/__init__.py": {"os.open"},
     "cli/output.py": {"open"},

@@ -3,7 +3,7 @@
 A file is opened once without waiting, refused unless it is regular and fits into memory, recognised
 by its first bytes, read once into one buffer, hashed, compared with the expected digest, and only
 then parsed. So a file that changes meanwhile is never loaded unchecked, and one of N bytes takes
-N bytes of memory: its tensors are views of the buffer.
+N bytes of memory: its tensors are views of the buffer, those of a zip archive of `torch.save` too.
 
 Nothing here unpickles, except `read_checkpoint`, which opens published `.pth` files with
 `weights_only=True` to convert them once. A user's pickle is opened by another program,
@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 from zoo.errors import WeightsError
 from zoo.files import NotRegular, open_regular, parse_json
 from zoo.formats import SAFETENSORS, START, FileKind, header_length, identify
+from zoo.tensorstream import DTYPES
+from zoo.tensorstream import tensor_bytes as tensor_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,27 +37,6 @@ MAX_DIMENSIONS = 32
 # Of the tensors' bytes in memory, for vectorised kernels.
 ALIGNMENT = 64
 CHUNK = 1 << 24
-# torch's name and the size in bytes of each dtype of the format.
-DTYPES = {
-    "F64": ("float64", 8),
-    "F32": ("float32", 4),
-    "F16": ("float16", 2),
-    "BF16": ("bfloat16", 2),
-    "F8_E4M3": ("float8_e4m3fn", 1),
-    "F8_E4M3FNUZ": ("float8_e4m3fnuz", 1),
-    "F8_E5M2": ("float8_e5m2", 1),
-    "F8_E5M2FNUZ": ("float8_e5m2fnuz", 1),
-    "C64": ("complex64", 8),
-    "I64": ("int64", 8),
-    "I32": ("int32", 4),
-    "I16": ("int16", 2),
-    "I8": ("int8", 1),
-    "U64": ("uint64", 8),
-    "U32": ("uint32", 4),
-    "U16": ("uint16", 2),
-    "U8": ("uint8", 1),
-    "BOOL": ("bool", 1),
-}
 
 
 class OtherDigest(WeightsError):
@@ -82,12 +63,29 @@ class Content:
     """The bytes of a file.
 
     Args:
-        data: of the whole file; a view of a buffer for safetensors.
+        data: of the whole file; a view of a buffer for safetensors and pickles.
         sha256: of the data.
+        memory: the file without a name that the data is mapped from; None for other data.
     """
 
     data: bytes | memoryview
     sha256: str
+    memory: FileIO | None = None
+
+    def load(self) -> Any:
+        """Unpickle a PyTorch checkpoint with `weights_only`; tensors of a zip archive are mapped.
+
+        Raises:
+            Exception: whatever torch raises.
+        """
+        import io
+
+        import torch
+
+        settings: dict[str, Any] = {"map_location": "cpu", "weights_only": True}
+        if self.memory is None or self.data[:2] != b"PK":
+            return torch.load(io.BytesIO(self.data), **settings)
+        return torch.load(f"/proc/self/fd/{self.memory.fileno()}", mmap=True, **settings)
 
     @property
     def kind(self) -> FileKind | None:
@@ -199,10 +197,25 @@ def _read_regular(path: Path, any_kind: bool) -> Content:
         try:
             if kind is SAFETENSORS:
                 return _read_aligned(path, file, size, header_length(start) or 0)
+            if kind is not None and kind.pickled and hasattr(os, "memfd_create"):
+                return _read_into_memory(file)
             data = file.readall()
         except OSError as error:
             raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
         return Content(data, hashlib.sha256(data).hexdigest())
+
+
+def _read_into_memory(file: FileIO) -> Content:
+    """Read a file into an unnamed one in memory, which nobody else changes and torch can map."""
+    memory = FileIO(os.memfd_create("zoo"), "r+")
+    digest, chunk = hashlib.sha256(), memoryview(bytearray(CHUNK))
+    while count := file.readinto(chunk):
+        digest.update(chunk[:count])
+        written = 0
+        while written < count:
+            written += memory.write(chunk[written:count])
+    data = memoryview(mmap.mmap(memory.fileno(), 0, access=mmap.ACCESS_READ))
+    return Content(data, digest.hexdigest(), memory)
 
 
 def _read_aligned(path: Path, file: FileIO, size: int, header: int) -> Content:
@@ -359,7 +372,6 @@ def read_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     Raises:
         WeightsError: it is damaged, has another digest, or contains more than a state dict.
     """
-    import io
     import pickle
 
     import torch
@@ -369,7 +381,7 @@ def read_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     if kind is not None and not kind.pickled:
         raise WeightsError(f"{path} is {kind.name}, not a PyTorch checkpoint")
     try:
-        loaded = torch.load(io.BytesIO(content.data), map_location="cpu", weights_only=True)
+        loaded = content.load()
     except (RuntimeError, ValueError, EOFError, LookupError, pickle.UnpicklingError) as error:
         # torch's own message is a page on how to disable the check.
         message = f"{path} is not a checkpoint that loads without running code"
@@ -383,18 +395,3 @@ def read_checkpoint(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     ):
         raise WeightsError(f"{path} contains something other than a state dict")
     return loaded  # type: ignore[return-value]
-
-
-def tensor_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
-    """Return a state dict as the bytes of a safetensors file; shared storage is duplicated."""
-    import safetensors.torch
-
-    storages: set[int] = set()
-    separate = {}
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        storage = tensor.untyped_storage().data_ptr()
-        shared = storage in storages or tensor._base is not None
-        separate[name] = tensor.clone() if shared else tensor
-        storages.add(storage)
-    return safetensors.torch.save(separate, metadata)

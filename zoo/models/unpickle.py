@@ -6,7 +6,6 @@ what is known of the tensors that it wrote to OUT.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import pickle
@@ -17,7 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.tensorfile import tensor_bytes
+from zoo.tensorfile import Content, read_content
+from zoo.tensorstream import TensorStream
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,17 +74,15 @@ def _limit(memory: int, seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _unpickle(data: bytes) -> Any:
+def _unpickle(content: Content) -> Any:
     """Unpickle a checkpoint, restricted to tensors and plain containers.
 
     Raises:
         Refused: it names anything else, or is damaged.
         MemoryError: it is larger than it says.
     """
-    import torch
-
     try:
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        return content.load()
     except MemoryError:
         raise
     except Exception as error:  # whatever the parsers of a damaged file raise
@@ -92,7 +90,7 @@ def _unpickle(data: bytes) -> Any:
             raise MemoryError from error
         if "TorchScript" in str(error):
             raise Refused("is a TorchScript program, which is code", CODE) from error
-        if names := _globals(data, error):
+        if names := _globals(bytes(content.data), error):
             more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
             called = f"{', '.join(names[:MAX_NAMES])}{more}"
             raise Refused(f"needs code to open: it calls {called}", CODE) from error
@@ -209,16 +207,15 @@ def _by_number(mapping: Mapping[Any, Any]) -> list[Any]:
 
 def convert(path: Path, out: Path) -> dict[str, Any]:
     """Write the tensors of a checkpoint as safetensors; return the answer."""
-    data = path.read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
+    file = read_content(path, any_kind=True)
     try:
-        content = _unpickle(data)
-        del data
+        content = _unpickle(file)
         tensors, keys, others = _select(content)
-        out.write_bytes(tensor_bytes(tensors))
+        with out.open("wb") as written:
+            written.writelines(TensorStream(tensors))
     except Refused as refused:
         return refused.answer
-    return {"sha256": digest, "keys": keys, "others": others, "classes": _classes(content)}
+    return {"sha256": file.sha256, "keys": keys, "others": others, "classes": _classes(content)}
 
 
 def main(path: str, out: str, memory: str, seconds: str) -> dict[str, Any]:

@@ -12,13 +12,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import BrokenBackbone, EnvironmentProblem, WeightsError, counted
-from zoo.files import canonical_json, write_bytes
+from zoo.files import canonical_json, write_bytes, writing
 from zoo.formats import SAFETENSORS
 from zoo.modelfile import KEY, ModelCard, checked_card
 from zoo.models.download import check_host, downloaded, from_hub
@@ -42,12 +42,14 @@ from zoo.tensorfile import (
     read_checkpoint,
     read_content,
     read_tensors,
-    tensor_bytes,
 )
+from zoo.tensorstream import TensorStream
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Of a file; iterated twice.
+Parts = Iterable[bytes | memoryview]
 log = logging.getLogger("zoo")
 
 
@@ -134,22 +136,22 @@ def _download(weights: Weights, stack: contextlib.ExitStack) -> tuple[Path, str 
 
 def _convert(
     path: CheckedPath, backbone: Backbone, weights: Weights
-) -> tuple[dict[str, Tensor], bytes | memoryview]:
+) -> tuple[dict[str, Tensor], Parts]:
     """Convert a published file, and release its content.
 
     Returns:
-        The backbone's state dict, and its safetensors file.
+        The backbone's state dict, and the parts of its safetensors file.
     """
     if weights.convert is None:
         tensors = read_checkpoint(path)
         path.content = None
-        return tensors, tensor_bytes(tensors)
+        return tensors, TensorStream(tensors)
     what = f"weights {weights.tag!r} of {backbone.id}"
     convert = resolve_target(weights.convert, what)
     with plugin_errors(f"the conversion of {what} fails"):
         converted = dict(convert(path, backbone.published, weights))
         path.content = None
-        data = tensor_bytes(converted)
+        data = TensorStream(converted)
     return converted, data
 
 
@@ -247,13 +249,13 @@ def fetch(backbone: Backbone, weights: Weights, local: bool = False) -> TensorFi
 
 def _read_source(
     source: CheckedPath, backbone: Backbone, weights: Weights
-) -> tuple[TensorFile, bytes | memoryview]:
-    """Return the state dict of a published file, and its safetensors file."""
+) -> tuple[TensorFile, Parts]:
+    """Return the state dict of a published file, and the parts of its safetensors file."""
     content = read_content(source)
     if content.kind is SAFETENSORS and weights.convert is None:
         file = read_tensors(source)
         _check_model_file(source, file, backbone, weights)
-        return file, content.data
+        return file, (content.data,)
     digest = content.sha256
     del content  # limit memory to two files
     tensors, data = _convert(source, backbone, weights)
@@ -281,11 +283,15 @@ def open_local(backbone: Backbone, weights: Weights) -> TensorFile:
     raise NotLocal(f"weights {weights.tag!r} of {backbone.id} are to be downloaded")
 
 
-def _store(record: Path, source: str, data: bytes | memoryview) -> None:
+def _store(record: Path, source: str, data: Parts) -> None:
     """Write a converted file and its record into the cache; warn where that fails."""
-    converted = hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256()
+    for part in data:
+        digest.update(part)
+    converted = digest.hexdigest()
     try:
-        write_bytes(record.parent / f"{converted}.safetensors", data)
+        with writing(record.parent / f"{converted}.safetensors") as file:
+            file.writelines(data)
         digests = {"source": source, "converted": converted}
         write_bytes(record, canonical_json(digests).encode())
     except EnvironmentProblem as error:
