@@ -155,3 +155,9 @@ def odd(install) -> None:
     list, and `anynet` takes any number of channels.
     """
     install("odd", ODD)
+
+
+def train_probe(name: str, data: Path, out: Path) -> Path:
+    """Train the head of a network to its optimum in float32, and return the run folder."""
+    options = {"weights": "none", "recipe": "probe", "precision": "fp32", "device": "cpu"}
+    return zoo.finetune(name, data=data, out=out, **options).path

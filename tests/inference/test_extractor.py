@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 import zoo
 from tests.inference.shards import labelled
+from tests.networks import train_probe
 from zoo.inference import extractor as module
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -17,15 +18,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 @pytest.fixture
 def trained(tinynet, image_folder, tmp_path):
-    return zoo.finetune(
-        tinynet,
-        data=image_folder,
-        weights="none",
-        recipe="probe",
-        precision="fp32",
-        device="cpu",
-        out=tmp_path / "run",
-    ).path
+    return train_probe(tinynet, image_folder, tmp_path / "run")
 
 
 @pytest.fixture

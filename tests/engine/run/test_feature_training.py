@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 import zoo
 from tests.inference.shards import labelled, write_shards
+from tests.networks import train_probe
 from zoo.engine.features.files import FeatureFiles, read_metadata, row_splits
 from zoo.engine.probe import from_files
 from zoo.engine.probe.logistic import fit_probe
@@ -19,16 +20,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 @pytest.fixture
 def model(tinynet, image_folder, tmp_path):
     """A model file of the network that computes the features."""
-    trained = zoo.finetune(
-        tinynet,
-        data=image_folder,
-        weights="none",
-        recipe="probe",
-        precision="fp32",
-        device="cpu",
-        out=tmp_path / "first",
-    )
-    return str(trained.path)
+    return str(train_probe(tinynet, image_folder, tmp_path / "first"))
 
 
 @pytest.fixture
