@@ -35,6 +35,7 @@ class Axis(NamedTuple):
         first: of the resized side, where the crop begins.
         cut: length of the crop.
         offset: of the crop in the input; around it is padding.
+        length: `full` as an integer or a symbol, for shapes.
     """
 
     full: Tensor
@@ -42,6 +43,7 @@ class Axis(NamedTuple):
     first: Tensor
     cut: Tensor
     offset: Tensor
+    length: int
 
 
 class Placement(NamedTuple):
@@ -92,8 +94,8 @@ class ExportablePreprocess(nn.Module):
         """
         preprocess, (_, height, width, _) = self.preprocess, images.shape
         placement, kernel = place(height, width, preprocess), preprocess.interpolation
-        down, rows = _weights(placement.down, height, preprocess.height, kernel)
-        across, columns = _weights(placement.across, width, preprocess.width, kernel)
+        down, rows = _weights(placement.down, preprocess.height, kernel)
+        across, columns = _weights(placement.across, preprocess.width, kernel)
         pixels = self._stretch(images.permute(0, 3, 1, 2))
         order = _down_first(placement) if self.branching else None
         pixels = _resize(pixels, down, across, order)
@@ -124,11 +126,12 @@ def place(height: int, width: int, preprocess: Preprocess) -> Placement:
     scaled = _scaled(full[0], full[1], preprocess)
     wanted = preprocess.height, preprocess.width
     axes = []
-    for side, resized, size in zip(full, scaled, wanted, strict=True):
+    sides = zip(full, scaled, wanted, (height, width), strict=True)
+    for side, resized, size, length in sides:
         first = ((resized - size).double() / 2).round().long().clamp(min=0)
         cut = torch.minimum(first + size, resized) - first
         offset = _floor_divide((size - cut).clamp(min=0), 2)
-        axes.append(Axis(side, resized, first, cut, offset))
+        axes.append(Axis(side, resized, first, cut, offset, length))
     return Placement(*axes)
 
 
@@ -155,14 +158,13 @@ def _floor_divide(value: Tensor, by: Tensor | int) -> Tensor:
     return torch.div(value, by, rounding_mode="floor")
 
 
-def _weights(axis: Axis, length: int, size: int, interpolation: str) -> tuple[Tensor, Tensor]:
+def _weights(axis: Axis, size: int, interpolation: str) -> tuple[Tensor, Tensor]:
     """Return the matrix of a pass, and which rows of it are not padding.
 
     In float64 up to the weights, like Pillow.
 
     Args:
         axis: of the pass.
-        length: of the image along it, an integer or a symbol.
         size: of the input along it.
         interpolation: name of the kernel.
 
@@ -173,7 +175,7 @@ def _weights(axis: Axis, length: int, size: int, interpolation: str) -> tuple[Te
     inside = (position >= 0) & (position < axis.cut)
     ratio = axis.full.double() / axis.scaled.double()
     center = ((position + axis.first).double() + 0.5)[:, None] * ratio
-    source = torch.arange(length).double()
+    source = torch.arange(axis.length).double()
     if interpolation == "nearest":
         weights = (source == center.floor()).double()
     else:

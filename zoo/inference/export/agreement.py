@@ -27,6 +27,8 @@ from zoo.tasks.base import Outputs
 # rounding of pixels by one level of 255, and of sums in another order.
 TOLERANCE = 0.02
 IMAGES = 16
+# The share of equal decisions that is needed where they are all that a network returns.
+EQUAL = 0.98
 # Every second image is enlarged, so that resizing is checked both up and down.
 ENLARGED = 4
 
@@ -58,6 +60,7 @@ def compare(run: Run, source: Source, images: Sequence[NDArray[np.uint8]]) -> Ag
         BrokenBackbone: they differ by more than rounding does.
     """
     model, equal, decided, largest = source.model, 0, 0, 0.0
+    expected: dict[str, Tensor] = {}
     for image in images:
         expected = predict(model, image)
         found = {name: torch.from_numpy(np.array(v)) for name, v in run(image[None]).items()}
@@ -72,6 +75,9 @@ def compare(run: Run, source: Source, images: Sequence[NDArray[np.uint8]]) -> Ag
         mine, theirs = (model.network.task.export_decisions(each) for each in (found, expected))
         if mine is not None and theirs is not None:
             equal, decided = equal + int((mine == theirs).sum()), decided + theirs.numel()
+    whole = all(not values.is_floating_point() for values in expected.values())
+    if whole and decided and equal / decided < EQUAL:
+        _refuse(model, f"{100 * equal / decided:.3g} % are equal")
     return Agreement(len(images), equal / decided if decided else None, largest)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.all_images import AllImages
+from zoo.data.exportable import Placement
 from zoo.data.schema import Schema
 from zoo.data.split import ImageData, Split
 from zoo.errors import UsageError
@@ -33,6 +34,7 @@ from zoo.tasks.published import published_classes
 from zoo.tasks.segmentation.data import is_mask_folder, open_all, open_data, open_split
 from zoo.tasks.segmentation.evidence import report_data, sample_results
 from zoo.tasks.segmentation.example import StripedSplit, example_data
+from zoo.tasks.segmentation.exports import masks
 from zoo.tasks.segmentation.masks import MaskSplit, pixel_counts
 from zoo.tasks.segmentation.metrics import SegmentationMetric
 from zoo.tasks.segmentation.outputs import (
@@ -56,6 +58,7 @@ class SemanticSegmentation(BaseTask):
 
     name = "semantic-segmentation"
     data_options = ("group_by",)
+    decision = "pixels"
     columns = ("loss", "miou", "pixel_accuracy")
     directions: Mapping[str, Direction] = {"miou": "max", "pixel_accuracy": "max", "loss": "min"}
     labels: Mapping[str, str] = {"loss": "loss", "miou": "mIoU", "pixel_accuracy": "pixels"}
@@ -226,6 +229,14 @@ class SemanticSegmentation(BaseTask):
     def summary_lines(self, run: RunResults) -> Iterator[tuple[str, str]]:
         """Yield the weakest classes and what to try next."""
         return summary_lines(run)
+
+    def export_outputs(self, outputs: Outputs, placement: Placement) -> dict[str, Tensor]:
+        """Return the mask of each image in its own size."""
+        return {"mask": masks(outputs.main, placement)}
+
+    def export_decisions(self, exported: Mapping[str, Tensor]) -> Tensor:
+        """Return the class of each pixel."""
+        return exported["mask"]
 
     def prediction_lines(self, answer: Mapping[str, Any]) -> list[str]:
         """Return one line per class, and the paths of mask and overlay."""
