@@ -64,22 +64,25 @@ def draw_held_out_groups(
     totals = Counter(classes)
     names, chosen = sorted(counts), set[str]()
     order = [names[index] for index in ranked_by_name(names, seed)]
-    held: Counter[object] = Counter()
+    held_out: Counter[object] = Counter()
 
     def gain(group: str) -> float:
         """Return by how much the squared distance to the share decreases, relative to classes."""
         return sum(
-            ((held[c] - fraction * totals[c]) ** 2 - (held[c] + n - fraction * totals[c]) ** 2)
+            (
+                (held_out[c] - fraction * totals[c]) ** 2
+                - (held_out[c] + n - fraction * totals[c]) ** 2
+            )
             / totals[c]
             for c, n in counts[group].items()
         )
 
     def fits(group: str) -> bool:
-        return all(held[c] + n < totals[c] for c, n in counts[group].items())
+        return all(held_out[c] + n < totals[c] for c, n in counts[group].items())
 
     def take(group: str) -> None:
         chosen.add(group)
-        held.update(counts[group])
+        held_out.update(counts[group])
 
     for group in order:
         if fits(group) and gain(group) > 0:
@@ -87,7 +90,7 @@ def draw_held_out_groups(
     for label in totals:
         rest = [group for group in order if group not in chosen and label in counts[group]]
         rest = [group for group in rest if fits(group)]
-        if not held[label] and rest:
+        if not held_out[label] and rest:
             take(min(rest, key=lambda group: counts[group].total()))
     return {index for index, group in enumerate(groups) if group in chosen}
 

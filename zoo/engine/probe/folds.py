@@ -34,13 +34,13 @@ def deal_group_folds(labels: Tensor, groups: Tensor, folds: int, seed: int) -> T
     if count < 2:
         return fold[group]
     share = counts / counts.sum(0).clamp(min=1)
-    held = torch.zeros(count, classes, dtype=torch.float64)
+    totals = torch.zeros(count, classes, dtype=torch.float64)
     for each in order.tolist():
         # The sum of squared shares is least where the folds are most even.
-        increase = ((held + share[each]) ** 2 - held**2).sum(1)
+        increase = ((totals + share[each]) ** 2 - totals**2).sum(1)
         best = int(increase.argmin())
         fold[each] = best
-        held[best] += share[each]
+        totals[best] += share[each]
     return fold[group]
 
 

@@ -48,8 +48,8 @@ def accuracy_by_images(
     features, labels = train.loaded[path].flatten(1).float(), train.targets.cpu()
     if len(labels) < FEWEST or features.numel() * classes > LIMIT:
         return []
-    head, held = network.module.get_submodule(path), val.loaded[path].flatten(1).float()
-    if not isinstance(head, torch.nn.Linear) or held.shape[1] != head.in_features:
+    head, held_out = network.module.get_submodule(path), val.loaded[path].flatten(1).float()
+    if not isinstance(head, torch.nn.Linear) or held_out.shape[1] != head.in_features:
         return []
     truth, points = val.targets, []
     for share in SHARES:
@@ -67,8 +67,10 @@ def accuracy_by_images(
                 device=network.device,
                 exact=False,
             )
-            weight, bias = fitted.weight.to(held.device), fitted.bias.to(held.device)
-            accuracies.append(float(((held @ weight.T + bias).argmax(1) == truth).float().mean()))
+            weight, bias = fitted.weight.to(held_out.device), fitted.bias.to(held_out.device)
+            accuracies.append(
+                float(((held_out @ weight.T + bias).argmax(1) == truth).float().mean())
+            )
         points.append((len(rows), tuple(accuracies)))
     with torch.inference_mode():
         outputs = run_heads(network, val.read(torch.arange(len(val))), False).main

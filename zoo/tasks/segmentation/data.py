@@ -145,8 +145,8 @@ def _complete_splits(
     suffix = f" of {folders['train']}" if folders["train"] else ""
     reason = f"{100 * fraction:g} % of the images{suffix} held out by seed {seed}"
     if groups:
-        held, total = ({groups[pair.image] for pair in part} for part in (parts["val"], train))
-        reason += f" in {len(held)} of {len(total)} groups"
+        held_out, total = ({groups[pair.image] for pair in part} for part in (parts["val"], train))
+        reason += f" in {len(held_out)} of {len(total)} groups"
     return parts, folders, reason
 
 

@@ -152,11 +152,13 @@ def _hold_out_groups(
     drawn = draw_held_out_groups(
         [groups[path] for path, _ in paths], [label for _, label in paths], how.seed, how.fraction
     )
-    held = {paths[index][0] for index in drawn}
-    train = {label: [e for e in entries if e[0] not in held] for label, entries in images.items()}
-    val = {label: [e for e in entries if e[0] in held] for label, entries in images.items()}
+    held_out = {paths[index][0] for index in drawn}
+    train = {
+        label: [e for e in entries if e[0] not in held_out] for label, entries in images.items()
+    }
+    val = {label: [e for e in entries if e[0] in held_out] for label, entries in images.items()}
     total = len({groups[path] for path, _ in paths})
-    return train, val, f"{len({groups[path] for path in held})} of {counted(total, 'group')}"
+    return train, val, f"{len({groups[path] for path in held_out})} of {counted(total, 'group')}"
 
 
 def _check_lone_groups(held_out: Images, source: str) -> list[str]:
