@@ -116,7 +116,7 @@ def test_write_is_fsynced_before_and_after_rename(tmp_path):
     code += "files.write_bytes(Path(sys.argv[1]), b'data')\n"
     code += "with files.writing_folder(Path(sys.argv[2])) as folder: folder.write('one', b'1')\n"
     command = ["strace", "-f", "-y", "-e", "trace=fsync,rename,renameat,renameat2"]
-    command += ["-o", str(trace), sys.executable, "-c", code]
+    command += ["-o", str(trace), sys.executable, "-B", "-c", code]
     if not shutil.which("strace"):
         pytest.skip("needs strace")
     target = tmp_path / "to"
