@@ -324,8 +324,9 @@ def test_openvino_returns_freed_memory_while_it_computes(tinynet):
 
 
 @pytest.mark.slow
-def test_compiled_network_agrees(tinynet):
-    network = network_of(tinynet)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_compiled_network_agrees(tinynet, precision):
+    network = network_of(tinynet, precision)
     _, compiled = engines(network, "compile")
     images = noise(BATCH, network.preprocess, seed=1)
     try:

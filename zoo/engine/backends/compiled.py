@@ -11,6 +11,7 @@ from zoo.data.transforms import normalize
 from zoo.engine.backends.body import mode_of
 from zoo.engine.backends.eager import TorchEngine
 from zoo.engine.backends.engine import Inputs
+from zoo.engine.runtime.device import autocast
 from zoo.engine.runtime.head_hooks import HeadHooks
 from zoo.engine.runtime.network import Network
 from zoo.errors import EnvironmentProblem, one_line
@@ -64,7 +65,9 @@ class CompileEngine(TorchEngine):
             network.lock,
             mode_of(network.module, self.training),
             HeadHooks(network.module, network.paths) as hooks,
-            network.computing(),
+            # Without the hooks that have heads compute in float32, which dynamo does not trace:
+            # heads are computed apart, of inputs that are captured before.
+            autocast(network.device, network.precision),
             plugin_errors("torch.compile fails on the network"),
         ):
             self._compiled(pixels)
