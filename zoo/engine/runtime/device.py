@@ -85,9 +85,9 @@ def reader_threads(device: torch.device) -> tuple[int, int]:
 
     On the CPU, all cores alternate between decoding a batch and computing on it. Decoding in
     parallel with OpenMP stalls the slowest thread at each barrier; on two cores that was slower by
-    up to a tenth (`benchmarks/forward_pass.py`). OpenVINO computes two batches meanwhile, on a thread
-    each: of lite0 that took 8.8 ms of CPU time per image at best, decoding and computing in turns
-    9.6, and decoding two batches ahead 9.5, with medians on a busy machine of 12.3, 12.6 and 19.5.
+    up to a tenth (`benchmarks/forward_pass.py`). OpenVINO computes on two batches meanwhile, each
+    on a thread: of lite0 that took 8.8 ms of CPU time per image at best, alternating 9.6, and
+    decoding two batches ahead 9.5; medians on a busy machine were 12.3, 12.6 and 19.5.
     """
     if device.type == "cpu":
         return torch.get_num_threads(), 0
