@@ -29,7 +29,7 @@ from zoo.spec import Backbone
 from zoo.testing.findings import FAILED
 
 LIBRARIES = ("torch", "torchvision", "timm")
-LIGHT, HEAVY, ENGINE = "structure", "values", "engine"
+LIGHT, HEAVY, ENGINE, EXPORT = "structure", "values", "engine", "export"
 JOBS_PER_WORKER = 40
 TIMEOUT = 1800.0
 LARGE = 150_000_000
@@ -63,7 +63,7 @@ def check_backbone(identity: str, kind: str, fresh: bool) -> Row:
 
     Args:
         identity: its id.
-        kind: `structure`, which includes the description, `values` or `engine`.
+        kind: `structure`, which includes the description, `values`, `engine` or `export`.
         fresh: load its model file in a fresh process too.
     """
     from zoo.testing import suite
@@ -72,11 +72,13 @@ def check_backbone(identity: str, kind: str, fresh: bool) -> Row:
 
     began = time.perf_counter()
     registry = load_registry()
-    if kind == ENGINE:
+    if kind in (ENGINE, EXPORT):
         from tools.engine_census import check_engine
+        from tools.export_census import check_export
 
+        check = check_engine if kind == ENGINE else check_export
         about: Row = {"id": identity, "kind": kind, "ran": None}
-        about |= {"versions": library_versions(*LIBRARIES), **check_engine(identity, registry)}
+        about |= {"versions": library_versions(*LIBRARIES), **check(identity, registry)}
         return {**about, "seconds": round(time.perf_counter() - began, 2)}
     subject = Subject(registry.get(identity), registry, in_fresh_process() if fresh else None)
     kinds = (suite.VALUES,) if kind == HEAVY else (suite.DESCRIPTION, suite.STRUCTURE)
@@ -234,8 +236,10 @@ def heavy_jobs(
     ]
 
 
-def engine_jobs(backbones: Sequence[Backbone], rows: dict[tuple[str, str], Row]) -> list[Row]:
-    """Return the remaining jobs for engines: the smallest of each group, or all without groups."""
+def engine_jobs(
+    backbones: Sequence[Backbone], rows: dict[tuple[str, str], Row], kind: str = ENGINE
+) -> list[Row]:
+    """Return the remaining jobs of a kind: the smallest of each group, or all without groups."""
     light = [rows[b.id, LIGHT] for b in backbones if not b.refuse and (b.id, LIGHT) in rows]
     known = sorted((row for row in light if "group" in row), key=lambda row: row["params"])
     first: dict[str, str] = {}
@@ -245,9 +249,9 @@ def engine_jobs(backbones: Sequence[Backbone], rows: dict[tuple[str, str], Row])
         b.id for b in sorted(backbones, key=lambda b: b.params or 0) if not b.refuse
     ]
     return [
-        {"identity": name, "kind": ENGINE, "fresh": False}
+        {"identity": name, "kind": kind, "fresh": False}
         for name in names
-        if (earlier := rows.get((name, ENGINE))) is None or has_failed(earlier)
+        if (earlier := rows.get((name, kind))) is None or has_failed(earlier)
     ]
 
 
@@ -258,6 +262,7 @@ def engine_jobs(backbones: Sequence[Backbone], rows: dict[tuple[str, str], Row])
 @click.option("--workers", default=os.cpu_count() or 1, help="Single-threaded processes.")
 @click.option("--minutes", default=1e6, help="Start no job after this time.")
 @click.option("--engine", is_flag=True, help="Check the engine of frozen features instead.")
+@click.option("--export", is_flag=True, help="Check the export to ONNX instead.")
 @click.option("--worker", is_flag=True, hidden=True)
 def main(
     path: Path | None,
@@ -266,6 +271,7 @@ def main(
     workers: int,
     minutes: float,
     engine: bool,
+    export: bool,
     worker: bool,
 ) -> None:
     """Run the census."""
@@ -274,8 +280,9 @@ def main(
         return
     until = time.monotonic() + 60 * minutes
     backbones = load_registry().find(patterns)
-    if engine:
-        run_jobs(engine_jobs(backbones, read_rows(path)), path, workers, until)
+    if engine or export:
+        kind = ENGINE if engine else EXPORT
+        run_jobs(engine_jobs(backbones, read_rows(path), kind), path, workers, until)
         return
     run_jobs(light_jobs(backbones, read_rows(path)), path, workers, until)
     jobs = heavy_jobs(backbones, read_rows(path), up_to)

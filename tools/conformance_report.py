@@ -2,8 +2,8 @@
 
 `uv run python -m tools.conformance_report ROWS FOLDER`, in the root of the repository, reads the
 rows written by `tools.census`, and writes `conformance.jsonl`, one line per backbone, and
-`conformance.md`, which is rendered from it. Of rows of `--engine` alone, it fills the column of the
-engine in a `conformance.jsonl` that is there.
+`conformance.md`, which is rendered from it. Of rows of `--engine` or `--export` alone, it fills
+their column in a `conformance.jsonl` that is there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from tools.census import ENGINE, HEAVY, LIGHT, PROCESS, read_rows
+from tools.census import ENGINE, EXPORT, HEAVY, LIGHT, PROCESS, read_rows
 from zoo.files import write_bytes
 from zoo.registry.registry import load_registry
 from zoo.testing.findings import EXCEPTED, FAILED, NOT_APPLICABLE, PASSED
@@ -65,11 +65,13 @@ def merge(rows: Mapping[tuple[str, str], Row]) -> list[Row]:
 
 
 def add_engines(merged: Sequence[Row], rows: Mapping[tuple[str, str], Row]) -> None:
-    """Add what the rows have of engines: `+`, or why the engine does not compute a backbone."""
+    """Add what the rows have of engines and exports: `+`, or why one does not take a backbone."""
     for row in merged:
-        finding = rows.get((row["id"], ENGINE), {}).get("findings", {}).get(ENGINE)
-        if finding is not None:
-            row["engine"] = LETTERS[PASSED] if finding[0] == PASSED else finding[1]
+        for kind in (ENGINE, EXPORT):
+            finding = rows.get((row["id"], kind), {}).get("findings", {}).get(kind)
+            if finding is not None:
+                passed = " ".join(filter(None, (LETTERS[PASSED], finding[1])))
+                row[kind] = passed if finding[0] == PASSED else finding[1]
 
 
 def verdict(row: Row) -> str:
@@ -140,6 +142,7 @@ def _lead(rows: Sequence[Row], versions: Mapping[str, str]) -> list[str]:
         f"in a fresh process too, and for {others:,} others, on images of the smallest supported "
         "size.",
         *_engine_lead(rows),
+        *_export_lead(rows),
     ]
 
 
@@ -158,18 +161,31 @@ def _engine_lead(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def _export_lead(rows: Sequence[Row]) -> list[str]:
+    """Return the paragraph about exports; none where none was checked."""
+    checked = [row[EXPORT] for row in rows if EXPORT in row]
+    if not checked:
+        return []
+    passed = sum(each.startswith(LETTERS[PASSED]) for each in checked)
+    return [
+        "",
+        f"The [export to ONNX](export.md) was checked for {len(checked)} backbones, with random "
+        f"weights (`tools.census --export`): {passed} are exported and agree in ONNX Runtime "
+        "(`+`); of the others the column has the reason why they are refused.",
+    ]
+
+
 def _backbones(rows: Sequence[Row]) -> list[str]:
     body = []
-    engines = any("engine" in row for row in rows)
+    kinds = [kind for kind in (ENGINE, EXPORT) if any(kind in row for row in rows)]
     for row in rows:
         notes = "; ".join(f"`{name}`: {detail}" for name, detail in row.get("notes", {}).items())
         params = f"{row['params']:,}" if row["params"] is not None else "?"
         values = (row["values"] or "") + (", fresh" if row["fresh"] else "")
         cells = [row["id"], params, row["structure"] or "", values, f"`{row['checks']}`"]
-        engine = [row.get("engine", NOT_RUN)] if engines else []
-        body.append([*cells, *engine, row.get("refused") or notes])
-    column = ["engine"] if engines else []
-    header = ["backbone", "parameters", "structure", "values", "checks", *column, "note"]
+        further = [row.get(kind, NOT_RUN) for kind in kinds]
+        body.append([*cells, *further, row.get("refused") or notes])
+    header = ["backbone", "parameters", "structure", "values", "checks", *kinds, "note"]
     return _table(header, body, "parameters")
 
 
@@ -198,7 +214,7 @@ def main(rows: Path, folder: Path) -> None:
     """Write the two files."""
     read = read_rows(rows)
     versions = next(iter(read.values()))["versions"]
-    if {kind for _, kind in read} == {ENGINE}:
+    if {kind for _, kind in read} <= {ENGINE, EXPORT}:
         earlier = (folder / "conformance.jsonl").read_text().splitlines()
         merged = [json.loads(line) for line in earlier[1:]]
     else:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools.census import ENGINE, check_backbone, engine_jobs
+from tools.census import ENGINE, EXPORT, check_backbone, engine_jobs
 from tools.conformance_report import add_engines, merge
 from zoo.registry.registry import load_registry
 from zoo.testing.findings import PASSED
@@ -28,3 +28,13 @@ def test_engine_rows_are_merged_and_not_repeated():
     assert merged["timm/resnet18"] is None
     backbones = [load_registry().get(name) for name in (*names, "timm/test_convnext")]
     assert [job["identity"] for job in engine_jobs(backbones, rows)] == ["timm/test_convnext"]
+
+
+@pytest.mark.slow
+def test_export_row_of_small_network_passes():
+    row = check_backbone("timm/test_resnet", EXPORT, fresh=False)
+    assert row["findings"] == {EXPORT: [PASSED, ""]}
+    assert (row["images"], row["equal_decisions"]) == (4, 1.0)
+    backbones = merge({})
+    add_engines(backbones, {(row["id"], EXPORT): row})
+    assert {each["id"]: each.get("export") for each in backbones}["timm/test_resnet"] == "+"

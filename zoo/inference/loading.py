@@ -74,7 +74,7 @@ def _load_trained(
         raise WeightsError(f"{file} has an invalid schema: {error}") from error
     module = build_trained(backbone, card, schema.outputs, content.tensors, file)
     del content  # frees the tensors, which the network has copied
-    network = _on_device(
+    network = on_device(
         module,
         card.heads,
         card.preprocess,
@@ -110,11 +110,11 @@ def load_features(
     base = resolve_base(backbone, "auto")
     module = build(backbone, base)
     task = load_task(registry.task(backbone.task))
-    network = _on_device(module, backbone.heads, base.preprocess, device, precision, task)
+    network = on_device(module, backbone.heads, base.preprocess, device, precision, task)
     return Predictor(network, Schema(), backbone.id)
 
 
-def _on_device(
+def on_device(
     module: nn.Module,
     heads: Sequence[Head],
     preprocess: Preprocess,
@@ -123,6 +123,7 @@ def _on_device(
     task: BaseTask,
     memory_format: str = "auto",
 ) -> Network:
+    """Return a network on a device, in a precision."""
     resolved, _ = resolve_device(device)
     dtype, _ = resolve_precision(precision, resolved)
     network = Network(module, heads, preprocess, resolved, dtype, task, memory_format=memory_format)
@@ -200,7 +201,7 @@ def load_pretrained(
     task = load_task(registry.task(backbone.task))
     schema = task.published_schema(backbone, base.published)
     module = build(backbone, base)
-    network = _on_device(module, backbone.heads, base.preprocess, device, precision or "fp32", task)
+    network = on_device(module, backbone.heads, base.preprocess, device, precision or "fp32", task)
     return Predictor(network, schema, backbone.id, engine=engine)
 
 
