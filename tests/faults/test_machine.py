@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -334,14 +335,19 @@ def test_second_signal_stops_at_once_and_loses_no_checkpoint(finetune):
     assert model("run") == train_whole(finetune, *LONG)
 
 
-def test_closed_terminal_loses_no_checkpoint(finetune):
-    """SIGHUP ends a process like SIGKILL does."""
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
+def test_closed_terminal_loses_no_checkpoint(handler, finetune):
+    """SIGHUP ends a process like SIGKILL does, unless nohup makes it ignore that."""
     command = finetune(*LONG, *EACH_STEP, "--out", "run")
-    with started(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+    silent = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    silent["preexec_fn"] = partial(signal.signal, signal.SIGHUP, handler)
+    with started(command, **silent) as process:
         wait_until(has_checkpoint, process)
         process.send_signal(signal.SIGHUP)
-        assert process.wait(SECONDS) != 0
-    done = run(zoo_command("finetune", "--resume", "run"))
-    assert done.returncode == 0, done.stderr
-    assert "resuming run after" in done.stderr
+        ended = process.wait(SECONDS) != 0
+    assert ended is (handler == signal.SIG_DFL)
+    if ended:
+        done = run(zoo_command("finetune", "--resume", "run"))
+        assert done.returncode == 0, done.stderr
+        assert "resuming run after" in done.stderr
     assert model("run") == train_whole(finetune, *LONG)
