@@ -17,6 +17,8 @@ import re
 import subprocess
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from hashlib import sha256
 from pathlib import Path
 
@@ -26,6 +28,10 @@ import torchvision  # noqa: F401 - imported once
 import zoo.api.training  # noqa: F401 - imported once
 from zoo.cli import main as zoo_main
 from zoo.engine.run import finetune  # noqa: F401 - imported once
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.processes import started
 
 # From the kernel's prctl.h.
 PR_SET_PTRACER, ANY = 0x59616D61, -1
@@ -38,12 +44,9 @@ def run_forked(command: list[str], errors: Path, inject: str | None = None) -> i
     if not child:
         os._exit(run_child(command, errors, ready, release))
     os.close(ready)
-    tracer = trace(child, inject) if inject else None
-    os.close(release)  # which ends what it waits for
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if tracer is not None:
-        tracer.communicate()
-    return code
+    with traced(child, inject) if inject else nullcontext():
+        os.close(release)  # which ends what it waits for
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def run_child(command: list[str], errors: Path, ready: int, release: int) -> int:
@@ -64,15 +67,17 @@ def run_child(command: list[str], errors: Path, ready: int, release: int) -> int
     return 0
 
 
-def trace(child: int, inject: str) -> subprocess.Popen:
-    """Attach strace to a process."""
+@contextmanager
+def traced(child: int, inject: str) -> Iterator[None]:
+    """Attach strace to a process, and wait for its end."""
     call = inject.partition(":")[0]
     command = ["strace", "-f", "-y", "-o", "trace", "-e", f"trace={call}", "-p", str(child)]
     command += ["-e", f"inject={inject}"]
-    tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    line = tracer.stderr.readline()
-    assert "attached" in line, line
-    return tracer
+    with started(command, stderr=subprocess.PIPE) as tracer:
+        line = tracer.stderr.readline()
+        assert "attached" in line, line
+        yield
+        tracer.communicate()
 
 
 def failed_calls() -> list[str]:

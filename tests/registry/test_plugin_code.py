@@ -5,12 +5,14 @@ import json
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 import zoo
 from tests.processes import started
 from zoo.errors import Interruption
+from zoo.registry.plugin_code import HANGING as HANGING_SECONDS
 from zoo.registry.plugin_code import plugin_code
 from zoo.registry.registry import load_registry
 
@@ -61,6 +63,13 @@ PLANNING = ["finetune", "slow/slownet", "--weights", "none", "--dry-run", "--dat
 SWITCH = "ZOO_PLUGINS=-tensorboard,-regression,-report,-slow"
 
 
+@pytest.fixture
+def at_once(monkeypatch):
+    """A plugin counts as hanging from its first moment."""
+    monkeypatch.setattr("zoo.registry.plugin_code.HANGING", 0.0)
+
+
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("act", [INTERRUPT, CONVERT], ids=["hangs", "converts"])
 @pytest.mark.parametrize("place", PLACES)
 def test_interrupted_plugin_is_named_with_its_switch(install, cli, place, act, image_folder):
@@ -91,6 +100,7 @@ def test_signal_to_hanging_plugin_is_one_line(install, number, code):
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with started(command, **streams) as process:
         assert process.stderr.readline() == "waiting\n"
+        time.sleep(HANGING_SECONDS)
         process.send_signal(getattr(signal, number))
         out, err = process.communicate(timeout=30)
     (line,) = err.strip().splitlines()  # after the empty one by which click ends that of ^C
@@ -100,12 +110,20 @@ def test_signal_to_hanging_plugin_is_one_line(install, number, code):
     assert f"the import of plugin 'slow', which {SWITCH} switches off" in failure["message"]
 
 
+@pytest.mark.usefixtures("at_once")
 def test_interrupt_in_python_has_the_note(install):
     install("slow", HANGING.format(place="backbones", act=INTERRUPT))
     with pytest.raises(KeyboardInterrupt) as interrupted:
         zoo.list_backbones()
     (note,) = interrupted.value.__notes__
     assert note.endswith(f"of plugin 'slow', which {SWITCH} switches off")
+
+
+def test_interrupt_soon_after_the_start_does_not_name_the_plugin(install):
+    install("slow", HANGING.format(place="backbones", act=INTERRUPT))
+    with pytest.raises(KeyboardInterrupt) as interrupted:
+        zoo.list_backbones()
+    assert not getattr(interrupted.value, "__notes__", [])
 
 
 def test_slow_import_is_reported_while_it_lasts(install, caplog, monkeypatch):

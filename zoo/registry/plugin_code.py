@@ -14,6 +14,8 @@ from zoo.registry.discovery import BUILTIN
 
 # Seconds after which a plugin that is still being imported is named.
 SLOW = 10.0
+# Seconds after which an interrupt is taken to be meant for the plugin whose code it ends.
+HANGING = 1.0
 
 
 class InterruptedIn(str):
@@ -43,7 +45,7 @@ def interrupt_of(error: BaseException, handled: BaseException | None) -> BaseExc
 
 @contextmanager
 def plugin_code(plugin: str, place: str) -> Iterator[None]:
-    """Name the plugin in a note of an interrupt that ends a block of its code.
+    """Name the plugin in a note of an interrupt that ends a block of its code after `HANGING`.
 
     Args:
         plugin: whose code the block runs; empty for none. Built-in ones are not named.
@@ -59,8 +61,8 @@ def plugin_code(plugin: str, place: str) -> Iterator[None]:
         interrupt = interrupt_of(error, handled)
         if interrupt is None:
             raise
-        if plugin and plugin not in BUILTIN:
-            seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        if plugin and plugin not in BUILTIN and seconds >= HANGING:
             where = f"after {seconds:.1f} s in {place} of plugin {plugin!r}"
             interrupt.add_note(InterruptedIn(f"{where}, which {switch_off(plugin)} switches off"))
         if interrupt is error:

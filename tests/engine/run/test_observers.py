@@ -257,8 +257,9 @@ def test_failing_observers_do_not_replace_the_error(tinynet, image_folder, insta
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_interrupt_in_an_observer_is_an_interrupt(
-    tinynet, image_folder, install, cli, hook, tmp_path, caplog
+    tinynet, image_folder, install, cli, hook, tmp_path, caplog, monkeypatch
 ):
+    monkeypatch.setattr("zoo.registry.plugin_code.HANGING", 0.0)
     install(
         "slow",
         f"""
