@@ -126,6 +126,7 @@ def test_exercise_1_all_layers(page, downloaded, capsys):
     assert check_mistakes(page, heading, capsys) == [zoo.ExitCode.DATA]
 
 
+@pytest.mark.long
 def test_exercise_2_new_classifier(page, downloaded, capsys):
     downloaded("vgg16")
     heading = heading_of(page, 2)
@@ -147,6 +148,7 @@ def test_exercise_2_new_classifier(page, downloaded, capsys):
     assert f"below {bound:.2f} for two classes" in page.path.read_text().replace("\n", " ")
 
 
+@pytest.mark.long
 def test_exercise_3_last_layer_then_all(page, downloaded, capsys):
     downloaded("vgg16")
     heading = heading_of(page, 3)
