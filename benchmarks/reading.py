@@ -13,11 +13,7 @@ less on what else the machine does.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,6 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.harness.bench import ROOT, load_results, write_results
+from benchmarks.harness.served import ask, serving
 from benchmarks.images import WORK, write_images
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -52,44 +49,19 @@ for line in sys.stdin:
 """
 
 
-@contextmanager
-def reader(version: Path, images: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start a process that reads the images with the zoo of a folder."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", READER, str(images)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=version,
-        env={**os.environ, "PYTHONPATH": str(version)},
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def read(process: subprocess.Popen[str], interpolation: str) -> tuple[float, float]:
-    """Read all images, and return seconds and CPU seconds."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(f"{interpolation}\n")
-    process.stdin.flush()
-    seconds, cpu = process.stdout.readline().split()
-    return float(seconds), float(cpu)
-
-
 def measure(versions: dict[str, Path], images: Path, count: int, rounds: int) -> dict[str, Any]:
     """Time the versions, interleaved; return medians of images per second and their ratios."""
     results: dict[str, Any] = {}
-    with reader(versions["earlier"], images) as earlier, reader(versions["now"], images) as now:
+    with (
+        serving(READER, versions["earlier"], str(images)) as earlier,
+        serving(READER, versions["now"], str(images)) as now,
+    ):
         processes = {"earlier": earlier, "now": now}
         for interpolation in INTERPOLATIONS:
             times: dict[str, list[tuple[float, float]]] = {name: [] for name in processes}
             for number in range(rounds + 1):
                 for name, process in processes.items():
-                    seconds = read(process, interpolation)
+                    seconds = ask(process, interpolation)
                     if number:  # the first round is a warm-up
                         times[name].append(seconds)
             result: dict[str, Any] = {}

@@ -16,17 +16,15 @@ time per image, and of the ratio to the floor in each round.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.harness.bench import PLUGINS, ROOT, load_results, write_results
+from benchmarks.harness.served import ask, serving
 from benchmarks.images import WORK, write_images
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -183,44 +181,6 @@ def indented(text: str) -> str:
     return "".join(f"    {line}\n" for line in text.strip().splitlines())
 
 
-@contextmanager
-def serving(
-    program: str, version: Path, cache: Path, *arguments: str
-) -> Iterator[subprocess.Popen[str]]:
-    """Start a program with the zoo of a folder, and end it."""
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", program + indented(SERVE), *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=version,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(version),
-            "XDG_CACHE_HOME": str(cache),
-            "ZOO_PLUGINS": PLUGINS,
-        },
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def ask(process: subprocess.Popen[str], what: str) -> tuple[float, float]:
-    """Have a program run something, and return seconds and CPU seconds."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(f"{what}\n")
-    process.stdin.flush()
-    line = process.stdout.readline()
-    while line and not line[0].isdigit():  # what a library prints
-        line = process.stdout.readline()
-    seconds, cpu = line.split()
-    return float(seconds), float(cpu)
-
-
 def measure(name: str, versions: dict[str, Path], images: Path, count: int, rounds: int) -> Any:
     """Time all sides on a network, interleaved; return medians."""
     with ExitStack() as stack:
@@ -229,7 +189,14 @@ def measure(name: str, versions: dict[str, Path], images: Path, count: int, roun
             cache = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zoo-pass-")))
             program = FLOOR if side == "floor" else ZOO
             arguments = (name, str(images), str(count))
-            processes[side] = stack.enter_context(serving(program, folder, cache, *arguments))
+            served = serving(
+                program + indented(SERVE),
+                folder,
+                *arguments,
+                XDG_CACHE_HOME=str(cache),
+                ZOO_PLUGINS=PLUGINS,
+            )
+            processes[side] = stack.enter_context(served)
         asked = [(side, what) for what in ("pass", "read") for side in processes]
         asked += [("floor", "forward")]
         times: dict[tuple[str, str], list[tuple[float, float]]] = {each: [] for each in asked}

@@ -63,7 +63,7 @@ def test_failing_call_loses_nothing_and_training_resumes(call, error, most, fine
 def is_fatal(row: dict, path: str) -> bool:
     """Whether a training ends where a call on a path fails."""
     name = Path(path).name
-    if name == "stdout":  # the text of the last write may be written by the next
+    if name == "stdout":  # one of its writes can fail although the output is complete
         return "use   zoo predict" not in row["printed"]
     # An old checkpoint that cannot be removed takes space only.
     return f"run-{row['number']}" in path and not name.startswith("checkpoint-")

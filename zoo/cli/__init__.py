@@ -171,7 +171,7 @@ def _run(arguments: list[str] | None, settings: Settings) -> int:
 def _report(error: BaseException, settings: Settings) -> int:
     """Report why a command ended, and return its exit code."""
     if isinstance(error, click.Abort) and isinstance(error.__cause__, EOFError):
-        error = error.__cause__  # of a file that ends too early; nobody is prompted for input
+        error = error.__cause__  # of a file that ends too early; no command prompts for input
     match error:
         case click.exceptions.Exit():
             return error.exit_code

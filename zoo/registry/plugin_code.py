@@ -75,7 +75,7 @@ def importing(plugin: str, warn: Callable[[str], None]) -> Iterator[None]:
     """Import a plugin in a block: as `plugin_code`, and warn of one that takes `SLOW` seconds.
 
     Args:
-        plugin: its name; of built-in ones nothing is said.
+        plugin: its name; built-in ones are not reported.
         warn: called with one sentence, in another thread.
     """
     if plugin in BUILTIN:
