@@ -206,7 +206,7 @@ def _read_regular(path: Path, any_kind: bool) -> Content:
 
 
 def _read_into_memory(file: FileIO) -> Content:
-    """Read a file into an unnamed one in memory, which no other process changes and torch can map."""
+    """Read a file into an unnamed one in memory, which no process can change and torch can map."""
     memory = FileIO(os.memfd_create("zoo"), "r+")
     digest, chunk = hashlib.sha256(), memoryview(bytearray(CHUNK))
     while count := file.readinto(chunk):
