@@ -7,8 +7,8 @@ Sections, each written to `gpu.json` when it is done, with its error where it fa
 - `tests`: those that need a CUDA device.
 - `passes`: of each network, images per second of the pass that computes and stores features, by the
   engines torch and compile; of bare forwards of batches on the device (eager, channels last, and
-  compiled); and of reading the images on all cores. The ratio is that of the faster pass to the
-  slower one of reading and the compiled forward.
+  compiled); and of reading the images by threads and by processes. The ratio is that of the faster
+  pass to the slower one of the fastest reading and the compiled forward.
 - `training`: of all layers, beside a bare loop on tensors in memory (`all_layers.py`).
 - `memory`: a training that runs out of memory, whose micro-batch is halved.
 - `processes`: two processes on one device, by gloo on the CPU, and by NCCL where it allows that.
@@ -47,7 +47,7 @@ from zoo.data.split import FileSplit
 from zoo.data.transforms import normalize
 from zoo.engine.backends.choice import engine_of
 from zoo.engine.features.cache import feature_batch
-from zoo.engine.runtime.device import autocast, reader_threads, resolve_precision
+from zoo.engine.runtime.device import autocast, available_cores, reader_threads, resolve_precision
 from zoo.engine.runtime.network import Network
 from zoo.inference.embed import embedding
 from zoo.inference.predictor import Predictor
@@ -61,7 +61,7 @@ NETWORKS = ("torchvision/resnet50", "timm/vit_base_patch16_224", "torchvision/co
 SMALL = ("timm/test_resnet",)
 ENGINES = ("torch", "compile")
 # Files, each of which is read several times: writing them takes longer than reading.
-FILES, REPEATED = 512, 8
+FILES, REPEATED = 512, 32
 # Seconds of the tests, and of each process.
 TEST_SECONDS, PROCESS_SECONDS = 150, 90
 # Of the process that is to run out of memory, in bytes.
@@ -125,15 +125,40 @@ def bare_forwards(network: Network, batch: int, seconds: float, backend: str) ->
     return rates
 
 
-def read(split: FileSplit, network: Network, batch: int) -> None:
-    """Read all images, as the pass does."""
-    device = network.device
-    threads, ahead = reader_threads(device)
-    transform, pinned = SampleTransform(network.preprocess), device.type == "cuda"
-    batches = load_batches(
-        split, transform, range(len(split)), batch, 0, pinned, None, True, False, threads, ahead
-    )
-    assert sum(map(len, batches)) == len(split)
+def reading(split: FileSplit, network: Network, batch: int, cores: int) -> dict[str, float]:
+    """Return images per second of reading into memory for the device, as the pass does.
+
+    By threads and by processes; the latter share no lock of the interpreter.
+    """
+    device, transform = network.device, SampleTransform(network.preprocess)
+    counts = sorted({1, 4, reader_threads(device)[0], cores})
+    ways = [(count, 0) for count in counts] + [(0, cores)]
+    rates = {}
+    for threads, workers in ways:
+        order = range(len(split) // (8 if threads == 1 else 1))
+        began = time.perf_counter()
+        batches = load_batches(
+            split,
+            transform,
+            order,
+            batch,
+            workers,
+            pin_memory=device.type == "cuda",
+            digest=True,
+            threads=threads,
+        )
+        assert sum(map(len, batches)) == len(order)
+        name = f"{workers} processes" if workers else f"{threads} threads"
+        rates[name] = round(len(order) / (time.perf_counter() - began), 1)
+    return rates
+
+
+def computing(network: Network, batch: int, engine: str, seconds: float) -> float:
+    """Return images per second of an engine on batches in memory, copied to the device and back."""
+    pixels = noise(batch, network.preprocess, seed=0)
+    pixels = pixels.pin_memory() if network.device.type == "cuda" else pixels
+    run = engine_of(network, engine, batch).compute
+    return rate(lambda: run(pixels), batch, network.device, seconds)
 
 
 def run_pass(split: FileSplit, network: Network, batch: int, engine: str) -> float:
@@ -165,6 +190,7 @@ def measure_passes(options: Options) -> dict[str, Any]:
     """Measure the pass of each network, and its parts."""
     device, seconds = torch.device(options.device), 0.1 if options.small else 3.0
     results: dict[str, Any] = {}
+    cores = available_cores()
     with tempfile.TemporaryDirectory() as work:
         paths = write_files(Path(work), 8 if options.small else FILES)
         names = tuple(path.name for path in paths) * (1 if options.small else REPEATED)
@@ -175,12 +201,12 @@ def measure_passes(options: Options) -> dict[str, Any]:
             one: dict[str, Any] = {"precision": network.precision, "batch": batch}
             backend = "eager" if options.small else "inductor"
             one["forward"] = bare_forwards(network, batch, seconds, backend)
-            began = time.perf_counter()
-            read(split, network, batch)
-            one["reading"] = round(len(split) / (time.perf_counter() - began), 1)
-            one["pass"] = {}
+            one["reading"] = reading(split, network, batch, 2 if options.small else cores)
+            one["computing"], one["pass"] = {}, {}
             for engine in ENGINES[:1] if options.small else ENGINES:
                 try:
+                    done = computing(network, batch, engine, seconds)
+                    one["computing"][engine] = round(done, 1)
                     done = run_pass(split, network, feature_batch(device), engine)
                     one["pass"][engine] = round(done, 1)
                 except Exception as error:
@@ -188,7 +214,9 @@ def measure_passes(options: Options) -> dict[str, Any]:
             rates = [each for each in one["pass"].values() if isinstance(each, float)]
             compiled = one["forward"]["compiled"]
             if rates and isinstance(compiled, float):
-                one["ratio"] = round(max(rates) / min(one["reading"], compiled), 3)
+                slower = min(max(one["reading"].values()), compiled)
+                one["ratio"] = round(max(rates) / slower, 3)
+            print(name, json.dumps(one), flush=True)
             results[name] = one
             del network
     return results

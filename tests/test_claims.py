@@ -6,11 +6,9 @@ import pytest
 import torch
 
 import zoo
+from tests.devices import DEVICES
 from tests.tasks.segmentation.scenes import write_scenes
 from zoo.modelfile import read_model
-
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, needs_cuda])]
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+import itertools
 import multiprocessing
 import os
 import pickle
@@ -7,6 +8,8 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +30,7 @@ from zoo.data.loader import (
     batch_bounds,
     can_use_threads,
     load_batches,
+    prefetch,
     worker_problem,
 )
 from zoo.data.split import FileSplit
@@ -211,6 +215,51 @@ def test_threads_not_used_for_augmentation_or_user_datasets(split: FileSplit) ->
     assert can_use_threads(split, None)
 
 
+def prefetching() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == "zoo-prefetch"]
+
+
+def test_prefetch_takes_items_ahead_in_one_thread_and_in_order() -> None:
+    taken: list[tuple[int, str]] = []
+
+    def items() -> Iterator[int]:
+        for number in range(20):
+            taken.append((number, threading.current_thread().name))
+            yield number
+
+    with closing(prefetch(items(), ahead=2)) as prefetched:
+        assert next(prefetched) == 0
+        until = time.monotonic() + 20
+        while len(taken) < 4 and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        # Two are ready, and the next waits for room.
+        assert taken == [(number, "zoo-prefetch") for number in range(4)]
+        assert list(prefetched) == list(range(1, 20))
+    assert not prefetching()
+
+
+def test_prefetch_raises_what_the_iterator_raises_after_its_items() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise KeyError("second")
+
+    prefetched = prefetch(items())
+    assert next(prefetched) == 1
+    with pytest.raises(KeyError, match="second"):
+        next(prefetched)
+    assert not prefetching()
+    assert list(prefetch(iter([]))) == []
+
+
+def test_prefetch_ends_its_thread_with_its_caller() -> None:
+    prefetched = prefetch(itertools.count())
+    assert [next(prefetched), next(prefetched)] == [0, 1]
+    assert len(prefetching()) == 1
+    prefetched.close()
+    assert not prefetching()
+
+
 @pytest.mark.slow
 def test_signal_stops_threads(split: FileSplit, tmp_path: Path) -> None:
     program = """
@@ -304,9 +353,11 @@ def test_order_depends_on_seed_and_epoch() -> None:
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_pinned_batches_are_equal(split: FileSplit) -> None:
-    plain = list(load_batches(split, SMALL, range(11), 4, workers=1))
-    pinned = list(load_batches(split, SMALL, range(11), 4, workers=1, pin_memory=True))
+@pytest.mark.parametrize(("workers", "threads"), [(0, 0), (1, 0), (3, 0), (0, 2)])
+def test_pinned_batches_are_equal(split: FileSplit, workers: int, threads: int) -> None:
+    plain = list(load_batches(split, SMALL, range(11), 4))
+    options = {"workers": workers, "threads": threads, "pin_memory": True}
+    pinned = list(load_batches(split, SMALL, range(11), 4, **options))
     assert all(batch.inputs.is_pinned() and batch.targets.is_pinned() for batch in pinned)
     assert all(same(one, other) for one, other in zip(plain, pinned, strict=True))
 

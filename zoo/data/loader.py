@@ -7,13 +7,16 @@ thread-safe, and for augmentation, since torch has one generator for all threads
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from queue import Empty, Queue
 from typing import TypeVar
 
 import torch
@@ -80,7 +83,8 @@ def load_batches(
         order: positions in the split.
         batch_size: samples per batch, see `batch_bounds`.
         workers: number of reader processes; 0 reads in this one.
-        pin_memory: whether the batches are in page-locked memory, for copying to a device.
+        pin_memory: whether the batches are in page-locked memory, for copying to a device; a thread
+            then combines them while the caller computes.
         draw: the epoch's augmentation; None for none.
         digest: whether to digest the content too.
         training: whether a single remaining image is added to the batch before.
@@ -107,8 +111,9 @@ def load_batches(
         elif threads and can_use_threads(split, draw):
             samples = read_in_threads(source.sample, batches, threads, ahead)
             loaded = map(source.collate, stack.enter_context(closing(samples)))
-        for batch in loaded:
-            yield batch.pin_memory() if pin_memory else batch
+        if pin_memory:
+            loaded = stack.enter_context(closing(prefetch(map(Batch.pin_memory, loaded))))
+        yield from loaded
 
 
 @dataclass(frozen=True)
@@ -191,6 +196,49 @@ def read_in_threads(
     finally:
         # A caller that stops early waits only for images that are being read.
         pool.shutdown(cancel_futures=True)
+
+
+def prefetch(items: Iterator[Item], ahead: int = 1) -> Generator[Item]:
+    """Yield the items of an iterator that a thread takes ahead, and raise what it raises.
+
+    Args:
+        items: used in the thread only.
+        ahead: number of items to take ahead of the one that is awaited.
+    """
+    ready: Queue[Item | _End] = Queue(ahead)
+    stopped = threading.Event()
+
+    def run() -> None:
+        end = _End()
+        try:
+            for item in items:
+                ready.put(item)
+                if stopped.is_set():
+                    return
+        except BaseException as error:
+            end = _End(error)
+        ready.put(end)
+
+    thread = threading.Thread(target=run, name="zoo-prefetch", daemon=True)
+    thread.start()
+    try:
+        while not isinstance(item := ready.get(), _End):
+            yield item
+        if item.error is not None:
+            raise item.error
+    finally:
+        stopped.set()
+        while thread.is_alive():  # it may wait for room
+            with contextlib.suppress(Empty):
+                ready.get(timeout=0.01)
+        thread.join()
+
+
+@dataclass(frozen=True)
+class _End:
+    """The end of an iterator, and the error that ended it."""
+
+    error: BaseException | None = None
 
 
 def worker_problem(error: RuntimeError) -> EnvironmentProblem | None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import zoo
+from tests.devices import DEVICES
 from zoo.cache import conversions_dir, entries, trim
 from zoo.data.images import noise
 from zoo.engine.backends import choice
@@ -31,13 +32,13 @@ def in_a_folder(tmp_path, monkeypatch, own_cache):
     monkeypatch.chdir(tmp_path)
 
 
-def network_of(name, precision="fp32", seed=0):
+def network_of(name, precision="fp32", seed=0, device=CPU):
     torch.manual_seed(seed)
     module = zoo.get(name).build(classes=3, weights=None)
     freeze(module)
     made = provenance_of(module)
     task = load_task(load_registry().task(made.backbone.task))
-    return Network(module, made.backbone.heads, made.preprocess, CPU, precision, task)
+    return Network(module, made.backbone.heads, made.preprocess, device, precision, task)
 
 
 def engines(network, name="openvino", training=False):
@@ -324,9 +325,10 @@ def test_openvino_returns_freed_memory_while_it_computes(tinynet):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_compiled_network_agrees(tinynet, precision):
-    network = network_of(tinynet, precision)
+def test_compiled_network_agrees(tinynet, precision, device):
+    network = network_of(tinynet, precision, device=torch.device(device))
     _, compiled = engines(network, "compile")
     images = noise(BATCH, network.preprocess, seed=1)
     try:

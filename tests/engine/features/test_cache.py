@@ -10,6 +10,7 @@ from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import zoo
+from tests.devices import DEVICES
 from zoo.cache import entries
 from zoo.engine.features.cache import FeatureCache
 from zoo.engine.features.fingerprint import network_fingerprint
@@ -105,26 +106,31 @@ def test_thread_count_changes_fingerprint(tinynet, data):
     assert len(entries("features")) == 2
 
 
-def test_features_do_not_depend_on_batch_composition(tinynet):
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_features_do_not_depend_on_batch_composition(tinynet, precision, device):
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
     module = zoo.get(tinynet).build(classes=3)
     freeze(module)
     made = provenance_of(module)
-    for precision in ("fp32", "bf16"):
-        network = Network(
-            module, made.backbone.heads, made.preprocess, torch.device("cpu"), precision, TASK
-        )
-        columns = []
-        for rows in (np.arange(50), np.arange(50)[::-1], np.array([3])):
-            split = PublishedSplit("all", images[rows], (0,) * len(rows), ("x",) * len(rows))
-            with FeatureStore(None) as store:
-                cache = FeatureCache(network, reader_for(network), store, lambda it, *_: it)
-                features = cache.compute(split)
-                columns.append({path: features.column(path, slice(None)) for path in network.paths})
-        for path in network.paths:
-            assert torch.equal(columns[0][path], columns[1][path].flip(0))
-            assert torch.equal(columns[0][path][3:4], columns[2][path])
+    network = Network(
+        module, made.backbone.heads, made.preprocess, torch.device(device), precision, TASK
+    )
+    columns = []
+    for rows in (np.arange(50), np.arange(50)[::-1], np.array([3])):
+        split = PublishedSplit("all", images[rows], (0,) * len(rows), ("x",) * len(rows))
+        with FeatureStore(None) as store:
+            cache = FeatureCache(network, reader_for(network), store, lambda it, *_: it, batch=16)
+            features = cache.compute(split)
+            columns.append({path: features.column(path, slice(None)) for path in network.paths})
+            one = PublishedSplit("all", images[3:4], (0,), ("x",))
+            pixels = cache.first_readable(one).inputs
+            expected = cache.engine.compute(pixels)
+    for path in network.paths:
+        assert torch.equal(columns[0][path], columns[1][path].flip(0))
+        assert torch.equal(columns[0][path][3:4], columns[2][path])
+        assert torch.equal(columns[2][path], expected[path].flatten(1))
 
 
 def test_storage_shortfall_reports_missing_space(tinynet, image_folder):

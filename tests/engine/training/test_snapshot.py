@@ -7,6 +7,7 @@ import safetensors.torch
 import torch
 
 import zoo
+from tests.devices import DEVICES
 from zoo.engine.plan.plan import Phase
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
@@ -21,8 +22,6 @@ from zoo.options import Policy, Schedule
 from zoo.tasks.classification.task import ImageClassification
 
 TASK = ImageClassification()
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, needs_cuda])]
 CPU = torch.device("cpu")
 
 

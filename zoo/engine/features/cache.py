@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -19,6 +20,7 @@ from zoo.data.decode import UnreadableImage
 from zoo.data.loader import Batch, batch_bounds
 from zoo.data.split import Split
 from zoo.engine.backends.choice import TORCH, engine_of
+from zoo.engine.backends.engine import Inputs
 from zoo.engine.features.finite import check_features
 from zoo.engine.features.hooks import check_head_equivalence
 from zoo.engine.features.store import DTYPES, FeatureStore, columns_of
@@ -308,8 +310,9 @@ class FeatureCache:
         rounds = len(batch_bounds(largest, self.batch, training=False))
         batches = self.reader.read(split, ranks.shard(missing), draw, digest=True)
         wrapped = self.wrap(_padded(batches, rounds), rounds, label)
-        for batch, inputs in self.engine.stream(wrapped, _images):
-            own = None if batch is None else self._features(split, batch, inputs or {})
+        computed = self.engine.stream(wrapped, _images)
+        for batch, features in self._copied_to_cpu(computed):
+            own = None if batch is None else self._features(split, batch, features)
             for part in ranks.gather(own):
                 if part is not None and not ranks.rank:
                     indices, contents, features = part
@@ -319,22 +322,47 @@ class FeatureCache:
                     for content, index in pairs:
                         digests[index] = content
 
+    def _copied_to_cpu(
+        self, computed: Iterator[tuple[Batch | None, Inputs | None]]
+    ) -> Iterator[tuple[Batch | None, dict[str, Tensor]]]:
+        """Yield batches with their features on the CPU, in the stored dtype.
+
+        A GPU computes on the next batch meanwhile: its copy starts before, and is awaited after.
+        """
+        copied: deque[tuple[Batch | None, dict[str, Tensor], torch.cuda.Event | None]] = deque()
+        ahead = int(self.network.device.type == "cuda")
+        for batch, inputs in computed:
+            features = self._to_store(inputs or {}, 0 if batch is None else len(batch), bool(ahead))
+            copied.append((batch, features, _recorded(self.network.device)))
+            if len(copied) > ahead:
+                yield _awaited(*copied.popleft())
+        while copied:
+            yield _awaited(*copied.popleft())
+
     def _features(
-        self, split: Split, batch: Batch, inputs: dict[str, Tensor]
+        self, split: Split, batch: Batch, features: dict[str, Tensor]
     ) -> tuple[list[int], tuple[bytes, ...], dict[str, Tensor]]:
         """Return the positions in the split, the digests and the features of a batch."""
-        indices = batch.indices.tolist()
-        features = self._to_store(inputs, len(indices))
         check_features(self.network, split, batch, features)
-        return indices, batch.digests, features
+        return batch.indices.tolist(), batch.digests, features
 
-    def _to_store(self, inputs: dict[str, Tensor], count: int) -> dict[str, Tensor]:
-        """Return the head inputs of the first `count` images on the CPU, in the stored dtype."""
-        return {
-            path: inputs[path][:count].to("cpu", _stored_dtype(inputs[path]), copy=True)
-            for path in self.network.paths
-            if path in inputs
-        }
+    def _to_store(
+        self, inputs: Mapping[str, Tensor], count: int, pinned: bool = False
+    ) -> dict[str, Tensor]:
+        """Return the head inputs of the first `count` images on the CPU, in the stored dtype.
+
+        Args:
+            inputs: `[images, ...]` by head path.
+            count: number of images.
+            pinned: whether to copy into page-locked memory, without waiting for the copy.
+        """
+        features = {}
+        for path in self.network.paths:
+            if path in inputs:
+                own = inputs[path][:count].to(_stored_dtype(inputs[path]))
+                features[path] = torch.empty_like(own, device="cpu", pin_memory=pinned)
+                features[path].copy_(own, non_blocking=pinned)
+        return features
 
 
 def _padded(batches: Iterator[Batch], rounds: int) -> Iterator[Batch | None]:
@@ -344,6 +372,24 @@ def _padded(batches: Iterator[Batch], rounds: int) -> Iterator[Batch | None]:
     # Exhaust the reader, so that it can clean up.
     for _ in batches:
         raise AssertionError("more batches than rounds")
+
+
+def _recorded(device: torch.device) -> torch.cuda.Event | None:
+    """Return an event after all that a GPU has been given to do; None for another device."""
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def _awaited(
+    batch: Batch | None, features: dict[str, Tensor], event: torch.cuda.Event | None
+) -> tuple[Batch | None, dict[str, Tensor]]:
+    """Wait until a copy is complete, and return it."""
+    if event is not None:
+        event.synchronize()
+    return batch, features
 
 
 def _images(batch: Batch | None) -> Tensor | None:
