@@ -64,6 +64,14 @@ def own_cache(monkeypatch, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def in_empty_folder(monkeypatch, tmp_path) -> None:
+    """Change into an empty folder; `install` and `cli` write beside it."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+
+@pytest.fixture
 def install(tmp_path, monkeypatch):
     """Return a function that installs a plugin: a module and a dist-info folder on the path."""
     site = tmp_path / "site"

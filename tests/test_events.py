@@ -102,3 +102,22 @@ def test_every_event_has_the_common_fields():
     assert len(events) > 5
     for kind in events:
         assert {"run_id", "rank", "world"} <= {each.name for each in dataclasses.fields(kind)}
+
+
+def test_events_are_deeply_frozen():
+    inside = {("odd", 1): [1, {2: {"deep": [{3}]}}], None: bytearray(b"abc"), 5: {"a"}}
+    event = zoo.FitStarted("a/b", inside, "/run")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        event.folder = "/other"
+    with pytest.raises(TypeError):
+        event.plan["new"] = 1
+    one, two = event.plan[("odd", 1)]
+    with pytest.raises(TypeError):
+        two[2]["deep"] = ()
+    inside[("odd", 1)][1][2]["deep"][0].add(4)
+    inside[None][0] = 0
+    inside[5].add("b")
+    assert one == 1
+    assert two[2]["deep"] == (frozenset({3}),)
+    assert event.plan[None] == b"abc"
+    assert event.plan[5] == frozenset({"a"})

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import zoo
-from tests.engine.run.test_resume import InterruptingLoss
+from tests.engine.run.interrupting import InterruptingLoss
 from tests.faults.conftest import zoo_command
 from tests.processes import started
 from zoo.engine.training import checkpoints

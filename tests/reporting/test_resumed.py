@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import zoo
-from tests.engine.run.test_resume import InterruptingLoss, finetune_interrupted
+from tests.engine.run.interrupting import InterruptingLoss, finetune_interrupted
 from tests.processes import started
 from tests.reporting.test_report import check_page
 

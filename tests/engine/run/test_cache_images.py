@@ -12,14 +12,8 @@ from zoo.api import plan
 from zoo.engine.plan import resolve
 from zoo.testing.fixtures import reset_caches
 
+pytestmark = pytest.mark.usefixtures("in_empty_folder")
 QUICK = {"weights": "none", "device": "cpu", "lr": 0.01, "batch_size": 8, "epochs": 3}
-
-
-@pytest.fixture(autouse=True)
-def in_tmp(tmp_path, monkeypatch):
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
 
 
 @pytest.mark.parametrize("augment", [None, "crop,flip"])

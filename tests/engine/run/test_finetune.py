@@ -19,14 +19,8 @@ from zoo.modelfile import read_model
 from zoo.registry.registry import load_registry
 from zoo.terminal import Progress
 
+pytestmark = pytest.mark.usefixtures("in_empty_folder")
 QUICK = {"weights": "none", "device": "cpu", "lr": 0.01, "batch_size": 8}
-
-
-@pytest.fixture(autouse=True)
-def in_tmp(tmp_path, monkeypatch):
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
 
 
 def test_run_folder_content(tinynet, image_folder):

@@ -21,14 +21,8 @@ from zoo.options import Augmentation, HeadSpec, Policy, Schedule
 from zoo.registry.registry import load_registry
 from zoo.terminal import Progress
 
+pytestmark = pytest.mark.usefixtures("in_empty_folder")
 QUICK = {"weights": "none", "device": "cpu", "lr": 0.01, "batch_size": 8, "epochs": 1}
-
-
-@pytest.fixture(autouse=True)
-def in_tmp(tmp_path, monkeypatch):
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
 
 
 def tensors(run):

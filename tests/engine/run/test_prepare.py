@@ -21,6 +21,7 @@ from zoo.registry.registry import load_registry
 from zoo.terminal import Progress
 from zoo.testing.fixtures import reset_caches
 
+pytestmark = pytest.mark.usefixtures("in_empty_folder")
 WATCHER = """
     import zoo
 
@@ -56,13 +57,6 @@ FAILS_IN_BF16 = """
 
         return Float()
 """
-
-
-@pytest.fixture(autouse=True)
-def in_tmp(tmp_path, monkeypatch):
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
 
 
 def plain(value):

@@ -13,14 +13,8 @@ from torch.nn.functional import cross_entropy
 
 import zoo
 
+pytestmark = pytest.mark.usefixtures("in_empty_folder")
 QUICK = {"weights": "none", "device": "cpu", "lr": 0.01, "batch_size": 8, "checkpoint_every": 0}
-
-
-@pytest.fixture(autouse=True)
-def in_tmp(tmp_path, monkeypatch):
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
 
 
 class Loss:

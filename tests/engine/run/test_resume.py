@@ -1,7 +1,6 @@
-"""Resuming: after interrupts, kills and damage, to the same bytes as without them."""
+"""Resuming: after interrupts and kills, to the same bytes as without them."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -11,55 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
-from torch.nn.functional import cross_entropy
 
 import zoo
+from tests.engine.run.interrupting import InterruptingLoss, finetune_interrupted, history
 from tests.processes import started
 from zoo.modelfile import read_model
 
+pytestmark = pytest.mark.usefixtures("in_empty_folder")
 QUICK = {"weights": "none", "device": "cpu", "lr": 0.01, "batch_size": 8}
-
-
-@pytest.fixture(autouse=True)
-def in_tmp(tmp_path, monkeypatch):
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-
-
-class InterruptingLoss:
-    """Cross-entropy that interrupts this process in some of its calls for training."""
-
-    def __init__(self, *calls: int) -> None:
-        self.calls = calls
-        self.count = 0
-
-    def __call__(self, logits, labels):
-        if torch.is_grad_enabled():
-            self.count += 1
-            if self.count in self.calls:
-                os.kill(os.getpid(), signal.SIGINT)
-        return cross_entropy(logits, labels)
-
-
-def finetune_interrupted(backbone, calls, **options):
-    """Train, interrupted after each number of calls of the loss, and resume until it is finished.
-
-    Returns:
-        The run, and the position of each checkpoint that it was resumed from.
-    """
-    points = []
-    for number, call in enumerate(calls):
-        start = {"name": backbone, **options} if not number else {"resume": options["out"]}
-        with pytest.raises(KeyboardInterrupt):
-            zoo.finetune(**start, loss=InterruptingLoss(call))
-        (checkpoint,) = Path(options["out"]).glob("checkpoints/checkpoint-*")
-        state = json.loads((checkpoint / "state.json").read_text())
-        points.append((state["phase"], state["epoch"], state["step"]))
-    return zoo.finetune(resume=options["out"], loss=InterruptingLoss()), points
-
 
 # An epoch has three steps of 8 images, and a step two calls, since there is an auxiliary head.
 CASES = {
@@ -89,11 +48,6 @@ def test_resumed_training_equals_an_uninterrupted_one(case, tinynet, image_folde
     assert run.record["duplicates"] == whole.record["duplicates"]
     assert history(run) == history(whole)
     assert run.record["seconds"] > 0
-
-
-def history(run):
-    lines = (run.path / "history.csv").read_text().splitlines()
-    return [line.rpartition(",")[0] for line in lines]
 
 
 def test_segmentation_resumes_to_the_same_bytes(install, tmp_path):
@@ -180,153 +134,6 @@ def test_training_without_a_checkpoint_starts_again_from_its_plan(tinynet, image
     assert run.record["sha256"] == whole.record["sha256"]
 
 
-@pytest.fixture
-def interrupted(tinynet, image_folder):
-    """A run folder with two checkpoints of an interrupted training; returns its options too."""
-    options = {**QUICK, "train": "all", "data": image_folder, "epochs": 3}
-    with pytest.raises(KeyboardInterrupt):
-        zoo.finetune(
-            tinynet,
-            **options,
-            out="run",
-            keep=2,
-            checkpoint_every=0,
-            loss=InterruptingLoss(5),
-        )
-    names = sorted(path.name for path in Path("run/checkpoints").iterdir())
-    assert len(names) == 3
-    return Path("run"), options
-
-
-@pytest.mark.parametrize("how", ["flip", "truncate", "missing", "manifest", "state"])
-def test_damaged_checkpoint_is_moved_aside_and_the_one_before_is_taken(
-    how, interrupted, tinynet, capsys
-):
-    folder, options = interrupted
-    _, newest = sorted(folder.glob("checkpoints/checkpoint-*"))
-    damage(newest, how)
-    run = zoo.finetune(resume=folder, loss=InterruptingLoss(), quiet=False)
-    err = capsys.readouterr().err
-    assert (
-        f"moved to {folder / 'checkpoints' / newest.name.replace('checkpoint', 'damaged')}" in err
-    )
-    whole = zoo.finetune(tinynet, **options, loss=InterruptingLoss(), out="whole")
-    assert run.record["sha256"] == whole.record["sha256"]
-
-
-def damage(checkpoint: Path, how: str) -> None:
-    tensors = checkpoint / "state.safetensors"
-    data = bytearray(tensors.read_bytes())
-    if how == "flip":
-        data[-1] ^= 1
-        tensors.write_bytes(data)
-    elif how == "truncate":
-        tensors.write_bytes(data[:-100])
-    elif how == "missing":
-        tensors.unlink()
-    elif how == "manifest":
-        (checkpoint / "manifest.json").write_text("{")
-    else:
-        (checkpoint / "state.json").write_text("{}")
-
-
-def test_training_whose_checkpoints_are_all_damaged_stops(interrupted):
-    folder, _ = interrupted
-    for checkpoint in folder.glob("checkpoints/checkpoint-*"):
-        damage(checkpoint, "flip")
-    with pytest.raises(zoo.WeightsError, match=r"all checkpoints in .* are damaged") as caught:
-        zoo.finetune(resume=folder, loss=InterruptingLoss())
-    assert len([*folder.glob("checkpoints/damaged-*")]) == 2
-    assert caught.value.exit_code == 4
-
-
-def test_changed_settings_are_refused_with_all_differences(interrupted):
-    folder, _ = interrupted
-    with pytest.raises(zoo.UsageError) as caught:
-        zoo.finetune(resume=folder, lr=0.5, batch_size=4, epochs=2, loss=InterruptingLoss())
-    message = str(caught.value)
-    for difference in ("lr: 0.01, now 0.5", "batch_size: 8, now 4", "epochs: 3, now 2"):
-        assert difference in message
-    assert "override" in message
-
-
-def test_override_goes_on_with_changed_settings(interrupted, capsys):
-    folder, _ = interrupted
-    run = zoo.finetune(
-        resume=folder,
-        lr=0.5,
-        batch_size=4,
-        optimizer="sgd",
-        override=True,
-        loss=InterruptingLoss(),
-        quiet=False,
-    )
-    assert "resuming with differences" in capsys.readouterr().err
-    assert run.record["plan"]["batch_size"] == 4
-    assert [line.split(",")[:2] for line in history(run)[1:]] == [
-        ["all", str(n)] for n in (1, 2, 3)
-    ]
-
-
-def test_changed_data_or_classes_are_refused(interrupted, image_folder):
-    folder, _ = interrupted
-    fewer = Path(shutil.copytree(image_folder, "fewer"))
-    shutil.rmtree(fewer / "train" / "flag")
-    shutil.rmtree(fewer / "val" / "flag")
-    shutil.rmtree(fewer / "test" / "flag")
-    with pytest.raises(zoo.UsageError, match=r"data\.fingerprint: .*schema\.classes: "):
-        zoo.finetune(resume=folder, data=fewer, loss=InterruptingLoss())
-    with pytest.raises(zoo.WeightsError, match="does not fit"):
-        zoo.finetune(resume=folder, data=fewer, override=True, loss=InterruptingLoss())
-
-
-@pytest.mark.parametrize("when", ["before", "between", "during"])
-def test_image_replaced_at_equal_size_is_noticed(when, tinynet, image_folder, capsys):
-    data = Path(shutil.copytree(image_folder, "data"))
-    image = min((data / "train" / "flag").iterdir())
-
-    class Replacing(InterruptingLoss):
-        def __call__(self, logits, labels):
-            if self.count == 3 and when == "during" and not self.calls:
-                replace_content(image)
-            return super().__call__(logits, labels)
-
-    if when == "before":
-        replace_content(image)
-    options = {**QUICK, "train": "all", "data": data, "epochs": 3, "out": "run"}
-    with pytest.raises(KeyboardInterrupt):
-        zoo.finetune(tinynet, **options, loss=Replacing(5))
-    if when == "between":
-        replace_content(image)
-    zoo.finetune(resume="run", loss=Replacing(), quiet=False)
-    lines = [line for line in capsys.readouterr().err.splitlines() if "written or repl" in line]
-    changed = f"1 file was written or replaced since this training began: train/flag/{image.name}"
-    advice = "if they show something else, begin a new training"
-    expected = [f"data: {changed}; {advice}"] if when != "before" else []
-    assert lines == expected
-
-
-def replace_content(image: Path) -> None:
-    """Give a file another image, of its own size and time."""
-    time.sleep(0.02)  # the resolution of times of files
-    status = image.stat()
-    Image.new("RGB", (9, 9), "red").save(image)
-    image.write_bytes(image.read_bytes().ljust(status.st_size, b"\0"))
-    os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert image.stat().st_size == status.st_size
-    time.sleep(0.02)
-
-
-def test_another_backbone_is_refused(plainnet, interrupted):
-    with pytest.raises(zoo.UsageError, match="backbone: tiny/tinynet, now plain/plainnet"):
-        zoo.finetune(plainnet, resume=interrupted[0], loss=InterruptingLoss())
-
-
-def test_python_objects_have_to_be_given_again(interrupted):
-    with pytest.raises(zoo.UsageError, match="loss of this training is a Python object"):
-        zoo.finetune(resume=interrupted[0])
-
-
 def test_finished_training_is_left_alone_and_goes_on_for_more_epochs(
     tinynet, image_folder, cli, monkeypatch
 ):
@@ -368,16 +175,6 @@ def test_backbone_or_training_is_required(cli):
     code, _, err = cli("finetune")
     assert code == 2
     assert "no backbone is named; give NAME, or --resume RUN" in err
-
-
-def test_damaged_plan_is_refused(interrupted):
-    folder, _ = interrupted
-    plan = folder / "checkpoints" / "plan.json"
-    stored = json.loads(plan.read_text())
-    for text in ("{", "[]", json.dumps({**stored, "options": {"lr": "x"}}), '{"format": 9}'):
-        plan.write_text(text)
-        with pytest.raises(zoo.WeightsError, match=r"plan\.json"):
-            zoo.finetune(resume=folder, loss=InterruptingLoss())
 
 
 @pytest.mark.slow

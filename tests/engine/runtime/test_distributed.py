@@ -25,16 +25,10 @@ from zoo.modelfile import read_model
 from zoo.tasks.base import Outputs
 from zoo.tasks.classification.task import ImageClassification
 
+pytestmark = pytest.mark.usefixtures("in_empty_folder")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 BASE = {"weights": "none", "device": "cpu", "precision": "fp32"}
 QUICK = {**BASE, "lr": 0.05, "epochs": 2, "optimizer": "sgd"}
-
-
-@pytest.fixture(autouse=True)
-def in_tmp(tmp_path, monkeypatch):
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
 
 
 def test_shards_cover_order_without_single_positions():

@@ -43,10 +43,7 @@ def uneven(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def in_tmp(tmp_path, monkeypatch):
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
+def small_batches(in_empty_folder, monkeypatch):
     # The eight validation images take three batches of features.
     monkeypatch.setattr(sources, "EVALUATION_ROWS", 3)
 

@@ -15,6 +15,7 @@ from zoo.modelfile import read_model
 from zoo.tasks.base import Outputs
 from zoo.tasks.classification.task import ImageClassification
 
+pytestmark = pytest.mark.usefixtures("in_empty_folder")
 QUICK = {
     "weights": "none",
     "device": "cpu",
@@ -23,13 +24,6 @@ QUICK = {
     "batch_size": 8,
     "epochs": 2,
 }
-
-
-@pytest.fixture(autouse=True)
-def in_tmp(tmp_path, monkeypatch):
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
 
 
 def tensors(run):
