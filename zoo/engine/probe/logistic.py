@@ -131,45 +131,35 @@ def fit_probe(
         DataError: a feature is not finite.
     """
     weighting = _check_arguments(features, labels, classes, class_weight, folds)
-    device = torch.device(device)
-    selected, labels = _select_rows(labels.cpu().long(), weighting, rows)
+    selected, labels, groups = _select_rows(labels.cpu().long(), groups, weighting, rows)
     # Smoothed targets give every class a share.
     present = torch.arange(classes) if label_smoothing else labels.unique()
-    standardized = StandardizedFeatures(features, selected, device)
-    fit = _Fit(
-        standardized,
-        torch.searchsorted(present, labels),
-        len(present),
-        weighting[labels],
-        weighting[present],
-        label_smoothing,
-        None if new_score is None else HeldOutScoring(new_score, present, classes),
-    )
+    standardized = StandardizedFeatures(features, selected, torch.device(device))
+    scoring = None if new_score is None else HeldOutScoring(new_score, present, classes)
+    fit = _Fit(standardized, labels, present, weighting, label_smoothing, scoring)
+    search = SearchResult([])
     if len(present) == 1:
-        strength, reason, search = strength or DEFAULT_STRENGTH, "only one class has images", None
+        strength, reason = strength or DEFAULT_STRENGTH, "only one class has images"
     elif strength is not None:
-        reason, search = "as given", None
+        reason = "as given"
     else:
-        if groups is not None and selected is not None:
-            groups = groups[selected]
         fold = deal(labels, groups, folds, seed, views)
         strength, reason, search = _search(fit, fold, strengths or STRENGTHS)
-    best, passes = fit.final(strength, search.start if search else None, exact)
+    best, passes = fit.final(strength, search.start, exact)
     weight, bias = standardized.fold_back(best.weights[0, :, :-1], best.weights[0, :, -1])
     weight, bias = _all_classes(weight, bias, present, classes, len(labels))
-    penalty = best.weights[..., :-1].double().square().sum() / (2 * strength * len(labels))
     return Probe(
         weight=weight,
         bias=bias,
         strength=strength,
         reason=reason,
-        searched=tuple(search.searched) if search else (),
-        accuracy=tuple(search.accuracy) if search else (),
-        loss=float(best.loss[0] - penalty),
+        searched=tuple(search.searched),
+        accuracy=search.accuracy,
+        loss=fit.mean_loss(best, strength),
         converged=best.converged,
         iterations=best.iterations,
-        passes=passes + (search.passes if search else 0),
-        held_out=search.held_out(selected, present, classes) if search else None,
+        passes=passes + search.passes,
+        held_out=search.held_out(selected, present, classes),
     )
 
 
@@ -178,10 +168,9 @@ class _Fit:
 
     Args:
         features: standardized.
-        labels: `[images]`, among the classes that have images.
-        classes: number of classes that have images.
-        weights: `[images]`, of their classes.
-        class_weights: `[classes]`.
+        labels: `[images]`.
+        present: indices of the classes that have images, or a share of smoothed targets.
+        weighting: weights of all classes.
         label_smoothing: share of each target that is spread over all classes.
         scoring: of held-out predictions; None to compare log losses.
     """
@@ -190,21 +179,22 @@ class _Fit:
         self,
         features: StandardizedFeatures,
         labels: Tensor,
-        classes: int,
-        weights: Tensor,
-        class_weights: Tensor,
+        present: Tensor,
+        weighting: Tensor,
         label_smoothing: float,
         scoring: HeldOutScoring | None = None,
     ) -> None:
         self.scoring = scoring
-        self.features, self.classes = features, classes
+        self.features, self.classes = features, len(present)
+        weights, class_weights = weighting[labels], weighting[present]
+        labels = torch.searchsorted(present, labels)
         self.labels = labels.to(features.device)
         self.images = len(labels)
         # Normalised to mean 1, so that strengths with and without class weights are comparable.
         self.weights, self.label_smoothing = weights / weights.mean(), label_smoothing
         # The weight that each image gives to each class beside its own.
-        self.smoothing = class_weights / weights.mean() * (label_smoothing / classes)
-        shares = torch.bincount(labels, self.weights, minlength=classes) / self.images
+        self.smoothing = class_weights / weights.mean() * (label_smoothing / self.classes)
+        shares = torch.bincount(labels, self.weights, minlength=self.classes) / self.images
         if label_smoothing:
             shares = (1 - label_smoothing) * shares + self.smoothing
         self.least_share = float(shares.min())
@@ -229,6 +219,11 @@ class _Fit:
         problem = self._problem(counts, exact)
         final = self._minimise(problem, strength, coarse.weights.to(exact), FINAL)
         return final, coarse.evaluations + final.evaluations
+
+    def mean_loss(self, optimum: Optimum, strength: float) -> float:
+        """Return the mean log loss of all images at an optimum, without the penalty."""
+        weights = optimum.weights[..., :-1].double()
+        return float(optimum.loss[0] - weights.square().sum() / (2 * strength * self.images))
 
     def search(self, fold: Tensor, strengths: Sequence[float]) -> tuple[float, SearchResult]:
         """Fit each strength on the training part of each fold, and evaluate the held-out part.
@@ -323,13 +318,11 @@ class _Fit:
         return Softmax(self.features, self.labels, self.classes, weights, dtype, smoothing)
 
 
-def _search(
-    fit: _Fit, fold: Tensor, strengths: Sequence[float]
-) -> tuple[float, str, SearchResult | None]:
+def _search(fit: _Fit, fold: Tensor, strengths: Sequence[float]) -> tuple[float, str, SearchResult]:
     """Return the selected strength, the reason, and the result of the search."""
     count = int(fold.max()) + 1
     if count < 2:
-        return DEFAULT_STRENGTH, "too few images for cross-validation", None
+        return DEFAULT_STRENGTH, "too few images for cross-validation", SearchResult([])
     best, result = fit.search(fold, sorted(strengths))
     criterion = f"best held-out {fit.scoring.name}" if fit.scoring else "lowest held-out log loss"
     reason = f"{criterion} of {len(result.searched)} strengths in {count} folds"
@@ -365,9 +358,12 @@ def _check_arguments(
 
 
 def _select_rows(
-    labels: Tensor, weighting: Tensor, rows: Tensor | None
-) -> tuple[Tensor | None, Tensor]:
-    """Return the sorted rows whose class has a positive weight, None for all, and their labels.
+    labels: Tensor, groups: Tensor | None, weighting: Tensor, rows: Tensor | None
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """Select the rows whose class has a positive weight; None for all.
+
+    Returns:
+        The sorted rows, their labels, and their groups.
 
     Raises:
         UsageError: there are none.
@@ -376,8 +372,9 @@ def _select_rows(
     selected = selected[weighting[labels[selected]] > 0]
     if not len(selected):
         raise UsageError("there are no images to train a head on", "give at least one")
-    all_rows = rows is None and len(selected) == len(labels)
-    return None if all_rows else selected, labels[selected]
+    if rows is None and len(selected) == len(labels):
+        return None, labels, groups
+    return selected, labels[selected], None if groups is None else groups[selected]
 
 
 def _all_classes(
