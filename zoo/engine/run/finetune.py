@@ -247,10 +247,7 @@ def _run(
     reports = {name: metric.report() for name, metric in metrics.items()}
     bad = dict(sorted(item for errors in ranks.gather(reader.bad) for item in errors.items()))
     network.forwards = ranks.sum(network.forwards)
-    if bad:
-        paths = shorten([relative_path(path, prepared.data.root) for path in bad], 3)
-        skipped = counted(len(bad), "unreadable image")
-        prepared.progress.notice(f"{prepared.data.name}: skipped {skipped}: {paths}")
+    _notice_skipped(prepared, list(bad))
     seconds = earlier + time.perf_counter() - prepared.started
     if ranks.rank:
         return ranks.broadcast(None)
@@ -264,6 +261,14 @@ def _run(
         remove_checkpoints(list_checkpoints(folder / CHECKPOINTS))
     observers.notify("zoo_after_fit", FitEnded(plan.backbone, reports, seconds, location))
     return ranks.broadcast(record)
+
+
+def _notice_skipped(prepared: Prepared, bad: list[str]) -> None:
+    """Name a few of the images that could not be read, if there are any."""
+    if bad:
+        paths = shorten([relative_path(path, prepared.data.root) for path in bad], 3)
+        skipped = counted(len(bad), "unreadable image")
+        prepared.progress.notice(f"{prepared.data.name}: skipped {skipped}: {paths}")
 
 
 def fit(

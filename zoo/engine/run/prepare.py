@@ -13,9 +13,7 @@ from zoo.data.cropping import crop_notice
 from zoo.data.split import ImageData
 from zoo.data.workers import check_main_guard
 from zoo.engine.features.files import FeatureFiles
-from zoo.engine.plan.options import (
-    Options,
-)
+from zoo.engine.plan.options import Options
 from zoo.engine.plan.plan import Plan
 from zoo.engine.plan.recipes import Resolver, resolve_recipe
 from zoo.engine.plan.resolve import (
@@ -28,10 +26,7 @@ from zoo.engine.plan.resolve import (
     weights_details,
 )
 from zoo.engine.run.building import build_network
-from zoo.engine.run.data_checks import (
-    check_same_data,
-    notice_written,
-)
+from zoo.engine.run.data_checks import check_same_data, notice_written
 from zoo.engine.run.feature_training import (
     backbone_of_features,
     check_features_of,
@@ -123,16 +118,7 @@ def prepare(
         given, resumed = resolve_resume(name, options)
     with fail_together(ranks):
         inputs = resolve_inputs(*given, registry, dry_run)
-        options = inputs.options
-        settings = resolve_settings(resolver, inputs.backbone, options, inputs.data, inputs.task)
-        if inputs.own_head:
-            resolver.reasons |= dict.fromkeys(("head", "head_at"), "of the model file")
-        # Reject invalid recipes before weights are downloaded.
-        changes = nondeterminism(options, inputs.data)
-        recipe = resolve_recipe(
-            Resolver(registry.config), options, inputs.base, changes, inputs.task
-        )
-        check_selection(options, inputs.data, recipe)
+        options, settings = inputs.options, _resolve_settings(inputs, resolver)
     with fail_together(ranks):
         check_same_data(inputs.data, ranks)
     announce_data(inputs, progress)
@@ -164,6 +150,18 @@ def prepare(
         resumed=resumed,
         files=inputs.files,
     )
+
+
+def _resolve_settings(inputs: Inputs, resolver: Resolver) -> Settings:
+    """Resolve settings, and reject invalid recipes before weights are downloaded."""
+    options, data, task = inputs.options, inputs.data, inputs.task
+    settings = resolve_settings(resolver, inputs.backbone, options, data, task)
+    if inputs.own_head:
+        resolver.reasons |= dict.fromkeys(("head", "head_at"), "of the model file")
+    changes = nondeterminism(options, data)
+    recipe = resolve_recipe(Resolver(resolver.config), options, inputs.base, changes, task)
+    check_selection(options, data, recipe)
+    return settings
 
 
 def _announce_plan(inputs: Inputs, plan: Plan, progress: Progress) -> None:

@@ -108,9 +108,9 @@ def _run_epoch(
     run_step: Step,
     snapshot: Snapshot | None,
 ) -> None:
-    """Run the steps of an epoch that are left, validate, and decide whether the phase goes on."""
+    """Run the steps of an epoch that are left, and validate."""
     started = time.perf_counter()
-    module, ranks, observer = source.module, context.ranks, context.observer
+    module, ranks = source.module, context.ranks
     if not state.step:
         state.start_epoch(run_step.device)
         snapshot = None  # its random generators are those of an earlier epoch
@@ -125,7 +125,6 @@ def _run_epoch(
     train_loss = _mean(state.loss_sum, images, ranks)
     values = metric.compute() if metric else {}
     check.check_epoch(images, train_loss, values)
-    best = state.best.update(metric, values, module, context.names, context.ranking)
     event = EpochEnded(
         phase=phase.name,
         epoch=state.epoch,
@@ -133,11 +132,17 @@ def _run_epoch(
         lr=lr,
         train_loss=train_loss,
         metrics=values,
-        best=best,
+        best=state.best.update(metric, values, module, context.names, context.ranking),
         seconds=time.perf_counter() - started,
     )
+    _end_epoch(event, state, context)
+
+
+def _end_epoch(event: EpochEnded, state: TrainState, context: PhaseContext) -> None:
+    """Report an epoch, decide whether the phase goes on, and write a checkpoint."""
+    observer, ranks = context.observer, context.ranks
     state.history.append(event)
-    state.waited = 0 if best else state.waited + 1
+    state.waited = 0 if event.best else state.waited + 1
     state.end_epoch()
     # Before the observers, who may be interrupted: a training resumed there ends here too.
     state.ended = context.patience is not None and state.waited >= context.patience
@@ -149,7 +154,7 @@ def _run_epoch(
         reason = f"no better epoch in {state.waited}"
     if reason is not None:
         state.ended = True
-        if state.epoch < phase.epochs:
+        if state.epoch < event.epochs:
             observer.on_adjustment("epochs", state.epoch, reason)
     if context.checkpoints is not None:
         context.checkpoints.after_epoch(ranks)

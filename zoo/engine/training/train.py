@@ -57,8 +57,7 @@ def train(
     for number, phase in enumerate(factory.plan.phases[first:], first):
         if snapshot is None:
             state.start_phase(number)
-            if state.best.tensors is not None:
-                load_state(module, state.best.tensors, strict=False)
+            _restore_best(network, state)
         names = _freeze(network, phase)
         state.trained.update(names)
         source = factory.create(phase)
@@ -82,17 +81,30 @@ def train(
             if checkpoints is not None and last:
                 checkpoints.finish(context.ranks)
         snapshot = None
-        if not isinstance(source, ImageSource):
-            factory.broadcast_best(state.best)
-        state.stopped = factory.ranks.broadcast(state.stopped)
+        _synchronize(factory, source, state)
         if state.stopped is not None:
             if number + 1 < len(factory.plan.phases):
                 observer.on_adjustment("phases", number + 1, state.stopped)
             break
         state.earlier_epochs += phase.epochs
     assert state.best.tensors is not None
-    load_state(module, state.best.tensors, strict=False)
+    _restore_best(network, state)
     return state.best.metric
+
+
+def _restore_best(network: Network, state: TrainState) -> None:
+    """Load the best epoch into a network, if there is one."""
+    if state.best.tensors is not None:
+        load_state(network.module, state.best.tensors, strict=False)
+
+
+def _synchronize(
+    factory: PhaseDataFactory, source: ImageSource | FeatureSource | None, state: TrainState
+) -> None:
+    """Give all ranks the result of a phase that rank 0 trains alone, and the reason to stop."""
+    if not isinstance(source, ImageSource):
+        factory.broadcast_best(state.best)
+    state.stopped = factory.ranks.broadcast(state.stopped)
 
 
 def _freeze(network: Network, phase: Phase) -> list[str]:
