@@ -40,12 +40,14 @@ class Number:
         value: as text, with its unit.
         detail: such as what it compares with.
         interval: that the number is in by the measured samples, as text.
+        bounds: value, lower and upper bound of the interval, for the chart that compares runs.
     """
 
     label: str
     value: str
     detail: str = ""
     interval: str = ""
+    bounds: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,21 @@ class BarChart:
     title: str
     bars: tuple[tuple[str, tuple[float, ...]], ...]
     groups: tuple[str, ...] = ("",)
+    percent: bool = False
+
+
+@dataclass(frozen=True)
+class IntervalChart:
+    """Values with their intervals, one below the other.
+
+    Args:
+        title: what it shows.
+        rows: of each its name, value, lower and upper bound.
+        percent: whether values are fractions, shown as percentages.
+    """
+
+    title: str
+    rows: tuple[tuple[str, float, float, float], ...]
     percent: bool = False
 
 
@@ -209,7 +226,16 @@ class Code:
 
 
 Part: TypeAlias = (
-    Text | Numbers | DataTable | LineChart | BarChart | Reliability | Confusion | Gallery | Code
+    Text
+    | Numbers
+    | DataTable
+    | LineChart
+    | BarChart
+    | IntervalChart
+    | Reliability
+    | Confusion
+    | Gallery
+    | Code
 )
 _KINDS: dict[str, type] = {
     kind.__name__: kind
@@ -221,6 +247,7 @@ _KINDS: dict[str, type] = {
         Series,
         LineChart,
         BarChart,
+        IntervalChart,
         Reliability,
         Confusion,
         SmallImage,

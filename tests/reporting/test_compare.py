@@ -3,16 +3,18 @@
 import json
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 import zoo
 from tests.reporting.test_report import check_page
 from zoo.registry.registry import load_registry
+from zoo.reporting.charts import draw
 from zoo.reporting.compare import Comparison, run_names
 from zoo.reporting.load import read_run
 from zoo.reporting.write import find_task
-from zoo.sections import DataTable
+from zoo.sections import DataTable, IntervalChart
 from zoo.tasks.classification.statistics import wilson_interval
 
 QUICK = {"weights": "none", "device": "cpu", "batch_size": 8}
@@ -49,17 +51,40 @@ def test_comparison_has_metrics_with_intervals(runs, cli, tmp_path):
     path = Path(answer["path"])
     assert path == tmp_path / "comparison.html"
     assert answer["bytes"] == path.stat().st_size
-    text = check_page(path).text
+    text = check_page(path).text.replace("\N{NO-BREAK SPACE}", " ")
     for each in answer["runs"]:
         record = json.loads((Path(each["path"]) / "run.json").read_text())
         assert each["metrics"] == record["metrics"]
         for values in each["metrics"].values():
             images = values["images"]
             low, high = wilson_interval(round(values["top1"] * images), images)
-            assert f"{100 * values['top1']:.1f} %, {100 * low:.1f} % to {100 * high:.1f} %" in text
+            assert f"{100 * low:.1f} % to {100 * high:.1f} % (95 %)" in text
     assert [each["name"] for each in answer["runs"]] == ["slow", "fast"]
     for title in ("Metrics of val", "Metrics of test", "Settings that differ", "Learning curves"):
         assert title in text
+
+
+def test_accuracies_are_drawn_with_intervals(runs):
+    comparison = compared(runs[:2])
+    charts = [part for part in next(comparison.sections()).parts if isinstance(part, IntervalChart)]
+    assert [chart.title.partition(", with")[0] for chart in charts] == [
+        "Accuracy, val",
+        "Accuracy, test",
+    ]
+    for chart, split in zip(charts, ("val", "test"), strict=True):
+        for (name, *values), run in zip(chart.rows, comparison.runs, strict=True):
+            metrics = run.record["metrics"][split]
+            top1, images = metrics["top1"], metrics["images"]
+            assert values == [top1, *wilson_interval(round(top1 * images), images)]
+            assert name == run.folder.name
+    drawn = ElementTree.fromstring(draw(charts[0], "anchor"))
+    whole = [float(circle.get("cx")) for circle in drawn.iter("circle")]
+    lines = [line for line in drawn.iter("line") if line.get("class") == "interval"]
+    bounds = [(float(line.get("x1")), float(line.get("x2"))) for line in lines]
+    # The share of an interval at which its value is drawn.
+    for x, (left, right), (_, value, low, high) in zip(whole, bounds, charts[0].rows, strict=True):
+        share = (value - low) / (high - low)
+        assert (x - left) / (right - left) == pytest.approx(share, abs=0.01)
 
 
 def test_settings_that_differ_are_named_alone(runs):
@@ -67,15 +92,17 @@ def test_settings_that_differ_are_named_alone(runs):
     assert same.names == ("runs0/slow", "old/slow")
     assert same.differences == {}
     differ = compared(runs[:2]).differences
-    assert {name for name in differ if not name.startswith("version")} == {"head: lr"}
-    assert differ["head: lr"] == ["0.001", "0.1"]
+    assert {name for name in differ if not name.startswith("version")} == {"lr"}
+    assert differ["lr"] == ["0.001", "0.1"]
 
 
 def test_curves_have_line_of_each_run(runs):
     comparison = compared(runs[:2])
     parts = {section.title: section.parts for section in comparison.sections()}
     charts = parts["Learning curves"]
-    assert {"Loss by epoch", "Validation top-1 by epoch"} <= {chart.title for chart in charts}
+    assert {"Validation loss by epoch", "Validation top-1 by epoch"} <= {
+        chart.title for chart in charts
+    }
     for chart in charts:
         assert [line.name for line in chart.series] == ["slow", "fast"]
         assert all(len(line.points) == 2 for line in chart.series)

@@ -123,6 +123,7 @@ def test_report_is_written_and_rebuilt_without_data(finished, monkeypatch, tmp_p
         assert title in page.text
     assert "First training batch" in page.text
     assert "Where the network looks" in page.text
+    assert "Top-5" not in page.text  # of three classes
     assert finished.record["command"] is None or "zoo finetune" in page.text
     assert finished.record["stages"].keys() == {"prepare", "train", "report"}
     before = path.read_bytes()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import TypeAlias
 
-from zoo.sections import BarChart, LineChart, Reliability
+from zoo.sections import BarChart, IntervalChart, LineChart, Reliability
 
 # Of a chart with axes, in units of the view box; its width on the page follows the window.
 WIDTH, HEIGHT = 520, 300
@@ -15,7 +16,10 @@ ROW = 26
 MAX_NAME = 26
 
 
-def draw(chart: LineChart | BarChart | Reliability, anchor: str) -> str:
+Chart: TypeAlias = LineChart | BarChart | IntervalChart | Reliability
+
+
+def draw(chart: Chart, anchor: str) -> str:
     """Return a chart as an SVG element.
 
     Args:
@@ -24,7 +28,11 @@ def draw(chart: LineChart | BarChart | Reliability, anchor: str) -> str:
     """
     if isinstance(chart, LineChart):
         return _lines(chart, anchor)
-    return _bars(chart, anchor) if isinstance(chart, BarChart) else _reliability(chart, anchor)
+    if isinstance(chart, BarChart):
+        return _bars(chart, anchor)
+    if isinstance(chart, IntervalChart):
+        return _intervals(chart, anchor)
+    return _reliability(chart, anchor)
 
 
 def _svg(
@@ -155,6 +163,27 @@ def _bars(chart: BarChart, anchor: str) -> str:
         texts.append(f"{name}: {each if groups > 1 else shown}")
     height = len(chart.bars) * ROW + 4
     return _svg(anchor, chart.title, f"{chart.title}. {'; '.join(texts)}.", body, height)
+
+
+def _intervals(chart: IntervalChart, anchor: str) -> str:
+    longest = max((len(_short(name)) for name, *_ in chart.rows), default=0)
+    left, right = 12 + 6.6 * longest, 24
+    marks = ticks(min(row[2] for row in chart.rows), max(row[3] for row in chart.rows))
+    scale = (WIDTH - left - right) / (marks[-1] - marks[0])
+    bottom, body, texts = len(chart.rows) * ROW + 4, [], []
+    for mark in marks:
+        x = left + (mark - marks[0]) * scale
+        body.append(f'<line x1="{x:.1f}" y1="0" x2="{x:.1f}" y2="{bottom}" class="grid"/>')
+        body.append(_text(x, bottom + 18, _number(mark, chart.percent), "middle"))
+    for row, (name, *values) in enumerate(chart.rows):
+        y = row * ROW + ROW / 2 + 2
+        x, low, high = (left + (value - marks[0]) * scale for value in values)
+        body.append(_text(left - 8, y + 4, _short(name), "end name"))
+        body.append(f'<line x1="{low:.1f}" y1="{y}" x2="{high:.1f}" y2="{y}" class="interval"/>')
+        body.append(f'<circle cx="{x:.1f}" cy="{y}" r="5" class="s0"/>')
+        value, lower, upper = (_number(float(f"{v:.3g}"), chart.percent) for v in values)
+        texts.append(f"{name}: {value}, {lower} to {upper}")
+    return _svg(anchor, chart.title, f"{chart.title}. {'; '.join(texts)}.", body, bottom + 26)
 
 
 def _reliability(chart: Reliability, anchor: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.reporting.provenance import plan_rows
-from zoo.sections import DataTable, LineChart, Part, Section, Series, Text
+from zoo.sections import DataTable, IntervalChart, LineChart, Number, Part, Section, Series, Text
 from zoo.tasks import reports
 from zoo.tasks.reports import ReportingTask, RunResults
 from zoo.terminal import percent
@@ -66,31 +66,40 @@ class Comparison:
         yield Section("Runs", (self._folders(),), reports.COMMAND)
 
     def _metrics(self) -> Iterator[Part]:
-        """Yield a table of the metrics of each split, a run per row."""
-        pairs = list(zip(self.runs, self.tasks, strict=True))
-        for split in dict.fromkeys(split for run in self.runs for split in run.record["metrics"]):
-            numbers = [
-                task.split_numbers(split, run.record["metrics"][split])
+        """Yield of each split a chart of what has an interval, and a table, a run per row."""
+        for split in self._splits():
+            numbers = {
+                name: task.split_numbers(split, run.record["metrics"][split])
+                for name, run, task in zip(self.names, self.runs, self.tasks, strict=True)
                 if split in run.record["metrics"]
-                else ()
-                for run, task in pairs
-            ]
-            labels = tuple(dict.fromkeys(each.label for row in numbers for each in row))
-            rows = []
-            for name, row in zip(self.names, numbers, strict=True):
-                cells = {
-                    each.label: f"{each.value}, {each.interval}" if each.interval else each.value
-                    for each in row
-                }
-                rows.append((name, *(cells.get(label, "-") for label in labels)))
-            header = ("Run", *labels)
-            yield DataTable(header, tuple(rows), labels, f"Metrics of {split}")
+            }
+            yield from _interval_charts(numbers)
+            yield self._metric_table(split, numbers)
         text = "Where intervals overlap, a difference may be due to chance."
         yield Text(text, note=True)
 
+    def _splits(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for run in self.runs for name in run.record["metrics"]))
+
+    def _metric_table(self, split: str, numbers: Mapping[str, Sequence[Number]]) -> DataTable:
+        cells: dict[str, dict[str, str]] = {}
+        for name, row in numbers.items():
+            cells[name] = {}
+            for each in row:
+                label = each.label.removesuffix(f", {split}")
+                cells[name][label] = each.value
+                if each.interval:
+                    cells[name][f"{label}: interval"] = each.interval
+        labels = tuple(dict.fromkeys(label for row in cells.values() for label in row))
+        rows = tuple(
+            (name, *(cells.get(name, {}).get(label, "-") for label in labels))
+            for name in self.names
+        )
+        return DataTable(("Run", *labels), rows, labels, f"Metrics of {split}")
+
     def _classes(self) -> Iterator[Part]:
         """Yield a table of a metric of each class, where the runs have the same classes."""
-        for split in dict.fromkeys(split for run in self.runs for split in run.record["metrics"]):
+        for split in self._splits():
             each = [run.record["metrics"].get(split, {}).get("per_class") for run in self.runs]
             rows = [values for values in each if isinstance(values, Mapping)]
             if len(rows) < len(self.runs) or len({tuple(row) for row in rows}) > 1:
@@ -104,20 +113,22 @@ class Comparison:
             cells = tuple(
                 (name, *(percent(values[name].get(metric)) for values in rows)) for name in rows[0]
             )
-            yield DataTable(
-                ("Class", *self.names), cells, self.names, f"{metric} of each class, {split}"
-            )
+            label = self.tasks[0].class_labels.get(metric, metric)
+            caption = f"{label} of each class, {split}"
+            yield DataTable(("Class", *self.names), cells, self.names, caption)
 
     def _differences(self) -> Iterator[tuple[str, list[str]]]:
         """Yield the settings that are not the same in all runs, with the value of each."""
         settings = []
+        # Of runs of one phase each, a setting is compared whatever the phases' names.
+        named = any(len(run.record["plan"].get("phases", ())) > 1 for run in self.runs)
         for run in self.runs:
             record, plan = run.record, run.record["plan"]
             own = {"backbone": str(record["backbone"]), "task": str(record["task"])}
             data = plan.get("data", {})
             own["data"] = str(data.get("name", "-")) if data else "-"
             own["data fingerprint"] = str(data.get("fingerprint", "-"))[:12]
-            own |= {name: value for name, (value, _) in plan_rows(run).items()}
+            own |= {name: value for name, (value, _) in plan_rows(run, named).items()}
             versions = record.get("environment", {}).get("versions", {})
             own |= {f"version of {name}": str(value) for name, value in versions.items()}
             settings.append(own)
@@ -141,15 +152,19 @@ class Comparison:
             for chart in task.learning_curves(run):
                 if not isinstance(chart, LineChart):
                     continue
-                charts.setdefault(chart.title, chart)
                 last = chart.series[-1]  # of validation, where there is one
+                kind, title = last.name.capitalize(), chart.title
+                if not title.startswith(kind):
+                    title = f"{kind} {title[:1].lower()}{title[1:]}"
+                charts.setdefault(title, chart)
                 line = Series(name, last.points, dashed=number >= COLORS)
-                lines.setdefault(chart.title, []).append(line)
+                lines.setdefault(title, []).append(line)
         for title, chart in charts.items():
             yield LineChart(title, chart.x, chart.y, tuple(lines[title]), chart.percent)
         without = [n for n, run in zip(self.names, self.runs, strict=True) if len(run.history) < 2]
         if charts and without:
-            yield Text(f"Solved for, or of one epoch, so without a curve: {', '.join(without)}.")
+            text = f"Solved for, or of one epoch, so without a curve: {', '.join(without)}."
+            yield Text(text, note=True)
 
     def _folders(self) -> Part:
         rows = tuple(
@@ -162,6 +177,19 @@ class Comparison:
             for name, run in zip(self.names, self.runs, strict=True)
         )
         return DataTable(("Run", "Folder", "Seconds", "Command"), rows, ("Seconds",))
+
+
+def _interval_charts(numbers: Mapping[str, Sequence[Number]]) -> Iterator[IntervalChart]:
+    """Yield a chart for each metric with an interval, given the numbers of each run by name."""
+    rows: dict[str, list[tuple[str, float, float, float]]] = {}
+    for name, row in numbers.items():
+        for each in row:
+            if each.bounds:
+                rows.setdefault(each.label, []).append((name, *each.bounds))
+    for label, intervals in rows.items():
+        if len(intervals) > 1:
+            title = f"{label}, with its interval of 95 %"
+            yield IntervalChart(title, tuple(intervals), percent=True)
 
 
 def run_names(folders: Sequence[Path]) -> tuple[str, ...]:

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from zoo import __version__
 from zoo.reporting.charts import draw
-from zoo.sections import BarChart, LineChart, Part, Reliability, Section
+from zoo.sections import LineChart, Part, Section
 
 if TYPE_CHECKING:
     import jinja2
-
-CHARTS = (LineChart, BarChart, Reliability)
 
 
 @cache
@@ -31,6 +29,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["pieces"] = pieces
     environment.filters["printable"] = printable
+    environment.filters["unbroken"] = unbroken
     return environment
 
 
@@ -39,6 +38,11 @@ def printable(text: Any) -> str:
     from zoo.terminal import printable as escaped
 
     return escaped(str(text))
+
+
+def unbroken(text: str) -> str:
+    """Return text whose numbers are on one line with their percent sign."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def pieces(text: str) -> list[tuple[bool, str]]:

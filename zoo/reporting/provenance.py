@@ -30,8 +30,13 @@ def plan_section(run: RunResults) -> Section:
     return Section("Plan", tuple(parts), PLAN)
 
 
-def plan_rows(run: RunResults) -> dict[str, tuple[str, str]]:
-    """Return value and reason of each setting of a plan, by its name."""
+def plan_rows(run: RunResults, named: bool = True) -> dict[str, tuple[str, str]]:
+    """Return value and reason of each setting of a plan, by its name.
+
+    Args:
+        run: with the plan.
+        named: whether the name of a phase is part of the names of its settings.
+    """
     plan, reasons = run.record["plan"], run.record["plan"].get("reasons", {})
     rows = {
         name: (_text(value), reasons.get(name, ""))
@@ -42,7 +47,8 @@ def plan_rows(run: RunResults) -> dict[str, tuple[str, str]]:
         for name, value in phase.items():
             if name != "name":
                 reason = reasons.get(f"phases.{number}.{name}", "")
-                rows[f"{phase.get('name', number)}: {name}"] = _text(value), reason
+                label = f"{phase.get('name', number)}: {name}" if named else name
+                rows[label] = _text(value), reason
     return rows
 
 

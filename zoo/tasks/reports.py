@@ -25,7 +25,7 @@ NUMBERS, CURVES, DETAILS, MISTAKES, LABELS, CALIBRATION, MORE_DATA = (
     450,
     500,
 )
-BALANCE, FIRST_BATCH, ATTENTION, PLAN, COMMAND, NEXT = 600, 650, 360, 800, 850, 900
+BALANCE, FIRST_BATCH, ATTENTION, PLAN, COMMAND, NEXT = 600, 650, 360, 800, 850, 150
 
 
 class Evidence(ABC):
@@ -102,11 +102,16 @@ class RunResults:
 
 
 class ReportingTask:
-    """The part of a task that contributes to the report of a training."""
+    """The part of a task that contributes to the report of a training.
+
+    Attributes:
+        class_labels: how reports name the metrics of a class, by their keys in `per_class`.
+    """
 
     name: str
     columns: tuple[str, ...]
     labels: Mapping[str, str]
+    class_labels: Mapping[str, str] = MappingProxyType({})
 
     def sample_results(self, outputs: Outputs, targets: Tensor) -> dict[str, Tensor]:
         """Return results of each sample of a batch to record, `[samples, ...]` by name.

@@ -41,6 +41,7 @@ from zoo.terminal import percent
 # With more classes, a matrix is no longer readable; the most frequent confusions are listed.
 MAX_MATRIX = 60
 MAX_PAIRS = 30
+TOP5 = "true class among five"
 # Fewer images measure no calibration.
 MIN_CALIBRATION = 50
 
@@ -99,14 +100,21 @@ def split_numbers(split: str, values: Mapping[str, Any]) -> tuple[Number, ...]:
     images = values["images"]
     low, high = wilson_interval(round(values["top1"] * images), images)
     interval = f"{percent(low)} to {percent(high)} (95 %)"
-    chance = values.get("chance")
+    chance, classes = values.get("chance"), len(values.get("per_class", ()))
+    # Of five classes at most, the true one is always among five.
+    top5 = () if 0 < classes <= 5 else (Number("Top-5", percent(values["top5"]), TOP5),)
     return (
-        Number(f"Accuracy, {split}", percent(values["top1"]), interval=interval),
+        Number(
+            f"Accuracy, {split}",
+            percent(values["top1"]),
+            interval=interval,
+            bounds=(values["top1"], low, high),
+        ),
         Number("Balanced accuracy", percent(values.get("balanced_accuracy")), "mean over classes"),
         Number("Chance", percent(chance), "the best constant guess"),
-        Number("Top-5", percent(values["top5"]), "true class among five"),
+        *top5,
         Number("Loss", f"{values['loss']:.3f}", "mean cross-entropy"),
-        Number("Images", f"{images:,}", counted(len(values.get("per_class", ())), "class")),
+        Number("Images", f"{images:,}", counted(classes, "class")),
     )
 
 

@@ -55,6 +55,7 @@ class ImageClassification(BaseTask):
         "loss": "min",
     }
     labels: Mapping[str, str] = {"loss": "loss", "top1": "top-1"}
+    class_labels: Mapping[str, str] = {"top1": "Recall"}
     reserved = (*columns, "chance", "images", "never_predicted", "per_class", "confusion")
     loss_label = "cross-entropy"
     data_options = ("columns", "group", "group_by")

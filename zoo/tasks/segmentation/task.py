@@ -62,6 +62,7 @@ class SemanticSegmentation(BaseTask):
     columns = ("loss", "miou", "pixel_accuracy")
     directions: Mapping[str, Direction] = {"miou": "max", "pixel_accuracy": "max", "loss": "min"}
     labels: Mapping[str, str] = {"loss": "loss", "miou": "mIoU", "pixel_accuracy": "pixels"}
+    class_labels: Mapping[str, str] = {"iou": "IoU"}
     reserved = ("loss", "miou", "pixel_accuracy", "images", "per_class")
 
     def open_data(
