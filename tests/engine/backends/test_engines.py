@@ -16,6 +16,7 @@ from zoo.engine.backends.agreement import disagreement
 from zoo.engine.backends.choice import TORCH, choose, confirm, engine_of
 from zoo.engine.features.fingerprint import network_fingerprint
 from zoo.engine.runtime import allocator
+from zoo.engine.runtime.device import autocast
 from zoo.engine.runtime.network import Network
 from zoo.models.freeze import freeze
 from zoo.models.provenance import provenance_of
@@ -335,7 +336,13 @@ def test_compiled_network_agrees(tinynet, precision, device):
         type(compiled).check(network.device)
     except zoo.EnvironmentProblem:
         pytest.skip("no C++ compiler")
+    # dynamo runs what it has compiled of another network where the two are alike to it.
+    other = network_of(tinynet, precision, seed=1, device=network.device)
+    pixels = zoo.data.transforms.normalize(images.to(network.device), network.preprocess)
+    with torch.no_grad(), autocast(network.device, precision):
+        torch.compile(other.module.eval())(pixels)
     assert disagreement(compiled, images) is None
+    assert not any("input" in vars(part) for part in network.module.modules())
 
 
 def test_compile_without_compiler_is_environment_problem(monkeypatch):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.data.transforms import normalize
 from zoo.engine.backends.body import mode_of
 from zoo.engine.backends.eager import TorchEngine
 from zoo.engine.backends.engine import Inputs
 from zoo.engine.runtime.device import autocast
-from zoo.engine.runtime.head_hooks import HeadHooks
 from zoo.engine.runtime.network import Network
 from zoo.errors import EnvironmentProblem, one_line
 from zoo.models.plugin_errors import plugin_errors
@@ -64,11 +66,51 @@ class CompileEngine(TorchEngine):
         with (
             network.lock,
             mode_of(network.module, self.training),
-            HeadHooks(network.module, network.paths) as hooks,
+            capturing(network.module, network.paths) as heads,
             # Without the hooks that have heads compute in float32, which dynamo does not trace:
             # heads are computed apart, of inputs that are captured before.
             autocast(network.device, network.precision),
             plugin_errors("torch.compile fails on the network"),
         ):
             self._compiled(pixels)
-        return {p: hooks.inputs[p][:count] for p in network.paths if p in hooks.inputs}
+            inputs = {path: heads[path].input for path in network.paths}
+        return {path: each[:count] for path, each in inputs.items() if each is not None}
+
+
+@contextlib.contextmanager
+def capturing(module: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Capture the input of each head in the block, as its attribute `input`.
+
+    By its class and not by a hook: dynamo does not check hooks, and would run what it has compiled
+    of an equal network without any.
+
+    Args:
+        module: the network.
+        paths: module paths of the heads.
+
+    Yields:
+        The heads by path; `input` is None of those that have not run.
+    """
+    heads: dict[str, Any] = {path: module.get_submodule(path) for path in paths}
+    kinds: dict[str, Any] = {path: type(head) for path, head in heads.items()}
+    try:
+        for path, head in heads.items():
+            head.__class__ = capturing_class(kinds[path])
+            head.input = None
+        yield heads
+    finally:
+        for path, kind in kinds.items():
+            heads[path].__dict__.pop("input", None)
+            heads[path].__class__ = kind
+
+
+@cache
+def capturing_class(kind: Any) -> Any:
+    """Return a subclass of a head's class that captures the input."""
+
+    class Capturing(kind):
+        def forward(self, x: Tensor, *args: Any, **named: Any) -> Any:
+            self.input = x.detach()
+            return super().forward(x, *args, **named)
+
+    return Capturing
