@@ -25,6 +25,7 @@ from zoo.data.dataset import SampleTransform
 from zoo.data.decode import decode
 from zoo.data.loader import (
     AHEAD,
+    PART,
     BadImage,
     Batch,
     batch_bounds,
@@ -98,6 +99,18 @@ def test_batches_do_not_depend_on_workers(split: FileSplit) -> None:
         batches = list(load_batches(split, SMALL, order, 3, workers, threads=threads))
         assert all(same(one, other) for one, other in zip(expected, batches, strict=True))
     assert list(load_batches(split, SMALL, [], 3, threads=2)) == []
+
+
+def test_batches_of_several_parts_do_not_depend_on_workers(split: FileSplit) -> None:
+    many = FileSplit(split.name, split.root, split.paths * 20, split.targets * 20)
+    order = epoch_order(len(many), seed=3, epoch=1)
+    bounds = [(0, 0), (0, PART), (PART, 3 * PART + 1), (3 * PART + 1, 220)]
+    options = {"digest": True, "bounds": bounds}
+    expected = list(load_batches(many, SMALL, order, 1, **options))
+    batches = list(load_batches(many, SMALL, order, 1, 3, **options))
+    assert [len(batch) + len(batch.bad) for batch in batches] == [0, 32, 65, 123]
+    assert all(same(one, other) for one, other in zip(expected, batches, strict=True))
+    assert [each.digests for each in batches] == [each.digests for each in expected]
 
 
 def test_loading_preserves_global_generator(split: FileSplit) -> None:

@@ -1,7 +1,9 @@
-"""A batch of samples, and its passage through a pipe."""
+"""A batch of samples, and its passage between processes."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
@@ -45,29 +47,80 @@ class Batch:
         )
 
 
-def send_batch(connection: Connection, batch: Batch) -> None:
-    """Send a batch through a pipe: its tensors as bytes, without shared memory."""
+def concatenate(parts: Iterable[Batch], size: int, pin_memory: bool = False) -> Batch:
+    """Combine parts to a batch; they are copied before the next is taken.
+
+    Args:
+        parts: at least one.
+        size: number of samples of all parts, bad images included.
+        pin_memory: whether the batch is in page-locked memory.
+    """
+    taken: list[Batch] = []
+    images: Tensor | None = None
+    count = 0
+    for part in parts:
+        inputs = part.inputs.permute(0, 2, 3, 1)
+        if images is None and (len(part) or size == 0):
+            shape = (size, *inputs.shape[1:])
+            images = torch.empty(shape, dtype=inputs.dtype, pin_memory=pin_memory)
+        if images is not None and len(part):
+            images[count : count + len(part)] = inputs
+        count += len(part)
+        taken.append(part)
+    whole = taken[0].inputs if images is None else images[:count].permute(0, 3, 1, 2)
+    filled = [part for part in taken if len(part)] or taken[:1]
+    batch = Batch(
+        whole,
+        torch.cat([part.targets for part in filled]),
+        torch.cat([part.indices for part in filled]),
+        tuple(each for part in taken for each in part.bad),
+        tuple(each for part in taken for each in part.digests),
+        tuple(each for part in taken for each in part.incomplete),
+    )
+    return batch.pin_memory() if pin_memory else batch
+
+
+def send_batch(connection: Connection, batch: Batch, memory: Tensor | None = None) -> None:
+    """Send a batch to another process: its tensors as bytes.
+
+    Args:
+        connection: a pipe.
+        batch: to send.
+        memory: that both share, for the images; None, or where they do not fit, the pipe.
+    """
     tensors = (batch.inputs.permute(0, 2, 3, 1), batch.targets, batch.indices)
     shapes = [(tensor.dtype, tuple(tensor.shape)) for tensor in tensors]
-    connection.send((shapes, (batch.bad, batch.digests, batch.incomplete)))
-    for tensor in tensors:
+    shared = memory is not None and tensors[0].nbytes <= len(memory)
+    if memory is not None and shared:
+        _images_in(memory, *shapes[0]).copy_(tensors[0])
+    connection.send((shapes, (batch.bad, batch.digests, batch.incomplete), shared))
+    for tensor in tensors[shared:]:
         if tensor.numel():
             connection.send_bytes(_memory(tensor.contiguous()))
 
 
-def receive_batch(connection: Connection) -> Batch:
-    """Receive a batch that `send_batch` sent.
+def receive_batch(connection: Connection, memory: Tensor | None = None) -> Batch:
+    """Receive a batch that `send_batch` sent; its images may be in the shared memory.
 
     Raises:
         EOFError, OSError: the sender has closed the pipe.
     """
-    shapes, others = connection.recv()
-    tensors = [torch.empty(shape, dtype=dtype) for dtype, shape in shapes]
-    for tensor in tensors:
-        if tensor.numel():
-            connection.recv_bytes_into(_memory(tensor))
+    shapes, others, shared = connection.recv()
+    tensors: list[Tensor] = []
+    for dtype, shape in shapes:
+        if memory is not None and shared and not tensors:
+            tensors.append(_images_in(memory, dtype, shape))
+            continue
+        tensors.append(torch.empty(shape, dtype=dtype))
+        if tensors[-1].numel():
+            connection.recv_bytes_into(_memory(tensors[-1]))
     images, targets, indices = tensors
     return Batch(images.permute(0, 3, 1, 2), targets, indices, *others)
+
+
+def _images_in(memory: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """Return the start of memory as a tensor."""
+    return memory[: math.prod(shape) * dtype.itemsize].view(dtype).view(shape)
 
 
 def _memory(tensor: Tensor) -> memoryview:

@@ -22,7 +22,7 @@ from typing import TypeVar
 import torch
 
 from zoo.data.augment import Draw
-from zoo.data.batch import Batch
+from zoo.data.batch import Batch, concatenate
 from zoo.data.dataset import BadImage, Sample, SampleTransform, read_sample
 from zoo.data.split import Split
 from zoo.data.workers import FEWER_WORKERS, read_in_workers, worker_died
@@ -42,6 +42,8 @@ __all__ = [
 
 # Batches that threads prefetch.
 AHEAD = 2
+# Images that a process reads in one piece: the first batch is complete the sooner.
+PART = 32
 
 
 def batch_bounds(count: int, batch_size: int, training: bool = True) -> list[tuple[int, int]]:
@@ -107,13 +109,23 @@ def load_batches(
     with ExitStack() as stack:
         loaded: Iterator[Batch] = map(source.read, batches)
         if workers:
-            loaded = stack.enter_context(closing(read_in_workers(source, batches, workers)))
+            parts = [part for batch in batches for part in _parts(batch)]
+            read = stack.enter_context(closing(read_in_workers(source, parts, workers)))
+            loaded = (
+                concatenate(itertools.islice(read, len(_parts(batch))), len(batch), pin_memory)
+                for batch in batches
+            )
         elif threads and can_use_threads(split, draw):
             samples = read_in_threads(source.sample, batches, threads, ahead)
             loaded = map(source.collate, stack.enter_context(closing(samples)))
         if pin_memory:
             loaded = stack.enter_context(closing(prefetch(map(Batch.pin_memory, loaded))))
         yield from loaded
+
+
+def _parts(batch: list[int]) -> list[list[int]]:
+    """Return the parts of a batch that different processes read."""
+    return [batch[first : first + PART] for first in range(0, len(batch), PART)] or [batch]
 
 
 @dataclass(frozen=True)
@@ -131,6 +143,12 @@ class SplitBatches:
     transform: SampleTransform
     draw: Draw | None = None
     digest: bool = False
+
+    @property
+    def image_bytes(self) -> int:
+        """Largest size of an image as a tensor: of floats."""
+        preprocess = self.transform.preprocess
+        return 4 * preprocess.channels * preprocess.height * preprocess.width
 
     def sample(self, index: int) -> Sample | BadImage:
         """Read a sample by its position in the split."""

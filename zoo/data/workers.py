@@ -1,12 +1,14 @@
 """Read batches in worker processes, through one pipe for each.
 
 torch's `DataLoader` passes batches through shared memory, semaphores and a thread that drops what
-it cannot send, so a small `/dev/shm`, as in Docker, stops it for ever. A pipe needs none of these.
-A worker is the only writer of its pipe, so the reader sees at once that it has ended.
+it cannot send, so a small `/dev/shm`, as in Docker, stops it for ever. A pipe needs none of these,
+and neither does the anonymous memory that a forked worker shares with the reader, for its images.
+A worker has the only other end of its pipe, so the reader sees at once that it has ended.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import multiprocessing
 import pickle
@@ -14,12 +16,13 @@ import random
 import signal
 import traceback
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from mmap import mmap
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from zoo.data.batch import Batch, receive_batch, send_batch
 from zoo.errors import EnvironmentProblem, UsageError, ZooError, one_line
@@ -29,12 +32,19 @@ MAIN_GUARD = 'start it under `if __name__ == "__main__":` in the script, or use 
 
 ENDED = "it ended while it imported the main module"
 
+# Batches that a worker has ready at most.
+BUFFERS = 2
 # Seconds for a worker to end by itself, before it is killed.
 GRACE = 2.0
 
 
 class Dataset(Protocol):
     """Reads batches by the positions of their samples; picklable where processes are spawned."""
+
+    @property
+    def image_bytes(self) -> int:
+        """Largest size of an image as a tensor."""
+        ...
 
     def read(self, indices: Sequence[int]) -> Batch:
         """Read a batch."""
@@ -64,9 +74,16 @@ class Worker:
         others: Sequence[Worker] = (),
     ) -> None:
         self.forked = multiprocessing.get_start_method() == "fork"
-        self.connection, self.sender = multiprocessing.Pipe(duplex=False)
+        self.connection, self.sender = multiprocessing.Pipe()
         inherited = [worker.connection for worker in (*others, self)] if self.forked else []
-        arguments = (self.sender, inherited, dataset, batches, number, workers)
+        size = dataset.image_bytes * max(map(len, batches)) if self.forked else 0
+        # What is not written of it takes no memory.
+        self.memory = [
+            torch.frombuffer(mmap(-1, size), dtype=torch.uint8) if size else None
+            for _ in range(BUFFERS)
+        ]
+        self.received = 0
+        arguments = (self.sender, inherited, self.memory, dataset, batches, number, workers)
         self.process = multiprocessing.Process(target=_work, args=arguments, daemon=True)
 
     def start(self) -> None:
@@ -101,7 +118,7 @@ class Worker:
             raise (self._ended() if self.forked else _not_started(ENDED)) from error
 
     def receive(self) -> Batch:
-        """Return the next batch; raise what the worker raised.
+        """Return the next batch, whose images are valid until `release`; raise the worker's error.
 
         Raises:
             EnvironmentProblem: the worker has ended.
@@ -109,10 +126,17 @@ class Worker:
         try:
             failure = self.connection.recv()
             if failure is None:
-                return receive_batch(self.connection)
+                memory = self.memory[self.received % BUFFERS]
+                self.received += 1
+                return receive_batch(self.connection, memory)
         except (EOFError, OSError) as error:
             raise self._ended() from error
         raise failure
+
+    def release(self) -> None:
+        """Let the worker write over the images of the batch that was received last."""
+        with contextlib.suppress(OSError):  # it has ended, which the next batch reports
+            self.connection.send(None)
 
     def _ended(self) -> EnvironmentProblem:
         self.process.join(GRACE)
@@ -167,7 +191,7 @@ def read_in_workers(
 ) -> Generator[Batch]:
     """Yield batches in order, read by processes in turn.
 
-    Each has at most one batch ready, and reads the next.
+    The images of each are valid until the next is taken. A process has at most two batches ready.
 
     Args:
         dataset: to read from.
@@ -188,13 +212,15 @@ def read_in_workers(
         for worker in running:
             worker.await_start()
         for number in range(len(batches)):
-            yield running[number % len(running)].receive()
+            worker = running[number % len(running)]
+            yield worker.receive()
+            worker.release()
     finally:
         for worker in running:
             worker.stop()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _refusals(workers: int) -> Iterator[None]:
     """Raise the system's refusals to start processes as `EnvironmentProblem`."""
     try:
@@ -206,7 +232,7 @@ def _refusals(workers: int) -> Iterator[None]:
         raise EnvironmentProblem(message, hint if full else FEWER_WORKERS) from error
 
 
-@contextmanager
+@contextlib.contextmanager
 def _interrupt_blocked() -> Iterator[None]:
     """Block SIGINT, which a new process would otherwise report before it ignores it."""
     if not hasattr(signal, "pthread_sigmask"):
@@ -222,6 +248,7 @@ def _interrupt_blocked() -> Iterator[None]:
 def _work(
     sender: Connection,
     inherited: Sequence[Connection],
+    memory: Sequence[Tensor | None],
     dataset: Dataset,
     batches: Sequence[Sequence[int]],
     number: int,
@@ -237,15 +264,19 @@ def _work(
     _seed(dataset, number, workers)
     try:
         sender.send(None)
-        for indices in batches:
+        for position, indices in enumerate(batches):
             try:
                 batch = dataset.read(indices)
             except Exception as error:
                 sender.send(_portable(error))
                 return
+            if position >= BUFFERS:
+                sender.recv()  # one has been released
             sender.send(None)
-            send_batch(sender, batch)
-    except ConnectionError:
+            send_batch(sender, batch, memory[position % BUFFERS])
+        for _ in batches[:BUFFERS]:
+            sender.recv()
+    except (ConnectionError, EOFError):
         pass  # the main process has ended
 
 
