@@ -20,7 +20,7 @@ def test_program_for_a_gpu_runs_on_the_cpu(tmp_path):
     results = json.loads((tmp_path / "out" / "gpu.json").read_text())
     assert results["tests"]["code"] == 0
     passed = results["passes"]["timm/test_resnet"]
-    assert passed["ratio"] > 0
+    assert min(passed["ratio"], passed["decoding"]) > 0
     assert list(passed["forward"]) == ["eager", "channels_last", "compiled"]
     rates = (passed["reading"], passed["computing"], passed["pass"], passed["forward"])
     assert min(rate for each in rates for rate in each.values()) > 0

@@ -72,7 +72,7 @@ def evaluate(
     *,
     split: str | None = None,
     batch_size: int = 32,
-    workers: int = 0,
+    workers: int | None = None,
     bad_images: BadImages = "error",
     metrics: None = None,
     columns: UserColumns | None = None,
@@ -90,7 +90,7 @@ def evaluate(
     *,
     split: str | None = None,
     batch_size: int = 32,
-    workers: int = 0,
+    workers: int | None = None,
     bad_images: BadImages = "error",
     metrics: UserMetrics,
     columns: UserColumns | None = None,
@@ -108,7 +108,7 @@ def evaluate(
     *,
     split: str | None = None,
     batch_size: int = 32,
-    workers: int = 0,
+    workers: int | None = None,
     bad_images: BadImages = "error",
     metrics: UserMetrics | None = None,
     columns: UserColumns | None = None,
@@ -124,7 +124,7 @@ def evaluate(
         data: as for `finetune`; None for the embedded data set.
         split: by default `test` if there is one, else `val`; as for `Model.evaluate`.
         batch_size: images per forward pass.
-        workers: number of decoding processes.
+        workers: number of decoding processes; None to choose it.
         bad_images: `error` or `skip`.
         metrics: additional ones by name, called with all outputs and targets.
         columns: of a table, as for `finetune`.
@@ -197,7 +197,7 @@ def embed(
     *,
     classes: int | None = None,
     columns: UserColumns | None = None,
-    workers: int = 0,
+    workers: int | None = None,
     bad_images: BadImages = "error",
     device: str = "auto",
     part: str | None = None,
@@ -217,7 +217,7 @@ def embed(
             where they exist.
         classes: number of classes, to choose between two readings of folders.
         columns: of a table, as for `finetune`.
-        workers: number of decoding processes.
+        workers: number of decoding processes; None to choose it.
         bad_images: `error` or `skip`.
         device: as torch names it, or `auto`.
         part: `I/N`, the part of the shards to compute, for one of N jobs.
@@ -269,7 +269,7 @@ def rank(
     group_by: str | None = None,
     max_params: int | None = None,
     limit: int = 20,
-    workers: int = 0,
+    workers: int | None = None,
     bad_images: BadImages = "error",
     device: str = "auto",
     seed: int = 0,
@@ -287,7 +287,7 @@ def rank(
         group_by: expression that finds the group in a path.
         max_params: largest number of parameters; None for 30 million without a pattern.
         limit: largest number of candidates.
-        workers: number of decoding processes.
+        workers: number of decoding processes; None to choose it.
         bad_images: `error` or `skip`.
         device: as torch names it, or `auto`.
         seed: of the folds.

@@ -55,7 +55,7 @@ def command(
     classes: int | None,
     out: Path,
     part: str | None,
-    workers: int,
+    workers: int | None,
     bad_images: str,
     device: str,
     engine: str,

@@ -52,7 +52,7 @@ def command(
     columns: str | None,
     split: str | None,
     batch_size: int,
-    workers: int,
+    workers: int | None,
     bad_images: BadImages,
     device: str,
     engine: str,

@@ -58,9 +58,7 @@ def reading_options(command: Command) -> Command:
     workers = click.option(
         "--workers",
         type=click.IntRange(min=0),
-        default=0,
-        show_default=True,
-        help="Processes that decode images.",
+        help="Processes that decode images; 0 for threads. On a GPU, one for each core by default.",
     )
     bad_images = click.option(
         "--bad-images",

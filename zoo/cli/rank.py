@@ -75,7 +75,7 @@ def command(
     group_by: str | None,
     max_params: int | None,
     limit: int,
-    workers: int,
+    workers: int | None,
     bad_images: str,
     device: str,
     engine: str,

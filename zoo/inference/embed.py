@@ -111,7 +111,7 @@ def embedding(
     progress: Progress,
     limit: int,
     *,
-    workers: int = 0,
+    workers: int | None = None,
     bad_images: str = "error",
     engine: str = AUTO,
 ) -> Iterator[Embedded]:
@@ -122,7 +122,7 @@ def embedding(
         images: of the source.
         progress: display of progress and notices.
         limit: of all cached features, in bytes.
-        workers: number of decoding processes.
+        workers: number of decoding processes; None to choose it.
         bad_images: `error` or `skip`.
         engine: `auto`, or the name of one.
 
@@ -172,7 +172,7 @@ def embed(
     *,
     classes: int | None = None,
     columns: Columns | None = None,
-    workers: int = 0,
+    workers: int | None = None,
     bad_images: str = "error",
     device: str = "auto",
     part: Part | None = None,
@@ -188,7 +188,7 @@ def embed(
         progress: display of progress and notices.
         classes: number of classes, to choose between two readings of folders.
         columns: of a table.
-        workers: number of decoding processes.
+        workers: number of decoding processes; None to choose it.
         bad_images: `error` or `skip`.
         device: as torch names it, or `auto`.
         part: of the shards to compute; None for all.

@@ -88,7 +88,7 @@ def embed_shards(
     progress: Progress,
     *,
     part: Part | None = None,
-    workers: int = 0,
+    workers: int | None = None,
     bad_images: str = "error",
     device: str = "auto",
     engine: str = AUTO,
@@ -104,7 +104,7 @@ def embed_shards(
         registry: of backbones.
         progress: display of progress and notices.
         part: of the shards to compute; None for all.
-        workers: number of decoding processes.
+        workers: number of decoding processes; None to choose it.
         bad_images: `error` fails a shard with an unreadable image, `skip` omits the image.
         device: as torch names it, or `auto`.
         engine: `auto`, see `choose_for_shards`, or the name of one.

@@ -110,7 +110,7 @@ class EncodedExtractor:
     Args:
         model: a trained one, or a pretrained backbone; its network is frozen.
         batch_size: images per forward pass; None for that of a training.
-        workers: number of decoding processes; 0 for threads.
+        workers: number of decoding processes; 0 for threads, None to choose it.
         choice: of the engine, which is checked on the first images; torch if None.
 
     Attributes:
@@ -125,7 +125,7 @@ class EncodedExtractor:
         self,
         model: Predictor,
         batch_size: int | None = None,
-        workers: int = 0,
+        workers: int | None = None,
         choice: Choice | None = None,
     ) -> None:
         self.model = model

@@ -263,7 +263,7 @@ class Predictor:
         data: Any = None,
         split: str | None = None,
         batch_size: int = BATCH_SIZE,
-        workers: int = 0,
+        workers: int | None = None,
         bad_images: BadImages = "error",
         metrics: None = None,
         columns: UserColumns | None = None,
@@ -275,7 +275,7 @@ class Predictor:
         data: Any = None,
         split: str | None = None,
         batch_size: int = BATCH_SIZE,
-        workers: int = 0,
+        workers: int | None = None,
         bad_images: BadImages = "error",
         metrics: UserMetrics | None = None,
         columns: UserColumns | None = None,
@@ -287,7 +287,7 @@ class Predictor:
         data: Any = None,
         split: str | None = None,
         batch_size: int = BATCH_SIZE,
-        workers: int = 0,
+        workers: int | None = None,
         bad_images: BadImages = "error",
         metrics: UserMetrics | None = None,
         columns: UserColumns | None = None,
@@ -300,7 +300,7 @@ class Predictor:
             split: by default `test` if there is one, else `val`. On the training data, `val` is
                 the validation split of the training; without one, it is `train`.
             batch_size: images per forward pass.
-            workers: number of decoding processes.
+            workers: number of decoding processes; None to choose it.
             bad_images: `error` or `skip`.
             metrics: additional ones by name, called with all outputs and targets.
             columns: of a table, as for `zoo.finetune`.

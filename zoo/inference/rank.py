@@ -123,7 +123,7 @@ def rank(
     device: str = "auto",
     seed: int = 0,
     *,
-    workers: int = 0,
+    workers: int | None = None,
     bad_images: str = "error",
     engine: str = "auto",
 ) -> Iterator[Rank]:
@@ -139,7 +139,7 @@ def rank(
         progress: display of progress and notices.
         device: as torch names it, or `auto`.
         seed: of the folds.
-        workers: number of decoding processes.
+        workers: number of decoding processes; None to choose it.
         bad_images: `error` or `skip`.
         engine: of features, `auto` or the name of one.
 
@@ -190,7 +190,7 @@ def rank_all(
     group_by: str | None = None,
     max_params: int | None = None,
     limit: int = 20,
-    workers: int = 0,
+    workers: int | None = None,
     bad_images: str = "error",
     device: str = "auto",
     seed: int = 0,
@@ -209,7 +209,7 @@ def rank_all(
         group_by: expression that finds the group in a path.
         max_params: as for `candidates`.
         limit: as for `candidates`.
-        workers: number of decoding processes.
+        workers: number of decoding processes; None to choose it.
         bad_images: `error` or `skip`.
         device: as torch names it, or `auto`.
         seed: of the folds.

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from zoo.data.image_cache import bytes_needed, format_bytes, storage_location
 from zoo.data.split import ImageData, Split
 from zoo.engine.plan.options import Options, given_data_options
@@ -24,6 +26,7 @@ from zoo.engine.plan.recipes import (
 )
 from zoo.engine.runtime.device import (
     available_cores,
+    reader_processes,
     resolve_device,
     resolve_precision,
 )
@@ -43,13 +46,16 @@ MIN_IMAGES_FOR_WORKERS = 1000
 SOLVED_ANEW = "the probe solves for every row of the head; its optimum does not depend on these"
 
 
-def _workers(resolver: Resolver, options: Options, data: ImageData) -> int:
+def _workers(resolver: Resolver, options: Options, data: ImageData, device: torch.device) -> int:
     images = sum(map(len, data.splits.values()))
-    automatic, reason = 0, "threads decode"
     # The random state of augmentations and a user's Dataset need not be thread-safe.
     if options.augment or not data.deterministic:
-        automatic = 0 if images < MIN_IMAGES_FOR_WORKERS else min(available_cores(), 8)
+        most = available_cores() if device.type == "cuda" else min(available_cores(), 8)
+        automatic = 0 if images < MIN_IMAGES_FOR_WORKERS else most
         reason = f"{images:,} images, " + ("one per core" if automatic else "decoded in-process")
+    else:
+        automatic = reader_processes(device, images)
+        reason = f"{images:,} images, one per core" if automatic else "threads decode"
     workers: int = resolver.resolve("workers", options.workers, automatic, reason)
     return workers
 
@@ -167,7 +173,7 @@ def resolve_settings(
         precision=precision,
         memory_format=memory_format,
         seed=resolver.default("seed", options.seed, "seed"),
-        workers=_workers(resolver, options, data),
+        workers=_workers(resolver, options, data, device),
         bad_images=resolver.resolve("bad_images", options.bad_images, "error", "default"),
         val_fraction=resolver.default("val_fraction", options.val, "val_fraction"),
     )

@@ -12,9 +12,9 @@ from zoo.data.augment import Draw
 from zoo.data.bad_images import UnreadableImages, merge_bad
 from zoo.data.dataset import SampleTransform, check_shape
 from zoo.data.image_cache import Bounds, ImageCache
-from zoo.data.loader import Batch, batch_bounds, load_batches
+from zoo.data.loader import Batch, batch_bounds, can_use_threads, load_batches
 from zoo.data.split import Split
-from zoo.engine.runtime.device import reader_threads
+from zoo.engine.runtime.device import reader_processes, reader_threads
 from zoo.engine.runtime.distributed import Ranks, fail_together
 from zoo.errors import DataError
 
@@ -27,7 +27,8 @@ class ImageReader:
         transform: from image and target to tensors.
         device: that computes on the batches.
         batch_size: samples per batch.
-        workers: number of processes that decode; 0 for threads, where the split allows them.
+        workers: number of processes that decode; 0 for threads, where the split allows them; None
+            for `reader_processes`.
         bad_images: `error` raises after a pass that met unreadable images, in training at the
             first; `skip` omits them.
         bad: reasons by path of unreadable images so far; shared by copies of the reader.
@@ -38,7 +39,7 @@ class ImageReader:
     transform: SampleTransform
     device: torch.device
     batch_size: int
-    workers: int = 0
+    workers: int | None = None
     bad_images: str = "error"
     bad: dict[str, str] = field(default_factory=dict)
     cache: ImageCache | None = None
@@ -107,17 +108,21 @@ class ImageReader:
         threads, ahead = reader_threads(self.device)
 
         def load(order: Sequence[int], bounds: Bounds) -> Iterator[Batch]:
+            workers = self.workers
+            if workers is None:
+                alike = can_use_threads(split, draw)
+                workers = reader_processes(self.device, len(order)) if alike else 0
             return load_batches(
                 split,
                 self.transform,
                 order,
                 self.batch_size,
-                self.workers,
+                workers,
                 pin_memory=pinned,
                 draw=draw,
                 bounds=bounds,
                 digest=digest,
-                threads=0 if self.workers else threads,
+                threads=0 if workers else threads,
                 ahead=ahead,
             )
 
