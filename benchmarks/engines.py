@@ -72,7 +72,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     engines[CONVERTED].load(write=False)
     conversion = time.perf_counter() - began
     seconds: dict[str, list[float]] = {each: [] for each in engines}
-    found: dict[str, torch.Tensor] = {}
+    probabilities: dict[str, torch.Tensor] = {}
     with retain_freed_memory():
         for number in range(rounds + 1):
             for each, engine in engines.items():
@@ -83,12 +83,12 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
                 elif len(network.paths) == 1:
                     with inference_mode_of(network.module):
                         logits = [run_heads(network, part or {}, False).main for part in inputs]
-                    found[each] = torch.cat(logits).float().softmax(1)
+                    probabilities[each] = torch.cat(logits).float().softmax(1)
     network.precision = "fp32"
     with inference_mode_of(network.module):
         exact = engine_of(network, TORCH, BATCH)
         logits = [run_heads(network, exact.compute(batch), False).main for batch in batches]
-    found["float32"] = torch.cat(logits).float().softmax(1)
+    probabilities["float32"] = torch.cat(logits).float().softmax(1)
     ratios = [a / b for a, b in zip(seconds[TORCH], seconds[CONVERTED], strict=True)]
     return {
         "precision": precision,
@@ -100,9 +100,9 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
         },
         "ratio": round(statistics.median(ratios), 2),
         "differences": {
-            "openvino from torch": _differ(found[CONVERTED], found[TORCH]),
-            "torch from float32": _differ(found[TORCH], found["float32"]),
-            "openvino from float32": _differ(found[CONVERTED], found["float32"]),
+            "openvino from torch": _differ(probabilities[CONVERTED], probabilities[TORCH]),
+            "torch from float32": _differ(probabilities[TORCH], probabilities["float32"]),
+            "openvino from float32": _differ(probabilities[CONVERTED], probabilities["float32"]),
         },
     }
 

@@ -83,12 +83,12 @@ def _differences(engine: Engine, images: Tensor) -> dict[str, float]:
     network = engine.network
     eager = engine_of(network, TORCH, engine.batch, engine.training)
     with inference_mode_of(network.module):
-        found = run_heads(network, engine.compute(images), False).main.float().softmax(1)
-        wanted = run_heads(network, eager.compute(images), False).main.float().softmax(1)
+        measured = run_heads(network, engine.compute(images), False).main.float().softmax(1)
+        expected = run_heads(network, eager.compute(images), False).main.float().softmax(1)
         network.precision = "fp32"
         exact = run_heads(network, eager.compute(images), False).main.float().softmax(1)
     return {
-        "top1": float((found.argmax(1) == wanted.argmax(1)).float().mean()),
-        "probability": float((found - wanted).abs().max()),
-        "own": float((wanted - exact).abs().max()),
+        "top1": float((measured.argmax(1) == expected.argmax(1)).float().mean()),
+        "probability": float((measured - expected).abs().max()),
+        "own": float((expected - exact).abs().max()),
     }

@@ -160,7 +160,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its home when it is first asked for."""
+    """Import a public name from its module when it is first accessed."""
     if name in _MODULES:
         return import_module(f"zoo.{name}")
     if name in __all__:

@@ -292,9 +292,9 @@ def verify_folder(path: Path, content: bool = True) -> dict[str, str]:
         target = path / name
         try:
             with open_regular(target) as file:
-                found = os.fstat(file.fileno()).st_size
-                if found != size:
-                    raise WeightsError(f"{target} has {found:,} bytes, expected {size:,}")
+                actual = os.fstat(file.fileno()).st_size
+                if actual != size:
+                    raise WeightsError(f"{target} has {actual:,} bytes, expected {size:,}")
                 if content and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
                     raise WeightsError(f"{target} is damaged: its content has another sha256")
         except OSError as error:

@@ -50,7 +50,7 @@ def fsync(path: Path) -> None:
 
 
 def temporary_name() -> str:
-    """Return a new name, which says which process has it."""
+    """Return a new name, which identifies its process."""
     return f"{PREFIX}{os.uname().nodename}-{os.getpid()}-{os.urandom(6).hex()}{PART}"
 
 

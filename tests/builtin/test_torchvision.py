@@ -38,7 +38,7 @@ PUBLISHED = [
 
 CLASSES = {name: 21 if name in DENSE else 1000 for name in INSTALLED}
 
-# What torchvision counts of googlenet is what is left once it has loaded the file, which holds
+# What torchvision counts of googlenet is what is left once it has loaded the file, which contains
 # the auxiliary heads, and has thrown those away. Of inception_v3 it counts them.
 COUNTED_WITHOUT: Mapping[str, tuple[str, ...]] = {"googlenet": ("aux1.", "aux2.")}
 
@@ -357,7 +357,7 @@ def test_file_of_something_else_is_refused(content: bytes | None, tmp_path: Path
     else:
         path.write_bytes(content)
     backbone = BACKBONES["squeezenet1_1"]
-    reason = r"does not hold squeezenet1_1 IMAGENET1K_V1" if content is None else "an HTML page"
+    reason = r"does not contain squeezenet1_1 IMAGENET1K_V1" if content is None else "an HTML page"
     with pytest.raises(WeightsError, match=reason):
         convert(path, backbone, backbone.weights[0])
 

@@ -67,7 +67,7 @@ HEADS: Mapping[str, tuple[Head, ...]] = {
     "wide_resnet": (Head("fc"),),
 }
 
-# The published weights hold the auxiliary heads, so the network always has them. `init_weights`
+# The published weights contain the auxiliary heads, so the network always has them. `init_weights`
 # left open warns of a change to come; False is what it will be, and what torchvision gives with
 # weights.
 AUXILIARY: Mapping[str, Any] = {"aux_logits": True, "init_weights": False}

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 METRICS = {"pixel_acc": "pixel_accuracy"}
 
-# A module's name cannot hold a dot any more: `denselayer1.norm.1.weight` became `norm1.weight`.
+# A module's name cannot contain a dot any more: `denselayer1.norm.1.weight` became `norm1.weight`.
 DENSENET_OLD = re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
@@ -86,7 +86,7 @@ def convert(path: Path, backbone: Backbone, weights: Weights) -> dict[str, Tenso
     except Exception as error:  # fed with something else, an unpickler stumbles over anything
         reason = str(error).strip().partition("\n")[0]
         raise WeightsError(
-            f"{path.name} does not hold {backbone.id} {weights.tag}: {reason}",
+            f"{path.name} does not contain {backbone.id} {weights.tag}: {reason}",
             "remove the file so that it is downloaded again",
         ) from error
     # Entries without valid values would stay in a head's frozen neighbours and spoil the features.

@@ -19,7 +19,7 @@ def _read_classes(file: Path | None) -> list[str] | None:
     """Return the lines of a file of class names.
 
     Raises:
-        UsageError: it cannot be read, or a name stands twice.
+        UsageError: it cannot be read, or a name is repeated.
     """
     if file is None:
         return None

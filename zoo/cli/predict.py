@@ -185,8 +185,8 @@ def _find(images: tuple[str, ...]) -> Iterable[Any]:
 
     if STDIN not in images:
         return FoundImages(images)
-    found = (in_folders(_lines()) if each == STDIN else find_images([each]) for each in images)
-    return itertools.chain.from_iterable(found)
+    parts = (in_folders(_lines()) if each == STDIN else find_images([each]) for each in images)
+    return itertools.chain.from_iterable(parts)
 
 
 def _lines() -> Iterator[str]:

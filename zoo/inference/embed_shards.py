@@ -262,7 +262,7 @@ class _Job:
         self.result.unlabelled += rows.names.count(None)
 
     def report(self) -> None:
-        """Show what was found beside images."""
+        """Show what the shards contain beside images."""
         result = self.result
         for line in describe_bad(result.bad, 3) if self.bad_images == "skip" else ():
             self.progress.notice(f"skipped: {line}")

@@ -148,8 +148,8 @@ class EncodedExtractor:
         self.confirm(images)
         with FeatureStore(None) as store:
             reader, cache = self._open(store)
-            (found,) = cache.rows([(images, (None,))])
-            rows = found[:, 0]
+            (by_view,) = cache.rows([(images, (None,))])
+            rows = by_view[:, 0]
             stored = rows[rows >= 0]
             features = torch.zeros(0, 0)
             if len(stored):

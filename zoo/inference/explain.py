@@ -34,7 +34,7 @@ class Explainer:
     def __init__(self, network: Network, folder: FilePath | bool) -> None:
         self.network = network
         self.folder = None if isinstance(folder, bool) else Path(folder)
-        self.place: SpatialMap | None = None
+        self.map: SpatialMap | None = None
 
     def write(
         self, images: Sequence[PreparedImage], pixels: Tensor, outputs: Outputs
@@ -56,9 +56,9 @@ class Explainer:
         if chosen is None:
             message = f"predictions of {self.network.task.name} have no activation maps"
             raise UsageError(message, "omit --explain")
-        if self.place is None:
-            self.place = find_map(self.network, pixels[:1], int(chosen[0]))
-        maps = activation_maps(self.network, pixels, chosen, self.place)
+        if self.map is None:
+            self.map = find_map(self.network, pixels[:1], int(chosen[0]))
+        maps = activation_maps(self.network, pixels, chosen, self.map)
         return [self._write(image, values) for image, values in zip(images, maps, strict=True)]
 
     def _write(self, image: PreparedImage, values: Tensor) -> Path | None:

@@ -105,8 +105,8 @@ def _read(images: Iterable[Any], network: Network, batch_size: int) -> Iterator[
     Raises:
         DataError: an image cannot be read; names it.
     """
-    found = in_folders(images)
-    for batch in read_images(found, network.preprocess, network.device, batch_size):
+    every = in_folders(images)
+    for batch in read_images(every, network.preprocess, network.device, batch_size):
         for each in batch:
             if isinstance(each, FailedImage):
                 raise each.error

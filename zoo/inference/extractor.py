@@ -164,12 +164,12 @@ class FeatureExtractor:
             if self.column in names:
                 return self.column
             raise UsageError(f"a batch has no column {self.column!r}", f"it has {listed}")
-        found = [name for name in names if any(_is_bytes(value) for value in batch[name][:1])]
-        if len(found) != 1:
-            number = "no column" if not found else f"the columns {', '.join(map(str, found))}"
-            message = f"{number} of a batch contain{'s' * (not found)} bytes"
+        columns = [name for name in names if any(_is_bytes(value) for value in batch[name][:1])]
+        if len(columns) != 1:
+            number = "no column" if not columns else f"the columns {', '.join(map(str, columns))}"
+            message = f"{number} of a batch contain{'s' * (not columns)} bytes"
             raise UsageError(message, f"name that of the images by column=...; it has {listed}")
-        return found[0]
+        return columns[0]
 
     def _features(self, contents: list[Any]) -> tuple[Features, Extracted]:
         """Return the features of encoded images, NaN for unreadable ones where they are masked."""

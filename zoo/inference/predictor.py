@@ -48,8 +48,8 @@ BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
-class _Ask:
-    """What is asked of each image.
+class _Request:
+    """What to return and write for each image.
 
     Args:
         top: number of classes.
@@ -189,11 +189,11 @@ class Predictor:
         folder = None if out is None else Path(out)
         given = as_many(images)
         count = count_images(given, pays_from(self.network))
-        found = in_folders(given)
-        batches = read_images(found, self.preprocess, self.network.device, batch_size)
+        every = in_folders(given)
+        batches = read_images(every, self.preprocess, self.network.device, batch_size)
         explainer = None if explain is False else Explainer(self.network, explain)
-        ask = _Ask(top, folder, explainer, min_probability)
-        return self._predict_batches(batches, batch_size, count, ask)
+        request = _Request(top, folder, explainer, min_probability)
+        return self._predict_batches(batches, batch_size, count, request)
 
     @names_arguments
     def _predict_batches(
@@ -201,7 +201,7 @@ class Predictor:
         batches: Iterable[PredictedBatch],
         batch_size: int,
         count: int | None,
-        ask: _Ask,
+        request: _Request,
     ) -> Iterator[Prediction]:
         """Yield the prediction or the error of each image."""
         predictions: list[Any] = []
@@ -219,14 +219,14 @@ class Predictor:
                 predictions = []
                 yield from cast(list[Prediction], answers)  # of the task, which may be a plugin's
             else:
-                predictions += self._predict_group(*group, inputs, ask)
+                predictions += self._predict_group(*group, inputs, request)
 
     def _predict_group(
         self,
         images: Sequence[PreparedImage],
         pixels: torch.Tensor,
         inputs: Inputs | None,
-        ask: _Ask,
+        request: _Request,
     ) -> Iterable[Any]:
         """Return the predictions of images of one size, of the inputs of the heads if given."""
         self.incomplete.update(each.name for each in images if each.incomplete)
@@ -240,12 +240,12 @@ class Predictor:
             check_predictions(self.network, pixels, outputs.main)
             if self.card is not None and self.card.temperature is not None:
                 outputs = Outputs(outputs.main / self.card.temperature)
-            explainer = ask.explainer
+            explainer = request.explainer
             explained = None if explainer is None else explainer.write(images, pixels, outputs)
             task = self.network.task
-            answers = task.predict(outputs, sources, self.schema, top=ask.top, out=ask.out)
-        if ask.min_probability is not None:
-            answers = add_answers(answers, ask.min_probability, task.name)
+            answers = task.predict(outputs, sources, self.schema, top=request.top, out=request.out)
+        if request.min_probability is not None:
+            answers = add_answers(answers, request.min_probability, task.name)
         if explained is None:
             return answers
         pairs = zip(answers, explained, strict=True)

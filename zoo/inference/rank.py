@@ -91,8 +91,8 @@ def candidates(
     """
     if max_params is None and not patterns:
         max_params = DEFAULT_MAX_PARAMS
-    found = registry.find(patterns, task=task, pretrained=True)
-    matches = [backbone for backbone in found if not backbone.refuse]
+    pretrained = registry.find(patterns, task=task, pretrained=True)
+    matches = [backbone for backbone in pretrained if not backbone.refuse]
     if max_params is not None:
         if unknown := sum(backbone.params is None for backbone in matches):
             notify(f"left out, of unknown size: {unknown:,}; name them, without --max-params")

@@ -290,10 +290,10 @@ def check_card(card: ModelCard, backbone: Backbone, source: str | Path) -> None:
             message = f"{source} requires {backbone.id} built with {key}={value!r}"
             raise WeightsError(message, "its adapter has no such argument; the file is refused")
     try:
-        placed = BuildOptions(head=HeadSpec.from_dict(card.new_head)).with_head(backbone)
+        with_head = BuildOptions(head=HeadSpec.from_dict(card.new_head)).with_head(backbone)
     except (UsageError, TypeError, KeyError, ValueError) as error:
         raise WeightsError(f"{source} has a damaged description: its head: {error}") from error
-    paths = [head.module_path for head in placed.heads]
+    paths = [head.module_path for head in with_head.heads]
     if [head.module_path for head in card.heads] != paths:
         raise WeightsError(f"{source} names other heads than {backbone.id}: {', '.join(paths)}")
 

@@ -76,12 +76,12 @@ def download_from_hub(address: str) -> Path:
     """
     from huggingface_hub import hf_hub_download
 
-    found = HubFile.parse(address)
+    parsed = HubFile.parse(address)
     with hub_errors(f"cannot download {address}"):
         path = hf_hub_download(
-            found.repository,
-            found.file,
-            revision=found.revision,
+            parsed.repository,
+            parsed.file,
+            revision=parsed.revision,
             cache_dir=hub_cache(),
             endpoint=hub_endpoint(),
         )

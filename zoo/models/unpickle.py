@@ -79,7 +79,7 @@ def _unpickle(content: Content) -> Any:
 
     Raises:
         Refused: it names anything else, or is damaged.
-        MemoryError: it is larger than it says.
+        MemoryError: it is larger than it states.
     """
     try:
         return content.load()
@@ -182,8 +182,8 @@ def _check_tensor(name: str, tensor: Tensor) -> None:
         "meta": tensor.is_meta,
         "complex": tensor.is_complex(),
     }
-    for kind, found in kinds.items():
-        if found:
+    for kind, present in kinds.items():
+        if present:
             raise Refused(f"contains {name}, a {kind} tensor", "save it as a dense one of numbers")
 
 

@@ -221,7 +221,7 @@ def _in_packages(backbone: Backbone, weights: Weights) -> Iterator[Location]:
 
 
 def missing_files(backbone: Backbone, weights: Weights) -> list[str]:
-    """Return a sentence for each place of this machine that should have a copy and has none."""
+    """Return a sentence for each location on this machine that should have a copy and has none."""
     sentences = []
     folder, names = weights_dir(backbone), folder_names(weights)
     if folder is not None and not folder.is_dir():
@@ -312,4 +312,4 @@ def local_weights(backbone: Backbone) -> tuple[Weights, Location] | None:
     located = (
         (each, locate(backbone, each)) for each in (alike[:1] if backbone.selected else alike)
     )
-    return next((found for found in located if found[1].local), None)
+    return next((each for each in located if each[1].local), None)

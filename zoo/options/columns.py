@@ -45,17 +45,17 @@ class Columns:
             # A comma may be part of a name.
             parts = re.split(r",(?=\s*\w+\s*=)", given)
             pairs = [(role, name) for role, _, name in (part.partition("=") for part in parts)]
-        found: dict[str, str] = {}
+        columns: dict[str, str] = {}
         for text, name in ((text.strip(), name.strip()) for text, name in pairs):
             role = _ROLES.get(text)
             if role is None:
                 hint = did_you_mean(text, list(_ROLES), FORMS)
                 raise UsageError(f"--columns names the role {text!r}", hint)
-            if role in found or not name:
-                problem = "twice" if role in found else "without a column"
+            if role in columns or not name:
+                problem = "twice" if role in columns else "without a column"
                 raise UsageError(f"--columns names the role {text} {problem}", FORMS)
-            found[role] = name
-        return cls(**found)
+            columns[role] = name
+        return cls(**columns)
 
 
 def read_columns(given: Any) -> Columns:

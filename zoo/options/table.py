@@ -85,7 +85,7 @@ OPTIONS: tuple[Option, ...] = (
         "data",
         "Columns of a table: image=NAME,label=NAME,split=NAME",
         "COLUMNS",
-        "Those that are not given are found by usual names and by what they hold; `split=none` "
+        "Those that are not given are recognised by usual names and by their values; `split=none` "
         "ignores splits; without a header, columns are numbers from 1.",
         read_as=read_columns,
     ),

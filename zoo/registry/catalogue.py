@@ -109,9 +109,9 @@ def _enumerate_here(family: Family) -> str | None:
     """Enumerate a family in this process; None where only a subprocess gives the same answer."""
     name = _library(family)
     try:
-        found = find_spec(name)
+        spec = find_spec(name)
         installed = Path(str(distribution(family.distribution).locate_file(name)))
-        if not found or not Path(found.origin or "").is_relative_to(installed):
+        if not spec or not Path(spec.origin or "").is_relative_to(installed):
             return None  # a timm.py in the current folder
         with redirect_stdout(sys.stderr):
             return canonical_json(_enumerate(family.catalogue))

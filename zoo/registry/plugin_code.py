@@ -44,12 +44,12 @@ def interrupt_of(error: BaseException, handled: BaseException | None) -> BaseExc
 
 
 @contextmanager
-def plugin_code(plugin: str, place: str) -> Iterator[None]:
+def plugin_code(plugin: str, block: str) -> Iterator[None]:
     """Name the plugin in a note of an interrupt that ends a block of its code after `HANGING`.
 
     Args:
         plugin: whose code the block runs; empty for none. Built-in ones are not named.
-        place: the code, such as `zoo_after_epoch`.
+        block: its name in the note, such as `zoo_after_epoch`.
 
     Raises:
         KeyboardInterrupt: or another interrupt, also where the plugin raised an error from it.
@@ -63,7 +63,7 @@ def plugin_code(plugin: str, place: str) -> Iterator[None]:
             raise
         seconds = time.perf_counter() - start
         if plugin and plugin not in BUILTIN and seconds >= HANGING:
-            where = f"after {seconds:.1f} s in {place} of plugin {plugin!r}"
+            where = f"after {seconds:.1f} s in {block} of plugin {plugin!r}"
             interrupt.add_note(InterruptedIn(f"{where}, which {switch_off(plugin)} switches off"))
         if interrupt is error:
             raise

@@ -206,8 +206,8 @@ class PluginHost:
                 self._drop(name, error)
                 continue
             owned = [*own, tuple(options.get(name, ()))]
-            found: dict[str, Any] = dict(zip(COLLECTED, owned, strict=True))
-            self.records[index] = replace(record, **found)
+            collected: dict[str, Any] = dict(zip(COLLECTED, owned, strict=True))
+            self.records[index] = replace(record, **collected)
 
     def _call_collecting(self, hook: str, *kinds: type[Record]) -> dict[str, list[Any]]:
         """Call a collecting hook, and return the records of each plugin."""

@@ -322,12 +322,12 @@ class Registry:
         from zoo.registry.weight_names import find_named
 
         names = {name for source in self._all_sources.values() for name in source.names()}
-        found = (
+        backbones = (
             find_named(pattern, self.sources, self.derived)
             for pattern in named
             if pattern.rpartition("/")[2] not in names
         )
-        return {backbone.id: backbone for backbone in found if backbone is not None}
+        return {backbone.id: backbone for backbone in backbones if backbone is not None}
 
 
 def _matches(patterns: Sequence[str], source: str, name: str) -> bool:

@@ -60,7 +60,7 @@ def _find_task(registry: Registry, data: Any, name: str | None) -> BaseTask:
         try:
             task = load_task(registry.task(each))
         except BrokenPlugin:
-            continue  # another task was not asked for
+            continue  # another task was not requested
         if task.recognizes(str(data)):
             return task
     return load_task(registry.task(name or IMAGE_CLASSIFICATION))

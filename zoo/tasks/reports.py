@@ -138,8 +138,8 @@ class ReportingTask:
     def explained_outputs(self, outputs: Outputs) -> Tensor | None:
         """Return which output of each sample an activation map explains, `[samples]` int64.
 
-        None for a task that has no maps: the outputs are not `[samples, outputs]`, or show places
-        themselves.
+        None for a task that has no maps: the outputs are not `[samples, outputs]`, or show
+        positions themselves.
         """
         return None
 

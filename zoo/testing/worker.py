@@ -116,7 +116,7 @@ def _fork(run: Callable[[], None]) -> int:
 
 
 def _serve_fresh(connection: socket.socket, settings: WorkerSettings) -> None:
-    """Load the model files that the other end of a connection asks for, until it is closed."""
+    """Load the model files that the other end of a connection requests, until it is closed."""
     with connection.makefile("rw", encoding="utf-8") as lines:
         for line in lines:
             problem = None

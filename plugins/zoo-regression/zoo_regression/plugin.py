@@ -21,7 +21,7 @@ def zoo_register_backbones() -> Generator[None, Any, Any]:
     """Register some of torchvision's backbones for this task too, on the same weights."""
     results = yield
     bases = [item for items in results for item in items if item.source == "torchvision"]
-    # A new owner; `extends` says whose the weights are, so that they are downloaded once.
+    # A new owner; `extends` names the owner of the weights, so that they are downloaded once.
     owner = {"source": "", "plugin": "", "origin": ""}
     own = [replace(b, task=TASK, extends=b, **owner) for b in bases if b.name in NAMES]
     return [*results, own]

@@ -140,7 +140,7 @@ class Plan(Settings):
         task: name.
         schema: of the targets, as plain data.
         data: name, fingerprint, and images per split.
-        demonstration: whether the embedded data set is used, for want of the user's.
+        demonstration: whether the embedded data set is used, without the user's.
         recipe: name of the recipe, or of the policy.
         phases: in order.
         engine: that computes the features of frozen phases, a name of `zoo.options.table.ENGINES`.

@@ -212,7 +212,7 @@ def _base(base: BaseWeights) -> dict[str, Any]:
 
 
 def save_unfinished(prepared: Prepared, network: Network, state: TrainState, folder: Path) -> None:
-    """Write the best epoch so far as a model file, whose description says that it is unfinished.
+    """Write the best epoch so far as a model file, whose description states that it is unfinished.
 
     Raises:
         EnvironmentProblem: the file cannot be written; an existing one is unchanged.

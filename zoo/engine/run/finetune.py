@@ -221,7 +221,7 @@ def _run(
     state = TrainState(plan.micro_batch_size)
     snapshot = restore(prepared, folder, state, ranks)
     if not ranks.rank:
-        # After a changed plan was found to fit.
+        # Only now: `restore` refuses a changed plan that the checkpoint does not fit.
         begun = prepared.resumed.begun if prepared.resumed else prepared.began
         stored = stored_run(*prepared.given, plan, observers.run_id, prepared.registry, begun)
         stored.write(folder)

@@ -131,9 +131,9 @@ def _read(source: Path) -> Pickled:
 def _without_wrappers(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     """Take the prefixes of torch's own wrappers off every name, and return them."""
     prefix = ""
-    while found := next((w for w in WRAPPERS if all(n.startswith(w) for n in tensors)), None):
-        tensors = {name.removeprefix(found): tensor for name, tensor in tensors.items()}
-        prefix += found
+    while wrapper := next((w for w in WRAPPERS if all(n.startswith(w) for n in tensors)), None):
+        tensors = {name.removeprefix(wrapper): tensor for name, tensor in tensors.items()}
+        prefix += wrapper
     return tensors, prefix
 
 
@@ -188,7 +188,7 @@ def _schema(
     task: BaseTask,
     outputs: int | None,
     given: Sequence[str] | None,
-    found: Sequence[str],
+    stored: Sequence[str],
     notices: list[str],
 ) -> Schema | None:
     """Return the schema of a head; None where there is none, or its targets are no classes."""
@@ -199,7 +199,7 @@ def _schema(
     if outputs is None:
         notices.append("without its head it predicts nothing; train it with --weights")
         return None
-    names = given or (found if len(found) == outputs else [str(n) for n in range(outputs)])
+    names = given or (stored if len(stored) == outputs else [str(n) for n in range(outputs)])
     try:
         schema = task.schema_from_dict({"classes": list(names)})
     except (TypeError, ValueError, ZooError):
@@ -207,7 +207,7 @@ def _schema(
     if schema is None or schema.outputs != outputs:
         notices.append(f"what its {outputs} outputs mean is not known; train it with --weights")
         return None
-    if given is None and len(found) == outputs:
+    if given is None and len(stored) == outputs:
         notices.append("its classes are named in the checkpoint")
     elif given is None:
         notices.append("it names no classes, so they are numbers; name them with --classes FILE")

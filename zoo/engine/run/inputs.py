@@ -57,7 +57,7 @@ class Inputs:
 
     @property
     def demonstration(self) -> bool:
-        """Whether the embedded data set is used, for want of the user's."""
+        """Whether the embedded data set is used, without the user's."""
         return self.options.data is None
 
 

@@ -100,7 +100,7 @@ class Observers:
         self._call(hook, event, Results())
 
     def stop_reason(self, event: EpochEnded) -> str | None:
-        """Return why the first plugin that wants it stops the training; None if none does."""
+        """Return why the first plugin that requests it stops the training; None if none does."""
         reasons = self._call(STOP, event, StopReasons())
         return next((str(reason) for reason in reasons or ()), None)
 

@@ -182,7 +182,7 @@ def _check_and_resolve(
     ranks: Ranks,
     engine: str,
 ) -> tuple[Network, Plan]:
-    """Check a network on its device, and resolve the plan with the conflicts found."""
+    """Check a network on its device, and resolve the plan with its conflicts."""
     options, data, base, task = inputs.options, inputs.data, inputs.base, inputs.task
     heads = provenance_of(model).backbone.heads
     with fail_together(ranks):

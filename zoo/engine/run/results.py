@@ -104,13 +104,13 @@ class TrainingEvidence(Evidence):
         if self.data.splits[split].steps(1) is not None:
             return "a DataLoader has no order to read single images in"
         drawn: dict[int, str] = {}
-        place = None
+        spatial = None
         try:
             for batch in self._read(split, list(outputs)):
                 indices = batch.indices.tolist()
                 numbers = torch.tensor([outputs[index] for index in indices])
-                place = place or find_map(self.network, batch.inputs[:1], int(numbers[0]))
-                maps = activation_maps(self.network, batch.inputs, numbers, place)
+                spatial = spatial or find_map(self.network, batch.inputs[:1], int(numbers[0]))
+                maps = activation_maps(self.network, batch.inputs, numbers, spatial)
                 for index, values in zip(indices, maps, strict=True):
                     image, size, preprocess = self._small(split, index)
                     image = blend_map(image, values, size, preprocess)

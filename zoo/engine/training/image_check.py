@@ -56,10 +56,10 @@ class ImageCheck:
         order = self.ranks.shard(range(len(split)))
         steps = math.ceil(len(order) / reader.batch_size)
         batches = reader.read(split, order, digest=True)
-        found: dict[int, bytes] = {}
+        own: dict[int, bytes] = {}
         for batch in self.progress.wrap(batches, steps, f"reading {split.name}"):
-            found.update(zip(batch.indices.tolist(), batch.digests, strict=True))
-        merged = {index: each for part in self.ranks.gather(found) for index, each in part.items()}
+            own.update(zip(batch.indices.tolist(), batch.digests, strict=True))
+        merged = {index: each for part in self.ranks.gather(own) for index, each in part.items()}
         return [merged.get(index, b"") for index in range(len(split))]
 
     def raise_unreadable(self) -> None:
@@ -79,7 +79,7 @@ class ImageCheck:
             return None
         digests = {name: self.digests[name] for name in self.data.splits if name in self.digests}
         root = self.data.root
-        found = find_duplicates(self.data.splits, digests, self.data.classes)
-        for line in [*describe_incomplete(incomplete, root), *found.notices(root)]:
+        duplicates = find_duplicates(self.data.splits, digests, self.data.classes)
+        for line in [*describe_incomplete(incomplete, root), *duplicates.notices(root)]:
             self.progress.notice(f"{self.data.name}: {line}")
-        return found
+        return duplicates

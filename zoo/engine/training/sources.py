@@ -85,7 +85,7 @@ class PhaseData:
 
     def record_samples(self, metric: Metric, split: Split) -> Metric:
         """Return a new metric that records the results of each sample of a split, if wanted."""
-        # A `DataLoader` has no order that its images could be found by.
+        # A `DataLoader` has no order that its images could be indexed by.
         if self.samples and split.steps(1) is None:
             metric.samples = SampleResults(len(split))
         return metric

@@ -63,16 +63,16 @@ def compare(run: Run, source: Source, images: Sequence[NDArray[np.uint8]]) -> Ag
     expected: dict[str, Tensor] = {}
     for image in images:
         expected = predict(model, image)
-        found = {name: torch.from_numpy(np.array(v)) for name, v in run(image[None]).items()}
-        if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in expected.items()}:
+        exported = {name: torch.from_numpy(np.array(v)) for name, v in run(image[None]).items()}
+        if {k: v.shape for k, v in exported.items()} != {k: v.shape for k, v in expected.items()}:
             raise BrokenBackbone(f"the exported {model.backbone} has other outputs")
         for name, values in expected.items():
             if values.is_floating_point():
-                difference = float((found[name] - values).abs().max())
+                difference = float((exported[name] - values).abs().max())
                 largest = max(largest, difference)
                 if not difference <= TOLERANCE * max(1.0, float(values.abs().max())):
                     _refuse(model, f"{name} by {difference:.2g}")
-        mine, theirs = (model.network.task.export_decisions(each) for each in (found, expected))
+        mine, theirs = (model.network.task.export_decisions(each) for each in (exported, expected))
         if mine is not None and theirs is not None:
             equal, decided = equal + int((mine == theirs).sum()), decided + theirs.numel()
     whole = all(not values.is_floating_point() for values in expected.values())

@@ -67,8 +67,8 @@ class TimmExporter(Exporter):
             with torch.inference_mode():
                 placement = place(images.shape[1], images.shape[2], model.preprocess)
                 outputs = Outputs(network(pixels) / temperature)
-                found = model.network.task.export_outputs(outputs, placement)
-            return {name: values.numpy() for name, values in found.items()}
+                values = model.network.task.export_outputs(outputs, placement)
+            return {name: each.numpy() for name, each in values.items()}
 
         return run
 

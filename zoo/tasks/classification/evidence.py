@@ -119,7 +119,7 @@ def _held_out(evidence: Evidence) -> dict[str, Any]:
         return {}
     positions, logits, labels = evidence.held_out
     probabilities = logits.double().softmax(dim=1)
-    found = probable_errors(probabilities, labels)
+    errors = probable_errors(probabilities, labels)
     shown = [
         {
             "name": evidence.name("train", int(positions[row])),
@@ -128,7 +128,7 @@ def _held_out(evidence: Evidence) -> dict[str, Any]:
             "probabilities": _rounded(probabilities[row, [int(labels[row]), other]]),
             "image": evidence.thumbnail("train", int(positions[row])),
         }
-        for row, other in found[:SHOWN]
+        for row, other in errors[:SHOWN]
     ]
     calibration = {"1": _calibration(probabilities, labels)}
     scaled = probabilities
@@ -138,7 +138,7 @@ def _held_out(evidence: Evidence) -> dict[str, Any]:
     best = scaled.max(dim=1)
     return {
         "answered": answered_above(best.values.tolist(), (best.indices == labels).tolist()),
-        "label_errors": {"images": len(labels), "found": len(found), "shown": shown},
+        "label_errors": {"images": len(labels), "found": len(errors), "shown": shown},
         "held_out": calibration,
     }
 

@@ -28,8 +28,8 @@ def probable_errors(probabilities: Tensor, labels: Tensor) -> list[tuple[int, in
     thresholds = (sums / counts).nan_to_num(nan=2.0).clamp(max=2.0)
     reached = exact >= thresholds - 1e-12
     best = exact.where(reached, exact.new_tensor(-1.0)).argmax(dim=1)
-    found = reached.any(dim=1) & (best != labels)
-    rows = found.nonzero().flatten()
+    wrong = reached.any(dim=1) & (best != labels)
+    rows = wrong.nonzero().flatten()
     margin = own[rows] - exact[rows, best[rows]]
     order = margin.argsort(stable=True)
     return [(int(row), int(best[row])) for row in rows[order]]

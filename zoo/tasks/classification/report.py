@@ -154,12 +154,12 @@ def _confusion(run: RunResults) -> Iterator[Section]:
 
 def _pairs(names: Sequence[str], counts: Sequence[Sequence[int]]) -> DataTable | None:
     """Return the most frequent confusions of two classes; None without any."""
-    found = frequent_confusions(counts)
-    if not found:
+    confusions = frequent_confusions(counts)
+    if not confusions:
         return None
     rows = tuple(
         (names[row], names[column], f"{count:,}", percent(count / sum(counts[row])))
-        for count, row, column in found[:MAX_PAIRS]
+        for count, row, column in confusions[:MAX_PAIRS]
     )
     header = ("True class", "Predicted class", "Images", "Of the true class")
     return DataTable(header, rows, header[2:], "Most frequent confusions")
@@ -242,7 +242,7 @@ def _activation(run: RunResults) -> Iterator[Section]:
         if image := image_of(each["image"], text, lines):
             galleries[best == true].append(image)
     method = (
-        "What each place adds to the logit of the predicted class: activation times gradient in "
+        "What each position adds to the logit of the predicted class: activation times gradient in "
         "the last spatial map before the head, its positive part (HiResCAM; Draelos and Carin, "
         "2020). For a linear head on pooled features that is the class activation map. Bright is "
         "the most of the image itself, so maps of two images do not compare; dark edges are "

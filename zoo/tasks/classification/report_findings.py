@@ -36,21 +36,21 @@ def findings(run: RunResults) -> Iterator[Section]:
         yield _growth(results["growth"])
 
 
-def _label_errors(found: Mapping[str, Any], classes: Sequence[str]) -> Section:
+def _label_errors(errors: Mapping[str, Any], classes: Sequence[str]) -> Section:
     method = (
         "Confident learning (Northcutt et al., 2021) on predictions of each training image by "
         "heads that were fitted without it, in cross-validation on the cached features. It finds "
         "unusual images too: look before relabelling."
     )
     images = []
-    for each in found["shown"]:
+    for each in errors["shown"]:
         label, other = classes[each["label"]], classes[each["other"]]
         own, better = map(percent, each["probabilities"])
         text = f"{each['name']}: labelled {label} ({own}), more probably {other} ({better})"
         lines = (f"{other} {better}?", f"labelled: {label} {own}", each["name"])
         if image := image_of(each["image"], text, lines):
             images.append(image)
-    count = f"{counted(found['found'], 'probable label error')} among {found['images']:,} images"
+    count = f"{counted(errors['found'], 'probable label error')} among {errors['images']:,} images"
     parts: list[Part] = [Text(f"{count} of `train`.")]
     if images:
         shown = f"{len(images)} of them, the least agreement with the label first"

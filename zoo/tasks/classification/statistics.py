@@ -62,13 +62,13 @@ def class_scores(confusion: Sequence[Sequence[int]]) -> list[ClassScores]:
 
 def frequent_confusions(confusion: Sequence[Sequence[int]]) -> list[tuple[int, int, int]]:
     """Return count, true and predicted class of each confusion, the most frequent first."""
-    found = [
+    confusions = [
         (count, row, column)
         for row, each in enumerate(confusion)
         for column, count in enumerate(each)
         if count and row != column
     ]
-    return sorted(found, key=lambda each: (-each[0], each[1], each[2]))
+    return sorted(confusions, key=lambda each: (-each[0], each[1], each[2]))
 
 
 # Least probabilities of an answer that the report shows.

@@ -54,10 +54,10 @@ def open_folder(
     Raises:
         DataError: the folder cannot be trained on; names what is missing, and where.
     """
-    layout, found, notices = _read(root, n_classes)
-    parts: dict[str, Images] = {"train": found["train"]}
-    for split in [split for split in ("val", "test") if split in found]:
-        parts[split] = {label: images for label, images in found[split].items() if images}
+    layout, splits, notices = _read(root, n_classes)
+    parts: dict[str, Images] = {"train": splits["train"]}
+    for split in [split for split in ("val", "test") if split in splits]:
+        parts[split] = {label: images for label, images in splits[split].items() if images}
         notices += compare_with_train(
             parts["train"], parts[split], layout.split_name(split), layout.split_name("train")
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator
 
-# The first ones hardly stand inside the name of one class; None is whitespace.
+# The first ones rarely occur inside the name of one class; None is whitespace.
 LISTS = ("|", ";", ",")
 SEPARATORS = (*LISTS, "/", "+", "&", None)
 # Share of the labels of three words or more that are made of others, from which words are labels.
