@@ -13,6 +13,7 @@ from zoo.cli.options import (
     device_option,
     engine_option,
     json_option,
+    out_option,
     quiet_option,
     read_columns,
     reading_options,
@@ -31,13 +32,7 @@ from zoo.errors import counted
     help="Data set, as for `zoo finetune`, a folder of images, or shards: 'shards-*.tar'.",
 )
 @source_options
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A .safetensors or .npy file; a folder for shards.",
-)
+@out_option("FILE", "A .safetensors or .npy file; a folder for shards.", required=True)
 @click.option(
     "--part", metavar="I/N", help="Part I of N of the shards, for one of N jobs. [default: all]"
 )

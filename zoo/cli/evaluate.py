@@ -9,6 +9,7 @@ import click
 from zoo.cli.complete import complete_model
 from zoo.cli.group import ComputingCommand, Settings
 from zoo.cli.options import (
+    batch_size_option,
     columns_option,
     device_option,
     engine_option,
@@ -33,13 +34,7 @@ if TYPE_CHECKING:
 )
 @columns_option
 @click.option("--split", metavar="NAME", help="Split. [default: test, else val]")
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=32,
-    show_default=True,
-    help="Images per batch.",
-)
+@batch_size_option
 @reading_options
 @device_option
 @engine_option

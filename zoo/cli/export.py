@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.complete import complete_format, complete_model, complete_weights
-from zoo.cli.group import ComputingCommand, FilePath, Settings
-from zoo.cli.options import json_option
+from zoo.cli.complete import complete_format, complete_model
+from zoo.cli.group import ComputingCommand, Settings
+from zoo.cli.options import json_option, out_option, weights_option
 from zoo.cli.output import print_json, print_line
 from zoo.errors import counted
 
@@ -26,18 +26,8 @@ if TYPE_CHECKING:
     help="Format: onnx, timm, openvino, pt2, or one of a plugin.",
     shell_complete=complete_format,
 )
-@click.option(
-    "--out",
-    type=FilePath(),
-    metavar="PATH",
-    help="The file or folder to write. [default: beside the model file]",
-)
-@click.option(
-    "--weights",
-    metavar="TEXT",
-    shell_complete=complete_weights,
-    help="A tag of a backbone, or a model file of it. [default: auto]",
-)
+@out_option("PATH", "The file or folder to write. [default: beside the model file]")
+@weights_option
 @json_option
 @click.pass_obj
 def command(

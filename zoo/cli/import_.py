@@ -10,7 +10,7 @@ import click
 
 from zoo.cli.complete import complete_backbone
 from zoo.cli.group import Settings, ZooCommand
-from zoo.cli.options import json_option, quiet_option
+from zoo.cli.options import json_option, out_option, quiet_option
 from zoo.cli.output import print_json, print_line
 from zoo.errors import UsageError
 
@@ -47,12 +47,7 @@ def _read_classes(file: Path | None) -> list[str] | None:
     metavar="FILE",
     help="Text file with a class per line, in the order of the outputs.",
 )
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="A .safetensors file. [default: FILE with this suffix]",
-)
+@out_option("PATH", "A .safetensors file. [default: FILE with this suffix]")
 @json_option
 @quiet_option
 @click.pass_obj

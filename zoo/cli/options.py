@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from zoo.cli.complete import complete_weights
+from zoo.cli.group import FilePath
 from zoo.options.table import ENGINES
 
 if TYPE_CHECKING:
@@ -26,13 +28,29 @@ engine_option = click.option(
     show_default=True,
     help="Engine of frozen features.",
 )
+batch_size_option = click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Images per batch.",
+)
+weights_option = click.option(
+    "--weights",
+    metavar="TEXT",
+    shell_complete=complete_weights,
+    help="A tag of a backbone, or a model file of it. [default: auto]",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet_option = click.option("--quiet", is_flag=True, help=QUIET)
-
-
 columns_option = click.option(
     "--columns", metavar="COLUMNS", help="Columns of a table: image=NAME,label=NAME,split=NAME."
 )
+
+
+def out_option(metavar: str, help: str, *, required: bool = False) -> Callable[[Command], Command]:
+    """Return `--out`, a path to write, with its placeholder and help."""
+    return click.option("--out", type=FilePath(), required=required, metavar=metavar, help=help)
 
 
 def read_columns(given: str | None) -> Columns | None:

@@ -7,18 +7,14 @@ from pathlib import Path
 import click
 
 from zoo.cli.group import Settings, ZooCommand
+from zoo.cli.options import out_option
 from zoo.cli.output import print_line
 from zoo.testing.plugin_package import derive_names, write_package
 
 
 @click.command(cls=ZooCommand, name="new")
 @click.argument("name")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder of the package. [default: zoo-NAME]",
-)
+@out_option("DIR", "Folder of the package. [default: zoo-NAME]")
 @click.option(
     "--observer",
     is_flag=True,

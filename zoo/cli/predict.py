@@ -12,9 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zoo.cli.complete import complete_model, complete_path, complete_weights
+from zoo.cli.complete import complete_model, complete_path
 from zoo.cli.group import ComputingCommand, Settings
-from zoo.cli.options import device_option, engine_option, json_option
+from zoo.cli.options import (
+    batch_size_option,
+    device_option,
+    engine_option,
+    json_option,
+    out_option,
+    weights_option,
+)
 from zoo.cli.output import print_line, stdout
 from zoo.errors import DataError, UsageError, counted
 from zoo.terminal import print_notice
@@ -44,12 +51,7 @@ BESIDE = "\0"
     metavar="P",
     help="Answer `none of these` where no class is as probable.",
 )
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder for masks and overlays, of segmentation models.",
-)
+@out_option("DIR", "Folder for masks and overlays, of segmentation models.")
 @click.option(
     "--explain",
     is_flag=False,
@@ -57,19 +59,8 @@ BESIDE = "\0"
     metavar="[DIR]",
     help="Write where the network looks, as IMAGE.explain.png; into DIR, or beside the images.",
 )
-@click.option(
-    "--weights",
-    metavar="TEXT",
-    shell_complete=complete_weights,
-    help="A tag of a backbone, or a model file of it. [default: auto]",
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=32,
-    show_default=True,
-    help="Images per batch.",
-)
+@weights_option
+@batch_size_option
 @device_option
 @engine_option
 @click.option(

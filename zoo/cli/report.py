@@ -8,7 +8,7 @@ import click
 
 from zoo.cli.complete import complete_run
 from zoo.cli.group import FilePath, Settings, ZooCommand
-from zoo.cli.options import json_option
+from zoo.cli.options import json_option, out_option
 from zoo.cli.output import print_json, print_line
 
 if TYPE_CHECKING:
@@ -24,12 +24,7 @@ if TYPE_CHECKING:
     metavar="RUN...",
     shell_complete=complete_run,
 )
-@click.option(
-    "--out",
-    type=FilePath(),
-    metavar="FILE",
-    help="Path of the report. [default: report.html in RUN; comparison.html of several]",
-)
+@out_option("FILE", "Path of the report. [default: report.html in RUN; comparison.html of several]")
 @json_option
 @click.pass_obj
 def command(settings: Settings, runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
