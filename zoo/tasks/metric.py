@@ -70,6 +70,12 @@ class SampleResults:
         return {name: each[order] for name, each in joined.items()}
 
 
+def loss_sum(device: torch.device) -> Tensor:
+    """Return a float64 zero to add losses to; on the CPU for MPS, which has no float64."""
+    exact = torch.device("cpu") if device.type == "mps" else device
+    return torch.zeros((), dtype=torch.float64, device=exact)
+
+
 class Metric(ABC):
     """A metric of a split: accumulated over batches, merged over processes, computed at the end.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from types import TracebackType
 
 from zoo.cache import trim
 from zoo.data.augment import Draw
@@ -85,12 +84,7 @@ class PhaseDataFactory:
     def __enter__(self) -> PhaseDataFactory:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._stack.close()
         store = self.cache.store if self.cache else None
         if store is not None and store.path is not None:

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from zoo.data.schema import Schema
 from zoo.tasks.base import Metric, Outputs, UserMetrics
+from zoo.tasks.metric import loss_sum
 from zoo.tasks.user_functions import call_metrics
 
 # With more classes, the confusion matrix would take more memory than the network.
@@ -37,10 +38,8 @@ class ClassificationMetric(Metric):
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.int64, device=device)
 
-        # MPS has no float64.
-        exact = torch.device("cpu") if device.type == "mps" else device
         self.sums = {
-            "loss": torch.zeros((), dtype=torch.float64, device=exact),
+            "loss": loss_sum(device),
             "images": zeros(count),
             "correct": zeros(count),
             "predicted": zeros(count),

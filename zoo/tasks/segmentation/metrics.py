@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from zoo.data.schema import Schema
 from zoo.tasks.base import Metric, Outputs, UserMetrics
+from zoo.tasks.metric import loss_sum
 from zoo.tasks.segmentation.schema import IGNORE_INDEX
 from zoo.tasks.user_functions import call_metrics
 
@@ -31,10 +32,8 @@ class SegmentationMetric(Metric):
         super().__init__()
         self.names, count = schema.classes, len(schema.classes)
         self.further = dict(further or {})
-        # MPS has no float64.
-        exact = torch.device("cpu") if device.type == "mps" else device
         self.sums = {
-            "loss": torch.zeros((), dtype=torch.float64, device=exact),
+            "loss": loss_sum(device),
             "images": torch.zeros((), dtype=torch.int64, device=device),
             "confusion": torch.zeros(count**2, dtype=torch.int64, device=device),
         }
