@@ -19,6 +19,18 @@ class Overflow(nn.Module):
         return {"out": (self.second(self.first(x) * self.scale),)}
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_all_finite_detects_one_value_of_many(dtype):
+    values = torch.randn(3, 5, 7, 11, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for finite in (values, values.contiguous(memory_format=torch.channels_last), values[:0]):
+        assert all_finite({"out": [finite, torch.tensor([1])]})
+    for odd in (float("nan"), float("inf"), -float("inf")):
+        for position in (0, 500, values.numel() - 1):
+            changed = values.clone()
+            changed.view(-1)[position] = odd
+            assert not all_finite([values, changed])
+
+
 def test_first_layer_that_is_not_finite_is_named():
     torch.manual_seed(0)
     images = torch.ones(3, 2)

@@ -31,7 +31,9 @@ class TorchEngine(Engine):
         """Return the inputs of the heads by path."""
         network = self.network
         with network.lock, HeadHooks(network.module, network.paths) as hooks:
-            network.module.train(self.training)
+            # `train` takes milliseconds, for every batch.
+            if any(part.training != self.training for part in network.module.modules()):
+                network.module.train(self.training)
             network.forward(images, self.training, pad_to=self.batch)
         return {
             path: hooks.inputs[path][: len(images)]

@@ -20,7 +20,10 @@ def all_finite(value: Any) -> bool:
     """Whether all floating tensors in nested containers are finite."""
     value = named_outputs(value)
     if isinstance(value, Tensor):
-        return not value.is_floating_point() or bool(torch.isfinite(value).all())
+        if not value.is_floating_point() or not value.numel():
+            return True
+        # NaN is both least and greatest; of bfloat16 on the CPU this takes a hundredth of the time.
+        return bool(torch.isfinite(torch.stack(torch.aminmax(value))).all())
     if isinstance(value, Mapping):
         return all(map(all_finite, value.values()))
     return all(map(all_finite, value)) if isinstance(value, (list, tuple)) else True
