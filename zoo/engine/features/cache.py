@@ -6,7 +6,6 @@ import hashlib
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,15 +15,15 @@ from torch import Tensor
 
 from zoo.data.augment import Draw
 from zoo.data.bad_images import UnreadableImages
-from zoo.data.decode import UnreadableImage
 from zoo.data.loader import Batch, batch_bounds
 from zoo.data.split import Split
 from zoo.engine.backends.choice import TORCH, engine_of
 from zoo.engine.backends.engine import Inputs
 from zoo.engine.features.finite import check_features
 from zoo.engine.features.hooks import check_head_equivalence
+from zoo.engine.features.host_copy import HostCopy
 from zoo.engine.features.store import DTYPES, FeatureStore, columns_of
-from zoo.engine.runtime.device import available_cores
+from zoo.engine.runtime.contents import digest_contents
 from zoo.engine.runtime.distributed import SINGLE, Ranks, shard
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader, raise_unreadable
@@ -41,7 +40,6 @@ MEMORY_LIMIT = 4 << 30
 LOAD_LIMIT = 256 << 20
 # Targets are in memory, and on the device.
 TARGET_LIMIT = 1 << 30
-DIGEST_CHUNK = 256
 
 Rounds = Iterator[Batch | None]
 # Of a split, `[images, views]`: rows in the store, -1 for unreadable images.
@@ -175,7 +173,7 @@ class FeatureCache:
             reason, features = check_head_equivalence(self.network, first.inputs)
             check_features(self.network, split, first, features)
             if reason is None:
-                self.store.columns = columns_of(self._to_store(features, len(first)))
+                self.store.columns = columns_of(self._to_store(features, len(first)).wait())
             self.store.record_check(kind, reason)
         return self.store.checks[kind]
 
@@ -329,15 +327,17 @@ class FeatureCache:
 
         A GPU computes on the next batch meanwhile: its copy starts before, and is awaited after.
         """
-        copied: deque[tuple[Batch | None, dict[str, Tensor], torch.cuda.Event | None]] = deque()
         ahead = int(self.network.device.type == "cuda")
+        copied: deque[tuple[Batch | None, HostCopy]] = deque()
         for batch, inputs in computed:
-            features = self._to_store(inputs or {}, 0 if batch is None else len(batch), bool(ahead))
-            copied.append((batch, features, _recorded(self.network.device)))
+            copy = self._to_store(inputs or {}, 0 if batch is None else len(batch))
+            copied.append((batch, copy))
             if len(copied) > ahead:
-                yield _awaited(*copied.popleft())
+                batch, copy = copied.popleft()
+                yield batch, copy.wait()
         while copied:
-            yield _awaited(*copied.popleft())
+            batch, copy = copied.popleft()
+            yield batch, copy.wait()
 
     def _features(
         self, split: Split, batch: Batch, features: dict[str, Tensor]
@@ -346,23 +346,15 @@ class FeatureCache:
         check_features(self.network, split, batch, features)
         return batch.indices.tolist(), batch.digests, features
 
-    def _to_store(
-        self, inputs: Mapping[str, Tensor], count: int, pinned: bool = False
-    ) -> dict[str, Tensor]:
-        """Return the head inputs of the first `count` images on the CPU, in the stored dtype.
-
-        Args:
-            inputs: `[images, ...]` by head path.
-            count: number of images.
-            pinned: whether to copy into page-locked memory, without waiting for the copy.
-        """
-        features = {}
-        for path in self.network.paths:
-            if path in inputs:
-                own = inputs[path][:count].to(_stored_dtype(inputs[path]))
-                features[path] = torch.empty_like(own, device="cpu", pin_memory=pinned)
-                features[path].copy_(own, non_blocking=pinned)
-        return features
+    def _to_store(self, inputs: Mapping[str, Tensor], count: int) -> HostCopy:
+        """Copy the head inputs of the first `count` images to the CPU, in the stored dtype."""
+        return HostCopy(
+            {
+                path: inputs[path][:count].to(_stored_dtype(inputs[path]))
+                for path in self.network.paths
+                if path in inputs
+            }
+        )
 
 
 def _padded(batches: Iterator[Batch], rounds: int) -> Iterator[Batch | None]:
@@ -372,24 +364,6 @@ def _padded(batches: Iterator[Batch], rounds: int) -> Iterator[Batch | None]:
     # Exhaust the reader, so that it can clean up.
     for _ in batches:
         raise AssertionError("more batches than rounds")
-
-
-def _recorded(device: torch.device) -> torch.cuda.Event | None:
-    """Return an event after all that a GPU has been given to do; None for another device."""
-    if device.type != "cuda":
-        return None
-    event = torch.cuda.Event()
-    event.record(torch.cuda.current_stream(device))
-    return event
-
-
-def _awaited(
-    batch: Batch | None, features: dict[str, Tensor], event: torch.cuda.Event | None
-) -> tuple[Batch | None, dict[str, Tensor]]:
-    """Wait until a copy is complete, and return it."""
-    if event is not None:
-        event.synchronize()
-    return batch, features
 
 
 def _images(batch: Batch | None) -> Tensor | None:
@@ -406,21 +380,3 @@ def _key(content: bytes, draw: Draw | None, index: int) -> bytes:
         return content
     augmentation = f"{draw.augment} {draw.seed} {draw.epoch} {index}"
     return hashlib.sha256(content + augmentation.encode()).digest()
-
-
-def digest_contents(split: Split) -> list[bytes]:
-    """Return a digest of each image's content; zeros for unreadable images."""
-
-    def digest(first: int) -> list[bytes]:
-        digests = []
-        for index in range(first, min(first + DIGEST_CHUNK, len(split))):
-            try:
-                digests.append(hashlib.sha256(split.content(index)).digest())
-            except UnreadableImage:
-                digests.append(bytes(32))
-        return digests
-
-    # Reading and hashing both release the GIL.
-    with ThreadPoolExecutor(min(available_cores(), 8)) as pool:
-        parts = pool.map(digest, range(0, len(split), DIGEST_CHUNK))
-        return [content for part in parts for content in part]

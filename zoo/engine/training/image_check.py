@@ -9,7 +9,7 @@ from dataclasses import replace
 from zoo.data.bad_images import describe_incomplete
 from zoo.data.duplicates import Duplicates, find_duplicates
 from zoo.data.split import ImageData, Split
-from zoo.engine.features.cache import digest_contents
+from zoo.engine.runtime.contents import digest_contents
 from zoo.engine.runtime.distributed import SINGLE, Ranks
 from zoo.engine.runtime.reader import ImageReader, raise_unreadable
 from zoo.terminal import Progress
