@@ -5,14 +5,15 @@
 Sections, each written to `gpu.json` when it is done, with its error where it fails:
 
 - `tests`: those that need a CUDA device.
+- `memory`: a training that runs out of memory, whose micro-batch is halved.
+- `training`: of all layers, beside a bare loop on tensors in memory (`all_layers.py`).
+- `processes`: two processes on one device, by gloo on the CPU, and by NCCL where it allows that.
+- `reading`: images per second of reading batches into memory for the device, by threads and by
+  processes.
 - `passes`: of each network, images per second of the pass that computes and stores features, by the
   engines torch and compile; of bare forwards of batches on the device (eager, channels last, and
-  compiled); of decoding and resizing the images on all cores, alone; and of reading them, by
-  threads and by processes. The ratio is that of the faster pass to the slower one of decoding and
-  the compiled forward.
-- `training`: of all layers, beside a bare loop on tensors in memory (`all_layers.py`).
-- `memory`: a training that runs out of memory, whose micro-batch is halved.
-- `processes`: two processes on one device, by gloo on the CPU, and by NCCL where it allows that.
+  compiled); and of decoding and resizing the images on all cores, alone. The ratio is that of the
+  faster pass to the slower one of decoding and the compiled forward.
 
 With `--device cpu --small`, a tiny network and few images try the program, and measure nothing.
 """
@@ -64,7 +65,7 @@ NETWORKS = ("torchvision/resnet50", "timm/vit_base_patch16_224", "torchvision/co
 SMALL = ("timm/test_resnet",)
 ENGINES = ("torch", "compile")
 # Files, each of which is read several times: writing them takes longer than reading.
-FILES, REPEATED = 256, 64
+FILES, REPEATED = 256, 96
 # Seconds of the tests, and of each process.
 TEST_SECONDS, PROCESS_SECONDS = 150, 90
 # Of the process that is to run out of memory, in bytes.
@@ -149,29 +150,40 @@ def _read_all(split: FileSplit, transform: SampleTransform, positions: range) ->
     return sum(isinstance(sample, Sample) for sample in read)
 
 
-def reading(split: FileSplit, network: Network, batch: int, cores: int) -> dict[str, float]:
-    """Return images per second of reading into memory for the device, by threads and processes."""
-    device, transform = network.device, SampleTransform(network.preprocess)
-    counts = sorted({1, 4, reader_threads(device)[0], cores})
-    ways = [(count, 0) for count in counts] + [(0, cores)]
+def measure_reading(options: Options) -> dict[str, Any]:
+    """Measure reading by different numbers of threads and processes."""
+    device, cores = torch.device(options.device), 2 if options.small else available_cores()
+    network = build((SMALL if options.small else NETWORKS)[0], device)
+    batch, transform = feature_batch(device), SampleTransform(network.preprocess)
+    threads = sorted({1, 2, reader_threads(device)[0], 8, cores})
     rates = {}
-    for threads, workers in ways:
-        order = range(len(split) // (8 if threads else 1))
-        began = time.perf_counter()
-        batches = load_batches(
-            split,
-            transform,
-            order,
-            batch,
-            workers,
-            pin_memory=device.type == "cuda",
-            digest=True,
-            threads=threads,
-        )
-        assert sum(map(len, batches)) == len(order)
-        name = f"{workers} processes" if workers else f"{threads} threads"
-        rates[name] = round(len(order) / (time.perf_counter() - began), 1)
+    with _files(options) as split:
+        for number, workers in [*((each, 0) for each in threads), (0, cores // 2), (0, cores)]:
+            order = range(len(split) // (1 if workers else 8))
+            began = time.perf_counter()
+            batches = load_batches(
+                split,
+                transform,
+                order,
+                batch,
+                workers,
+                pin_memory=device.type == "cuda",
+                digest=True,
+                threads=number,
+            )
+            assert sum(map(len, batches)) == len(order)
+            name = f"{workers} processes" if workers else f"{number} threads"
+            rates[name] = round(len(order) / (time.perf_counter() - began), 1)
     return rates
+
+
+@contextlib.contextmanager
+def _files(options: Options) -> Iterator[FileSplit]:
+    """Write JPEGs, each of which is read several times."""
+    with tempfile.TemporaryDirectory() as work:
+        paths = write_files(Path(work), 8 if options.small else FILES)
+        names = tuple(path.name for path in paths) * (1 if options.small else REPEATED)
+        yield FileSplit("all", paths[0].parent, names, (0,) * len(names))
 
 
 def computing(network: Network, batch: int, engine: str, seconds: float) -> float:
@@ -209,21 +221,20 @@ def _environment(**values: str) -> Iterator[None]:
 
 def measure_passes(options: Options) -> dict[str, Any]:
     """Measure the pass of each network, and its parts."""
-    device, seconds = torch.device(options.device), 0.1 if options.small else 3.0
+    device, seconds = torch.device(options.device), 0.1 if options.small else 1.5
     results: dict[str, Any] = {}
     cores = available_cores()
-    with tempfile.TemporaryDirectory() as work:
-        paths = write_files(Path(work), 8 if options.small else FILES)
-        names = tuple(path.name for path in paths) * (1 if options.small else REPEATED)
-        split = FileSplit("all", paths[0].parent, names, (0,) * len(names))
+    with _files(options) as split:
         for name in SMALL if options.small else NETWORKS:
+            if time.monotonic() > options.until:
+                results[name] = "no time was left"
+                continue
             network = build(name, device)
             batch = 4 if options.small and device.type != "cuda" else feature_batch(device)
             one: dict[str, Any] = {"precision": network.precision, "batch": batch}
             backend = "eager" if options.small else "inductor"
             one["forward"] = bare_forwards(network, batch, seconds, backend)
             one["decoding"] = round(decoding(split, network, 2 if options.small else cores), 1)
-            one["reading"] = reading(split, network, batch, 2 if options.small else cores)
             one["computing"], one["pass"] = {}, {}
             for engine in ENGINES[:1] if options.small else ENGINES:
                 try:
@@ -339,10 +350,11 @@ def run_processes(options: Options) -> dict[str, Any]:
 
 SECTIONS: dict[str, Callable[[Options], dict[str, Any]]] = {
     "tests": run_tests,
-    "passes": measure_passes,
-    "training": measure_training,
     "memory": run_out_of_memory,
+    "training": measure_training,
     "processes": run_processes,
+    "reading": measure_reading,
+    "passes": measure_passes,
 }
 
 
@@ -362,12 +374,13 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     began, target = time.monotonic(), options.out / "gpu.json"
+    options.until = began + options.seconds - (0 if options.small else 60)
     results: dict[str, Any] = {"small": options.small, **describe(torch.device(options.device))}
     failed = False
     for name in options.section or SECTIONS:
         start = time.monotonic()
         try:
-            if start - began > options.seconds - (0 if options.small else 60):
+            if start > options.until:
                 raise TimeoutError(f"no time was left after {start - began:.0f} s")
             results[name] = SECTIONS[name](options)
         except Exception as error:
