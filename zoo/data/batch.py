@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from multiprocessing.connection import Connection
 
 import torch
@@ -45,6 +46,22 @@ class Batch:
             targets=self.targets.pin_memory(),
             indices=self.indices.pin_memory(),
         )
+
+
+class PendingBatch:
+    """A batch that is read when it is first used, by the thread that uses it.
+
+    Args:
+        read: reads it.
+    """
+
+    def __init__(self, read: Callable[[], Batch]) -> None:
+        self._read = read
+
+    @cached_property
+    def batch(self) -> Batch:
+        """The batch."""
+        return self._read()
 
 
 def concatenate(parts: Iterable[Batch], size: int, pin_memory: bool = False) -> Batch:

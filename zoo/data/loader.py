@@ -164,8 +164,9 @@ class SplitBatches:
         samples = [item for item in items if isinstance(item, Sample)]
         shape = (len(samples), preprocess.height, preprocess.width, preprocess.channels)
         images = torch.empty(shape, dtype=samples[0].input.dtype if samples else torch.uint8)
-        for row, sample in zip(images, samples, strict=True):
-            row.copy_(sample.input.permute(1, 2, 0))
+        for row, sample in zip(images.numpy(), samples, strict=True):
+            # Not by torch, whose threads would then wait for more work, on cores that others need.
+            row[...] = sample.input.detach().cpu().permute(1, 2, 0).numpy()
         return Batch(
             inputs=images.permute(0, 3, 1, 2),
             targets=self.transform.collate([sample.target for sample in samples]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
 import torch
@@ -27,10 +27,12 @@ class Engine(ABC):
     Attributes:
         name: as the option `engine` selects it.
         converts: whether it converts the network first, which takes seconds.
+        threaded: whether `stream` asks for the images of several items at once, each in a thread.
     """
 
     name: str
     converts = False
+    threaded = False
 
     def __init__(self, network: Network, batch: int, training: bool = False) -> None:
         self.network = network
@@ -88,14 +90,15 @@ class Engine(ABC):
 
     def stream(
         self, items: Iterable[Item], images: Callable[[Item], Tensor | None]
-    ) -> Iterator[tuple[Item, Inputs | None]]:
+    ) -> Generator[tuple[Item, Inputs | None]]:
         """Yield each item with the inputs of the heads, in order.
 
         An engine may compute on several items at once, so items are taken ahead of results.
 
         Args:
             items: batches.
-            images: returns the images of an item; None for one without images.
+            images: returns the images of an item; None for one without images. Each item is asked
+                for once, and may be read then.
         """
         for item in items:
             pixels = images(item)

@@ -11,9 +11,10 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable, Generator, Iterable
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.data.loader import read_in_threads
 from zoo.engine.backends import openvino_model
 from zoo.engine.backends.body import Body, describe_body, mode_of
 from zoo.engine.backends.conversions import Conversion
@@ -30,6 +32,7 @@ from zoo.engine.backends.openvino_model import compile_network, core, import_ope
 from zoo.engine.runtime.allocator import without_retaining
 from zoo.engine.runtime.head_hooks import HeadHooks
 from zoo.engine.runtime.network import Network
+from zoo.engine.runtime.pieces import pieces
 from zoo.errors import BrokenBackbone, EnvironmentProblem, UsageError, one_line
 from zoo.files import library_versions
 from zoo.models.plugin_errors import plugin_errors
@@ -42,16 +45,24 @@ TRACED = 2
 
 
 class OpenVINOEngine(Engine):
-    """Computes the inputs of the heads by OpenVINO, on several batches at once."""
+    """Computes the inputs of the heads by OpenVINO, on several batches at once.
+
+    Each of as many threads as cores reads a batch, computes on it in a stream of OpenVINO's, and
+    takes the next, so no core waits for another while there are batches, and another program slows
+    down only what it runs beside. Which images form a batch does not depend on the threads.
+    """
 
     name = "openvino"
     converts = True
+    threaded = True
 
     def __init__(self, network: Network, batch: int, training: bool = False) -> None:
         super().__init__(network, batch, training)
         self._converted: Any = None
         self._compiled: dict[torch.dtype, Any] = {}
         self._heads: list[tuple[str, torch.dtype]] = []
+        self._free: defaultdict[torch.dtype, deque[Any]] = defaultdict(deque)
+        self._compiling = threading.Lock()
 
     @staticmethod
     def version() -> str | None:
@@ -191,13 +202,15 @@ class OpenVINOEngine(Engine):
             return f"OpenVINO fails on it: {last[0][:200]}"
         return None
 
-    def _model(self, dtype: torch.dtype) -> Any:
-        with self.network.lock:
-            self.load()
+    def _request(self, dtype: torch.dtype) -> Any:
+        """Return a request that is not in use."""
+        with contextlib.suppress(IndexError):
+            return self._free[dtype].pop()
+        with self._compiling:
             if dtype not in self._compiled:
                 with plugin_errors("OpenVINO cannot compile the network"):
                     self._compiled[dtype] = self._compile(dtype)
-            return self._compiled[dtype]
+        return self._compiled[dtype].create_infer_request()
 
     def takes(self, images: Tensor) -> bool:
         """Whether images have the size that the network was converted for."""
@@ -205,43 +218,35 @@ class OpenVINOEngine(Engine):
 
     def compute(self, images: Tensor) -> Inputs:
         """Return the inputs of the heads by path."""
-        ((_, inputs),) = self.stream([images], lambda each: each)
-        assert inputs is not None
-        return inputs
+        with self.network.lock:
+            self.load()
+        self.network.forwards += len(images)
+        with without_retaining():
+            return self._infer(images)
 
     def stream(
         self, items: Iterable[Item], images: Callable[[Item], Tensor | None]
-    ) -> Iterator[tuple[Item, Inputs | None]]:
+    ) -> Generator[tuple[Item, Inputs | None]]:
         """Yield each item with the inputs of the heads; the next ones are computed meanwhile."""
-        running: deque[tuple[Item, _Request | None]] = deque()
-        free: dict[torch.dtype, list[Any]] = {}
-        try:
-            with without_retaining():
-                for item in items:
-                    pixels = images(item)
-                    running.append((item, None if pixels is None else self._start(pixels, free)))
-                    if len(running) >= self._ahead:
-                        yield self._finish(running.popleft(), free)
-                while running:
-                    yield self._finish(running.popleft(), free)
-        finally:
-            for _, request in running:
-                if request is not None:
-                    request.infer.wait()
 
-    @property
-    def _ahead(self) -> int:
-        """Number of batches to compute on at once: one per stream of the compiled network."""
-        counts = [int(each.get_property(OPTIMAL)) for each in self._compiled.values()]
-        return max(counts, default=1)
+        def compute(item: Item) -> tuple[Item, int, Inputs | None]:
+            pixels = images(item)
+            return (item, 0, None) if pixels is None else (item, len(pixels), self._infer(pixels))
 
-    def _start(self, images: Tensor, free: dict[torch.dtype, list[Any]]) -> _Request:
-        """Start to compute on a batch, padded with blank images."""
+        with (
+            self.network.lock
+        ):  # here, as the caller may have the lock, for which threads would wait
+            self.load()
+        threads = torch.get_num_threads()
+        computed = read_in_threads(compute, ([item] for item in items), threads, 2 * threads)
+        with without_retaining(), contextlib.closing(computed):
+            for ((item, count, inputs),) in computed:
+                self.network.forwards += count
+                yield item, inputs
+
+    def _infer(self, images: Tensor) -> Inputs:
+        """Compute on a batch, padded with blank images."""
         dtype = torch.uint8 if images.dtype == torch.uint8 else torch.float32
-        model = self._model(dtype)
-        self.network.forwards += len(images)
-        requests = free.setdefault(dtype, [])
-        infer = requests.pop() if requests else model.create_infer_request()
         count = len(images)
         if count < self.batch:
             blank = images.new_zeros(self.batch - count, *images.shape[1:])
@@ -249,34 +254,24 @@ class OpenVINOEngine(Engine):
         if dtype == torch.uint8:
             images = images.permute(0, 2, 3, 1)
         pixels = images.to(dtype).contiguous().numpy()
-        infer.set_input_tensor(import_openvino().Tensor(pixels, shared_memory=True))
-        infer.start_async()
-        return _Request(infer, pixels, count, dtype)
-
-    def _finish(
-        self, started: tuple[Item, _Request | None], free: dict[torch.dtype, list[Any]]
-    ) -> tuple[Item, Inputs | None]:
-        """Return the result of a request, copied from its memory."""
-        item, request = started
-        if request is None:
-            return item, None
+        request = self._request(dtype)
+        request.set_input_tensor(import_openvino().Tensor(pixels, shared_memory=True))
         try:
-            request.infer.wait()
+            request.start_async()
+            request.wait()
         except RuntimeError as error:
             raise BrokenBackbone(f"OpenVINO fails on the network: {one_line(error)}") from error
-        inputs = {}
-        for index, (path, dtype) in enumerate(self._heads):
-            values = torch.from_numpy(request.infer.get_output_tensor(index).data)
-            inputs[path] = values[: request.count].to(dtype, copy=True)
-        free[request.dtype].append(request.infer)
-        return item, inputs
+        inputs = {
+            path: _copy(torch.from_numpy(request.get_output_tensor(index).data)[:count], own)
+            for index, (path, own) in enumerate(self._heads)
+        }
+        self._free[dtype].append(request)
+        return inputs
 
 
-OPTIMAL = "OPTIMAL_NUMBER_OF_INFER_REQUESTS"
-
-
-class _Request:
-    """A batch that is being computed; it keeps the memory of its pixels."""
-
-    def __init__(self, infer: Any, pixels: Any, count: int, dtype: torch.dtype) -> None:
-        self.infer, self.pixels, self.count, self.dtype = infer, pixels, count, dtype
+def _copy(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a copy in another dtype, in the calling thread alone."""
+    copy = torch.empty(values.shape, dtype=dtype)
+    for part, given in zip(pieces(copy), pieces(values), strict=True):
+        part.copy_(given)
+    return copy

@@ -23,6 +23,7 @@ from zoo.engine.features.finite import check_features
 from zoo.engine.features.hooks import check_head_equivalence
 from zoo.engine.features.host_copy import HostCopy
 from zoo.engine.features.store import DTYPES, FeatureStore, columns_of
+from zoo.engine.features.stream import stream_split
 from zoo.engine.runtime.contents import digest_contents
 from zoo.engine.runtime.distributed import SINGLE, Ranks, shard
 from zoo.engine.runtime.network import Network
@@ -41,7 +42,7 @@ LOAD_LIMIT = 256 << 20
 # Targets are in memory, and on the device.
 TARGET_LIMIT = 1 << 30
 
-Rounds = Iterator[Batch | None]
+Rounds = Iterator[tuple[Batch | None, Inputs]]
 # Of a split, `[images, views]`: rows in the store, -1 for unreadable images.
 Rows = NDArray[np.int64]
 Wrap = Callable[[Rounds, int, str], Rounds]
@@ -306,10 +307,10 @@ class FeatureCache:
             return
         largest = max(len(shard(missing, rank, ranks.world)) for rank in range(ranks.world))
         rounds = len(batch_bounds(largest, self.batch, training=False))
-        batches = self.reader.read(split, ranks.shard(missing), draw, digest=True)
-        wrapped = self.wrap(_padded(batches, rounds), rounds, label)
-        computed = self.engine.stream(wrapped, _images)
-        for batch, features in self._copied_to_cpu(computed):
+        shared = ranks.shard(missing)
+        computed = stream_split(self.engine, self.reader, split, shared, draw, digest=True)
+        padded = _padded(self._copied_to_cpu(computed), rounds)
+        for batch, features in self.wrap(padded, rounds, label):
             own = None if batch is None else self._features(split, batch, features)
             for part in ranks.gather(own):
                 if part is not None and not ranks.rank:
@@ -321,16 +322,16 @@ class FeatureCache:
                         digests[index] = content
 
     def _copied_to_cpu(
-        self, computed: Iterator[tuple[Batch | None, Inputs | None]]
-    ) -> Iterator[tuple[Batch | None, dict[str, Tensor]]]:
+        self, computed: Iterator[tuple[Batch, Inputs | None]]
+    ) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
         """Yield batches with their features on the CPU, in the stored dtype.
 
         A GPU computes on the next batch meanwhile: its copy starts before, and is awaited after.
         """
         ahead = int(self.network.device.type == "cuda")
-        copied: deque[tuple[Batch | None, HostCopy]] = deque()
+        copied: deque[tuple[Batch, HostCopy]] = deque()
         for batch, inputs in computed:
-            copy = self._to_store(inputs or {}, 0 if batch is None else len(batch))
+            copy = self._to_store(inputs or {}, len(batch))
             copied.append((batch, copy))
             if len(copied) > ahead:
                 batch, copy = copied.popleft()
@@ -357,17 +358,13 @@ class FeatureCache:
         )
 
 
-def _padded(batches: Iterator[Batch], rounds: int) -> Iterator[Batch | None]:
+def _padded(batches: Iterator[tuple[Batch, Inputs]], rounds: int) -> Rounds:
     """Yield batches, then None, so that all processes have the same number of rounds."""
     for _ in range(rounds):
-        yield next(batches, None)
+        yield next(batches, (None, {}))
     # Exhaust the reader, so that it can clean up.
     for _ in batches:
         raise AssertionError("more batches than rounds")
-
-
-def _images(batch: Batch | None) -> Tensor | None:
-    return None if batch is None else batch.inputs
 
 
 def _stored_dtype(features: Tensor) -> torch.dtype:

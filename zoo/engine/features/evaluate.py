@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from zoo.data.loader import Batch
 from zoo.data.split import Split
 from zoo.engine.backends.engine import Engine
 from zoo.engine.features.hooks import run_heads
+from zoo.engine.features.stream import stream_split
 from zoo.engine.runtime.reader import ImageReader
 from zoo.models.freeze import inference_mode_of
 from zoo.tasks.base import Metric
@@ -24,10 +22,7 @@ def evaluate_on_engine(engine: Engine, split: Split, reader: ImageReader, metric
     """
     network = engine.network
 
-    def images(batch: Batch) -> Tensor | None:
-        return batch.inputs if engine.takes(batch.inputs) else None
-
-    for batch, inputs in engine.stream(reader.read(split, range(len(split))), images):
+    for batch, inputs in stream_split(engine, reader, split, range(len(split))):
         targets = batch.targets.to(network.device, non_blocking=True)
         with inference_mode_of(network.module):
             if inputs is None:

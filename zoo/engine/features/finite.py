@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from zoo.data.loader import Batch
 from zoo.data.split import Split
 from zoo.engine.runtime.network import Network
+from zoo.engine.runtime.pieces import pieces
 from zoo.errors import DataError, WeightsError, ZooError
 from zoo.models.network_output import named_outputs
 
@@ -99,7 +100,7 @@ def check_features(
         WeightsError: the features are not; names the first such layer.
     """
     for each in features.values():
-        if all_finite(each):
+        if all(map(all_finite, pieces(each))):
             continue
         row = next(row for row in range(len(each)) if not all_finite(each[row]))
         subject = f"the features of {split.where(int(batch.indices[row]))} are"

@@ -15,18 +15,19 @@ class HostCopy:
     """A copy of tensors on the CPU; of those on a GPU it is complete only after `wait`.
 
     Args:
-        tensors: by name, on one device.
+        tensors: by name, on one device; those on the CPU are not copied.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._copies: dict[str, Tensor] = {}
         self._copied: torch.cuda.Event | None = None
         for name, tensor in tensors.items():
-            pinned = tensor.is_cuda and tensor.nbytes <= MAX_PINNED
-            self._copies[name] = torch.empty_like(tensor, device="cpu", pin_memory=pinned)
-            self._copies[name].copy_(tensor, non_blocking=pinned)
-            if pinned:
-                self._copied = torch.cuda.current_stream(tensor.device).record_event()
+            if not tensor.is_cuda or tensor.nbytes > MAX_PINNED:
+                self._copies[name] = tensor.cpu()
+                continue
+            self._copies[name] = torch.empty_like(tensor, device="cpu", pin_memory=True)
+            self._copies[name].copy_(tensor, non_blocking=True)
+            self._copied = torch.cuda.current_stream(tensor.device).record_event()
 
     def wait(self) -> dict[str, Tensor]:
         """Return the copies, when they are complete."""

@@ -88,10 +88,9 @@ def reader_threads(device: torch.device) -> tuple[int, int]:
 
     On the CPU, all cores alternate between decoding a batch and computing on it. Decoding in
     parallel with OpenMP stalls the slowest thread at each barrier; on two cores that was slower by
-    up to a tenth (`benchmarks/forward_pass.py`). OpenVINO computes on two batches meanwhile, each
-    on a thread: of lite0 that took 8.8 ms of CPU time per image at best, alternating 9.6, and
-    decoding two batches ahead 9.5; medians on a busy machine were 12.3, 12.6 and 19.5. For a GPU,
-    more than four threads wait for the interpreter's lock, see `reader_processes`.
+    up to a tenth (`benchmarks/forward_pass.py`). The threads of the engine `openvino` read
+    batches of their own (`ImageReader.pending`). For a GPU, more than four threads wait
+    for the interpreter's lock, see `reader_processes`.
     """
     if device.type == "cpu":
         return torch.get_num_threads(), 0

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from zoo.data.augment import Draw
 from zoo.data.bad_images import UnreadableImages, merge_bad
+from zoo.data.batch import PendingBatch
 from zoo.data.dataset import SampleTransform, check_shape
 from zoo.data.image_cache import Bounds, ImageCache
-from zoo.data.loader import Batch, batch_bounds, can_use_threads, load_batches
+from zoo.data.loader import Batch, SplitBatches, batch_bounds, can_use_threads, load_batches
 from zoo.data.split import Split
 from zoo.engine.runtime.device import reader_processes, reader_threads
 from zoo.engine.runtime.distributed import Ranks, fail_together
 from zoo.errors import DataError
+
+Computed = TypeVar("Computed")
 
 
 @dataclass(frozen=True)
@@ -81,18 +86,63 @@ class ImageReader:
         if draw is None and split.draws:
             # A user's Dataset then draws the same numbers each time, in every process.
             draw = Draw(None, seed=0, epoch=0)
+        batches = self._batches(split, order, draw, digest, training, bounds)
+        pairs = ((batch, None) for batch in batches)
+        for batch, _ in self.recorded(pairs, len(order), training, bounds is not None):
+            yield batch
+
+    def pending(
+        self,
+        split: Split,
+        order: Sequence[int],
+        draw: Draw | None = None,
+        digest: bool = False,
+    ) -> Iterator[PendingBatch] | None:
+        """Return the batches that `read` yields, for threads that each read their own.
+
+        The batches are for `recorded`.
+
+        Returns:
+            None where one thread has to read them, or others than the caller's threads do.
+        """
+        ready_made = split.steps(self.batch_size) is not None
+        if ready_made or self.workers or self.cache or not can_use_threads(split, draw):
+            return None
+        read = SplitBatches(split, self.transform, draw, digest).read
+        bounds = batch_bounds(len(order), self.batch_size, training=False)
+        parts = (list(order[first:last]) for first, last in bounds)
+        return (PendingBatch(partial(read, part)) for part in parts)
+
+    def recorded(
+        self,
+        pairs: Iterable[tuple[Batch, Computed]],
+        total: int,
+        training: bool = False,
+        empty: bool = False,
+    ) -> Iterator[tuple[Batch, Computed]]:
+        """Yield batches and what belongs to them, and record the images that cannot be read.
+
+        Args:
+            pairs: a batch, and anything.
+            total: number of images.
+            training: whether to raise at the first such image.
+            empty: whether to yield batches without images.
+
+        Raises:
+            UnreadableImages: images cannot be read and `bad_images` is `error`.
+        """
         strict = self.bad_images == "error"
         bad: dict[str, str] = {}
-        for batch in self._batches(split, order, draw, digest, training, bounds):
+        for batch, computed in pairs:
             bad |= {each.path: each.reason for each in batch.bad}
             if bad and strict and training:
                 raise UnreadableImages(bad)
             self.bad.update(bad)
             self.incomplete.update(batch.incomplete)
-            if len(batch) or bounds is not None:
-                yield batch
+            if len(batch) or empty:
+                yield batch, computed
         if bad and strict:
-            raise UnreadableImages(bad, len(order))
+            raise UnreadableImages(bad, total)
 
     def _batches(
         self,
