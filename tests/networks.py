@@ -1,7 +1,7 @@
 """Tiny backbones in installed plugins, and a small folder of real images."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -155,6 +155,44 @@ def odd(install) -> None:
     list, and `anynet` takes any number of channels.
     """
     install("odd", ODD)
+
+
+FAILING_FAMILY = """
+    import zoo
+
+    @zoo.hookimpl
+    def zoo_register_backbones():
+        yield zoo.Family("zoo-registry", "plugin_fam:enumerate_backbones")
+
+    def enumerate_backbones():
+        raise RuntimeError("the library is of another time")
+"""
+
+
+def pooled(outputs: int) -> str:
+    """Return the source of a builder: a linear layer on the means of the channels."""
+    return f"""
+    def build(weights=None):
+        from torch import nn
+
+        class Pooled(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.fc = nn.Linear(3, {outputs})
+
+            def forward(self, x):
+                return self.fc(x.mean((2, 3)))
+
+        return Pooled()
+"""
+
+
+def save_untrained(name: str, path: Path, classes: Sequence[str]) -> Path:
+    """Write a model file of a network with random weights, and return its path."""
+    import torch
+
+    torch.manual_seed(0)
+    return zoo.save(zoo.get(name).build(classes=len(classes)), path, classes)
 
 
 def train_probe(name: str, data: Path, out: Path) -> Path:

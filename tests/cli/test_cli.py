@@ -9,6 +9,8 @@ from PIL import Image
 from timm.models import list_models
 
 import zoo.data
+from tests.networks import pooled
+from tests.published_weights import checkpoint
 from zoo.builtin.measured import read_measured
 from zoo.cli import _run
 from zoo.cli.group import COMMANDS, Settings
@@ -227,40 +229,22 @@ def test_finetune_downloaded_weights_good_and_damaged(
     cli, install, tmp_path, file_server, monkeypatch
 ):
     """Weights on a server: valid, of another digest, truncated, and missing."""
-    import io
-
     import torch
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    buffer = io.BytesIO()
-    torch.save({"fc.weight": torch.ones(7, 3), "fc.bias": torch.zeros(7)}, buffer)
-    address, digits = file_server(buffer.getvalue())
-    install(
-        "online",
-        f"""
-        import zoo
+    content = {"fc.weight": torch.ones(7, 3), "fc.bias": torch.zeros(7)}
+    address, digits = file_server(checkpoint(content))
+    adapters = f"""
+    import zoo
 
-        @zoo.hookimpl
-        def zoo_register_backbones():
-            for kind in ("good", "wrong", "half", "missing"):
-                weights = zoo.Weights("web", url=f"{address}/{{kind}}-{digits}.pth", num_classes=7)
-                yield zoo.Backbone(f"net_{{kind}}", "plugin_online:build", (zoo.Head("fc"),),
-                                   zoo.Preprocess(size=32), weights=(weights,))
-
-        def build(weights=None):
-            from torch import nn
-
-            class Net(nn.Module):
-                def __init__(self):
-                    super().__init__()
-                    self.fc = nn.Linear(3, 7)
-
-                def forward(self, x):
-                    return self.fc(x.mean((2, 3)))
-
-            return Net()
-        """,
-    )
+    @zoo.hookimpl
+    def zoo_register_backbones():
+        for kind in ("good", "wrong", "half", "missing"):
+            weights = zoo.Weights("web", url=f"{address}/{{kind}}-{digits}.pth", num_classes=7)
+            yield zoo.Backbone(f"net_{{kind}}", "plugin_online:build", (zoo.Head("fc"),),
+                               zoo.Preprocess(size=32), weights=(weights,))
+    """
+    install("online", adapters + pooled(7))
     data = make_folder(tmp_path / "data", one=4, two=4)
     code, _, err = cli("finetune", "net_good", "--data", data, "--epochs", "1")
     assert code == 0, err

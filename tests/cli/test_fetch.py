@@ -1,7 +1,6 @@
 """`zoo fetch`: a folder of published weights from a local server, used without one afterwards."""
 
 import hashlib
-import io
 import json
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import torch
 
 import zoo
 from tests.processes import started
+from tests.published_weights import checkpoint
 from zoo.models.weight_sources import locate
 from zoo.models.weights import fetch
 
@@ -45,13 +45,7 @@ def zoo_register_backbones():
 """
 
 
-def checkpoint() -> bytes:
-    buffer = io.BytesIO()
-    torch.save(CONTENT, buffer)
-    return buffer.getvalue()
-
-
-DATA = checkpoint()
+DATA = checkpoint(CONTENT)
 SHA256 = hashlib.sha256(DATA).hexdigest()
 OAK = f"oak-{SHA256[:8]}.pth"
 

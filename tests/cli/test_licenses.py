@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.networks import pooled
 from zoo.tasks.classification.data.sources import EMBEDDED
 
 LEAFY = """
@@ -20,19 +21,6 @@ LEAFY = """
         )
         yield zoo.Backbone("leafnet", "plugin_leafy:build", (zoo.Head("fc"),),
                            zoo.Preprocess(size=16), weights=weights)
-
-    def build(weights=None):
-        from torch import nn
-
-        class Net(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.fc = nn.Linear(3, 2)
-
-            def forward(self, x):
-                return self.fc(x.mean((2, 3)))
-
-        return Net()
 """
 LIGHT = ("--no-plugin", "timm")
 
@@ -43,7 +31,7 @@ def leafnet(install, tmp_path):
     save_file(
         {"fc.weight": torch.ones(2, 3), "fc.bias": torch.zeros(2)}, tmp_path / "w.safetensors"
     )
-    install("leafy", LEAFY.format(file=tmp_path / "w.safetensors"))
+    install("leafy", LEAFY.format(file=tmp_path / "w.safetensors") + pooled(2))
 
 
 def ids(out):

@@ -4,6 +4,7 @@ import json
 
 from timm.models import list_models
 
+from tests.networks import FAILING_FAMILY
 from zoo.cli.plugins_show import MAX_NAMES
 
 GOOD = """
@@ -92,19 +93,7 @@ def test_show_hooks_of_plugin_failed_after_import(cli, install):
 
 
 def test_show_family_failing_on_enumeration(cli, install):
-    install(
-        "fam",
-        """
-        import zoo
-
-        @zoo.hookimpl
-        def zoo_register_backbones():
-            yield zoo.Family("zoo-registry", "plugin_fam:enumerate_backbones")
-
-        def enumerate_backbones():
-            raise RuntimeError("the library is of another time")
-        """,
-    )
+    install("fam", FAILING_FAMILY)
     code, out, _ = cli("plugins", "show", "fam", "--json")
     item = json.loads(out)
     assert (code, item["status"]) == (0, "failed")

@@ -13,9 +13,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 import zoo
+from tests.networks import save_untrained
 from tests.processes import started
 from zoo.data.find import FoundImages, count_images, find_images
 from zoo.data.images import Unreadable
@@ -27,10 +27,7 @@ CLASSES = ["flag", "mammal", "zebra"]
 
 @pytest.fixture
 def model(tinynet, tmp_path):
-    """Write a model file of a network with random weights."""
-    torch.manual_seed(0)
-    network = zoo.get(tinynet).build(classes=3)
-    return zoo.save(network, tmp_path / "model.safetensors", CLASSES)
+    return save_untrained(tinynet, tmp_path / "model.safetensors", CLASSES)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -37,6 +38,14 @@ def file_named_by(block: Block) -> str | None:
 def matches(output: str, expected: str) -> bool:
     """Return whether an output is as documented, where `...` matches any text."""
     return fnmatchcase(output.strip(), expected.strip().replace("[", "[[]").replace("...", "*"))
+
+
+class SectionChecks(dict[str, Callable[..., None]]):
+    """Checks that run after the sections of a page, by heading."""
+
+    def after(self, heading: str) -> Callable[[Callable[..., None]], None]:
+        """Return a decorator that adds a check."""
+        return lambda check: self.update({heading: check})
 
 
 class PageRunner:

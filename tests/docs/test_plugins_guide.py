@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import zoo
-from tests.docs.page_runner import PageRunner, file_named_by
+from tests.docs.page_runner import PageRunner, SectionChecks, file_named_by
 from tests.docs.passages import DOCS, read_page
 from zoo.testing.fixtures import IsolatedZoo
 from zoo.testing.suite import SUITE
@@ -41,24 +41,15 @@ def publish(runner, file_server) -> None:
     runner.instead[ADDRESS] = f"{server}/leafnet-{digits}.pth"
 
 
-CHECKS = {}
-
-
-def after_section(heading):
-    """Register a check of the folder that runs after a section."""
-
-    def register(check):
-        CHECKS[heading] = check
-        return check
-
-    return register
+# Of the folder, after a section.
+CHECKS = SectionChecks()
 
 
 def record_of(folder, run):
     return json.loads((folder / "runs" / run / "run.json").read_text())
 
 
-@after_section("A package in one command")
+@CHECKS.after("A package in one command")
 def _(folder):
     stated = [cell.strip("`") for cell, _ in table("file")]
     assert all((folder / "zoo-leafnet" / path).is_file() for path in stated)
@@ -66,13 +57,13 @@ def _(folder):
     assert record_of(folder, "leafnet_tiny-1")["plan"]["backbone"] == "leafnet/leafnet_tiny"
 
 
-@after_section("Weights")
+@CHECKS.after("Weights")
 def _(folder):
     assert record_of(folder, "leafnet-2")["plan"]["weights"] == "v1"
     assert record_of(folder, "lab")["plan"]["weights"] == "lab"
 
 
-@after_section("Observe a training")
+@CHECKS.after("Observe a training")
 def _(folder):
     named = (folder / "runs" / "watched" / "worst" / "class.txt").read_text()
     assert named in record_of(folder, "watched")["plan"]["classes"]

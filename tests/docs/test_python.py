@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import zoo
+from tests.docs.page_runner import SectionChecks
 from tests.docs.passages import DOCS, read_page
 from zoo.engine.plan.options import Options
 from zoo.events import Event
@@ -55,17 +56,8 @@ SOFTNET = """
 """
 
 
-CHECKS = {}
-
-
-def after_section(heading):
-    """Register a check of a section: a function of the page's names and the printed text."""
-
-    def register(check):
-        CHECKS[heading] = check
-        return check
-
-    return register
+# Of a section: functions of the page's names and the printed text.
+CHECKS = SectionChecks()
 
 
 def test_python_page_runs(page_folder, install, capsys, monkeypatch):
@@ -89,13 +81,13 @@ def test_python_page_runs(page_folder, install, capsys, monkeypatch):
     assert len(list((page_folder / "runs").iterdir())) == 5
 
 
-@after_section("Look up")
+@CHECKS.after("Look up")
 def _(names, printed):
     assert names["backbone"].id == "efficientnet_lite/lite0"
     assert names["nearest"][0] == "resnet18"
 
 
-@after_section("Filter")
+@CHECKS.after("Filter")
 def _(names, printed):
     small = [backbone.name for backbone in names["small"]]
     assert "resnet18" in small
@@ -103,18 +95,18 @@ def _(names, printed):
     assert {backbone.source for backbone in names["small"]} == {"torchvision"}
 
 
-@after_section("Descriptions")
+@CHECKS.after("Descriptions")
 def _(names, printed):
     assert names["head"].path in printed
     assert "imagenet 1000 Apache-2.0" in printed
 
 
-@after_section("Register your own")
+@CHECKS.after("Register your own")
 def _(names, printed):
     assert printed == "local/leafnet 3"
 
 
-@after_section("Plugins and registry files")
+@CHECKS.after("Plugins and registry files")
 def _(names, printed):
     assert printed.startswith("timm/resnet10t [")
     assert "'tensorboard'" in printed
@@ -122,7 +114,7 @@ def _(names, printed):
         zoo.get("small")
 
 
-@after_section("Build for your classes")
+@CHECKS.after("Build for your classes")
 def _(names, printed):
     model = names["model"]
     assert model.training
@@ -142,7 +134,7 @@ def _(names, printed):
     ]
 
 
-@after_section("Freeze by policy")
+@CHECKS.after("Freeze by policy")
 def _(names, printed):
     assert "2 parameters train" in printed
     assert torch.equal(names["before"], names["model"].bn1.running_mean)
@@ -150,7 +142,7 @@ def _(names, printed):
     assert {name.partition(".")[0] for name in free} == {"layer4", "fc"}
 
 
-@after_section("Extract features")
+@CHECKS.after("Extract features")
 def _(names, printed):
     model = names["model"]
     assert names["rows"].shape == (2, 1280)
@@ -161,7 +153,7 @@ def _(names, printed):
     assert not model.bn1.training
 
 
-@after_section("Train in your own loop")
+@CHECKS.after("Train in your own loop")
 def _(names, printed):
     assert names["mine"].classes == ("flag", "mammal", "playing_card")
     saved, trained = names["mine"].module.state_dict(), names["model"].state_dict()
@@ -173,7 +165,7 @@ def _(names, printed):
     assert measured["images"] == 12
 
 
-@after_section("Train with zoo's loop")
+@CHECKS.after("Train with zoo's loop")
 def _(names, printed):
     run, plan = names["run"], names["plan"]
     assert plan.phases[0].epochs == 1
@@ -187,7 +179,7 @@ def _(names, printed):
     assert run.record["backbone_forwards"] == 24 + 12 + 12 + 2 * 12
 
 
-@after_section("Your own Dataset")
+@CHECKS.after("Your own Dataset")
 def _(names, printed):
     plan = names["shapes"].record["plan"]
     assert plan["classes"] == ["dark", "light"]
@@ -195,7 +187,7 @@ def _(names, printed):
     assert plan["phases"][0]["keep_features"] is False
 
 
-@after_section("Your own DataLoaders")
+@CHECKS.after("Your own DataLoaders")
 def _(names, printed):
     plan = names["loaded"].record["plan"]
     assert plan["batch_size"] == 8
@@ -203,7 +195,7 @@ def _(names, printed):
     assert plan["classes"] == ["flag", "mammal", "playing_card"]
 
 
-@after_section("Your own loss")
+@CHECKS.after("Your own loss")
 def _(names, printed):
     assert "label_smoothing=0.1" in printed
     assert printed.endswith("focal")
@@ -212,14 +204,14 @@ def _(names, printed):
     assert {names[name].metrics["val"]["images"] for name in ("smoothed", "focused")} == {12}
 
 
-@after_section("Your own metrics")
+@CHECKS.after("Your own metrics")
 def _(names, printed):
     metrics = names["metrics"]
     assert metrics["flags"] == pytest.approx(metrics["per_class"]["flag"]["top1"])
     assert metrics["top1"] == names["run"].metrics["val"]["top1"]
 
 
-@after_section("Save and load")
+@CHECKS.after("Save and load")
 def _(names, printed):
     good, missing = names["answers"]
     assert good["predictions"][0]["class"] in names["run"].model().classes
@@ -228,7 +220,7 @@ def _(names, printed):
     assert len(names["published"][0]["predictions"]) == 1
 
 
-@after_section("Names and reports")
+@CHECKS.after("Names and reports")
 def _(names, printed):
     first, listed, path, agreement = printed.splitlines()
     assert first == f"{names['named'].backbone} {names['model'].classes} {names['model'].classes}"
@@ -239,7 +231,7 @@ def _(names, printed):
     assert zoo.list_models() == []
 
 
-@after_section("Data sets and weights")
+@CHECKS.after("Data sets and weights")
 def _(names, printed):
     assert names["report"].images == {"train": 24, "val": 12, "test": 12}
     assert names["best"].accuracy > 1 / 3
@@ -249,13 +241,13 @@ def _(names, printed):
     assert not zoo.list_cache("features")
 
 
-@after_section("The installation")
+@CHECKS.after("The installation")
 def _(names, printed):
     assert names["diagnosis"].ok
     assert printed.startswith("ok versions zoo ")
 
 
-@after_section("Errors")
+@CHECKS.after("Errors")
 def _(names, printed):
     assert "nowhere" in printed
     assert printed.endswith("| 3")
@@ -269,7 +261,7 @@ def _(names, printed):
     assert stated == actual
 
 
-@after_section("Common mistakes")
+@CHECKS.after("Common mistakes")
 def _(names, printed):
     assert sorted(p.name for p in Path("runs").iterdir()) == [
         "first",

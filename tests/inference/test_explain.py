@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import zoo
+from tests.networks import save_untrained
 from zoo.data.find import find_images
 from zoo.tasks.classification.data.sources import EMBEDDED
 
@@ -19,10 +19,8 @@ FLAGS = sorted((EMBEDDED / "val" / "flag").iterdir())[:3]
 
 @pytest.fixture
 def model(plainnet, tmp_path):
-    """Write a model file of a network with random weights."""
-    torch.manual_seed(0)
-    network = zoo.get(plainnet).build(classes=3)
-    return zoo.save(network, tmp_path / "model.safetensors", ["flag", "mammal", "zebra"])
+    classes = ["flag", "mammal", "zebra"]
+    return save_untrained(plainnet, tmp_path / "model.safetensors", classes)
 
 
 @pytest.fixture

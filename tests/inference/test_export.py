@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 import zoo
+from tests.networks import save_untrained
 from zoo.inference.export import exporter
 from zoo.modelfile import read_model, write_model
 from zoo.tasks.classification.data.sources import EMBEDDED
@@ -26,8 +27,7 @@ CLASSES = ("flag", "mammal", "playing card é")
 @pytest.fixture
 def model(tinynet, tmp_path) -> Path:
     """A model file of a tiny network with a temperature and a licence."""
-    torch.manual_seed(0)
-    path = zoo.save(zoo.get(tinynet).build(classes=3), tmp_path / "tiny.safetensors", CLASSES)
+    path = save_untrained(tinynet, tmp_path / "tiny.safetensors", CLASSES)
     card, content = read_model(path)
     card = replace(card, temperature=0.5, base={"license": "CC-BY-4.0"})
     write_model(path, content.tensors, card)

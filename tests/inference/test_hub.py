@@ -14,6 +14,7 @@ import timm
 import torch
 
 import zoo
+from tests.networks import save_untrained
 from zoo.models.hub import HubFile
 
 CLASSES = ("flag", "mammal", "playing card")
@@ -100,8 +101,7 @@ def hub(monkeypatch, tmp_path):
 
 @pytest.fixture
 def model(tinynet, tmp_path) -> Path:
-    torch.manual_seed(0)
-    return zoo.save(zoo.get(tinynet).build(classes=3), tmp_path / "tiny.safetensors", CLASSES)
+    return save_untrained(tinynet, tmp_path / "tiny.safetensors", CLASSES)
 
 
 def test_pushed_model_predicts_and_trains_from_the_hub(hub, model, image_folder, tmp_path, cli):

@@ -4,9 +4,9 @@ import csv
 import json
 
 import pytest
-import torch
 
 import zoo
+from tests.networks import save_untrained
 from zoo.inference.least_probability import add_answers
 from zoo.tasks.classification.data.sources import EMBEDDED
 from zoo.tasks.classification.statistics import THRESHOLDS, answered_above
@@ -16,10 +16,8 @@ IMAGES = sorted((EMBEDDED / "val" / "flag").iterdir())[:4]
 
 @pytest.fixture
 def model(plainnet, tmp_path):
-    """Write a model file of a network with random weights."""
-    torch.manual_seed(0)
-    network = zoo.get(plainnet).build(classes=3)
-    return zoo.save(network, tmp_path / "model.safetensors", ["flag", "mammal", "zebra"])
+    classes = ["flag", "mammal", "zebra"]
+    return save_untrained(plainnet, tmp_path / "model.safetensors", classes)
 
 
 def test_improbable_image_is_none_of_these(model, cli, tmp_path):

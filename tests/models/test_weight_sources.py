@@ -1,7 +1,6 @@
 """Copies of published weights on this machine: torch's cache, the hub's, located without torch."""
 
 import hashlib
-import io
 import json
 import subprocess
 import sys
@@ -9,42 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 import zoo
+from tests.published_weights import CONTENT, checkpoint, leafnet
 from zoo.files import cache_dir
 from zoo.models.weight_sources import hub_cache, locate, torch_checkpoints
 from zoo.models.weights import fetch
 from zoo.registry.registry import load_registry
-
-CONTENT: dict[str, torch.Tensor] = {"0.weight": torch.randn(3, 4), "0.bias": torch.zeros(3)}
-
-
-def checkpoint(content=CONTENT) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
-
 
 DATA = checkpoint()
 SHA256 = hashlib.sha256(DATA).hexdigest()
 NAME = f"leaf-{SHA256[:8]}.pth"
 # Port 9 refuses connections: whatever is loaded does not come from a network.
 NOWHERE = f"http://127.0.0.1:9/{NAME}"
-
-
-def build(weights=None):
-    return nn.Sequential(nn.Linear(4, 3))
-
-
-def leafnet(**source):
-    return zoo.Backbone(
-        name="leafnet",
-        builder=f"{__name__}:build",
-        heads=(zoo.Head("0"),),
-        preprocess=zoo.Preprocess(size=32),
-        weights=(zoo.Weights("one", num_classes=3, **source),),
-    )
 
 
 def is_content(file) -> bool:

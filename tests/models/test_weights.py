@@ -1,30 +1,21 @@
 """Published weights: downloaded from a real server, checked, converted once, cached."""
 
 import hashlib
-import io
 import json
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import save
-from torch import nn
 
 import zoo
+from tests.published_weights import CONTENT, checkpoint, leafnet
 from zoo.files import cache_dir
 from zoo.modelfile import ModelCard, write_model
 from zoo.models.base_weights import resolve_base
 from zoo.models.build import build as build_on_weights
 from zoo.models.weight_sources import locate
 from zoo.models.weights import fetch
-
-CONTENT: dict[str, torch.Tensor] = {"0.weight": torch.randn(3, 4), "0.bias": torch.zeros(3)}
-
-
-def checkpoint() -> bytes:
-    buffer = io.BytesIO()
-    torch.save(CONTENT, buffer)
-    return buffer.getvalue()
 
 
 @pytest.fixture
@@ -36,20 +27,6 @@ def server(file_server):
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-def leafnet(**source):
-    return zoo.Backbone(
-        name="leafnet",
-        builder=f"{__name__}:build",
-        heads=(zoo.Head("0"),),
-        preprocess=zoo.Preprocess(size=32),
-        weights=(zoo.Weights("one", num_classes=3, **source),),
-    )
-
-
-def build(weights=None):
-    return nn.Sequential(nn.Linear(4, 3))
 
 
 def test_fetch_downloads_checks_converts_and_caches(server):

@@ -11,6 +11,7 @@ import pytest
 from timm.models import list_models
 
 import zoo
+from tests.networks import FAILING_FAMILY
 from zoo.records import to_dict
 from zoo.registry.catalogue import catalogue_file, load_catalogue, restore_backbone
 from zoo.registry.registry import load_registry
@@ -149,19 +150,7 @@ def test_catalogue_without_writable_cache_notifies(monkeypatch, tmp_path):
 
 
 def test_failing_family_is_recorded(install, caplog):
-    install(
-        "fam",
-        """
-        import zoo
-
-        @zoo.hookimpl
-        def zoo_register_backbones():
-            yield zoo.Family("zoo-registry", "plugin_fam:enumerate_backbones")
-
-        def enumerate_backbones():
-            raise RuntimeError("the library is of another time")
-        """,
-    )
+    install("fam", FAILING_FAMILY)
     with caplog.at_level(logging.WARNING, "zoo"):
         assert zoo.list_backbones("fam/*") == []
     failed = next(r for r in load_registry().host.records if r.name == "fam")

@@ -1,13 +1,13 @@
 """`zoo_register_weights`: files of installed packages, and weights for other plugins' backbones."""
 
 import hashlib
-import io
 import json
 
 import pytest
 import torch
 
 import zoo
+from tests.published_weights import checkpoint
 from zoo.models.weight_sources import locate
 from zoo.models.weights import fetch
 from zoo.registry.registry import load_registry
@@ -39,13 +39,7 @@ def zoo_register_weights():
 """
 
 
-def checkpoint() -> bytes:
-    buffer = io.BytesIO()
-    torch.save(CONTENT, buffer)
-    return buffer.getvalue()
-
-
-DATA = checkpoint()
+DATA = checkpoint(CONTENT)
 SHA256 = hashlib.sha256(DATA).hexdigest()
 KNOWN, UNKNOWN = f"leaf-{SHA256[:8]}.pth", "leaf.pth"
 

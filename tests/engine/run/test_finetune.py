@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,9 @@ import torch
 from filelock import FileLock
 
 import zoo
+from tests.engine.run.fitting import fit_phase
 from zoo.engine.plan.resolve import Options
-from zoo.engine.run.finetune import fit
-from zoo.engine.run.prepare import prepare
 from zoo.modelfile import read_model
-from zoo.registry.registry import load_registry
-from zoo.terminal import Progress
 
 pytestmark = pytest.mark.usefixtures("in_empty_folder")
 QUICK = {"weights": "none", "device": "cpu", "lr": 0.01, "batch_size": 8}
@@ -89,10 +85,7 @@ def test_cached_features_equal_plain_loop(tinynet, image_folder, own_cache, prec
     options = Options(data=image_folder, **given, **QUICK)
     heads = []
     for cached in (True, False):
-        prepared = prepare(tinynet, options, load_registry(), Progress(quiet=True))
-        (phase,) = prepared.plan.phases
-        plan = replace(prepared.plan, phases=(replace(phase, keep_features=cached),))
-        result = fit(replace(prepared, plan=plan))
+        result = fit_phase(tinynet, options, cached)
         folder, run = result.path, result.record
         heads.append(read_model(folder / "model.safetensors")[1].tensors)
         # The forward passes of the check count too.

@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-from dataclasses import replace
 
 import pytest
 import torch
@@ -13,13 +12,10 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision.datasets import ImageFolder
 
 import zoo
+from tests.engine.run.fitting import fit_phase
 from zoo.engine.plan.resolve import Options
-from zoo.engine.run.finetune import fit
-from zoo.engine.run.prepare import prepare
 from zoo.modelfile import read_model
 from zoo.options import Augmentation, HeadSpec, Policy, Schedule
-from zoo.registry.registry import load_registry
-from zoo.terminal import Progress
 
 pytestmark = pytest.mark.usefixtures("in_empty_folder")
 QUICK = {"weights": "none", "device": "cpu", "lr": 0.01, "batch_size": 8, "epochs": 1}
@@ -165,10 +161,7 @@ def test_mlp_on_cached_features_equals_plain_loop(tinynet, image_folder, head):
     )
     results = []
     for cached in (True, False):
-        prepared = prepare(tinynet, options, load_registry(), Progress(quiet=True))
-        (phase,) = prepared.plan.phases
-        plan = replace(prepared.plan, phases=(replace(phase, keep_features=cached),))
-        result = fit(replace(prepared, plan=plan))
+        result = fit_phase(tinynet, options, cached)
         folder, run = result.path, result.record
         history = csv.DictReader((folder / "history.csv").open())
         losses = [(float(row["train_loss"]), float(row["val_loss"])) for row in history]

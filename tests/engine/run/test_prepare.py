@@ -1,7 +1,6 @@
 """Prepare: dry run, observers and `run.json` have the same plan; adjustments; errors."""
 
 import dataclasses
-import io
 import json
 import multiprocessing
 import sys
@@ -14,6 +13,8 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 import zoo
+from tests.networks import pooled
+from tests.published_weights import checkpoint
 from zoo.engine.plan.options import Options
 from zoo.engine.run.prepare import prepare
 from zoo.engine.runtime import device
@@ -205,29 +206,15 @@ ONLINE = """
         weights = (zoo.Weights("web", url="URL", num_classes=7),)
         yield zoo.Backbone("webnet", "plugin_online:build", (zoo.Head("fc"),),
                            zoo.Preprocess(size=224, resize=36), weights=weights)
-
-    def build(weights=None):
-        from torch import nn
-
-        class Net(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.fc = nn.Linear(3, 7)
-
-            def forward(self, x):
-                return self.fc(x.mean((2, 3)))
-
-        return Net()
 """
 
 
 def test_dry_run_downloads_no_weights_and_has_one_plan(
     three_plans, image_folder, install, file_server
 ):
-    buffer = io.BytesIO()
-    torch.save({"fc.weight": torch.ones(7, 3), "fc.bias": torch.zeros(7)}, buffer)
-    address, digits = file_server(buffer.getvalue())
-    install("online", ONLINE.replace("URL", f"{address}/good-{digits}.pth"))
+    content = {"fc.weight": torch.ones(7, 3), "fc.bias": torch.zeros(7)}
+    address, digits = file_server(checkpoint(content))
+    install("online", ONLINE.replace("URL", f"{address}/good-{digits}.pth") + pooled(7))
     dry = zoo.plan("online/webnet", data=image_folder, device="cpu").to_dict()
     assert file_server.asked == []
     assert (dry["recipe"], dry["weights"]) == ("probe", "web")
