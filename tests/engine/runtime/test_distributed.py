@@ -196,6 +196,16 @@ def test_two_processes_resume_to_the_same_bytes(tinynet, image_folder, tmp_path)
     )
 
 
+@pytest.mark.slow
+def test_channels_last_convolutions_of_one_pixel_train_without_warning(image_folder):
+    options = ["--weights", "none", "--device", "cpu", "--train", "all", "--epochs", "1", "--quiet"]
+    command = ["-m", "zoo", "finetune", "timm/test_resnet", "--data", str(image_folder), *options]
+    with torchrun([*command, "--out", "run"]) as process:
+        _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    assert "Warning" not in stderr
+
+
 def ending_lines(stderr: str) -> list[str]:
     """Return the lines that report the end of a process."""
     endings = ("zoo: error:", "zoo: bug:", "zoo: terminated:", "zoo: interrupted:")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from typing import Any
 
 import torch
@@ -92,6 +93,8 @@ class DDPStep(Step):
             trained = [p for p in self.network.module.parameters() if p.requires_grad]
             unused = self.ranks.sum(sum(parameter.grad is None for parameter in trained))
             self.optimizer.zero_grad(set_to_none=True)
+            # Of a 1x1 convolution in channels last: both strides are of the same memory.
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view")
             self.parallel = DistributedDataParallel(
                 self.network.module,
                 find_unused_parameters=unused > 0,
