@@ -72,3 +72,28 @@ def test_exportable_preprocess_reads_grey_and_ranges():
     assert (found - plain).abs().max() > 0.1
     with pytest.raises(zoo.UsageError, match="takes images of 4 channels"):
         ExportablePreprocess(Preprocess(32, mean=(0.5,) * 4, std=(0.5,) * 4))
+
+
+@pytest.mark.slow  # converts a graph, in seconds
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_preprocess_in_bfloat16_differs_by_few_levels(interpolation):
+    openvino = pytest.importorskip("openvino")
+    statistics = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+    preprocess = Preprocess(224, 256, interpolation=interpolation, **statistics)
+    module = ExportablePreprocess(preprocess, branching=False).eval()
+
+    class Pixels(torch.nn.Module):
+        def forward(self, images):
+            return module(images)[0]
+
+    sizes = {1: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC}
+    example = torch.zeros(1, 300, 400, 3, dtype=torch.uint8)
+    program = torch.export.export(Pixels(), (example,), dynamic_shapes=(sizes,), strict=False)
+    settings = {"INFERENCE_PRECISION_HINT": "bf16"}
+    compiled = openvino.Core().compile_model(openvino.convert_model(program), "CPU", settings)
+    for shape in ((700, 500), (120, 160), (300, 1200)):
+        image = np.array(image_of(*shape))
+        expected = module(torch.from_numpy(image)[None])[0].numpy()
+        levels = 255 * np.abs(compiled([image[None]])[0] - expected)
+        assert levels.mean() < 1
+        assert levels.max() < 5

@@ -3,7 +3,8 @@
 `zoo.data.transforms` defines the result. Here each pass of the resize is a product with a matrix of
 the kernel's weights, which is computed from the size of the image; so an exported graph takes
 images of any size, and needs no operator for antialiasing. Like Pillow, values are rounded and
-clipped after each pass.
+clipped after each pass. Positions are integers, because a runtime may compute what is not in
+bfloat16, as OpenVINO does.
 """
 
 from __future__ import annotations
@@ -128,7 +129,8 @@ def place(height: int, width: int, preprocess: Preprocess) -> Placement:
     axes = []
     sides = zip(full, scaled, wanted, (height, width), strict=True)
     for side, resized, size, length in sides:
-        first = ((resized - size).double() / 2).round().long().clamp(min=0)
+        half, odd = _floor_divide(resized - size, 2), torch.remainder(resized - size, 2)
+        first = (half + odd * torch.remainder(half, 2)).clamp(min=0)  # a tie to the even number
         cut = torch.minimum(first + size, resized) - first
         offset = _floor_divide((size - cut).clamp(min=0), 2)
         axes.append(Axis(side, resized, first, cut, offset, length))
@@ -173,18 +175,14 @@ def _weights(axis: Axis, size: int, interpolation: str) -> tuple[Tensor, Tensor]
     """
     position = torch.arange(size) - axis.offset
     inside = (position >= 0) & (position < axis.cut)
-    ratio = axis.full.double() / axis.scaled.double()
-    center = ((position + axis.first).double() + 0.5)[:, None] * ratio
-    source = torch.arange(axis.length).double()
+    # A pixel of the input is `scaled` wide and one of the image `full`; twice that for centers.
+    center = ((2 * (position + axis.first) + 1) * axis.full)[:, None]
+    source = torch.arange(axis.length)
     if interpolation == "nearest":
-        weights = (source == center.floor()).double()
+        weights = (source == _floor_divide(center, 2 * axis.scaled)).double()
     else:
-        scale = ratio.clamp(min=1.0)
-        support = SUPPORTS[interpolation] * scale
-        first = (center - support + 0.5).floor().clamp(min=0)
-        last = torch.minimum((center + support + 0.5).floor(), axis.full.double())
-        weights = _kernel((source - center + 0.5) / scale, interpolation)
-        weights = weights * ((source >= first) & (source < last))
+        wider = 2 * torch.maximum(axis.full, axis.scaled)
+        weights = _kernel(((2 * source + 1) * axis.scaled - center).double() / wider, interpolation)
         weights = weights / weights.sum(1, keepdim=True)
     return torch.where(inside[:, None], weights.float(), 0.0), inside
 
@@ -196,8 +194,9 @@ def _kernel(distance: Tensor, interpolation: str) -> Tensor:
         return (1 - x).clamp(min=0)
     if interpolation == "bicubic":
         a = BICUBIC
-        near = ((a + 2) * x - (a + 3)) * x * x + 1
-        far = (((x - 5) * x + 8) * x - 4) * a
+        # Factored, so that few digits are enough near the zeros.
+        near = (x - 1) * ((a + 2) * x * x - x - 1)
+        far = a * (x - 1) * (x - 2) * (x - 2)
         return torch.where(x < 1, near, far) * (x < 2)
     angle = torch.where(x == 0, 1.0, x * torch.pi)
     wave = 3 * angle.sin() * (angle / 3).sin() / (angle * angle)
@@ -231,4 +230,5 @@ def _horizontal_first(pixels: Tensor, down: Tensor, across: Tensor) -> Tensor:
 
 
 def _as_bytes(values: Tensor) -> Tensor:
-    return (values + 0.5).floor().clamp(0, 255)
+    whole = values.floor()  # half is added to no value of 8 bits, which bfloat16 would round
+    return (whole + (values - whole >= 0.5)).clamp(0, 255)
