@@ -86,7 +86,7 @@ __version__ = "0.1.0"
 _MODULES = ("options", "sections", "testing")
 
 # The modules of the public names, lowest layer first, so that no more is imported than needed.
-_HOMES = ("zoo.errors", "zoo.spec", "zoo.hookspecs", "zoo.events", "zoo.results", "zoo.api")
+_DEFINED_IN = ("zoo.errors", "zoo.spec", "zoo.hookspecs", "zoo.events", "zoo.results", "zoo.api")
 
 __all__ = [
     "AddedWeights",
@@ -164,9 +164,9 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f"zoo.{name}")
     if name in __all__:
-        for home in map(import_module, _HOMES):
-            if hasattr(home, name):
-                globals()[name] = getattr(home, name)
+        for module in map(import_module, _DEFINED_IN):
+            if hasattr(module, name):
+                globals()[name] = getattr(module, name)
                 return globals()[name]
     raise AttributeError(f"module 'zoo' has no attribute {name!r}")
 

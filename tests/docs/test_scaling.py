@@ -17,7 +17,7 @@ PYTHON = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, image_folder):
+def scaling_folder(tmp_path, monkeypatch, image_folder):
     """A folder with `shards/` and `cat.jpg`."""
     monkeypatch.chdir(tmp_path)
     samples = labelled(image_folder)
@@ -38,35 +38,35 @@ def contents(folder):
 
 
 @pytest.mark.slow
-def test_scaling_page_jobs_compute_the_same_features(place):
+def test_scaling_page_jobs_compute_the_same_features(scaling_folder):
     alone, array, gpus = SHELL
     assert "flag" in sh(alone)
-    expected = contents(place / "features")
+    expected = contents(scaling_folder / "features")
     assert len(expected) == 4
-    shutil.rmtree(place / "features")
+    shutil.rmtree(scaling_folder / "features")
     for task in ("1", "2"):
         sh(array, SLURM_ARRAY_TASK_ID=task, SLURM_ARRAY_TASK_COUNT="2")
-    assert contents(place / "features") == expected
-    shutil.rmtree(place / "features")
+    assert contents(scaling_folder / "features") == expected
+    shutil.rmtree(scaling_folder / "features")
     sh(gpus.replace(" --device cuda:$LOCAL_RANK", "").replace("per-node 4", "per-node 2"))
-    assert contents(place / "features") == expected
+    assert contents(scaling_folder / "features") == expected
 
 
 @pytest.mark.scale
-def test_scaling_page_ray_computes_features(place):
+def test_scaling_page_ray_computes_features(scaling_folder):
     ray = pytest.importorskip("ray", reason="`--group scale` installs it")
     pandas = pytest.importorskip("pandas")
     script = f"import ray\nray.init(num_cpus=3, include_dashboard=False)\n{PYTHON[0]}"
-    (place / "job.py").write_text(script)
+    (scaling_folder / "job.py").write_text(script)
     sh("python job.py")
-    rows = pandas.read_parquet(place / "features-ray")
+    rows = pandas.read_parquet(scaling_folder / "features-ray")
     assert ray.__version__.startswith("2.60")
     assert len(rows) == 24
     assert rows["readable"].all()
     assert len(rows["features"][0]) == 1280
 
 
-def test_scaling_page_spark_maps_data_frames(place):
+def test_scaling_page_spark_maps_data_frames(scaling_folder):
     pandas = pytest.importorskip("pandas", reason="`--group scale` installs it")
 
     class Images:
@@ -79,7 +79,7 @@ def test_scaling_page_spark_maps_data_frames(place):
         def mapInPandas(self, function, schema):
             assert schema == "path string, features array<float>"
             frame = pandas.DataFrame(
-                {"path": ["cat.jpg"], "content": [(place / "cat.jpg").read_bytes()]}
+                {"path": ["cat.jpg"], "content": [(scaling_folder / "cat.jpg").read_bytes()]}
             )
             return list(function(iter([frame])))
 

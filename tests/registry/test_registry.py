@@ -263,7 +263,7 @@ def test_public_names_match_type_checking_imports():
         assert typed.pop(name) == "zoo"
         assert getattr(zoo, name) is import_module(f"zoo.{name}")
     for name, home in typed.items():
-        assert home in zoo._HOMES
+        assert home in zoo._DEFINED_IN
         assert getattr(zoo, name) is getattr(import_module(home), name), name
     assert {"Busy", "plan"} <= set(zoo.__all__) <= set(dir(zoo))
 

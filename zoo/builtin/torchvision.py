@@ -17,7 +17,7 @@ from zoo.builtin.tasks import SEMANTIC_SEGMENTATION
 from zoo.hookspecs import hookimpl
 from zoo.spec import IMAGE_CLASSIFICATION, Backbone, Head, Preprocess, Weights
 
-HOME = "zoo.builtin.torchvision_build"
+BUILD = "zoo.builtin.torchvision_build"
 DATA = Path(__file__).with_suffix(".json")
 
 Stated = TypeVar("Stated")
@@ -114,7 +114,7 @@ def _backbone(name: str, rows: list[dict[str, Any]], measured: Mapping[str, Any]
     min_size = rows[0]["min_size"] if rows[0]["min_size"] > 1 else None
     return Backbone(
         name=name,
-        builder=f"{HOME}:build",
+        builder=f"{BUILD}:build",
         heads=with_widths(_of(HEADS, name, ()), measured),
         preprocess=preprocess,
         weights=tuple(map(_weights, rows, preprocesses)),
@@ -141,10 +141,10 @@ def _weights(row: Mapping[str, Any], preprocess: Preprocess) -> Weights:
         license=row["license"],
         preprocess=preprocess,
         num_classes=0 if features_only else row.get("num_classes", 1000),
-        classes=None if features_only else f"{HOME}:{row.get('classes', 'imagenet_classes')}",
+        classes=None if features_only else f"{BUILD}:{row.get('classes', 'imagenet_classes')}",
         metrics=row["metrics"],
         kwargs=row.get("kwargs", {}),
-        convert=f"{HOME}:convert",
+        convert=f"{BUILD}:convert",
         features_only=features_only,
         names=tuple(row["names"]),
     )

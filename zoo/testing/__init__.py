@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["BackboneContract", "TaskContract", "check_plugin", "new_plugin"]
 
-_HOMES = {"check_plugin": "zoo.testing.plugin_check", "new_plugin": "zoo.testing.plugin_package"}
+_DEFINED_IN = {
+    "check_plugin": "zoo.testing.plugin_check",
+    "new_plugin": "zoo.testing.plugin_package",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import the suite on first access, because it imports torch."""
     if name in __all__:
-        return getattr(import_module(_HOMES.get(name, "zoo.testing.contract")), name)
+        return getattr(import_module(_DEFINED_IN.get(name, "zoo.testing.contract")), name)
     raise AttributeError(f"module 'zoo.testing' has no attribute {name!r}")
