@@ -14,6 +14,7 @@ import io
 import os
 import stat
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -23,6 +24,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from zoo.data.formats import missing_plugin, readable_formats, recognize_format
 from zoo.data.jpeg import complete_jpeg, lacks_end
+from zoo.data.jpeg_pixels import Pixels, as_image, decode_pixels, size_of
 from zoo.data.library_messages import suppress_library_messages
 from zoo.data.values import (
     Ranges,
@@ -35,6 +37,8 @@ from zoo.data.values import (
     stretch,
 )
 from zoo.errors import DataError, EnvironmentProblem
+
+Size = tuple[int, int]
 
 # Pillow's own default limit; half a gigabyte as RGB.
 MAX_PIXELS = 178_956_970
@@ -80,22 +84,27 @@ class DecodedImage:
     """A decoded image, possibly at a reduced scale.
 
     Args:
-        pixels: of mode RGB.
+        decoded: an image of mode RGB, or the memory of one.
         size: width and height at full resolution.
         box: left, upper, right and lower edge of the image within `pixels`. Where a side is not a
             multiple of the scale, the image ends inside the last pixel.
         incomplete: whether the file lacks its last bytes, of an image that is whole to the eye.
     """
 
-    pixels: Image.Image
+    decoded: Image.Image | Pixels
     size: tuple[int, int]
     box: tuple[float, float, float, float]
     incomplete: bool = False
 
+    @cached_property
+    def pixels(self) -> Image.Image:
+        """The image, of mode RGB."""
+        return as_image(self.decoded)
+
     @property
     def reduced(self) -> bool:
         """Whether it was decoded at a reduced scale."""
-        return self.pixels.size != self.size
+        return size_of(self.decoded) != self.size
 
 
 def decode(source: str | Path | bytes | BinaryIO | Image.Image, ranges: Ranges = ()) -> Image.Image:
@@ -296,10 +305,14 @@ def _convert(
     try:
         extent = _reduce(image, at_least) if at_least else size
         kind, deep = kind_of(image), is_deep_color(image)
+        value_range = find_range(ranges, kind)
+        if file is not None and value_range is None:
+            pixels = decode_pixels(image, file)
+            if pixels is not None:
+                return _upright(pixels, _orientation(image), size, extent)
         image.load()
         # After loading: some formats apply the orientation then, and drop the tag.
         orientation = _orientation(image)
-        value_range = find_range(ranges, kind)
         scaled = image
         if deep and file is not None and value_range is not None:
             file.seek(0)
@@ -309,21 +322,32 @@ def _convert(
         upright = _to_rgb(scaled, value_range)
     except Exception as error:
         _raise_unreadable(name, error)
-    if orientation in _TRANSPOSE:
-        upright = upright.transpose(_TRANSPOSE[orientation])
-    elif file is None and upright is image:
+    if file is None and upright is image and orientation not in _TRANSPOSE:
         upright = image.copy()
     # Pillow copies metadata; decoding twice must not apply the orientation twice.
     upright.info = {}
+    return _upright(upright, orientation, size, extent)
+
+
+def _upright(
+    decoded: Image.Image | Pixels,
+    orientation: Any,
+    size: tuple[int, int],
+    extent: tuple[float, float],
+) -> DecodedImage:
+    """Apply an orientation to an image of this full size, and this size at the scale it has."""
+    if orientation in _TRANSPOSE:
+        decoded = as_image(decoded).transpose(_TRANSPOSE[orientation])
+    width, height = size_of(decoded)
     if extent == size:
         # Not `size`: it changes on loading in some formats.
-        return DecodedImage(upright, upright.size, (0, 0, *upright.size))
+        return DecodedImage(decoded, (width, height), (0, 0, width, height))
     if orientation in _SWAPPED:
         size, extent = (size[1], size[0]), (extent[1], extent[0])
     right, down = _REVERSED.get(orientation, (0, 0))
-    left = upright.width - extent[0] if right else 0.0
-    upper = upright.height - extent[1] if down else 0.0
-    return DecodedImage(upright, size, (left, upper, left + extent[0], upper + extent[1]))
+    left = width - extent[0] if right else 0.0
+    upper = height - extent[1] if down else 0.0
+    return DecodedImage(decoded, size, (left, upper, left + extent[0], upper + extent[1]))
 
 
 def _reduce(image: Image.Image, at_least: tuple[int, int]) -> tuple[float, float]:

@@ -121,8 +121,9 @@ def _suffixes(_: int) -> frozenset[str]:
 
 
 def decoder_versions() -> dict[str, str]:
-    """Return the versions of what decodes images: Pillow, its JPEG library, installed plugins."""
-    versions = library_versions("pillow", *(plugin.package for plugin in PLUGINS))
+    """Return the versions of what decodes images: Pillow, its JPEG library, installed packages."""
+    packages = ("simplejpeg", *(plugin.package for plugin in PLUGINS))
+    versions = library_versions("pillow", *packages)
     jpeg = features.version_feature("libjpeg_turbo") or features.version_codec("jpg")
     return versions | ({"libjpeg": jpeg} if jpeg else {})
 

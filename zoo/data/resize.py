@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from zoo.data.jpeg_pixels import Pixels, as_image, size_of
+
 Box = tuple[float, float, float, float]
 
 # What `torch.nn.functional.interpolate` calls. It takes no scale beside a size, for an image that
@@ -27,7 +29,7 @@ OPERATORS = {
 
 
 def resize(
-    image: Image.Image,
+    image: Image.Image | Pixels,
     size: tuple[int, int],
     crop: tuple[int, int, int, int],
     interpolation: str,
@@ -36,7 +38,7 @@ def resize(
     """Resize an image with antialiasing, and crop the result.
 
     Args:
-        image: of mode RGB.
+        image: of mode RGB, or the memory of one.
         size: width and height that it is resized to.
         crop: left, upper, right and lower edge of what is returned.
         interpolation: `nearest`, `bilinear`, `bicubic` or `lanczos`.
@@ -45,13 +47,14 @@ def resize(
     Returns:
         `[height, width, 3]`, contiguous.
     """
-    if not _is_fast(image, size, interpolation, box):
-        return np.array(_resize_in_pillow(image, size, crop, interpolation, box))
+    own = size_of(image)
+    if not _is_fast(own, size, interpolation, box):
+        return np.array(_resize_in_pillow(as_image(image), size, crop, interpolation, box))
     pixels, owner = _pixels_of(image)
     operator = OPERATORS[interpolation]
-    for width, height in _passes(image.size, size):
-        across = size[0] / (box[2] if box else image.width) if width != pixels.shape[3] else 1.0
-        down = size[1] / (box[3] if box else image.height) if height != pixels.shape[2] else 1.0
+    for width, height in _passes(own, size):
+        across = size[0] / (box[2] if box else own[0]) if width != pixels.shape[3] else 1.0
+        down = size[1] / (box[3] if box else own[1]) if height != pixels.shape[2] else 1.0
         pixels = operator(pixels, [height, width], False, down, across)
     del owner  # its memory was read until here
     left, top, right, bottom = crop
@@ -70,13 +73,13 @@ def _passes(size: tuple[int, int], wanted: tuple[int, int]) -> list[tuple[int, i
 
 
 def _is_fast(
-    image: Image.Image, size: tuple[int, int], interpolation: str, box: Box | None
+    own: tuple[int, int], size: tuple[int, int], interpolation: str, box: Box | None
 ) -> bool:
-    """Whether torch resizes an image, fast and to the same result."""
-    left, top, right, bottom = box or (0, 0, *image.size)
+    """Whether torch resizes an image of its own size, fast and to the same result."""
+    left, top, right, bottom = box or (0, 0, *own)
     # torch takes a side of the size wanted as done, whatever the box.
-    cut = (right, bottom) != image.size
-    done = cut and (size[0] == image.width or size[1] == image.height)
+    cut = (right, bottom) != own
+    done = cut and (size[0] == own[0] or size[1] == own[1])
     return interpolation in OPERATORS and (left, top) == (0, 0) and not done and is_vectorized()
 
 
@@ -127,7 +130,7 @@ _get_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
 _get_pointer.restype = ctypes.c_void_p
 
 
-def _pixels_of(image: Image.Image) -> tuple[Tensor, object]:
+def _pixels_of(image: Image.Image | Pixels) -> tuple[Tensor, object]:
     """Return the pixels of an image, `[1, 4, height, width]`, channels last in memory.
 
     Pillow stores RGB in four bytes, and shares the memory of an image of up to 4 million pixels,
@@ -136,6 +139,8 @@ def _pixels_of(image: Image.Image) -> tuple[Tensor, object]:
     Returns:
         The pixels, and the owner of their memory, which must outlive them.
     """
+    if not isinstance(image, Image.Image):
+        return torch.from_numpy(image)[None].permute(0, 3, 1, 2), image
     width, height = image.size
     owner: object = None
     with contextlib.suppress(ValueError):  # raised for several blocks

@@ -75,7 +75,7 @@ def prepare(image: Image.Image | DecodedImage, preprocess: Preprocess) -> Tensor
     if geometry.scaled[0] * geometry.scaled[1] > MAX_PIXELS:
         raise DataError(f"{image.size[0]} x {image.size[1]} pixels are too narrow to resize")
     crop, interpolation = geometry.crop, preprocess.interpolation
-    pixels = resize(image.pixels, geometry.scaled, crop, interpolation, image.box)
+    pixels = resize(image.decoded, geometry.scaled, crop, interpolation, image.box)
     if geometry.cut != (preprocess.width, preprocess.height):
         pixels = _pad(pixels, geometry, preprocess)
     return _to_tensor(pixels, preprocess)
