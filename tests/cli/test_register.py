@@ -103,3 +103,17 @@ def test_damaged_registration_is_named_and_the_others_are_listed(content, cli, c
         zoo.load("mine")
     assert zoo.list_models() == []
     assert "mine.json is damaged" in caplog.text
+
+
+def test_unknown_name_suggests_own_models_and_runs(run, cli):
+    zoo.register_model("pets", run)
+    for command in (("predict", "petz", "a.jpg"), ("finetune", "petz"), ("export", "petz")):
+        code, _, err = cli(*command)
+        assert code == 2
+        assert "no backbone is named 'petz'; did you mean pets" in err
+    code, _, err = cli("predict", run.with_name("rum"), "a.jpg")
+    assert code == 2
+    assert f"did you mean {run}" in err
+    code, _, err = cli("show", "pets")
+    assert code == 2
+    assert "pets is a model of yours; `zoo list --mine` shows its backbone" in err

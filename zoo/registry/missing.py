@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
 
-from zoo.errors import BrokenPlugin, UnknownBackbone, UsageError, did_you_mean
+from zoo.errors import BrokenPlugin, UnknownBackbone, UsageError, did_you_mean, nearest
+from zoo.registry.own_models import own_model_names
 from zoo.registry.plugins import FAILED, OFF, PluginRecord
 from zoo.spec import Task
+
+# Of a folder, among which similar names are searched.
+MOST_PATHS = 1000
 
 
 def unavailable_plugin(query: str, records: Sequence[PluginRecord]) -> str:
@@ -38,7 +44,23 @@ def unknown_backbone(
     note = f"plugins that failed to load: {', '.join(failed)}" if failed else None
     if source in _named(records, OFF):
         note = f"plugin {source} is switched off"
-    return UnknownBackbone(query, tuple(suggestions), note)
+    own = own_model_names()
+    if query in own:
+        hint = f"{query} is a model of yours; `zoo list --mine` shows its backbone"
+        return UnknownBackbone(query, (), note, hint)
+    near = (*nearest(query, own), *suggestions, *_similar_paths(query))
+    return UnknownBackbone(query, near, note)
+
+
+def _similar_paths(query: str) -> list[str]:
+    """Return what is in the folder of a path that does not exist, by a similar name."""
+    path = Path(query)
+    try:
+        entries = islice(path.parent.iterdir(), MOST_PATHS if "/" in query else 0)
+        beside = [each.name for each in entries]
+    except OSError:
+        return []
+    return [str(path.with_name(name)) for name in nearest(path.name, beside)]
 
 
 def unknown_source(
