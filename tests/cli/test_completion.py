@@ -44,6 +44,18 @@ def test_completion_of_values(completed, tmp_path, cli):
     assert completed("zoo", "finetune", "x", "--class-w") == ["plain,--class-weights"]
 
 
+def test_zsh_gets_three_lines_for_each_value(zoo_process, tmp_path):
+    (tmp_path / "runs" / "lite0-1").mkdir(parents=True)
+    (tmp_path / "runs" / "lite0-1" / "run.json").write_text("{}")
+    folders, run = ["dir", " ", "_"], ["plain", "runs/lite0-1", "_"]
+    # The shell completes a path itself.
+    for typed, expected in (("", [*folders, *run]), ("runs/li", folders)):
+        line = {"COMP_WORDS": f"zoo report {typed}", "COMP_CWORD": "2"}
+        done = zoo_process(_ZOO_COMPLETE="zsh_complete", **line)
+        # As the shell reads them: without empty lines, one triple after the other.
+        assert [each for each in done.stdout.split("\n") if each] == expected
+
+
 def test_weights_of_the_backbone_on_the_line_are_completed(completed):
     published = ["plain,IMAGENET1K_V2", "plain,IMAGENET1K_V1"]
     start = completed("zoo", "finetune", "resnet50", "--epochs", "3", "--weights", "")
@@ -94,6 +106,8 @@ def test_script_of_shell_is_accepted_by_it(shell, zoo_process, tmp_path):
     done = zoo_process("completion", shell)
     assert done.returncode == 0
     assert "_ZOO_COMPLETE" in done.stdout
+    # A summary with commas is one value.
+    assert shell != "fish" or 'string split -m 1 "," $completion' in done.stdout
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
     script = tmp_path / "script"

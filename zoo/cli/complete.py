@@ -5,6 +5,7 @@ Called while a command line is typed: nothing here imports torch, enumerates a l
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import wraps
@@ -49,8 +50,14 @@ def _completer(*paths: str) -> Callable[[Callable[..., Iterable[str]]], Complete
             # A registry file or plugin that is broken is reported when the command runs.
             with suppress(ZooError, OSError):
                 found = [name for name in names(context, incomplete) if name.startswith(incomplete)]
+            empty = ""
+            if os.environ.get("_ZOO_COMPLETE") == "zsh_complete":
+                empty = " "  # zsh drops an empty value, and takes the next one for it
+                if paths and "/" in incomplete:  # twice the same path would be ambiguous
+                    found = [name for name in found if not os.path.lexists(name)]
+            asked = [CompletionItem(empty, type=kind) for kind in paths]
             # First, since some shells forget the names before a path.
-            return [CompletionItem("", type=kind) for kind in paths] + [*map(CompletionItem, found)]
+            return [*asked, *map(CompletionItem, found)]
 
         return complete
 

@@ -34,4 +34,7 @@ def command(shell: str) -> None:
     assert kind is not None
     completion = kind(zoo_group, {}, "zoo", "_ZOO_COMPLETE")
     # Not `source()`, which starts bash to check its version.
-    echo(kind.source_template % completion.source_vars())
+    template = kind.source_template
+    if shell == "fish":  # click's script cuts a summary at its first comma
+        template = template.replace('string split ","', 'string split -m 1 ","')
+    echo(template % completion.source_vars())
