@@ -67,7 +67,7 @@ ENGINES = ("torch", "compile")
 # Files, each of which is read several times: writing them takes longer than reading.
 FILES, REPEATED = 256, 96
 # Seconds of the tests, and of each process.
-TEST_SECONDS, PROCESS_SECONDS = 150, 90
+TEST_SECONDS, PROCESS_SECONDS = 150, 45
 # Of the process that is to run out of memory, in bytes.
 MEMORY = 3 << 29
 
