@@ -171,7 +171,7 @@ class EncodedExtractor:
                 first = cache.first_readable(images)
             except DataError:
                 return
-            self.choice = confirm(self.choice, cache.engine, first.inputs)
+            self.choice = confirm(self.choice, cache.engine, lambda: first.inputs)
         self.confirmed = True
 
     def _open(self, store: FeatureStore) -> tuple[ImageReader, FeatureCache]:

@@ -176,7 +176,7 @@ def confirmed_engine(
             raise UsageError(f"--engine {choice.name}: {reason}", "omit it")
         if reason is not None:
             return None
-    confirmed = confirm(choice, engine, images)
+    confirmed = confirm(choice, engine, lambda: images)
     if confirmed.name == choice.name:
         return engine
     _announced(card, confirmed.reason.removeprefix("auto: "))

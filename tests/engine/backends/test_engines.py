@@ -184,10 +184,10 @@ def test_network_that_cannot_be_traced_is_refused_by_name(install):
     network = network_of("loop/loopnet")
     engine = engine_of(network, "openvino", BATCH)
     images = noise(BATCH, network.preprocess, seed=1)
-    automatic = confirm(choice.Choice("openvino", "auto: enough images"), engine, images)
+    automatic = confirm(choice.Choice("openvino", "auto: enough images"), engine, lambda: images)
     assert automatic.name == TORCH
     with pytest.raises(zoo.BrokenBackbone, match="--engine openvino"):
-        confirm(choice.Choice("openvino", "as given", given=True), engine, images)
+        confirm(choice.Choice("openvino", "as given", given=True), engine, lambda: images)
 
 
 @pytest.mark.slow
@@ -195,10 +195,25 @@ def test_network_that_crashes_openvino_is_computed_in_torch():
     network = network_of("timm/resnet50_gn")
     engine = engine_of(network, "openvino", BATCH)
     images = noise(BATCH, network.preprocess, seed=1)
-    chosen = confirm(choice.Choice("openvino", "auto: enough images"), engine, images)
+    chosen = confirm(choice.Choice("openvino", "auto: enough images"), engine, lambda: images)
     reason = engine.crash()
     assert chosen.name == ("openvino" if reason is None else TORCH)
     assert reason is None or reason in chosen.reason
+
+
+def test_known_check_of_engine_reads_no_images(tinynet):
+    selected = choice.Choice("openvino", "auto: enough images")
+    network = network_of(tinynet)
+    images = noise(BATCH, network.preprocess, seed=1)
+    assert confirm(selected, engine_of(network, "openvino", BATCH), lambda: images) == selected
+
+    def unread():
+        raise AssertionError
+
+    again = engine_of(network_of(tinynet), "openvino", BATCH)
+    assert confirm(selected, again, unread) == selected
+    with pytest.raises(AssertionError):
+        confirm(selected, engine_of(network_of(tinynet), "openvino", BATCH + 1), unread)
 
 
 def test_trial_in_another_process_reports_failure(tinynet):

@@ -121,13 +121,15 @@ def choose_alike(network: Network, given: str, images: Callable[[], int] | None 
     return choose(network, given, lambda _: nothing_converted, count)
 
 
-def confirm(choice: Choice, engine: Engine, images: Tensor, write: bool = True) -> Choice:
+def confirm(
+    choice: Choice, engine: Engine, images: Callable[[], Tensor], write: bool = True
+) -> Choice:
     """Load an engine, and check that it agrees with torch; else choose torch, if none was given.
 
     Args:
         choice: of the engine.
         engine: that was chosen.
-        images: a batch of different images.
+        images: returns a batch of different images; not called where an earlier check is known.
         write: whether to cache a conversion, and the result.
 
     Raises:
@@ -151,7 +153,7 @@ def confirm(choice: Choice, engine: Engine, images: Tensor, write: bool = True) 
     return Choice(TORCH, f"auto: {choice.name} cannot compute the network: {reason}")
 
 
-def _checked(engine: Engine, images: Tensor) -> str | None:
+def _checked(engine: Engine, images: Callable[[], Tensor]) -> str | None:
     """Return why an engine fails, from an earlier check of the same precision and machine."""
     machine = torch.backends.cpu.get_cpu_capability()
     network, threads = engine.network, torch.get_num_threads()
@@ -159,6 +161,6 @@ def _checked(engine: Engine, images: Tensor) -> str | None:
     checks = engine.checks()
     if name in checks:
         return checks[name]
-    reason = engine.crash() or disagreement(engine, images)
+    reason = engine.crash() or disagreement(engine, images())
     engine.record_check(name, reason)
     return reason

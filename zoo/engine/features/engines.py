@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from zoo.cache import stored_images
 from zoo.data.split import Split
 from zoo.engine.backends.choice import TORCH, Choice, choose, confirm, engine_of
@@ -46,7 +48,7 @@ def confirm_engine(
     Args:
         choice: of the engine.
         cache: that computes by it.
-        split: provides the images.
+        split: provides the images, unless the engine has been checked for another store.
         images: how many; None for a batch.
         write: whether to cache a conversion.
 
@@ -59,7 +61,11 @@ def confirm_engine(
     """
     if choice.name == TORCH or AGREEMENT in cache.store.checks:
         return choice
-    confirmed = confirm(choice, cache.engine, cache.first_readable(split, images).inputs, write)
+
+    def some() -> Tensor:
+        return cache.first_readable(split, images).inputs
+
+    confirmed = confirm(choice, cache.engine, some, write)
     if confirmed.name == choice.name:
         cache.store.record_check(AGREEMENT, None)
     return confirmed
