@@ -112,6 +112,18 @@ def test_network_that_cannot_be_traced_is_refused(install, tmp_path, cli):
     assert not list(tmp_path.glob("*.onnx"))
 
 
+@pytest.mark.slow  # traces a network, in seconds
+def test_operation_that_openvino_lacks_is_named(install, tmp_path, cli):
+    pytest.importorskip("openvino")
+    branch = "self.fc(means) if means.mean() > 0 else self.fc(2 * means)"
+    install("odd", BRANCHING.replace(branch, "self.fc(means * images.det()[:, :1])"))
+    path = zoo.save(zoo.get("branching").build(classes=3), tmp_path / "odd.safetensors", CLASSES)
+    code, _, err = cli("export", path, "--format", "openvino")
+    assert code == 5
+    assert "No conversion rule found for operations: aten._linalg_det.default" in err
+    assert not list(tmp_path.glob("*-openvino"))
+
+
 FORMAT = """
     import zoo
     from zoo.inference.export.exporter import Exporter

@@ -129,8 +129,10 @@ def place(height: int, width: int, preprocess: Preprocess) -> Placement:
     axes = []
     sides = zip(full, scaled, wanted, (height, width), strict=True)
     for side, resized, size, length in sides:
-        half, odd = _floor_divide(resized - size, 2), torch.remainder(resized - size, 2)
-        first = (half + odd * torch.remainder(half, 2)).clamp(min=0)  # a tie to the even number
+        half = _floor_divide(resized - size, 2)
+        odd = resized - size - 2 * half
+        # Of two equally near integers the even one, as Python rounds.
+        first = (half + odd * (half - 2 * _floor_divide(half, 2))).clamp(min=0)
         cut = torch.minimum(first + size, resized) - first
         offset = _floor_divide((size - cut).clamp(min=0), 2)
         axes.append(Axis(side, resized, first, cut, offset, length))

@@ -120,10 +120,10 @@ def conversion_errors(what: str, hint: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first sentence of the innermost error, since libraries wrap it in reports."""
+    """Return the reason of the innermost error: its first line, or item of OpenVINO's summary."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else ""
+    text = next((line[3:] for line in lines if line.startswith("-- ")), next(iter(lines), ""))
     text = text if len(text) <= 200 else f"{text[:197]}..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
