@@ -14,6 +14,7 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from io import FileIO
 from pathlib import Path
@@ -354,11 +355,17 @@ def _check_regular(mode: int, path: Path) -> None:
 
 def library_versions(*libraries: str) -> dict[str, str]:
     """Return the versions of those libraries that are installed."""
-    versions = {}
-    for library in libraries:
-        with contextlib.suppress(PackageNotFoundError):
-            versions[library] = version(library)
-    return versions
+    found = ((library, _installed_version(library)) for library in libraries)
+    return {library: installed for library, installed in found if installed is not None}
+
+
+@cache
+def _installed_version(library: str) -> str | None:
+    """Return the version of a library, whose metadata take a millisecond to read."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
 
 
 def canonical_json(value: Any) -> str:
