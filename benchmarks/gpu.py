@@ -7,7 +7,7 @@ Sections, each written to `gpu.json` when it is done, with its error where it fa
 - `tests`: those that need a CUDA device.
 - `memory`: a training that runs out of memory, whose micro-batch is halved.
 - `training`: of all layers, beside a bare loop on tensors in memory (`all_layers.py`).
-- `processes`: two processes on one device, by gloo on the CPU, and by NCCL where it allows that.
+- `processes`: two processes by gloo on the CPU, and one by NCCL, which refuses two on one GPU.
 - `reading`: images per second of reading batches into memory for the device, by threads and by
   processes.
 - `passes`: of each network, images per second of the pass that computes and stores features, by the
@@ -314,11 +314,12 @@ def _limited_memory(device: torch.device, batch: int) -> Iterator[None]:
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.empty_cache()
-        torch.cuda.set_per_process_memory_fraction(min(1.0, MEMORY / total), device)
+        # Of the current device: torch refuses one without an index here.
+        torch.cuda.set_per_process_memory_fraction(min(1.0, MEMORY / total))
         try:
             yield
         finally:
-            torch.cuda.set_per_process_memory_fraction(1.0, device)
+            torch.cuda.set_per_process_memory_fraction(1.0)
         return
 
     def refuse(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -334,15 +335,16 @@ def _limited_memory(device: torch.device, batch: int) -> Iterator[None]:
 
 
 def run_processes(options: Options) -> dict[str, Any]:
-    """Train in two processes on one device."""
+    """Train in two processes on the CPU, and in one on a GPU: zoo refuses several on the same."""
     results: dict[str, Any] = {}
     name = "timm/test_resnet" if options.small else "torchvision/resnet18"
-    devices = ["cpu"] + (["cuda:0"] if options.device.startswith("cuda") else [])
-    for device in devices:
+    counts = {"cpu": 2} | ({"cuda": 1} if options.device.startswith("cuda") else {})
+    for device, count in counts.items():
         with tempfile.TemporaryDirectory() as out:
             command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-            command += ["--nproc-per-node", "2", "-m", "zoo", "finetune", name, "--weights", "none"]
-            command += ["--epochs", "1", "--device", device, "--out", f"{out}/run", "--quiet"]
+            command += ["--nproc-per-node", str(count), "-m", "zoo", "finetune", name]
+            command += ["--weights", "none", "--epochs", "1", "--device", device]
+            command += ["--out", f"{out}/run", "--quiet"]
             results[device] = run(command, PROCESS_SECONDS)
             results[device]["model"] = (Path(out) / "run/model.safetensors").exists()
     return results
