@@ -100,7 +100,7 @@ def reader_threads(device: torch.device) -> tuple[int, int]:
 def reader_processes(device: torch.device, images: int) -> int:
     """Return the number of processes that read so many images for a device; 0 for threads.
 
-    Threads wait for the interpreter's lock. On 16 cores beside an H100 one of them read 407 JPEGs/s,
+    Threads wait for the interpreter's lock. On 16 cores beside an H100, one reads 407 JPEGs/s,
     four 1,026, and sixteen 778; sixteen processes read 4,684 in the pass of resnet50, which the GPU
     computes at 11,806 (`benchmarks/gpu.json`).
     """
