@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,5 +68,6 @@ def stack_images(
     images = [each for each in batch if isinstance(each, PreparedImage)]
     for _, group in itertools.groupby(images, lambda each: (each.pixels.shape, each.pixels.dtype)):
         alike = list(group)
-        pixels = torch.stack([each.pixels.permute(1, 2, 0) for each in alike])
-        yield alike, pixels.permute(0, 3, 1, 2)
+        # Not by torch, whose threads would then wait for more work, on cores that others need.
+        pixels = np.stack([each.pixels.permute(1, 2, 0).numpy() for each in alike])
+        yield alike, torch.from_numpy(pixels).permute(0, 3, 1, 2)
