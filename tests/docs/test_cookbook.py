@@ -279,3 +279,14 @@ def test_exercise_9_model_of_your_own(page, page_folder, capsys, monkeypatch):
     assert zoo.load("own.safetensors", device="cpu").classes == ("flag", "mammal")
     assert check_mistakes(page, heading, capsys) == [zoo.ExitCode.WEIGHTS]
     assert first["plan"]["recipe"] == "probe"
+
+
+@pytest.mark.long  # the tutorial's test, which is shorter, exports a run too
+def test_exercise_10_file_for_other_programs(page, capsys):
+    heading = heading_of(page, 10)
+    (record,) = run_zoo(page, heading, capsys)
+    names = run_chapter(page, heading)
+    (answer,) = zoo.predict(record["folder"], ["cat.jpg"], device="cpu", precision="fp32")
+    best = answer["predictions"][0]
+    assert names["best"] == best["class"]
+    assert names["probabilities"].max() == pytest.approx(best["probability"], abs=0.01)
