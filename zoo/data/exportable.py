@@ -214,7 +214,8 @@ def _down_first(placement: Placement) -> Tensor:
 
 def _resize(pixels: Tensor, down: Tensor, across: Tensor, down_first: Tensor | None) -> Tensor:
     """Multiply by both matrices, in that order which a condition in the graph chooses."""
-    given = pixels, down, across
+    # Transposed here: both branches would do it, and torch 2.11 takes no two views of a tensor.
+    given = pixels, down, across.T
     if down_first is None:
         return _horizontal_first(*given)
     if torch.compiler.is_exporting():
@@ -223,12 +224,12 @@ def _resize(pixels: Tensor, down: Tensor, across: Tensor, down_first: Tensor | N
     return _vertical_first(*given) if bool(down_first) else _horizontal_first(*given)
 
 
-def _vertical_first(pixels: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    return _as_bytes(_as_bytes(down @ pixels.float()) @ across.T)
+def _vertical_first(pixels: Tensor, down: Tensor, columns: Tensor) -> Tensor:
+    return _as_bytes(_as_bytes(down @ pixels.float()) @ columns)
 
 
-def _horizontal_first(pixels: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    return _as_bytes(down @ _as_bytes(pixels.float() @ across.T))
+def _horizontal_first(pixels: Tensor, down: Tensor, columns: Tensor) -> Tensor:
+    return _as_bytes(down @ _as_bytes(pixels.float() @ columns))
 
 
 def _as_bytes(values: Tensor) -> Tensor:
