@@ -2,16 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from scipy.stats import binomtest
 
 import zoo
 from tests.reporting.test_report import check_page
 from zoo.registry.registry import load_registry
 from zoo.reporting.charts import draw
-from zoo.reporting.compare import Comparison, run_names
+from zoo.reporting.compare import Comparison, mcnemar, run_names
 from zoo.reporting.load import read_run
 from zoo.reporting.write import find_task
 from zoo.sections import DataTable, IntervalChart
@@ -85,6 +87,28 @@ def test_accuracies_are_drawn_with_intervals(runs):
     for x, (left, right), (_, value, low, high) in zip(whole, bounds, charts[0].rows, strict=True):
         share = (value - low) / (high - low)
         assert (x - left) / (right - left) == pytest.approx(share, abs=0.01)
+
+
+def test_mcnemar_is_binomial_test():
+    for first, second in ((0, 0), (3, 3), (1, 9), (9, 1), (0, 6), (40, 61)):
+        expected = binomtest(first, first + second).pvalue if first + second else 1
+        assert mcnemar(first, second) == pytest.approx(expected)
+
+
+def test_best_run_is_tested_against_others(runs):
+    task = find_task("image-classification", load_registry())
+    images = {"a": [1, 1, 1, 1, 1, 0], "b": [1, 0, 0, 0, 0, 1], "c": [1, 1, 1]}
+    read = []
+    for folder, right in zip(runs, images.values(), strict=True):
+        names = [f"{number}.png" for number in range(len(right))]
+        samples = {"name": names, "true": [1] * len(right), "classes": [[each] for each in right]}
+        run = read_run(folder)[0]
+        read.append(replace(run, folder=folder, results={"samples": {"val": samples}}))
+    parts = [part for section in Comparison(read, [task] * 3).sections() for part in section.parts]
+    (table,) = (part for part in parts if isinstance(part, DataTable) and "p" in part.header)
+    # The third predicted other images.
+    assert table.rows == (("runs0/fast", "4", "1", f"{binomtest(1, 5).pvalue:.2g}"),)
+    assert table.caption == "runs0/slow and each other run on the same 6 images of val"
 
 
 def test_settings_that_differ_are_named_alone(runs):

@@ -125,6 +125,13 @@ class ReportingTask:
         """
         return {}
 
+    def right_samples(self, run: RunResults, split: str) -> Mapping[str, bool]:
+        """Return of recorded samples, by name, whether the prediction is right.
+
+        Empty for a task whose predictions are not right or wrong.
+        """
+        return {}
+
     def temperature(self, logits: Tensor, labels: Tensor) -> float | None:
         """Return what to divide logits by for probabilities that agree with accuracy; None for 1.
 

@@ -226,6 +226,14 @@ class ImageClassification(BaseTask):
         """Return the accuracy with its interval, and further metrics."""
         return split_numbers(split, values)
 
+    def right_samples(self, run: RunResults, split: str) -> dict[str, bool]:
+        """Return of recorded images, by name, whether the most probable class is the true one."""
+        samples = run.results.get("samples", {}).get(split)
+        if samples is None:
+            return {}
+        rows = zip(samples["name"], samples["classes"], samples["true"], strict=True)
+        return {name: best[0] == true for name, best, true in rows}
+
     def learning_curves(self, run: RunResults) -> tuple[Part, ...]:
         """Return charts of loss, accuracy and balanced accuracy by epoch."""
         return accuracy_curves(run)
