@@ -114,6 +114,9 @@ def test_unknown_name_suggests_own_models_and_runs(run, cli):
     code, _, err = cli("predict", run.with_name("rum"), "a.jpg")
     assert code == 2
     assert f"did you mean {run}" in err
+    code, _, err = cli("predict", run.parent, "a.jpg")
+    assert code == 4
+    assert f"{run.parent / 'model.safetensors'} does not exist; did you mean {run}?" in err
     code, _, err = cli("show", "pets")
     assert code == 2
     assert "pets is a model of yours; `zoo list --mine` shows its backbone" in err

@@ -46,6 +46,8 @@ class OwnLocation:
         """
         check_present(self.path)
         if self.registered is None:
+            if runs := _runs_beside(self.path):
+                raise WeightsError(f"{self.path} does not exist", f"did you mean {runs}?")
             return read_tensors(self.path)
         name = self.registered.name
         again = f"`zoo register {name} RUN --replace` registers another file by that name"
@@ -56,6 +58,13 @@ class OwnLocation:
         except OtherDigest as error:
             message = f"{self.path} has changed since it was registered as {name}"
             raise WeightsError(message, again) from error
+
+
+def _runs_beside(path: Path) -> str:
+    """Return the first run folders beside the model file of a folder that has none; else ''."""
+    if path.name != MODEL or path.exists() or not path.parent.is_dir():
+        return ""
+    return ", ".join(str(each.parent) for each in sorted(path.parent.glob(f"*/{MODEL}"))[:3])
 
 
 @dataclass(frozen=True)
