@@ -132,6 +132,23 @@ def test_network_of_local_class_is_refused_by_name(tinynet, tmp_path):
         pickle.dumps(model)
 
 
+def test_heads_are_checked_once_for_a_converted_network(tinynet, own_cache, tmp_path, images):
+    pytest.importorskip("openvino")
+    path = saved(tinynet, tmp_path / "own.safetensors")
+    forwards, answers = [], []
+    for _ in range(2):
+        model = zoo.load(path, device="cpu", engine="openvino")
+        computed = []
+        model.module.register_forward_hook(lambda *_, computed=computed: computed.append(1))
+        answers.append(model.predict(images))
+        forwards.append(len(computed))
+    assert answers[0] == answers[1]
+    # The second time only the trace of which heads run, with two blank images.
+    assert forwards[0] > forwards[1] == 1
+    (engine,) = model.network.engines.values()
+    assert "outputs of heads: Linear, Linear" in engine.checks()
+
+
 def forked(model, images, answers):
     torch.set_num_threads(1)
     answers.put(model.predict(images))

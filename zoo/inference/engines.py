@@ -166,12 +166,8 @@ def confirmed_engine(
         UsageError: it is given, and the network does more than its heads after the features.
         BrokenBackbone: it is given, and cannot compute the network.
     """
-    network = engine.network
     if heads and (card is None or card.engine != choice.name):  # else the training checked it
-        forwards = network.forwards
-        with inference_mode_of(network.module):
-            reason, _ = check_head_equivalence(network, images, modes=(False,))
-        network.forwards = forwards
+        reason = _checked_heads(engine, images)
         if reason is not None and choice.given:
             raise UsageError(f"--engine {choice.name}: {reason}", "omit it")
         if reason is not None:
@@ -181,6 +177,19 @@ def confirmed_engine(
         return engine
     _announced(card, confirmed.reason.removeprefix("auto: "))
     return None
+
+
+def _checked_heads(engine: Engine, images: Tensor) -> str | None:
+    """Return why heads on features have other outputs than the network, by an earlier check too."""
+    network, forwards = engine.network, engine.network.forwards
+    kinds = [type(network.module.get_submodule(path)).__name__ for path in network.paths]
+    name = f"outputs of heads: {', '.join(kinds)}"
+    if name not in engine.checks():
+        with inference_mode_of(network.module):
+            reason, _ = check_head_equivalence(network, images, modes=(False,))
+        network.forwards = forwards
+        engine.record_check(name, reason)
+    return engine.checks()[name]
 
 
 def _announced(card: ModelCard | None, reason: str) -> Choice:

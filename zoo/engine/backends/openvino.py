@@ -122,6 +122,8 @@ class OpenVINOEngine(Engine):
                 library.save_model(self._converted, folder / MODEL, compress_to_fp16=False)
 
             self.conversion.write(save, (MODEL, TENSORS))
+            for name, reason in self._checks.items():  # made before it was there
+                self.conversion.record_check(name, reason)
 
     def _shape(self) -> tuple[int, int, int]:
         preprocess = self.network.preprocess
