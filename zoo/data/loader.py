@@ -13,7 +13,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from queue import Empty, Queue
@@ -204,17 +204,25 @@ def read_in_threads(
         for batch in itertools.islice(remaining, limit - len(pending)):
             pending.append([pool.submit(read, item) for item in batch])
 
+    stopped = False
     try:
         while True:
             submit(max(ahead, 1))
             if not pending:
                 return
-            items = [future.result() for future in pending.popleft()]
+            items = [future.result() for future in pending[0]]
+            pending.popleft()
             submit(ahead)
             yield items
+    except GeneratorExit:
+        stopped = True
+        raise
     finally:
-        # A caller that stops early waits only for images that are being read.
-        pool.shutdown(cancel_futures=True)
+        # A caller that stops early waits only for what is being read. It does not join the threads:
+        # what nobody closes is stopped where Python collects garbage, which may be in a thread that
+        # starts, and has the lock that joining takes.
+        pool.shutdown(wait=not stopped, cancel_futures=True)
+        wait([future for batch in pending for future in batch if not future.cancelled()])
 
 
 def prefetch(items: Iterator[Item], ahead: int = 1) -> Generator[Item]:
