@@ -228,7 +228,8 @@ def test_dry_run_downloads_no_weights_and_has_one_plan(
 
 @pytest.mark.slow
 def test_demonstration_on_random_weights_has_one_plan(three_plans, install):
-    install("online", ONLINE.replace("URL", "http://weights.invalid/good-01234567.pth"))
+    published = ONLINE.replace("URL", "http://weights.invalid/good-01234567.pth")
+    install("online", published + pooled(7))
     written, run = three_plans("online/webnet", device="cpu", epochs=1)
     assert (written["weights"], written["recipe"], written["demonstration"]) == (
         "none",
