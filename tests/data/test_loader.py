@@ -1,4 +1,3 @@
-import itertools
 import multiprocessing
 import os
 import pickle
@@ -8,8 +7,6 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +28,6 @@ from zoo.data.loader import (
     batch_bounds,
     can_use_threads,
     load_batches,
-    prefetch,
     worker_problem,
 )
 from zoo.data.split import FileSplit
@@ -223,7 +219,7 @@ print(threading.active_count())
 """
 
 
-def test_threads_that_nobody_closes_end_where_garbage_is_collected() -> None:
+def test_unclosed_threads_end_where_garbage_is_collected() -> None:
     command = [sys.executable, "-c", UNCLOSED]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.stdout == "1\n", done.stderr
@@ -261,51 +257,6 @@ def test_threads_not_used_for_augmentation_or_user_datasets(split: FileSplit) ->
     assert not can_use_threads(own, None)
     assert not can_use_threads(split, draw)
     assert can_use_threads(split, None)
-
-
-def prefetching() -> list[threading.Thread]:
-    return [each for each in threading.enumerate() if each.name == "zoo-prefetch"]
-
-
-def test_prefetch_takes_items_ahead_in_one_thread_and_in_order() -> None:
-    taken: list[tuple[int, str]] = []
-
-    def items() -> Iterator[int]:
-        for number in range(20):
-            taken.append((number, threading.current_thread().name))
-            yield number
-
-    with closing(prefetch(items(), ahead=2)) as prefetched:
-        assert next(prefetched) == 0
-        until = time.monotonic() + 20
-        while len(taken) < 4 and time.monotonic() < until:
-            time.sleep(0.01)
-        time.sleep(0.1)
-        # Two are ready, and the next waits for room.
-        assert taken == [(number, "zoo-prefetch") for number in range(4)]
-        assert list(prefetched) == list(range(1, 20))
-    assert not prefetching()
-
-
-def test_prefetch_raises_what_the_iterator_raises_after_its_items() -> None:
-    def items() -> Iterator[int]:
-        yield 1
-        raise KeyError("second")
-
-    prefetched = prefetch(items())
-    assert next(prefetched) == 1
-    with pytest.raises(KeyError, match="second"):
-        next(prefetched)
-    assert not prefetching()
-    assert list(prefetch(iter([]))) == []
-
-
-def test_prefetch_ends_its_thread_with_its_caller() -> None:
-    prefetched = prefetch(itertools.count())
-    assert [next(prefetched), next(prefetched)] == [0, 1]
-    assert len(prefetching()) == 1
-    prefetched.close()
-    assert not prefetching()
 
 
 @pytest.mark.slow

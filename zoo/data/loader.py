@@ -219,8 +219,8 @@ def read_in_threads(
         raise
     finally:
         # A caller that stops early waits only for what is being read. It does not join the threads:
-        # what nobody closes is stopped where Python collects garbage, which may be in a thread that
-        # starts, and has the lock that joining takes.
+        # an unclosed generator is stopped where Python collects garbage, which may be in a thread
+        # that starts, and has the lock that joining takes.
         pool.shutdown(wait=not stopped, cancel_futures=True)
         wait([future for batch in pending for future in batch if not future.cancelled()])
 

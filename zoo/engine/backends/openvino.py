@@ -235,9 +235,8 @@ class OpenVINOEngine(Engine):
             pixels = images(item)
             return (item, 0, None) if pixels is None else (item, len(pixels), self._infer(pixels))
 
-        with (
-            self.network.lock
-        ):  # here, as the caller may have the lock, for which threads would wait
+        # Here, as the caller may have the lock, for which the threads would wait.
+        with self.network.lock:
             self.load()
         threads = torch.get_num_threads()
         computed = read_in_threads(compute, ([item] for item in items), threads, 2 * threads)
