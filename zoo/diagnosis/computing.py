@@ -121,7 +121,7 @@ def _examine_precision(device: torch.device) -> Iterator[Check]:
 
 
 def _examine_engines(device: torch.device) -> Iterator[Check]:
-    from zoo.engine.backends.choice import engine_class
+    from zoo.engine.backends.choice import engine_class, without_option
 
     usable, others, facts = [], [], {}
     for name in ENGINES:
@@ -131,7 +131,7 @@ def _examine_engines(device: torch.device) -> Iterator[Check]:
             kind.check(device)
             usable.append(f"{name} {kind.version()}")
         except ZooError as error:
-            reason = error.message.removeprefix(f"--engine {name} ").removeprefix(":")
+            reason = without_option(name, error)
             facts[name]["error"] = reason
-            others.append(f"not {name}, which {reason} ({error.hint})")
+            others.append(f"not {name}: {reason} ({error.hint})")
     yield Check("engines", ", ".join([*usable, *others]), facts=facts)

@@ -48,6 +48,11 @@ def engine_class(name: str) -> type[Engine]:
     return kind
 
 
+def without_option(name: str, error: ZooError) -> str:
+    """Return the message of an engine's `check` without `--engine`, for who did not give it."""
+    return error.message.removeprefix("--engine ").removeprefix(f"{name}: ")
+
+
 def engine_of(network: Network, name: str, batch: int, training: bool = False) -> Engine:
     """Return an engine of a network, the same one each time.
 
@@ -91,8 +96,7 @@ def choose(
     try:
         engine_class(CONVERTED).check(network.device)
     except ZooError as error:
-        reason = error.message.removeprefix(f"--engine {CONVERTED}: ")
-        return Choice(TORCH, f"auto: {reason.removeprefix('--engine ')}")
+        return Choice(TORCH, f"auto: {without_option(CONVERTED, error)}")
     if engine(CONVERTED).is_converted():
         return Choice(CONVERTED, "auto: the network was converted before")
     count, enough = images(), pays_from(network)
