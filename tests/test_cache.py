@@ -87,7 +87,7 @@ def test_command_lists_and_clears(zoo_process):
     shown = zoo_process("cache", **environment)
     assert shown.returncode == 0
     assert "a/mine" in shown.stdout
-    assert "features are limited to 20 GiB" in shown.stderr
+    assert "features and conversions are limited to 20 GiB" in shown.stderr
     (row,) = json.loads(zoo_process("cache", "--json", **environment).stdout)
     assert row["images"] == 2
     assert row["kind"] == "features"

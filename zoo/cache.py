@@ -132,7 +132,7 @@ def stored_images(name: str) -> int:
 
 
 def read_store(path: Path, name: str = STORE_FILE) -> dict[str, Any]:
-    """Return the metadata of a feature store; empty where missing or damaged."""
+    """Return the metadata of an entry, from its file of this name; empty if missing or damaged."""
     try:
         metadata = json.loads((path / name).read_bytes())
     except (OSError, ValueError):

@@ -83,11 +83,11 @@ def fetch(
 
 @names_arguments
 def list_cache(*patterns: str) -> list[CacheEntry]:
-    """Return what is cached: features, converted weights, catalogues, downloads.
+    """Return what is cached: features, conversions, weights, catalogues, downloads.
 
     Args:
-        patterns: kinds (`features`, `weights`, `catalogues`, `downloads`), or shell-style patterns
-            of names, of which one must match; none for all.
+        patterns: kinds (`features`, `conversions`, `weights`, `catalogues`, `downloads`), or
+            shell-style patterns of names; entries that match any of them; none for all.
 
     Raises:
         UsageError: a pattern is neither a kind nor matches an entry.

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from zoo.cache import CacheEntry, select
+from zoo.cache import TRIMMED, CacheEntry, select
 from zoo.cli.group import CommandEntry, Settings, ZooGroup
 from zoo.cli.options import json_option
 from zoo.cli.output import print_json, print_table
@@ -15,7 +15,7 @@ from zoo.files import cache_dir
 from zoo.terminal import print_notice
 
 COMMANDS = (
-    CommandEntry("clear", "zoo.cli.cache_clear", "Delete cached features, weights or everything."),
+    CommandEntry("clear", "zoo.cli.cache_clear", "Delete entries of the cache, or all of them."),
 )
 
 
@@ -53,7 +53,7 @@ def short_size(count: int) -> str:
 @json_option
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """List the cache: features, converted weights, catalogues, downloads.
+    """List the cache: features, conversions, weights, catalogues, downloads.
 
     With cached features, a second training on the same images runs no image through the backbone.
     The cache may be cleared at any time: every entry can be computed or downloaded again.
@@ -72,7 +72,8 @@ def command(context: click.Context, as_json: bool) -> None:
     settings = context.ensure_object(Settings)
     limit = settings.registry().config.defaults["cache_gib"]
     total = sum(entry.size for entry in cached)
-    print_notice(f"{short_size(total)} in {cache_dir()}; features are limited to {limit:g} GiB")
+    limited = f"{' and '.join(TRIMMED)} are limited to {limit:g} GiB"
+    print_notice(f"zoo: {short_size(total)} in {cache_dir()}; {limited}")
 
 
 def _row(entry: CacheEntry) -> list[str]:

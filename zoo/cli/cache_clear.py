@@ -16,7 +16,7 @@ from zoo.terminal import print_notice
 @click.command(cls=ZooCommand, name="clear")
 @click.argument("what", nargs=-1, shell_complete=complete_cached)
 def command(what: tuple[str, ...]) -> None:
-    """Delete cache entries: WHAT is features, weights, catalogues, downloads or a NAME.
+    """Delete cache entries. WHAT is a kind or a NAME that `zoo cache` lists.
 
     Without WHAT, delete all of them. Features in use by a training are skipped.
     """

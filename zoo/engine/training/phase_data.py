@@ -89,9 +89,9 @@ class PhaseDataFactory:
         store = self.cache.store if self.cache else None
         if store is not None and store.path is not None:
             for entry in trim(self.cache_bytes, keep=store.path):
-                removed = f"{counted(entry.images or 0, 'image')} of {entry.name}"
-                message = f"removed the least recently used features, of {removed}"
-                self.progress.notice(f"{message}; see `zoo cache`")
+                images = "" if entry.images is None else f" ({counted(entry.images, 'image')})"
+                removed = f"{entry.kind} of {entry.name}{images}, the least recently used"
+                self.progress.notice(f"removed {removed} in the cache; see `zoo cache`")
 
     def create(self, phase: Phase) -> ImageSource | FeatureSource | None:
         """Return the source of a phase: images, or cached features, by the plan.
