@@ -1,12 +1,15 @@
 """`zoo fetch`: a folder of published weights from a local server, used without one afterwards."""
 
+import contextlib
 import hashlib
 import json
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,6 +19,7 @@ import torch
 import zoo
 from tests.processes import started
 from tests.published_weights import checkpoint
+from zoo.models.download import resume_download
 from zoo.models.weight_sources import locate
 from zoo.models.weights import fetch
 
@@ -215,6 +219,21 @@ def test_fetch_of_the_hub_lists_digest(server, zoo_process, tmp_path):
     assert (item["status"], item["sha256"]) == ("downloaded", SHA256)
     assert names(folder) == ["SHA256SUMS", "lab/leaf/leaf.pth"]
     assert (folder / "SHA256SUMS").read_text() == f"{SHA256}  lab/leaf/leaf.pth\n"
+
+
+def test_download_with_damaged_encryption_is_no_write_error(monkeypatch, tmp_path):
+    class Response(contextlib.nullcontext):
+        status, headers = 200, {}
+
+        def read1(self, size):
+            raise ssl.SSLError(1, "bad record mac")
+
+    answer = Response()
+    answer.enter_result = answer
+    monkeypatch.setattr(urllib.request, "urlopen", lambda request, timeout: answer)
+    broke_off = pytest.raises(zoo.WeightsError, match=r"broke off: .*bad record mac")
+    with (tmp_path / "part").open("ab") as file, broke_off:
+        resume_download("http://localhost/oak.pth", file)
 
 
 def test_fetch_into_unwritable_folder_is_environment(server, cli, tmp_path):

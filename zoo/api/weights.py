@@ -65,8 +65,8 @@ def fetch(
         weights: tag of the published weights; None for the default ones.
 
     Returns:
-        For each backbone `path`, `bytes`, `sha256` and `status`: `present`, `copied` or
-        `downloaded`.
+        For each backbone `path`, `bytes`, `sha256` and `status`: `present`, `copied`,
+        `downloaded`, or `installed` in a package and not copied.
 
     Raises:
         UsageError: a name or tag is unknown, or nothing is published.

@@ -8,6 +8,7 @@ import http
 import http.client
 import os
 import socket
+import ssl
 import sys
 import urllib.error
 import urllib.request
@@ -17,7 +18,7 @@ from typing import BinaryIO
 from urllib.parse import urlparse
 from urllib.request import getproxies
 
-from zoo.errors import EnvironmentProblem, WeightsError
+from zoo.errors import WeightsError
 from zoo.files import cache_dir, environment_problem, staging_folder
 from zoo.models.weight_sources import blob_digest, hub_files, url_file
 
@@ -67,10 +68,10 @@ def resume_download(url: str, file: BinaryIO) -> None:
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
         reason = getattr(error, "reason", error)
         raise WeightsError(f"cannot download {url}: {reason}") from error
-    except ConnectionError as error:
+    except (ConnectionError, ssl.SSLError) as error:
         raise WeightsError(f"the download of {url} broke off: {error}") from error
     except OSError as error:
-        raise EnvironmentProblem(f"cannot write {url_file(url)}: {error.strerror}") from error
+        raise environment_problem(error, Path(url_file(url))) from error
 
 
 def _receive(response: http.client.HTTPResponse, file: BinaryIO, start: int, label: str) -> None:

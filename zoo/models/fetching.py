@@ -22,7 +22,7 @@ class Fetched:
         path: of the file; None if it was not fetched.
         bytes: its size.
         sha256: of the file.
-        status: `present`, `copied` or `downloaded`.
+        status: `present`, `copied`, `downloaded` or `installed`; empty if it was not fetched.
         error: why it was not fetched; None if it was.
     """
 
@@ -54,7 +54,7 @@ def select_weights(
         try:
             backbone = registry.get(name)
             if not backbone.weights:
-                raise UsageError(f"{backbone.id} has no published weights")
+                raise UsageError(f"{backbone.id} has no published weights", "omit it")
             weights = backbone.find_weights(tag) if tag else backbone.weights[0]
             selected.append((backbone, weights))
         except UsageError as error:
