@@ -1,6 +1,7 @@
 """Formats that plugins of Pillow add."""
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -136,6 +137,25 @@ except UnreadableImage as error:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "to read .heic, `pip install pillow-heif`", done.stderr
+
+
+def test_package_that_fails_to_import_is_warned_of(tmp_path):
+    (tmp_path / "pillow_jxl.py").write_text("raise ImportError('built for another Pillow')\n")
+    (tmp_path / "a.jxl").write_bytes(JXL)
+    program = """
+import sys
+from zoo.data.decode import decode, UnreadableImage
+try:
+    decode(sys.argv[1])
+except UnreadableImage as error:
+    print(error.reason)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", program, str(tmp_path / "a.jxl")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == "to read .jxl, `pip install pillow-jxl-plugin`", done.stderr
+    assert "pillow-jxl-plugin cannot be imported: ImportError: built for another" in done.stderr
+    assert done.stderr.strip().endswith("`pip install --upgrade pillow pillow-jxl-plugin`")
 
 
 class Grid(ImageFile.ImageFile):

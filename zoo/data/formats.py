@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +12,10 @@ from importlib.util import find_spec
 
 from PIL import Image, features
 
+from zoo.errors import one_line
 from zoo.files import library_versions
+
+log = logging.getLogger("zoo")
 
 # An allow-list: Pillow's other formats include PostScript, which runs a program on the file.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -48,11 +52,14 @@ class PillowPlugin:
     builtin: str = ""
 
     @property
+    def superseded(self) -> bool:
+        """Whether Pillow itself reads its files."""
+        return bool(self.builtin) and bool(features.check(self.builtin))
+
+    @property
     def needed(self) -> bool:
         """Whether its files cannot be read, as neither Pillow nor the package reads them."""
-        if self.builtin and features.check(self.builtin):
-            return False
-        return find_spec(self.module) is None
+        return not self.superseded and self.module not in _load_plugins()
 
 
 PLUGINS = (
@@ -69,18 +76,27 @@ PLUGINS = (
 
 
 @lru_cache(maxsize=1)
-def _load_plugins() -> None:
-    """Import the installed plugins of `PLUGINS`, which register their formats."""
+def _load_plugins() -> frozenset[str]:
+    """Import the installed plugins of `PLUGINS`, which register their formats.
+
+    Returns:
+        The modules that were imported. One that does not fit this Pillow is warned of.
+    """
     Image.init()
+    loaded = set()
     for plugin in PLUGINS:
-        unneeded = plugin.builtin and features.check(plugin.builtin)
-        if not unneeded and find_spec(plugin.module) is not None:
-            try:
-                module = import_module(plugin.module)
-                if plugin.register:
-                    getattr(module, plugin.register)()
-            except Exception:  # a package that does not fit this Pillow: its files are unreadable
-                continue
+        if plugin.superseded or find_spec(plugin.module) is None:
+            continue
+        try:
+            module = import_module(plugin.module)
+            if plugin.register:
+                getattr(module, plugin.register)()
+        except Exception as error:
+            hint = f"`pip install --upgrade pillow {plugin.package}`"
+            log.warning("%s cannot be imported: %s; %s", plugin.package, one_line(error), hint)
+        else:
+            loaded.add(plugin.module)
+    return frozenset(loaded)
 
 
 def readable_formats() -> tuple[str, ...]:
