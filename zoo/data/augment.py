@@ -106,6 +106,9 @@ def augmentation(name: str, strength: float, fill: Any) -> Callable[..., Any]:
         name: of the augmentation.
         strength: of it.
         fill: value outside the image, or values by type of tensor for a joint transform.
+
+    Raises:
+        ValueError: no augmentation has the name.
     """
     transform: Callable[..., Any]
     match name:
@@ -119,6 +122,8 @@ def augmentation(name: str, strength: float, fill: Any) -> Callable[..., Any]:
             transform = v2.ColorJitter(brightness=strength, contrast=strength, saturation=strength)
         case "trivial":
             transform = v2.TrivialAugmentWide(fill=fill)
-        case _:
+        case "erase":
             transform = v2.RandomErasing(strength, value=fill)
+        case _:
+            raise ValueError(f"no augmentation is named {name!r}")
     return transform

@@ -48,8 +48,8 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False  # a link to itself
 
 
-def shorten(names: Iterable[str], most: int = 5) -> str:
+def shorten(names: Iterable[str], most: int = 5, separator: str = ", ") -> str:
     """Join the first names for a message, and count the others."""
     listed = list(names)
     more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more
+    return separator.join(listed[:most]) + more

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from zoo.data.columns import Found, find_columns
 from zoo.data.image_paths import AmbiguousImage
 from zoo.data.names import SPLITS, nfc
+from zoo.data.scan import shorten
 from zoo.data.schema import Schema
 from zoo.data.split import FileSplit, ImageData, Split, check_fraction, draw_held_out
 from zoo.data.splitting import choose_split, describe_no_validation, fingerprint
@@ -28,6 +29,8 @@ TargetSplit = TypeVar("TargetSplit", FileSplit, DatasetSplit)
 
 WHOLE = "all"
 GIVEN = "splits as given"
+# Faults that an error lists; it counts the others.
+MAX_FAULTS = 10
 EXPECTED = "name the columns in the first line: path, those of the targets, and optionally split"
 
 
@@ -76,7 +79,7 @@ def read_table(
         Splits by name; `all` without a column of splits.
 
     Raises:
-        DataError: it cannot be read, or lines are invalid; lists every one.
+        DataError: it cannot be read, or lines are invalid; lists the first of them.
     """
     found = _find_columns(path, columns)
     rows = read_rows(path, EXPECTED)
@@ -95,7 +98,8 @@ def read_table(
         except (ValueError, DataError) as error:
             errors.append(f"line {line}: {getattr(error, 'message', error)}")
     if errors or not listed:
-        raise DataError(f"{path}: {'; '.join(errors) or 'it lists no images'}", EXPECTED)
+        faults = shorten(errors, MAX_FAULTS, "; ")
+        raise DataError(f"{path}: {faults or 'it lists no images'}", EXPECTED)
     return {
         split: FileSplit(split, path.parent, *zip(*images, strict=True))
         for split, images in listed.items()
@@ -132,7 +136,7 @@ def read_dataset(name: str, dataset: Any, read_target: ReadTarget) -> DatasetSpl
         read_target: converts the target of an item to that of the task; raises for a bad one.
 
     Raises:
-        DataError: items are invalid; lists every one.
+        DataError: items are invalid; lists the first of them.
         UsageError: it yields batches, not items.
     """
     if not hasattr(dataset, "__getitem__"):
@@ -144,7 +148,7 @@ def read_dataset(name: str, dataset: Any, read_target: ReadTarget) -> DatasetSpl
         except DataError as error:
             errors.append(f"item {index}: {error.message}")
     if errors:
-        raise DataError(f"data[{name!r}]: {'; '.join(errors)}")
+        raise DataError(f"data[{name!r}]: {shorten(errors, MAX_FAULTS, '; ')}")
     return DatasetSplit(name, dataset, tuple(range(len(targets))), tuple(targets), read_target)
 
 

@@ -80,7 +80,7 @@ def test_one_report_names_every_line_that_is_wrong(tmp_path: Path, run: Command)
         ("path,split\n0.png,train\n", "names the columns path, split"),
         ("path,age\n", "it lists no images"),
         ("path,age\n0.png,3\n", "1 image is to train on"),
-        ("path,age\n0.png,3\n1.png,3\n2.png,3\n", "the same for all training images"),
+        ("path,age\n0.png,3\n1.png,3\n2.png,3\n", "age is the same for all training images"),
         ("path,age,split\n0.png,3,val\n1.png,3,test\n", "0 images are to train on"),
     ],
 )

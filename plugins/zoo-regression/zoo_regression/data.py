@@ -74,8 +74,10 @@ def open_data(
     splits, reason = hold_out(opened, seed, val_fraction)
     numbers = torch.tensor(splits["train"].targets, dtype=torch.float64)
     std, mean = torch.std_mean(numbers, dim=0, correction=0)
-    if not bool((std > 0).all()):
-        raise DataError("a target is the same for all training images")
+    constant = [name for name, value in zip(names, std.tolist(), strict=True) if not value > 0]
+    if constant:
+        message = f"{', '.join(constant)} is the same for all training images"
+        raise DataError(message, "omit it, or add images of other values")
     schema = replace(schema, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
     scaled = {name: map_targets(split, schema.standardize) for name, split in splits.items()}
     return image_data(source, scaled, schema, reason)
