@@ -15,7 +15,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import WeightsError, ZooError
-from zoo.files import canonical_json, parse_json, write_bytes
+from zoo.files import canonical_json, parse_json, unknown_format, write_bytes
 from zoo.options.table import MEMORY_FORMATS
 from zoo.records import to_dict
 from zoo.spec import Head, Preprocess
@@ -217,7 +217,7 @@ def checked_card(path: Path, text: str) -> ModelCard:
     try:
         version = parse_json(text)["format"]
         if version != FORMAT:
-            raise WeightsError(f"{path} has format {version!r:.40}; this zoo reads format {FORMAT}")
+            raise unknown_format(path, version, FORMAT)
         card = ModelCard.from_json(text)
         card.check(path)
     except WeightsError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
@@ -26,9 +27,10 @@ def _read_classes(file: Path | None) -> list[str] | None:
     try:
         names = [line.strip() for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--classes {file} cannot be read: {error}") from error
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UsageError(f"--classes {file} names {twice[0]!r} twice")
+        hint = "give a text file with a class per line"
+        raise UsageError(f"--classes {file} cannot be read: {error}", hint) from error
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise UsageError(f"--classes {file} names {min(repeated)!r} twice", "name each class once")
     return names
 
 

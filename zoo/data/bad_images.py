@@ -39,6 +39,11 @@ class UnreadableImages(DataError):
         super().__init__(f"{images} cannot be read: {listed}", hint)
 
 
+def no_readable_image(name: str) -> DataError:
+    """Return the error for a data set or a split, none of whose images can be read."""
+    return DataError(f"no image of {name} can be read", "give --bad-images error to see why")
+
+
 def by_reason(bad: Mapping[str, str]) -> dict[str, list[str]]:
     """Group paths by the reason why they cannot be read, the most frequent first."""
     groups: dict[str, list[str]] = {}

@@ -175,7 +175,8 @@ def _in_file(size: int) -> Tensor:
     """
     folder = _find_folder(size)
     if folder is None:
-        raise EnvironmentProblem(f"there is no room for {format_bytes(size)} of prepared images")
+        message = f"there is no room for {format_bytes(size)} of prepared images"
+        raise EnvironmentProblem(message, "free some disk space, or omit --cache-images")
     try:
         with tempfile.TemporaryFile(dir=make_dir(folder)) as file:
             # A sparse file would crash the process with SIGBUS when the disk is full.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zoo.cache import trim
 from zoo.data.all_images import AllImages
-from zoo.data.bad_images import describe_incomplete
+from zoo.data.bad_images import describe_incomplete, no_readable_image
 from zoo.data.shards import names_shards
 from zoo.data.value_range import measure_ranges
 from zoo.engine.backends.choice import AUTO
@@ -24,7 +24,7 @@ from zoo.engine.features.engines import choose_engine, confirm_engine
 from zoo.engine.features.fingerprint import network_fingerprint
 from zoo.engine.features.store import FeatureStore
 from zoo.engine.runtime.reader import ImageReader
-from zoo.errors import DataError, UsageError
+from zoo.errors import UsageError
 from zoo.files import write_bytes, writing
 from zoo.inference.embed_shards import embed_shards
 from zoo.inference.encoded import main_head
@@ -266,7 +266,7 @@ def write_features(embedded: Embedded, model: Predictor, out: Path) -> dict[str,
     """
     images = embedded.images
     if not len(embedded):
-        raise DataError(f"no image of {images.name} can be read")
+        raise no_readable_image(images.name)
     labels = embedded.labels().numpy() if images.classes else None
     metadata = {
         **describe_features(

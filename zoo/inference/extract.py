@@ -53,7 +53,8 @@ def extract_features(
     paths = [path for path, head in pairs if head.role == "main"]
     if not paths:
         backbone = provenance_of(module).backbone.id
-        raise UsageError(f"{backbone} has no head to read features at")
+        message = f"{backbone} has no head to read features at"
+        raise UsageError(message, "choose another backbone")
     given = as_many(images)
     count = count_images(given, pays_from(network))
     batches = _read(given, network, batch_size)

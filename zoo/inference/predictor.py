@@ -12,6 +12,7 @@ from typing import Any, cast, overload
 import torch
 from torch import nn
 
+from zoo.data.bad_images import no_readable_image
 from zoo.data.find import count_images, in_folders
 from zoo.data.images import PreparedImage, as_many
 from zoo.data.names import split_of
@@ -27,7 +28,7 @@ from zoo.engine.runtime.evaluate import evaluate_split
 from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader
 from zoo.engine.runtime.stream import FailedImage, read_images
-from zoo.errors import DataError, UsageError, WeightsError, ZooError, one_line
+from zoo.errors import UsageError, WeightsError, ZooError, one_line
 from zoo.inference.engines import PredictedBatch, head_inputs, split_engine
 from zoo.inference.explain import Explainer
 from zoo.inference.extract import extract_features
@@ -331,7 +332,7 @@ class Predictor:
             self._evaluate(chosen, reader, metric)
         values = metric.report()
         if not values["images"]:
-            raise DataError(f"no image of the {chosen.name} split can be read")
+            raise no_readable_image(f"the {chosen.name} split")
         if not math.isfinite(values["loss"]):
             message = f"the loss of the {chosen.name} split is {values['loss']}"
             raise WeightsError(message, "`zoo predict` of one image names the layer that causes it")

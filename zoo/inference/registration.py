@@ -33,7 +33,8 @@ def register_own_model(
     _check_free(name, registry)
     location = locate_model(run)
     if location is None:
-        raise WeightsError(f"{run} is neither a run folder nor a model file")
+        hint = "give the folder of a training, or its model.safetensors"
+        raise WeightsError(f"{run} is neither a run folder nor a model file", hint)
     own = OwnFile.open(location)
     card = own.card or parse_card(own.path, own.content)
     if (done := card.settings.get(UNFINISHED)) is not None:

@@ -66,7 +66,8 @@ def provenance_of(model: nn.Module, backbone: Backbone | None = None) -> Provena
     if isinstance(made, Provenance):
         if backbone is None or backbone.id == made.backbone.id:
             return made
-        raise UsageError(f"the network is a {made.backbone.id}, not a {backbone.id}")
+        message = f"the network is a {made.backbone.id}, not a {backbone.id}"
+        raise UsageError(message, f"give {made.backbone.id}, or omit it")
     if backbone is None:
         hint = "name its backbone, or build it with zoo.get(NAME).build()"
         raise UsageError(f"zoo did not build this {type(model).__name__}", hint)

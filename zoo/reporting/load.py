@@ -9,6 +9,7 @@ from shlex import quote
 from typing import Any
 
 from zoo.errors import UsageError, WeightsError
+from zoo.files import unknown_format
 from zoo.sections import Section
 from zoo.tasks.reports import RunResults
 from zoo.tensorfile import read_file
@@ -39,8 +40,7 @@ def read_run(folder: Path) -> tuple[RunResults, tuple[Section, ...]]:
     results = _read_json(folder / RESULTS) if (folder / RESULTS).exists() else {}
     version = results.get("format", FORMAT)
     if version != FORMAT:
-        message = f"{folder / RESULTS} has format {version!r:.40}; this zoo reads format {FORMAT}"
-        raise WeightsError(message)
+        raise unknown_format(folder / RESULTS, version, FORMAT)
     try:
         added = tuple(map(Section.from_dict, results.get("sections", ())))
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:

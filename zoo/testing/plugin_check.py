@@ -143,7 +143,7 @@ def _resolve(what: str | Path, selection: Selection) -> tuple[Selection, Registr
             hint = f"see `zoo plugins show {name}`"
             raise BrokenPlugin(f"plugin {name!r} does not load: {records[name].error}", hint)
         if records[name].status != OK:
-            raise UsageError(f"plugin {name!r} is switched off")
+            raise UsageError(f"plugin {name!r} is switched off", f"`zoo plugins show {name}`")
         if records[name].distribution == GIVEN:
             hint = "its checks run in processes of their own: write it into a file, and check that"
             raise UsageError(f"{name!r} is registered in this process only", hint)
@@ -179,7 +179,8 @@ def _select(
         jobs += [Job(WEIGHTS, name_of(item)) for each in records for item in each.weights]
         jobs += [Job(PLUGIN, each.name) for each in records if _observes(each)]
     if not jobs and pattern:
-        raise UsageError(f"{', '.join(names)} has no backbones that match {pattern!r}")
+        message = f"{', '.join(names)} has no backbones that match {pattern!r}"
+        raise UsageError(message, f"`zoo list --source {names[0]}` shows their names")
     if not jobs:
         hint = "it registers nothing, and observes no training"
         raise UsageError(f"{', '.join(names)} has nothing to check", hint)

@@ -255,9 +255,8 @@ def _phase(
     epochs = options.epochs
     for name, given in (("epochs", epochs), ("lr", options.lr)):
         if given and len(given) > 1 and number >= len(given):
-            raise UsageError(
-                f"--{name} has {counted(len(given), 'value')}, but one per phase is needed"
-            )
+            message = f"--{name} has {counted(len(given), 'value')}, fewer than there are phases"
+            raise UsageError(message, "give one value for all phases, or one for each")
     optimizer = resolver.resolve(
         f"{prefix}optimizer", options.optimizer, OPTIMIZER, "needs the least tuning"
     )
@@ -329,8 +328,9 @@ def resolve_phases(
     resolver.reasons |= {f"phases.{n}.policy": f"of recipe {recipe}" for n in range(len(policies))}
     for name, given in (("epochs", options.epochs), ("lr", options.lr)):
         if given and len(given) > len(policies):
-            message = f"--{name} has {counted(len(given), 'value')}, but {recipe} has "
-            raise UsageError(message + counted(len(policies), "phase"))
+            phases = counted(len(policies), "phase")
+            message = f"--{name} has {counted(len(given), 'value')}, and {recipe} has {phases}"
+            raise UsageError(message, "give one value for all phases, or one for each")
     return tuple(
         _phase(resolver, options, number, policy, base, nondeterminism, heads_only)
         for number, policy in enumerate(policies)

@@ -79,7 +79,8 @@ class FeatureSums:
                 total = total.merge(cls._of_block(features[rows].double(), labels[rows], classes))
         if not bool(torch.isfinite(total.scatter).all()):
             column = int((~torch.isfinite(total.scatter.diagonal())).nonzero()[0])
-            raise DataError(f"feature {column} of the images is not finite")
+            message = f"feature {column} of the images is not finite"
+            raise DataError(message, "give --precision fp32, or other weights")
         return total
 
     @classmethod

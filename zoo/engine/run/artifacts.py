@@ -170,7 +170,8 @@ def save_module(
         raise UsageError(f"the suffix of {path.name} is not .safetensors", hint)
     schema = classes if isinstance(classes, Schema) else _schema(classes)
     if not made.backbone.heads:
-        raise UsageError(f"{made.backbone.id} has no head, so it cannot predict")
+        message = f"{made.backbone.id} has no head, so it cannot predict"
+        raise UsageError(message, "choose another backbone")
     head = made.backbone.heads[0]
     outputs = head_classes(module.get_submodule(resolve_head(module, head.path)))
     hint = "give a unique name per class, in the order of the outputs"

@@ -164,7 +164,8 @@ def _write_model(
         return _write_tensors(out, tensors), None, notices
     notices.append(f"preprocess {base.preprocess_reason}")
     if loaded.new_heads[:1] == (resolve_head(model, backbone.heads[0].path),):
-        raise WeightsError(f"{source} does not fit {backbone.id}: its head does not")
+        message = f"{source} does not fit {backbone.id}: its head does not"
+        raise WeightsError(message, "convert it without a backbone, for its tensors alone")
     sha256 = save_module(model, out, schema, provenance_of(model))
     return sha256, schema.classes, notices
 

@@ -16,7 +16,7 @@ from zoo.engine.run.claim import RECORD, has_checkpoint
 from zoo.engine.run.environment import environment
 from zoo.engine.training.checkpoints import ESCAPE, STORED
 from zoo.errors import UnknownBackbone, UsageError, WeightsError
-from zoo.files import write_bytes
+from zoo.files import unknown_format, write_bytes
 from zoo.modelfile import CHECKPOINTS
 from zoo.models.own_file import locate_model, locate_weights
 from zoo.options import OPTIONS
@@ -83,7 +83,7 @@ class StoredRun:
             plain = json.loads(data.decode(errors=ESCAPE))
             version = plain.pop("format")
             if version != FORMAT:
-                raise WeightsError(f"{path} has format {version}; this zoo reads format {FORMAT}")
+                raise unknown_format(path, version, FORMAT)
             plain["omitted"] = tuple(plain["omitted"])
             stored = cls(**plain)
             Options(**stored.options)

@@ -22,6 +22,7 @@ from zoo.errors import WeightsError
 from zoo.files import (
     canonical_json,
     remove_folder,
+    unknown_format,
     verify_folder,
     write_bytes,
     writing_folder,
@@ -288,7 +289,7 @@ def read_checkpoint(path: Path) -> Snapshot:
     except (ValueError, KeyError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path / STATE} is damaged: {error}") from error
     if version != FORMAT:
-        raise WeightsError(f"{path} has format {version}; this zoo reads format {FORMAT}")
+        raise unknown_format(path, version, FORMAT)
     return Snapshot(read_tensors(path / TENSORS, digests[TENSORS]).tensors, plain)
 
 

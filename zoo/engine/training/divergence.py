@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.data.bad_images import no_readable_image
 from zoo.engine.plan.plan import Phase
 from zoo.engine.runtime.distributed import SINGLE, Ranks
-from zoo.errors import DataError, Diverged
+from zoo.errors import Diverged
 
 # Steps between two checks on an accelerator, which has to finish its work for each.
 INTERVAL = 50
@@ -109,7 +110,7 @@ class DivergenceCheck:
         """
         for name, count in (("train", images), ("val", values.get("images", 1))):
             if not count:
-                raise DataError(f"no image of the {name} split can be read")
+                raise no_readable_image(f"the {name} split")
         for name, loss in (("training", train_loss), ("validation", values.get("loss", 0.0))):
             if not math.isfinite(loss):
                 message = (

@@ -65,7 +65,9 @@ def compare(run: Run, source: Source, images: Sequence[NDArray[np.uint8]]) -> Ag
         expected = predict(model, image)
         exported = {name: torch.from_numpy(np.array(v)) for name, v in run(image[None]).items()}
         if {k: v.shape for k, v in exported.items()} != {k: v.shape for k, v in expected.items()}:
-            raise BrokenBackbone(f"the exported {model.backbone} has other outputs")
+            shapes = {name: list(value.shape) for name, value in exported.items()}
+            message = f"the exported {model.backbone} returns {shapes}, other than in zoo"
+            raise BrokenBackbone(message, "export it to another format")
         for name, values in expected.items():
             if values.is_floating_point():
                 difference = float((exported[name] - values).abs().max())

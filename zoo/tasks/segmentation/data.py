@@ -325,7 +325,8 @@ def _read(
             raise DataError(f"{root / folders[name] / IMAGES} has no images", EXPECTED)
         if not any(mask.indices - {IGNORE_INDEX} for mask in masks[name]):
             path = root / folders[name] / MASKS
-            raise DataError(f"every pixel in {path} is {IGNORE_INDEX}, which is ignored")
+            message = f"every pixel in {path} is {IGNORE_INDEX}, which is ignored"
+            raise DataError(message, "write masks with indices of classes")
     return _Folder(root, folders, pairs, schema, notices)
 
 
