@@ -196,35 +196,6 @@ def test_threads_prefetch_and_stop_with_caller(split: FileSplit) -> None:
     assert readers() == []
 
 
-UNCLOSED = """
-import gc, threading, time
-from zoo.data.loader import read_in_threads
-
-def read(item):
-    time.sleep(0.01)
-    return item
-
-gc.disable()
-reading = [read_in_threads(read, [[number] for number in range(99)], 2, 4)]
-assert next(reading[0]) == [0]
-reading.append(reading)
-del reading
-lock = getattr(threading, "_shutdown_locks_lock", threading.Lock())
-with lock:  # as a thread has it that starts
-    assert gc.collect()
-until = time.monotonic() + 20
-while threading.active_count() > 1 and time.monotonic() < until:
-    time.sleep(0.01)
-print(threading.active_count())
-"""
-
-
-def test_unclosed_threads_end_where_garbage_is_collected() -> None:
-    command = [sys.executable, "-c", UNCLOSED]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.stdout == "1\n", done.stderr
-
-
 def test_threads_without_prefetch_are_idle_between_batches(split: FileSplit) -> None:
     many = Counting(split.name, split.root, split.paths * 5, split.targets * 5)
     batches = load_batches(many, SMALL, range(len(many)), 8, threads=2, ahead=0)

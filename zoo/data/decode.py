@@ -152,7 +152,8 @@ def decode_reduced(
     if isinstance(source, Image.Image):
         return _convert(source, name, None, ranges)
     if isinstance(source, (str, Path)):
-        with open_file(Path(source), name) as file:
+        path = source if isinstance(source, Path) else Path(source)
+        with open_file(path, name) as file:
             return _decode_file(file, name, at_least, ranges)
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     return _decode_file(file, name, at_least, ranges)

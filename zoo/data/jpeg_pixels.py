@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-# `[height, width, 4]`: red, green, blue, and a byte without meaning, as in Pillow's memory.
+# `[height, width, 3]`: red, green and blue.
 Pixels = NDArray[np.uint8]
 # Of smaller images two scales may have the same size.
 MIN_SIZE = 16
@@ -52,19 +52,17 @@ def decode_pixels(image: Image.Image, file: BinaryIO) -> Pixels | None:
     file.seek(0)
     content = file.read()
     try:
-        pixels = decoder(content, "RGBX", min_height=height, min_width=width)
+        pixels = decoder(content, "RGB", min_height=height, min_width=width)
     except (ValueError, RuntimeError, MemoryError):
         return None
-    return pixels if pixels.shape == (height, width, 4) else None
+    return pixels if pixels.shape == (height, width, 3) else None
 
 
 def as_image(pixels: Image.Image | Pixels) -> Image.Image:
     """Return pixels as a Pillow image of mode RGB."""
     if isinstance(pixels, Image.Image):
         return pixels
-    height, width = pixels.shape[:2]
-    arguments: tuple[Any, ...] = ("raw", "RGBX", 0, 1)
-    return Image.frombuffer("RGBX", (width, height), pixels, *arguments).convert("RGB")
+    return Image.fromarray(pixels)
 
 
 def size_of(pixels: Image.Image | Pixels) -> tuple[int, int]:

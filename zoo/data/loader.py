@@ -7,17 +7,11 @@ thread-safe, and for augmentation, since torch has one generator for all threads
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import re
-import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from queue import Empty, Queue
-from typing import TypeVar
 
 import torch
 
@@ -25,11 +19,9 @@ from zoo.data.augment import Draw
 from zoo.data.batch import Batch, concatenate
 from zoo.data.dataset import BadImage, Sample, SampleTransform, read_sample
 from zoo.data.split import Split
+from zoo.data.threads import prefetch, read_in_threads
 from zoo.data.workers import FEWER_WORKERS, read_in_workers, worker_died
 from zoo.errors import EnvironmentProblem, UsageError
-
-Item = TypeVar("Item")
-Read = TypeVar("Read")
 
 __all__ = [
     "BadImage",
@@ -183,89 +175,6 @@ def can_use_threads(split: Split, draw: Draw | None) -> bool:
     A user's `Dataset` may not be thread-safe, and augmentation draws from torch's one generator.
     """
     return draw is None and split.thread_safe
-
-
-def read_in_threads(
-    read: Callable[[Item], Read], batches: Iterable[Sequence[Item]], threads: int, ahead: int
-) -> Generator[list[Read]]:
-    """Read batches in threads, in order.
-
-    Args:
-        read: reads one item; called by several threads at once.
-        batches: items of each batch, taken from the iterable as they are needed.
-        threads: how many read.
-        ahead: number of batches to prefetch.
-    """
-    pending: deque[list[Future[Read]]] = deque()
-    remaining = iter(batches)
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="zoo-read")
-
-    def submit(limit: int) -> None:
-        for batch in itertools.islice(remaining, limit - len(pending)):
-            pending.append([pool.submit(read, item) for item in batch])
-
-    stopped = False
-    try:
-        while True:
-            submit(max(ahead, 1))
-            if not pending:
-                return
-            items = [future.result() for future in pending[0]]
-            pending.popleft()
-            submit(ahead)
-            yield items
-    except GeneratorExit:
-        stopped = True
-        raise
-    finally:
-        # A caller that stops early waits only for what is being read. It does not join the threads:
-        # an unclosed generator is stopped where Python collects garbage, which may be in a thread
-        # that starts, and has the lock that joining takes.
-        pool.shutdown(wait=not stopped, cancel_futures=True)
-        wait([future for batch in pending for future in batch if not future.cancelled()])
-
-
-def prefetch(items: Iterator[Item], ahead: int = 1) -> Generator[Item]:
-    """Yield the items of an iterator that a thread takes ahead, and raise what it raises.
-
-    Args:
-        items: used in the thread only.
-        ahead: number of items to take ahead of the one that is awaited.
-    """
-    ready: Queue[Item | _End] = Queue(ahead)
-    stopped = threading.Event()
-
-    def run() -> None:
-        end = _End()
-        try:
-            for item in items:
-                ready.put(item)
-                if stopped.is_set():
-                    return
-        except BaseException as error:
-            end = _End(error)
-        ready.put(end)
-
-    thread = threading.Thread(target=run, name="zoo-prefetch", daemon=True)
-    thread.start()
-    try:
-        while not isinstance(item := ready.get(), _End):
-            yield item
-        if item.error is not None:
-            raise item.error
-    finally:
-        stopped.set()
-        while thread.is_alive():  # it may wait for room
-            with contextlib.suppress(Empty):
-                ready.get(timeout=0.01)
-        thread.join()
-
-
-@dataclass(frozen=True)
-class _End:
-    """The end of an iterator, and the error that ended it."""
-
-    error: BaseException | None = None
 
 
 def worker_problem(error: RuntimeError) -> EnvironmentProblem | None:

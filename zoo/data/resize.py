@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ OPERATORS = {
     "bilinear": torch.ops.aten._upsample_bilinear2d_aa.default,
     "bicubic": torch.ops.aten._upsample_bicubic2d_aa.default,
 }
+# Of their kernels on either side, in pixels of what is smaller.
+SUPPORT = {"bilinear": 1, "bicubic": 2}
 
 
 def resize(
@@ -51,25 +54,50 @@ def resize(
     if not _is_fast(own, size, interpolation, box):
         return np.array(_resize_in_pillow(as_image(image), size, crop, interpolation, box))
     pixels, owner = _pixels_of(image)
-    operator = OPERATORS[interpolation]
-    for width, height in _passes(own, size):
-        across = size[0] / (box[2] if box else own[0]) if width != pixels.shape[3] else 1.0
-        down = size[1] / (box[3] if box else own[1]) if height != pixels.shape[2] else 1.0
-        pixels = operator(pixels, [height, width], False, down, across)
-    del owner  # its memory was read until here
     left, top, right, bottom = crop
-    return _pack(pixels[0, :, top:bottom, left:right].permute(1, 2, 0).numpy())
+    extent = (box[2], box[3]) if box else own
+    across, down = size[0] / extent[0], size[1] / extent[1]
+    # What is right of the crop and below it is not computed.
+    rows, height = _rows_to_crop(own[1], size[1], bottom, 1 / down, SUPPORT[interpolation])
+    pixels = pixels[:, :, :rows]
+    width = size[0] if right == own[0] or size[0] == own[0] else right
+    first = (own[0], height) if _is_down_first(own, size) else (width, rows)
+    for wide, high in (first, (width, height)):
+        scales = (
+            down if high != pixels.shape[2] else 1.0,
+            across if wide != pixels.shape[3] else 1.0,
+        )
+        pixels = OPERATORS[interpolation](pixels, [high, wide], False, *scales)
+    part = pixels[0, :, top:bottom, left:right].permute(1, 2, 0).numpy()
+    del owner  # its memory was read until here
+    return np.ascontiguousarray(part) if part.shape[2] == 3 else _pack(part)
 
 
-def _passes(size: tuple[int, int], wanted: tuple[int, int]) -> list[tuple[int, int]]:
-    """Return width and height after each pass.
+def _rows_to_crop(own: int, wanted: int, end: int, scale: float, support: int) -> tuple[int, int]:
+    """Return how many rows of an image are read, and how many are computed of them.
 
-    In the order of Pillow 13, found by comparing it with both. torch's own is otherwise, and where
-    a kernel overshoots, what is clipped between the passes depends on it.
+    Args:
+        own: number of rows of the image.
+        wanted: number of rows that it is resized to.
+        end: of these, how many the crop reaches over.
+        scale: rows of the image to one that is computed.
+        support: of the kernel, in pixels.
+    """
+    if own == wanted:
+        return end, end
+    read = min(own, math.ceil(scale * (end - 0.5) + support * max(scale, 1.0)) + 1)
+    # torch takes an axis of equal sizes as done.
+    return (own, wanted) if read == end else (read, end)
+
+
+def _is_down_first(size: tuple[int, int], wanted: tuple[int, int]) -> bool:
+    """Whether rows are combined before columns.
+
+    As in Pillow 13, found by comparing it with both. torch's own order is otherwise, and where a
+    kernel overshoots, what is clipped between the passes depends on it.
     """
     (width, height), (wide, high) = size, wanted
-    down_first = high < height and 2 * (width - wide) < height - high
-    return [(width, high) if down_first else (wide, height), wanted]
+    return high < height and 2 * (width - wide) < height - high
 
 
 def _is_fast(
@@ -131,7 +159,7 @@ _get_pointer.restype = ctypes.c_void_p
 
 
 def _pixels_of(image: Image.Image | Pixels) -> tuple[Tensor, object]:
-    """Return the pixels of an image, `[1, 4, height, width]`, channels last in memory.
+    """Return the pixels of an image, `[1, 3 or 4, height, width]`, channels last in memory.
 
     Pillow stores RGB in four bytes, and shares the memory of an image of up to 4 million pixels,
     for which one block suffices; that of a larger one is copied.

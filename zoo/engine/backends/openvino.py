@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.data.loader import read_in_threads
+from zoo.data.threads import read_in_threads
 from zoo.engine.backends import openvino_model
 from zoo.engine.backends.body import Body, describe_body, mode_of
 from zoo.engine.backends.conversions import Conversion

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.images import PreparedImage, name_of, prepare_image
-from zoo.data.loader import read_in_threads
+from zoo.data.threads import read_in_threads
 from zoo.engine.runtime.device import reader_threads
 from zoo.errors import DataError
 from zoo.spec import Preprocess
