@@ -103,13 +103,11 @@ def send_batch(connection: Connection, batch: Batch, memory: Tensor | None = Non
     Args:
         connection: a pipe.
         batch: to send.
-        memory: that both share, for the images; None, or where they do not fit, the pipe.
+        memory: that both share; images at its start, as `images_in` returns them, are not sent.
     """
     tensors = (batch.inputs.permute(0, 2, 3, 1), batch.targets, batch.indices)
     shapes = [(tensor.dtype, tuple(tensor.shape)) for tensor in tensors]
-    shared = memory is not None and tensors[0].nbytes <= len(memory)
-    if memory is not None and shared:
-        _images_in(memory, *shapes[0]).copy_(tensors[0])
+    shared = memory is not None and _address(tensors[0]) == _address(memory)
     connection.send((shapes, (batch.bad, batch.digests, batch.incomplete), shared))
     for tensor in tensors[shared:]:
         if tensor.numel():
@@ -125,8 +123,8 @@ def receive_batch(connection: Connection, memory: Tensor | None = None) -> Batch
     shapes, others, shared = connection.recv()
     tensors: list[Tensor] = []
     for dtype, shape in shapes:
-        if memory is not None and shared and not tensors:
-            tensors.append(_images_in(memory, dtype, shape))
+        if shared and not tensors:
+            tensors.append(images_in(memory, dtype, shape))
             continue
         tensors.append(torch.empty(shape, dtype=dtype))
         if tensors[-1].numel():
@@ -135,9 +133,16 @@ def receive_batch(connection: Connection, memory: Tensor | None = None) -> Batch
     return Batch(images.permute(0, 3, 1, 2), targets, indices, *others)
 
 
-def _images_in(memory: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    """Return the start of memory as a tensor."""
-    return memory[: math.prod(shape) * dtype.itemsize].view(dtype).view(shape)
+def images_in(memory: Tensor | None, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """Return the start of memory as a tensor; a new one where it does not fit, or for None."""
+    size = math.prod(shape) * dtype.itemsize
+    if memory is None or size > len(memory):
+        return torch.empty(shape, dtype=dtype)
+    return memory[:size].view(dtype).view(shape)
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _memory(tensor: Tensor) -> memoryview:

@@ -14,9 +14,10 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from zoo.data.augment import Draw
-from zoo.data.batch import Batch, concatenate
+from zoo.data.batch import Batch, concatenate, images_in
 from zoo.data.dataset import BadImage, Sample, SampleTransform, read_sample
 from zoo.data.split import Split
 from zoo.data.threads import prefetch, read_in_threads
@@ -146,16 +147,16 @@ class SplitBatches:
         """Read a sample by its position in the split."""
         return read_sample(self.split, self.transform, index, self.draw, self.digest)
 
-    def read(self, indices: Sequence[int]) -> Batch:
-        """Read the samples of a batch."""
-        return self.collate([self.sample(index) for index in indices])
+    def read(self, indices: Sequence[int], memory: Tensor | None = None) -> Batch:
+        """Read the samples of a batch, its images into memory where they fit."""
+        return self.collate([self.sample(index) for index in indices], memory)
 
-    def collate(self, items: Sequence[Sample | BadImage]) -> Batch:
-        """Combine samples to a batch."""
+    def collate(self, items: Sequence[Sample | BadImage], memory: Tensor | None = None) -> Batch:
+        """Combine samples to a batch, with its images in memory where they fit."""
         preprocess = self.transform.preprocess
         samples = [item for item in items if isinstance(item, Sample)]
         shape = (len(samples), preprocess.height, preprocess.width, preprocess.channels)
-        images = torch.empty(shape, dtype=samples[0].input.dtype if samples else torch.uint8)
+        images = images_in(memory, samples[0].input.dtype if samples else torch.uint8, shape)
         for row, sample in zip(images.numpy(), samples, strict=True):
             # Not by torch, whose threads would then wait for more work, on cores that others need.
             row[...] = sample.input.detach().cpu().permute(1, 2, 0).numpy()

@@ -32,8 +32,8 @@ MAIN_GUARD = 'start it under `if __name__ == "__main__":` in the script, or use 
 
 ENDED = "it ended while it imported the main module"
 
-# Batches that a worker has ready at most.
-BUFFERS = 2
+# Batches of a worker at most: ready, read by the main process, or being read.
+BUFFERS = 3
 # Seconds for a worker to end by itself, before it is killed.
 GRACE = 2.0
 
@@ -46,8 +46,8 @@ class Dataset(Protocol):
         """Largest size of an image as a tensor."""
         ...
 
-    def read(self, indices: Sequence[int]) -> Batch:
-        """Read a batch."""
+    def read(self, indices: Sequence[int], memory: Tensor | None = None) -> Batch:
+        """Read a batch, its images into memory where they fit."""
         ...
 
 
@@ -149,12 +149,17 @@ class Worker:
             cause = f"exited with code {code}"
         return worker_died(cause, "with 0 workers its error is reported")
 
-    def stop(self) -> None:
-        """End the process, and close the pipe."""
+    def terminate(self) -> None:
+        """Close the pipe, and have the process end."""
         self.sender.close()
         self.connection.close()
         if self.process.pid is not None:
             self.process.terminate()
+
+    def stop(self) -> None:
+        """End the process, and close the pipe."""
+        self.terminate()
+        if self.process.pid is not None:
             self.process.join(GRACE)
             if self.process.exitcode is None:
                 self.process.kill()
@@ -191,7 +196,8 @@ def read_in_workers(
 ) -> Generator[Batch]:
     """Yield batches in order, read by processes in turn.
 
-    The images of each are valid until the next is taken. A process has at most two batches ready.
+    The images of each are valid until the next is taken. A process has at most three batches,
+    with the one that it reads.
 
     Args:
         dataset: to read from.
@@ -216,6 +222,8 @@ def read_in_workers(
             yield worker.receive()
             worker.release()
     finally:
+        for worker in running:
+            worker.terminate()  # all of them, as each takes a while to end
         for worker in running:
             worker.stop()
 
@@ -265,15 +273,16 @@ def _work(
     try:
         sender.send(None)
         for position, indices in enumerate(batches):
+            if position >= BUFFERS:
+                sender.recv()  # one has been released
+            buffer = memory[position % BUFFERS]
             try:
-                batch = dataset.read(indices)
+                batch = dataset.read(indices, buffer)
             except Exception as error:
                 sender.send(_portable(error))
                 return
-            if position >= BUFFERS:
-                sender.recv()  # one has been released
             sender.send(None)
-            send_batch(sender, batch, memory[position % BUFFERS])
+            send_batch(sender, batch, buffer)
         for _ in batches[:BUFFERS]:
             sender.recv()
     except (ConnectionError, EOFError):

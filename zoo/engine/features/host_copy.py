@@ -27,7 +27,9 @@ class HostCopy:
                 continue
             self._copies[name] = torch.empty_like(tensor, device="cpu", pin_memory=True)
             self._copies[name].copy_(tensor, non_blocking=True)
-            self._copied = torch.cuda.current_stream(tensor.device).record_event()
+            # Blocking: waiting would otherwise use a core, on which images are read.
+            copied = torch.cuda.Event(blocking=True)
+            self._copied = torch.cuda.current_stream(tensor.device).record_event(copied)
 
     def wait(self) -> dict[str, Tensor]:
         """Return the copies, when they are complete."""
