@@ -25,6 +25,14 @@ def test_error_lists_first_invalid_lines(tmp_path):
     assert message.endswith(" and 1,200 more")
 
 
+def test_folder_in_place_of_image_is_named(tmp_path):
+    (tmp_path / "a.png").mkdir()
+    (tmp_path / "ages.csv").write_text("path,age\na.png,1\nb.png,2\n")
+    both = "line 2: 'a.png' is not a regular file; line 3: there is no file 'b.png'"
+    with pytest.raises(zoo.DataError, match=both):
+        read_table(tmp_path / "ages.csv", read_row)
+
+
 def test_error_lists_first_invalid_items():
     items = [(IMAGE, value) for value in (1.0, *["old"] * (MAX_FAULTS + 2))]
     with pytest.raises(zoo.DataError) as caught:

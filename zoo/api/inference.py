@@ -137,7 +137,7 @@ def evaluate(
         As `Model.evaluate`; for classification `loss`, `top1` and `top5` in 0..1, and more.
 
     Raises:
-        WeightsError: the model cannot be loaded.
+        WeightsError, UsageError: as `load`.
         DataError: the data cannot be used, or has classes unknown to the model.
     """
     model = load(path, device, precision, weights=weights, engine=engine)
@@ -178,6 +178,10 @@ def predict(
     Returns:
         As `Model.predict`; for classification `path` and `predictions: [{class, probability}]` of
         each image, or `path` and `error`.
+
+    Raises:
+        WeightsError, UsageError: as `load`.
+        EnvironmentProblem: a file of `out` or `explain` cannot be written.
     """
     from zoo.inference.loading import load_any
 

@@ -1,4 +1,4 @@
-"""Look up backbones and plugins."""
+"""Look up backbones."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def list_backbones(
         source: name of a plugin.
         task: name of a task.
         pretrained: whether weights are published; None for both.
-        license: of the default weights: a kind (`permissive`,
-            `copyleft`, `non-commercial`, `custom`, `unknown`) or text (`apache-2.0`, `cc-by-*`).
+        license: of the default weights: a kind (`permissive`, `copyleft`, `non-commercial`,
+            `custom`, `unknown`) or text (`apache-2.0`, `cc-by-*`).
 
     Raises:
         UsageError: no plugin is named as the source, or the licence is a misspelt kind.

@@ -80,7 +80,7 @@ def _full_name(name: str, tag: str | None) -> str:
 
 @contextlib.contextmanager
 def _overlay(path: Path) -> Iterator[dict[str, Any]]:
-    """Return where timm takes the weights from: a state dict, or a file of JAX that it reads."""
+    """Yield the `pretrained_cfg_overlay` of weights: a state dict, or the JAX file for timm."""
     if path.suffix in (".npz", ".npy"):
         # A copy of the bytes whose digest was compared, since timm opens the path again.
         with staging_folder(Path(tempfile.gettempdir())) as folder:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo.data.formats import describe_missing
-from zoo.data.scan import is_folder, is_hidden, is_image, list_folder
+from zoo.data.formats import describe_missing, is_image
+from zoo.data.scan import is_folder, is_hidden, list_folder
 from zoo.data.split import FileSplit, ImageData, Split
 from zoo.errors import DataError, UsageError, counted
 

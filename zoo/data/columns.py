@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from zoo.data.formats import is_image
 from zoo.data.image_paths import ImageFinder
 from zoo.data.names import nfc, split_of
-from zoo.data.scan import is_image, shorten
+from zoo.data.scan import shorten
 from zoo.data.splitting import listed
 from zoo.data.table import Row
 from zoo.errors import DataError

@@ -23,6 +23,7 @@ class Duplicates:
         across_splits: paths of images that occur in several splits.
         across_classes: paths of images that occur under several classes, by class.
         repeated: number of further copies within one split and class.
+        pairs: number of images that two splits share, by their names.
     """
 
     across_splits: tuple[tuple[tuple[str, str], ...], ...] = ()

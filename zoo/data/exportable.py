@@ -19,8 +19,6 @@ from zoo.data.values import FULL, find_range
 from zoo.errors import UsageError
 from zoo.spec import Preprocess
 
-# Half the width of each kernel, in pixels of the smaller image.
-SUPPORTS = {"nearest": 0, "bilinear": 1, "bicubic": 2, "lanczos": 3}
 # Of Keys (1981), as in Pillow.
 BICUBIC = -0.5
 # Of red, green and blue in grey, times 2**16, as in Pillow: ITU-R BT.601.

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from zoo.data.formats import is_image
 from zoo.data.names import nfc
-from zoo.data.scan import is_folder, is_image, list_folder
+from zoo.data.scan import is_folder, list_folder
 from zoo.errors import DataError
+from zoo.files import NotRegular
 
 # Folders that are searched for paths which are not relative to the table's folder.
 MAX_FOLDERS, MAX_DEPTH = 1000, 2
@@ -199,7 +201,3 @@ class ImageFinder:
             yield from below[: MAX_FOLDERS - count]
             count += len(below)
             level = below
-
-
-class NotRegular(OSError):
-    """A path of a pipe, a device or a socket."""

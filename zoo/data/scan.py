@@ -6,17 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from zoo.data.formats import is_image
 from zoo.errors import DataError
-
-__all__ = [
-    "LITTER",
-    "is_folder",
-    "is_hidden",
-    "is_image",
-    "list_folder",
-    "shorten",
-]
 
 # Created by archivers and file servers; some contain thumbnails of every image.
 LITTER = frozenset({"__MACOSX", "@eaDir"})

@@ -21,6 +21,7 @@ from zoo.data.splitting import choose_split, describe_no_validation, fingerprint
 from zoo.data.table import is_table, names_columns, read_rows, sample_rows
 from zoo.data.user_dataset import DatasetSplit, datasets_by_split, read_item, select_dataset
 from zoo.errors import DataError, UsageError, counted, did_you_mean
+from zoo.files import NotRegular
 from zoo.options.columns import Columns
 
 ReadRow = Callable[[Mapping[str, str]], Any]
@@ -112,8 +113,12 @@ def _find_image(found: Found, cells: Sequence[str]) -> str:
         return found.finder.find(found.finder.normalize(name))[0]
     except AmbiguousImage as error:
         raise DataError(f"{name!r} is found twice: {error}") from error
-    except OSError as error:
+    except FileNotFoundError as error:
         raise DataError(f"there is no file {name!r}") from error
+    except (IsADirectoryError, NotRegular) as error:
+        raise DataError(f"{name!r} is not a regular file") from error
+    except OSError as error:
+        raise DataError(f"cannot read {name!r}: {error.strerror or error}") from error
 
 
 def _split_of(found: Found, cells: Sequence[str]) -> str:

@@ -139,7 +139,6 @@ def builtin_plugins() -> list[Plugin]:
 
 def discover() -> list[Plugin]:
     """Return all built-in and installed plugins, in loading order."""
-
     installed = []
     for point in entry_points(group=GROUP):
         # Read once: each attribute of a distribution parses its metadata again.

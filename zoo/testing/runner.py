@@ -37,7 +37,7 @@ class Job(NamedTuple):
     """What is checked.
 
     Args:
-        kind: `backbone`, `task` or `plugin`.
+        kind: `backbone`, `task`, `weights` or `plugin`.
         name: id or name.
         exceptions: of a backbone.
     """

@@ -183,7 +183,7 @@ class OpenVINOEngine(Engine):
         }
 
     def crash(self) -> str | None:
-        """Return whether another process crashes that computes on noise by it."""
+        """Return why another process fails that computes on noise by it; None where it does not."""
         self.load()
         with contextlib.ExitStack() as stack:
             path = self.conversion.path / MODEL

@@ -86,7 +86,8 @@ class Exporter(ABC):
         if missing:
             command = f"pip install 'zoo-registry[{self.extra}]'"
             hint = command if self.extra else f"pip install {' '.join(missing)}"
-            raise EnvironmentProblem(f"{' and '.join(missing)} are not installed", hint)
+            verb = "is" if len(missing) == 1 else "are"
+            raise EnvironmentProblem(f"{' and '.join(missing)} {verb} not installed", hint)
 
 
 def _is_installed(name: str) -> bool:

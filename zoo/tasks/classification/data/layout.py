@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from zoo.data.formats import is_image
 from zoo.data.names import affixed_split, nfc, sort_classes, split_of
-from zoo.data.scan import is_folder, is_image, list_folder, shorten
+from zoo.data.scan import is_folder, list_folder, shorten
 from zoo.data.splitting import describe_wrapper, listed
 from zoo.errors import DataError, counted
 from zoo.tasks.classification.data.scan import Images, Scan

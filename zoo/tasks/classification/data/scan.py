@@ -7,9 +7,9 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zoo.data.formats import describe_missing
+from zoo.data.formats import describe_missing, is_image
 from zoo.data.names import nfc, sort_classes
-from zoo.data.scan import is_folder, is_hidden, is_image, list_folder, shorten
+from zoo.data.scan import is_folder, is_hidden, list_folder, shorten
 from zoo.errors import counted
 
 # By class, in the order of `sort_classes`: path of each image relative to the scanned folder, and

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from zoo.data.columns import EXPECTED, Found, find_columns
 from zoo.data.groups import groups_by
-from zoo.data.image_paths import AmbiguousImage, NotRegular
+from zoo.data.image_paths import AmbiguousImage
 from zoo.data.names import SPLITS, nfc, sort_classes
 from zoo.data.scan import shorten
 from zoo.data.schema import Schema
@@ -17,6 +17,7 @@ from zoo.data.split import FileSplit, ImageData
 from zoo.data.splitting import choose_split, fingerprint, listed
 from zoo.data.table import names_columns, read_rows, sample_rows
 from zoo.errors import DataError, counted, did_you_mean
+from zoo.files import NotRegular
 from zoo.options.columns import Columns
 from zoo.tasks.classification.data.labels import several_labels
 from zoo.tasks.classification.data.scan import Images
