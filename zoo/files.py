@@ -355,8 +355,8 @@ def _check_regular(mode: int, path: Path) -> None:
 
 def library_versions(*libraries: str) -> dict[str, str]:
     """Return the versions of those libraries that are installed."""
-    found = ((library, _installed_version(library)) for library in libraries)
-    return {library: installed for library, installed in found if installed is not None}
+    versions = ((library, _installed_version(library)) for library in libraries)
+    return {library: installed for library, installed in versions if installed is not None}
 
 
 @cache

@@ -46,18 +46,20 @@ def _completer(*paths: str) -> Callable[[Callable[..., Iterable[str]]], Complete
             from zoo.errors import ZooError
 
             logging.disable(logging.CRITICAL)
-            found: list[str] = []
+            matches: list[str] = []
             # A registry file or plugin that is broken is reported when the command runs.
             with suppress(ZooError, OSError):
-                found = [name for name in names(context, incomplete) if name.startswith(incomplete)]
+                matches = [
+                    name for name in names(context, incomplete) if name.startswith(incomplete)
+                ]
             empty = ""
             if os.environ.get("_ZOO_COMPLETE") == "zsh_complete":
                 empty = " "  # zsh drops an empty value, and takes the next one for it
                 if paths and "/" in incomplete:  # twice the same path would be ambiguous
-                    found = [name for name in found if not os.path.lexists(name)]
+                    matches = [name for name in matches if not os.path.lexists(name)]
             asked = [CompletionItem(empty, type=kind) for kind in paths]
             # First, since some shells forget the names before a path.
-            return [*asked, *map(CompletionItem, found)]
+            return [*asked, *map(CompletionItem, matches)]
 
         return complete
 

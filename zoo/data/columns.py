@@ -38,7 +38,7 @@ EXPECTED = "list one image per line, as path,label or path,label,split"
 
 
 @dataclass(frozen=True)
-class Found:
+class TableColumns:
     """The columns of a table, by position.
 
     Args:
@@ -123,7 +123,7 @@ def usual(name: str, words: Sequence[str]) -> bool:
 
 def find_columns(
     path: Path, sample: Sequence[Row], given: Columns | None, header: bool, labels: bool
-) -> Found:
+) -> TableColumns:
     """Find the columns of a table.
 
     Args:
@@ -136,7 +136,7 @@ def find_columns(
     Raises:
         DataError: a column is missing, or several fit; names them.
     """
-    return _Search(path, sample, given or Columns(), header, labels).found()
+    return _Search(path, sample, given or Columns(), header, labels).find()
 
 
 class _Search:
@@ -156,15 +156,15 @@ class _Search:
         ]
         self.inferred = False
 
-    def found(self) -> Found:
-        """Return the columns, found in the order image, split, label."""
+    def find(self) -> TableColumns:
+        """Return the columns, searched for in the order image, split, label."""
         if self.width == 1 and self.labels:
             self._refuse(f"has no label, only {self.first!r}", EXPECTED)
         image = self._image()
         split, boolean = self._split([at for at in range(self.width) if at != image])
         rest = [at for at in range(self.width) if at not in (image, split)]
         label = self._label(rest) if self.labels else None
-        return Found(
+        return TableColumns(
             image, label, split, self.names, self.header, self.finder, boolean, self.inferred
         )
 

@@ -26,12 +26,12 @@ def in_folders(images: Iterable[Any]) -> Iterator[Any]:
     """
     for image in images:
         if isinstance(image, (str, PathLike)) and os.path.isdir(image):  # noqa: PTH112 - any text
-            found = _in_folder(Path(image), ())
-            first = next(found, None)
+            inner = _in_folder(Path(image), ())
+            first = next(inner, None)
             yield (
                 Unreadable(str(image), "it is a folder without images") if first is None else first
             )
-            yield from found
+            yield from inner
         else:
             yield image
 

@@ -24,20 +24,20 @@ def groups_by(expression: str, paths: Iterable[str], source: object) -> dict[str
         DataError: the pattern does not match a path; lists some.
     """
     pattern = re.compile(expression)
-    found: dict[str, str] = {}
+    groups: dict[str, str] = {}
     without = []
     for path in paths:
         match = pattern.search(nfc(path))
         group = match and (match[1] if pattern.groups else match[0])
         if group:
-            found[path] = group
+            groups[path] = group
         else:
             without.append(path)
     if without:
         images = counted(len(without), "image")
         message = f"--group-by {expression} finds no group in {images} of {source}"
         raise DataError(message, f"the paths are {shorten(without, 3)}")
-    return found
+    return groups
 
 
 def draw_held_out_groups(

@@ -74,10 +74,10 @@ class ImageFinder:
         """
         matches: list[tuple[str, int]] = []
         for base in self.bases:
-            found = self._find_in(base, path)
-            if found is not None and base == "":
-                return found
-            matches += [found] if found else []
+            match = self._find_in(base, path)
+            if match is not None and base == "":
+                return match
+            matches += [match] if match else []
         if not matches:
             raise FileNotFoundError(path)
         if len(matches) > 1:
@@ -166,15 +166,15 @@ class ImageFinder:
             return self
         if prefix := self._foreign_prefix(missing):
             return ImageFinder(self.folder, self.bases, prefix)
-        found: dict[str, set[str]] = {}
+        matches: dict[str, set[str]] = {}
         for base in self._folders():
             finder = ImageFinder(self.folder, (base,))
             if names := {path for path in missing if finder.finds(path)}:
-                found[base] = names
-        if not found or 2 * len(set().union(*found.values())) < len(missing):
+                matches[base] = names
+        if not matches or 2 * len(set().union(*matches.values())) < len(missing):
             return self
         here = [""] if len(missing) < len(set(paths)) else []
-        return ImageFinder(self.folder, [*here, *found])
+        return ImageFinder(self.folder, [*here, *matches])
 
     def _foreign_prefix(self, missing: Sequence[str]) -> str:
         """Return the folders to remove from absolute paths, so that all are found; or ""."""

@@ -96,7 +96,7 @@ class _Member(tarfile.TarInfo):
 
 @dataclass
 class Shard:
-    """A shard, and what was found in it while its samples were read.
+    """A shard, and what was seen in it while its samples were read.
 
     Args:
         path: of the tar file.
@@ -127,38 +127,38 @@ class Shard:
 
     def _samples(self, file: IO[bytes]) -> Iterator[Sample]:
         sample: Sample | None = None
-        found: dict[str, str | None] = {}
+        labels: dict[str, str | None] = {}
         with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as archive:
             while (member := archive.next()) is not None:
                 if member.isdir():
                     continue
                 key, extension = _split(member.name)
                 if sample is None or sample.key != key:
-                    if sample is not None and (done := self._complete(sample, found)):
+                    if sample is not None and (done := self._complete(sample, labels)):
                         yield done
-                    sample, found = Sample(key), {}
+                    sample, labels = Sample(key), {}
                 if not member.isreg() or member.sparse is not None:
                     self.others["no regular file"] += 1
                 elif "." not in extension and is_image(f"x.{extension}"):
                     _add_image(sample, archive, member)
                 elif extension in LABELS:
-                    found[extension] = _read_label(archive, member, extension)
+                    labels[extension] = _read_label(archive, member, extension)
                 else:
                     self.others[f".{extension}" if extension else "no extension"] += 1
                 # `tarfile` remembers every member, and a stream never goes back to one.
                 archive.members = []  # type: ignore[attr-defined]
-        if sample is not None and (done := self._complete(sample, found)):
+        if sample is not None and (done := self._complete(sample, labels)):
             yield done
 
-    def _complete(self, sample: Sample, found: dict[str, str | None]) -> Sample | None:
+    def _complete(self, sample: Sample, labels: dict[str, str | None]) -> Sample | None:
         """Return a sample with its label; None for one without an image."""
-        source = next((each for each in LABELS if found.get(each) is not None), None)
+        source = next((each for each in LABELS if labels.get(each) is not None), None)
         if not sample.image and sample.problem is None:
-            self.others.update(f".{each} without an image" for each in found)
+            self.others.update(f".{each} without an image" for each in labels)
             return None
-        self.others.update(f".{each} without a class" for each in found if found[each] is None)
+        self.others.update(f".{each} without a class" for each in labels if labels[each] is None)
         if source is not None:
-            sample.label = found[source]
+            sample.label = labels[source]
             self.labels[f".{source}"] += 1
         return sample
 
@@ -221,10 +221,10 @@ def find_shards(pattern: str | Path) -> list[Path]:
     """
     text = str(pattern)
     exists = Path(text).exists() or not glob.has_magic(text)
-    found = [text] if exists else glob.glob(text, recursive=True)  # noqa: PTH207 - any text
-    if not found:
+    matches = [text] if exists else glob.glob(text, recursive=True)  # noqa: PTH207 - any text
+    if not matches:
         raise DataError(f"no file matches {text}", "quote the pattern, so that zoo expands it")
-    shards = sorted(map(Path, found))
+    shards = sorted(map(Path, matches))
     names: dict[str, Path] = {}
     for shard in shards:
         other = names.setdefault(name_of(shard), shard)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from zoo.data.columns import Found, find_columns
+from zoo.data.columns import TableColumns, find_columns
 from zoo.data.image_paths import AmbiguousImage
 from zoo.data.names import SPLITS, nfc
 from zoo.data.scan import shorten
@@ -45,13 +45,13 @@ def target_columns(path: Path, columns: Columns | None = None) -> list[str]:
     Raises:
         DataError: it cannot be read; a column is missing; or a name is repeated.
     """
-    found = _find_columns(path, columns)
+    table = _find_columns(path, columns)
     return [
-        nfc(name) for at, name in enumerate(found.names) if at not in (found.image, found.split)
+        nfc(name) for at, name in enumerate(table.names) if at not in (table.image, table.split)
     ]
 
 
-def _find_columns(path: Path, columns: Columns | None) -> Found:
+def _find_columns(path: Path, columns: Columns | None) -> TableColumns:
     if not is_table(path):
         raise DataError(f"{path} is not a table, such as CSV or TSV", EXPECTED)
     sample = sample_rows(path, EXPECTED)
@@ -59,10 +59,10 @@ def _find_columns(path: Path, columns: Columns | None) -> Found:
     wrong = DataError(f"{path} names the columns {', '.join(header) or 'nothing'}", EXPECTED)
     if not sample or len(set(header)) < len(header):
         raise wrong
-    found = find_columns(path, sample, columns, names_columns(path), labels=False)
-    if not found.header or len(header) < 2 + (found.split is not None):
+    table = find_columns(path, sample, columns, names_columns(path), labels=False)
+    if not table.header or len(header) < 2 + (table.split is not None):
         raise wrong
-    return found
+    return table
 
 
 def read_table(
@@ -82,7 +82,7 @@ def read_table(
     Raises:
         DataError: it cannot be read, or lines are invalid; lists the first of them.
     """
-    found = _find_columns(path, columns)
+    table = _find_columns(path, columns)
     rows = read_rows(path, EXPECTED)
     header = [nfc(name) for name in next(rows)[1]]
     listed: dict[str, list[tuple[str, Any]]] = {}
@@ -92,8 +92,8 @@ def read_table(
             if len(cells) != len(header):
                 raise DataError(f"it has {len(cells)} fields, and the first line {len(header)}")
             target = read_row(dict(zip(header, cells, strict=True)))
-            split = _split_of(found, cells)
-            listed.setdefault(split, []).append((_find_image(found, cells), target))
+            split = _split_of(table, cells)
+            listed.setdefault(split, []).append((_find_image(table, cells), target))
         except KeyError as error:
             raise DataError(f"{path} has no column {error}", EXPECTED) from error
         except (ValueError, DataError) as error:
@@ -107,10 +107,10 @@ def read_table(
     }
 
 
-def _find_image(found: Found, cells: Sequence[str]) -> str:
-    name = cells[found.image]
+def _find_image(table: TableColumns, cells: Sequence[str]) -> str:
+    name = cells[table.image]
     try:
-        return found.finder.find(found.finder.normalize(name))[0]
+        return table.finder.find(table.finder.normalize(name))[0]
     except AmbiguousImage as error:
         raise DataError(f"{name!r} is found twice: {error}") from error
     except FileNotFoundError as error:
@@ -121,11 +121,11 @@ def _find_image(found: Found, cells: Sequence[str]) -> str:
         raise DataError(f"cannot read {name!r}: {error.strerror or error}") from error
 
 
-def _split_of(found: Found, cells: Sequence[str]) -> str:
-    if found.split is None:
+def _split_of(table: TableColumns, cells: Sequence[str]) -> str:
+    if table.split is None:
         return WHOLE
-    name = cells[found.split]
-    split = found.read_split(name)
+    name = cells[table.split]
+    split = table.read_split(name)
     if split is None:
         hint = did_you_mean(name, list(SPLITS)) or "use train, val and test"
         raise DataError(f"its split is {name!r}; {hint}")

@@ -90,8 +90,8 @@ class DatasetSplit(Split):
         if isinstance(image, Image.Image):
             kind = kind_of(image)
             return Values(kind, np.asarray(image)) if kind and kind not in skip else None
-        found = array_values(image) if isinstance(image, np.ndarray) else None
-        return found if found is not None and found.kind not in skip else None
+        values = array_values(image) if isinstance(image, np.ndarray) else None
+        return values if values is not None and values.kind not in skip else None
 
     def with_ranges(self, ranges: Ranges) -> DatasetSplit:
         """Return the split with its images scaled by these ranges."""

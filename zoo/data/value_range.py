@@ -69,7 +69,7 @@ def measure_ranges(splits: Iterable[Split]) -> Ranges:
     """Return the ranges of values in the images of a data set.
 
     Images of a type are read until they use its whole range, which the first few do in almost all
-    data sets. Files of types that have been found to do so are not opened.
+    data sets. Files of types that use it are not opened.
 
     Returns:
         Type, and the values that become black and white, of each type whose range is not its own.
@@ -91,7 +91,7 @@ def measure_ranges(splits: Iterable[Split]) -> Ranges:
             if extent.complete:
                 complete.add(values.kind)
     ranges = {kind: extents[kind].range() for kind in sorted(extents.keys() - complete)}
-    return tuple((kind, *found) for kind, found in ranges.items() if found is not None)
+    return tuple((kind, *limits) for kind, limits in ranges.items() if limits is not None)
 
 
 def describe_ranges(ranges: Ranges) -> str:

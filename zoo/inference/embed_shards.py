@@ -39,11 +39,11 @@ CHUNK_BATCHES, CHUNK_BYTES = 32, 256 << 20
 
 
 @dataclass
-class Embedding:
+class JobResult:
     """What a job has done.
 
     Attributes:
-        shards: number of shards by what became of them: `done`, `skipped`, `failed`.
+        shards: number of shards by status: `done`, `skipped`, `failed`.
         failed: reasons by path of a shard.
         images: number of rows written.
         width: number of features; 0 if no file was written or read.
@@ -127,7 +127,7 @@ def embed_shards(
     about = describe_features(model, extractor.path, extractor.batch, extractor.choice.name)
     check_done([target_of(shard, out) for shard in chosen], about)
     make_dir(out)
-    job = _Job(extractor, about, out, progress, bad_images, Embedding())
+    job = _Job(extractor, about, out, progress, bad_images, JobResult())
     for shard in progress.wrap(chosen, len(chosen), "shards"):
         job.run(shard)
     job.result.forwards = model.network.forwards
@@ -200,7 +200,7 @@ class _Job:
     out: Path
     progress: Progress
     bad_images: str
-    result: Embedding
+    result: JobResult
 
     def run(self, path: Path) -> None:
         """Compute a shard, unless its file exists."""

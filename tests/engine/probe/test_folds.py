@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.model_selection import StratifiedGroupKFold
 
-from zoo.engine.probe.folds import deal_group_folds
+from zoo.engine.probe.folds import stratified_group_folds
 from zoo.engine.probe.logistic import fit_probe
 
 
@@ -25,7 +25,7 @@ def unevenness(labels, fold, count: int = 5) -> float:
 @pytest.mark.parametrize("seed", range(4))
 def test_folds_of_groups_are_as_even_as_scikit_learns(seed):
     labels, groups = case(seed)
-    fold = deal_group_folds(labels, groups, 5, seed)
+    fold = stratified_group_folds(labels, groups, 5, seed)
     assert set(fold.tolist()) == set(range(5))
     for group in groups.unique():
         assert len(fold[groups == group].unique()) == 1
@@ -34,13 +34,13 @@ def test_folds_of_groups_are_as_even_as_scikit_learns(seed):
     for number, (_, held) in enumerate(splits):
         theirs[held] = number
     assert unevenness(labels, fold) <= 1.25 * unevenness(labels, theirs)
-    assert (deal_group_folds(labels, groups, 5, seed) == fold).all()
+    assert (stratified_group_folds(labels, groups, 5, seed) == fold).all()
 
 
 def test_group_of_whole_class_is_never_held_out():
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 0, 1])
     groups = torch.tensor([5, 5, 7, 8, 9, 9, 9, 9])
-    fold = deal_group_folds(labels, groups, 3, 0)
+    fold = stratified_group_folds(labels, groups, 3, 0)
     assert fold[4:].tolist() == [-1] * 4
     assert sorted({*fold[:4].tolist()}) == [0, 1, 2]
     assert fold[0] == fold[1]
@@ -48,8 +48,10 @@ def test_group_of_whole_class_is_never_held_out():
 
 def test_too_few_groups_have_no_folds():
     labels = torch.tensor([0, 1, 0, 1])
-    assert deal_group_folds(labels, torch.zeros(4, dtype=torch.int64), 5, 0).tolist() == [-1] * 4
-    two = deal_group_folds(labels, torch.tensor([0, 0, 1, 1]), 5, 0)
+    assert (
+        stratified_group_folds(labels, torch.zeros(4, dtype=torch.int64), 5, 0).tolist() == [-1] * 4
+    )
+    two = stratified_group_folds(labels, torch.tensor([0, 0, 1, 1]), 5, 0)
     assert sorted(two.tolist()) == [0, 0, 1, 1]
 
 

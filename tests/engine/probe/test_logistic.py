@@ -11,7 +11,7 @@ from sklearn.model_selection import PredefinedSplit
 from sklearn.preprocessing import StandardScaler
 
 from zoo.engine.probe import standardize as standard
-from zoo.engine.probe.folds import deal_folds
+from zoo.engine.probe.folds import stratified_folds
 from zoo.engine.probe.logistic import DEFAULT_STRENGTH, fit_probe
 from zoo.errors import DataError, UsageError
 
@@ -101,13 +101,13 @@ def test_fit_probe_not_worse_than_logistic_regression_cv(digits):
     ours, theirs, losses = [], [], []
     for split in range(3):
         # Few to train on, so that the strength matters.
-        part = deal_folds(labels, 6, seed=100 + split)
+        part = stratified_folds(labels, 6, seed=100 + split)
         train, test = (part == 0).nonzero()[:, 0], (part != 0).nonzero()[:, 0]
         probe = fit_probe(features, labels, 10, rows=train, seed=split)
         scaler = StandardScaler().fit(features[train].double().numpy())
         model = LogisticRegressionCV(
             Cs=10,
-            cv=PredefinedSplit(deal_folds(labels[train], 5, split).numpy()),
+            cv=PredefinedSplit(stratified_folds(labels[train], 5, split).numpy()),
             scoring="accuracy",
             max_iter=300,
             l1_ratios=(0,),
@@ -138,7 +138,7 @@ def test_searched_losses_match_held_out_folds(digits, heavy):
     assert probe.strength == min(probe.searched, key=lambda tried: tried[1])[0]
     assert f"{len(strengths)} strengths in 5 folds" in probe.reason
     # The same, one fold at a time, with slightly different standardization of each.
-    fold = deal_folds(labels, 5, seed=3)
+    fold = stratified_folds(labels, 5, seed=3)
     shares, losses = [], torch.zeros(600, dtype=torch.float64)
     for number in range(5):
         out = fold == number
@@ -190,15 +190,15 @@ def test_fit_probe_is_deterministic_by_seed(digits):
 
 def test_deal_folds_is_stratified():
     labels = torch.tensor([0] * 53 + [1] * 17 + [2] * 3 + [3])
-    fold = deal_folds(labels, 5, seed=0)
+    fold = stratified_folds(labels, 5, seed=0)
     assert fold[-1] == -1
     sizes = torch.bincount(fold[:-1])
     assert sizes.max() - sizes.min() <= 1
     for label in range(3):
         mine = torch.bincount(fold[labels == label], minlength=5)
         assert mine.max() - mine.min() <= 1
-    assert torch.equal(fold, deal_folds(labels, 5, seed=0))
-    assert not torch.equal(fold, deal_folds(labels, 5, seed=1))
+    assert torch.equal(fold, stratified_folds(labels, 5, seed=0))
+    assert not torch.equal(fold, stratified_folds(labels, 5, seed=1))
 
 
 def test_fit_probe_two_images_per_class():

@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 import zoo
 from zoo.data.schema import Schema
-from zoo.engine.probe.folds import deal_folds
+from zoo.engine.probe.folds import stratified_folds
 from zoo.engine.probe.logistic import STRENGTHS, fit_probe
 from zoo.engine.probe.phase import MetricScore
 from zoo.tasks.base import Ranking
@@ -60,7 +60,7 @@ def probe_by(name, features, labels, classes=3, **options):
 def test_strength_by_metric_matches_scikit_learn(uneven, name):
     features, labels = uneven
     strengths = (1e-3, 1e-2, 0.1, 1.0, 10.0)
-    fold = deal_folds(labels, 5, seed=0)
+    fold = stratified_folds(labels, 5, seed=0)
     scores = [
         SCORES[name](labels, held_out_probabilities(features, labels, strength, fold))
         for strength in strengths

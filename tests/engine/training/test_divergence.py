@@ -7,7 +7,7 @@ import torch
 
 import zoo
 from zoo.engine.plan.plan import Phase
-from zoo.engine.training.divergence import INTERVAL, DivergenceCheck, Taken, batch_tensors
+from zoo.engine.training.divergence import INTERVAL, DivergenceCheck, StepRecord, batch_tensors
 from zoo.options import Policy, Schedule
 
 PHASE = Phase("all", Policy("all"), 2, "sgd", 0.25, 0.9, 0.01, Schedule("cosine"), False)
@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 
 def taken(step, loss):
-    return Taken(step=step, batch=step + 1, lr=step / 8, loss=torch.tensor(loss))
+    return StepRecord(step=step, batch=step + 1, lr=step / 8, loss=torch.tensor(loss))
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])

@@ -74,10 +74,10 @@ class Conversion:
     def checks(self) -> dict[str, str | None]:
         """Return the results of earlier checks, why each failed, by name."""
         try:
-            found = json.loads((self.path / CHECKS).read_bytes())
+            checks = json.loads((self.path / CHECKS).read_bytes())
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return checks if isinstance(checks, dict) else {}
 
     def record_check(self, name: str, reason: str | None) -> None:
         """Record the result of a check, where the conversion is in the cache."""

@@ -8,11 +8,11 @@ from torch import Tensor
 from zoo.seeding import shuffled
 
 
-def deal_group_folds(labels: Tensor, groups: Tensor, folds: int, seed: int) -> Tensor:
+def stratified_group_folds(labels: Tensor, groups: Tensor, folds: int, seed: int) -> Tensor:
     """Return the fold of each image, the same for all of a group; -1 for those never held out.
 
-    Groups are dealt in descending order of their images, each to the fold in which the classes are
-    then spread most evenly, as in scikit-learn's `StratifiedGroupKFold`. A group that has all
+    Groups are assigned in descending order of their images, each to the fold in which the classes
+    are then spread most evenly, as in scikit-learn's `StratifiedGroupKFold`. A group that has all
     images of a class is never held out, since its fold could not learn the class.
 
     Args:
@@ -44,7 +44,7 @@ def deal_group_folds(labels: Tensor, groups: Tensor, folds: int, seed: int) -> T
     return fold[group]
 
 
-def deal_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
+def stratified_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
     """Return the stratified fold of each image; -1 for images that are never held out.
 
     The single image of a class is never held out, since its fold could not learn the class. There
@@ -67,8 +67,10 @@ def deal_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
     return fold
 
 
-def deal(labels: Tensor, groups: Tensor | None, folds: int, seed: int, views: int) -> Tensor:
+def assign_folds(
+    labels: Tensor, groups: Tensor | None, folds: int, seed: int, views: int
+) -> Tensor:
     """Return the fold of each row, by groups where given; views of an image are in the same."""
     if groups is None:
-        return deal_folds(labels[::views], folds, seed).repeat_interleave(views)
-    return deal_group_folds(labels, groups, folds, seed)
+        return stratified_folds(labels[::views], folds, seed).repeat_interleave(views)
+    return stratified_group_folds(labels, groups, folds, seed)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from zoo.engine.probe.folds import deal
+from zoo.engine.probe.folds import assign_folds
 from zoo.engine.probe.lbfgs import Optimum, Smoothing, Softmax, minimise
 from zoo.engine.probe.search import (
     HELD_OUT_VALUES,
@@ -143,7 +143,7 @@ def fit_probe(
     elif strength is not None:
         reason = "as given"
     else:
-        fold = deal(labels, groups, folds, seed, views)
+        fold = assign_folds(labels, groups, folds, seed, views)
         strength, reason, search = _search(fit, fold, strengths or STRENGTHS)
     best, passes = fit.final(strength, search.start, exact)
     weight, bias = standardized.fold_back(best.weights[0, :, :-1], best.weights[0, :, -1])

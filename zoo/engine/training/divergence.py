@@ -20,8 +20,8 @@ INTERVAL = 50
 
 
 @dataclass(frozen=True)
-class Taken:
-    """A step that was taken.
+class StepRecord:
+    """A step of a training.
 
     Args:
         step: counted from 1 within the epoch.
@@ -60,15 +60,15 @@ class DivergenceCheck:
         self.ranks = ranks
         self.save_batch = save_batch
         self.interval = 1 if device.type == "cpu" else INTERVAL
-        self.unchecked: list[Taken] = []
+        self.unchecked: list[StepRecord] = []
 
-    def add(self, taken: Taken) -> None:
+    def add(self, record: StepRecord) -> None:
         """Add a step, and check the last ones from time to time.
 
         Raises:
             Diverged: a loss is not finite.
         """
-        self.unchecked.append(taken)
+        self.unchecked.append(record)
         if not self.ranks.distributed and len(self.unchecked) >= self.interval:
             self.check()
 

@@ -13,7 +13,7 @@ from zoo.engine.plan.plan import Phase
 from zoo.engine.runtime.distributed import SINGLE, Ranks
 from zoo.engine.training.checkpoints import Checkpoints, deferring_signals, interruptible
 from zoo.engine.training.ddp_step import DDPStep
-from zoo.engine.training.divergence import DivergenceCheck, Taken, batch_tensors
+from zoo.engine.training.divergence import DivergenceCheck, StepRecord, batch_tensors
 from zoo.engine.training.optim import make_optimizer
 from zoo.engine.training.snapshot import Snapshot
 from zoo.engine.training.sources import Batches, Source
@@ -186,7 +186,7 @@ def _run_steps(
         state.loss_sum += loss
         state.images += len(targets)
         state.step, state.batches = state.step + 1, number
-        check.add(Taken(state.step, number, lr, loss))
+        check.add(StepRecord(state.step, number, lr, loss))
         if observer.on_step is not None:
             event = StepEnded(
                 phase=phase.name,

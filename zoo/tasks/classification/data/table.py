@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zoo.data.columns import EXPECTED, Found, find_columns
+from zoo.data.columns import EXPECTED, TableColumns, find_columns
 from zoo.data.groups import groups_by
 from zoo.data.image_paths import AmbiguousImage
 from zoo.data.names import SPLITS, nfc, sort_classes
@@ -166,7 +166,7 @@ class _Table:
 
     path: Path
     lines: Lines
-    columns: Found
+    columns: TableColumns
     notices: tuple[str, ...]
     group_of: Mapping[str, str]
     groups: dict[str, str] = field(default_factory=dict)
@@ -265,7 +265,7 @@ def _read(path: Path, given: Columns | None, group: str | None) -> _Table:
     return _Table(path, lines, columns, tuple(notices), collector.groups)
 
 
-def _skipped_columns(columns: Found, group: int | None) -> list[str]:
+def _skipped_columns(columns: TableColumns, group: int | None) -> list[str]:
     used = (columns.image, columns.label, columns.split, group)
     further = [name or "(no name)" for at, name in enumerate(columns.names) if at not in used]
     if not further:
@@ -283,7 +283,7 @@ class _LineCollector:
         group: position of the column of groups; None without.
     """
 
-    def __init__(self, path: Path, columns: Found, width: int, group: int | None) -> None:
+    def __init__(self, path: Path, columns: TableColumns, width: int, group: int | None) -> None:
         self.lines: Lines = {}
         self.groups: dict[str, str] = {}
         self._group = group
