@@ -27,6 +27,11 @@ def read_format(content: bytes) -> str | None:
         return None
 
 
+def is_jpeg(name: str) -> bool:
+    """Whether the name of a file is that of a JPEG, which has 8 bits."""
+    return name.lower().endswith((".jpg", ".jpeg"))
+
+
 def read_values(path: Path, skip: Collection[str] = ()) -> Values | None:
     """Return the values of an image as its file stores them.
 
@@ -37,7 +42,7 @@ def read_values(path: Path, skip: Collection[str] = ()) -> Values | None:
     Returns:
         None for types to ignore, palettes, lossy formats, and files that cannot be read.
     """
-    if path.suffix.lower() in (".jpg", ".jpeg"):
+    if is_jpeg(path.name):
         return None
     try:
         with open_file(path, str(path)) as file:
