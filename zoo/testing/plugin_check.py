@@ -143,7 +143,8 @@ def _resolve(what: str | Path, selection: Selection) -> tuple[Selection, Registr
             hint = f"see `zoo plugins show {name}`"
             raise BrokenPlugin(f"plugin {name!r} does not load: {records[name].error}", hint)
         if records[name].status != OK:
-            raise UsageError(f"plugin {name!r} is switched off", f"`zoo plugins show {name}`")
+            hint = "ZOO_PLUGINS or --no-plugin excludes it"
+            raise UsageError(f"plugin {name!r} is switched off", hint)
         if records[name].distribution == GIVEN:
             hint = "its checks run in processes of their own: write it into a file, and check that"
             raise UsageError(f"{name!r} is registered in this process only", hint)
