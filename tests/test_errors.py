@@ -2,7 +2,13 @@
 
 import pytest
 
-from zoo.errors import counted
+from zoo.errors import UsageError, counted, one_line
+
+
+def test_error_keeps_spaces_and_is_one_line():
+    error = UsageError("my  runs/a\nb is not a run", "give another  one")
+    assert str(error) == r"my  runs/a\nb is not a run; give another  one"
+    assert one_line(ValueError("of a:\n\t b  c\n\n\td")) == "ValueError: of a: b  c d"
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ class ZooError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.message}; {self.hint}" if self.hint else self.message
-        return " ".join(text.split())
+        return text.replace("\n", r"\n")  # of the name of a file, or of a class
 
 
 class UsageError(ZooError):
@@ -188,10 +188,15 @@ def counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {many or one + ('es' if re.search('(s|x|tch|sh)$', one) else 's')}"
 
 
+def join_lines(text: str) -> str:
+    """Return a text of several lines as one; spaces within a line, as of paths, are kept."""
+    return " ".join(line for each in text.splitlines() if (line := each.strip()))
+
+
 def one_line(error: BaseException) -> str:
     """Return an error's class name and message as one line."""
     try:
-        message = " ".join(str(error).split())
+        message = join_lines(str(error))
     except Exception:  # `__str__` of a plugin's error may raise
         message = ""
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -115,6 +115,8 @@ def test_plugins_json_and_table(cli):
         (["finetune", "lite0", "--train", "no_such", "--epochs", "1"], 2, "no module matches"),
         (["finetune", "resnet18", "--classes", "5"], 3, "--classes 10"),
         (["finetune", "resnet18", "--data", "nowhere"], 3, "nowhere"),
+        (["finetune", "resnet18", "--data", "no  where\n"], 3, r"no  where\n does not exist"),
+        (["finetune", "--resume", "no  run\n"], 2, r"no  run\n"),
         (["finetune", "lite0", "--weights", "gone.safetensors"], 4, "does not exist"),
         (["evaluate", "nothing.safetensors"], 4, "does not exist"),
         (["predict", "no_such_backbone", "x.jpg"], 2, "no backbone is named"),

@@ -16,7 +16,7 @@ from tests.tasks.segmentation.scenes import SHAPES, write_scenes
 from zoo.data.all_images import open_all
 from zoo.data.decode import UnreadableImage, decode
 from zoo.data.find import find_images
-from zoo.data.formats import PLUGINS, is_image, missing_plugin, readable_formats
+from zoo.data.formats import FORMATS, PLUGINS, is_image, missing_plugin, readable_formats
 
 QUICK = {"weights": "none", "batch_size": 4, "epochs": 1, "lr": 0.05, "optimizer": "adamw"}
 JXL = b"\xff\x0a" + bytes(range(60))
@@ -44,6 +44,25 @@ def test_heic_is_decoded(tmp_path):
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(UnreadableImage, match=r"photo\.HEIC"):
         decode(path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", [*FORMATS, "HEIF"])
+def test_file_of_few_bytes_is_unreadable(kind):
+    """Pillow's functions that recognize a format raise for less than a signature."""
+    encoded = io.BytesIO()
+    readable_formats()
+    gradient().save(encoded, kind)
+    for size in range(21):
+        with pytest.raises(UnreadableImage, match=r"a\.jpg: (the file is empty|damaged|not an|tr)"):
+            decode_named(encoded.getvalue()[:size])
+    assert decode_named(encoded.getvalue()).size == (64, 48)
+
+
+def decode_named(content: bytes) -> Image.Image:
+    file = io.BytesIO(content)
+    file.name = "a.jpg"
+    return decode(file)
 
 
 def test_heic_orientation_is_applied_once(tmp_path):

@@ -18,7 +18,15 @@ import click
 from zoo import errors
 from zoo.cli.group import OutputClosed, Settings, detecting_closed_output, zoo_group
 from zoo.cli.output import reserved_stdout, stdout
-from zoo.errors import ENVIRONMENT_ERRNOS, ExitCode, Interruption, UsageError, ZooError
+from zoo.errors import (
+    ENVIRONMENT_ERRNOS,
+    ExitCode,
+    Interruption,
+    UsageError,
+    ZooError,
+    join_lines,
+    one_line,
+)
 from zoo.terminal import is_rank_zero, print_notice, printable
 
 
@@ -130,13 +138,13 @@ class _Failure(NamedTuple):
     def to_text(self) -> str:
         """Return it in one line for people."""
         parts = [self.message, *([self.hint] if self.hint else ()), *self.notes]
-        return f"zoo: {self.label}: {' '.join('; '.join(parts).split())}"
+        return f"zoo: {self.label}: {'; '.join(parts)}"
 
     def to_json(self) -> str:
         """Return it as a JSON object in one line."""
         import json  # here, because help does not need it
 
-        message = " ".join("; ".join([self.message, *self.notes]).split())
+        message = "; ".join([self.message, *self.notes])
         known = {"kind": self.kind, "message": message, "hint": self.hint}
         return json.dumps({**known, "exit_code": int(self.exit_code)})
 
@@ -199,7 +207,7 @@ def _describe(error: BaseException, settings: Settings) -> _Failure | None:
         case click.ClickException():
             context = getattr(error, "ctx", None)
             hint = f"see `{context.command_path} --help`" if context else None
-            message = error.format_message().rstrip(".")
+            message = join_lines(error.format_message()).rstrip(".")
             return _Failure("error", UsageError.__name__, message, ExitCode.USAGE, hint)
         case Exception() if not settings.debug:
             return _describe_exception(error)
@@ -240,7 +248,7 @@ def _describe_exception(error: Exception) -> _Failure:
             path = f": {error.filename}" if error.filename else ""
             return _Failure("error", kind, f"{error.strerror}{path}", ExitCode.ENVIRONMENT)
     hint = "please report it with the traceback that --debug prints"
-    return _Failure("bug", kind, f"{kind}: {error}", ExitCode.BUG, hint)
+    return _Failure("bug", kind, one_line(error), ExitCode.BUG, hint)
 
 
 def main(arguments: list[str] | None = None) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -119,13 +120,14 @@ def recognize_format(start: bytes) -> str | None:
     """Return the format, of those that are read, whose signature a file begins with; else None.
 
     Args:
-        start: its first bytes, at least 16.
+        start: its first bytes; fewer than 16 only where the file has no more.
     """
     for name in readable_formats():
         accept = Image.OPEN[name][1]
         # A text is why Pillow cannot read a file that it recognizes.
-        if accept is not None and accept(start) is True:
-            return name
+        with suppress(Exception):  # of a file that is shorter than the signature
+            if accept is not None and accept(start) is True:
+                return name
     return None
 
 

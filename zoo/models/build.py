@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from zoo.errors import BrokenBackbone, UsageError, WeightsError
+from zoo.errors import BrokenBackbone, UsageError, WeightsError, join_lines
 from zoo.modelfile import KEY, ModelCard
 from zoo.models.base_weights import BaseWeights, check_card, resolve_base
 from zoo.models.build_options import NO_OPTIONS, BuildOptions
@@ -69,7 +69,7 @@ def load_published(
     try:
         load_state(model, tensors, strict=False)
     except RuntimeError as error:
-        raise WeightsError(f"{source} do not fit it: {error}") from error
+        raise WeightsError(f"{source} do not fit it: {join_lines(str(error))}") from error
     license = weights.license
     if license is None and KEY in file.metadata:
         license = ModelCard.from_json(file.metadata[KEY]).base_license
