@@ -37,7 +37,7 @@ OF_FEATURES = frozenset({
 SOLVED = ("probe", "ridge")
 
 
-# Of an option with a default that is a value: read as that, and not among those that are given.
+# The default of an option whose automatic value is not None: `Option.read` replaces it.
 NOT_GIVEN: Any = None
 
 
@@ -136,9 +136,14 @@ class Options:
         """
         if self.class_weights is None and not self.label_smoothing:
             return self
-        changed = copy(self)
         criterion = task.weighted_loss(data, self.class_weights, self.label_smoothing or 0.0)
-        object.__setattr__(changed, "criterion", criterion)
+        return self.with_values(criterion=criterion)
+
+    def with_values(self, **values: Any) -> Options:
+        """Return a copy with other values, which are not checked; `given` stays the same."""
+        changed = copy(self)
+        for name, value in values.items():
+            object.__setattr__(changed, name, value)
         return changed
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,13 +81,9 @@ def open_features(
         reason="splits as given" if not files.val_fraction else "held out by a hash of the key",
         own_val=not files.val_fraction and "val" in files.splits,
     )
-    completed = copy(options)
-    decided = {"data": str(folder), "precision": files.precision}
-    if options.recipe is None:
-        decided["recipe"] = recipe_for(files)[0]
-    for name, value in decided.items():
-        object.__setattr__(completed, name, value)
-    return completed, files, data
+    recipe = options.recipe or recipe_for(files)[0]
+    values = {"data": str(folder), "precision": files.precision, "recipe": recipe}
+    return options.with_values(**values), files, data
 
 
 def with_preprocess(base: BaseWeights, files: FeatureFiles) -> BaseWeights:
