@@ -91,7 +91,7 @@ def check_arguments(**given: Any) -> None:
     """
     faults = []
     for name, value in given.items():
-        option = BY_NAME.get(name) or Option(name, "", "", range=RANGES.get(name, COUNT))
+        option = BY_NAME.get(name) or Option(name, "", range=RANGES.get(name, COUNT))
         try:
             option.read(value)
         except UsageError as error:

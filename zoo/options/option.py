@@ -56,7 +56,6 @@ class Option(NamedTuple):
 
     Args:
         name: in Python; on the command line prefixed by `--` and with hyphens.
-        group: section of the help.
         help: description without a full stop.
         metavar: placeholder of its value in the help; None for a flag.
         details: addition to the description in Python's documentation.
@@ -72,10 +71,10 @@ class Option(NamedTuple):
         config: keys of `[defaults]` in `registry.toml` that set its default, with the same range.
         bare: the text for the flag without a value.
         python_only: not on the command line.
+        group: section of the help.
     """
 
     name: str
-    group: str
     help: str
     metavar: str | None = None
     details: str = ""
@@ -90,6 +89,7 @@ class Option(NamedTuple):
     config: tuple[str, ...] = ()
     bare: str | None = None
     python_only: bool = False
+    group: str = ""
 
     @property
     def flag(self) -> str:

@@ -1,7 +1,7 @@
 """The table of all options of a training.
 
 The command line, `zoo.finetune` and the `[defaults]` of `registry.toml` read it, so each option's
-name, default, range and description are defined once. The most common options of a group are first.
+name, default, range and description are defined once. In each group the most common ones are first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from zoo.options.readers import (
     weights_text,
 )
 
-GROUPS = ("data", "network", "training", "machine", "output")
 # The policies of the phases, by name.
 RECIPES = {
     "probe": ("head",),
@@ -44,10 +43,8 @@ MAX_VIEWS = 1000
 COUNT = Range(int, 1, 2**31)
 RATE = Range(float, 0, math.inf, open=True)
 
-
-OPTIONS: tuple[Option, ...] = (
+DATA = (
     Option(
-        "data",
         "data",
         "A folder, a table of path and label, cifar10:DIR or mnist:DIR",
         "DATA",
@@ -56,23 +53,15 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "features",
-        "data",
         "In place of data: a folder of features of `zoo embed`",
         "DIR",
         "Or one file. The head alone trains; backbone, weights and preprocess are those of the "
         "features, with labels of the shards.",
         read_as=os.fspath,
     ),
-    Option(
-        "classes",
-        "data",
-        "Number of classes, checked against data",
-        "N",
-        range=Range(int, 2, 2**31),
-    ),
+    Option("classes", "Number of classes, checked against data", "N", range=Range(int, 2, 2**31)),
     Option(
         "val",
-        "data",
         "Share of the images to hold out for validation",
         "SHARE",
         "If the data has no validation split. 0 trains on all images without validation, and keeps "
@@ -82,7 +71,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "columns",
-        "data",
         "Columns of a table: image=NAME,label=NAME,split=NAME",
         "COLUMNS",
         "Those that are not given are recognised by usual names and by their values; `split=none` "
@@ -91,7 +79,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "group",
-        "data",
         "Column of a table whose groups stay on one side of a split",
         "COLUMN",
         "Such as a patient or a camera: images are held out by groups, and the folds of the probe "
@@ -100,7 +87,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "group_by",
-        "data",
         "As --group, by what REGEX finds in the path",
         "REGEX",
         "The first group in parentheses, as in `(p[0-9]+)_`, or all that matches; searched in the "
@@ -109,7 +95,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "augment",
-        "data",
         "Augment training images: crop,flip, or a list of "
         "crop, flip, vflip, rotate, color, trivial, erase",
         "NAMES",
@@ -119,7 +104,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "views",
-        "data",
         "Cache features of K augmented views per image",
         "K",
         "Only where no more than the heads train.",
@@ -127,15 +111,16 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "bad_images",
-        "data",
         "Action for unreadable images: error or skip",
         "ACTION",
         automatic="error",
         choices=BAD_IMAGES,
     ),
+)
+
+NETWORK = (
     Option(
         "weights",
-        "network",
         "Initial weights: auto, none, a tag, a file, a run, hf:REPO",
         "TEXT",
         default="auto",
@@ -143,28 +128,24 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "head",
-        "network",
         "The new head: linear, or mlp:4096,dropout=0.5",
         "HEAD",
         value="zoo.options.head_spec:HeadSpec",
     ),
     Option(
         "head_at",
-        "network",
         "Replace this whole module, not only its last layer",
         "PATH",
         read_as=read_module_path,
     ),
     Option(
         "input_size",
-        "network",
         "Height and width of the network's input in pixels",
         "N",
         range=Range(int, 1, 2**14),
     ),
     Option(
         "crop",
-        "network",
         "How images are fitted into the input: center, squash or border",
         "NAME",
         "Cut to the center, resized without keeping the aspect ratio, or padded. The last two show "
@@ -174,7 +155,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "resize",
-        "network",
         "Length in pixels of the shorter side before the crop",
         "N",
         "The input's own size cuts no margin off.",
@@ -183,7 +163,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "interpolation",
-        "network",
         "How images are resized: nearest, bilinear, bicubic or lanczos",
         "NAME",
         automatic="as the weights were trained",
@@ -191,14 +170,15 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "in_chans",
-        "network",
         "Input channels of the network; 1 for grayscale",
         "N",
         range=Range(int, 1, 2**10),
     ),
+)
+
+TRAINING = (
     Option(
         "train",
-        "training",
         "Layers to train: head, all, stages:N, or patterns",
         "POLICY",
         "The one-phase recipe.",
@@ -206,7 +186,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "recipe",
-        "training",
         "The phases: probe, head, all, head-then-all, or ridge",
         "NAME",
         "`ridge` solves for the head of `features` in one pass, where they do not fit in memory.",
@@ -215,7 +194,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "epochs",
-        "training",
         "Passes over the training images, per phase: 5,3",
         "N",
         "One value applies to every phase.",
@@ -223,17 +201,9 @@ OPTIONS: tuple[Option, ...] = (
         per_phase=True,
         config=("head_epochs", "all_epochs", "tune_epochs", "random_epochs"),
     ),
-    Option(
-        "batch_size",
-        "training",
-        "Images per step",
-        "N",
-        range=COUNT,
-        config=("batch_size",),
-    ),
+    Option("batch_size", "Images per step", "N", range=COUNT, config=("batch_size",)),
     Option(
         "lr",
-        "training",
         "Learning rate, per phase: 1e-3,1e-4",
         "X",
         "With one value, later phases use a tenth of it.",
@@ -242,16 +212,10 @@ OPTIONS: tuple[Option, ...] = (
         config=("head_lr", "all_lr", "tune_lr", "random_lr"),
     ),
     Option(
-        "optimizer",
-        "training",
-        "Optimizer: sgd, adam or adamw",
-        "NAME",
-        choices=OPTIMIZERS,
-        noun="optimizer",
+        "optimizer", "Optimizer: sgd, adam or adamw", "NAME", choices=OPTIMIZERS, noun="optimizer"
     ),
     Option(
         "momentum",
-        "training",
         "Momentum of --optimizer sgd",
         "X",
         range=Range(float, 0, 1),
@@ -259,7 +223,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "weight_decay",
-        "training",
         "Weight decay of the optimizer",
         "X",
         range=Range(float, 0, 10**9),
@@ -267,7 +230,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "schedule",
-        "training",
         "Learning rate schedule: constant, step:7,0.1 or cosine:0.1",
         "NAME",
         "Times 0.1 every 7 epochs; or a warm-up over a tenth of the steps, then half a cosine.",
@@ -275,7 +237,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "class_weights",
-        "training",
         "Class weights of the loss: balanced, or NAME=W,NAME=W",
         "WEIGHTS",
         "Or a dict; classes without a weight have 1. `balanced` is inversely proportional to the "
@@ -284,7 +245,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "label_smoothing",
-        "training",
         "Share of each target that is spread over all classes",
         "X",
         "As in torch, of the training loss only.",
@@ -293,7 +253,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "select",
-        "training",
         "Metric that selects the best epoch, and the penalty of the probe",
         "METRIC",
         "One of the task's, such as `balanced_accuracy`, or of `metrics`, where higher is better.",
@@ -301,7 +260,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "patience",
-        "training",
         "Stop a phase after N epochs without a better one",
         "N",
         "Better by the metric of `select`; the best epoch is kept, and the schedule is that of all "
@@ -311,7 +269,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "seed",
-        "training",
         "Seed of all randomness",
         "N",
         automatic="0",
@@ -320,7 +277,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "loss",
-        "training",
         "The loss to minimise",
         details="Called with logits `[images, classes]` in float32 and labels `[images]`, returns "
         "a scalar. The reported loss of a split is always cross-entropy.",
@@ -329,15 +285,16 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "metrics",
-        "training",
         "Additional metrics, by name",
         details="Each is called with all logits and labels of a split on the CPU, and returns a "
         "number that is reported beside zoo's own.",
         python_only=True,
     ),
+)
+
+MACHINE = (
     Option(
         "device",
-        "machine",
         "Where to train: auto, cpu, cuda, cuda:1, ...",
         "TEXT",
         default="auto",
@@ -345,7 +302,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "precision",
-        "machine",
         "Precision of the forward pass: auto, fp32 or bf16",
         "TEXT",
         default="auto",
@@ -353,7 +309,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "memory_format",
-        "machine",
         "Memory format: auto, contiguous or channels_last",
         "NAME",
         "Of images and convolutions, as in torch; a model file remembers one that was given.",
@@ -363,7 +318,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "engine",
-        "machine",
         "Engine of frozen features: auto, torch, openvino or compile",
         "NAME",
         "`openvino` needs `pip install zoo-registry[openvino]`, and is chosen where it pays; "
@@ -372,34 +326,30 @@ OPTIONS: tuple[Option, ...] = (
         choices=("auto", *ENGINES),
         noun="engine",
     ),
-    Option("workers", "machine", "Processes that decode images", "N", range=Range(int, 0, 2**10)),
-    Option("cache_images", "machine", "Decode each image once"),
+    Option("workers", "Processes that decode images", "N", range=Range(int, 0, 2**10)),
+    Option("cache_images", "Decode each image once"),
     Option(
         "micro_batch_size",
-        "machine",
         "Images per micro-batch, to save memory",
         "N",
         "The gradients of a step's micro-batches are accumulated.",
         range=COUNT,
     ),
-    Option("out", "output", "The run folder", "DIR", automatic="runs/NAME-1, -2, ..."),
+)
+
+OUTPUT = (
+    Option("out", "The run folder", "DIR", automatic="runs/NAME-1, -2, ..."),
     Option(
         "resume",
-        "output",
         "Resume the training of a run folder, with its options",
         "RUN",
         "From its newest checkpoint, or from the start before the first. A finished training goes "
         "on if `epochs` is more than it had.",
         read_as=os.fspath,
     ),
-    Option(
-        "override",
-        "output",
-        "With --resume: accept data and settings that differ",
-    ),
+    Option("override", "With --resume: accept data and settings that differ"),
     Option(
         "checkpoint_every",
-        "output",
         "Seconds between checkpoints, and one after each epoch",
         "SECONDS",
         automatic="60, or more seldom if they took more than 2 % of the time",
@@ -407,7 +357,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "keep",
-        "output",
         "Checkpoints to keep; 0 removes the last one after the training",
         "N",
         default=1,
@@ -415,12 +364,23 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "time_limit",
-        "output",
         "Stop with a checkpoint before a time such as 90s, 45m or 3h is over",
         "TIME",
         "Raises `zoo.errors.TimeLimit`. A number is in seconds.",
         read_as=read_duration,
     ),
+)
+
+_GROUPED = {
+    "data": DATA,
+    "network": NETWORK,
+    "training": TRAINING,
+    "machine": MACHINE,
+    "output": OUTPUT,
+}
+GROUPS = tuple(_GROUPED)
+OPTIONS = tuple(
+    option._replace(group=name) for name, options in _GROUPED.items() for option in options
 )
 
 # The ranges of `[defaults]` in `registry.toml`: those of options, and of keys without an option.
