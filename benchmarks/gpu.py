@@ -34,6 +34,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ ENGINES = ("torch", "compile")
 FILES, REPEATED = 256, 192
 # Seconds of the tests, and of each process.
 TEST_SECONDS, PROCESS_SECONDS = 150, 45
-# Of the process that is to run out of memory, in bytes: too little for a batch.
+# Free memory of the training that is to run out of it, in bytes: too little for a batch.
 MEMORY = 4 << 30
 
 Options = argparse.Namespace
@@ -236,7 +237,7 @@ def measure_passes(options: Options) -> dict[str, Any]:
             one: dict[str, Any] = {"precision": network.precision, "batch": batch}
             backend = "eager" if options.small else "inductor"
             one["forward"] = bare_forwards(network, batch, seconds, backend)
-            one["decoding"] = round(decoding(split, network, 2 if options.small else cores), 1)
+            decoded = [decoding(split, network, 2 if options.small else cores)]
             one["computing"], one["pass"] = {}, {}
             for engine in ENGINES[:1] if options.small else ENGINES:
                 try:
@@ -246,6 +247,9 @@ def measure_passes(options: Options) -> dict[str, Any]:
                     one["pass"][engine] = round(done, 1)
                 except Exception as error:
                     one["pass"][engine] = f"{type(error).__name__}: {str(error)[:200]}"
+            # Before and after the passes: the rate of a machine varies.
+            decoded.append(decoding(split, network, 2 if options.small else cores))
+            one["decoding"] = round(fmean(decoded), 1)
             rates = [each for each in one["pass"].values() if isinstance(each, float)]
             compiled = one["forward"]["compiled"]
             if rates and isinstance(compiled, float):
@@ -260,7 +264,8 @@ def run_tests(options: Options) -> dict[str, Any]:
     """Run the tests that need a CUDA device."""
     # Without the options of the configuration, which need plugins of pytest.
     command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-m", "cuda", "-rf"]
-    command += ["-p", "no:cacheprovider", "tests/data/test_loader.py" if options.small else "tests"]
+    command += ["--import-mode", "importlib", "-p", "no:cacheprovider"]
+    command += ["tests/data/test_loader.py" if options.small else "tests"]
     return run(command, TEST_SECONDS)
 
 
@@ -306,22 +311,23 @@ def run_out_of_memory(options: Options) -> dict[str, Any]:
             seed=0,
         )
         adjustments = training.record["adjustments"]
-    assert any(each["name"] == "micro_batch_size" for each in adjustments), adjustments
-    return {"batch_size": batch, "adjustments": adjustments}
+    peak = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
+    assert any(each["name"] == "micro_batch_size" for each in adjustments), (peak, adjustments)
+    return {"batch_size": batch, "adjustments": adjustments, "peak_bytes": peak}
 
 
 @contextlib.contextmanager
 def _limited_memory(device: torch.device, batch: int) -> Iterator[None]:
-    """Limit the memory of the GPU; on the CPU, raise torch's error for more than half a batch."""
+    """Occupy the memory of the GPU; on the CPU, raise torch's error for more than half a batch."""
     if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.empty_cache()
-        # Of the current device: torch refuses one without an index here.
-        torch.cuda.set_per_process_memory_fraction(min(1.0, MEMORY / total))
+        free, _ = torch.cuda.mem_get_info(device)
+        occupied = torch.empty(free - MEMORY, dtype=torch.uint8, device=device)
         try:
             yield
         finally:
-            torch.cuda.set_per_process_memory_fraction(1.0)
+            del occupied
+            torch.cuda.empty_cache()
         return
 
     def refuse(module: nn.Module, inputs: tuple[Any, ...]) -> None:

@@ -81,7 +81,8 @@ def concatenate(parts: Iterable[Batch], size: int, pin_memory: bool = False) -> 
             shape = (size, *inputs.shape[1:])
             images = torch.empty(shape, dtype=inputs.dtype, pin_memory=pin_memory)
         if images is not None and len(part):
-            images[count : count + len(part)] = inputs
+            # Not by torch, whose threads would wait for one another, and use cores that read.
+            images.numpy()[count : count + len(part)] = inputs.numpy()
         count += len(part)
         taken.append(part)
     whole = taken[0].inputs if images is None else images[:count].permute(0, 3, 1, 2)
