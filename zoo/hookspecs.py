@@ -225,7 +225,7 @@ def zoo_after_epoch(event: EpochEnded, options: Mapping[str, Any]) -> None:
 def zoo_should_stop(event: EpochEnded, options: Mapping[str, Any]) -> str | None:
     """Return why the training is to stop after this epoch, or None.
 
-    Called after `zoo_after_epoch`. Of several reasons, the first counts. The best epoch so far is
+    Called after `zoo_after_epoch`. The first of several reasons counts. The best epoch so far is
     restored and evaluated, and the run folder written. `adjustments` in `run.json` has the reason
     and the plugin: `epochs` with those trained of the phase, `phases` where later ones are left
     out.

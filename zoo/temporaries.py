@@ -19,7 +19,7 @@ PREFIX, PART = ".zoo-", ".part"
 # Seconds after which a temporary of another host is taken for a dead process's, if it is unlocked:
 # some network file systems lock within a host only.
 FOREIGN_SECONDS = 86_400
-# Folders of which this process has removed the leftovers of others.
+# Folders from which this process has removed the leftovers of others.
 _cleaned: set[str] = set()
 
 

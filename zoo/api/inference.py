@@ -215,10 +215,10 @@ def embed(
 
     Args:
         name: backbone or its name, model file or run folder.
-        data: as for `finetune`, or a folder of images; or a tar file of WebDataset or a pattern of
-            such, of which each gets its own file.
-        out: path of a `.safetensors` or `.npy` file; of shards a folder, whose files are skipped
-            where they exist.
+        data: as for `finetune`, or a folder of images; or a tar file of WebDataset, or a pattern of
+            tar files, each of which gets its own file.
+        out: path of a `.safetensors` or `.npy` file; for shards a folder, in which files that exist
+            are skipped.
         classes: number of classes, to choose between two readings of folders.
         columns: of a table, as for `finetune`.
         workers: number of decoding processes; None to choose it.

@@ -29,8 +29,7 @@ def list_backbones(
     """Return the backbones that match.
 
     Args:
-        pattern: shell-style wildcards on id or name, or several of which one must match; None for
-            all.
+        pattern: shell-style wildcards on id or name; one of several must match; None for all.
         patterns: further patterns.
         source: name of a plugin.
         task: name of a task.

@@ -104,7 +104,7 @@ def register_plugin(plugin: object, name: str | None = None) -> PluginRecord:
 def list_plugins() -> list[PluginRecord]:
     """Return the state of each plugin, in loading order; a failed one has its error and traceback.
 
-    Reads the catalogues, of which a fault is that of its plugin.
+    Reads the catalogues; a fault of one is recorded for its plugin.
     """
     registry = load_registry()
     registry.records()

@@ -39,9 +39,9 @@ def measure(backbone: Backbone) -> dict[str, Any]:
 def merge(
     recorded: Mapping[str, Any], version: str, measured: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return recorded measurements and those of a version, of which each backbone is the same.
+    """Merge the measurements of a version into the recorded ones, where no backbone differs.
 
-    If a backbone differs, return those of the version alone.
+    If one differs, return those of the version alone.
     """
     known = recorded["backbones"]
     if any(known.get(name, row) != row for name, row in measured.items()):

@@ -104,18 +104,18 @@ def zoo_register_backbones() -> Iterator[Backbone]:
 def _backbone(name: str, rows: list[dict[str, Any]], measured: Mapping[str, Any]) -> Backbone:
     preprocesses = [Preprocess(**row["preprocess"]) for row in rows]
     preprocess = preprocesses[0]
-    kwargs = {"name": name, **_of(KWARGS, name, {})}
+    kwargs = {"name": name, **_by_prefix(KWARGS, name, {})}
     image_size = IMAGE_SIZE if name.startswith("vit_") else None
     if image_size:
-        # Without weights too it must take the size that it is described with: vit_h_14's default
-        # weights see 518 pixels, and torchvision's builder by itself makes it for 224.
+        # Without weights too it must have the size in its description: the default weights of
+        # vit_h_14 have 518 pixels, and torchvision's builder makes it for 224 by default.
         kwargs[image_size] = preprocess.height
     # 1 is torchvision's way of not setting a limit.
     min_size = rows[0]["min_size"] if rows[0]["min_size"] > 1 else None
     return Backbone(
         name=name,
         builder=f"{BUILD}:build",
-        heads=with_widths(_of(HEADS, name, ()), measured),
+        heads=with_widths(_by_prefix(HEADS, name, ()), measured),
         preprocess=preprocess,
         weights=tuple(map(_weights, rows, preprocesses)),
         kwargs=kwargs,
@@ -124,11 +124,11 @@ def _backbone(name: str, rows: list[dict[str, Any]], measured: Mapping[str, Any]
         min_size=min_size,
         fixed_size=name.startswith(FIXED_SIZE),
         image_size=image_size,
-        exceptions=_of(EXCEPTIONS, name, {}),
+        exceptions=_by_prefix(EXCEPTIONS, name, {}),
     )
 
 
-def _of(stated: Mapping[str, Stated], name: str, otherwise: Stated) -> Stated:
+def _by_prefix(stated: Mapping[str, Stated], name: str, otherwise: Stated) -> Stated:
     """Return the value of the first prefix of the name, else `otherwise`."""
     return next((value for prefix, value in stated.items() if name.startswith(prefix)), otherwise)
 

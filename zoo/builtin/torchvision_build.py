@@ -68,7 +68,7 @@ def convert(path: Path, backbone: Backbone, weights: Weights) -> dict[str, Tenso
         weights: which of them.
 
     Returns:
-        The state dict; of weights that are features only, without what surrounds the head.
+        The state dict; for weights without a head, without the modules around it.
 
     Raises:
         WeightsError: it is not a file of these weights.
@@ -83,11 +83,11 @@ def convert(path: Path, backbone: Backbone, weights: Weights) -> dict[str, Tenso
         network.load_state_dict(published)
     except (OSError, MemoryError, WeightsError):
         raise
-    except Exception as error:  # fed with something else, an unpickler stumbles over anything
+    except Exception as error:  # reading an arbitrary file can raise anything
         reason = str(error).strip().partition("\n")[0]
         raise WeightsError(
             f"{path.name} does not contain {backbone.id} {weights.tag}: {reason}",
-            "remove the file so that it is downloaded again",
+            "delete the file so that it is downloaded again",
         ) from error
     # Entries without valid values would stay in a head's frozen neighbours and spoil the features.
     left_out = (

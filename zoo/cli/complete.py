@@ -28,7 +28,7 @@ RUNS = "runs"
 
 
 def _completer(*paths: str) -> Callable[[Callable[..., Iterable[str]]], Complete]:
-    """Make a function of names one that completes: by what begins with the typed text.
+    """Return a decorator that completes with those names that begin with the typed text.
 
     Args:
         paths: `file` or `dir`, to have the shell complete those too.

@@ -60,8 +60,8 @@ def command(
     """Write the features of images: the input of the main head of NAME, a backbone or model file.
 
     A .safetensors FILE also contains labels, classes and paths; for .npy they are written to a
-    .json file beside it. Of shards of WebDataset, each has its own file in the folder FILE, and
-    those that exist are skipped; a damaged shard is named, and the others go on.
+    .json file beside it. Each shard of WebDataset has its own file in the folder FILE; one that
+    exists is skipped. A damaged shard is named, and the others go on.
     """
     from zoo.inference.embed import embed
     from zoo.inference.embed_shards import raise_failed

@@ -91,10 +91,10 @@ def command(
 ) -> None:
     """Fine-tune the backbone NAME: load pretrained weights, replace its head, train.
 
-    NAME is also a model file or run folder, to go on from: its head keeps the classes it knows.
+    NAME may also be a model file or run folder to go on from: the head keeps what it has learnt.
     With --resume RUN, an interrupted training continues, and NAME is not needed.
 
-    For classification, --data is a folder of class folders, of which a part is held out for
+    For classification, --data is a folder of class folders, where a part is held out for
     validation; a folder with train/, val/ and optionally test/; a table (CSV, TSV, text list, JSON
     lines) of paths, labels and optionally splits; or cifar10:DIR or mnist:DIR as written by
     torchvision. For semantic segmentation it has images/ and masks/ in the place of class folders.

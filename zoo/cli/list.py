@@ -104,7 +104,8 @@ def _list_own(patterns: tuple[str, ...], as_json: bool) -> None:
         print_json([asdict(model) for model in models])
         return
     if not models:
-        print_notice("zoo: no model is registered by such a name; `zoo register NAME RUN` adds one")
+        what = "no registered model matches" if patterns else "no model is registered"
+        print_notice(f"zoo: {what}; `zoo register NAME RUN` adds one")
         return
     header = ["NAME", "BACKBONE", "CLASSES", "METRICS", "REGISTERED", "PATH"]
     print_table(header, [_own_row(model) for model in models], right="CLASSES")

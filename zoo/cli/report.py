@@ -31,7 +31,7 @@ def command(settings: Settings, runs: tuple[Path, ...], out: Path | None, as_jso
     """Write the report of RUN again, or one that compares several.
 
     RUN is the folder of a training. A report is one HTML file that needs neither network nor the
-    images of the training. Of several runs it shows the metrics side by side, the settings that
+    images of the training. For several runs it shows the metrics side by side, the settings that
     differ, and the learning curves.
     """
     from zoo.reporting.write import report

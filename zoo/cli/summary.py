@@ -37,7 +37,7 @@ def print_summary(lines: Sequence[str], table: Table | None, after: Sequence[str
 
     Args:
         lines: before the table.
-        table: of which the rows of the lowest ranks are printed where not all fit.
+        table: only the rows of the lowest ranks are printed if not all fit.
         after: lines after the table.
     """
     for line in lines:

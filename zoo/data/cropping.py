@@ -32,7 +32,7 @@ def median_cut_away(split: Split, preprocess: Preprocess) -> float | None:
     """Return the median share that the crop cuts away from some images of a split.
 
     Returns:
-        None without files, of which alone the size is known without reading the pixels.
+        None without files; only of a file the size is known without reading its pixels.
     """
     if not isinstance(split, FileSplit):
         return None

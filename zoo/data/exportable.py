@@ -105,7 +105,7 @@ class ExportablePreprocess(nn.Module):
         return (pixels / 255 - self.mean) / self.std, placement
 
     def _stretch(self, pixels: Tensor) -> Tensor:
-        """Scale bytes of which the data use a part, as `zoo.data.values.scale` does."""
+        """Scale bytes whose range the data use in part, as `zoo.data.values.scale` does."""
         if (bounds := find_range(self.preprocess.ranges, "uint8")) is None:
             return pixels
         low, high = bounds
@@ -129,7 +129,7 @@ def place(height: int, width: int, preprocess: Preprocess) -> Placement:
     for side, resized, size, length in sides:
         half = _floor_divide(resized - size, 2)
         odd = resized - size - 2 * half
-        # Of two equally near integers the even one, as Python rounds.
+        # The even one of two equally near integers, as Python rounds.
         first = (half + odd * (half - 2 * _floor_divide(half, 2))).clamp(min=0)
         cut = torch.minimum(first + size, resized) - first
         offset = _floor_divide((size - cut).clamp(min=0), 2)

@@ -151,7 +151,7 @@ def _allocate(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 
 
 def storage_location(size: int) -> str | None:
-    """Return where so many bytes would be cached, for people; None where there is no space."""
+    """Describe where a number of bytes would be cached; None where there is no space."""
     if size <= IN_MEMORY:
         return "in memory"
     folder = _find_folder(size)

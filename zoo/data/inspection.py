@@ -59,7 +59,7 @@ class DataReport:
         counts: by split, number of images of each class; empty for a task without classes.
         sizes: smallest, median and largest width and height by number of pixels, of those read.
         formats: number of files by format.
-        ranges: values that become black and white, of types of which the data use a part.
+        ranges: values that become black and white, for each type used in part by the data.
         duplicates: images with equal content.
         bad: reasons by path of images that cannot be read.
         incomplete: paths of JPEG files that lack their last bytes, and are read without them.

@@ -1,6 +1,6 @@
 """Suppress what Pillow and the libraries below it print about a file that is read.
 
-What they say is either an error, which Pillow raises too, or about metadata, which is ignored.
+Their messages are either errors, which Pillow raises too, or about metadata, which is ignored.
 Applications are not affected in what they set up themselves: their filters of warnings and their
 log handlers take precedence.
 """

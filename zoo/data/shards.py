@@ -33,7 +33,7 @@ MAX_IMAGE = 1 << 28
 MAX_LABEL = 1 << 20
 # A class is a name, of at most as many characters; a longer text is a caption.
 MAX_NAME = 200
-# Of a path or further metadata that precede a member, in bytes.
+# Size in bytes of a path or further metadata that precede a member.
 MAX_HEADER = 1 << 20
 HEADERS = (
     tarfile.XHDTYPE,
@@ -208,7 +208,7 @@ def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def names_shards(source: object) -> bool:
-    """Whether a source is a tar file, or a pattern of such."""
+    """Whether a source is a tar file, or a pattern of tar files."""
     return isinstance(source, (str, Path)) and str(source).endswith(SUFFIXES)
 
 

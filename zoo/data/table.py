@@ -43,7 +43,7 @@ def metadata_table(folder: Path) -> Path | None:
 
 
 def names_columns(path: Path) -> bool:
-    """Return whether the first row of a table names the columns whatever it says: JSON lines."""
+    """Return whether the first row of a table always names the columns, as in JSON lines."""
     return path.suffix.lower() in JSON_LINES
 
 

@@ -54,7 +54,7 @@ def is_deep_color(image: Image.Image) -> bool:
 
 
 def read_deep_color(content: bytes, kind: str) -> NDArray[np.uint16]:
-    """Decode colour of 16 bits, of which Pillow keeps the upper 8.
+    """Decode colour of 16 bits, whose upper 8 alone Pillow returns.
 
     It is decoded a second time with the order of the bytes exchanged, for the lower 8.
 

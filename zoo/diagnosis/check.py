@@ -91,7 +91,7 @@ class Diagnosis:
             names = ", ".join(dict.fromkeys(check.name for check in self.errors))
             kinds = (kind for kind in ERRORS if kind.exit_code == self.exit_code)
             kind: type[ZooError] = next(kinds, ZooError)
-            raise kind(f"checks failed: {names}", "the lines above say what to do")
+            raise kind(f"checks failed: {names}", "the lines above state what to do")
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data for JSON."""

@@ -55,7 +55,7 @@ def examine_disk() -> Iterator[Check]:
 
 
 def _judge(free: int) -> tuple[str, str | None, int]:
-    """Return status, hint and exit code for so many free bytes."""
+    """Return status, hint and exit code for a number of free bytes."""
     if free < FULL:
         hint = "free some space; `zoo cache clear` deletes what can be computed again"
         return ERROR, hint, ExitCode.ENVIRONMENT

@@ -144,7 +144,7 @@ class Predictor:
         """Predict images.
 
         Args:
-            images: one or many: paths, of which a folder stands for the images in it; bytes, open
+            images: one or many: paths, where a folder stands for the images in it; bytes, open
                 files or PIL images; uint8 arrays `[height, width]` or `[height, width, 3]`; uint8
                 tensors `[3, height, width]`, or float tensors as returned by `zoo.transform`; a
                 batch of either, with a dimension more; or an iterable, such as a generator.

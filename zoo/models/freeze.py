@@ -30,7 +30,7 @@ from zoo.spec import Backbone, Head
 # The method of `nn.Module` that frozen modules override; `eval` calls it too.
 TRAIN = "train"
 
-# Of networks in inference mode: the number of blocks that they are in, and what to restore.
+# For each network in inference mode, the number of blocks that it is in, and what to restore.
 _inferring: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Parameter]]] = WeakKeyDictionary()
 _lock = Lock()
 

@@ -20,7 +20,7 @@ class HeadRows:
     """Rows of trained heads that a network starts from.
 
     Args:
-        kept: classes of which the rows are those of the file.
+        kept: classes whose rows are those of the file.
         new: classes that the file does not have; their rows are initialised.
         left_out: classes of the file that the data does not have.
     """

@@ -171,7 +171,7 @@ def _container_width(
 
 
 def _check_not_shared(model: nn.Module, path: str) -> None:
-    """Check that a head is not a shared module, of which replacing would leave other references."""
+    """Check that a head is not a shared module, whose other references would not be replaced."""
     leaf = model.get_submodule(path)
     names = [name for name, part in model.named_modules(remove_duplicate=False) if part is leaf]
     if len(names) > 1:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-# A container is expanded where it has more than this share of the parameters, and there are at most
-# so many other modules with weights.
+# A container is expanded where it has more than this share of the parameters, beside at most this
+# number of other modules with weights.
 TRUNK_SHARE = 0.5
 TRUNK_SIBLINGS = 2
 

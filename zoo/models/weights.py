@@ -239,7 +239,7 @@ def fetch(backbone: Backbone, weights: Weights, local: bool = False) -> TensorFi
     if local and (weights.convert or not ready):
         if (location := locate(backbone, weights)).kind == MISSING:
             raise WeightsError(location.text)
-        raise NotLocal(f"weights {weights.tag!r} of {backbone.id} are not at hand")
+        raise NotLocal(f"weights {weights.tag!r} of {backbone.id} are not on this machine")
     with _source(backbone, weights) as source:
         file, data = _read_source(source, backbone, weights)
     if weights.convert or not ready:

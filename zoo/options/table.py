@@ -311,7 +311,7 @@ MACHINE = (
         "memory_format",
         "Memory format: auto, contiguous or channels_last",
         "NAME",
-        "Of images and convolutions, as in torch; a model file remembers one that was given.",
+        "Of images and convolutions, as in torch; a model file records one that was given.",
         default="auto",
         choices=MEMORY_FORMATS,
         noun="memory format",
@@ -352,7 +352,7 @@ OUTPUT = (
         "checkpoint_every",
         "Seconds between checkpoints, and one after each epoch",
         "SECONDS",
-        automatic="60, or more seldom if they took more than 2 % of the time",
+        automatic="60, or less often if they took more than 2 % of the time",
         range=Range(float, 0, math.inf),
     ),
     Option(

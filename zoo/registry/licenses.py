@@ -123,7 +123,7 @@ def with_license(
 
     Args:
         license: as for `matches`.
-        candidates: of which those without weights never match.
+        candidates: to filter; those without weights never match.
         everything: all backbones; read only where a kind may be misspelt.
 
     Raises:

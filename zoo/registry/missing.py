@@ -11,7 +11,7 @@ from zoo.registry.own_models import own_model_names
 from zoo.registry.plugins import FAILED, OFF, PluginRecord
 from zoo.spec import Task
 
-# Of a folder, among which similar names are searched.
+# Paths of a folder among which similar names are searched.
 MOST_PATHS = 1000
 
 

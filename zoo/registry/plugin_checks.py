@@ -148,7 +148,7 @@ def _unmarked(manager: pluggy.PluginManager, plugin: Any, implemented: set[str])
 
 
 def _misspelt(name: str) -> str | None:
-    """Return the hook of which a name is a misspelling; None for a name of its own."""
+    """Return the hook that a name misspells; None if it resembles none."""
     from difflib import get_close_matches
 
     return next(iter(get_close_matches(name, HOOKS, n=1, cutoff=0.9)), None)

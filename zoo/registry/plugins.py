@@ -263,7 +263,7 @@ class PluginHost:
             hook: name of the hook.
             event: of the training.
             results: validates the result of each implementation.
-            options: of each plugin by name, of which each receives its own; None for none.
+            options: of each plugin by name; each plugin receives its own; None for none.
         """
         return self.manager.call(hook, results, event=event, options=Options(options or {}))
 

@@ -273,8 +273,8 @@ class Registry:
         """Return the backbones that match every filter, in the registry's order.
 
         Args:
-            patterns: shell-style patterns of ids or names, or names of published weights, of which
-                one must match; empty for all.
+            patterns: shell-style patterns of ids or names, or names of published weights; one of
+                them must match; empty for all.
             source: name of a plugin, or source name of derived backbones.
             task: name of the task.
             pretrained: with or without published weights.

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from zoo.sections import BarChart, IntervalChart, LineChart, Reliability
 
-# Of a chart with axes, in units of the view box; its width on the page follows the window.
+# Size of a chart with axes, in units of the view box; its width on the page follows the window.
 WIDTH, HEIGHT = 520, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 44
 ROW = 26

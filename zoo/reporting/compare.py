@@ -146,7 +146,7 @@ class Comparison:
     def _differences(self) -> Iterator[tuple[str, list[str]]]:
         """Yield the settings that are not the same in all runs, with the value of each."""
         settings = []
-        # Of runs of one phase each, a setting is compared whatever the phases' names.
+        # If every run has one phase, its settings are compared whatever its name.
         named = any(len(run.record["plan"].get("phases", ())) > 1 for run in self.runs)
         for run in self.runs:
             record, plan = run.record, run.record["plan"]

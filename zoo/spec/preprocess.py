@@ -28,8 +28,8 @@ class Preprocess:
         interpolation: `nearest`, `bilinear`, `bicubic` or `lanczos`, always antialiased.
         mean: per channel, for values in 0..1.
         std: per channel, for values in 0..1.
-        ranges: type, and the values that are black and white, of types of which a data set uses a
-            part, such as `("uint16", 0, 4095)`; other types are scaled by their own range.
+        ranges: type, and the values that are black and white, for each type whose range a data set
+            uses in part, such as `("uint16", 0, 4095)`; other types are scaled by their own range.
     """
 
     size: int | tuple[int, int]
@@ -61,19 +61,19 @@ class Preprocess:
 
     @property
     def height(self) -> int:
-        """Of the input, in pixels."""
+        """Height of the input in pixels."""
         assert isinstance(self.size, tuple)
         return self.size[0]
 
     @property
     def width(self) -> int:
-        """Of the input, in pixels."""
+        """Width of the input in pixels."""
         assert isinstance(self.size, tuple)
         return self.size[1]
 
     @property
     def channels(self) -> int:
-        """Of the input: 3 for RGB, 1 for grayscale."""
+        """Channels of the input: 3 for RGB, 1 for grayscale."""
         return len(self.mean)
 
 

@@ -26,7 +26,7 @@ class ExportingTask:
 
         Args:
             outputs: of the network, divided by the temperature.
-            placement: of the images in the network's input, of which all have one size.
+            placement: of the images in the network's input; all have one size.
         """
         return {"outputs": outputs.main}
 

@@ -35,7 +35,7 @@ class Outputs:
 class SampleResults:
     """Results of single samples of a split, for the report of a training.
 
-    Of a split with more than `LIMIT` samples, every n-th is recorded.
+    In a split with more than `LIMIT` samples, every n-th is recorded.
 
     Args:
         samples: number of samples of the split.

@@ -40,7 +40,7 @@ class Evidence(ABC):
         temperature: of the model file; None for 1.
         similar: by split the images that look like one of `train` by their features: position,
             that of the other, and their cosine.
-        growth: number of training images, and accuracies on `val` of heads fitted on so many.
+        growth: numbers of training images, each with accuracies on `val` of heads fitted on them.
     """
 
     data: ImageData
@@ -67,7 +67,7 @@ class Evidence(ABC):
             split: of the images.
             explained: of each its position in the split, and the number of the output.
         """
-        return "the network is not at hand"
+        return "there is no network"
 
     def outputs(
         self, split: str, indices: Sequence[int]
@@ -186,7 +186,7 @@ class ReportingTask:
         )
 
     def learning_curves(self, run: RunResults) -> tuple[Part, ...]:
-        """Return a chart of the losses by epoch, and one of each metric; none of one epoch."""
+        """Return charts of the losses and of each metric by epoch; none for a single epoch."""
         return learning_curves(run, self.labels)
 
     def summary_lines(self, run: RunResults) -> Iterator[tuple[str, str]]:

@@ -128,7 +128,7 @@ def _resolve(what: str | Path, selection: Selection) -> tuple[Selection, Registr
         names = _entry_points(path)
     else:
         names = [str(what)]
-    # Of several plugins of one name, the first has it.
+    # The first of several plugins of one name has it.
     records = {record.name: record for record in reversed(registry.host.records)}
     for name in names:
         if name in registry.derived:

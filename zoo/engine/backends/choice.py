@@ -17,10 +17,10 @@ from zoo.errors import BrokenBackbone, ZooError
 from zoo.options.table import ENGINES
 
 TORCH, AUTO = "torch", "auto"
-# What `auto` takes where it can be used and pays, by choice of speed without a compiler.
+# What `auto` selects where it can be used and pays: the fastest engine that needs no compiler.
 CONVERTED = "openvino"
-# Conversion pays from so many images on, and more for each module: on two cores it took 1.5 s and
-# 0.01 s per module, and the pass saves 2 to 4 ms per image (`benchmarks/engines.py`).
+# Images from which on a conversion pays, and further ones for each module: on two cores it took
+# 1.5 s and 0.01 s per module, and the pass saves 2 to 4 ms per image (`benchmarks/engines.py`).
 MIN_IMAGES, IMAGES_PER_MODULE = 1000, 2
 # Fewer images than a batch are not worth the half second of importing an engine.
 FEW = 32

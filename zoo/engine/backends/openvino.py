@@ -40,7 +40,7 @@ from zoo.models.plugin_errors import plugin_errors
 MODEL, TENSORS = "model.xml", "model.bin"
 # Incremented when converted networks change.
 FORMAT = 1
-# Of the images that a network is traced with: two, so that no size is taken for the batch's.
+# Images that a network is traced with: two, since a trace with one may make the size constant.
 TRACED = 2
 
 

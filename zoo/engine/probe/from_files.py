@@ -16,7 +16,7 @@ from zoo.engine.probe.search import HeldOut
 
 # Up to this size the training rows are in memory, and the solver reads them as often as it needs.
 IN_MEMORY = 4 << 30
-# Rows of which the scale of the scores is fitted, and their classes' scores as numbers.
+# Rows on which the scale of the scores is fitted, and scores of these rows over all classes.
 SCALE_ROWS, SCALE_VALUES = 20_000, 20_000_000
 TRAIN = "train"
 

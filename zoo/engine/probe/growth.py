@@ -28,7 +28,7 @@ def accuracy_by_images(
     seed: int,
     strength: float,
 ) -> list[tuple[int, tuple[float, ...]]]:
-    """Return numbers of training images, and accuracies on `val` of heads fitted on so many.
+    """Return numbers of training images, each with accuracies on `val` of heads fitted on them.
 
     Random subsets with the same share of each class, all fitted with the penalty of the whole set.
     Empty for several heads or views, for large sets, and for features that are not in memory.

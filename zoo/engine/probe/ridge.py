@@ -1,10 +1,10 @@
 """A linear head from sums over the images, in one pass: ridge regression on one-hot targets.
 
 The sums of parts of the images merge into those of all, so parts can be summed anywhere, and memory
-does not depend on the number of images. Merged in a fixed order, they have the same bytes whoever
-computed them. Features are standardized and the bias is not penalised, as of the solver of
+does not depend on the number of images. Merged in a fixed order, they have the same bytes whichever
+process computed them. Features are standardized and the bias is not penalised, as in
 `zoo.engine.probe.logistic`. The penalty minimises generalised cross-validation (Golub, Heath &
-Wahba, 1979), of which one eigendecomposition gives all values.
+Wahba, 1979); one eigendecomposition gives its values for all penalties.
 
 Scores of the regression estimate the probability of each class, so their argmax is the prediction;
 as logits they are too small by far. They are scaled by the factor with the least log loss on

@@ -203,7 +203,7 @@ def _check_and_resolve(
     if inputs.files is None:
         conflicts = check_network(network, data, settings, recipe, ranks, inputs.dry_run, engine)
     else:
-        reason = "auto: the features of the files are its"
+        reason = "auto: it computed the features of the files"
         conflicts = Conflicts(engine=inputs.files.engine(engine), engine_reason=reason)
     plan = resolve_plan(
         resolver, settings, recipe, conflicts, inputs.backbone, options, data, base, network

@@ -99,7 +99,7 @@ class TrainingEvidence(Evidence):
     ) -> list[str | None] | str:
         """Return small copies of images with their activation maps, or why there are none."""
         if self.network is None or not explained:
-            return "the network is not at hand" if self.network is None else []
+            return "there is no network" if self.network is None else []
         outputs = dict(explained)
         if self.data.splits[split].steps(1) is not None:
             return "a DataLoader has no order to read single images in"

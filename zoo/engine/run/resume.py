@@ -104,7 +104,7 @@ class StoredRun:
         if missing:
             names = ", ".join(missing)
             raise UsageError(f"{names} of this training is a Python object", "give it again")
-        # Of two options that exclude each other, the one given now replaces the stored one.
+        # An option that is given now replaces a stored one that it excludes.
         replaced = {RECIPE_OPTIONS[each] for each in RECIPE_OPTIONS.keys() & own.keys()}
         kept = {key: value for key, value in self.options.items() if key not in replaced}
         return name or self.name, Options(**{**kept, **own})

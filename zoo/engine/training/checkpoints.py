@@ -211,9 +211,9 @@ def deferring_signals(checkpoints: Checkpoints | None) -> Iterator[None]:
 
 @contextmanager
 def interruptible(checkpoints: Checkpoints | None, ranks: Ranks = SINGLE) -> Iterator[None]:
-    """Let a signal interrupt a block that does not change the state; it is saved first.
+    """Let a signal interrupt a block that does not change the state, which is saved first.
 
-    Of several processes all have to stop together, so for those signals are deferred.
+    Several processes have to stop together, so in those signals are deferred.
     """
     if checkpoints is None or ranks.distributed:
         yield

@@ -107,7 +107,7 @@ class DDPStep(Step):
     def _loss(self, outputs: Outputs, targets: Tensor) -> Tensor:
         if not self.idle:
             return super()._loss(outputs, targets)
-        # Of weight zero, but its graph reaches all outputs; a task's loss may reject zero targets.
+        # Its weight is zero, but its graph reaches all outputs; a task may reject zero targets.
         parts = [outputs.main, *(output for output, _ in outputs.auxiliary)]
         return torch.stack([output.float().sum() for output in parts]).sum()
 

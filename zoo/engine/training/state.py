@@ -96,7 +96,7 @@ class TrainState:
         phase: index of the current phase, from 0.
         epoch: in the phase, from 1; 0 before its first.
         step: steps taken in the epoch; 0 between epochs.
-        batches: batches read in the epoch, of which some may have no readable image.
+        batches: batches read in the epoch; some may have no readable image.
         loss_sum: sum of the losses of the epoch's images in this process, a scalar.
         images: number of them.
         waited: epochs of the phase since the best one.

@@ -14,7 +14,7 @@ from zoo.files import canonical_json
 from zoo.inference.export.exporter import Exporter, Run, Source, conversion_errors
 from zoo.inference.export.graph import quiet, trace
 
-# Of the archive, with the description of the network.
+# File in the archive, with the description of the network.
 DESCRIPTION = "zoo.json"
 
 

@@ -19,7 +19,7 @@ from zoo.tasks.classification.statistics import (
 TOP = 3
 # Images of each kind that the report shows.
 SHOWN = 24
-# Images with an activation map: so many right ones and so many wrong ones.
+# Images with an activation map: this number of right ones, and of wrong ones.
 EXPLAINED = 6
 
 

@@ -101,7 +101,7 @@ def split_numbers(split: str, values: Mapping[str, Any]) -> tuple[Number, ...]:
     low, high = wilson_interval(round(values["top1"] * images), images)
     interval = f"{percent(low)} to {percent(high)} (95 %)"
     chance, classes = values.get("chance"), len(values.get("per_class", ()))
-    # Of five classes at most, the true one is always among five.
+    # With five classes or fewer, the true one is always among the top five.
     top5 = () if 0 < classes <= 5 else (Number("Top-5", percent(values["top5"]), TOP5),)
     return (
         Number(

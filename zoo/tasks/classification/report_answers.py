@@ -17,8 +17,8 @@ MIN_IMAGES = 20
 def answers(run: RunResults, split: str) -> Iterator[Section]:
     """Yield the share of images that are answered above a probability, and their accuracy.
 
-    By the probabilities of `predict`: with a temperature those of held-out predictions of the
-    training images, of which all logits are known; else those of a split.
+    They follow from the probabilities of `predict`: with a temperature, those of held-out
+    predictions of all training images; else those of a split.
 
     Args:
         run: with results of its samples.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Of a normal distribution, for an interval of 95 %.
+# Quantile of the normal distribution for an interval of 95 %.
 Z95 = 1.959963984540054
 
 

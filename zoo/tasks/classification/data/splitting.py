@@ -190,7 +190,7 @@ def describe_hold_out(source: str, seed: int, fraction: float) -> str:
 
 
 def check_single_images(lone: Sequence[str], n_classes: int, source: str) -> list[str]:
-    """Report classes with a single image, of which none can be held out.
+    """Report classes with a single image, which cannot be held out.
 
     Args:
         lone: classes with a single image.
