@@ -151,6 +151,7 @@ def embedding(
             if confirmed.name == choice.name:
                 break
             choice = confirmed
+            stack.close()  # the store of the engine that was refused
         if store.problem:
             progress.notice(f"features are cached for this run only: {store.problem}")
         rows = cache.rows([(split, (None,)) for split in images.splits])
