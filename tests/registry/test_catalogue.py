@@ -15,6 +15,7 @@ import os
 import zoo
 
 def backbones():
+    assert os.read(0, 1) == b"", "it reads the stdin of the command"
     fixed = {"heads": (zoo.Head("fc"),), "preprocess": zoo.Preprocess(size=8)}
     yield zoo.Backbone(name=f"by_{os.getpid()}", builder="leaflib:build", **fixed)
 """
@@ -62,6 +63,20 @@ def test_imported_or_hidden_library_is_enumerated_in_subprocess(load):
     # A plugin may have added to it.
     assert not load("imported", computing=True, imported=True)
     assert not load("hidden", computing=True, hidden=True)
+
+
+def test_subprocess_does_not_read_stdin(load):
+    reader, writer = os.pipe()
+    own = os.dup(0)
+    try:
+        os.dup2(reader, 0)
+        os.write(writer, b"cat.jpg")
+        assert not load("light")
+        assert os.read(0, 100) == b"cat.jpg"
+    finally:
+        os.dup2(own, 0)
+        for each in (reader, writer, own):
+            os.close(each)
 
 
 def test_catalogue_of_timm_is_same_from_either_process(tmp_path):

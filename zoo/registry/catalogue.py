@@ -73,7 +73,14 @@ def _enumerate_in_subprocess(family: Family) -> str:
     command = [sys.executable, "-P", "-X", "utf8", "-m", "zoo.registry.catalogue", family.catalogue]
     if file := file_of(family.catalogue.partition(":")[0]):
         command.append(str(file))
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
+    # stdin is that of the command, such as the paths for `zoo predict NAME -`.
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+    )
     for line in done.stdout.splitlines():
         if line.startswith(MARK):
             return line[len(MARK) :]
