@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain
 
@@ -63,6 +64,14 @@ def notice_written(data: ImageData, moment: int, progress: Progress) -> None:
         changed = f"{files} written or replaced since this training began: {shorten(written, 3)}"
         advice = "if they show something else, begin a new training"
         progress.notice(f"{data.name}: {changed}; {advice}")
+
+
+def notice_skipped(data: ImageData, bad: Sequence[str], progress: Progress) -> None:
+    """Print a notice of the images that could not be read, if any."""
+    if bad:
+        paths = shorten([relative_path(path, data.root) for path in bad], 3)
+        skipped = counted(len(bad), "unreadable image")
+        progress.notice(f"{data.name}: skipped {skipped}: {paths}")
 
 
 def check_images(options: Options, data: ImageData) -> None:

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 
 from zoo.data.image_cache import ImageCache
-from zoo.data.names import relative_path
-from zoo.data.scan import shorten
 from zoo.engine.plan.options import select_metric
 from zoo.engine.plan.plan import Plan
 from zoo.engine.plan.resolve import cached_splits
@@ -26,14 +24,14 @@ from zoo.engine.run.artifacts import (
     save_unfinished,
 )
 from zoo.engine.run.claim import RECORD
-from zoo.engine.run.data_checks import notice_written
+from zoo.engine.run.data_checks import notice_skipped, notice_written
 from zoo.engine.run.feature_training import train_on_features
-from zoo.engine.run.folder import Folder, acquire_folder
+from zoo.engine.run.folder import Folder, acquire_folder, unlink_if_possible
 from zoo.engine.run.observers import SECTIONS, STEP, FirstBatch, Observers
 from zoo.engine.run.prepare import Prepared
 from zoo.engine.run.restore import restore
 from zoo.engine.run.results import store_results
-from zoo.engine.run.resume import as_json, stored_run
+from zoo.engine.run.resume import StoredRun, as_json, stored_run
 from zoo.engine.runtime.device import environment_errors
 from zoo.engine.runtime.distributed import Ranks, detect_ended_processes, join
 from zoo.engine.runtime.network import Network
@@ -53,7 +51,6 @@ from zoo.engine.training.train import train
 from zoo.errors import (
     EnvironmentProblem,
     TimeLimit,
-    counted,
 )
 from zoo.events import EpochEnded, FitEnded, FitFailed, FitStarted
 from zoo.modelfile import CHECKPOINTS, MODEL
@@ -104,6 +101,7 @@ class _Running:
         state: of the training, new or restored.
         snapshot: that it was restored from; None for a new training.
         reporting: whether a plugin reports on the training, in any process.
+        stored: what the folder stores of it.
     """
 
     prepared: Prepared
@@ -113,6 +111,7 @@ class _Running:
     state: TrainState
     snapshot: Snapshot | None
     reporting: bool
+    stored: StoredRun
 
     @property
     def network(self) -> Network:
@@ -133,7 +132,13 @@ class _Running:
             self.interrupts,
             partial(save_unfinished, prepared, network, state, self.folder),
             prepared.started,
+            self._store_again,
         )
+
+    def _store_again(self) -> None:
+        notice = "was removed or renamed during the training, and is written again"
+        self.prepared.progress.notice(f"{self.folder} {notice}")
+        self.stored.write(self.folder)
 
     def observer(self, labels: Mapping[str, str]) -> Observer:
         """Return what the engine calls: the display, the plugins, and the record of the run.
@@ -220,13 +225,13 @@ def _run(
     assert network is not None, "a dry run has no network"
     state = TrainState(plan.micro_batch_size)
     snapshot = restore(prepared, folder, state, ranks)
+    begun = prepared.resumed.begun if prepared.resumed else prepared.began
+    stored = stored_run(*prepared.given, plan, observers.run_id, prepared.registry, begun)
     if not ranks.rank:
         # Only now: `restore` refuses a changed plan that the checkpoint does not fit.
-        begun = prepared.resumed.begun if prepared.resumed else prepared.began
-        stored = stored_run(*prepared.given, plan, observers.run_id, prepared.registry, begun)
         stored.write(folder)
     reporting = ranks.broadcast(observers.implements(SECTIONS))
-    running = _Running(prepared, folder, observers, interrupts, state, snapshot, reporting)
+    running = _Running(prepared, folder, observers, interrupts, state, snapshot, reporting, stored)
     earlier = state.seconds
     reader = ImageReader(
         network.task.transform(plan.preprocess),
@@ -239,15 +244,15 @@ def _run(
         cache=_open_image_cache(prepared, state),
     )
     location = str(folder.absolute())
-    done = len(state.history)
-    observers.notify("zoo_before_fit", FitStarted(plan.backbone, plan.to_dict(), location, done))
+    start = FitStarted(plan.backbone, plan.to_dict(), location, len(state.history))
+    observers.notify("zoo_before_fit", start)
     stages = {"prepare": time.perf_counter() - prepared.started}
     metrics = _train(running, reader)
     stages["train"] = time.perf_counter() - prepared.started - stages["prepare"]
     reports = {name: metric.report() for name, metric in metrics.items()}
     bad = dict(sorted(item for errors in ranks.gather(reader.bad) for item in errors.items()))
     network.forwards = ranks.sum(network.forwards)
-    _notice_skipped(prepared, list(bad))
+    notice_skipped(prepared.data, list(bad), prepared.progress)
     seconds = earlier + time.perf_counter() - prepared.started
     if ranks.rank:
         return ranks.broadcast(None)
@@ -261,14 +266,6 @@ def _run(
         remove_checkpoints(list_checkpoints(folder / CHECKPOINTS))
     observers.notify("zoo_after_fit", FitEnded(plan.backbone, reports, seconds, location))
     return ranks.broadcast(record)
-
-
-def _notice_skipped(prepared: Prepared, bad: list[str]) -> None:
-    """Name a few of the images that could not be read, if there are any."""
-    if bad:
-        paths = shorten([relative_path(path, prepared.data.root) for path in bad], 3)
-        skipped = counted(len(bad), "unreadable image")
-        prepared.progress.notice(f"{prepared.data.name}: skipped {skipped}: {paths}")
 
 
 def fit(
@@ -374,15 +371,15 @@ def _fit_in(
     except BaseException as error:
         name_arguments(error)  # an observer's message is that of the raised error
         location = str(folder.path.absolute())
-        event = FitFailed(backbone.id, type(error).__name__, str(error), location)
         try:
+            event = FitFailed(backbone.id, type(error).__name__, str(error), location)
             observers.notify("zoo_on_error", event)
             observers.close()
         finally:
             # A second interrupt may arrive while observers are notified, and during the cleanup.
             with deferred_signals():
                 if not (folder.path / MODEL).exists():
-                    (folder.path / HISTORY).unlink(missing_ok=True)
+                    unlink_if_possible(folder.path / HISTORY)
                 resumable = resumed is not None or not isinstance(error, Exception)
                 if note := folder.release(failed=True, resumable=resumable):
                     keep(note)

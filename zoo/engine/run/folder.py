@@ -53,12 +53,12 @@ class Folder:
         planned = (self.path / CHECKPOINTS / STORED).exists()
         resumable = (resumable and planned) or has_checkpoint(self.path)
         if failed and not resumable:
-            (self.path / CHECKPOINTS / STORED).unlink(missing_ok=True)
+            unlink_if_possible(self.path / CHECKPOINTS / STORED)
             with suppress(OSError):
                 (self.path / CHECKPOINTS).rmdir()  # unless it has damaged checkpoints
-        names = ", ".join(entry.name for entry in contents(self.path)) if failed else ""
+        names = self._names() if failed else ""
         if not (names or (failed and resumable)) or has_result(self.path):
-            (self.path / LOCK).unlink(missing_ok=True)
+            unlink_if_possible(self.path / LOCK)
         self.lock.release()
         if failed and resumable and not is_finished(self.path):
             command = f"zoo finetune --resume {quote(str(self.path))}{self.command_options}"
@@ -71,6 +71,17 @@ class Folder:
         if has_result(self.path):
             return f"{self.path} keeps {names}"
         return f"{self.path} keeps what plugins wrote ({names}), and can be given as --out again"
+
+    def _names(self) -> str:
+        with suppress(OSError):  # it was removed, or replaced by a file
+            return ", ".join(entry.name for entry in contents(self.path))
+        return ""
+
+
+def unlink_if_possible(path: Path) -> None:
+    """Remove a file; where the system refuses, the error that is being handled matters more."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _create(path: Path) -> list[Path]:

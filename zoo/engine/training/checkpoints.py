@@ -84,6 +84,8 @@ class Checkpoints:
         write_best: writes the best epoch as a model file; called before a checkpoint if there is a
             better one than at the last.
         started: start of the training in this process, by `time.perf_counter`.
+        store: writes what a training is resumed from; called before a checkpoint where it is
+            missing, since the folder was removed or renamed.
 
     Attributes:
         number: of those written by this process.
@@ -99,6 +101,7 @@ class Checkpoints:
         interrupts: Interrupts,
         write_best: Callable[[], None],
         started: float,
+        store: Callable[[], None] = _no_check,
     ) -> None:
         self.folder = folder
         self.plan = plan
@@ -108,6 +111,7 @@ class Checkpoints:
         self.interrupts = interrupts
         self.write_best = write_best
         self.started = started
+        self.store = store
         self.earlier_seconds = state.seconds
         self.number = 0
         self.cost = 0.0
@@ -185,6 +189,8 @@ class Checkpoints:
         self.cost = self.last - begun
 
     def _write(self, snapshot: Snapshot) -> None:
+        if not (self.folder / STORED).exists():
+            self.store()
         earlier = list_checkpoints(self.folder)
         number = earlier[-1][0] + 1 if earlier else 1
         plain = {"format": FORMAT, "plan": self.plan, **snapshot.plain}
