@@ -274,6 +274,8 @@ def zoo_after_fit(event: FitEnded, options: Mapping[str, Any]) -> None:
 def zoo_on_error(event: FitFailed, options: Mapping[str, Any]) -> None:
     """Observe that training stopped on an error or on Ctrl-C; the error is then raised.
 
+    A training may stop before `zoo_before_fit`, as when its checkpoints are damaged.
+
     Example:
         @zoo.hookimpl
         def zoo_on_error(event):

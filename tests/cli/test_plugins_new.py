@@ -117,7 +117,7 @@ def test_new_observer_conforms_and_passes_its_tests(cli, cwd, monkeypatch, zoo_p
     monkeypatch.setenv("PYTHONPATH", str(cwd / "site"))
     tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "zoo-leaf-watch"]
     done = subprocess.run(tests, cwd=cwd, capture_output=True, text=True)
-    assert (done.returncode, "2 passed" in done.stdout) == (0, True), done.stdout
+    assert (done.returncode, "3 passed" in done.stdout) == (0, True), done.stdout
     checked = zoo_process("plugins", "check", "leaf_watch", "--json")
     (plugin,) = json.loads(checked.stdout)
     passed = {check["check"] for check in plugin["checks"] if check["status"] == "passed"}
