@@ -299,6 +299,7 @@ def run_out_of_memory(options: Options) -> dict[str, Any]:
     """Train with less memory than a batch takes, and return what the run adjusted."""
     device = torch.device(options.device)
     name, batch = ("timm/test_resnet", 16) if options.small else ("torchvision/resnet50", 256)
+    size = None if options.small else 224  # of the embedded images, 96 otherwise
     with tempfile.TemporaryDirectory() as out, _limited_memory(device, batch):
         training = zoo.finetune(
             name,
@@ -306,6 +307,7 @@ def run_out_of_memory(options: Options) -> dict[str, Any]:
             train="all",
             epochs=1,
             batch_size=batch,
+            input_size=size,
             device=options.device,
             out=Path(out) / "run",
             seed=0,

@@ -101,8 +101,8 @@ def reader_processes(device: torch.device, images: int) -> int:
     """Return the number of processes that read so many images for a device; 0 for threads.
 
     Threads wait for the interpreter's lock. On 16 cores beside an H100, one reads 407 JPEGs/s,
-    four 1,026, and sixteen 778; sixteen processes read 4,684 in the pass of resnet50, which the GPU
-    computes at 11,806 (`benchmarks/gpu.json`).
+    four 1,026, and sixteen 778; sixteen processes read 5,601 in the pass of resnet50, which the GPU
+    computes at 11,807 (`benchmarks/gpu.json`).
     """
     # A spawned process imports torch first, and a daemon may not start any.
     forks = multiprocessing.get_start_method() == "fork"
