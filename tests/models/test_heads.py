@@ -25,8 +25,7 @@ def test_find_module_wrong_path_lists_children():
     model = Container(nn.Linear(6, 7))
     with pytest.raises(zoo.BrokenBackbone) as caught:
         find_module(model, "classifier[9]")
-    assert "'9'" in str(caught.value)
-    assert "classifier has the children 0, 1, 2" in str(caught.value)
+    assert "classifier has no child '9'; its children are 0, 1, 2" in str(caught.value)
     with pytest.raises(zoo.BrokenBackbone, match="did you mean classifier"):
         find_module(model, "clasifier")
     with pytest.raises(zoo.BrokenBackbone, match="no children"):

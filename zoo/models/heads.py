@@ -33,10 +33,9 @@ def find_module(model: nn.Module, path: str) -> nn.Module:
         children = dict(module.named_children())
         if step not in children:
             parent = resolved or type(model).__name__
-            names = f"the children {', '.join(children)}" if children else "no children"
-            hint = did_you_mean(step, list(children))
-            message = f"no module {path!r}: there is no {step!r}; {parent} has {names}"
-            raise BrokenBackbone(message, hint)
+            reason = f"no child {step!r}; its children are {', '.join(children)}"
+            message = f"no module {path!r}: {parent} has {reason if children else 'no children'}"
+            raise BrokenBackbone(message, did_you_mean(step, list(children)))
         module = children[step]
         resolved = f"{resolved}.{step}" if resolved else step
     return module
