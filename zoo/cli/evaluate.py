@@ -19,6 +19,7 @@ from zoo.cli.options import (
 )
 from zoo.cli.output import print_json
 from zoo.cli.summary import REPORT, print_summary
+from zoo.errors import counted
 from zoo.terminal import print_notice
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ def command(
     if as_json:
         print_json(metrics)
         return
-    if metrics["bad_images"]:
-        print_notice(f"zoo: {len(metrics['bad_images'])} unreadable images skipped")
+    if bad := metrics["bad_images"]:
+        print_notice(f"zoo: {counted(len(bad), 'unreadable image')} skipped")
     lines, table = loaded.network.task.metric_table(metrics)
     location = locate_model(model, settings.registry())
     report = None if location is None else location.path.parent / REPORT

@@ -221,7 +221,8 @@ class PhaseDataFactory:
         store = self._stack.enter_context(FeatureStore(name, about))
         notice = self.progress.notice
         if store.damaged:
-            notice(f"recomputing {len(store.damaged)} damaged parts of the cached features")
+            parts = counted(len(store.damaged), "damaged part")
+            notice(f"recomputing {parts} of the cached features")
         wrap = self.progress.wrap
         cache = FeatureCache(
             self.network, self.reader, store, wrap, self.ranks, self.batch, self.plan.engine

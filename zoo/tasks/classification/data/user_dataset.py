@@ -29,7 +29,7 @@ from zoo.data.user_dataset import (
     read_item,
     select_dataset,
 )
-from zoo.errors import DataError
+from zoo.errors import DataError, counted
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,8 @@ def open_dataset(
     }
     names = _class_names(parts, labels, classes)
     if len(names) < 2:
-        raise DataError(f"the dataset has {len(names)} class", "at least two are needed")
+        message = f"the dataset has {counted(len(names), 'class')}"
+        raise DataError(message, "at least two are needed")
     splits = {
         name: _make_split(name, part, labels[name], len(names)) for name, part in parts.items()
     }
