@@ -1,5 +1,7 @@
 """`zoo.FeatureExtractor`: a picklable function from encoded images to features."""
 
+import math
+import multiprocessing
 import pickle
 import subprocess
 import sys
@@ -132,3 +134,44 @@ def test_invalid_arguments_are_refused_before_workers_start():
         zoo.FeatureExtractor("resnet18", bad_images="skip")
     with pytest.raises(zoo.UsageError, match="batch_size"):
         zoo.FeatureExtractor("resnet18", batch_size=0)
+
+
+def test_other_values_than_bytes_are_refused_even_where_images_are_masked(trained, images):
+    extractor = zoo.FeatureExtractor(trained, device="cpu", bad_images="mask")
+    for value in (np.zeros((8, 8, 3), np.uint8), "cat.jpg", 3, 0.5):
+        with pytest.raises(zoo.UsageError, match=r"image 1 of the batch is a .*, not bytes"):
+            extractor([images[0], value])
+    for batch in (None, 3, b"image"):
+        with pytest.raises(zoo.UsageError, match="a batch is a list of the bytes of images"):
+            extractor(batch)
+    found = extractor({"image": [None, images[0], math.nan]})
+    assert found["readable"].tolist() == [False, True, False]
+
+
+def forked(extractors, images, answers):
+    for extractor in extractors:
+        try:
+            answers.put(extractor(images).tobytes())
+        except zoo.EnvironmentProblem as error:
+            answers.put(str(error))
+
+
+def test_forked_worker_loads_its_own_network(trained, images, expected):
+    pytest.importorskip("openvino")
+    by_torch = zoo.FeatureExtractor(trained, device="cpu", engine="torch")
+    by_openvino = zoo.FeatureExtractor(trained, device="cpu", engine="openvino")
+    by_openvino(images)
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+    extractors = (by_openvino, by_torch)
+    with module._loading:  # of another thread, as far as the new process knows
+        process = context.Process(target=forked, args=(extractors, images, answers))
+        process.start()
+    try:
+        process.join(60)
+        assert process.exitcode == 0
+    finally:
+        process.kill()
+        process.join()
+    assert "forked from one that used OpenVINO" in answers.get()
+    assert answers.get() == expected.tobytes()

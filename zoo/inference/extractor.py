@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
@@ -30,6 +30,17 @@ ACTIONS = ("error", "mask")
 # The extractor that this process has used last, by its settings: Spark unpickles for each task.
 _loaded: dict[tuple[Any, ...], EncodedExtractor] = {}
 _loading = threading.Lock()
+
+
+def _forget() -> None:
+    """Start anew in a forked process, which has no other thread: of an engine, or with the lock."""
+    global _loading
+    _loading = threading.Lock()
+    _loaded.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 class FeatureExtractor:
@@ -133,7 +144,7 @@ class FeatureExtractor:
 
         Raises:
             UnreadableImages: images cannot be read, and `bad_images` is `error`; names all.
-            UsageError: no column contains bytes, or several.
+            UsageError: no column contains bytes, or several; or a value is not bytes.
         """
         if isinstance(batch, Mapping):
             column = self._column(batch, list(batch))
@@ -144,7 +155,7 @@ class FeatureExtractor:
             columns = self._columns(batch[column])
             columns["features"] = columns["features"].tolist()
             return batch.drop(columns=column).assign(**columns)
-        if isinstance(batch, (str, bytes)):
+        if isinstance(batch, (str, bytes)) or not isinstance(batch, Iterable):
             raise UsageError("a batch is a list of the bytes of images", "give [image]")
         return self._features(list(batch))[0]
 
@@ -164,7 +175,7 @@ class FeatureExtractor:
             if self.column in names:
                 return self.column
             raise UsageError(f"a batch has no column {self.column!r}", f"it has {listed}")
-        columns = [name for name in names if any(_is_bytes(value) for value in batch[name][:1])]
+        columns = [name for name in names if any(map(_is_bytes, batch[name]))]
         if len(columns) != 1:
             number = "no column" if not columns else f"the columns {', '.join(map(str, columns))}"
             message = f"{number} of a batch contain{'s' * (not columns)} bytes"
@@ -175,10 +186,12 @@ class FeatureExtractor:
         """Return the features of encoded images, NaN for unreadable ones where they are masked."""
         names = [f"image {index} of the batch" for index in range(len(contents))]
         problems = {
-            index: f"it is a {type(value).__name__}, not bytes"
-            for index, value in enumerate(contents)
-            if not _is_bytes(value)
+            index: "it is missing" for index, value in enumerate(contents) if _is_missing(value)
         }
+        for name, value in zip(names, contents, strict=True):
+            if not (_is_bytes(value) or _is_missing(value)):
+                hint = "give the bytes of image files; of Ray's readers, by decoder=None"
+                raise UsageError(f"{name} is a {type(value).__name__}, not bytes", hint)
         encoded = [bytes(v) if _is_bytes(v) else b"" for v in contents]
         extractor = self._extractor()
         with _loading, environment_errors("computing features"):
@@ -198,3 +211,8 @@ class FeatureExtractor:
 
 def _is_bytes(value: Any) -> bool:
     return isinstance(value, (bytes, bytearray, memoryview))
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a value stands for none, as NaN does in pandas."""
+    return value is None or (isinstance(value, float) and value != value)

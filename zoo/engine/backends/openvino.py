@@ -81,9 +81,7 @@ class OpenVINOEngine(Engine):
         if cls.version() is None:
             hint = "pip install 'zoo-registry[openvino]'"
             raise EnvironmentProblem("--engine openvino: OpenVINO is not installed", hint)
-        if openvino_model.stopped_by_fork():
-            message = "--engine openvino: this process was forked from one that used OpenVINO"
-            raise EnvironmentProblem(message, "spawn it, or give --engine torch")
+        _check_fork()
 
     @cached_property
     def conversion(self) -> Conversion:
@@ -108,6 +106,7 @@ class OpenVINOEngine(Engine):
 
     def load(self, write: bool = True) -> None:
         """Read the converted network from the cache, or convert it."""
+        _check_fork()
         if self._converted is not None:
             return
         library = import_openvino()
@@ -268,6 +267,17 @@ class OpenVINOEngine(Engine):
         }
         self._free[dtype].append(request)
         return inputs
+
+
+def _check_fork() -> None:
+    """Check that OpenVINO's threads are in this process.
+
+    Raises:
+        EnvironmentProblem: they are in the one that it was forked from.
+    """
+    if openvino_model.stopped_by_fork():
+        message = "--engine openvino: this process was forked from one that used OpenVINO"
+        raise EnvironmentProblem(message, "spawn it, or give --engine torch")
 
 
 def _copy(values: Tensor, dtype: torch.dtype) -> Tensor:
