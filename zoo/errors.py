@@ -193,6 +193,18 @@ def join_lines(text: str) -> str:
     return " ".join(line for each in text.splitlines() if (line := each.strip()))
 
 
+def unknown_format(path: object, version: object, expected: int) -> WeightsError:
+    """Return the error for a file or folder that another version of zoo wrote.
+
+    Args:
+        path: of it.
+        version: of its format, as written.
+        expected: version that this zoo reads.
+    """
+    message = f"{path} has format {version!r:.40}; this zoo reads format {expected}"
+    return WeightsError(message, "read it with the version of zoo that wrote it")
+
+
 def one_line(error: BaseException) -> str:
     """Return an error's class name and message as one line."""
     try:

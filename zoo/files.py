@@ -375,18 +375,6 @@ def canonical_json(value: Any) -> str:
     )
 
 
-def unknown_format(path: Path, version: object, expected: int) -> WeightsError:
-    """Return the error for a file or folder that another version of zoo wrote.
-
-    Args:
-        path: of it.
-        version: of its format, as written.
-        expected: version that this zoo reads.
-    """
-    message = f"{path} has format {version!r:.40}; this zoo reads format {expected}"
-    return WeightsError(message, "read it with the version of zoo that wrote it")
-
-
 def parse_json(data: str | bytes) -> Any:
     """Parse JSON in UTF-8 that another program may have written.
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import WeightsError, ZooError
-from zoo.files import canonical_json, parse_json, unknown_format, write_bytes
+from zoo.errors import WeightsError, ZooError, unknown_format
+from zoo.files import canonical_json, parse_json, write_bytes
 from zoo.options.table import MEMORY_FORMATS
 from zoo.records import to_dict
 from zoo.spec import Head, Preprocess

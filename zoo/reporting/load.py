@@ -8,8 +8,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from zoo.errors import UsageError, WeightsError
-from zoo.files import unknown_format
+from zoo.errors import UsageError, WeightsError, unknown_format
 from zoo.sections import Section
 from zoo.tasks.reports import RunResults
 from zoo.tensorfile import read_file

@@ -15,8 +15,8 @@ from zoo.engine.plan.plan import Plan
 from zoo.engine.run.claim import RECORD, has_checkpoint
 from zoo.engine.run.environment import environment
 from zoo.engine.training.checkpoints import ESCAPE, STORED
-from zoo.errors import UnknownBackbone, UsageError, WeightsError
-from zoo.files import unknown_format, write_bytes
+from zoo.errors import UnknownBackbone, UsageError, WeightsError, unknown_format
+from zoo.files import write_bytes
 from zoo.modelfile import CHECKPOINTS
 from zoo.models.own_file import locate_model, locate_weights
 from zoo.options import OPTIONS

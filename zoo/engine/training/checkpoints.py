@@ -18,11 +18,10 @@ from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.signals import Interrupts
 from zoo.engine.training.snapshot import Snapshot
 from zoo.engine.training.state import TrainState
-from zoo.errors import WeightsError
+from zoo.errors import WeightsError, unknown_format
 from zoo.files import (
     canonical_json,
     remove_folder,
-    unknown_format,
     verify_folder,
     write_bytes,
     writing_folder,

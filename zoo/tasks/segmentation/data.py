@@ -324,9 +324,8 @@ def _read(
         if not part:
             raise DataError(f"{root / folders[name] / IMAGES} has no images", EXPECTED)
         if not any(mask.indices - {IGNORE_INDEX} for mask in masks[name]):
-            path = root / folders[name] / MASKS
-            message = f"every pixel in {path} is {IGNORE_INDEX}, which is ignored"
-            raise DataError(message, "write masks with indices of classes")
+            masked = f"every pixel in {root / folders[name] / MASKS} is {IGNORE_INDEX}"
+            raise DataError(f"{masked}, which is ignored", "write masks with indices of classes")
     return _Folder(root, folders, pairs, schema, notices)
 
 
