@@ -1,8 +1,10 @@
 """Engines compute the same head inputs as torch, for trainings, evaluations and predictions."""
 
+import resource
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from zoo.cache import conversions_dir, entries, trim
 from zoo.data.images import noise
 from zoo.engine.backends import choice
 from zoo.engine.backends.agreement import disagreement
-from zoo.engine.backends.choice import TORCH, choose, confirm, engine_of
+from zoo.engine.backends.choice import TORCH, Choice, choose, confirm, engine_of
 from zoo.engine.features.fingerprint import network_fingerprint
 from zoo.engine.runtime import allocator
 from zoo.engine.runtime.device import autocast
@@ -112,6 +114,26 @@ def test_damaged_conversion_is_converted_anew(tinynet):
     again = network_of(tinynet)
     torch.testing.assert_close(engines(again)[1].compute(images), expected)
     assert any(path.read_bytes())
+
+
+def test_conversion_that_cannot_be_written_is_computed_without(tinynet):
+    network, given = network_of(tinynet), Choice("openvino", "as given", given=True)
+    _, converted = engines(network)
+    images = noise(2, network.preprocess, seed=1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))
+    try:
+        converted.load()
+        assert entries("conversions") == []
+        with pytest.raises(zoo.EnvironmentProblem, match=r"cannot write .*model\.xml"):
+            confirm(given, converted, lambda: images)
+        found = confirm(replace(given, given=False), converted, lambda: images)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert found.name == TORCH
+    assert "cannot write" in found.reason
+    assert confirm(given, converted, lambda: images) == given
+    assert converted.compute(images)
 
 
 def test_conversion_depends_on_weights_but_not_precision(tinynet):

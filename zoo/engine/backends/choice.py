@@ -13,7 +13,7 @@ from zoo.engine.backends.agreement import disagreement
 from zoo.engine.backends.eager import TorchEngine
 from zoo.engine.backends.engine import Engine
 from zoo.engine.runtime.network import Network
-from zoo.errors import BrokenBackbone, ZooError
+from zoo.errors import BrokenBackbone, EnvironmentProblem, ZooError
 from zoo.options.table import ENGINES
 
 TORCH, AUTO = "torch", "auto"
@@ -138,6 +138,7 @@ def confirm(
 
     Raises:
         BrokenBackbone: the given engine cannot compute the network.
+        EnvironmentProblem: it cannot be used in this process, or a file cannot be written.
     """
     if choice.name == TORCH:
         return choice
@@ -148,6 +149,10 @@ def confirm(
         if choice.given:
             hint = "give --engine torch, or auto"
             raise BrokenBackbone(f"--engine {choice.name}: {error.message}", hint) from error
+        return Choice(TORCH, f"auto: {error.message}")
+    except EnvironmentProblem as error:
+        if choice.given:
+            raise
         return Choice(TORCH, f"auto: {error.message}")
     if reason is None:
         return choice

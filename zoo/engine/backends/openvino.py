@@ -109,20 +109,29 @@ class OpenVINOEngine(Engine):
         _check_fork()
         if self._converted is not None:
             return
-        library = import_openvino()
         self._heads = self._reference()
         if self.conversion.verified():
             self._converted = core().read_model(self.conversion.path / MODEL)
             return
         self._converted = self._convert()
         if write:
-
-            def save(folder: Path) -> None:
-                library.save_model(self._converted, folder / MODEL, compress_to_fp16=False)
-
-            self.conversion.write(save, (MODEL, TENSORS))
+            self.conversion.write(self._save, (MODEL, TENSORS))
             for name, reason in self._checks.items():  # made before it was there
                 self.conversion.record_check(name, reason)
+
+    def _save(self, folder: Path) -> None:
+        """Write the converted network to a folder.
+
+        Raises:
+            EnvironmentProblem: it cannot be written; OpenVINO does not report why.
+        """
+        path = folder / MODEL
+        try:
+            import_openvino().save_model(self._converted, path, compress_to_fp16=False)
+        except RuntimeError as error:
+            message = f"cannot write {path}: {one_line(error)}"
+            hint = "check the free space, or give --engine torch"
+            raise EnvironmentProblem(message, hint) from error
 
     def _shape(self) -> tuple[int, int, int]:
         preprocess = self.network.preprocess
@@ -182,14 +191,18 @@ class OpenVINOEngine(Engine):
         }
 
     def crash(self) -> str | None:
-        """Return why another process fails that computes on noise by it; None where it does not."""
+        """Return why another process fails that computes on noise by it; None where it does not.
+
+        Raises:
+            EnvironmentProblem: its input cannot be written.
+        """
         self.load()
         with contextlib.ExitStack() as stack:
             path = self.conversion.path / MODEL
             if not self.conversion.exists():
-                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="zoo-"))
-                path = Path(folder) / MODEL
-                import_openvino().save_model(self._converted, path, compress_to_fp16=False)
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zoo-")))
+                path = folder / MODEL
+                self._save(folder)
             # Without the script's folder on the path, in which this module is named as the library.
             command = [sys.executable, "-P", openvino_model.__file__, str(path)]
             command.append(json.dumps(self._settings()))
