@@ -1,8 +1,10 @@
 """The report of a training: its numbers, its HTML, and runs without stored results."""
 
+import itertools
 import json
 import re
 import shutil
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from statistics import NormalDist
@@ -249,6 +251,31 @@ def test_folder_without_training_is_refused(cli, tmp_path, content, message):
     code, _, err = cli("report", folder)
     assert code == (2 if content is None else 4)
     assert message in err
+
+
+def test_damaged_results_are_refused_in_one_line(cli, finished, tmp_path):
+    """Each value that a run stores is removed, or replaced by a text."""
+    whole = shutil.copytree(finished.path, tmp_path / "whole")
+    codes = []
+    for name, keys in (("run.json", ()), ("results.json", ()), ("results.json", ("task",))):
+        stored = json.loads((whole / name).read_text())
+        values = stored[keys[0]] if keys else stored
+        for key, damage in itertools.product([*values], (values.pop, partial(set_text, values))):
+            before = values[key]
+            damage(key)
+            folder = shutil.copytree(whole, tmp_path / f"run{len(codes)}")
+            (folder / name).write_text(json.dumps(stored))
+            values[key] = before
+            code, _, err = cli("report", folder)
+            codes.append(code)
+            assert code == 0 or (code == 4 and len(err.splitlines()) == 1), err
+            assert code == 0 or str(folder) in err
+    assert {*codes} == {0, 4}
+    assert codes.count(4) > 10
+
+
+def set_text(values, key):
+    values[key] = "text"
 
 
 def test_report_command_prints_path(cli, finished, tmp_path):

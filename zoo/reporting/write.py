@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import UsageError, ZooError
+from zoo.errors import UsageError, WeightsError, ZooError, one_line
 from zoo.files import write_bytes
 from zoo.registry.plugin_scope import current
 from zoo.registry.registry import Registry
@@ -85,11 +86,14 @@ def write_comparison(
             raise UsageError(f"{folder} is given twice", "give each run once")
         seen.add(folder.resolve())
     runs = [read_run(folder)[0] for folder in folders]
-    comparison = Comparison(runs, [find_task(run.record["task"], registry) for run in runs])
     path = out or Path(COMPARISON)
     title = f"{len(runs)} trainings side by side"
-    write_bytes(path, render(title, comparison.summary(), comparison.sections()))
-    return path, comparison.to_dict()
+    with _refusing_damaged(folders):
+        comparison = Comparison(runs, [find_task(run.record["task"], registry) for run in runs])
+        page = render(title, comparison.summary(), comparison.sections())
+        described = comparison.to_dict()
+    write_bytes(path, page)
+    return path, described
 
 
 def write_report(folder: Path, registry: Registry | None = None, out: Path | None = None) -> Path:
@@ -106,11 +110,29 @@ def write_report(folder: Path, registry: Registry | None = None, out: Path | Non
         EnvironmentProblem: the report cannot be written.
     """
     run, added = read_run(folder)
-    task = find_task(run.record["task"], registry)
-    sections = [*task.report_sections(run), *added, plan_section(run), command_section(run)]
     path = out or folder / REPORT
-    write_bytes(path, render(_title(run), _summary(run), sections))
+    with _refusing_damaged([folder]):
+        task = find_task(run.record["task"], registry)
+        sections = [*task.report_sections(run), *added, plan_section(run), command_section(run)]
+        page = render(_title(run), _summary(run), sections)
+    write_bytes(path, page)
     return path
+
+
+@contextmanager
+def _refusing_damaged(folders: Sequence[Path]) -> Iterator[None]:
+    """Raise what values of another type or name than a training writes lead to as one error.
+
+    Raises:
+        WeightsError: names the folders.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        names = ", ".join(map(str, folders))
+        message = f"no report can be made of run.json and results.json in {names}"
+        hint = "they are damaged, or the task has changed; --debug prints the traceback"
+        raise WeightsError(f"{message}: {one_line(error)}", hint) from error
 
 
 def _title(run: RunResults) -> str:

@@ -53,6 +53,22 @@ def test_training_whose_checkpoints_are_all_damaged_stops(interrupted):
     assert caught.value.exit_code == 4
 
 
+def test_damaged_record_is_named_and_written_again(interrupted):
+    folder, _ = interrupted
+    record = folder / "run.json"
+    record.write_text("{")
+    with pytest.raises(zoo.WeightsError, match=r"run/run\.json is damaged") as caught:
+        zoo.finetune(resume=folder, loss=InterruptingLoss())
+    assert caught.value.hint == "remove it, and `zoo finetune --resume run` writes it again"
+    # With more epochs it goes on; its failures are not hidden by that of reading the record.
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        zoo.finetune(resume=folder, epochs=4, override=True, loss=InterruptingLoss(2))
+    assert stopped.value.__notes__ == ["resume it with `zoo finetune --resume run`"]
+    record.unlink()
+    run = zoo.finetune(resume=folder, loss=InterruptingLoss())
+    assert json.loads(record.read_text())["sha256"] == run.record["sha256"]
+
+
 def test_damaged_plan_is_refused(interrupted):
     folder, _ = interrupted
     plan = folder / "checkpoints" / "plan.json"

@@ -14,7 +14,7 @@ from zoo.engine.plan.options import Options
 from zoo.engine.run.claim import LOCK, RECORD, contents, has_checkpoint, has_result, is_free
 from zoo.engine.run.resume import is_finished
 from zoo.engine.training.checkpoints import STORED
-from zoo.errors import Busy, UsageError
+from zoo.errors import Busy, UsageError, WeightsError
 from zoo.files import environment_problem
 from zoo.modelfile import CHECKPOINTS
 
@@ -60,7 +60,7 @@ class Folder:
         if not (names or (failed and resumable)) or has_result(self.path):
             unlink_if_possible(self.path / LOCK)
         self.lock.release()
-        if failed and resumable and not is_finished(self.path):
+        if failed and resumable and not self._finished():
             command = f"zoo finetune --resume {quote(str(self.path))}{self.command_options}"
             return f"resume it with `{command}`"
         for path in reversed(self.created) if failed else ():
@@ -71,6 +71,12 @@ class Folder:
         if has_result(self.path):
             return f"{self.path} keeps {names}"
         return f"{self.path} keeps what plugins wrote ({names}), and can be given as --out again"
+
+    def _finished(self) -> bool:
+        try:
+            return is_finished(self.path)
+        except WeightsError:  # the record is damaged, and a resumed training writes it again
+            return False
 
     def _names(self) -> str:
         with suppress(OSError):  # it was removed, or replaced by a file

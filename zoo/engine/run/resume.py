@@ -15,7 +15,7 @@ from zoo.engine.plan.plan import Plan
 from zoo.engine.run.claim import RECORD, has_checkpoint
 from zoo.engine.run.environment import environment
 from zoo.engine.training.checkpoints import ESCAPE, STORED
-from zoo.errors import UnknownBackbone, UsageError, WeightsError, unknown_format
+from zoo.errors import UnknownBackbone, UsageError, WeightsError, one_line, unknown_format
 from zoo.files import write_bytes
 from zoo.modelfile import CHECKPOINTS
 from zoo.models.own_file import locate_model, locate_weights
@@ -301,7 +301,9 @@ def _record(path: Path, stored: StoredRun) -> dict[str, Any] | None:
         record: dict[str, Any] = json.loads(data)
         same = record["plan"]["phases"] == stored.plan["phases"]
     except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path} is damaged: {error}") from error
+        command = f"`zoo finetune --resume {quote(str(path.parent))}`"
+        hint = f"remove it, and {command} writes it again"
+        raise WeightsError(f"{path} is damaged: {one_line(error)}", hint) from error
     return record if same else None
 
 
