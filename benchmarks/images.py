@@ -120,9 +120,9 @@ def _sample(paths: list[Path], each: int) -> list[Path]:
     return sorted(paths, key=lambda path: hashlib.sha256(path.name.encode()).digest())[:each]
 
 
-def render(task: tuple[Path, Path]) -> None:
-    """Write one drawing as an image."""
-    source, target = task
+def render(task: tuple[Path, Path, float]) -> None:
+    """Write one drawing as an image, with noise of a standard deviation."""
+    source, target, noise = task
     with Image.open(source) as image:
         drawing = image.convert("RGBA")
     size = SIZE if drawing.width >= drawing.height else SIZE[::-1]
@@ -133,13 +133,16 @@ def render(task: tuple[Path, Path]) -> None:
     offset = ((size[0] - fitted[0]) // 2, (size[1] - fitted[1]) // 2)
     canvas.paste(drawing, offset, drawing.getchannel("A"))
     random = np.random.default_rng(zlib.crc32("/".join(target.parts[-3:]).encode()))
-    pixels = np.asarray(canvas) + random.normal(0, NOISE_STD, (size[1], size[0], 3))
+    pixels = np.asarray(canvas) + random.normal(0, noise, (size[1], size[0], 3))
     noisy = Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8))
     noisy.save(target, "JPEG", quality=90)
 
 
 def write_images(
-    work: Path, each: tuple[int, int] = PER_CLASS, package: Path | None = None
+    work: Path,
+    each: tuple[int, int] = PER_CLASS,
+    package: Path | None = None,
+    noise: float = NOISE_STD,
 ) -> Path:
     """Return a folder with `train/` and `val/` of class folders, written once.
 
@@ -147,11 +150,12 @@ def write_images(
         work: parent folder.
         each: number of training and of validation images per class.
         package: file of the Debian package; None to download it.
+        noise: standard deviation of the noise, in levels of 255; drawings have none of their own.
 
     Raises:
         ImagesUnavailable: the drawings are not available.
     """
-    target = work / f"images-{each[0]}-{each[1]}"
+    target = work / (f"images-{each[0]}-{each[1]}" + ("" if noise else "-smooth"))
     if (target / SUMMARY).exists():
         return target
     classes = select_classes(fetch(work, package), sum(each))
@@ -160,11 +164,11 @@ def write_images(
         for number, path in enumerate(paths):
             folder = target / ("train" if number < each[0] else "val") / name
             folder.mkdir(parents=True, exist_ok=True)
-            tasks.append((path, folder / f"{number:04}.jpg"))
+            tasks.append((path, folder / f"{number:04}.jpg", noise))
     with Pool() as pool:
         for _ in pool.imap_unordered(render, tasks, chunksize=8):
             pass
-    size = sum(file.stat().st_size for _, file in tasks)
+    size = sum(file.stat().st_size for _, file, _ in tasks)
     summary = {"images": len(tasks), "mean_bytes": size // len(tasks), "classes": sorted(classes)}
     (target / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
     return target

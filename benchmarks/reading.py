@@ -4,15 +4,17 @@
     uv run python benchmarks/reading.py --earlier /tmp/earlier [--work DIR] [--rounds 5]
 
 Reading is all that happens to an image before the network: open, decode, resize, crop, collate. The
-images are those of `images.py`, 2,400 JPEGs of 500 x 375 pixels. Each version has its own process,
-with one thread; rounds are interleaved, after a warm-up. Prints a table, and writes `reading.json`:
-medians of images per second, and of images per second of CPU time, which is per core and depends
-less on what else the machine does.
+images are those of `images.py`, 2,400 JPEGs of 500 x 375 pixels, without noise and with the noise
+of a photograph, which decode in different times. Each version has its own process, with one thread;
+rounds are interleaved, after a warm-up. Prints a table, and writes `reading.json`: medians of
+images per second, and of images per second of CPU time, which is per core and depends less on what
+else the machine does.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from statistics import median
@@ -22,10 +24,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.harness.bench import ROOT, load_results, write_results
 from benchmarks.harness.served import ask, serving
-from benchmarks.images import WORK, write_images
+from benchmarks.images import NOISE_STD, SUMMARY, WORK, write_images
 
 RESULTS = Path(__file__).with_suffix(".json")
 INTERPOLATIONS = ("bilinear", "bicubic")
+NOISES = {"drawings": 0.0, "photographs": NOISE_STD}
 # Runs in either version: reads all images for each interpolation that it is sent.
 READER = """
 import sys, time
@@ -83,18 +86,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULTS, help="file of results")
     options = parser.parse_args()
-    images = write_images(options.work.resolve(), package=options.package)
-    count = sum(1 for _ in images.rglob("*.jpg"))
+    work = options.work.resolve()
+    folders = {
+        kind: write_images(work, package=options.package, noise=noise)
+        for kind, noise in NOISES.items()
+    }
+    count = sum(1 for _ in folders["drawings"].rglob("*.jpg"))
     settings = {"images": count, "rounds": options.rounds, "threads": 1}
     results = load_results(options.out, True, {}, **settings)
     versions = {"earlier": options.earlier.resolve(), "now": ROOT}
-    results["interpolations"] = measure(versions, images, count, options.rounds)
-    write_results(results, options.out)
-    print("| interpolation | earlier | now | ratio | ratio by CPU time |\n|---|---|---|---|---|")
-    for name, each in results["interpolations"].items():
-        rates = each["images_per_second"]
-        ratios = each["images_per_second_ratio"], each["images_per_cpu_second_ratio"]
-        print(f"| {name} | {rates['earlier']} | {rates['now']} | {ratios[0]} | {ratios[1]} |")
+    print("| images | interpolation | earlier | now | ratio | by CPU time |")
+    print("|---|---|---|---|---|---|")
+    for kind, folder in folders.items():
+        size = json.loads((folder / SUMMARY).read_text())["mean_bytes"]
+        measured = measure(versions, folder, count, options.rounds)
+        results[kind] = {"mean_bytes": size, "interpolations": measured}
+        write_results(results, options.out)
+        for name, each in measured.items():
+            rates = each["images_per_second"]
+            ratios = each["images_per_second_ratio"], each["images_per_cpu_second_ratio"]
+            row = (kind, name, rates["earlier"], rates["now"], *ratios)
+            print("| " + " | ".join(map(str, row)) + " |", flush=True)
 
 
 if __name__ == "__main__":
