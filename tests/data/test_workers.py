@@ -196,6 +196,22 @@ def test_interrupt_ends_workers_that_hang(tmp_path):
         assert not Path(f"/proc/{pid}").exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Python's default applies")
+def test_processes_are_forked_on_linux_unless_the_program_sets_another_method() -> None:
+    program = """
+    import multiprocessing
+    from zoo.data.workers import start_method
+    # As the default of Python 3.14.
+    multiprocessing.context._default_context._default_context = multiprocessing.get_context("spawn")
+    print(start_method(), multiprocessing.get_start_method(allow_none=True))
+    multiprocessing.set_start_method("forkserver")
+    print(start_method())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "fork None\nforkserver\n", done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_unguarded_script_gets_advice_on_main_guard(tmp_path, method):

@@ -14,6 +14,7 @@ import multiprocessing
 import pickle
 import random
 import signal
+import sys
 import traceback
 from collections.abc import Generator, Iterator, Sequence
 from mmap import mmap
@@ -51,6 +52,16 @@ class Dataset(Protocol):
         ...
 
 
+def start_method() -> str:
+    """Return how processes that read are started: as the program has set it, else forked on Linux.
+
+    From 3.14 on, Python does not fork there by default. Another process imports torch first, and
+    shares no memory.
+    """
+    default = "fork" if sys.platform == "linux" else multiprocessing.get_all_start_methods()[0]
+    return multiprocessing.get_start_method(allow_none=True) or default
+
+
 class Worker:
     """A process that reads batches.
 
@@ -73,7 +84,8 @@ class Worker:
         workers: int,
         others: Sequence[Worker] = (),
     ) -> None:
-        self.forked = multiprocessing.get_start_method() == "fork"
+        context: Any = multiprocessing.get_context(start_method())
+        self.forked = start_method() == "fork"
         self.connection, self.sender = multiprocessing.Pipe()
         inherited = [worker.connection for worker in (*others, self)] if self.forked else []
         size = dataset.image_bytes * max(map(len, batches)) if self.forked else 0
@@ -84,7 +96,7 @@ class Worker:
         ]
         self.received = 0
         arguments = (self.sender, inherited, self.memory, dataset, batches, number, workers)
-        self.process = multiprocessing.Process(target=_work, args=arguments, daemon=True)
+        self.process = context.Process(target=_work, args=arguments, daemon=True)
 
     def start(self) -> None:
         """Start the process.

@@ -1,7 +1,5 @@
 """Rules by the device."""
 
-import multiprocessing
-
 import pytest
 import torch
 
@@ -17,7 +15,7 @@ def sixteen_cores(monkeypatch):
 
 
 def test_processes_read_many_images_for_a_gpu(sixteen_cores, monkeypatch):
-    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: "fork")
+    monkeypatch.setattr(device, "start_method", lambda: "fork")
     assert reader_processes(GPU, MIN_IMAGES) == 16
     assert reader_processes(GPU, MIN_IMAGES - 1) == reader_processes(CPU, MIN_IMAGES) == 0
     # Processes of torchrun share the machine.
@@ -28,5 +26,5 @@ def test_processes_read_many_images_for_a_gpu(sixteen_cores, monkeypatch):
 
 
 def test_threads_read_where_processes_are_spawned(sixteen_cores, monkeypatch):
-    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: "spawn")
+    monkeypatch.setattr(device, "start_method", lambda: "spawn")
     assert reader_processes(GPU, MIN_IMAGES) == 0

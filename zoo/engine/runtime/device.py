@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import torch
 
 from zoo.data.loader import AHEAD, worker_problem
+from zoo.data.workers import start_method
 from zoo.errors import EnvironmentProblem, UsageError, did_you_mean
 from zoo.modelfile import PRECISIONS
 from zoo.models.plugin_errors import is_out_of_memory
@@ -105,7 +106,7 @@ def reader_processes(device: torch.device, images: int) -> int:
     computes at 11,807 (`benchmarks/gpu.json`).
     """
     # A spawned process imports torch first, and a daemon may not start any.
-    forks = multiprocessing.get_start_method() == "fork"
+    forks = start_method() == "fork"
     if device.type != "cuda" or not forks or multiprocessing.current_process().daemon:
         return 0
     cores = available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
