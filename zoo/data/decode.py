@@ -101,11 +101,6 @@ class DecodedImage:
         """The image, of mode RGB."""
         return as_image(self.decoded)
 
-    @property
-    def reduced(self) -> bool:
-        """Whether it was decoded at a reduced scale."""
-        return size_of(self.decoded) != self.size
-
 
 def decode(source: str | Path | bytes | BinaryIO | Image.Image, ranges: Ranges = ()) -> Image.Image:
     """Read an image as 8-bit RGB.

@@ -99,8 +99,9 @@ def head_inputs(
             yield batch
 
     def pixels(each: Group | PredictedBatch) -> Tensor | None:
-        takes = engine is not None and isinstance(each, tuple) and engine.takes(each[1])
-        return each[1] if takes and isinstance(each, tuple) else None
+        if engine is None or not isinstance(each, tuple):
+            return None
+        return each[1] if engine.accepts(each[1]) else None
 
     if engine is None:
         yield from ((each, None) for each in groups())

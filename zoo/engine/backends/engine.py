@@ -112,6 +112,6 @@ class Engine(ABC):
         """Record the result of a check, for later."""
         self._checks[name] = reason
 
-    def takes(self, images: Tensor) -> bool:
+    def accepts(self, images: Tensor) -> bool:
         """Whether images have the size that the engine computes on."""
         return True

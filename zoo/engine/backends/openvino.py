@@ -226,7 +226,7 @@ class OpenVINOEngine(Engine):
                     self._compiled[dtype] = self._compile(dtype)
         return self._compiled[dtype].create_infer_request()
 
-    def takes(self, images: Tensor) -> bool:
+    def accepts(self, images: Tensor) -> bool:
         """Whether images have the size that the network was converted for."""
         return tuple(images.shape[1:]) == self._shape() and len(images) <= self.batch
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.data.augment import Draw
-from zoo.data.bad_images import UnreadableImages
+from zoo.data.bad_images import UnreadableImages, no_readable_image
 from zoo.data.loader import Batch, batch_bounds
 from zoo.data.split import Split
 from zoo.engine.backends.choice import TORCH, engine_of
@@ -200,7 +200,7 @@ class FeatureCache:
         """Return the error of a split without a readable image."""
         if self.bad_images == "error" and self.reader.bad:
             return UnreadableImages(self.reader.bad)
-        return DataError(f"no image of the {split.name} split can be read")
+        return no_readable_image(f"the {split.name} split")
 
     def storage_shortfall(self, images: int) -> str | None:
         """Return why features of so many images cannot be stored; None where they can."""

@@ -45,7 +45,7 @@ def stream_split(
     """
 
     def images(batch: Batch) -> Tensor | None:
-        return batch.inputs if len(batch) and engine.takes(batch.inputs) else None
+        return batch.inputs if len(batch) and engine.accepts(batch.inputs) else None
 
     def images_of(pending: PendingBatch) -> Tensor | None:
         return images(pending.batch)
