@@ -22,6 +22,7 @@ from zoo.engine.backends.choice import (
     engine_class,
     engine_of,
     pays_from,
+    without_option,
 )
 from zoo.engine.backends.engine import Engine, Inputs
 from zoo.engine.features.hooks import check_head_equivalence
@@ -49,7 +50,9 @@ def split_engine(
         ZooError: a given engine cannot be used.
     """
     with network.lock:
-        engine, choice = inference_engine(network, card, given, reader.batch_size, len(split))
+        count = len(split)
+        # Of any number of images, so that the metrics are those that the training computes.
+        engine, choice = inference_engine(network, card, given, reader.batch_size, count, few=0)
         if engine is None:
             return None
         # A DataLoader has its own order, and may read its images once.
@@ -110,12 +113,17 @@ def head_inputs(
 
 
 def inference_engine(
-    network: Network, card: ModelCard | None, given: str, batch: int, count: int | None
+    network: Network,
+    card: ModelCard | None,
+    given: str,
+    batch: int,
+    count: int | None,
+    few: int = FEW,
 ) -> tuple[Engine | None, Choice]:
     """Choose an engine by rule, without running it.
 
     By `auto` the engine is that of the features that the head was fitted on; of published weights,
-    the one that a training would use. It is torch for less than a batch of images, and where a
+    the one that a training would use. It is torch for fewer images than `few`, and where a
     conversion that is not cached would take longer than it saves.
 
     Args:
@@ -124,6 +132,7 @@ def inference_engine(
         given: `auto`, or the name of an engine.
         batch: images per forward pass.
         count: number of images; None for an unknown number, of at least a batch.
+        few: fewer images are computed in torch.
 
     Returns:
         The engine, None for torch; and its choice.
@@ -138,16 +147,19 @@ def inference_engine(
         engine_class(given).check(network.device)
         return engine_of(network, given, batch), Choice(given, "as given", given=True)
     fitted = CONVERTED if card is None else card.engine
-    if fitted == TORCH or (count is not None and count < FEW):
-        return None, Choice(TORCH, f"auto: {fitted}, or less than {FEW} images")
+    if fitted == TORCH or (count is not None and count < few):
+        return None, Choice(TORCH, f"auto: {fitted}, or less than {few} images")
     try:
         engine_class(fitted).check(network.device)
-    except (KeyError, ZooError) as error:
-        return None, _announced(card, getattr(error, "message", f"no engine is named {fitted}"))
+    except KeyError:
+        return None, _announced(card, f"no engine is named {fitted}; upgrade zoo-registry")
+    except ZooError as error:
+        hint = f"; {error.hint}" if error.hint else ""
+        return None, _announced(card, f"{without_option(fitted, error)}{hint}")
     engine = engine_of(network, fitted, batch)
     if engine.converts and not engine.is_converted() and (count or 0) < pays_from(network):
-        few = "too few images" if count is not None else "an unknown number of images"
-        return None, _announced(card, f"{few} to convert the network for, and none is cached")
+        number = "too few images" if count is not None else "an unknown number of images"
+        return None, _announced(card, f"{number} to convert the network for, and none is cached")
     return engine, Choice(fitted, "auto: the head was fitted on its features")
 
 
