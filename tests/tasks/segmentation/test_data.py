@@ -85,7 +85,7 @@ def test_all_faults_are_reported_at_once(tmp_path, cli, tinyfcn):
     for part in (
         "5 images without a mask: images/lone0.jpg, images/lone1.jpg, images/lone2.jpg and 2 more",
         "1 mask without an image: masks/stray.png",
-        "1 unreadable mask: masks/torn.png (not a readable PNG",
+        "1 unreadable mask: masks/torn.png (damaged (no valid PNG header))",
         "1 mask in colour: masks/red.png (of mode RGB)",
         "1 mask of another size than its image: masks/small.png (2 x 1, its image 2 x 2)",
         "1 mask with an index without a class: masks/index.png (7, 9)",
@@ -115,8 +115,30 @@ def test_classes_txt_sets_names_and_colours(tmp_path):
     schema = opened(tmp_path).schema
     assert schema.classes == ("open water", "land", "ice")
     assert schema.palette == ("#0000ff", "#800000", "#ffffff")
-    (tmp_path / "classes.txt").write_text("land\nland\n")
-    with pytest.raises(DataError, match=r"line 2 names 'land' twice"):
+    (tmp_path / "classes.txt").write_text("land #00zz00\nland\n\nice\n")
+    faults = r"line 1 has the colour #00zz00, line 2 names 'land' twice, line 3 has no name;"
+    with pytest.raises(DataError, match=f"classes.txt, {faults}"):
+        opened(tmp_path)
+    (tmp_path / "classes.txt").write_bytes("Stra\xdfe\nland".encode("latin-1"))
+    with pytest.raises(DataError, match=r"classes.txt is not UTF-8 text; save it as UTF-8"):
+        opened(tmp_path)
+
+
+def test_unusable_masks_are_named_without_classes(tmp_path):
+    """The number of classes is that of the masks, which has no meaning where they are unusable."""
+    for name in "ab":
+        write_pair(tmp_path, name)
+        Image.new("L", (8, 6)).save(tmp_path / "masks" / f"{name}.jpg")
+        (tmp_path / "masks" / f"{name}.png").unlink()
+    with pytest.raises(DataError, match=r"2 unreadable masks: masks/a.jpg \(it is JPEG, not PNG\)"):
+        opened(tmp_path)
+    for name in "ab":
+        (tmp_path / "masks" / f"{name}.jpg").unlink()
+        write_pair(tmp_path, name, [[255, 255]], (2, 1))
+    with pytest.raises(DataError, match=r"every pixel in .* is 255, which is ignored"):
+        opened(tmp_path)
+    write_pair(tmp_path, "b", [[0, 255]], (2, 1))
+    with pytest.raises(DataError, match="has only one class, class 0"):
         opened(tmp_path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -11,7 +10,7 @@ from typing import Any
 
 from zoo.data.all_images import AllImages
 from zoo.data.groups import check_sides, draw_held_out_groups, groups_by
-from zoo.data.names import nfc, positions, split_of
+from zoo.data.names import positions, split_of
 from zoo.data.scan import is_folder, list_folder, shorten
 from zoo.data.split import FileSplit, ImageData, check_fraction, draw_held_out
 from zoo.data.splitting import (
@@ -21,7 +20,8 @@ from zoo.data.splitting import (
     fingerprint,
     listed,
 )
-from zoo.errors import DataError, UsageError, counted, did_you_mean
+from zoo.errors import DataError, UsageError, did_you_mean
+from zoo.tasks.segmentation.classes import CLASSES, read_classes
 from zoo.tasks.segmentation.masks import MaskSplit
 from zoo.tasks.segmentation.pairs import (
     IMAGES,
@@ -40,7 +40,6 @@ from zoo.tasks.segmentation.schema import (
     voc_color,
 )
 
-CLASSES = "classes.txt"
 EXPECTED = (
     f"give a folder with {IMAGES}/ and {MASKS}/, or with train/ and optionally val/ and test/ "
     "that have both"
@@ -326,6 +325,9 @@ def _read(
         if not any(mask.indices - {IGNORE_INDEX} for mask in masks[name]):
             masked = f"every pixel in {root / folders[name] / MASKS} is {IGNORE_INDEX}"
             raise DataError(f"{masked}, which is ignored", "write masks with indices of classes")
+    if len(schema.classes) < 2:
+        message = f"{root} has only one class, {schema.classes[0]}"
+        raise DataError(message, "at least two are needed")
     return _Folder(root, folders, pairs, schema, notices)
 
 
@@ -336,7 +338,7 @@ def _schema(
     palette = next((mask.palette for mask in masks if mask.palette), ())
     file = root / CLASSES
     if file.exists():
-        names, colors = _read_classes(file)
+        names, colors = read_classes(file)
         notices: tuple[str, ...] = ()
     else:
         last = max((max(mask.indices - {IGNORE_INDEX}, default=0) for mask in masks), default=0)
@@ -350,40 +352,11 @@ def _schema(
         names, colors = tuple(f"class {index}" for index in range(number)), (None,) * number
         span = f"class 0 to class {number - 1}"
         notices = (f"there is no {CLASSES}, so classes are named {span}, {reason}",)
-    if len(names) < 2:
-        raise DataError(f"{root} has only one class, {names[0]}", "at least two are needed")
     filled = [
         color or (palette[index] if index < len(palette) else voc_color(index))
         for index, color in enumerate(colors)
     ]
     return SegmentationSchema(names, tuple(filled)), notices
-
-
-def _read_classes(file: Path) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
-    """Read names and colours: one line per index, `name` or `name #rrggbb`.
-
-    Raises:
-        DataError: it cannot be read, or a name is missing or repeated.
-    """
-    try:
-        lines = nfc(file.read_text(encoding="utf-8-sig")).rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {file}: {error}", "save it as UTF-8") from error
-    names: list[str] = []
-    colors: list[str | None] = []
-    for number, line in enumerate(lines, start=1):
-        match = re.fullmatch(r"\s*(.*?)(?:\s+(#[0-9a-fA-F]{6}))?\s*", line)
-        assert match is not None
-        name, color = match.groups()
-        if not name or name in names:
-            problem = f"names {name!r} twice" if name else "has no name"
-            raise DataError(f"{file}, line {number} {problem}", "write one name per line")
-        names.append(name)
-        colors.append(color.lower() if color else None)
-    if not 0 < len(names) <= MAX_CLASSES:
-        hint = f"name 1 to {MAX_CLASSES}; index {IGNORE_INDEX} is ignored"
-        raise DataError(f"{file} names {counted(len(names), 'class')}", hint)
-    return tuple(names), tuple(colors)
 
 
 def _fingerprint(parts: Mapping[str, Sequence[Pair]], classes: Sequence[str]) -> str:

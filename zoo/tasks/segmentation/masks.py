@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from zoo.data.decode import DecodedImage, UnreadableImage, decode_reduced, read_bytes
+from zoo.data.formats import recognize_format
 from zoo.data.split import FileSplit
 from zoo.errors import one_line
 
@@ -51,6 +52,12 @@ def read_mask(path: Path) -> Mask:
             palette = image.getpalette("RGB") if mode == "P" else None
             upright = ImageOps.exif_transpose(image)
             indices = np.asarray(upright)
+    except UnidentifiedImageError as error:
+        found = recognize_format(content[:16])
+        reason = "damaged (no valid PNG header)"
+        if found != "PNG":
+            reason = f"it is {found}, not PNG" if found else "not a PNG"
+        raise UnreadableImage(str(path), reason) from error
     except Exception as error:  # damaged bytes raise nearly any exception
         raise UnreadableImage(str(path), f"not a readable PNG: {one_line(error)}") from error
     if mode not in ("1", "L", "P") and not mode.startswith("I"):
