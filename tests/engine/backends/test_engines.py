@@ -239,6 +239,12 @@ def test_known_check_of_engine_reads_no_images(tinynet):
         confirm(selected, engine_of(network_of(tinynet), "openvino", BATCH + 1), unread)
 
 
+def test_trial_in_another_process_ends_after_a_time(tinynet, monkeypatch):
+    monkeypatch.setattr("zoo.engine.backends.openvino.TRIAL_SECONDS", 0.05)
+    engine = engine_of(network_of(tinynet), "openvino", BATCH)
+    assert engine.crash() == "OpenVINO needs more than 0.05 s for a batch"
+
+
 def test_trial_in_another_process_reports_failure(tinynet):
     engine = engine_of(network_of(tinynet), "openvino", BATCH)
     assert engine.crash() is None

@@ -42,6 +42,8 @@ MODEL, TENSORS = "model.xml", "model.bin"
 FORMAT = 1
 # Images that a network is traced with: two, since a trace with one may make the size constant.
 TRACED = 2
+# Seconds that a trial in another process may take.
+TRIAL_SECONDS = 900.0
 
 
 class OpenVINOEngine(Engine):
@@ -206,9 +208,17 @@ class OpenVINOEngine(Engine):
             # Without the script's folder on the path, in which this module is named as the library.
             command = [sys.executable, "-P", openvino_model.__file__, str(path)]
             command.append(json.dumps(self._settings()))
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
-            )
+            try:
+                done = subprocess.run(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    text=True,
+                    errors="replace",
+                    timeout=TRIAL_SECONDS,
+                )
+            except subprocess.TimeoutExpired:
+                return f"OpenVINO needs more than {TRIAL_SECONDS:g} s for a batch"
         if done.returncode < 0:
             return f"OpenVINO crashes on it, by signal {-done.returncode}"
         if done.returncode:
