@@ -188,6 +188,12 @@ def counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {many or one + ('es' if re.search('(s|x|tch|sh)$', one) else 's')}"
 
 
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Return names in one line, the first ones and the number of the others if there are more."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
 def join_lines(text: str) -> str:
     """Return a text of several lines as one; spaces within a line, as of paths, are kept."""
     return " ".join(line for each in text.splitlines() if (line := each.strip()))

@@ -9,7 +9,7 @@ import pytest
 import zoo
 from tests.inference.shards import write_shard
 from zoo.data import shards
-from zoo.data.shards import Sample, Shard, find_shards
+from zoo.data.shards import Sample, Shard, find_shards, names_shards, shards_in
 
 
 def test_members_of_one_key_are_a_sample(tmp_path):
@@ -111,8 +111,17 @@ def test_patterns_name_shards_in_order(tmp_path):
     for name in ("s-10.tar", "s-02.tar", "other.txt"):
         (tmp_path / name).write_bytes(b"")
     assert [p.name for p in find_shards(tmp_path / "s-*.tar")] == ["s-02.tar", "s-10.tar"]
-    with pytest.raises(zoo.DataError, match="no file matches"):
-        find_shards(tmp_path / "t-*.tar")
+    for pattern, reason in (
+        ("t-*.tar", r"no file matches .*; the current folder is /"),
+        ("s-{01..10}.tar", "does not exist; braces are not expanded"),
+        ("s-01.tar", r"s-01\.tar does not exist"),
+        ("*", r"matches files other than shards: .*other\.txt; shards end in"),
+    ):
+        with pytest.raises(zoo.DataError, match=reason):
+            find_shards(tmp_path / pattern)
+    assert names_shards(tmp_path / "s-*")
+    assert not names_shards(tmp_path / "o*")
+    assert shards_in(tmp_path) == f"'{tmp_path}/*.tar'"
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "s-02.tgz").write_bytes(b"")
     with pytest.raises(zoo.UsageError, match="would have one output"):

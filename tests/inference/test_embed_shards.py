@@ -1,7 +1,9 @@
 """`zoo embed` of shards: a file each, whole or not at all, by any number of jobs."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from safetensors.torch import load_file
 import zoo
 from tests.inference.shards import labelled, write_shard, write_shards
 from tests.networks import train_probe
+from zoo.engine.backends.openvino import OpenVINOEngine
 from zoo.options.part import Part
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -121,6 +124,49 @@ def test_features_of_other_settings_are_refused(cli, trained, tinynet, image_fol
     message = json.loads(done[2].splitlines()[-1])["message"]
     assert "shard-000.safetensors was computed with other settings" in message
     assert "crop None, now squash" in message
+
+
+def test_changed_shard_is_named_and_damaged_file_of_features_is_refused(cli, trained, shards):
+    embed(cli, trained, "--data", "shards/*.tar", "--out", "features")
+    stored = Path("features/shard-001.safetensors")
+    later = stored.stat().st_mtime + 10
+    os.utime(shards[1], (later, later))
+    done = embed(cli, trained, "--data", "shards/*.tar", "--out", "features")
+    assert json.loads(done[1])["shards"] == {"done": 0, "skipped": 3, "failed": 0}
+    assert "1 shard newer than the file of features, and skipped: shards/shard-001.tar" in done[2]
+    done = embed(cli, trained, "--data", "shards/*.tar", "--out", "features", "--part", "7/9")
+    assert (done[0], "part 7/9 of 3 shards has none" in done[2]) == (0, True)
+    stored.write_bytes(stored.read_bytes()[:1000])
+    done = embed(cli, trained, "--data", "shards/*.tar", "--out", "features")
+    assert done[0] == 4
+    assert "remove it, and run the command again" in done[2]
+
+
+def test_shards_given_otherwise_than_by_a_pattern_are_refused(cli, trained, shards):
+    done = embed(cli, trained, "--data", "shards", "--out", "features")
+    assert (done[0], "give them as --data 'shards/*.tar'" in done[2]) == (2, True)
+    expanded = [f"shards/{path.name}" for path in shards] * 2
+    done = embed(cli, trained, "--data", *expanded, "--out", "features")
+    assert done[0] == 2
+    listed = "shards/shard-001.tar, shards/shard-002.tar, shards/shard-000.tar and 2 more"
+    assert f"unexpected arguments: {listed}" in done[2]
+    assert "quote a pattern" in done[2]
+    done = embed(cli, trained, "other", "--data", "shards/*.tar", "--out", "features")
+    assert "unexpected argument: other" in done[2]
+    assert "--help" in done[2]
+
+
+def test_files_of_an_absent_engine_name_it(cli, trained, shards, monkeypatch):
+    pytest.importorskip("openvino")
+    given = ("--data", "shards/*.tar", "--out", "features", "--part")
+    embed(cli, trained, *given, "1/3", "--engine", "openvino")
+    monkeypatch.setattr(OpenVINOEngine, "version", staticmethod(lambda: None))
+    done = embed(cli, trained, *given, "2/3")
+    assert done[0] == 6
+    error = json.loads(done[2].splitlines()[-1])
+    path = "features/shard-000.safetensors"
+    assert error["message"] == f"openvino computed {path}: OpenVINO is not installed"
+    assert error["hint"] == "pip install 'zoo-registry[openvino]'; or give another --out"
 
 
 def test_damaged_shard_is_named_and_others_go_on(cli, trained, shards, tmp_path):

@@ -6,6 +6,7 @@ Help and completion need names and summaries only; a command's module is importe
 from __future__ import annotations
 
 import gc
+import os
 import select
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ import click
 
 from zoo import __version__
 from zoo.cli.output import stdout
-from zoo.errors import EnvironmentProblem, ExitCode, did_you_mean
+from zoo.errors import EnvironmentProblem, ExitCode, UsageError, did_you_mean, listed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -177,6 +178,21 @@ class ZooCommand(click.Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["params"] = [*(kwargs.get("params") or []), *common_options()]
         super().__init__(*args, **kwargs)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments.
+
+        Raises:
+            UsageError: there are too many, as where the shell has expanded a pattern.
+        """
+        allowed, ctx.allow_extra_args = ctx.allow_extra_args, True
+        extra = super().parse_args(ctx, args)
+        if extra and not (allowed or ctx.resilient_parsing):
+            paths = all(map(os.path.lexists, extra))
+            quoting = "quote a pattern, so that the shell does not expand it"
+            hint = quoting if paths else f"see `{ctx.command_path} --help`"
+            raise UsageError(f"unexpected argument{'s'[: len(extra) - 1]}: {listed(extra)}", hint)
+        return extra
 
 
 def import_uncollected(module: str) -> bool:

@@ -20,7 +20,7 @@ from tarfile import EOFHeaderError, HeaderError, ReadError, TarFile  # type: ign
 from typing import IO, Any, Self
 
 from zoo.data.formats import is_image
-from zoo.errors import DataError, UsageError
+from zoo.errors import DataError, UsageError, listed
 from zoo.files import open_regular, parse_json
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -209,21 +209,46 @@ def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 def names_shards(source: object) -> bool:
     """Whether a source is a tar file, or a pattern of tar files."""
-    return isinstance(source, (str, Path)) and str(source).endswith(SUFFIXES)
+    if not isinstance(source, (str, Path)):
+        return False
+    text = str(source)
+    return text.endswith(SUFFIXES) or any(name.endswith(SUFFIXES) for name in _matches(text))
+
+
+def shards_in(source: object) -> str | None:
+    """Return the pattern of the shards in a folder; None where it has none."""
+    if isinstance(source, (str, Path)) and Path(source).is_dir():
+        for suffix in SUFFIXES:
+            if next(Path(source).glob(f"*{suffix}"), None):
+                return f"'{Path(source) / f'*{suffix}'}'"
+    return None
+
+
+def _matches(text: str) -> list[str]:
+    """Return the paths that a pattern matches; none where the text is itself a path."""
+    if Path(text).exists() or not glob.has_magic(text):
+        return []
+    return glob.glob(text, recursive=True)  # noqa: PTH207 - any text
 
 
 def find_shards(pattern: str | Path) -> list[Path]:
     """Return the shards that a path or a pattern names, in the order of their paths.
 
     Raises:
-        DataError: there are none.
+        DataError: there are none, or it names other files too.
         UsageError: two have the same name.
     """
     text = str(pattern)
-    exists = Path(text).exists() or not glob.has_magic(text)
-    matches = [text] if exists else glob.glob(text, recursive=True)  # noqa: PTH207 - any text
+    matches = [text] if Path(text).exists() else _matches(text)
     if not matches:
-        raise DataError(f"no file matches {text}", "quote the pattern, so that zoo expands it")
+        hint = f"the current folder is {Path.cwd()}"
+        if "{" in text:
+            hint = "braces are not expanded: write * for any text, or [0-9] for a digit"
+        what = f"no file matches {text}" if glob.has_magic(text) else f"{text} does not exist"
+        raise DataError(what, hint)
+    if others := sorted(path for path in matches if not path.endswith(SUFFIXES)):
+        message = f"{text} matches files other than shards: {listed(others)}"
+        raise DataError(message, f"shards end in {', '.join(SUFFIXES)}")
     shards = sorted(map(Path, matches))
     names: dict[str, Path] = {}
     for shard in shards:

@@ -16,7 +16,7 @@ from torch import Tensor
 from zoo.cache import trim
 from zoo.data.all_images import AllImages
 from zoo.data.bad_images import describe_incomplete, no_readable_image
-from zoo.data.shards import names_shards
+from zoo.data.shards import names_shards, shards_in
 from zoo.data.value_range import measure_ranges
 from zoo.engine.backends.choice import AUTO
 from zoo.engine.features.cache import FeatureCache, FeatureSet, feature_batch
@@ -211,6 +211,8 @@ def embed(
         reading["engine"] = engine
         return embed_shards(name, data, out, registry, progress, part=part, **reading)
     refuse_given("parts are those of shards, such as 'shards-*.tar'", part=part)
+    if (pattern := shards_in(data)) and not out.suffix:
+        raise UsageError(f"{data} is a folder of shards", f"give them as --data {pattern}")
     check_format(out)
     model = load_features(name, registry, device)
     images = model.network.task.open_all(data, classes=classes, columns=columns)

@@ -6,6 +6,7 @@ file whole or not at all. So jobs can be killed, repeated, and run twice at once
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,14 +21,14 @@ from torch import Tensor
 from zoo.data.bad_images import UnreadableImages, describe_bad, describe_incomplete
 from zoo.data.shards import Sample, Shard, find_shards, name_of
 from zoo.engine.backends.choice import AUTO
-from zoo.engine.features.files import SUFFIX, UNLABELLED, differences, read_metadata, sort_classes
+from zoo.engine.features.files import SUFFIX, UNLABELLED, differences, sort_classes
 from zoo.engine.runtime.device import environment_errors
-from zoo.errors import DataError, UsageError, counted
+from zoo.errors import DataError, UsageError, counted, listed
 from zoo.files import make_dir, writing
 from zoo.inference.encoded import EncodedExtractor
 from zoo.inference.feature_file import describe_features, write_rows
 from zoo.inference.loading import load_features
-from zoo.inference.shard_engine import choose_for_shards, confirm_on_shards, encoded_of
+from zoo.inference.shard_engine import choose_for_shards, confirm_on_shards, encoded_of, read_done
 from zoo.options.option import raise_together
 from zoo.options.part import Part
 from zoo.registry.registry import Registry
@@ -118,6 +119,8 @@ def embed_shards(
     check_folder(out)
     shards = find_shards(data)
     chosen = shards if part is None else part.of(shards)
+    if not chosen:
+        progress.notice(f"part {part} of {counted(len(shards), 'shard')} has none")
     model = load_features(name, registry, device)
     done = [target for shard in shards if (target := target_of(shard, out)).exists()]
     choice = choose_for_shards(model.network, engine, shards, done)
@@ -126,6 +129,8 @@ def embed_shards(
         confirm_on_shards(extractor, shards)
     about = describe_features(model, extractor.path, extractor.batch, extractor.choice.name)
     check_done([target_of(shard, out) for shard in chosen], about)
+    for line in describe_newer(chosen, out):
+        progress.notice(line)
     make_dir(out)
     job = _Job(extractor, about, out, progress, bad_images, JobResult())
     for shard in progress.wrap(chosen, len(chosen), "shards"):
@@ -172,14 +177,26 @@ def check_done(files: Sequence[Path], about: Mapping[str, Any]) -> None:
 
     Raises:
         UsageError: one was not; names the differences of the first such.
-        WeightsError: one is no file of features.
+        WeightsError: one is damaged, or no file of features.
     """
     faults = []
     for file in files:
-        if file.exists() and (changed := differences(read_metadata(file), about)):
+        if file.exists() and (changed := differences(read_done(file), about)):
             message = f"{file} was computed with other settings: {', '.join(changed)}"
             faults.append(UsageError(message, "give another --out, or remove it"))
     raise_together(faults[:5])
+
+
+def describe_newer(shards: Sequence[Path], out: Path) -> Iterator[str]:
+    """Yield a line where shards changed after their features were computed, by the files' times."""
+    newer = []
+    for shard in shards:
+        with contextlib.suppress(OSError):
+            if shard.stat().st_mtime > target_of(shard, out).stat().st_mtime:
+                newer.append(str(shard))
+    if newer:
+        skipped = f"{counted(len(newer), 'shard')} newer than the file of features, and skipped"
+        yield f"{skipped}: {listed(newer)}; to compute them again, remove their files from {out}"
 
 
 @dataclass

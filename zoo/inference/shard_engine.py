@@ -6,12 +6,21 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from zoo.data.shards import Sample, Shard
-from zoo.engine.backends.choice import AUTO, TORCH, Choice, choose_alike, pays_from
+from zoo.engine.backends.choice import (
+    AUTO,
+    TORCH,
+    Choice,
+    choose_alike,
+    engine_class,
+    pays_from,
+    without_option,
+)
 from zoo.engine.features.files import read_metadata
 from zoo.engine.runtime.network import Network
-from zoo.errors import DataError
+from zoo.errors import DataError, WeightsError, ZooError
 from zoo.inference.encoded import EncodedExtractor, EncodedImages
 
 
@@ -23,6 +32,18 @@ def encoded_of(path: Path, samples: Sequence[Sample]) -> EncodedImages:
         [sample.image for sample in samples],
         {n: each.problem for n, each in enumerate(samples) if each.problem is not None},
     )
+
+
+def read_done(file: Path) -> dict[str, Any]:
+    """Return the metadata of a shard's file of features.
+
+    Raises:
+        WeightsError: it is damaged, or no file of features.
+    """
+    try:
+        return read_metadata(file)
+    except WeightsError as error:
+        raise WeightsError(error.message, "remove it, and run the command again") from error
 
 
 def choose_for_shards(
@@ -45,8 +66,12 @@ def choose_for_shards(
         WeightsError: a file of features is none.
     """
     if given == AUTO and done:
-        engine = read_metadata(done[0]).get("settings", {}).get("engine", [TORCH])
-        given = str(engine[0])
+        given = str(read_done(done[0])["settings"].get("engine", [TORCH])[0])
+        try:
+            engine_class(given).check(network.device)
+        except ZooError as error:
+            message = f"{given} computed {done[0]}: {without_option(given, error)}"
+            raise type(error)(message, f"{error.hint}; or give another --out") from error
 
     def images() -> int:
         enough = math.ceil(pays_from(network) / len(shards))
