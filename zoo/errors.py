@@ -79,7 +79,13 @@ class UsageError(ZooError):
 
 
 class RegistryError(UsageError):
-    """An invalid `registry.toml`; names file, line and key."""
+    """An invalid `registry.toml`; names file, line and key.
+
+    Attributes:
+        parts: of several errors, each; empty for a single one.
+    """
+
+    parts: tuple[RegistryError, ...] = ()
 
 
 class UnknownBackbone(UsageError):

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 
 import pytest
 
@@ -69,6 +70,34 @@ def test_invalid_file_error_names_file_and_line(text, line, message):
     assert str(path) in str(caught.value)
     assert message in str(caught.value)
     assert f"line {line}" in str(caught.value)
+
+
+def test_all_faults_of_a_file_are_named_in_order():
+    path = user_file("""schema = 1
+        [defaults]
+        batchsize = 7
+        seed = -1
+        momentum = "x"
+        [aliases]
+        mine = 5
+        [backbones."house/leaf"]
+        extends = "lite0"
+        head = "a..b"
+        weights = []
+        [backbones."bad name"]
+        extends = "lite0"
+        [alias]
+        """)
+    with pytest.raises(zoo.RegistryError) as caught:
+        config.load_config()
+    text = str(caught.value)
+    assert text.startswith(f"{path} has 8 errors: line 3: unknown key defaults.batchsize (did you")
+    assert re.findall(r"line (\d+): ", text) == ["3", "4", "5", "7", "10", "11", "12", "14"]
+    assert len(caught.value.parts) == 8
+    assert len(text.splitlines()) == 1
+    path = user_file("schema = 1\n[defaults]\n" + "\n".join(f"key{i} = 1" for i in range(20)))
+    with pytest.raises(zoo.RegistryError, match=r"has 20 errors: .*line 10: .*; and 12 more$"):
+        config.load_config()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo.files import config_dir
-from zoo.registry.tomlfile import Kinds, TomlFile
+from zoo.registry.tomlfile import Faults, Kinds, TomlFile, is_of_kind
 
 if TYPE_CHECKING:
     from zoo.registry.derived import Entry
@@ -82,10 +82,14 @@ def _check_defaults(file: TomlFile) -> None:
     from zoo.options.table import DEFAULTS
 
     kinds = {key: (int, float) if r.kind is float else (r.kind,) for key, r in DEFAULTS.items()}
-    file.check(("defaults",), table, kinds)
-    for key, value in table.items():
-        if value not in DEFAULTS[key]:
-            raise file.error(("defaults", key), f"is {value!r}", f"give {DEFAULTS[key]}")
+    faults = Faults(file)
+    with faults.collecting():
+        file.check(("defaults",), table, kinds)
+    for key, value in table.items() if isinstance(table, dict) else ():
+        if key in kinds and is_of_kind(value, kinds[key]) and value not in DEFAULTS[key]:
+            with faults.collecting():
+                raise file.error(("defaults", key), f"is {value!r}", f"give {DEFAULTS[key]}")
+    faults.raise_all()
 
 
 def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
@@ -95,30 +99,36 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Entry]]:
         The content of the file, and its derived backbones by id.
 
     Raises:
-        RegistryError: it is unreadable or invalid; names file, line and key.
+        RegistryError: it is unreadable or invalid; names file, line and key of each fault.
     """
     file = TomlFile(path)
-    content = file.content
-    file.check((), content, TABLES)
-    if content.get("schema") != SCHEMA:
+    content, entries, faults = file.content, {}, Faults(file)
+    if content.get("schema") != SCHEMA:  # before all: another may have other tables
         raise file.error(("schema",), f"must be {SCHEMA}", f"add schema = {SCHEMA}")
+    with faults.collecting():
+        file.check((), content, TABLES)
+    tables = {key: value for key, value in content.items() if isinstance(value, dict)}
     if path != shipped_file():  # which is validated when its defaults are read
-        _check_defaults(file)
-    aliases = content.get("aliases", {})
-    file.check(("aliases",), aliases, dict.fromkeys(aliases, (str,)))
-    if "weights_dir" in content:
-        content["weights_dir"] = file.absolute_path(("weights_dir",), content["weights_dir"])
-    plugins = content.get("plugins", {})
-    file.check(("plugins",), plugins, dict.fromkeys(plugins, (dict,)))
+        with faults.collecting():
+            _check_defaults(file)
+    for name, kind in (("aliases", str), ("plugins", dict)):
+        table = tables.get(name, {})
+        with faults.collecting():
+            file.check((name,), table, dict.fromkeys(table, (kind,)))
+    if isinstance(content.get("weights_dir"), str):
+        with faults.collecting():
+            content["weights_dir"] = file.absolute_path(("weights_dir",), content["weights_dir"])
+    if "backbones" in tables:
+        from zoo.registry.derived import read_entries  # only where needed: start-up time
+
+        with faults.collecting():
+            entries = read_entries(file, tables["backbones"])
+    faults.raise_all()
     content["plugins"] = {
         name: {key: Setting(value, file) for key, value in table.items()}
-        for name, table in plugins.items()
+        for name, table in tables.get("plugins", {}).items()
     }
-    if "backbones" not in content:
-        return content, {}
-    from zoo.registry.derived import read_entries  # only where needed: start-up time
-
-    return content, read_entries(file, content["backbones"])
+    return content, entries
 
 
 @cache

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from zoo.errors import RegistryError, UsageError, counted
-from zoo.registry.tomlfile import Keys, Kinds, TomlFile
+from zoo.registry.tomlfile import Faults, Keys, Kinds, TomlFile
 from zoo.spec import Backbone, Head, Preprocess, Weights, path_steps
 
 ENTRY: Kinds = {
@@ -255,9 +255,12 @@ def read_entries(file: TomlFile, table: Mapping[str, Any]) -> dict[str, Entry]:
     """Read the derived backbones of a file, and validate all that does not depend on their bases.
 
     Raises:
-        RegistryError: one is invalid; names file, line and key.
+        RegistryError: some are invalid; names file, line and key of each fault.
     """
-    return {id: _read_entry(file, id, content) for id, content in table.items()}
+    faults = Faults(file)
+    read = {id: faults.collected(_read_entry, file, id, item) for id, item in table.items()}
+    faults.raise_all()
+    return {id: entry for id, entry in read.items() if entry is not None}
 
 
 def _read_entry(file: TomlFile, id: str, table: Any) -> Entry:
@@ -268,13 +271,18 @@ def _read_entry(file: TomlFile, id: str, table: Any) -> Entry:
     file.check(keys, table, ENTRY)
     if "extends" not in table:
         raise file.error(keys, "names no backbone to extend", 'add extends = "..."')
+    faults = Faults(file)
+    heads = faults.collected(_read_heads, file, keys, table)
+    weights = faults.collected(_read_all_weights, file, keys, table)
+    preprocess = faults.collected(_read_preprocess, file, (*keys, "preprocess"), table)
+    faults.raise_all()
     return Entry(
         id=id,
         extends=table["extends"],
         file=file,
-        heads=_read_heads(file, keys, table),
-        weights=_read_all_weights(file, keys, table),
-        preprocess=_read_preprocess(file, (*keys, "preprocess"), table),
+        heads=heads,
+        weights=weights,
+        preprocess=preprocess,
         license=table.get("license"),
         task=table.get("task"),
     )

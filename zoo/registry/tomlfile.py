@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from zoo.errors import RegistryError, did_you_mean
 from zoo.files import open_regular
 
 Keys = tuple[str | int, ...]
 Kinds = Mapping[str, tuple[type, ...]]
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 MAX_BYTES = 1 << 24
 # Brackets and newlines, and the strings and comments that may contain them.
@@ -22,6 +25,9 @@ TOKEN = (
     r'(?s)"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|'
     r'"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*|[\[\]{}]|\n'
 )
+
+# Faults of a file that one error names.
+MOST = 8
 
 # TOML's names of types, where Python's differ.
 NAMES: dict[type, str] = {dict: "table", list: "array"}
@@ -75,21 +81,28 @@ class TomlFile:
             known: the accepted types of each key's value.
 
         Raises:
-            RegistryError: names file, line and key, and the accepted keys or types.
+            RegistryError: names file, line and key, and the accepted keys or types, of each.
         """
         if not isinstance(table, dict):
             raise self.error(keys, f"must be of type table, not {table!r}")
+        faults = Faults(self)
         for key, value in table.items():
-            if key not in known:
-                hint = did_you_mean(key, list(known), f"known keys: {', '.join(known)}")
-                location = self.location(*keys, key)
-                raise RegistryError(f"{location}: unknown key {dotted_key((*keys, key))}", hint)
-            kinds = known[key]
-            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-                names = " or ".join(NAMES.get(kind, kind.__name__) for kind in kinds)
-                raise self.error((*keys, key), f"must be of type {names}, not {value!r}")
-            if isinstance(value, str) and not value.strip():
-                raise self.error((*keys, key), "is empty")
+            with faults.collecting():
+                self._check_value((*keys, key), value, known)
+        faults.raise_all()
+
+    def _check_value(self, keys: Keys, value: Any, known: Kinds) -> None:
+        key = keys[-1]
+        if key not in known:
+            hint = did_you_mean(str(key), list(known), f"known keys: {', '.join(known)}")
+            location = self.location(*keys)
+            raise RegistryError(f"{location}: unknown key {dotted_key(keys)}", hint)
+        kinds = known[str(key)]
+        if not is_of_kind(value, kinds):
+            names = " or ".join(NAMES.get(kind, kind.__name__) for kind in kinds)
+            raise self.error(keys, f"must be of type {names}, not {value!r}")
+        if isinstance(value, str) and not value.strip():
+            raise self.error(keys, "is empty")
 
     def absolute_path(self, keys: Keys, text: str) -> str:
         """Return the value of a key as an absolute path; relative ones are relative to the file.
@@ -103,6 +116,63 @@ class TomlFile:
             return str(self.path.absolute().parent / Path(text).expanduser())
         except (ValueError, RuntimeError) as error:
             raise self.error(keys, f"is not a path: {error}") from error
+
+
+class Faults:
+    """The faults of a file, to name them all.
+
+    Args:
+        file: that is read.
+    """
+
+    def __init__(self, file: TomlFile) -> None:
+        self.file = file
+        self.errors: dict[str, RegistryError] = {}
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Record the error of a block."""
+        try:
+            yield
+        except RegistryError as error:
+            for each in error.parts or (error,):
+                self.errors.setdefault(str(each), each)
+
+    def collected(
+        self, read: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result | None:
+        """Return what a function returns; record its error."""
+        with self.collecting():
+            return read(*args, **kwargs)
+        return None
+
+    def raise_all(self) -> None:
+        """Raise one error, if there are any.
+
+        Raises:
+            RegistryError: the recorded one, or one that names those on the first lines.
+        """
+        errors = tuple(self.errors.values())
+        if len(errors) == 1:
+            raise errors[0]
+        if not errors:
+            return
+        prefix = f"{self.file.path}, line "
+        texts = [
+            (each.message.removeprefix(prefix), f" ({each.hint})" if each.hint else "")
+            for each in errors
+        ]
+        texts.sort(key=lambda text: int(text[0].partition(":")[0]))
+        shown = "; ".join(f"line {message}{hint}" for message, hint in texts[:MOST])
+        more = f"; and {len(texts) - MOST} more" if len(texts) > MOST else ""
+        combined = RegistryError(f"{self.file.path} has {len(texts)} errors: {shown}{more}")
+        combined.parts = errors
+        raise combined
+
+
+def is_of_kind(value: Any, kinds: tuple[type, ...]) -> bool:
+    """Whether a value is of one of some types; a truth value is no number."""
+    return isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
 
 
 def _read_text(path: Path) -> str:
