@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.formats import describe_missing, is_image
-from zoo.data.scan import is_folder, is_hidden, list_folder
+from zoo.data.scan import is_data_folder, is_hidden, list_folder
 from zoo.data.split import FileSplit, ImageData, Split
 from zoo.errors import DataError, UsageError, counted
 
@@ -68,7 +68,7 @@ def _flat(root: Path) -> AllImages | None:
     if not root.is_dir():
         return None
     entries = list_folder(root)
-    if any(is_folder(entry) for entry in entries):
+    if any(is_data_folder(entry) for entry in entries):
         return None
     visible = [entry.name for entry in entries if not is_hidden(entry.name)]
     names = sorted(name for name in visible if is_image(name))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from zoo.data.names import split_of
-from zoo.data.scan import is_folder, list_folder
+from zoo.data.scan import is_data_folder, list_folder
 from zoo.errors import DataError
 
 # Fields are separated by whitespace if a text list has no other separator.
@@ -37,7 +37,7 @@ def metadata_table(folder: Path) -> Path | None:
         return None
     entries = list_folder(folder)
     names = {entry.name for entry in entries}
-    if any(is_folder(entry) for entry in entries):
+    if any(is_data_folder(entry) for entry in entries):
         return None
     return next((folder / name for name in METADATA if name in names), None)
 

@@ -11,7 +11,7 @@ from typing import Any
 from zoo.data.all_images import AllImages
 from zoo.data.groups import check_sides, draw_held_out_groups, groups_by
 from zoo.data.names import positions, split_of
-from zoo.data.scan import is_folder, list_folder, shorten
+from zoo.data.scan import is_data_folder, is_folder, list_folder, shorten
 from zoo.data.split import FileSplit, ImageData, check_fraction, draw_held_out
 from zoo.data.splitting import (
     choose_split,
@@ -240,7 +240,7 @@ def _unwrapped(root: Path) -> Path:
     """Return the folder with images and masks, or splits of them, that others wrap; or the root."""
     current = root
     while not (current / CLASSES).exists():
-        names = [entry.name for entry in list_folder(current) if is_folder(entry)]
+        names = [entry.name for entry in list_folder(current) if is_data_folder(entry)]
         if len(names) != 1 or split_of(names[0]) or names[0] in (IMAGES, MASKS):
             return current if len(names) > 1 else root
         if (current / names[0]).is_symlink():

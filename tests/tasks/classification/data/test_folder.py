@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from zoo.data.all_images import open_all
 from zoo.data.split import ImageData
+from zoo.data.table import metadata_table
 from zoo.errors import DataError, UsageError
 from zoo.tasks.classification.data.sources import EMBEDDED, open_data, open_split
 
@@ -267,6 +269,38 @@ def test_empty_class_folder_is_rejected(tmp_path: Path) -> None:
     root = make(tmp_path, "a/{3}.png", "b/{3}.png")
     (root / "hollow").mkdir()
     assert refusal(root).message.endswith("without images: hollow")
+
+
+@pytest.mark.parametrize("inside", ["runs/resnet18-1", "my-run"])
+def test_folder_of_trainings_is_no_class(tmp_path: Path, inside: str) -> None:
+    """`--data .` writes into `runs/` beside the classes."""
+    root = make(tmp_path / "pets", "dog/{5}.png", "cat/{5}.png")
+    before = open_data(root)
+    (root / inside / "checkpoints").mkdir(parents=True)
+    (root / inside / "checkpoints/plan.json").write_text("{}")
+    (root / inside / "notes.txt").write_text("mine")
+    data = open_data(root)
+    name = inside.partition("/")[0]
+    assert data.notices == (f"skipped: 1 folder of trainings: {name}",)
+    assert (data.classes, data.fingerprint) == (before.classes, before.fingerprint)
+    wrapped = open_data(shutil.copytree(root, tmp_path / "outer/pets").parent)
+    assert wrapped.classes == ("cat", "dog")
+    shutil.move(tmp_path / "outer/pets" / name, tmp_path / "outer" / name)
+    assert open_data(tmp_path / "outer").classes == ("cat", "dog")
+    # A folder with images is a class, whatever else it has.
+    make(root, "runs/0.png", "runs/1.png", "my-run/sub/0.png")
+    shutil.rmtree(root / "my-run/checkpoints", ignore_errors=True)
+    assert "runs" in open_data(root).classes
+
+
+def test_trainings_beside_images_change_no_reading(tmp_path: Path) -> None:
+    root = make(tmp_path / "flat", "{3}.png")
+    (root / "metadata.csv").write_text("file_name,label\n0.png,a\n1.png,b\n2.png,b\n")
+    assert metadata_table(root) == root / "metadata.csv"
+    (root / "runs/resnet18-1/checkpoints").mkdir(parents=True)
+    (root / "runs/resnet18-1/checkpoints/plan.json").write_text("{}")
+    assert metadata_table(root) == root / "metadata.csv"
+    assert open_all(root, open_data).splits[0].paths == ("0.png", "1.png", "2.png")
 
 
 def test_splits_with_different_classes_are_rejected(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from zoo.data.formats import is_image
 from zoo.data.names import affixed_split, nfc, sort_classes, split_of
-from zoo.data.scan import is_folder, list_folder, shorten
+from zoo.data.scan import is_data_folder, is_folder, list_folder, shorten
 from zoo.data.splitting import describe_wrapper, listed
 from zoo.errors import DataError, counted
 from zoo.tasks.classification.data.scan import Images, Scan
@@ -82,7 +82,7 @@ def find_layout(root: Path, known: Collection[str] = ()) -> Layout:
     if base != root:
         notices.append(describe_wrapper(root, base))
     entries = list_folder(base)
-    folders = [entry.name for entry in entries if is_folder(entry)]
+    folders = [entry.name for entry in entries if is_data_folder(entry)]
     named = _split_folders(base, folders)
     if not named:
         return Layout(base, {"train": ""}, notices=tuple(notices))
@@ -98,7 +98,7 @@ def find_layout(root: Path, known: Collection[str] = ()) -> Layout:
     ]
     if inferred:
         notices.append(f"splits by name: {', '.join(inferred)}")
-    others = [folder for folder in folders if folder not in named]
+    others = [entry.name for entry in entries if is_folder(entry) and entry.name not in named]
     if others:
         if "val" not in by_split:
             _refuse_further_splits(base, others, by_split, classes)
@@ -174,13 +174,13 @@ def _check_folder(root: Path) -> None:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return [entry.name for entry in list_folder(folder) if is_folder(entry)]
+    return [entry.name for entry in list_folder(folder) if is_data_folder(entry)]
 
 
 def _lone_folder(folder: Path) -> str | None:
     """Return the only folder in a folder that has no images; None for any other content."""
     entries = list_folder(folder)
-    names = [entry.name for entry in entries if is_folder(entry)]
+    names = [entry.name for entry in entries if is_data_folder(entry)]
     if len(names) != 1 or any(is_image(entry.name) for entry in entries):
         return None
     return names[0]

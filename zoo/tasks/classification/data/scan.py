@@ -9,7 +9,7 @@ from pathlib import Path
 
 from zoo.data.formats import describe_missing, is_image
 from zoo.data.names import nfc, sort_classes
-from zoo.data.scan import is_folder, is_hidden, list_folder, shorten
+from zoo.data.scan import is_data_folder, is_folder, is_hidden, list_folder, shorten
 from zoo.errors import counted
 
 # By class, in the order of `sort_classes`: path of each image relative to the scanned folder, and
@@ -29,6 +29,7 @@ class Scan:
         linked: links to folders that are part of the scan already, or contain it.
         broken: number of dangling links, pipes and devices.
         stray: number of images beside the class folders.
+        runs: folders of trainings beside the class folders.
         folders: by class, number of images in each folder, relative to the class folder.
     """
 
@@ -38,6 +39,7 @@ class Scan:
     linked: list[str] = field(default_factory=list)
     broken: int = 0
     stray: int = 0
+    runs: list[str] = field(default_factory=list)
     folders: dict[str, Counter[str]] = field(default_factory=dict)
 
     @property
@@ -71,6 +73,8 @@ class Scan:
             lines.append(counted(self.broken, "broken link or pipe", "broken links or pipes"))
         if self.stray:
             lines.append(f"{counted(self.stray, 'image')} beside the class folders")
+        if self.runs:
+            lines.append(f"{counted(len(self.runs), 'folder')} of trainings: {shorten(self.runs)}")
         return [f"skipped{folder and f' in {folder}'}: {line}" for line in lines]
 
     def flattened(self, folder: str) -> list[str]:
@@ -111,6 +115,8 @@ def scan_classes(root: Path) -> Scan:
             scan.hidden += 1
         elif not is_folder(entry):
             scan.stray += is_image(entry.name)
+        elif not is_data_folder(entry):
+            scan.runs.append(entry.name)
         elif entry.is_symlink():
             linked_classes.append((nfc(entry.name), entry.name))
         else:
