@@ -57,5 +57,6 @@ class Metrics(TypedDict, total=False):
     miou: float
     pixel_accuracy: float
     per_class: dict[str, ClassMetrics]
+    engine: str
     bad_images: dict[str, str]
     incomplete_images: list[str]

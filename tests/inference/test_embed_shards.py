@@ -75,7 +75,8 @@ def test_jobs_of_many_images_use_one_engine(cli, trained, shards, tmp_path, monk
     monkeypatch.setattr("zoo.engine.backends.choice.MIN_IMAGES", 0)
     monkeypatch.setattr("zoo.engine.backends.choice.IMAGES_PER_MODULE", 1)
     part = ("--data", "shards/*.tar", "--out", "features", "--part", "2/3")
-    assert embed(cli, trained, *part)[0] == 0
+    code, out, _ = embed(cli, trained, *part)
+    assert (code, json.loads(out)["engine"]) == (0, "openvino")
     (path,) = (tmp_path / "features").iterdir()
     assert metadata(path)["settings"]["engine"][0] == "openvino"
     # The others follow it, whatever the rule gives for them.

@@ -32,6 +32,7 @@ def test_rank_sorts_by_accuracy_with_failures_last(cli, image_folder):
     assert best["knn"] > 0.6
     assert best["backbone_forwards"] == 48
     assert best["params"] == zoo.get("lite0").params
+    assert (best["engine"], unknown["engine"]) == ("torch", None)
     assert unknown["accuracy"] is None
     assert "cannot" in unknown["error"]
     again = cli(*arguments)

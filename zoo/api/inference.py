@@ -229,8 +229,8 @@ def embed(
         quiet: write nothing to stderr.
 
     Returns:
-        `path`, `images`, `width`, `backbone_forwards`, and `bad_images`: reasons by path;
-        of shards also `shards`, `failed`, `labels`, `unlabelled` and `other_members`.
+        `path`, `images`, `width`, `backbone_forwards`, `engine`, and `bad_images`: reasons by
+        path; of shards also `shards`, `failed`, `labels`, `unlabelled` and `other_members`.
 
     Raises:
         UsageError: the suffix is unknown, or the network does not have exactly one main head.

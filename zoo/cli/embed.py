@@ -92,7 +92,8 @@ def command(
 
 def _describe(summary: dict[str, Any]) -> str:
     """Return a summary in one line."""
-    width = f", {counted(summary['width'], 'feature')} each" if summary["images"] else ""
+    features = f", {counted(summary['width'], 'feature')} each by {summary['engine']}"
+    width = features if summary["images"] else ""
     line = f"{counted(summary['images'], 'image')}{width}: {summary['path']}"
     if "shards" in summary:
         counts = ", ".join(f"{count:,} {what}" for what, count in summary["shards"].items())

@@ -196,8 +196,8 @@ def embed(
         engine: of features, `auto` or the name of one.
 
     Returns:
-        `path`, `images`, `width`, `backbone_forwards`, and `bad_images`: reasons by path; of shards
-        more, as `embed_shards`.
+        `path`, `images`, `width`, `backbone_forwards`, `engine`, and `bad_images`: reasons by path;
+        of shards more, as `embed_shards`.
 
     Raises:
         UsageError: the suffix is unknown, an option does not apply to the source, or the network
@@ -225,7 +225,12 @@ def embed(
         summary = write_features(embedded, model, out)
     for path, reason in sorted(embedded.bad.items()):
         progress.notice(f"skipped: {path}: {reason}")
-    return {"path": str(out), **summary, "bad_images": embedded.bad}
+    return {
+        "path": str(out),
+        **summary,
+        "engine": embedded.engine,
+        "bad_images": embedded.bad,
+    }
 
 
 def refuse_given(reason: str, **options: Any) -> None:

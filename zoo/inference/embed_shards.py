@@ -20,7 +20,7 @@ from torch import Tensor
 
 from zoo.data.bad_images import UnreadableImages, describe_bad, describe_incomplete
 from zoo.data.shards import Sample, Shard, find_shards, name_of
-from zoo.engine.backends.choice import AUTO
+from zoo.engine.backends.choice import AUTO, TORCH
 from zoo.engine.features.files import SUFFIX, UNLABELLED, differences, sort_classes
 from zoo.engine.runtime.device import environment_errors
 from zoo.errors import DataError, UsageError, counted, listed
@@ -49,6 +49,7 @@ class JobResult:
         images: number of rows written.
         width: number of features; 0 if no file was written or read.
         forwards: number of forward passes of the backbone, in images.
+        engine: that computes the features.
         bad: reasons by shard and key, of images that cannot be read.
         others: number of members that are neither image nor label, by extension.
         labels: number of labels by extension.
@@ -60,6 +61,7 @@ class JobResult:
     images: int = 0
     width: int = 0
     forwards: int = 0
+    engine: str = TORCH
     bad: dict[str, str] = field(default_factory=dict)
     others: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
@@ -72,6 +74,7 @@ class JobResult:
             "images": self.images,
             "width": self.width,
             "backbone_forwards": self.forwards,
+            "engine": self.engine,
             "bad_images": self.bad,
             "shards": dict(self.shards),
             "failed": self.failed,
@@ -136,6 +139,7 @@ def embed_shards(
     for shard in progress.wrap(chosen, len(chosen), "shards"):
         job.run(shard)
     job.result.forwards = model.network.forwards
+    job.result.engine = extractor.choice.name
     job.report()
     return job.result.summary(out)
 

@@ -18,7 +18,7 @@ from zoo.data.images import PreparedImage, as_many
 from zoo.data.names import split_of
 from zoo.data.split import Split
 from zoo.data.value_range import measure_ranges
-from zoo.engine.backends.choice import AUTO, pays_from
+from zoo.engine.backends.choice import AUTO, TORCH, pays_from
 from zoo.engine.backends.engine import Inputs
 from zoo.engine.features.evaluate import evaluate_on_engine
 from zoo.engine.features.finite import check_predictions
@@ -307,8 +307,9 @@ class Predictor:
             columns: of a table, as for `zoo.finetune`.
 
         Returns:
-            `split`, `images`, `loss`, further values of the task's metric, `bad_images` by path,
-            and `incomplete_images`: paths of JPEG files that lack their last bytes.
+            `split`, `images`, `loss`, further values of the task's metric, `engine` that computed
+            the features, `bad_images` by path, and `incomplete_images`: paths of JPEG files that
+            lack their last bytes.
 
         Raises:
             DataError: the data cannot be used, has a class unknown to the model, or contains an
@@ -329,7 +330,7 @@ class Predictor:
         reader = ImageReader(transform, device, batch_size, workers, bad_images)
         metric = task.metric(self.schema, device, metrics)
         with environment_errors("evaluating"):
-            self._evaluate(chosen, reader, metric)
+            engine = self._evaluate(chosen, reader, metric)
         values = metric.report()
         if not values["images"]:
             raise no_readable_image(f"the {chosen.name} split")
@@ -339,17 +340,19 @@ class Predictor:
         return {
             "split": chosen.name,
             **values,
+            "engine": engine,
             "bad_images": dict(sorted(reader.bad.items())),
             "incomplete_images": sorted(reader.incomplete),
         }
 
-    def _evaluate(self, split: Split, reader: ImageReader, metric: Metric) -> None:
-        """Update a metric by a split, through the engine that the rule chooses."""
+    def _evaluate(self, split: Split, reader: ImageReader, metric: Metric) -> str:
+        """Update a metric by a split, through the engine that the rule chooses; return its name."""
         engine = split_engine(self.network, self.card, self.engine, split, reader)
         if engine is None:
             evaluate_split(self.network, split, reader, metric)
-        else:
-            evaluate_on_engine(engine, split, reader, metric)
+            return TORCH
+        evaluate_on_engine(engine, split, reader, metric)
+        return engine.name
 
     def _trained_split(self, data: Any, split: str | None, given: dict[str, Any]) -> Split | None:
         """Return the split of the training, if the data is that of the training; else None."""

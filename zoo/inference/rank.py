@@ -46,6 +46,7 @@ class Rank:
         knn: leave-one-out accuracy of the nearest neighbours.
         seconds: of feature computation and probe.
         backbone_forwards: number of forward passes of the backbone, in images.
+        engine: that computed its features; None if it failed.
         error: why it failed; None if it did not.
     """
 
@@ -57,6 +58,7 @@ class Rank:
     knn: float | None = None
     seconds: float | None = None
     backbone_forwards: int = 0
+    engine: str | None = None
     error: ZooError | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -175,6 +177,7 @@ def rank(
                 knn=knn,
                 seconds=time.perf_counter() - started,
                 backbone_forwards=embedded.forwards,
+                engine=embedded.engine,
             )
 
 

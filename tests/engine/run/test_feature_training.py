@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 import zoo
 from tests.inference.shards import labelled, write_shards
 from tests.networks import train_probe
+from zoo.engine.backends.eager import TorchEngine
+from zoo.engine.backends.openvino import OpenVINOEngine
 from zoo.engine.features.files import FeatureFiles, read_metadata, row_splits
 from zoo.engine.probe import from_files
 from zoo.engine.probe.logistic import fit_probe
@@ -90,6 +92,21 @@ def test_ridge_has_the_same_bytes_for_any_number_of_workers(cli, model, features
     assert len(digests) == 1
     assert 0.3 < run["probe"]["accuracy"][0] <= 1
     assert run["metrics"]["val"]["loss"] < 2
+
+
+def test_model_names_the_engine_of_features_that_is_not_here(cli, model, features, monkeypatch):
+    pytest.importorskip("openvino")
+    converted = features.with_name("converted")
+    shards = str(features.with_name("shards") / "*.tar")
+    summary = zoo.embed(model, shards, converted, device="cpu", engine="openvino")
+    assert summary["engine"] == "openvino"
+    versions = {"openvino": OpenVINOEngine.version(), "torch": TorchEngine.version()}
+    monkeypatch.setattr(OpenVINOEngine, "version", staticmethod(lambda: None))
+    for folder, engine in ((features, "torch"), (converted, "openvino")):
+        code, out, err = finetune(cli, model, "--features", folder)
+        assert code == 0, err
+        fitted = zoo.load(json.loads(out)["folder"]).card.features
+        assert (fitted["engine"], fitted["version"]) == (engine, versions[engine])
 
 
 def test_large_features_are_solved_in_one_pass(cli, model, features, monkeypatch):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zoo.data.names import nfc
 from zoo.data.schema import Schema
-from zoo.engine.backends.choice import engine_class
+from zoo.engine.backends.choice import TORCH, engine_class
 from zoo.engine.plan.plan import Plan
 from zoo.engine.run.claim import RECORD
 from zoo.engine.run.environment import environment, versions
@@ -101,7 +101,7 @@ def _card(
         versions=versions(),
         new_head=prepared.options.build_options.head.to_dict(),
         temperature=temperature,
-        features=_features(plan, network.precision),
+        features=_features(prepared, plan, network.precision),
     )
 
 
@@ -117,11 +117,14 @@ def held_out_temperature(prepared: Prepared, state: TrainState) -> float | None:
     return prepared.task.temperature(held_out.logits, held_out.labels)
 
 
-def _features(plan: Plan, precision: str) -> dict[str, Any]:
+def _features(prepared: Prepared, plan: Plan, precision: str) -> dict[str, Any]:
     """Return what the features were computed by that the head was fitted on; empty without."""
     if not plan.phases[-1].keep_features:
         return {}
     version = engine_class(plan.engine).version()
+    if prepared.files is not None:  # which another machine may have computed
+        settings = prepared.files.about["settings"]
+        _, version = settings.get("engine") or [TORCH, settings.get("versions", {}).get(TORCH)]
     return {"engine": plan.engine, "version": version, "precision": precision}
 
 
