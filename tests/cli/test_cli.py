@@ -178,6 +178,7 @@ def test_finetune_broken_backbone_exits_with_5(cli, install):
     code, _, err = cli("finetune", "nohead", "--weights", "none")
     assert code == 5
     assert "'classifier'" in err
+    assert "broken/nohead: no module" in err
     assert "its children are 0, 1" in err
     code, _, err = cli("finetune", "nobuild", "--weights", "none")
     assert code == 5

@@ -51,12 +51,12 @@ def test_no_arguments_prints_help_to_stderr(zoo_process):
 def test_full_disk_exits_with_6(tmp_path, arguments):
     code, _, err = shell(f"zoo {arguments} >/dev/full", tmp_path)
     assert code == 6
-    assert err == "zoo: error: No space left on device\n"
+    assert err == "zoo: error: No space left on device: stdout\n"
 
 
 def test_full_disk_with_json_exits_with_6(tmp_path):
     code, _, err = shell("zoo plugins --no-plugin timm --json >/dev/full", tmp_path)
-    failure = {"kind": "OSError", "message": "No space left on device", "hint": None}
+    failure = {"kind": "OSError", "message": "No space left on device: stdout", "hint": None}
     assert (code, json.loads(err)) == (6, {**failure, "exit_code": 6})
 
 

@@ -111,6 +111,17 @@ def test_full_disk_stops_with_6_and_resumes_to_the_same_bytes(fault, finetune):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("prlimit"), reason="needs prlimit")
+def test_memory_too_small_for_torch_exits_with_6(finetune):
+    done = run(["prlimit", "--as=1000000000", *finetune("--out", "run")])
+    assert done.returncode == 6, done.stderr
+    assert done.stderr.startswith("zoo: error: a library cannot be loaded: ImportError: libtorch")
+    assert "free some memory" in last_line(done.stderr)
+    assert len(done.stderr.splitlines()) == 1
+    assert not Path("run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("prlimit"), reason="needs prlimit")
 def test_file_size_limit_stops_with_6(finetune):
     options = ["--train", "all", "--epochs", "2", "--batch-size", "8", *EACH_STEP]
     done = run(["prlimit", "--fsize=12000", *finetune(*options, "--out", "run")])

@@ -17,7 +17,7 @@ import click
 
 from zoo import errors
 from zoo.cli.group import OutputClosed, Settings, detecting_closed_output, zoo_group
-from zoo.cli.output import reserved_stdout, stdout
+from zoo.cli.output import naming_stdout, reserved_stdout, stdout
 from zoo.errors import (
     ENVIRONMENT_ERRNOS,
     ExitCode,
@@ -162,7 +162,7 @@ def _run(arguments: list[str] | None, settings: Settings) -> int:
     try:
         with reserved_stdout() if settings.as_json else nullcontext():
             code = zoo_group.main(arguments, prog_name="zoo", obj=settings, standalone_mode=False)
-            with detecting_closed_output():
+            with detecting_closed_output(), naming_stdout():
                 stdout().flush()
         return int(code or 0)
     except BaseException as error:
@@ -244,6 +244,10 @@ def _describe_exception(error: Exception) -> _Failure:
             return _Failure("error", public.__name__, error.message, code, error.hint, notes)
         case MemoryError():
             return _Failure("error", kind, "out of memory", ExitCode.ENVIRONMENT)
+        case ImportError() if ".so" in str(error):  # of the system's loader
+            hint = "free some memory, or raise its limit; else `zoo doctor` checks the installation"
+            message = f"a library cannot be loaded: {one_line(error)}"
+            return _Failure("error", kind, message, ExitCode.ENVIRONMENT, hint)
         case OSError() if error.errno in ENVIRONMENT_ERRNOS:
             path = f": {error.filename}" if error.filename else ""
             return _Failure("error", kind, f"{error.strerror}{path}", ExitCode.ENVIRONMENT)

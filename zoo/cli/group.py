@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from zoo import __version__
-from zoo.cli.output import stdout
+from zoo.cli.output import naming_stdout, stdout
 from zoo.errors import EnvironmentProblem, ExitCode, UsageError, did_you_mean, listed
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ class ZooGroup(ZooCommand, click.Group):
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Parse the command line."""
-        with detecting_closed_output():
+        with detecting_closed_output(), naming_stdout():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -69,7 +69,18 @@ def _reserving(stream: TextIO) -> Iterator[None]:
 
 def echo(text: str, end: str = "\n") -> None:
     """Print text on stdout as it is, even where that is reserved."""
-    click.echo(f"{text}{end}", file=stdout(), nl=False)
+    with naming_stdout():
+        click.echo(f"{text}{end}", file=stdout(), nl=False)
+
+
+@contextmanager
+def naming_stdout() -> Iterator[None]:
+    """Name stdout in the error of writing to it, such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or "stdout"
+        raise
 
 
 @contextmanager
@@ -122,7 +133,8 @@ def _to_json(value: Any, ensure_ascii: bool) -> str:
 
 def print_line(text: str = "") -> None:
     """Print a line on stdout, control characters escaped."""
-    click.echo(printable(text))
+    with naming_stdout():
+        click.echo(printable(text))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> None:
@@ -143,7 +155,8 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: str
             for cell, width, flush in zip(row, widths, right_aligned, strict=True)
         ]
         lines.append("  ".join(cells).rstrip())
-    click.echo("\n".join(lines))
+    with naming_stdout():
+        click.echo("\n".join(lines))
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TextIO
 
 from zoo.data.names import split_of
-from zoo.data.scan import is_data_folder, list_folder
-from zoo.errors import DataError
+from zoo.data.scan import is_data_folder, list_folder, shorten
+from zoo.errors import DataError, counted
 
 # Fields are separated by whitespace if a text list has no other separator.
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "", ".lst": "", ".list": ""}
@@ -157,19 +157,26 @@ def _read_objects(path: Path, file: TextIO) -> Iterator[Row]:
 
 
 def _objects(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, object]]]:
+    """Yield number and object of each line; raise at the end where some are none."""
+    faults = []
     for number, line in enumerate(file, start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line.removeprefix("\ufeff"))
-        except ValueError as error:
-            raise DataError(
-                f"{path}, line {number}: {error}", "write an object per line"
-            ) from error
-        if not isinstance(row, dict):
-            message = f"{path}, line {number} is a {type(row).__name__}, not an object"
-            raise DataError(message, "write an object per line")
-        yield number, row
+            row = json.loads(line.rstrip().removeprefix("\ufeff"))
+        except json.JSONDecodeError as error:
+            faults.append(f"line {number}, column {error.pos + 1}: {error.msg}")
+            continue
+        except (ValueError, RecursionError) as error:  # of too many digits, or brackets
+            faults.append(f"line {number}: {error}")
+            continue
+        if isinstance(row, dict):
+            yield number, row
+        else:
+            faults.append(f"line {number} is a {type(row).__name__}, not an object")
+    if faults:
+        invalid = f"{path}: {counted(len(faults), 'line is', 'lines are')} no object"
+        raise DataError(f"{invalid}: {shorten(faults, separator='; ')}", "write an object per line")
 
 
 def _text(value: object) -> str:

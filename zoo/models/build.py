@@ -22,6 +22,7 @@ from zoo.models.head_factory import check_widths
 from zoo.models.heads import head_classes, replace_heads, resolve_head
 from zoo.models.license_notice import warn_license_once
 from zoo.models.own_weights import load_own
+from zoo.models.plugin_errors import naming
 from zoo.models.provenance import Provenance, record_provenance
 from zoo.models.state_dict import load_state
 from zoo.models.state_fit import check_values, compare_state, describe_casts, without_prefix
@@ -161,15 +162,16 @@ def build(
     # Again: converting weights for the first time may have advanced the generator.
     seed_torch(seed)
     from_file = base.kind == "file"
-    heads_fit = from_file and head.plain and _classes_of(model, backbone) == [classes]
     previous = None
-    if classes is not None and not heads_fit:
-        previous = _classes_of(model, backbone)[-1]
-        replace_heads(model, described.heads, classes, base.preprocess, head)
-    else:
-        described = backbone
-    if from_file:  # last, since the file may have tensors for the new heads
-        base = load_own(model, described, base, names if len(names) == classes else ())
+    with naming(backbone.id):
+        heads_fit = from_file and head.plain and _classes_of(model, backbone) == [classes]
+        if classes is not None and not heads_fit:
+            previous = _classes_of(model, backbone)[-1]
+            replace_heads(model, described.heads, classes, base.preprocess, head)
+        else:
+            described = backbone
+        if from_file:  # last, since the file may have tensors for the new heads
+            base = load_own(model, described, base, names if len(names) == classes else ())
     record_provenance(model, Provenance(described, base, head, previous))
     subject = f"{base.path} is trained from weights"
     if base.kind == "published":

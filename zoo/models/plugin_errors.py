@@ -48,6 +48,24 @@ def plugin_errors(what: str) -> Iterator[None]:
         raise BrokenBackbone(f"{what}: {one_line(error)}", _remedy(error)) from error
 
 
+@contextlib.contextmanager
+def naming(backbone: str) -> Iterator[None]:
+    """Begin the error of a backbone with its id, where it names a module of it only.
+
+    Args:
+        backbone: its id.
+
+    Raises:
+        BrokenBackbone: the block raised it.
+    """
+    try:
+        yield
+    except BrokenBackbone as error:
+        if backbone in error.message:
+            raise
+        raise BrokenBackbone(f"{backbone}: {error.message}", error.hint) from error
+
+
 def _remedy(error: BaseException) -> str:
     """Return what a user can do about an error of a plugin's code."""
     where = "--debug shows where"

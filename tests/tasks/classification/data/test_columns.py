@@ -129,10 +129,11 @@ def test_json_lines_keep_types_and_report_lines(root: Path) -> None:
     with pytest.raises(DataError, match=r"1 line has several labels: \[0, 1\] \(line 5\)"):
         open_data(path)
     write(root, "metadata.jsonl", json.dumps(rows[0]), "{", json.dumps(rows[1]))
-    with pytest.raises(DataError, match=r"metadata.jsonl, line 2: "):
+    with pytest.raises(DataError, match=r"metadata.jsonl: 1 line is no object: line 2, column 2: "):
         open_data(path)
-    write(root, "metadata.jsonl", json.dumps(rows[0]), "[1]")
-    with pytest.raises(DataError, match=r"line 2 is a list, not an object"):
+    write(root, "metadata.jsonl", json.dumps(rows[0]), "[1]", json.dumps(rows[1]), '{"a" 3}')
+    lines = "line 2 is a list, not an object; line 4, column 6: Expecting ':' delimiter; write"
+    with pytest.raises(DataError, match=f"metadata.jsonl: 2 lines are no object: {lines}"):
         open_data(path)
 
 
