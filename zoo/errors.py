@@ -194,10 +194,10 @@ def counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {many or one + ('es' if re.search('(s|x|tch|sh)$', one) else 's')}"
 
 
-def listed(names: Sequence[str], most: int = 3) -> str:
-    """Return names in one line, the first ones and the number of the others if there are more."""
+def listed(names: Sequence[str], most: int = 3, separator: str = ", ") -> str:
+    """Join the first names for a message, and count the others."""
     rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
+    return separator.join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def join_lines(text: str) -> str:

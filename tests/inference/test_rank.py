@@ -58,6 +58,12 @@ def test_rank_with_unreadable_image_exits_with_data(cli, image_folder, tmp_path)
     assert (code, out) == (zoo.ExitCode.DATA, "")
     assert err.count("zoo: error: cannot read") == err.count(broken.name) == 1
     assert "--bad-images skip" in err
+    skipping = ("--data", str(folder), "--bad-images", "skip")
+    line = f"skipped: not an image that zoo reads (1 image): {broken}"
+    rank = cli("rank", *skipping, "lite0", "timm/resnet10t")
+    assert (rank[0], rank[2].count(line)) == (0, 1)
+    out = str(tmp_path / "f.npy")
+    assert line in cli("embed", "lite0", *skipping, "--out", out)[2]
 
 
 def test_candidates_without_pattern_cover_architectures():

@@ -19,7 +19,6 @@ from zoo.cli.options import (
 )
 from zoo.cli.output import print_json
 from zoo.cli.summary import REPORT, print_summary
-from zoo.errors import counted
 from zoo.terminal import print_notice
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def command(
     published weights. Classes are matched by name. In a confusion matrix, rows are true and columns
     predicted classes. What is printed fits into 24 lines; --json has every class.
     """
-    from zoo.data.bad_images import describe_incomplete
+    from zoo.data.bad_images import describe_bad, describe_incomplete
     from zoo.inference.loading import load_any
     from zoo.models.own_file import locate_model
 
@@ -73,8 +72,8 @@ def command(
     if as_json:
         print_json(metrics)
         return
-    if bad := metrics["bad_images"]:
-        print_notice(f"zoo: {counted(len(bad), 'unreadable image')} skipped")
+    for line in describe_bad(metrics["bad_images"]):
+        print_notice(f"zoo: skipped: {line}")
     lines, table = loaded.network.task.metric_table(metrics)
     location = locate_model(model, settings.registry())
     report = None if location is None else location.path.parent / REPORT

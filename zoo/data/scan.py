@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from zoo.data.formats import is_image
-from zoo.errors import DataError
+from zoo.errors import DataError, listed
 
 # Created by archivers and file servers; some contain thumbnails of every image.
 LITTER = frozenset({"__MACOSX", "@eaDir"})
@@ -74,6 +74,4 @@ def _is_run(folder: Path) -> bool:
 
 def shorten(names: Iterable[str], most: int = 5, separator: str = ", ") -> str:
     """Join the first names for a message, and count the others."""
-    listed = list(names)
-    more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
-    return separator.join(listed[:most]) + more
+    return listed(list(names), most, separator)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zoo.cache import trim
 from zoo.data.all_images import AllImages
-from zoo.data.bad_images import describe_incomplete, no_readable_image
+from zoo.data.bad_images import describe_bad, describe_incomplete, no_readable_image
 from zoo.data.shards import names_shards, shards_in
 from zoo.data.value_range import measure_ranges
 from zoo.engine.backends.choice import AUTO
@@ -223,8 +223,8 @@ def embed(
         model, images, progress, limit, workers=workers, bad_images=bad_images, engine=engine
     ) as embedded:
         summary = write_features(embedded, model, out)
-    for path, reason in sorted(embedded.bad.items()):
-        progress.notice(f"skipped: {path}: {reason}")
+    for line in describe_bad(embedded.bad):
+        progress.notice(f"skipped: {line}")
     return {
         "path": str(out),
         **summary,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.all_images import AllImages
+from zoo.data.bad_images import describe_bad
 from zoo.engine.probe.logistic import fit_probe
 from zoo.errors import DataError, UsageError, ZooError
 from zoo.inference.embed import Embedded, embedding
@@ -149,6 +150,7 @@ def rank(
         DataError: the images have no classes, or one cannot be read and `bad_images` is `error`.
     """
     check_classes(images)
+    skipped: Mapping[str, str] = {}
     for backbone in backbones:
         started = time.perf_counter()
         result = Rank(backbone.id, backbone.weights[0].tag, backbone.params)
@@ -164,6 +166,10 @@ def rank(
                 bad_images=bad_images,
                 engine=engine,
             ) as embedded:
+                if embedded.bad and not skipped:  # the same ones of each backbone
+                    skipped = embedded.bad
+                    for line in describe_bad(skipped):
+                        progress.notice(f"skipped: {line}")
                 accuracy, spread, knn = score(embedded, seed)
         except DataError:
             raise  # no candidate can read the images

@@ -51,7 +51,7 @@ def test_cached_features_do_not_hide_unreadable_images(tinynet, folder):
     assert all(str(path) in caught.value.message for path in bad)
 
 
-def test_evaluate_names_all_unreadable_images(tinynet, folder):
+def test_evaluate_names_all_unreadable_images(tinynet, folder, cli):
     run = zoo.finetune(tinynet, data=folder, epochs=1, **QUICK)
     bad = images(folder, "test")[1:3]
     for path in bad:
@@ -59,6 +59,10 @@ def test_evaluate_names_all_unreadable_images(tinynet, folder):
     with pytest.raises(zoo.DataError, match="2 of 12 images cannot be read") as caught:
         zoo.evaluate(run.path, folder)
     assert all(str(path) in caught.value.message for path in bad)
+    code, out, err = cli("evaluate", run.path, "--data", folder, "--bad-images", "skip")
+    assert (code, "images  10" in out) == (0, True)
+    line = "skipped: not an image that zoo reads (2 images): "
+    assert f"{line}{bad[0]}, {bad[1]}" in err
 
 
 @pytest.mark.parametrize("recipe", ["head", "all"])
