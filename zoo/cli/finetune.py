@@ -41,11 +41,11 @@ def print_run(folder: Path, run: dict[str, Any], task: BaseTask, options: str) -
     before, after = [], [f"model {folder / run['model']}"]
     if run["probe"] and run["probe"]["accuracy"]:
         folds = run["probe"]["accuracy"]
-        accuracy = f"{percent(min(folds))} to {percent(max(folds))}"
+        how = f"{percent(min(folds))} to {percent(max(folds))} in cross-validation on"
+        if len(folds) == 1:  # of a ridge regression
+            how = f"{percent(folds[0])} in leave-one-out cross-validation on"
         strength = run["probe"]["strength"]
-        before.append(
-            f"folds {accuracy} in cross-validation on the training images, C = {strength:.3g}"
-        )
+        before.append(f"folds {how} the training images, C = {strength:.3g}")
     for name, metrics in run["metrics"].items():
         chance = metrics.get("chance", run["chance"])
         before.append(f"{name:<5} {task.metric_line(metrics, chance)}")

@@ -92,6 +92,9 @@ def test_ridge_has_the_same_bytes_for_any_number_of_workers(cli, model, features
     assert len(digests) == 1
     assert 0.3 < run["probe"]["accuracy"][0] <= 1
     assert run["metrics"]["val"]["loss"] < 2
+    _, printed, _ = cli("finetune", "--resume", "run7")  # prints the finished run
+    accuracy = f"folds {run['probe']['accuracy'][0]:.1%}".replace("%", " %")
+    assert f"{accuracy} in leave-one-out cross-validation on the training images" in printed
 
 
 def test_model_names_the_engine_of_features_that_is_not_here(cli, model, features, monkeypatch):
@@ -128,6 +131,10 @@ def test_options_of_images_are_refused_together(cli, model, features):
         assert f"{flag} does not apply to --features" in message
     code, _, err = finetune(cli, model, "--recipe", "ridge")
     assert "--recipe ridge requires --features" in err
+    code, _, err = finetune(cli, model, "--features", features, "--head", "mlp:8")
+    error = json.loads(err.splitlines()[-1])
+    assert (code, error["hint"]) == (2, "remove the conflict, or give --data")
+    assert error["message"].startswith("--features cannot train the head: a head with hidden")
 
 
 def test_features_of_other_weights_are_refused(cli, tinynet, features):

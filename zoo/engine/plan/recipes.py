@@ -184,6 +184,9 @@ def choose_recipe(
         return str(options.train), (options.train,)
     conflict = probe_conflict(options, nondeterminism, task)
     if options.recipe in SOLVED and conflict is not None:
+        if options.features is not None:
+            message = f"--features cannot train the head: {conflict}"
+            raise UsageError(message, "remove the conflict, or give --data")
         message = f"--recipe {options.recipe} cannot be used: {conflict}"
         raise UsageError(message, "remove the conflict, or give --recipe head")
     automatic, reason = "probe", "pretrained features: linear probe"
