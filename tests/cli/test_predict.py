@@ -76,6 +76,16 @@ def test_quoted_patterns_match_as_in_a_shell(photos, monkeypatch):
     assert list(find_images(["[1].jpg"])) == ["[1].jpg"]  # exists
 
 
+def test_image_named_as_table_is_unchanged(cli, photos):
+    first = photos / IN_ORDER[0]
+    before = first.read_bytes()
+    code, _, err = cli("predict", "lite0", "--csv", first, photos)
+    assert (code, first.read_bytes()) == (2, before)
+    assert err == (
+        f"zoo: error: --csv {first} is an image, and would be replaced; give predictions.csv\n"
+    )
+
+
 def test_predict_folder_as_text_json_lines_and_table(cli, model, photos):
     predict = ("predict", model, photos, "--device", "cpu", "--top", 2)
     code, out, err = cli(*predict, "--json", "--csv", "all.csv", "--batch-size", 3)

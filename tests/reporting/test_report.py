@@ -274,6 +274,14 @@ def test_damaged_results_are_refused_in_one_line(cli, finished, tmp_path):
     assert codes.count(4) > 10
 
 
+def test_report_replaces_no_model(cli, finished):
+    model = finished.path / "model.safetensors"
+    before = model.read_bytes()
+    code, _, err = cli("report", finished.path, "--out", model)
+    assert (code, model.read_bytes()) == (2, before)
+    assert f"--out {model} is a file of weights, and would be replaced" in err
+
+
 def set_text(values, key):
     values[key] = "text"
 

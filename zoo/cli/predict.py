@@ -97,10 +97,13 @@ def command(
     """
     images, explained = _read_explain(images, explain)
     from zoo.data.bad_images import describe_incomplete
+    from zoo.data.outputs import check_output
     from zoo.inference.loading import load_any
 
     if as_json and json_lines:
         raise UsageError("--json and --json-lines exclude each other", "give one of them")
+    if table is not None:
+        check_output(table, "--csv", "predictions.csv")
     loaded = load_any(model, settings.registry(), weights, device, engine=engine)
     count, failed = 0, _Failed()
     with ExitStack() as stack:

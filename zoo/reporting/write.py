@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from zoo.data.outputs import check_output
 from zoo.errors import UsageError, WeightsError, ZooError, one_line
 from zoo.files import write_bytes
 from zoo.registry.plugin_scope import current
@@ -58,10 +59,13 @@ def report(
         `path` and `bytes` of the report; of several, `runs` and `differences` too.
 
     Raises:
-        UsageError: a folder is not that of a finished training, or is given twice.
+        UsageError: a folder is not that of a finished training, or is given twice; `out` is an
+            image, or weights.
         WeightsError: a file of it is damaged.
         EnvironmentProblem: the report cannot be written.
     """
+    if out is not None:
+        check_output(out, "--out", REPORT)
     further: dict[str, Any] = {}
     if len(folders) == 1:
         path = write_report(folders[0], registry, out)
