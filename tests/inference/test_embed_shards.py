@@ -15,6 +15,7 @@ from tests.inference.shards import labelled, write_shard, write_shards
 from tests.networks import train_probe
 from zoo.engine.backends.openvino import OpenVINOEngine
 from zoo.options.part import Part
+from zoo.tasks.classification.data.sources import open_data
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -157,6 +158,16 @@ def test_shards_given_otherwise_than_by_a_pattern_are_refused(cli, trained, shar
     assert "--help" in done[2]
 
 
+def test_training_on_shards_is_refused_with_the_commands_for_them(shards):
+    folder = shards[0].parent
+    pattern = f"{folder}/*.tar"
+    for source, data in ((folder, pattern), (pattern, pattern), (shards[0], shards[0])):
+        with pytest.raises(zoo.DataError) as caught:
+            open_data(source)
+        command = f"`zoo embed NAME --data '{data}' --out DIR` computes features of shards"
+        assert caught.value.hint.startswith(command)
+
+
 def test_files_of_an_absent_engine_name_it(cli, trained, shards, monkeypatch):
     pytest.importorskip("openvino")
     given = ("--data", "shards/*.tar", "--out", "features", "--part")
@@ -204,7 +215,7 @@ def test_unreadable_images_fail_or_are_skipped(cli, trained, samples, tmp_path):
         (["--out", "f.safetensors"], "shards are written to a folder"),
         (["--out", "f", "--part", "3/2"], "no part"),
         (["--out", "f", "--part", "two"], "no part"),
-        (["--out", "f", "--classes", "3"], "does not apply"),
+        (["--out", "f", "--classes", "3", "--columns", "label=x"], "2 options are wrong"),
     ],
 )
 def test_options_that_do_not_apply_are_refused(cli, trained, shards, options, expected):

@@ -224,6 +224,15 @@ def shards_in(source: object) -> str | None:
     return None
 
 
+def shards_hint(source: object) -> str | None:
+    """Return how to train on shards, for what reads images; None for other sources."""
+    pattern = f"'{source}'" if names_shards(source) else shards_in(source)
+    if pattern is None:
+        return None
+    embed = f"`zoo embed NAME --data {pattern} --out DIR`"
+    return f"{embed} computes features of shards, and `zoo finetune --features DIR` trains on them"
+
+
 def _matches(text: str) -> list[str]:
     """Return the paths that a pattern matches; none where the text is itself a path."""
     if Path(text).exists() or not glob.has_magic(text):

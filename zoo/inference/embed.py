@@ -33,6 +33,7 @@ from zoo.inference.loading import load_features
 from zoo.inference.predictor import Predictor
 from zoo.models.freeze import freeze
 from zoo.options.columns import Columns
+from zoo.options.option import raise_together
 from zoo.options.part import Part
 from zoo.registry.registry import Registry
 from zoo.terminal import Progress
@@ -237,11 +238,15 @@ def refuse_given(reason: str, **options: Any) -> None:
     """Refuse options that do not apply to a source.
 
     Raises:
-        UsageError: one is given; names it.
+        UsageError: some are given; names them.
     """
-    for name, value in options.items():
-        if value is not None:
-            raise UsageError(f"--{name} {value} does not apply to this data: {reason}", "omit it")
+    raise_together(
+        [
+            UsageError(f"--{name} {value} does not apply to this data: {reason}", "omit it")
+            for name, value in options.items()
+            if value is not None
+        ]
+    )
 
 
 def check_format(out: Path) -> None:

@@ -11,6 +11,7 @@ from zoo.data.formats import describe_missing
 from zoo.data.groups import groups_by
 from zoo.data.scan import list_folder, shorten
 from zoo.data.schema import Schema
+from zoo.data.shards import shards_hint
 from zoo.data.split import FileSplit, ImageData
 from zoo.data.splitting import choose_split, fingerprint
 from zoo.data.table import is_table
@@ -192,6 +193,8 @@ def _no_images(scan: Scan, path: Path) -> DataError:
         names = sorted(entry.name for entry in list_folder(path) if is_table(path / entry.name))
         hint = f"read the labels of a table: --data {path / names[0]}" if names else EXPECTED
         return DataError(message, hint)
+    if instead := shards_hint(path):
+        return DataError(f"{path} contains no images", instead)
     hint = f"its files are {scan.kinds}; "
     hint += describe_missing(scan.other) or "zoo reads jpg, png, webp, tiff and similar formats"
     return DataError(f"{path} contains no images", hint if scan.other else EXPECTED)

@@ -10,6 +10,7 @@ from pathlib import Path
 from zoo.data.formats import is_image
 from zoo.data.names import affixed_split, nfc, sort_classes, split_of
 from zoo.data.scan import is_data_folder, is_folder, list_folder, shorten
+from zoo.data.shards import shards_hint
 from zoo.data.splitting import describe_wrapper, listed
 from zoo.errors import DataError, counted
 from zoo.tasks.classification.data.scan import Images, Scan
@@ -166,11 +167,12 @@ def _check_folder(root: Path) -> None:
     try:
         mode = root.stat().st_mode
     except FileNotFoundError as error:
-        raise DataError(f"{root} does not exist", EXPECTED) from error
+        raise DataError(f"{root} does not exist", shards_hint(root) or EXPECTED) from error
     except OSError as error:
         raise DataError(f"cannot read {root}: {error.strerror or error}") from error
     if not stat.S_ISDIR(mode):
-        raise DataError(f"{root} is a file", f"unpack it if it is an archive; {EXPECTED}")
+        hint = shards_hint(root) or f"unpack it if it is an archive; {EXPECTED}"
+        raise DataError(f"{root} is a file", hint)
 
 
 def _subfolders(folder: Path) -> list[str]:
