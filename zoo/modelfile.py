@@ -215,7 +215,11 @@ def checked_card(path: Path, text: str) -> ModelCard:
         WeightsError: it is damaged, or of a format that this zoo does not read.
     """
     try:
-        version = parse_json(text)["format"]
+        plain = parse_json(text)
+        if "format" not in plain and "paths" in plain:
+            message = f"{path} contains features of images, and no network"
+            raise WeightsError(message, "give a model, such as the folder of a training")
+        version = plain["format"]
         if version != FORMAT:
             raise unknown_format(path, version, FORMAT)
         card = ModelCard.from_json(text)

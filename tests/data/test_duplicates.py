@@ -58,6 +58,18 @@ def test_copies_within_a_class_are_counted(tmp_path):
     assert (found.repeated, found.notices()) == (3, [])
 
 
+def test_large_group_is_shortened(tmp_path):
+    train = [(f"cat/{n}.png", 0) for n in range(8)]
+    splits = splits_of(tmp_path, train=train, val=[("dog/0.png", 1)])
+    found = find_duplicates(splits, digests_of(train="aaaaaaaa", val="a"), ("cat", "dog"))
+    shown = "train/cat/0.png{0} = val/dog/0.png{1}"
+    shown += "".join(f" = train/cat/{n}.png{{0}}" for n in (1, 2, 3)) + " and 4 more"
+    across_splits, across_classes = found.notices(tmp_path)
+    assert across_splits.endswith(f": {shown.format('', '')}")
+    assert across_classes.endswith(f": {shown.format(' (cat)', ' (dog)')}")
+    assert len(found.to_dict()["across_classes"][0]) == 9
+
+
 def test_targets_other_than_classes_are_not_compared(tmp_path):
     splits = splits_of(tmp_path, train=[("1.png", 0.5), ("2.png", 0.7)])
     found = find_duplicates(splits, digests_of(train=["a", "a"]))

@@ -60,6 +60,23 @@ def test_npy_has_metadata_in_json_file(cli, trained, image_folder):
     assert len(metadata["paths"]) == 48
 
 
+def test_features_replace_no_other_file(cli, trained, image_folder):
+    """A model file as `--out` would be lost, with what was trained."""
+    model, record = trained.path / "model.safetensors", trained.path / "run.json"
+    before = model.read_bytes(), record.read_bytes()
+    for out, name in ((model, model), (trained.path / "run.npy", record)):
+        code, _, err = embed(cli, trained.path, "--data", image_folder, "--out", out)
+        assert code == 2
+        assert f"{name}" in err
+        assert "would be replaced; give another file" in err
+    assert (model.read_bytes(), record.read_bytes()) == before
+    for _ in range(2):  # features are
+        assert embed(cli, trained.path, "--data", image_folder, "--out", "f.safetensors")[0] == 0
+    code, _, err = cli("predict", "f.safetensors", image_folder)
+    assert code == 4
+    assert "f.safetensors contains features of images, and no network; give a model" in err
+
+
 def test_folder_without_classes(cli, trained, image_folder, tmp_path):
     flat = tmp_path / "flat"
     shutil.copytree(image_folder / "train/flag", flat)

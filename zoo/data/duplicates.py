@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class Duplicates:
         lines = []
         for (first, second), count in self.pairs.items():
             names = [
-                " = ".join(relative_path(path, root) for path, _ in group)
+                _equal(relative_path(path, root) for path, _ in _spread(group))
                 for group in self.across_splits
                 if {first, second} <= {split for _, split in group}
             ]
@@ -51,7 +51,7 @@ class Duplicates:
             )
         if self.across_classes:
             names = [
-                " = ".join(f"{relative_path(path, root)} ({name})" for path, name in group)
+                _equal(f"{relative_path(path, root)} ({name})" for path, name in _spread(group))
                 for group in self.across_classes
             ]
             under = counted(len(names), "image is", "images are")
@@ -71,6 +71,19 @@ class Duplicates:
             ],
             "repeated": self.repeated,
         }
+
+
+def _equal(names: Iterable[str]) -> str:
+    return shorten(names, MAX_NAMES, " = ")
+
+
+def _spread(group: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+    """Return a group that is not shown as a whole with an image of each split or class first."""
+    if len(group) <= MAX_NAMES:
+        return group
+    first = {name: (path, name) for path, name in reversed(group)}
+    shown = [each for each in group if first[each[1]] == each]
+    return [*shown, *(each for each in group if first[each[1]] != each)]
 
 
 def find_duplicates(

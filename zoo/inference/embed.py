@@ -24,7 +24,7 @@ from zoo.engine.features.engines import choose_engine, confirm_engine
 from zoo.engine.features.fingerprint import network_fingerprint
 from zoo.engine.features.store import FeatureStore
 from zoo.engine.runtime.reader import ImageReader
-from zoo.errors import UsageError
+from zoo.errors import UsageError, WeightsError
 from zoo.files import write_bytes, writing
 from zoo.inference.embed_shards import embed_shards
 from zoo.inference.encoded import main_head
@@ -36,6 +36,7 @@ from zoo.options.columns import Columns
 from zoo.options.option import raise_together
 from zoo.options.part import Part
 from zoo.registry.registry import Registry
+from zoo.tensorfile import map_tensors
 from zoo.terminal import Progress
 
 FORMATS = (".safetensors", ".npy")
@@ -250,14 +251,27 @@ def refuse_given(reason: str, **options: Any) -> None:
 
 
 def check_format(out: Path) -> None:
-    """Check the suffix of an output file.
+    """Check an output file.
 
     Raises:
-        UsageError: it is not a known format.
+        UsageError: its suffix is not a known format, or it is a file of other tensors, such as a
+            model.
     """
     if out.suffix not in FORMATS:
         hint = f"write {out.with_suffix(FORMATS[0]).name} or {out.with_suffix(FORMATS[1]).name}"
         raise UsageError(f"the suffix of {out.name} is not a known format", hint)
+    beside, hint = out.with_suffix(".json"), "give another file, or remove it"
+    if out.suffix == ".safetensors" and out.is_file() and not _has_features(out):
+        raise UsageError(f"--out {out} is no file of features, and would be replaced", hint)
+    if out.suffix == ".npy" and beside.is_file() and not out.exists():
+        raise UsageError(f"--out {out}: {beside} beside it would be replaced", hint)
+
+
+def _has_features(path: Path) -> bool:
+    try:
+        return "features" in map_tensors(path).tensors
+    except WeightsError:
+        return False
 
 
 def write_features(embedded: Embedded, model: Predictor, out: Path) -> dict[str, Any]:
