@@ -147,6 +147,11 @@ def test_changed_shard_is_named_and_damaged_file_of_features_is_refused(cli, tra
 def test_shards_given_otherwise_than_by_a_pattern_are_refused(cli, trained, shards):
     done = embed(cli, trained, "--data", "shards", "--out", "features")
     assert (done[0], "give them as --data 'shards/*.tar'" in done[2]) == (2, True)
+    with pytest.raises(zoo.UsageError, match="several shards are given by a pattern"):
+        zoo.embed(trained, shards, "features")
+    for part in (3, (1, 2), "1/0"):
+        with pytest.raises(zoo.UsageError, match="is no part; give I/N"):
+            zoo.embed(trained, "shards/*.tar", "features", part=part)
     expanded = [f"shards/{path.name}" for path in shards] * 2
     done = embed(cli, trained, "--data", *expanded, "--out", "features")
     assert done[0] == 2

@@ -144,6 +144,9 @@ def test_other_values_than_bytes_are_refused_even_where_images_are_masked(traine
     for batch in (None, 3, b"image"):
         with pytest.raises(zoo.UsageError, match="a batch is a list of the bytes of images"):
             extractor(batch)
+    for name in ("features", "readable"):
+        with pytest.raises(zoo.UsageError, match=f"has the column {name} already"):
+            extractor({"image": images[:1], name: [1]})
     found = extractor({"image": [None, images[0], math.nan]})
     assert found["readable"].tolist() == [False, True, False]
 

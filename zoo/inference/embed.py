@@ -212,6 +212,8 @@ def embed(
         refuse_given("shards have no such", columns=columns, classes=classes)
         reading["engine"] = engine
         return embed_shards(name, data, out, registry, progress, part=part, **reading)
+    if isinstance(data, (list, tuple)) and any(map(names_shards, data)):
+        raise UsageError("several shards are given by a pattern", "such as 'shards-*.tar'")
     refuse_given("parts are those of shards, such as 'shards-*.tar'", part=part)
     if (pattern := shards_in(data)) and not out.suffix:
         raise UsageError(f"{data} is a folder of shards", f"give them as --data {pattern}")

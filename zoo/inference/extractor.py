@@ -144,14 +144,17 @@ class FeatureExtractor:
 
         Raises:
             UnreadableImages: images cannot be read, and `bad_images` is `error`; names all.
-            UsageError: no column contains bytes, or several; or a value is not bytes.
+            UsageError: no column contains bytes, or several; one has the name of a result; or a
+                value is not bytes.
         """
         if isinstance(batch, Mapping):
             column = self._column(batch, list(batch))
+            self._check_names(set(batch) - {column})
             others = {name: values for name, values in batch.items() if name != column}
             return others | self._columns(batch[column])
         if hasattr(batch, "columns") and hasattr(batch, "assign"):
             column = self._column(batch, list(batch.columns))
+            self._check_names(set(batch.columns) - {column})
             columns = self._columns(batch[column])
             columns["features"] = columns["features"].tolist()
             return batch.drop(columns=column).assign(**columns)
@@ -181,6 +184,17 @@ class FeatureExtractor:
             message = f"{number} of a batch contain{'s' * (not columns)} bytes"
             raise UsageError(message, f"name that of the images by column=...; it has {listed}")
         return columns[0]
+
+    def _check_names(self, others: set[Any]) -> None:
+        """Check that the results replace no column of the batch.
+
+        Raises:
+            UsageError: they do.
+        """
+        results = {"features", "readable"} if self.bad_images == "mask" else {"features"}
+        if taken := sorted(results & others):
+            message = f"a batch has the column {taken[0]} already, which the extractor adds"
+            raise UsageError(message, "rename or drop it")
 
     def _features(self, contents: list[Any]) -> tuple[Features, Extracted]:
         """Return the features of encoded images, NaN for unreadable ones where they are masked."""

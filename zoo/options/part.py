@@ -20,13 +20,13 @@ class Part:
     count: int
 
     @classmethod
-    def parse(cls, text: str) -> Part:
+    def parse(cls, text: object) -> Part:
         """Parse `I/N`.
 
         Raises:
             UsageError: it is not of this form, or I is not in 1 to N.
         """
-        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip(), re.ASCII)
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", str(text).strip(), re.ASCII)
         part = cls(*map(int, match.groups())) if match else cls(0, 0)
         if not 1 <= part.number <= part.count:
             raise UsageError(
