@@ -262,6 +262,26 @@ def test_sigterm_to_process_group_is_one_line(tmp_path, install):
     assert (running.returncode, rest) == (143, [line])
 
 
+IMPORTING = """
+import os, runpy, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click.core":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+sys.argv[1:] = ["list"]
+runpy.run_module("zoo", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_interrupt_while_importing_is_one_line():
+    done = subprocess.run([sys.executable, "-c", IMPORTING], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "zoo: interrupted: nothing half-written is left\n"
+
+
 @pytest.mark.parametrize("where", ["destructor", "fork"])
 @pytest.mark.parametrize(
     ("number", "code", "message"), [("SIGTERM", 143, "terminated"), ("SIGINT", 130, "interrupted")]

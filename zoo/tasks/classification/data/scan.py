@@ -27,7 +27,7 @@ class Scan:
         other: number of files that are not images, by extension.
         hidden: number of hidden files and folders.
         linked: links to folders that are part of the scan already, or contain it.
-        broken: number of dangling links, pipes and devices.
+        broken: dangling links, pipes and devices with the suffix of an image.
         stray: number of images beside the class folders.
         runs: folders of trainings beside the class folders.
         folders: by class, number of images in each folder, relative to the class folder.
@@ -37,7 +37,7 @@ class Scan:
     other: Counter[str] = field(default_factory=Counter)
     hidden: int = 0
     linked: list[str] = field(default_factory=list)
-    broken: int = 0
+    broken: list[str] = field(default_factory=list)
     stray: int = 0
     runs: list[str] = field(default_factory=list)
     folders: dict[str, Counter[str]] = field(default_factory=dict)
@@ -70,7 +70,8 @@ class Scan:
             links = counted(len(self.linked), "link")
             lines.append(f"{links} to folders that are indexed already: {shorten(self.linked)}")
         if self.broken:
-            lines.append(counted(self.broken, "broken link or pipe", "broken links or pipes"))
+            broken = counted(len(self.broken), "broken link or pipe", "broken links or pipes")
+            lines.append(f"{broken}: {shorten(self.broken)}")
         if self.stray:
             lines.append(f"{counted(self.stray, 'image')} beside the class folders")
         if self.runs:
@@ -188,4 +189,4 @@ class _Walk:
         if regular:
             images.append((path, size))
         else:
-            self.scan.broken += 1
+            self.scan.broken.append(path)
