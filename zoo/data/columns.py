@@ -349,7 +349,9 @@ class _Search:
     def _several(self, role: str, fits: Sequence[int]) -> NoReturn:
         names = [self.names[at] for at in fits]
         role_name = "path" if role == "image" else role
-        hint = f"rename all but one of them, or give --columns {role}={names[0]}"
+        hint = "rename all but one of them"
+        if self.names.count(names[0]) == 1:  # else the option does not choose either
+            hint += f", or give --columns {role}={names[0]}"
         self._refuse(f"has {len(fits)} columns for the {role_name}: {shorten(names)}", hint)
 
 

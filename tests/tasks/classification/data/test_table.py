@@ -211,6 +211,12 @@ def test_invalid_table_is_rejected_by_line(
     assert "\n" not in str(error)
 
 
+def test_columns_of_one_name_are_to_be_renamed(root: Path) -> None:
+    error = refusal(table(root, "path,label,label\n0.png,a,b\n"))
+    assert error.message.endswith("2 columns for the label: label, label")
+    assert error.hint == "rename all but one of them"  # no value of --columns chooses one
+
+
 def test_many_invalid_lines_are_counted_and_truncated(root: Path) -> None:
     text = PLAIN + "".join(f"no{i}.jpg,cat\n" for i in range(1200))
     error = refusal(table(root, text))
