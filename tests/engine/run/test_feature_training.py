@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import zoo
 from tests.inference.shards import labelled, write_shards
@@ -141,6 +141,32 @@ def test_features_of_other_weights_are_refused(cli, tinynet, features):
     code, _, err = finetune(cli, tinynet, "--features", features, "--weights", "none", "--seed", 1)
     assert code == 2
     assert "computed with other weights" in json.loads(err.splitlines()[-1])["message"]
+
+
+def test_file_whose_labels_or_rows_do_not_fit_is_refused(features):
+    file = min(features.iterdir())
+    tensors, metadata = load_file(file), read_metadata(file)
+    labels, rows = tensors["labels"], tensors["features"]
+    for changed in (
+        {"labels": labels + 9},
+        {"labels": labels - 9},
+        {"labels": labels.float()},
+        {"labels": labels[1:]},
+        {"features": rows[1:]},
+        {"features": rows.long()},
+        {"paths": metadata["paths"][1:]},
+        {"splits": metadata["splits"][1:]},
+        {"classes": [1, 2, 3]},
+        {"classes": metadata["classes"][:1] * 3},
+        {"backbone": None},
+    ):
+        about = {**metadata, **{k: v for k, v in changed.items() if k in metadata}}
+        found = {**tensors, **{k: v for k, v in changed.items() if k in tensors}}
+        save_file(found, file, {"zoo": json.dumps(about)})
+        with pytest.raises(zoo.WeightsError, match="has no features of `zoo embed`"):
+            read_metadata(file)
+    save_file(tensors, file, {"zoo": json.dumps(metadata)})
+    assert read_metadata(file) == metadata
 
 
 def test_folder_without_features_is_refused(cli, tmp_path, model):

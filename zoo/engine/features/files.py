@@ -184,8 +184,12 @@ class FeatureFiles:
         changed = [name for name in ("backbone", *MEANING) if found.get(name) != facts.get(name)]
         if changed:
             message = f"the features in {self.folder} were computed with other {changed[0]}"
+            if changed[0] == "backbone":
+                message = f"the features in {self.folder} are of {found.get('backbone')}, and not"
+            else:
+                message += " than those"
             hint = "give the model file as NAME, or --weights, with which they were computed"
-            raise UsageError(f"{message} than those of {facts['backbone']}", hint)
+            raise UsageError(f"{message} of {facts['backbone']}", hint)
 
     def engine(self, given: str) -> str:
         """Return the engine that computed the features.
@@ -282,24 +286,45 @@ def read_metadata(file: Path) -> dict[str, Any]:
     mapped = map_tensors(file)
     try:
         metadata = parse_json(mapped.metadata["zoo"])
-        if not isinstance(metadata, dict) or "features" not in mapped.tensors:
-            raise ValueError
-        if mapped.tensors["features"].ndim != 2 or not isinstance(metadata.get("settings"), dict):
-            raise ValueError
-        if not all(isinstance(metadata.get(name), list) for name in ("paths", "splits", "classes")):
-            raise ValueError
+        _check_metadata(metadata, mapped.tensors)
     except (KeyError, ValueError, RecursionError) as error:
         message = f"{file} has no features of `zoo embed`"
         raise WeightsError(message, "compute them with this version of zoo") from error
-    return metadata
+    return dict(metadata)
+
+
+def _check_metadata(metadata: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Check that metadata are those of a file's tensors.
+
+    Raises:
+        KeyError: something is missing.
+        ValueError: something is of another type or size.
+    """
+    features, labels = tensors["features"], tensors.get("labels")
+    kinds = {"settings": dict, "preprocess": dict, "backbone": str, "head": str}
+    kinds |= dict.fromkeys(("paths", "splits", "classes"), list)
+    if not isinstance(metadata, dict) or features.ndim != 2 or not features.is_floating_point():
+        raise ValueError
+    if not all(isinstance(metadata[name], kind) for name, kind in kinds.items()):
+        raise ValueError
+    classes = metadata["classes"]
+    if {len(metadata["paths"]), len(metadata["splits"])} != {len(features)}:
+        raise ValueError
+    if not all(isinstance(name, str) for name in classes) or len(set(classes)) < len(classes):
+        raise ValueError
+    if labels is not None and len(labels):
+        if labels.dtype != torch.int64 or labels.shape != features.shape[:1]:
+            raise ValueError
+        if int(labels.min()) < UNLABELLED or int(labels.max()) >= len(classes):
+            raise ValueError
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Return the settings of features that differ, each with both values."""
-    changed = []
+    changed: list[str] = []
     for name in ("backbone", "head"):
         if found.get(name) != wanted[name]:
-            changed.append(f"{name} {found.get(name)}, now {wanted[name]}")
+            return [f"{name} {found.get(name)}, now {wanted[name]}"]  # decides the others
     one, other = found["settings"], wanted["settings"]
     for name in sorted({*one, *other} - {"backbone", "heads"}):
         if one.get(name) != other.get(name):
