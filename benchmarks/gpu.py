@@ -162,7 +162,7 @@ def measure_reading(options: Options) -> dict[str, Any]:
     rates = {}
     with _files(options) as split:
         for number, workers in [*((each, 0) for each in threads), (0, cores // 2), (0, cores)]:
-            order = range(len(split) // (2 if workers else 16))
+            order = range(len(split) // (1 if options.small else 2 if workers else 16))
             began = time.perf_counter()
             batches = load_batches(
                 split,
