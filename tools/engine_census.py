@@ -2,16 +2,18 @@
 
 `uv run python -m tools.census ROWS --engine` checks the smallest backbone of each group of similar
 ones; this module is what its processes run. Weights are random and the head is new, with ten
-classes, on images of the embedded set.
+classes, on images of the embedded set, of the network's own size; of the smallest size that it
+accepts, where it has more than 150 million parameters.
 """
 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.engine.backends.agreement import disagreement
 from zoo.engine.backends.choice import CONVERTED, TORCH, engine_of
@@ -23,13 +25,17 @@ from zoo.errors import ZooError
 from zoo.models.freeze import freeze, inference_mode_of
 from zoo.models.provenance import provenance_of
 from zoo.registry.registry import Registry
+from zoo.spec import Backbone
 from zoo.tasks.base import load_task
 from zoo.tasks.classification.data.sources import open_data
 from zoo.testing.findings import EXCEPTED, NOT_APPLICABLE, PASSED
+from zoo.testing.subject import SMALL_SIZES
 
 ENGINE = "engine"
 IMAGES = 8
 CLASSES = 10
+# Parameters of networks that see the smallest images that they accept.
+LARGE = 150_000_000
 CPU = torch.device("cpu")
 
 
@@ -47,7 +53,7 @@ def check_engine(identity: str, registry: Registry) -> dict[str, Any]:
     """Return the findings on a backbone: whether it converts and agrees, and how far it differs."""
     backbone = registry.get(identity)
     torch.manual_seed(0)
-    module = backbone.build(classes=CLASSES, weights=None)
+    module = _build(backbone)
     freeze(module)
     made = provenance_of(module)
     task = load_task(registry.task(backbone.task))
@@ -76,6 +82,14 @@ def check_engine(identity: str, registry: Registry) -> dict[str, Any]:
     wrong = "; ".join(f"{name}: {reason}" for name, reason in failures.items() if reason)
     finding = [EXCEPTED, wrong] if wrong else [PASSED, ""]
     return {"findings": {ENGINE: finding}, "conversion": round(seconds, 1), **measured}
+
+
+def _build(backbone: Backbone) -> nn.Module:
+    """Build a network; a large one for the smallest images that it accepts, as the suite does."""
+    for size in SMALL_SIZES if (backbone.params or 0) > LARGE else ():
+        with suppress(ZooError):
+            return backbone.build(classes=CLASSES, weights=None, input_size=size)
+    return backbone.build(classes=CLASSES, weights=None)
 
 
 def _differences(engine: Engine, images: Tensor) -> dict[str, float]:
