@@ -107,11 +107,15 @@ def install(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def plugin_file(tmp_path):
+def plugin_file(tmp_path, monkeypatch):
     """Return a function that writes a python file for `--plugin`, from its stem and source."""
     folder = tmp_path / "plugin_files"
 
     def write(stem: str, source: str) -> Path:
+        # Of a package that another test installed and imported in this process.
+        origin = getattr(sys.modules.get(stem), "__file__", None) or ""
+        if Path(origin).is_relative_to(tmp_path.parent):
+            monkeypatch.delitem(sys.modules, stem)
         file = folder / f"{stem}.py"
         file.parent.mkdir(exist_ok=True)
         file.write_text(textwrap.dedent(source))
