@@ -155,8 +155,8 @@ def _engine_lead(rows: Sequence[Row]) -> list[str]:
     return [
         "",
         f"The [engine](engines.md) was checked for the smallest of {len(checked)} groups, with "
-        "random weights (`tools.census --engine`); those of more than 150 million parameters, on "
-        "the smallest images that they accept. OpenVINO converts "
+        "random weights (`tools.census --engine`); those of more than 100 million parameters or a "
+        "million pixels, on the smallest images that they accept. OpenVINO converts "
         f"{passed} of them and agrees with "
         "torch in float32 and bfloat16 (`+`); of the others the column has the reason why "
         "torch computes them.",

@@ -3,7 +3,7 @@
 `uv run python -m tools.census ROWS --engine` checks the smallest backbone of each group of similar
 ones; this module is what its processes run. Weights are random and the head is new, with ten
 classes, on images of the embedded set, of the network's own size; of the smallest size that it
-accepts, where it has more than 150 million parameters.
+accepts, where it has more than 100 million parameters or one million pixels.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from zoo.testing.subject import SMALL_SIZES
 ENGINE = "engine"
 IMAGES = 8
 CLASSES = 10
-# Parameters of networks that see the smallest images that they accept.
-LARGE = 150_000_000
+# Networks of more parameters or pixels see the smallest images that they accept.
+LARGE, LARGE_IMAGE = 100_000_000, 1_000_000
 CPU = torch.device("cpu")
 
 
@@ -86,7 +86,9 @@ def check_engine(identity: str, registry: Registry) -> dict[str, Any]:
 
 def _build(backbone: Backbone) -> nn.Module:
     """Build a network; a large one for the smallest images that it accepts, as the suite does."""
-    for size in SMALL_SIZES if (backbone.params or 0) > LARGE else ():
+    pixels = backbone.preprocess.height * backbone.preprocess.width
+    large = (backbone.params or 0) > LARGE or pixels > LARGE_IMAGE
+    for size in SMALL_SIZES if large else ():
         with suppress(ZooError):
             return backbone.build(classes=CLASSES, weights=None, input_size=size)
     return backbone.build(classes=CLASSES, weights=None)
