@@ -1,9 +1,10 @@
 """Processes that are killed at the end of the test that starts them."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -25,3 +26,22 @@ def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
         process.kill()
         with process:  # closes its pipes and waits
             pass
+
+
+@contextmanager
+def forked(function: Callable[..., object], *arguments: Any) -> Iterator[Any]:
+    """Call a function in a forked process; yield the queue that it gets as its last argument.
+
+    The process has ended without an error where the block begins.
+    """
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+    process = context.Process(target=function, args=(*arguments, answers))
+    process.start()
+    try:
+        process.join(60)
+        assert process.exitcode == 0
+        yield answers
+    finally:
+        process.kill()
+        process.join()

@@ -1,7 +1,6 @@
 """`zoo.FeatureExtractor`: a picklable function from encoded images to features."""
 
 import math
-import multiprocessing
 import pickle
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 import zoo
 from tests.inference.shards import labelled
 from tests.networks import train_probe
+from tests.processes import forked
 from zoo.inference import extractor as module
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -147,11 +147,11 @@ def test_other_values_than_bytes_are_refused_even_where_images_are_masked(traine
     for name in ("features", "readable"):
         with pytest.raises(zoo.UsageError, match=f"has the column {name} already"):
             extractor({"image": images[:1], name: [1]})
-    found = extractor({"image": [None, images[0], math.nan]})
-    assert found["readable"].tolist() == [False, True, False]
+    columns = extractor({"image": [None, images[0], math.nan]})
+    assert columns["readable"].tolist() == [False, True, False]
 
 
-def forked(extractors, images, answers):
+def answer(extractors, images, answers):
     for extractor in extractors:
         try:
             answers.put(extractor(images).tobytes())
@@ -164,17 +164,8 @@ def test_forked_worker_loads_its_own_network(trained, images, expected):
     by_torch = zoo.FeatureExtractor(trained, device="cpu", engine="torch")
     by_openvino = zoo.FeatureExtractor(trained, device="cpu", engine="openvino")
     by_openvino(images)
-    context = multiprocessing.get_context("fork")
-    answers = context.SimpleQueue()
     extractors = (by_openvino, by_torch)
-    with module._loading:  # of another thread, as far as the new process knows
-        process = context.Process(target=forked, args=(extractors, images, answers))
-        process.start()
-    try:
-        process.join(60)
-        assert process.exitcode == 0
-    finally:
-        process.kill()
-        process.join()
-    assert "forked from one that used OpenVINO" in answers.get()
-    assert answers.get() == expected.tobytes()
+    # The lock is of another thread, as far as the new process knows.
+    with module._loading, forked(answer, extractors, images) as answers:
+        assert "forked from one that used OpenVINO" in answers.get()
+        assert answers.get() == expected.tobytes()

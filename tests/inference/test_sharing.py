@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import zoo
+from tests.processes import forked
 from zoo.models.freeze import inference_mode_of
 
 CLASSES = ["flag", "mammal", "playing_card"]
@@ -149,7 +150,7 @@ def test_heads_are_checked_once_for_a_converted_network(tinynet, own_cache, tmp_
     assert "outputs of heads: Linear, Linear" in engine.checks()
 
 
-def forked(model, images, answers):
+def answer(model, images, answers):
     torch.set_num_threads(1)
     answers.put(model.predict(images))
     try:
@@ -167,15 +168,6 @@ def test_forked_process_does_not_wait_for_threads_of_openvino(tinynet, tmp_path,
     model.predict(many)
     model.engine = "auto"
     expected = model.predict(many)
-    context = multiprocessing.get_context("fork")
-    answers = context.SimpleQueue()
-    process = context.Process(target=forked, args=(model, many, answers))
-    process.start()
-    try:
-        process.join(60)
-        assert process.exitcode == 0
-    finally:
-        process.kill()
-        process.join()
-    assert answers.get() == expected
-    assert "forked from one that used OpenVINO" in answers.get()
+    with forked(answer, model, many) as answers:
+        assert answers.get() == expected
+        assert "forked from one that used OpenVINO" in answers.get()
