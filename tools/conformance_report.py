@@ -151,15 +151,14 @@ def _engine_lead(rows: Sequence[Row]) -> list[str]:
     checked = [row["engine"] for row in rows if "engine" in row]
     if not checked:
         return []
-    passed = checked.count(LETTERS[PASSED])
+    passed = sum(each.startswith(LETTERS[PASSED]) for each in checked)
     return [
         "",
         f"The [engine](engines.md) was checked for the smallest of {len(checked)} groups, with "
         "random weights (`tools.census --engine`); those of more than 100 million parameters or a "
-        "million pixels, on the smallest images that they accept. OpenVINO converts "
-        f"{passed} of them and agrees with "
-        "torch in float32 and bfloat16 (`+`); of the others the column has the reason why "
-        "torch computes them.",
+        f"million pixels, on the smallest images that they accept. OpenVINO converts {passed} of "
+        "them and agrees with torch in float32 and, but for those that say so, bfloat16 (`+`); of "
+        "the others the column has the reason why torch computes them.",
     ]
 
 

@@ -153,7 +153,7 @@ def confirm(
     except EnvironmentProblem as error:
         if choice.given:
             raise
-        return Choice(TORCH, f"auto: {error.message}")
+        return Choice(TORCH, f"auto: {without_option(choice.name, error)}")
     if reason is None:
         return choice
     if choice.given:

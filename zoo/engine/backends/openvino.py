@@ -28,7 +28,12 @@ from zoo.engine.backends import openvino_model
 from zoo.engine.backends.body import Body, describe_body, mode_of
 from zoo.engine.backends.conversions import Conversion
 from zoo.engine.backends.engine import Engine, Inputs, Item
-from zoo.engine.backends.openvino_model import compile_network, core, import_openvino
+from zoo.engine.backends.openvino_model import (
+    compile_network,
+    computes_in,
+    core,
+    import_openvino,
+)
 from zoo.engine.runtime.allocator import without_retaining
 from zoo.engine.runtime.head_hooks import HeadHooks
 from zoo.engine.runtime.network import Network
@@ -107,8 +112,17 @@ class OpenVINOEngine(Engine):
         self.conversion.record_check(name, reason)
 
     def load(self, write: bool = True) -> None:
-        """Read the converted network from the cache, or convert it."""
+        """Read the converted network from the cache, or convert it.
+
+        Raises:
+            BrokenBackbone: it cannot be converted.
+            EnvironmentProblem: OpenVINO does not compute in the precision here, or in this process.
+        """
         _check_fork()
+        precision = self.network.precision
+        if not computes_in(precision):
+            message = f"--engine openvino does not compute in {precision} on this CPU"
+            raise EnvironmentProblem(message, "give --precision fp32, or --engine torch")
         if self._converted is not None:
             return
         self._heads = self._reference()

@@ -49,6 +49,22 @@ def core() -> Any:
     return import_openvino().Core()
 
 
+@cache
+def computes_in(precision: str) -> bool:
+    """Whether OpenVINO computes in a precision on this CPU; else it does in float32, silently.
+
+    Args:
+        precision: `fp32` or `bf16`.
+    """
+    library, wanted = import_openvino(), PRECISIONS[precision]
+    operations = library.opset13
+    values = operations.parameter([1], library.Type.f32)
+    smallest = library.Model([operations.relu(values)], [values])
+    compiled = core().compile_model(smallest, "CPU", {"INFERENCE_PRECISION_HINT": wanted})
+    used: str = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    return used == wanted
+
+
 def stopped_by_fork() -> bool:
     """Whether OpenVINO's threads are those of the process that this one was forked from.
 

@@ -63,16 +63,20 @@ def resolve_precision(choice: str, device: torch.device) -> tuple[str, str]:
     Raises:
         UsageError: it is none of `auto`, `fp32` and `bf16`.
     """
-    if choice == "auto":
-        if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-            return "bf16", "auto: native on this GPU"
-        if device.type == "cpu" and cpu_has_bf16():
-            return "bf16", "auto: native on this CPU"
-        return "fp32", "auto: bf16 is not native on this device"
-    if choice not in PRECISIONS:
-        choices = ["auto", *PRECISIONS]
+    if choice not in (choices := ("auto", *PRECISIONS)):
         hint = did_you_mean(choice, choices, f"one of {', '.join(choices)}")
         raise UsageError(f"no precision is named {choice!r}", hint)
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and cpu_has_bf16()
+    kind = "GPU" if device.type == "cuda" else "CPU"
+    if choice == "auto" and native:
+        return "bf16", f"auto: native on this {kind}"
+    if choice == "auto":
+        return "fp32", "auto: bf16 is not native on this device"
+    if choice == "bf16" and not native:
+        return choice, "as given, though not native on this device"
     return choice, "as given"
 
 
