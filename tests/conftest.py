@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,6 +62,15 @@ def own_cache(monkeypatch, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("own_cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder / "zoo"
+
+
+@pytest.fixture
+def stranger() -> str:
+    """A command that runs another as a user who has no rights of root, nor an entry in the list."""
+    command = "unshare --map-user=12345 --map-group=12345"
+    if not shutil.which("unshare") or subprocess.run([*command.split(), "true"]).returncode:
+        pytest.skip("needs a user namespace")
+    return command
 
 
 @pytest.fixture

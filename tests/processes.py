@@ -1,12 +1,24 @@
-"""Processes that are killed at the end of the test that starts them."""
+"""Processes that end with the test that starts them."""
 
 import multiprocessing
 import os
+import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
+
+ZOO = f"{shlex.quote(sys.executable)} -m zoo"
+
+
+def shell(line: str, folder: Path) -> tuple[int, str, str]:
+    """Run a shell line that calls `zoo` in a folder; return exit code, stdout, stderr."""
+    command = ["bash", "-o", "pipefail", "-c", line.replace("zoo ", f"{ZOO} ")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120)
+    return done.returncode, done.stdout, done.stderr
 
 
 @contextmanager

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from tests.processes import started
+from tests.processes import shell, started
 from zoo.cache import DIGEST, entries, features_dir, locked, remove, trim
+from zoo.files import cache_dir
 
 
 @pytest.fixture(autouse=True)
@@ -99,3 +100,19 @@ def test_command_lists_and_clears(zoo_process):
     done = zoo_process("cache", "clear", "mine", **environment)
     assert done.stdout.startswith("deleted 1 entry, ")
     assert entries("features") == []
+
+
+def test_clear_goes_on_after_an_entry_that_cannot_be_deleted(tmp_path, stranger):
+    kept = [make_store(name, 2, 1e9) for name in ("one", "two")]
+    catalogue = cache_dir() / "catalogues" / "x.json"
+    catalogue.parent.mkdir()
+    catalogue.write_text("{}")
+    features_dir().chmod(0o555)
+    try:
+        code, out, err = shell(f"{stranger} zoo cache clear", tmp_path)
+    finally:
+        features_dir().chmod(0o755)
+    assert code == 6
+    assert out.startswith("deleted 1 entry, ")
+    assert all(f"{folder}.lock: Permission denied" in err for folder in kept)
+    assert [folder.exists() for folder in (*kept, catalogue)] == [True, True, False]

@@ -10,13 +10,13 @@ import contextlib
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
-from zoo.errors import UsageError, did_you_mean
+from zoo.errors import EnvironmentProblem, UsageError, did_you_mean
 from zoo.files import cache_dir, environment_problem, make_dir, remove_folder
 from zoo.temporaries import clean_once, is_temporary
 
@@ -192,7 +192,36 @@ def remove(entry: CacheEntry) -> bool:
     except FileNotFoundError:
         return True
     except OSError as error:
-        raise environment_problem(error, entry.path) from error
+        raise environment_problem(error, entry.path, "delete") from error
+
+
+class Cleared(NamedTuple):
+    """What became of entries that were to be deleted.
+
+    Args:
+        deleted: entries.
+        used: entries that a training is using.
+        problem: that the system refused some; None where it did not.
+    """
+
+    deleted: list[CacheEntry]
+    used: list[CacheEntry]
+    problem: EnvironmentProblem | None
+
+
+def clear(chosen: Iterable[CacheEntry]) -> Cleared:
+    """Delete every entry that is not in use and that the system lets go."""
+    deleted: list[CacheEntry] = []
+    used: list[CacheEntry] = []
+    errors: list[EnvironmentProblem] = []
+    for entry in chosen:
+        try:
+            (deleted if remove(entry) else used).append(entry)
+        except EnvironmentProblem as error:
+            errors.append(error)
+    message = "; ".join(error.message for error in errors)
+    problem = EnvironmentProblem(message, errors[0].hint) if errors else None
+    return Cleared(deleted, used, problem)
 
 
 def trim(limit: int, keep: Path) -> list[CacheEntry]:

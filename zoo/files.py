@@ -64,8 +64,8 @@ def data_dir() -> Path:
     return _base_dir("XDG_DATA_HOME", ".local/share") / "zoo"
 
 
-def environment_problem(error: OSError, path: Path) -> EnvironmentProblem:
-    """Return a failed write as a `ZooError` with a hint."""
+def environment_problem(error: OSError, path: Path, act: str = "write") -> EnvironmentProblem:
+    """Return a write, or another act, that failed as a `ZooError` with a hint."""
     hints = {
         errno.ENOSPC: "free some disk space and run it again",
         errno.EDQUOT: "your disk quota is exceeded",
@@ -74,7 +74,7 @@ def environment_problem(error: OSError, path: Path) -> EnvironmentProblem:
         errno.EPERM: "check the permissions, or choose another folder",
     }
     reason = error.strerror or str(error)
-    return EnvironmentProblem(f"cannot write {path}: {reason}", hints.get(error.errno or 0))
+    return EnvironmentProblem(f"cannot {act} {path}: {reason}", hints.get(error.errno or 0))
 
 
 def make_dir(path: Path) -> Path:

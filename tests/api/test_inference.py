@@ -40,6 +40,8 @@ def test_evaluate_takes_a_backbone_and_weights(tinynet, own, image_folder, cli):
     expected = json.loads(out)
     assert zoo.evaluate(own, image_folder) == expected
     assert zoo.evaluate(zoo.get(tinynet), image_folder, weights=own) == expected
+    given = (tinynet, "--weights", own, "--data", image_folder, "--json")
+    assert json.loads(cli("evaluate", *given)[1]) == expected
     with pytest.raises(zoo.UsageError, match=f"{tinynet} has no published weights"):
         zoo.evaluate(tinynet, image_folder)
 

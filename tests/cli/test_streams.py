@@ -9,22 +9,14 @@ import sys
 
 import pytest
 
-from tests.processes import started
+from tests.processes import ZOO, shell, started
 from zoo.cli import _run
 from zoo.cli.group import Settings
 from zoo.cli.output import print_json, print_table
 from zoo.errors import ExitCode
 from zoo.registry.registry import load_registry
 
-ZOO = f"{shlex.quote(sys.executable)} -m zoo"
 UNPRINTABLE = "a\nb\x1b[31m.jpg"
-
-
-def shell(line, tmp_path):
-    """Run a shell line that calls `zoo`; return exit code, stdout, stderr."""
-    command = ["bash", "-o", "pipefail", "-c", line.replace("zoo ", f"{ZOO} ")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
-    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import ast
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
@@ -77,6 +78,30 @@ def test_registry_is_cached_by_file(tmp_path):
     assert "house" not in merged.sources
     assert not load_registry(["timm"]).derived
     assert [r.name for r, _ in merged.records()] == [r.name for r, _ in load_registry().records()]
+
+
+SLOW = """
+    import time
+    import zoo
+
+    CREATED = []
+
+    @zoo.hookimpl
+    def zoo_register_backbones():
+        CREATED.append(1)
+        time.sleep(0.2)
+        yield zoo.Backbone("slow", "torch.nn:Identity", (zoo.Head("fc"),), zoo.Preprocess(size=32))
+"""
+
+
+def test_threads_share_one_registry(install):
+    module = install("slow", SLOW)
+    with ThreadPoolExecutor(4) as threads:
+        registries = list(threads.map(lambda _: load_registry(), range(4)))
+        found = list(threads.map(lambda each: each.get("slow/slow"), registries))
+    assert len({id(registry) for registry in registries}) == 1
+    assert len({id(backbone) for backbone in found}) == 1
+    assert import_module(module).CREATED == [1]
 
 
 def test_bare_name_prefers_plugin_over_derived(install, tmp_path):

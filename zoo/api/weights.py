@@ -106,8 +106,11 @@ def clear_cache(*patterns: str) -> list[CacheEntry]:
 
     Raises:
         UsageError: a pattern is neither a kind nor matches an entry.
-        EnvironmentProblem: the system refuses.
+        EnvironmentProblem: the system refuses some; the others are deleted.
     """
-    from zoo.cache import remove, select
+    from zoo.cache import clear, select
 
-    return [entry for entry in select(patterns) if remove(entry)]
+    cleared = clear(select(patterns))
+    if cleared.problem is not None:
+        raise cleared.problem
+    return cleared.deleted

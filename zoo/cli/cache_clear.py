@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from zoo.cache import remove, select
+from zoo.cache import clear, select
 from zoo.cli.cache import short_size
 from zoo.cli.complete import complete_cached
 from zoo.cli.group import ZooCommand
@@ -20,10 +20,10 @@ def command(what: tuple[str, ...]) -> None:
 
     Without WHAT, delete all of them. Features in use by a training are skipped.
     """
-    deleted = size = 0
-    for entry in select(what):
-        if remove(entry):
-            deleted, size = deleted + 1, size + entry.size
-        else:
-            print_notice(f"zoo: {entry.kind} of {entry.name} skipped: in use by a training")
-    print_line(f"deleted {counted(deleted, 'entry')}, {short_size(size)}")
+    cleared = clear(select(what))
+    for entry in cleared.used:
+        print_notice(f"zoo: {entry.kind} of {entry.name} skipped: in use by a training")
+    size = sum(entry.size for entry in cleared.deleted)
+    print_line(f"deleted {counted(len(cleared.deleted), 'entry')}, {short_size(size)}")
+    if cleared.problem is not None:
+        raise cleared.problem

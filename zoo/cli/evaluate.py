@@ -16,6 +16,7 @@ from zoo.cli.options import (
     json_option,
     read_columns,
     reading_options,
+    weights_option,
 )
 from zoo.cli.output import print_json
 from zoo.cli.summary import REPORT, print_summary
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     help="Data set, as for `zoo finetune`. [default: the embedded set]",
 )
 @columns_option
+@weights_option
 @click.option("--split", metavar="NAME", help="Split. [default: test, else val]")
 @batch_size_option
 @reading_options
@@ -45,6 +47,7 @@ def command(
     model: str,
     data: str | None,
     columns: str | None,
+    weights: str | None,
     split: str | None,
     batch_size: int,
     workers: int | None,
@@ -63,7 +66,7 @@ def command(
     from zoo.inference.loading import load_any
     from zoo.models.own_file import locate_model
 
-    loaded = load_any(model, settings.registry(), device=device, engine=engine)
+    loaded = load_any(model, settings.registry(), weights, device, engine=engine)
     metrics = loaded.evaluate(
         data, split, batch_size, workers, bad_images, columns=read_columns(columns)
     )

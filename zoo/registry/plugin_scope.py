@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from typing import Any, NamedTuple
 
 from zoo.registry.discovery import Plugin, Switches, discover
@@ -36,6 +37,8 @@ class Scope:
         selection: of the process, in addition to the arguments of `load_registry`.
         registered: plugins of `zoo.register`, by name.
         registries: by their arguments; cleared when one of the others changes.
+        loading: lock of `load_registry`, so that two threads load no plugin twice; a plugin may
+            load a registry itself.
     """
 
     def __init__(self, plugins: Callable[[], Sequence[Plugin]]) -> None:
@@ -43,6 +46,7 @@ class Scope:
         self.selection = Selection()
         self.registered: dict[str, Plugin] = {}
         self.registries: dict[Key, Any] = {}
+        self.loading = RLock()
 
 
 _current = Scope(discover)

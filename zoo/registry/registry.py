@@ -361,11 +361,12 @@ def load_registry(
     overriding = Path(file).absolute() if file is not None else None
     switches, files = _selected(without, plugins)
     key = switches, overriding, files, computing
-    if key not in scope.registries:
-        # Before any plugin runs, so that an invalid file is the only error.
-        config = load_config(overriding, config_dir() / "registry.toml")
-        scope.registries[key] = Registry(_host(switches, files), config, computing)
-    registry: Registry = scope.registries[key]
+    with scope.loading:
+        if key not in scope.registries:
+            # Before any plugin runs, so that an invalid file is the only error.
+            config = load_config(overriding, config_dir() / "registry.toml")
+            scope.registries[key] = Registry(_host(switches, files), config, computing)
+        registry: Registry = scope.registries[key]
     return registry
 
 
