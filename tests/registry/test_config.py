@@ -153,6 +153,16 @@ def test_config_layers_override_in_order(tmp_path):
     assert plain.backbones["house/leaf"].license == "MIT"
 
 
+def test_faults_of_several_layers_are_named_together(tmp_path):
+    user = user_file("schema = 1\n[defaults]\nseed = -1\n")
+    given = tmp_path / "given.toml"
+    given.write_text("schema = 1\n[defaults]\nepoch = 2\n")
+    with pytest.raises(zoo.RegistryError) as caught:
+        config.load_config(given)
+    for line in (f"{user}, line 3: defaults.seed is -1", f"{given}, line 3: "):
+        assert line in str(caught.value)
+
+
 def test_missing_registry_file_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(zoo.RegistryError, match=r"cannot read .*none\.toml"):

@@ -13,6 +13,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from zoo.errors import RegistryError
 from zoo.files import config_dir
 from zoo.registry.tomlfile import Faults, Kinds, TomlFile, is_of_kind
 
@@ -149,8 +150,13 @@ def load_config(file: Path | None = None, user: Path | None = None) -> Config:
     weights_dir = None
     user = user or config_dir() / "registry.toml"
     layers = [shipped_file(), *([user] if user.exists() else []), *([file] if file else [])]
+    errors: list[RegistryError] = []
     for path in layers:
-        content, entries = read_file(path)
+        try:
+            content, entries = read_file(path)
+        except RegistryError as error:
+            errors.append(error)
+            continue
         backbones.update(entries)
         weights_dir = content.get("weights_dir", weights_dir)
         for name, table in content["plugins"].items():
@@ -158,4 +164,8 @@ def load_config(file: Path | None = None, user: Path | None = None) -> Config:
         for table, values in merged.items():
             values.update(content.get(table, {}))
             origins.update({f"{table}.{key}": str(path) for key in content.get(table, {})})
+    if len(errors) > 1:
+        raise RegistryError("; ".join(map(str, errors)))
+    if errors:
+        raise errors[0]
     return Config(merged["defaults"], merged["aliases"], origins, backbones, weights_dir, plugins)
