@@ -12,7 +12,7 @@ from zoo.data.formats import is_image
 from zoo.data.image_paths import ImageFinder
 from zoo.data.names import nfc, split_of
 from zoo.data.scan import shorten
-from zoo.data.splitting import listed
+from zoo.data.split_choice import listed
 from zoo.data.table import Row
 from zoo.errors import DataError
 from zoo.options.columns import NONE, Columns

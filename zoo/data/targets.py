@@ -17,7 +17,7 @@ from zoo.data.names import SPLITS, nfc
 from zoo.data.scan import shorten
 from zoo.data.schema import Schema
 from zoo.data.split import FileSplit, ImageData, Split, check_fraction, draw_held_out
-from zoo.data.splitting import choose_split, describe_no_validation, fingerprint
+from zoo.data.split_choice import choose_split, describe_no_validation, fingerprint
 from zoo.data.table import is_table, names_columns, read_rows, sample_rows
 from zoo.data.user_dataset import DatasetSplit, datasets_by_split, read_item, select_dataset
 from zoo.errors import DataError, UsageError, counted, did_you_mean

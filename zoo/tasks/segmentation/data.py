@@ -13,7 +13,7 @@ from zoo.data.groups import check_sides, draw_held_out_groups, groups_by
 from zoo.data.names import positions, split_of
 from zoo.data.scan import is_data_folder, is_folder, list_folder, shorten
 from zoo.data.split import FileSplit, ImageData, check_fraction, draw_held_out
-from zoo.data.splitting import (
+from zoo.data.split_choice import (
     choose_split,
     describe_no_validation,
     describe_wrapper,

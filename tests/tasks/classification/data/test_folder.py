@@ -387,7 +387,7 @@ def test_open_split_rejects_unknown_class_or_split(tmp_path: Path) -> None:
 OPEN = """
 import sys
 from pathlib import Path
-from zoo.tasks.classification.data.splitting import HoldOut
+from zoo.tasks.classification.data.hold_out import HoldOut
 from zoo.errors import DataError
 from zoo.tasks.classification.data.folder import open_folder
 try:

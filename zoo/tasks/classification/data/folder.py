@@ -13,9 +13,16 @@ from zoo.data.scan import list_folder, shorten
 from zoo.data.schema import Schema
 from zoo.data.shards import shards_hint
 from zoo.data.split import FileSplit, ImageData
-from zoo.data.splitting import choose_split, fingerprint
+from zoo.data.split_choice import choose_split, fingerprint
 from zoo.data.table import is_table
 from zoo.errors import DataError, counted
+from zoo.tasks.classification.data.hold_out import (
+    HoldOut,
+    check_known,
+    compare_with_train,
+    complete_splits,
+    file_split,
+)
 from zoo.tasks.classification.data.layout import (
     EXPECTED,
     SPLIT_ORDER,
@@ -25,13 +32,6 @@ from zoo.tasks.classification.data.layout import (
     find_layout,
 )
 from zoo.tasks.classification.data.scan import Images, Scan, scan_classes
-from zoo.tasks.classification.data.splitting import (
-    HoldOut,
-    check_known,
-    compare_with_train,
-    complete_splits,
-    file_split,
-)
 
 SEGMENTATION_LAYOUT = (
     "images/ and masks/ are taken for two classes; for masks per image, choose a network of "

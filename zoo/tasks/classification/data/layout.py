@@ -11,10 +11,10 @@ from zoo.data.formats import is_image
 from zoo.data.names import affixed_split, nfc, sort_classes, split_of
 from zoo.data.scan import is_data_folder, is_folder, list_folder, shorten
 from zoo.data.shards import shards_hint
-from zoo.data.splitting import describe_wrapper, listed
+from zoo.data.split_choice import describe_wrapper, listed
 from zoo.errors import DataError, counted
+from zoo.tasks.classification.data.hold_out import SplitName
 from zoo.tasks.classification.data.scan import Images, Scan
-from zoo.tasks.classification.data.splitting import SplitName
 
 EXPECTED = "give a folder of class folders, or one with train/ and val/ of class folders"
 SPLIT_ORDER = ("train", "val", "test")

@@ -23,9 +23,9 @@ from zoo.data.names import nfc, positions
 from zoo.data.scan import shorten
 from zoo.data.schema import Schema
 from zoo.data.split import ImageData, Split, draw_held_out
-from zoo.data.splitting import choose_split, describe_no_validation
+from zoo.data.split_choice import choose_split, describe_no_validation
 from zoo.errors import DataError, UsageError, did_you_mean, one_line
-from zoo.tasks.classification.data.splitting import (
+from zoo.tasks.classification.data.hold_out import (
     check_known,
     check_single_images,
     describe_hold_out,

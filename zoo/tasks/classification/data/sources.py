@@ -12,12 +12,12 @@ from zoo.data.table import is_table, metadata_table
 from zoo.errors import UsageError
 from zoo.options.columns import Columns
 from zoo.tasks.classification.data.folder import open_folder, open_folder_split
+from zoo.tasks.classification.data.hold_out import HoldOut
 from zoo.tasks.classification.data.published import (
     open_published,
     open_published_split,
     parse_published,
 )
-from zoo.tasks.classification.data.splitting import HoldOut
 from zoo.tasks.classification.data.table import open_table, open_table_split
 
 EMBEDDED = Path(zoo.data.__path__[0]) / "clipart10"

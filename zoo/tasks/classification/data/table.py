@@ -14,14 +14,12 @@ from zoo.data.names import SPLITS, nfc, sort_classes
 from zoo.data.scan import shorten
 from zoo.data.schema import Schema
 from zoo.data.split import FileSplit, ImageData
-from zoo.data.splitting import choose_split, fingerprint, listed
+from zoo.data.split_choice import choose_split, fingerprint, listed
 from zoo.data.table import names_columns, read_rows, sample_rows
 from zoo.errors import DataError, counted, did_you_mean
 from zoo.files import NotRegular
 from zoo.options.columns import Columns
-from zoo.tasks.classification.data.labels import several_labels
-from zoo.tasks.classification.data.scan import Images
-from zoo.tasks.classification.data.splitting import (
+from zoo.tasks.classification.data.hold_out import (
     HoldOut,
     SplitName,
     check_known,
@@ -29,6 +27,8 @@ from zoo.tasks.classification.data.splitting import (
     complete_splits,
     file_split,
 )
+from zoo.tasks.classification.data.labels import several_labels
+from zoo.tasks.classification.data.scan import Images
 
 # By split (empty without such a column) and class: path and line number of each image.
 Lines = dict[str, dict[str, list[tuple[str, int]]]]

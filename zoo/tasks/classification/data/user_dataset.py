@@ -21,7 +21,7 @@ from zoo.data.names import nfc
 from zoo.data.scan import shorten
 from zoo.data.schema import Schema
 from zoo.data.split import ImageData, Split, draw_held_out
-from zoo.data.splitting import describe_no_validation
+from zoo.data.split_choice import describe_no_validation
 from zoo.data.user_dataset import (
     DatasetSplit,
     datasets_by_split,

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from zoo.data.splitting import fingerprint
+from zoo.data.split_choice import fingerprint
 
 PARTS = {"train": {"bird": [("a.png", 10), ("b.png", 11)], "flag": [("c.png", 12)]}, "val": {}}
 

@@ -11,7 +11,7 @@ from zoo.data.groups import check_sides, draw_held_out_groups
 from zoo.data.names import nfc, positions
 from zoo.data.scan import shorten
 from zoo.data.split import FileSplit, draw_held_out
-from zoo.data.splitting import describe_no_validation
+from zoo.data.split_choice import describe_no_validation
 from zoo.errors import DataError, counted, did_you_mean
 from zoo.tasks.classification.data.scan import Images
 
