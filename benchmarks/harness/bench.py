@@ -24,14 +24,21 @@ MARKS_PLUGIN = ROOT / "benchmarks/harness/marks_plugin.py"
 
 
 def describe_machine() -> str:
-    """Return the number of cores and the model of the CPU."""
-    cpu = platform.processor() or platform.machine()
+    """Return the number of cores, the model of the CPU, and which instructions it has.
+
+    CPUs of one name differ by several times in them.
+    """
+    cpu, flags = platform.processor() or platform.machine(), set()
     info = Path("/proc/cpuinfo")
     for line in info.read_text().splitlines() if info.exists() else ():
-        if line.startswith("model name"):
-            cpu = line.partition(":")[2].strip()
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            cpu = value.strip()
+        elif name.strip() == "flags":
+            flags = set(value.split())
             break
-    return f"{os.cpu_count()} cores, {cpu}"
+    known = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+    return ", ".join([f"{os.cpu_count()} cores", cpu, *(each for each in known if each in flags)])
 
 
 def installed_versions() -> dict[str, str]:
