@@ -187,7 +187,7 @@ def test_command_that_resumes_has_the_plugins_of_the_training(plainnet, image_fo
 
 def test_interrupt_while_observers_see_the_last_epoch_adds_none(plainnet, image_folder, cli):
     Path("own.py").write_text(INTERRUPTING_PLUGIN.replace("EPOCH", "2"))
-    options = {**QUICK, "data": image_folder, "train": "all", "lr": 1e-9, "patience": 1}
+    options = {**QUICK, "data": image_folder, "train": "all", "lr": 1e-30, "patience": 1}
     given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     command = ["finetune", plainnet, *given, "--epochs", "9", "--json", "--out"]
     whole = json.loads(cli(*command, "whole")[1])
