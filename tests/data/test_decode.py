@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
+from PIL.PngImagePlugin import PngInfo
 
 from tests.data.encoding import ORIENTATIONS, encoded
-from zoo.data.decode import MAX_PIXELS, UnreadableImage, decode
+from zoo.data.decode import MAX_PIXELS, UnreadableImage, decode, read_size
 from zoo.errors import DataError
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255,) * 3, (0,) * 3
@@ -87,6 +88,32 @@ def test_orientation_is_applied_once(kind: str, orientation: int) -> None:
     letters = {RED: "r", GREEN: "g", BLUE: "b", WHITE: "w"}
     assert "".join(letters[pixel] for pixel in pixels(decoded)) == ORIENTATIONS[orientation]
     assert pixels(decode(decoded)) == pixels(decoded)
+
+
+def exif_behind_pixels(content: bytes, exif: bytes) -> bytes:
+    """Return a PNG with the metadata of orientation after its pixels."""
+    end = content.rindex(b"IEND") - 4
+    return content[:end] + chunk(b"eXIf", exif) + content[end:]
+
+
+def test_size_of_header_is_that_of_decoded(tmp_path: Path, noise: Image.Image) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    xmp = '<rdf:Description tiff:Orientation="6"/>'
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", xmp)
+    files = {
+        "exif.png": encoded(noise, "PNG", exif=exif),
+        "behind.png": exif_behind_pixels(encoded(noise, "PNG"), exif.tobytes()[6:]),
+        "xmp.png": encoded(noise, "PNG", pnginfo=info),
+        "xmp.jpg": encoded(noise, "JPEG", xmp=xmp.encode()),
+        "exif.tif": encoded(noise, "TIFF", exif=exif),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        assert read_size(tmp_path / name) == decode(tmp_path / name).size == (64, 96), name
+    (tmp_path / "plain.png").write_bytes(encoded(noise, "PNG"))
+    assert read_size(tmp_path / "plain.png") == noise.size
 
 
 def test_orientation_of_jpeg_swaps_sides(noise: Image.Image) -> None:
@@ -188,6 +215,9 @@ def test_16_bit_pgm_has_a_fixed_range() -> None:
         ([-1.0, 0.0, 1.0], [0, 128, 255]),
         ([0.0, 1e6, 2e6], [0, 128, 255]),
         ([float("nan"), float("inf"), 1.0], [0, 0, 255]),
+        ([float("nan"), float("-inf"), -1000.0, 1000.0], [0, 0, 0, 255]),
+        ([float("nan"), 1e6, 2e6], [0, 0, 255]),
+        ([float("nan"), float("nan")], [0, 0]),
         ([-3.0, -3.0, -3.0], [0, 0, 0]),
     ],
 )

@@ -15,6 +15,7 @@ from zoo.data.augment import Draw
 from zoo.data.dataset import BadImage, Sample, SampleTransform, read_sample
 from zoo.data.loader import load_batches
 from zoo.data.transforms import normalize, prepare
+from zoo.errors import DataError
 from zoo.options import Augmentation
 from zoo.tasks.classification.data.sources import EMBEDDED
 from zoo.tasks.classification.data.user_dataset import open_dataset, open_dataset_split
@@ -132,6 +133,15 @@ def test_workers_load_equal_batches():
     for one, other in zip(alone, two, strict=True):
         assert torch.equal(one.inputs, other.inputs)
         assert torch.equal(one.targets, other.targets)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_and_prepared_tensors_are_not_mixed(workers):
+    floats = torch.full((3, 16, 16), -1.5)
+    images = Images(lambda index: floats if index >= 32 else noise(index), count=40)
+    split = open_dataset({"train": images, "val": images}, **OPTIONS).splits["train"]
+    with pytest.raises(DataError, match="images and tensors of floats"):
+        list(load_batches(split, SampleTransform(SMALL), range(40), 40, workers))
 
 
 def test_zoo_transform_equals_internal_preprocessing():

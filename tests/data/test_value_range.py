@@ -14,6 +14,7 @@ from zoo.data.decode import decode
 from zoo.data.split import FileSplit
 from zoo.data.user_dataset import DatasetSplit
 from zoo.data.value_range import measure_ranges
+from zoo.errors import DataError
 
 RANDOM = np.random.default_rng(0)
 
@@ -187,6 +188,49 @@ def test_arrays_of_a_dataset_are_scaled_alike():
         values = np.asarray(image).reshape(16, 16, -1)[..., 0].astype(int)
         first = arrays[0].reshape(16, 16, -1)[..., 0]
         assert np.abs(values - first * (255 / 4095)).max() <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"), [("float64", "float32"), ("int16", "int32"), ("uint32", "int32")]
+)
+def test_arrays_of_other_types_are_scaled_alike(dtype, kind):
+    arrays = [drawn(dtype, 0, high) for high in (100, 3000)]
+    split = DatasetSplit("train", Arrays(arrays), (0, 1), (0, 0))
+    ranges = measure_ranges([split])
+    assert ranges == ((kind, 0.0, 4095.0),)
+    tallest = [grey(split.with_ranges(ranges).sample(index)[0]).max() for index in (0, 1)]
+    assert tallest == [round(100 * 255 / 4095), round(3000 * 255 / 4095)]
+
+
+def test_alpha_of_arrays_does_not_widen_the_range():
+    array = np.dstack([drawn("uint16", 0, 4000, 16, 16, 3), np.full((16, 16), 65535, np.uint16)])
+    split = DatasetSplit("train", Arrays([array]), (0,), (0,))
+    assert measure_ranges([split]) == (("uint16", 0.0, 4095.0),)
+
+
+class Opened(Arrays):
+    """Images as Pillow opens them, not loaded yet."""
+
+    def __getitem__(self, index):
+        return Image.open(io.BytesIO(self.arrays[index])), 0
+
+
+def test_opened_colour_has_the_range_of_its_pixels():
+    # Pillow returns the upper 8 bits of 16, which are those that are measured.
+    files = [deep_png(drawn("uint16", 0, high, 16, 16, 3)) for high in (65535, 4095)]
+    for content, expected in zip(files, [(), (("uint8", 0.0, 15.0),)], strict=True):
+        split = DatasetSplit("train", Opened([content]), (0,), (0,))
+        ranges = measure_ranges([split])
+        assert ranges == expected
+        assert grey(split.with_ranges(ranges).sample(0)[0]).max() == 255
+
+
+def test_damaged_image_of_a_dataset_is_not_measured():
+    whole = deep_png(drawn("uint16", 0, 65535, 16, 16, 3))
+    split = DatasetSplit("train", Opened([whole[:200]]), (0,), (0,))
+    assert measure_ranges([split]) == ()
+    with pytest.raises(DataError, match="truncated"):
+        split.sample(0)
 
 
 def test_few_items_of_a_usual_dataset_are_read():

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.dataset import BadImage
+from zoo.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,9 @@ def concatenate(parts: Iterable[Batch], size: int, pin_memory: bool = False) -> 
         parts: at least one.
         size: number of samples of all parts, bad images included.
         pin_memory: whether the batch is in page-locked memory.
+
+    Raises:
+        DataError: some have bytes and others floats.
     """
     taken: list[Batch] = []
     images: Tensor | None = None
@@ -81,6 +85,7 @@ def concatenate(parts: Iterable[Batch], size: int, pin_memory: bool = False) -> 
             shape = (size, *inputs.shape[1:])
             images = torch.empty(shape, dtype=inputs.dtype, pin_memory=pin_memory)
         if images is not None and len(part):
+            common_dtype((images, inputs))  # raises where they differ
             # Not by torch, whose threads would wait for one another, and use cores that read.
             images.numpy()[count : count + len(part)] = inputs.numpy()
         count += len(part)
@@ -132,6 +137,19 @@ def receive_batch(connection: Connection, memory: Tensor | None = None) -> Batch
             connection.recv_bytes_into(_memory(tensors[-1]))
     images, targets, indices = tensors
     return Batch(images.permute(0, 3, 1, 2), targets, indices, *others)
+
+
+def common_dtype(images: Iterable[Tensor]) -> torch.dtype:
+    """Return the dtype of the images of a batch; uint8 without any.
+
+    Raises:
+        DataError: they have several.
+    """
+    dtypes = {each.dtype for each in images}
+    if len(dtypes) > 1:
+        message = "a batch has images and tensors of floats, which are normalized already"
+        raise DataError(message, "return one kind from the Dataset")
+    return dtypes.pop() if dtypes else torch.uint8
 
 
 def images_in(memory: Tensor | None, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from zoo.data.formats import missing_plugin, readable_formats, recognize_format
+from zoo.data.formats import may_be_turned, missing_plugin, readable_formats, recognize_format
 from zoo.data.jpeg import complete_jpeg, lacks_end
 from zoo.data.jpeg_pixels import Pixels, as_image, decode_pixels, size_of
 from zoo.data.library_messages import suppress_library_messages
@@ -165,10 +165,10 @@ def read_size(path: Path) -> tuple[int, int]:
         try:
             with Image.open(file, formats=readable_formats()) as image:
                 # Pillow would decode a whole PNG to look for metadata behind its pixels.
-                if image.format == "PNG" and "exif" not in image.info:
+                if image.format == "PNG" and not may_be_turned(file):
                     return image.size
                 # The others may be turned by their format itself once they are loaded.
-                if image.format in ("JPEG", "PNG", "WEBP", "BMP", "PPM", "GIF"):
+                if image.format in ("JPEG", "WEBP", "BMP", "PPM", "GIF"):
                     swapped = _orientation(image) in _SWAPPED
                     return image.size[::-1] if swapped else image.size
         except Exception as error:
@@ -299,6 +299,8 @@ def _convert(
     if size[0] * size[1] > MAX_PIXELS:
         raise UnreadableImage(name, f"{size[0]} x {size[1]} are more than {MAX_PIXELS:,}")
     try:
+        if file is None:
+            image.load()  # before, its mode may be that of the file, of more bits
         extent = _reduce(image, at_least) if at_least else size
         kind, deep = kind_of(image), is_deep_color(image)
         value_range = find_range(ranges, kind)
@@ -385,10 +387,11 @@ def _scale(image: Image.Image, value_range: tuple[float, float] | None) -> Image
     elif kind_of(image) == "uint16":
         low, high = 0.0, 65535.0
     else:
-        values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-        low, high = float(values.min()), float(values.max())
+        finite = values[np.isfinite(values)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
         fitting = [limit for limit in RANGES if low >= 0 and high <= limit]
         low, high = (0.0, float(fitting[0])) if fitting else (low, high)
+        values[~np.isfinite(values)] = low
     grey = scale(values, low, high)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
+from typing import BinaryIO
 
 from PIL import Image, features
 
@@ -129,6 +130,13 @@ def recognize_format(start: bytes) -> str | None:
             if accept is not None and accept(start) is True:
                 return name
     return None
+
+
+def may_be_turned(file: BinaryIO) -> bool:
+    """Whether a PNG file may state an orientation, before its pixels or behind them."""
+    file.seek(0)
+    content = file.read()
+    return any(key in content for key in (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type"))
 
 
 @lru_cache(maxsize=4)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.augment import Draw
-from zoo.data.batch import Batch, concatenate, images_in
+from zoo.data.batch import Batch, common_dtype, concatenate, images_in
 from zoo.data.dataset import BadImage, Sample, SampleTransform, read_sample
 from zoo.data.split import Split
 from zoo.data.threads import prefetch, read_in_threads
@@ -156,7 +156,7 @@ class SplitBatches:
         preprocess = self.transform.preprocess
         samples = [item for item in items if isinstance(item, Sample)]
         shape = (len(samples), preprocess.height, preprocess.width, preprocess.channels)
-        images = images_in(memory, samples[0].input.dtype if samples else torch.uint8, shape)
+        images = images_in(memory, common_dtype(sample.input for sample in samples), shape)
         for row, sample in zip(images.numpy(), samples, strict=True):
             # Not by torch, whose threads would then wait for more work, on cores that others need.
             row[...] = sample.input.detach().cpu().permute(1, 2, 0).numpy()

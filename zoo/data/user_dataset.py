@@ -19,7 +19,7 @@ from zoo.data.decode import decode
 from zoo.data.names import split_of
 from zoo.data.pixels import as_image_source, to_array
 from zoo.data.split import Split
-from zoo.data.values import Ranges, Values, array_values, kind_of
+from zoo.data.values import Ranges, Values, array_values, image_values
 from zoo.errors import DataError, UsageError, one_line
 
 FORMS = "give a Dataset, or {'train': ..., 'val': ...} of Datasets or DataLoaders"
@@ -83,14 +83,17 @@ class DatasetSplit(Split):
         """Return the values of an item's image as the dataset returns it."""
         try:
             image, _ = read_item(self.dataset, self.indices[index], self.read_target)
-        except DataError:
-            return None  # reported when it is read for training
+            if isinstance(image, Image.Image):
+                image.load()  # before, its mode may be that of the file, of more bits
+        except Exception:  # damaged bytes raise nearly any, and are reported when decoded
+            return None
         if isinstance(image, Tensor):
             image = None if image.is_floating_point() else to_array(image)
+        values = None
         if isinstance(image, Image.Image):
-            kind = kind_of(image)
-            return Values(kind, np.asarray(image)) if kind and kind not in skip else None
-        values = array_values(image) if isinstance(image, np.ndarray) else None
+            values = image_values(image)
+        elif isinstance(image, np.ndarray):
+            values = array_values(image)
         return values if values is not None and values.kind not in skip else None
 
     def with_ranges(self, ranges: Ranges) -> DatasetSplit:

@@ -123,14 +123,31 @@ def from_array(array: NDArray[Any], ranges: Ranges = ()) -> Image.Image:
     Raises:
         TypeError, ValueError: it is not an image.
     """
-    if array.ndim == 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    if array.dtype == np.uint16 and array.ndim == 3 and array.shape[-1] in (3, 4):
+    if _is_deep_array(array):
         return scale_color(array, *(find_range(ranges, "uint16") or (0, FULL["uint16"])))
-    return Image.fromarray(array)
+    return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)
+
+
+def _is_deep_array(array: NDArray[Any]) -> bool:
+    """Whether an array is an image with 16 bits for each colour."""
+    return array.dtype == np.uint16 and array.ndim == 3 and array.shape[-1] in (3, 4)
 
 
 def array_values(array: NDArray[Any]) -> Values | None:
-    """Return the values of an array of a supported type; None for any other."""
-    kind = array.dtype.name
-    return Values(kind, array) if kind in (*FULL, "int32", "float32") else None
+    """Return the values of the image that `from_array` returns, of an array of any type.
+
+    Returns:
+        None where their range is not measured, and for an array that is not an image.
+    """
+    if _is_deep_array(array):
+        return Values("uint16", array[..., :3])
+    try:
+        return image_values(from_array(array))
+    except (TypeError, ValueError):
+        return None
+
+
+def image_values(image: Image.Image) -> Values | None:
+    """Return the values of a loaded image; None where their range is not measured."""
+    kind = kind_of(image)
+    return None if kind is None else Values(kind, np.asarray(image))

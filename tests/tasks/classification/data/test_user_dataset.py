@@ -121,9 +121,10 @@ def test_labels_attribute_avoids_reading_items(attributes):
         {"targets": [0, 1, 2]},
         {"labels": [{"box": 1}] * 12},
         {"targets": [[0, 1]] * 12},
+        {"labels": [[0, 1], [2]] * 6},
         {"targets": [0] * 12, "target_transform": abs},
     ],
-    ids=["names", "too few", "boxes", "pairs", "transformed"],
+    ids=["names", "too few", "boxes", "pairs", "lists", "transformed"],
 )
 def test_unusable_labels_attribute_reads_items(attributes):
     dataset = Images(**attributes)

@@ -160,7 +160,10 @@ def _integers(values: Any) -> tuple[int, ...] | None:
     """Return a sequence of integers as a tuple; None for anything else, such as names."""
     if not isinstance(values, (list, tuple, np.ndarray, Tensor)):
         return None
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
+    except ValueError:  # lists of several lengths
+        return None
     if array.ndim != 1 or array.dtype.kind not in "iu":
         return None
     return tuple(array.tolist())
