@@ -129,8 +129,22 @@ def test_knn_accuracy_ignores_images_of_the_same_group():
     labels = (torch.arange(30) % 3)[groups]
     assert knn_accuracy(features, labels, 3) > 0.8
     assert knn_accuracy(features, labels, 3, groups) < 0.5
+    # Without another group there is no neighbour to vote, not even for the first class.
+    assert knn_accuracy(features, labels, 3, torch.zeros_like(groups)) == 0.0
     first = torch.eye(2).repeat(4, 1)
     assert knn_accuracy(first, torch.arange(8) % 2, 2, torch.arange(8) // 2) == 1.0
+
+
+def test_single_images_of_classes_cannot_be_ranked_on(cli, image_folder, tmp_path):
+    for folder in (image_folder / "train").iterdir():
+        (tmp_path / "photos" / folder.name).mkdir(parents=True)
+        first, *_ = sorted(folder.iterdir())
+        shutil.copyfile(first, tmp_path / "photos" / folder.name / "whole.jpg")
+        (tmp_path / "photos" / folder.name / "bad.jpg").write_bytes(b"no image")
+    given = ("--data", tmp_path / "photos", "--device", "cpu", "--bad-images", "skip")
+    code, _, err = cli("rank", "lite0", *given)
+    assert code == 3
+    assert "photos cannot be ranked on: too few images for cross-validation" in err
 
 
 @pytest.mark.slow

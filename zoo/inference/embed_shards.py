@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.data.bad_images import UnreadableImages, describe_bad, describe_incomplete
+from zoo.data.names import sort_classes
 from zoo.data.shards import Sample, Shard, find_shards, name_of
 from zoo.engine.backends.choice import AUTO, TORCH
-from zoo.engine.features.files import SUFFIX, UNLABELLED, differences, sort_classes
+from zoo.engine.features.files import SUFFIX, UNLABELLED, differences
 from zoo.engine.runtime.device import environment_errors
 from zoo.errors import DataError, UsageError, counted, listed
 from zoo.files import make_dir, writing

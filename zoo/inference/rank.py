@@ -266,14 +266,20 @@ def check_classes(images: AllImages) -> None:
 
 
 def score(embedded: Embedded, seed: int) -> tuple[float, float, float]:
-    """Return accuracy and spread of a probe on features, and the accuracy of k-NN."""
+    """Return accuracy and spread of a probe on features, and the accuracy of k-NN.
+
+    Raises:
+        DataError: there are too few images for cross-validation.
+    """
     features = torch.cat(list(embedded.rows()))
     labels, classes = embedded.labels(), len(embedded.images.classes)
     groups = embedded.groups()
     probe = fit_probe(features, labels, classes, seed=seed, groups=groups)
-    accuracy = probe.accuracy or (0.0,)
-    spread = statistics.stdev(accuracy) if len(accuracy) > 1 else 0.0
-    return statistics.fmean(accuracy), spread, knn_accuracy(features, labels, classes, groups)
+    if not probe.accuracy:
+        hint = "give at least two images, or groups, of a class"
+        raise DataError(f"{embedded.images.name} cannot be ranked on: {probe.reason}", hint)
+    spread = statistics.stdev(probe.accuracy)
+    return statistics.fmean(probe.accuracy), spread, knn_accuracy(features, labels, classes, groups)
 
 
 def knn_accuracy(
@@ -303,5 +309,7 @@ def knn_accuracy(
         top = similarity.topk(count, dim=1)
         votes = torch.zeros(len(rows), classes)
         votes.scatter_add_(1, labels[top.indices], (top.values + 1) / 2)
-        correct += int((votes.argmax(dim=1) == labels[first : first + len(rows)]).sum())
+        most, voted = votes.max(dim=1)
+        # An image without neighbours gets no vote, and is not predicted.
+        correct += int(((voted == labels[first : first + len(rows)]) & (most > 0)).sum())
     return correct / len(unit)

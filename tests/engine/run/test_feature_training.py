@@ -43,6 +43,17 @@ def finetune(cli, *arguments):
     return cli("finetune", *map(str, arguments), "--device", "cpu", "--json")
 
 
+def test_files_with_and_without_splits_train_together(cli, model, features, image_folder):
+    zoo.embed(model, image_folder, features / "folder.safetensors", device="cpu")
+    files = FeatureFiles.open(features, 0, 0.25)
+    for split in ("train", "val", "test"):
+        blocks = [block for path in files.paths for block in files.blocks(path, split)]
+        assert len(files.splits[split]) == sum(len(labels) for _, labels in blocks)
+    code, out, err = finetune(cli, model, "--features", features, "--val", "0.25", "--out", "run")
+    assert code == 0, err
+    assert sum(json.loads(out)["plan"]["data"]["images"].values()) == 96
+
+
 def test_head_is_that_of_the_solver(cli, model, features):
     code, out, err = finetune(cli, model, "--features", features, "--val", "0.25", "--out", "run")
     assert code == 0, err

@@ -41,6 +41,29 @@ def test_unreadable_images_of_all_splits_are_named(tinynet, folder, cli, recipe)
     assert not Path("runs").exists()
 
 
+def test_first_batch_for_observers_names_no_fewer(tinynet, folder, watcher):
+    bad = [images(folder, "train")[1], images(folder, "val")[0]]
+    for path in bad:
+        path.write_bytes(b"no image")
+    with pytest.raises(zoo.DataError, match="2 of 48 images cannot be read") as caught:
+        zoo.finetune(tinynet, data=folder, recipe="head", epochs=1, **QUICK)
+    assert all(str(path) in caught.value.message for path in bad)
+    assert any(isinstance(event, zoo.FirstBatchRead) for event in watcher())
+
+
+def test_test_split_without_readable_image_is_not_evaluated(tinynet, folder, cli):
+    for path in (folder / "test").rglob("*.jpg"):
+        path.write_bytes(b"no image")
+    shutil.rmtree(folder / "val")
+    options = ("--val", "0", "--weights", "none", "--train", "all", "--epochs", "1")
+    code, _, err = cli("finetune", tinynet, "--data", folder, *options, "--bad-images", "skip")
+    assert code == 0, err
+    assert "no image of the test split can be read, so it is not evaluated" in err
+    run = json.loads((Path("runs/tinynet-1") / "run.json").read_text())
+    assert run["metrics"] == {}
+    assert len(run["bad_images"]) == 12
+
+
 def test_cached_features_do_not_hide_unreadable_images(tinynet, folder):
     zoo.finetune(tinynet, data=folder, epochs=1, **QUICK)
     bad = [images(folder, "train")[1], images(folder, "val")[0]]

@@ -13,6 +13,7 @@ from zoo.data.schema import Schema
 from zoo.tasks.base import Outputs
 from zoo.tasks.classification.metrics import ClassificationMetric
 from zoo.tasks.classification.present import metric_line, metric_table
+from zoo.tasks.classification.task import ImageClassification
 
 CPU = torch.device("cpu")
 
@@ -42,6 +43,27 @@ def test_metrics_are_independent_of_batch_size(size):
         assert values["per_class"][name]["top1"] == pytest.approx(right[rows].float().mean().item())
         row = torch.bincount(logits.argmax(1)[rows], minlength=8).tolist()
         assert values["confusion"][index] == row
+
+
+def test_equal_logits_have_one_prediction_everywhere():
+    classes = tuple(map(str, range(12)))
+    logits = torch.zeros(3, 12)
+    logits[1, [4, 9]] = 1.0
+    logits[2, 11] = -1.0
+    outputs, labels = Outputs(logits), torch.tensor([0, 4, 0])
+    metric = metric_of(classes)
+    metric.update(outputs, labels)
+    values = metric.compute()
+    assert (values["top1"], values["top5"]) == (1.0, 1.0)
+    task = ImageClassification()
+    recorded = task.sample_results(outputs, labels)
+    assert (
+        recorded["classes"][:, 0].tolist() == task.explained_outputs(outputs).tolist() == [0, 4, 0]
+    )
+    answers = task.predict(outputs, [], Schema(classes), top=3)
+    assert [each["predictions"][0]["class"] for each in answers] == ["0", "4", "0"]
+    probabilities = [[p["probability"] for p in each["predictions"]] for each in answers]
+    assert probabilities == [sorted(each, reverse=True) for each in probabilities]
 
 
 def test_top1_weighs_images_not_batches():

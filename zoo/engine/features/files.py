@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from zoo.data.names import sort_classes
 from zoo.data.split import Split
 from zoo.engine.backends.choice import AUTO, TORCH
 from zoo.engine.features.fingerprint import network_facts
@@ -80,7 +81,7 @@ class FeatureFiles:
         splits: those that have rows.
         unlabelled: number of rows without a label, which no split contains.
         seed: of the rows that are held out.
-        val_fraction: share of the rows to hold out, where the files have no `val` split.
+        val_fraction: share of the rows to hold out of files without splits; 0 if all have splits.
         fingerprint: sha256 that identifies the files' rows and labels.
     """
 
@@ -213,13 +214,13 @@ class _Counts:
     def __init__(self) -> None:
         self.by_name: dict[str, Counter[str]] = {name: Counter() for name in SPLITS}
         self.unlabelled = 0
-        self.own_val = False
+        self.held_out = False
 
     def add(
         self, metadata: Mapping[str, Any], labels: Tensor | None, seed: int, fraction: float
     ) -> None:
         """Count the rows of a file."""
-        self.own_val |= "val" in metadata["splits"]
+        self.held_out |= not _has_splits(metadata)
         if labels is None:
             self.unlabelled += len(metadata["paths"])
             return
@@ -231,8 +232,8 @@ class _Counts:
                 self.by_name[split][classes[label]] += 1
 
     def fraction(self, given: float) -> float:
-        """Return the share that was held out."""
-        return 0.0 if self.own_val else given
+        """Return the share that was held out of files without splits; 0 if all have splits."""
+        return given if self.held_out else 0.0
 
     def splits(self, classes: Sequence[str]) -> dict[str, FeatureSplit]:
         """Return the splits that have rows."""
@@ -249,10 +250,14 @@ def row_splits(metadata: Mapping[str, Any], seed: int, fraction: float) -> list[
     Rows without one are held out by a hash of the seed and their own path alone, so that a file is
     split without those beside it.
     """
-    if any(split in SPLITS for split in metadata["splits"]):
+    if _has_splits(metadata):
         return [split if split in SPLITS else "train" for split in metadata["splits"]]
     least = int(fraction * 2**64)
     return ["val" if _hash(f"{seed}\0{path}") < least else "train" for path in metadata["paths"]]
+
+
+def _has_splits(metadata: Mapping[str, Any]) -> bool:
+    return any(split in SPLITS for split in metadata["splits"])
 
 
 def _hash(text: str) -> int:
@@ -338,9 +343,3 @@ def _changes(name: str, one: Any, other: Any) -> list[str]:
         keys = sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
         return [text for key in keys for text in _changes(key, one.get(key), other.get(key))]
     return [f"{name} {str(one)[:40]}, now {str(other)[:40]}"]
-
-
-def sort_classes(names: set[str]) -> list[str]:
-    """Return class names in order: by value if all are numbers, else by name."""
-    numbers = all(name.isdecimal() for name in names)
-    return sorted(names, key=lambda name: (int(name) if numbers else 0, name))

@@ -48,10 +48,7 @@ from zoo.engine.training.phase_data import PhaseDataFactory
 from zoo.engine.training.snapshot import Snapshot
 from zoo.engine.training.state import TrainState
 from zoo.engine.training.train import train
-from zoo.errors import (
-    EnvironmentProblem,
-    TimeLimit,
-)
+from zoo.errors import EnvironmentProblem, TimeLimit
 from zoo.events import EpochEnded, FitEnded, FitFailed, FitStarted
 from zoo.modelfile import CHECKPOINTS, MODEL
 from zoo.options.arguments import name_arguments
@@ -249,7 +246,7 @@ def _run(
     stages = {"prepare": time.perf_counter() - prepared.started}
     metrics = _train(running, reader)
     stages["train"] = time.perf_counter() - prepared.started - stages["prepare"]
-    reports = {name: metric.report() for name, metric in metrics.items()}
+    reports = _reports(metrics, prepared)
     bad = dict(sorted(item for errors in ranks.gather(reader.bad) for item in errors.items()))
     network.forwards = ranks.sum(network.forwards)
     notice_skipped(prepared.data, list(bad), prepared.progress)
@@ -266,6 +263,16 @@ def _run(
         remove_checkpoints(list_checkpoints(folder / CHECKPOINTS))
     observers.notify("zoo_after_fit", FitEnded(plan.backbone, reports, seconds, location))
     return ranks.broadcast(record)
+
+
+def _reports(metrics: Mapping[str, Metric], prepared: Prepared) -> dict[str, Any]:
+    """Return the report of each split that has a readable image; print a notice of the others."""
+    reports = {name: metric.report() for name, metric in metrics.items()}
+    empty = [name for name, values in reports.items() if not values["images"]]
+    for name in empty if not join().rank else ():
+        notice = f"no image of the {name} split can be read, so it is not evaluated"
+        prepared.progress.notice(f"{prepared.data.name}: {notice}")
+    return {name: values for name, values in reports.items() if name not in empty}
 
 
 def fit(

@@ -71,7 +71,7 @@ class DDPStep(Step):
         if self.idle:
             inputs, targets = inputs.new_zeros((2, *inputs.shape[1:])), targets.new_zeros(2)
         rng = self._save()
-        own = 0 if self.idle else self._count(targets)
+        own = 0.0 if self.idle else float(self._count(targets))  # of one type in all processes
         self.weight = own / (self.ranks.sum(own) or 1) * self.ranks.world
         if self.rehearsals < REHEARSALS:
             self._rehearse(inputs, targets, rng)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 
 from zoo.cache import trim
 from zoo.data.augment import Draw
@@ -243,10 +244,13 @@ class PhaseDataFactory:
         self.progress.notice(f"features are cached for this run only: {problem}")
 
     def _read_first_batch(self, data: PhaseData) -> None:
-        """Read the first batch for observers, since cached features need no images."""
+        """Read the first batch for observers, since cached features need no images.
+
+        The pass that computes features names all images that cannot be read.
+        """
         if data.on_first_batch is not None:
-            indices = range(min(len(data.train), data.batch_size))
-            for batch in self.reader.read(data.train, indices):
+            reader = replace(self.reader, bad_images="skip")
+            for batch in reader.read(data.train, range(min(len(data.train), data.batch_size))):
                 data.on_first_batch(batch.inputs, batch.targets)
 
     def evaluate_test(self) -> Metric:

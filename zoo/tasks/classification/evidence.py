@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zoo.tasks.base import Evidence, Outputs
 from zoo.tasks.classification.label_errors import probable_errors
+from zoo.tasks.classification.outputs import most_probable
 from zoo.tasks.classification.statistics import (
     answered_above,
     expected_calibration_error,
@@ -31,11 +32,11 @@ def sample_results(outputs: Outputs, targets: Tensor) -> dict[str, Tensor]:
         targets: labels `[images]`.
     """
     probabilities = outputs.main.float().softmax(dim=1)
-    best = probabilities.topk(min(TOP, probabilities.shape[1]), dim=1)
+    best = most_probable(outputs.main.float(), TOP)
     return {
         "true": targets.int(),
-        "classes": best.indices.int(),
-        "probabilities": best.values,
+        "classes": best.int(),
+        "probabilities": probabilities.gather(1, best),
         "probability": probabilities.gather(1, targets[:, None])[:, 0],
     }
 

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from zoo.data.schema import Schema
 from zoo.tasks.base import Metric, Outputs, UserMetrics
+from zoo.tasks.classification.outputs import most_probable
 from zoo.tasks.metric import loss_sum
 from zoo.tasks.user_functions import call_metrics
 
@@ -64,14 +65,14 @@ class ClassificationMetric(Metric):
         if self.further:
             self.rows["logits"].append(logits.cpu())
             self.rows["labels"].append(targets.cpu())
-        predicted = logits.argmax(dim=1)
+        top = most_probable(logits, 5)
+        predicted = top[:, 0]
         ones = torch.ones_like(targets)
         sums["images"].index_add_(0, targets, ones)
         sums["correct"].index_add_(0, targets, (predicted == targets).long())
         sums["predicted"].index_add_(0, predicted, ones)
         if "confusion" in sums:
             sums["confusion"].index_add_(0, targets * count + predicted, ones)
-        top = logits.topk(min(5, count), dim=1).indices
         sums["in_top5"] += (top == targets[:, None]).any(dim=1).sum()
 
     def compute(self) -> dict[str, float]:

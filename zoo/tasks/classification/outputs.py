@@ -106,6 +106,19 @@ def _check_all_replaced(output: Any, main: Tensor, extra: Sequence[Tensor], prev
             raise BrokenBackbone(message, hint)
 
 
+def most_probable(logits: Tensor, count: int) -> Tensor:
+    """Return the classes of the largest logits, `[images, count]`, that of `argmax` first.
+
+    Of equal ones, such as all of an image without features, `topk` returns any first.
+
+    Args:
+        logits: `[images, classes]`.
+        count: of each image, at most all classes.
+    """
+    first = logits.argmax(dim=1, keepdim=True)
+    return logits.scatter(1, first, torch.inf).topk(min(count, logits.shape[1]), dim=1).indices
+
+
 def classification_loss(
     outputs: Outputs, labels: Tensor, criterion: Criterion | None = None
 ) -> dict[str, Tensor]:

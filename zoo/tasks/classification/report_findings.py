@@ -179,7 +179,7 @@ def _weak_classes(values: Mapping[str, Any]) -> Iterator[str]:
         return
     scores = zip(values["per_class"], class_scores(values["confusion"]), strict=True)
     known = [(each.recall, name, each.images) for name, each in scores if each.recall is not None]
-    recall, name, images = min(known)
+    recall, name, images = min(known, default=(1.0, "", 0))
     if recall < values["balanced_accuracy"] - 0.15:
         text = (
             f"{name} has the lowest recall, {percent(recall)} of {counted(images, 'image')}, and "

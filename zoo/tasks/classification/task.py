@@ -35,7 +35,12 @@ from zoo.tasks.base import (
 from zoo.tasks.classification.data.sources import open_data, open_split
 from zoo.tasks.classification.evidence import report_data, sample_results
 from zoo.tasks.classification.metrics import ClassificationMetric
-from zoo.tasks.classification.outputs import check_logits, classification_loss, read_output
+from zoo.tasks.classification.outputs import (
+    check_logits,
+    classification_loss,
+    most_probable,
+    read_output,
+)
 from zoo.tasks.classification.present import metric_line, metric_table, prediction_lines
 from zoo.tasks.classification.report import accuracy_curves, sections, split_numbers
 from zoo.tasks.classification.summary import summary_lines
@@ -173,9 +178,10 @@ class ImageClassification(BaseTask):
         out: Path | None = None,
     ) -> list[dict[str, Any]]:
         """Return the `top` most probable classes of each image: `[{class, probability}]`."""
-        names = schema.classes
-        best = outputs.main.float().softmax(dim=1).topk(min(top, len(names)), dim=1)
-        pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        names, logits = schema.classes, outputs.main.float()
+        best = most_probable(logits, top)
+        values = logits.softmax(dim=1).gather(1, best)
+        pairs = zip(values.tolist(), best.tolist(), strict=True)
         return [
             {
                 "predictions": [
