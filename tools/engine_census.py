@@ -80,7 +80,7 @@ def check_engine(identity: str, registry: Registry) -> dict[str, Any]:
             other = engine_of(network, CONVERTED, IMAGES, training)
             vars(other).update(_converted=engine._converted, _heads=engine._reference())  # type: ignore[attr-defined]
             failures[precision] = other.crash() or disagreement(other, images)
-            if precision == "bf16" and failures[precision] is None:
+            if failures[precision] is None:
                 measured = _differences(other, images)
     except ZooError as error:
         return {"findings": {ENGINE: [EXCEPTED, error.message]}}
@@ -101,7 +101,7 @@ def _build(backbone: Backbone) -> nn.Module:
 
 
 def _differences(engine: Engine, images: Tensor) -> dict[str, float]:
-    """Return how far outputs in bfloat16 differ from those in torch, and torch's own from fp32."""
+    """Return how far outputs differ from torch's in this precision, and torch's own from fp32."""
     network = engine.network
     eager = engine_of(network, TORCH, engine.batch, engine.training)
     with inference_mode_of(network.module):
