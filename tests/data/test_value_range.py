@@ -157,6 +157,19 @@ def test_dark_png_beside_jpeg_is_not_scaled(tmp_path):
     assert measure_ranges([both]) == ()
 
 
+def test_other_images_leave_the_range_of_8_bits(tmp_path):
+    """Neither a damaged file nor a skipped one of 16 bits is an image that uses 8 bits in full."""
+    deep = [np.array([[0, 65535]], np.uint16)] * 2
+    split = write(tmp_path, [*deep, np.array([[0, 15]], np.uint8)])
+    (tmp_path / "damaged.png").write_bytes(b"no image")
+    paths = ("damaged.png", *split.paths, "damaged.png")
+    ranges = measure_ranges([FileSplit("train", tmp_path, paths, (0,) * 5)])
+    assert ranges == (("uint8", 0.0, 15.0),)
+    Image.new("P", (4, 4)).save(tmp_path / "palette.png")
+    both = FileSplit("train", tmp_path, (*paths, "palette.png"), (0,) * 6)
+    assert measure_ranges([both]) == ()
+
+
 def test_values_outside_of_the_range_are_clipped(tmp_path):
     split = write(tmp_path, [np.array([[0, 4095, 9000]], np.uint16)])
     assert grey(split.with_ranges((("uint16", 0.0, 4095.0),)).image(0)).tolist() == [[0, 255, 255]]

@@ -1,8 +1,9 @@
 """Resize images: one function for training and prediction.
 
 Pillow defines the result. torch computes it from the same kernels with vector instructions, in a
-fifth of the time, and within one level of 255 of Pillow's (`tests/data/test_resize.py`); Pillow
-does what torch's fast path does not. Neither starts threads, as images are read in several.
+fifth of the time, and within one level of 255 of Pillow's (`tests/data/test_resize.py`), or two of
+noise that bicubic enlarges; Pillow does what torch's fast path does not. Neither starts threads, as
+images are read in several.
 """
 
 from __future__ import annotations

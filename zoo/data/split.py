@@ -14,7 +14,7 @@ from zoo.data.decode import DecodedImage, decode, decode_reduced, read_bytes
 from zoo.data.names import SPLITS, nfc
 from zoo.data.schema import Schema
 from zoo.data.stored import is_jpeg, read_values
-from zoo.data.values import Ranges, Values
+from zoo.data.values import WHOLE, Ranges, Values
 from zoo.errors import DataError, UsageError
 from zoo.seeding import draw_by_name
 
@@ -88,10 +88,10 @@ class Split(ABC):
         return ()
 
     def values(self, index: int, skip: Collection[str] = ()) -> Values | None:
-        """Return the values of an image as they are stored, of types that are not skipped.
+        """Return the values of an image as they are stored.
 
         Returns:
-            None for skipped types, and for images that use the range of their type in any case.
+            None for skipped types, and for images that cannot be read.
         """
         return None
 
@@ -159,7 +159,9 @@ class FileSplit(Split):
     def values(self, index: int, skip: Collection[str] = ()) -> Values | None:
         """Return the values of an image as its file stores them."""
         # Not `path`, which takes longer than all else here.
-        return None if is_jpeg(self.paths[index]) else read_values(self.path(index), skip)
+        if is_jpeg(self.paths[index]):
+            return None if WHOLE.kind in skip else WHOLE
+        return read_values(self.path(index), skip)
 
     def with_ranges(self, ranges: Ranges) -> FileSplit:
         """Return the split with its images scaled by these ranges."""

@@ -6,12 +6,18 @@ import io
 from collections.abc import Collection
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from zoo.data.decode import MAX_PIXELS, open_file
 from zoo.data.formats import readable_formats
-from zoo.data.values import Values, is_deep_color, kind_of, read_deep_color
+from zoo.data.values import (
+    WHOLE,
+    Values,
+    image_values,
+    is_deep_color,
+    kind_of,
+    read_deep_color,
+)
 
 
 def read_format(content: bytes) -> str | None:
@@ -40,10 +46,8 @@ def read_values(path: Path, skip: Collection[str] = ()) -> Values | None:
         skip: types to ignore.
 
     Returns:
-        None for types to ignore, palettes, lossy formats, and files that cannot be read.
+        None for types to ignore, and for files that cannot be read.
     """
-    if is_jpeg(path.name):
-        return None
     try:
         with open_file(path, str(path)) as file:
             header = file.read(25)
@@ -52,12 +56,12 @@ def read_values(path: Path, skip: Collection[str] = ()) -> Values | None:
                 return None
             file.seek(0)
             with Image.open(file, formats=readable_formats()) as image:
-                kind, deep = kind_of(image), is_deep_color(image)
-                if kind is None or kind in skip or image.width * image.height > MAX_PIXELS:
+                kind, deep = kind_of(image) or WHOLE.kind, is_deep_color(image)
+                if kind in skip or image.width * image.height > MAX_PIXELS:
                     return None
                 if deep:
                     file.seek(0)
                     return Values(kind, read_deep_color(file.read(), str(image.format))[..., :3])
-                return Values(kind, np.asarray(image))
+                return image_values(image)
     except Exception:  # damaged bytes raise nearly any exception, and are reported when decoded
         return None

@@ -83,8 +83,6 @@ def measure_ranges(splits: Iterable[Split]) -> Ranges:
                 break
             values = split.values(index, complete)
             if values is None:
-                # Such as a JPEG: beside it, a few dark images do not determine the range of 8 bits.
-                complete.add("uint8")
                 continue
             extent = extents.setdefault(values.kind, Extent(values.kind))
             extent.add(values.array)

@@ -35,6 +35,11 @@ class Values:
     array: NDArray[Any]
 
 
+# Of an image whose format uses 8 bits in full, such as a JPEG: beside one, a few dark images do not
+# determine their range.
+WHOLE = Values("uint8", np.array([0, FULL["uint8"]], dtype=np.uint8))
+
+
 def kind_of(image: Image.Image) -> str | None:
     """Return the type of the values of an opened image; None for palettes and lossy formats."""
     if image.mode.startswith("I;16") or is_deep_color(image):
@@ -137,7 +142,7 @@ def array_values(array: NDArray[Any]) -> Values | None:
     """Return the values of the image that `from_array` returns, of an array of any type.
 
     Returns:
-        None where their range is not measured, and for an array that is not an image.
+        None for an array that is not an image.
     """
     if _is_deep_array(array):
         return Values("uint16", array[..., :3])
@@ -147,7 +152,7 @@ def array_values(array: NDArray[Any]) -> Values | None:
         return None
 
 
-def image_values(image: Image.Image) -> Values | None:
-    """Return the values of a loaded image; None where their range is not measured."""
+def image_values(image: Image.Image) -> Values:
+    """Return the values of a loaded image."""
     kind = kind_of(image)
-    return None if kind is None else Values(kind, np.asarray(image))
+    return WHOLE if kind is None else Values(kind, np.asarray(image))
