@@ -36,6 +36,9 @@ def test_dataloader_batches_are_used_unchanged():
         (lambda items: (torch.zeros(2, 3), torch.zeros(2)), r"images \[n, c, h, w\]"),
         (lambda items: (torch.zeros(2, 3, 4, 4), torch.zeros(3)), r"labels \[n\]"),
         (lambda items: (torch.zeros(2, 3, 4, 4), torch.tensor([0, 7])), "labels 0 to 7"),
+        (lambda items: (torch.zeros(2, 3, 4, 4), torch.tensor([0.7, 1])), "not integers"),
+        (lambda items: (torch.zeros(2, 3, 4, 4), torch.full((2,), torch.nan)), "not integers"),
+        (lambda items: (torch.zeros(2, 3, 4, 4), ["cat", "dog"]), "not integers"),
     ],
 )
 def test_dataloader_with_invalid_batches_is_rejected(batch, message):

@@ -31,6 +31,8 @@ from zoo.data.user_dataset import (
 )
 from zoo.errors import DataError, counted
 
+NO_INTEGERS = "the DataLoader yields labels that are not integers"
+
 
 @dataclass(frozen=True)
 class ClassIndex:
@@ -107,18 +109,27 @@ class LoaderSplit(Split):
         for batch in self.loader:
             if not isinstance(batch, (tuple, list)) or len(batch) != 2:
                 raise DataError(f"the DataLoader yields a {type(batch).__name__}, not a pair")
-            images, labels = batch[0], torch.as_tensor(batch[1])
+            images, labels = batch[0], _as_tensor(batch[1])
             if (
                 not isinstance(images, Tensor)
                 or images.ndim != 4
                 or labels.shape != images.shape[:1]
             ):
                 raise DataError("the DataLoader must yield images [n, c, h, w] and labels [n]")
+            if bool((labels.long() != labels).any()):
+                raise DataError(NO_INTEGERS)
             if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
                 extremes = f"{int(labels.min())} to {int(labels.max())}"
                 message = f"the DataLoader yields labels {extremes}"
                 raise DataError(f"{message}, and there are {self.classes} classes")
             yield images if images.dtype == torch.uint8 else images.float(), labels.long()
+
+
+def _as_tensor(labels: Any) -> Tensor:
+    try:
+        return torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:  # such as names
+        raise DataError(NO_INTEGERS) from error
 
 
 def _read_label(target: Any) -> int:
