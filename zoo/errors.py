@@ -217,10 +217,15 @@ def unknown_format(path: object, version: object, expected: int) -> WeightsError
     return WeightsError(message, "read it with the version of zoo that wrote it")
 
 
+# Characters of a message: torch lists every tensor that does not fit, several lines for each.
+LONGEST = 600
+
+
 def one_line(error: BaseException) -> str:
-    """Return an error's class name and message as one line."""
+    """Return an error's class name and message as one line, a very long one shortened."""
     try:
         message = join_lines(str(error))
+        message = message if len(message) <= LONGEST else f"{message[: LONGEST - 3]}..."
     except Exception:  # `__str__` of a plugin's error may raise
         message = ""
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

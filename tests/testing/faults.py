@@ -25,6 +25,8 @@ ADAPTER = """
                            exceptions={{"everything_has_a_gradient": "one layer is a spare"}})
         yield zoo.Backbone("too_modest", **known,
                            exceptions={{"everything_has_a_gradient": "one layer is a spare"}})
+        for conforming in ("cumulative", "lazy", "speechless"):
+            yield zoo.Backbone(conforming, **known, kwargs={{"fault": conforming}})
         yield zoo.Backbone("misnamed", **known, exceptions={{"everything_has_gradients": "so"}})
         yield zoo.Backbone("bare", **known | {{"heads": heads[:1]}}, kwargs={{"aux": False}},
                            weights=(
@@ -55,6 +57,12 @@ class Output:
     aux: torch.Tensor | None = None
 
 
+class Cosine(nn.Linear):
+    def forward(self, x):
+        weight = nn.functional.normalize(self.weight)
+        return nn.functional.linear(nn.functional.normalize(x), weight, self.bias)
+
+
 class Net(nn.Module):
     def __init__(self, num_classes, fault, aux):
         super().__init__()
@@ -74,6 +82,14 @@ class Net(nn.Module):
             self.spare = nn.Linear(3, 3)
         if fault == "counting":
             self.register_buffer("calls", torch.zeros(()), persistent=False)
+        if fault == "cosine":
+            self.head.fc = Cosine(16, num_classes)
+        if fault == "unstatistical":
+            self.stem[1] = nn.BatchNorm2d(8, track_running_stats=False)
+        if fault == "cumulative":
+            self.stem[1].momentum = None
+        if fault == "lazy":
+            self.body[0] = nn.LazyConv2d(16, 3, 2)
         if fault == "other_names":
             self.bottom = nn.Linear(2, 2) if num_classes == 7 else None
 
@@ -81,6 +97,10 @@ class Net(nn.Module):
         if self.fault == "drifting":
             self.stem[1].training = True
         return self.body(self.stem(x))
+
+    def train(self, mode=True):
+        super().train(mode or self.fault == "sleepless")
+        return None if self.fault == "speechless" else self
 
     def forward(self, x):
         if self.fault == "counting":
@@ -128,6 +148,9 @@ FAULTS = {
     "online": ("builds_offline", "opens a network connection: socket."),
     "crashing": ("builds_offline", "no such layer"),
     "stale": ("replaced_like_for_like", "num_classes is 99"),
+    "cosine": ("replaced_like_for_like", "a Cosine was replaced with a Linear"),
+    "sleepless": ("outputs_have_the_classes", "is in train mode after eval()"),
+    "unstatistical": ("frozen_answers_the_same", "beside other images"),
     "three": ("outputs_have_the_classes", "not logits"),
     "counting": ("frozen_stays_frozen", "calls by up to"),
     "drifting": ("frozen_stays_frozen", "stem.1.running_mean by up to"),

@@ -47,6 +47,11 @@ def test_containers_and_dataclass_pass_every_check():
     assert findings["outputs_have_the_classes"].detail == "1 tensor in eval mode, 2 in train mode"
 
 
+@pytest.mark.parametrize("name", ["cumulative", "lazy", "speechless"])
+def test_unusual_network_passes_every_check(name):
+    assert not [str(finding) for finding in run_checks(subject(f"faulty/{name}")) if finding.failed]
+
+
 def test_auxiliary_width_differs_from_published_classes():
     finding = run_check(subject("faulty/ten"), check("wrong_auxiliary_width_is_an_error"))
     assert (finding.status, "(2, 10) beside (2, 11)" in finding.detail) == (PASSED, True)

@@ -15,9 +15,9 @@ from fnmatch import fnmatchcase
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from zoo.errors import UsageError, counted, did_you_mean
+from zoo.errors import BrokenBackbone, UsageError, counted, did_you_mean
 from zoo.locks import Lock
 from zoo.models.heads import resolve_head
 from zoo.models.provenance import provenance_of
@@ -182,6 +182,40 @@ def freeze(
         if not training:
             module.__dict__[TRAIN] = _TrainFrozen(module)
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def _frozen_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters that do not train, and the buffers of frozen modules."""
+    tensors: dict[str, Tensor] = {
+        name: each for name, each in model.named_parameters() if not each.requires_grad
+    }
+    for name, module in model.named_modules():
+        if _is_frozen(module):
+            tensors |= dict(module.named_buffers(name, recurse=False))
+    return tensors
+
+
+@contextmanager
+def checking_frozen(model: nn.Module) -> Iterator[None]:
+    """Check that forward passes of a block change nothing that is frozen.
+
+    Raises:
+        BrokenBackbone: a frozen tensor has another value, or requires a gradient.
+    """
+    tensors = _frozen_tensors(model)
+    before = {name: str(each.detach().sum()) for name, each in tensors.items()}
+    yield
+    now = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    changed = [
+        name
+        for name, total in before.items()
+        if now[name].requires_grad or str(now[name].detach().sum()) != total
+    ]
+    if changed:
+        number = counted(len(changed), "frozen tensor")
+        message = f"the forward pass of the network changes {number}, first {changed[0]}"
+        hint = "it must modify no parameter or buffer in eval mode, and set no requires_grad"
+        raise BrokenBackbone(message, hint)
 
 
 @contextmanager

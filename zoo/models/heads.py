@@ -117,6 +117,18 @@ def shapes_at(
     return tuple(features.shape), tuple(output.shape)
 
 
+def first_weight(model: nn.Module) -> nn.Parameter:
+    """Return the first floating-point parameter of a network, for its device and dtype."""
+    return next(each for each in model.parameters() if each.is_floating_point())
+
+
+def blank_images(model: nn.Module, preprocess: Preprocess, count: int) -> Tensor:
+    """Return a batch of zeros, `[count, channels, height, width]`, on a network's device."""
+    like = first_weight(model)
+    shape = (count, preprocess.channels, preprocess.height, preprocess.width)
+    return torch.zeros(shape, device=like.device, dtype=like.dtype)
+
+
 def run_blank(model: nn.Module, preprocess: Preprocess) -> Any:
     """Run a network once on one blank image, in eval mode, and return its output.
 
@@ -124,9 +136,7 @@ def run_blank(model: nn.Module, preprocess: Preprocess) -> Any:
         BrokenBackbone: it fails.
     """
     modes = {part: part.training for part in model.modules()}
-    example = next(model.parameters())
-    shape = (1, preprocess.channels, preprocess.height, preprocess.width)
-    blank = torch.zeros(shape, device=example.device, dtype=example.dtype)
+    blank = blank_images(model, preprocess, 1)
     try:
         model.eval()
         with torch.no_grad(), plugin_errors("the network fails on a blank image"):
@@ -218,7 +228,7 @@ def replace_heads(
         _check_not_shared(model, path)
     widths = [_input_width(model, path, preprocess) for path in paths]
     shape = () if new.at is None else _main_shape(run_blank(model, preprocess))
-    reference = next(model.parameters())
+    reference = first_weight(model)
     for head, path, (width, before) in zip(heads, paths, widths, strict=True):
         old = model.get_submodule(path)
         like = next(old.parameters(), reference)

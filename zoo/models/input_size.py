@@ -10,6 +10,7 @@ from torch import nn
 
 from zoo.errors import BrokenBackbone, one_line
 from zoo.models.build_options import size_refused
+from zoo.models.heads import blank_images
 from zoo.models.plugin_errors import plugin_errors
 from zoo.models.provenance import provenance_of
 from zoo.models.state_dict import load_state
@@ -29,12 +30,10 @@ def size_conflict(model: nn.Module, preprocess: Preprocess) -> str | None:
     """
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modes = {part: part.training for part in model.modules()}
-    example = next(model.parameters())
-    shape = (2, preprocess.channels, preprocess.height, preprocess.width)
     model.train()
     try:
         with torch.no_grad(), plugin_errors("it fails"):
-            model(torch.zeros(shape, device=example.device, dtype=example.dtype))
+            model(blank_images(model, preprocess, 2))
     except BrokenBackbone as error:
         return one_line(error.__cause__ or error).partition(": ")[2][:160]
     finally:

@@ -57,7 +57,7 @@ def same_network(
         return True
     try:
         with torch.random.fork_rng(devices=[]):
-            first, second = (build_network(backbone, kwargs).eval() for kwargs in (one, other))
+            first, second = (build_network(backbone, kwargs) for kwargs in (one, other))
         state = first.state_dict()
         shapes = {name: tensor.shape for name, tensor in state.items()}
         if shapes != {name: tensor.shape for name, tensor in second.state_dict().items()}:
@@ -77,6 +77,7 @@ def _outputs_equal(
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     outputs = []
     for model in (first, second):
+        model.eval()
         load_state(model, dict(state))
         with torch.no_grad(), plugin_errors("the network fails"):
             outputs.append(_pytree.tree_leaves(model(images)))

@@ -97,7 +97,7 @@ def _modules_outside(model: nn.Module, heads: Sequence[str]) -> dict[str, str]:
 def _mismatch(old: nn.Module, new: nn.Module, classes: int) -> str | None:
     """Return how a new head differs from the old one beside its classes, or None."""
     kind = nn.Linear if isinstance(old, nn.Identity) else type(old)
-    if not isinstance(new, nn.Conv2d if isinstance(old, nn.Conv2d) else nn.Linear):
+    if type(new) is not kind:
         return f"a {kind.__name__} was replaced with a {type(new).__name__}"
     if head_classes(new) != classes:
         return f"it has {head_classes(new)} outputs, not {classes}"
@@ -125,7 +125,9 @@ def replaced_like_for_like(subject: Subject) -> str:
                 raise CheckFailed(f"{path}, {classes} classes: {mismatch}")
         after = _modules_outside(model, heads)
         if changed := [name for name, module in after.items() if modules[name] != module]:
-            raise CheckFailed(f"{counted(len(changed), 'other module')} changed: {min(changed)}")
+            raise CheckFailed(
+                f"{counted(len(changed), 'other module')} changed: {min(changed) or 'the network'}"
+            )
         stated = getattr(model, "num_classes", classes)
         if isinstance(stated, int) and stated != classes:
             raise CheckFailed(f"num_classes is {stated} after its heads were built for {classes}")
@@ -148,12 +150,21 @@ def outputs_have_the_classes(subject: Subject) -> str:
                 for tensor in (outputs.main, *(extra for extra, _ in outputs.auxiliary))
             ]
             mode = "train mode" if training else "eval mode"
+            if not training and (awake := _in_train_mode(model)):
+                message = f"{awake[0]} is in train mode after eval() and a forward pass"
+                raise CheckFailed(f"{message}: train() or forward of a module sets its mode")
             if (count := len(outputs.auxiliary)) != expected:
                 raise CheckFailed(f"{count} auxiliary outputs in {mode}, not {expected}")
             if set(shapes) != {(2, classes)}:
                 message = f"outputs of 2 images and {classes} classes are {shapes} in {mode}"
                 raise CheckFailed(message)
     return f"1 tensor in eval mode, {1 + len(auxiliary)} in train mode"
+
+
+def _in_train_mode(model: nn.Module) -> list[str]:
+    """Return the names of modules in training mode, that of the network last."""
+    awake = [name for name, module in model.named_modules() if name and module.training]
+    return awake + ["the network"] * model.training
 
 
 def wrong_auxiliary_width_is_an_error(subject: Subject) -> str:
@@ -175,7 +186,8 @@ def wrong_auxiliary_width_is_an_error(subject: Subject) -> str:
 
 def _measured_width(subject: Subject, path: str) -> int:
     """Return the number of features in the input of a head in a forward pass."""
-    model = subject.published.train(False)
+    model = subject.published
+    model.eval()
     leaf = model.get_submodule(path)
     shape, _ = shapes_at(model, path, subject.backbone.preprocess)
     return shape[1] if isinstance(leaf, nn.Conv2d) else shape[-1]

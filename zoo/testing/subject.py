@@ -19,7 +19,7 @@ from zoo.files import write_bytes
 from zoo.models.build import resolve_and_build
 from zoo.models.build_options import NO_OPTIONS, BuildOptions
 from zoo.models.builder import build_network
-from zoo.models.heads import head_width, replace_heads, resolve_head
+from zoo.models.heads import blank_images, head_width, replace_heads, resolve_head
 from zoo.models.input_size import size_conflict
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone, Preprocess
@@ -90,7 +90,8 @@ class Subject:
             build_device, model = "cpu", self._build_on("cpu", kwargs)
         try:
             model = model.to("meta")
-            forward_zeros(model, self.backbone.preprocess)
+            for training in (True, False):
+                forward_zeros(model, self.backbone.preprocess, training)
         except Exception:
             return build_device, "cpu", self._build_on("cpu", kwargs)
         return build_device, "meta", model
@@ -196,10 +197,9 @@ def forward_zeros(
         training: train mode if true, else eval mode.
         images: size of the batch.
     """
-    example = next(model.parameters())
-    shape = (images, preprocess.channels, preprocess.height, preprocess.width)
+    model.train(training)
     with torch.no_grad():
-        return model.train(training)(torch.zeros(shape, device=example.device, dtype=example.dtype))
+        return model(blank_images(model, preprocess, images))
 
 
 def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
@@ -218,7 +218,8 @@ def calibrate_batch_norm(model: nn.Module, images: Tensor) -> None:
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = 1.0
+    model.train()
     with torch.no_grad():
-        model.train()(images.float() / 127.5 - 1)
+        model(images.float() / 127.5 - 1)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum

@@ -105,7 +105,7 @@ SUITE = (
         "the input of each head has the declared width",
         STRUCTURE,
         structure.width_is_the_declared_one,
-        needs=("heads_resolve",),
+        needs=("outputs_have_the_classes",),
     ),
     Check(
         "sizes_are_told",
@@ -130,7 +130,8 @@ SUITE = (
     ),
     Check(
         "frozen_answers_the_same",
-        "the frozen part computes the same features before and after training, in both modes",
+        "the frozen part computes the same features before and after training, in both modes, and "
+        "the output for an image does not depend on the others of its batch",
         VALUES,
         values.frozen_answers_the_same,
         needs=("frozen_stays_frozen",),

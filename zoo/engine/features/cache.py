@@ -30,6 +30,7 @@ from zoo.engine.runtime.network import Network
 from zoo.engine.runtime.reader import ImageReader, raise_unreadable
 from zoo.errors import DataError
 from zoo.files import canonical_json
+from zoo.models.freeze import checking_frozen
 from zoo.models.provenance import provenance_of
 
 # Fixed batch sizes of the forward pass: on the CPU, rounding in a kernel depends on the batch size.
@@ -166,12 +167,14 @@ class FeatureCache:
         Raises:
             DataError: no image of it can be read.
             WeightsError: features are not finite.
+            BrokenBackbone: the network changes what is frozen.
         """
         heads = [type(self.network.module.get_submodule(p)).__name__ for p in self.network.paths]
         kind = canonical_json([heads, provenance_of(self.network.module).new_head.to_dict()])
         if kind not in self.store.checks:
             first = self.first_readable(split, images)
-            reason, features = check_head_equivalence(self.network, first.inputs)
+            with checking_frozen(self.network.module):
+                reason, features = check_head_equivalence(self.network, first.inputs)
             check_features(self.network, split, first, features)
             if reason is None:
                 self.store.columns = columns_of(self._to_store(features, len(first)).wait())

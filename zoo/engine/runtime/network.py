@@ -122,6 +122,9 @@ class Network:
             stack.enter_context(_one_value(self.module, alone))
             output = (through or self.module)(inputs)
         outputs = self.task.read_output(output, self.heads, training, self.previous_outputs)
+        if len(outputs.main) != len(inputs):
+            message = f"the network returned {len(outputs.main)} outputs for {len(inputs)} images"
+            raise BrokenBackbone(message, "its output must have a row for each image, in order")
         return outputs if count >= pad_to else outputs.narrow(count)
 
     def leave_bf16(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from zoo.engine.training.snapshot import generators
 from zoo.engine.training.sources import Source
 from zoo.engine.training.state import TrainState
 from zoo.errors import BrokenBackbone, EnvironmentProblem
+from zoo.models.freeze import checking_frozen
 from zoo.models.plugin_errors import is_out_of_memory
 from zoo.tasks.base import Criterion, Outputs
 
@@ -110,8 +112,11 @@ class Step:
         for first, last in batch_bounds(len(targets), self.state.micro_batch_size):
             whole = last - first == len(targets)
             micro_batch = inputs if whole else _rows(inputs, first, last)
-            outputs = self._forward(micro_batch, last == len(targets))
-            if first_batch := not self.checked:
+            first_batch = not self.checked
+            with checking_frozen(self.source.module) if first_batch else nullcontext():
+                outputs = self._forward(micro_batch, last == len(targets))
+            if first_batch:
+                _check_gradient(outputs)
                 task.check_outputs(outputs)
                 self.checked = True
             loss = self._loss(outputs, targets[first:last])
@@ -183,6 +188,20 @@ class Step:
         message = f"memory ran out with micro-batches of {self.state.micro_batch_size}"
         self.on_adjustment("micro_batch_size", smaller, message)
         self.state.micro_batch_size = smaller
+
+
+def _check_gradient(outputs: Outputs) -> None:
+    """Check that gradients can be computed.
+
+    Raises:
+        BrokenBackbone: no output depends on a parameter that trains.
+    """
+    if not any(
+        each.requires_grad for each in (outputs.main, *(aux for aux, _ in outputs.auxiliary))
+    ):
+        message = "the output of the network has no gradient"
+        hint = "its forward pass must call its heads, and must not disable gradients or detach"
+        raise BrokenBackbone(message, hint)
 
 
 def _sum(parts: dict[str, Tensor]) -> Tensor:
