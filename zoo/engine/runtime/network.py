@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,6 +26,15 @@ from zoo.models.plugin_errors import plugin_errors
 from zoo.models.provenance import ATTRIBUTE, Provenance
 from zoo.spec import Head, Preprocess
 from zoo.tasks.base import BaseTask, Outputs
+
+
+def _compute_alone() -> None:
+    """Compute in one thread in a forked process, where OpenMP would wait for its parent's."""
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_compute_alone)
 
 
 class Network:
