@@ -142,8 +142,8 @@ def test_class_names_default_to_numbers():
     assert open_dataset(Images(classes=["a", "b", "c"]), **OPTIONS).classes == ("a", "b", "c")
     assert open_dataset(Images(), **OPTIONS).classes == ("0", "1", "2")
     assert open_dataset(Images(), **OPTIONS, classes=5).classes == ("0", "1", "2", "3", "4")
-    # Ignored: fewer names than labels.
-    assert open_dataset(Images(classes=["a"]), **OPTIONS).classes == ("0", "1", "2")
+    assert open_dataset(Images(classes=3), **OPTIONS).classes == ("0", "1", "2")
+    assert open_dataset(Images(classes=np.array(["a", "b", "c"])), **OPTIONS).classes[0] == "a"
 
 
 def test_splits_with_different_class_names_are_rejected():
@@ -161,6 +161,11 @@ def test_label_out_of_range_is_rejected(label, classes, message):
     with pytest.raises(zoo.DataError) as caught:
         open_dataset(Images(item_labels=labels), **OPTIONS, classes=classes)
     assert message in str(caught.value)
+
+
+def test_label_without_a_name_is_rejected():
+    with pytest.raises(zoo.DataError, match=r"item 2 .* is 2; 2 classes are 0 to 1: oak, ash"):
+        open_dataset(Images(classes=["oak", "ash"]), **OPTIONS)
 
 
 @pytest.mark.parametrize("label", [0.5, "flag", None, torch.tensor([1, 0, 0])])

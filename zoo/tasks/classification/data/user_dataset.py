@@ -187,7 +187,8 @@ def _declared_names(dataset: Any) -> tuple[str, ...] | None:
     if isinstance(dataset, ConcatDataset):
         declared = {_declared_names(part) for part in dataset.datasets}
         return declared.pop() if len(declared) == 1 else None
-    names = getattr(dataset, "classes", None)
+    names: Any = getattr(dataset, "classes", None)
+    names = names.tolist() if hasattr(names, "tolist") else names  # of an array or a series
     return tuple(nfc(str(n)) for n in names) if isinstance(names, (list, tuple)) and names else None
 
 
@@ -205,15 +206,15 @@ def _class_names(
         text = "; ".join(f"{name}: {shorten(names)}" for name, names in by_split.items() if names)
         raise DataError(f"the splits have other classes, or in another order: {text}")
     highest = max((label for part in labels.values() for label in part), default=-1)
-    names = declared.pop() if declared else None
-    # The attribute of some datasets has fewer names than labels, or is something else.
-    if names is None or len(names) <= highest:
+    names = next(iter(declared), None)
+    if names is None:
         names = tuple(map(str, range(classes if classes is not None else highest + 1)))
     for name, part in labels.items():
         for row, label in enumerate(part):
             if not 0 <= label < len(names):
                 message = f"the label of item {row} of data[{name!r}] is {label}"
-                raise DataError(message, f"{len(names)} classes are 0 to {len(names) - 1}")
+                hint = f"{len(names)} classes are 0 to {len(names) - 1}"
+                raise DataError(message, f"{hint}: {shorten(names)}" if declared else hint)
     return names
 
 
