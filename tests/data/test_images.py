@@ -2,7 +2,7 @@
 
 import io
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
@@ -28,17 +28,33 @@ PATH = sorted((EMBEDDED / "val" / "flag").iterdir())[0]
         str(PATH),
         PATH.read_bytes(),
         bytearray(PATH.read_bytes()),
+        memoryview(PATH.read_bytes()),
+        PurePath(PATH),
         io.BytesIO(PATH.read_bytes()),
         decode(PATH),
         np.asarray(decode(PATH)),
         torch.from_numpy(np.array(decode(PATH))).permute(2, 0, 1),
         np.asarray(decode(PATH).convert("RGBA")),
     ],
-    ids=["path", "text", "bytes", "bytearray", "file", "pil", "array", "tensor", "rgba"],
+    ids=[
+        "path",
+        "text",
+        "bytes",
+        "bytearray",
+        "view",
+        "pure",
+        "file",
+        "pil",
+        "array",
+        "tensor",
+        "rgba",
+    ],
 )
 def test_prepare_image_of_any_type_equals_file(image):
     assert len(list(as_many(image))) == 1
-    assert torch.equal(prepare_image(image, SMALL).pixels, prepare(decode(PATH), SMALL))
+    expected = prepare(decode(PATH), SMALL)
+    assert torch.equal(prepare_image(image, SMALL).pixels, expected)
+    assert torch.equal(Transform(SMALL)(image), normalize(expected[None], SMALL)[0])
 
 
 def test_grey_arrays_and_tensors_are_one_image_each():
@@ -70,7 +86,15 @@ def test_float_tensor_is_prepared_already():
 
 def test_as_many_returns_batches_and_iterables():
     stacked = np.stack([np.zeros((8, 8, 3), np.uint8)] * 3)
-    for many in ([PATH, PATH, PATH], (PATH,) * 3, stacked, torch.zeros(3, 3, 8, 8)):
+    column = np.array([str(PATH)] * 3)
+    for many in (
+        [PATH] * 3,
+        (PATH,) * 3,
+        column,
+        column.astype(object),
+        stacked,
+        torch.zeros(3, 3, 8, 8),
+    ):
         assert len(list(as_many(many))) == 3
     paths = (PATH for _ in range(2))
     assert as_many(paths) is paths
@@ -103,8 +127,9 @@ def test_name_of_returns_path_or_image(tmp_path):
     ],
 )
 def test_prepare_image_rejects_invalid_input(image, message):
-    with pytest.raises(zoo.DataError, match=re.escape(message)):
-        prepare_image(image, SMALL)
+    for prepared in (prepare_image, prepare_source):
+        with pytest.raises(zoo.DataError, match=re.escape(message)):
+            prepared(image, SMALL)
 
 
 def test_prepare_image_checks_channels():

@@ -49,13 +49,16 @@ def as_many(images: Any | Iterable[Any]) -> Iterable[Any]:
     """Return one or many images as an iterable.
 
     Args:
-        images: an image, an iterable of images, or a batch of images: an array of four dimensions
-            `[images, height, width, channels]`, or a tensor `[images, channels, height, width]`.
+        images: an image, an iterable of images such as an array of paths, or a batch of images: an
+            array `[images, height, width, channels]`, or a tensor
+            `[images, channels, height, width]`.
 
     Raises:
         UsageError: it is none of these.
     """
-    if isinstance(images, (np.ndarray, Tensor)):
+    if isinstance(images, np.ndarray) and images.dtype.kind in "OU":
+        one = not images.ndim  # of paths, as a table's column
+    elif isinstance(images, (np.ndarray, Tensor)):
         one = images.ndim != 4
     else:
         one = isinstance(images, (str, *BYTES, PathLike, Image.Image)) or hasattr(images, "read")
@@ -70,7 +73,7 @@ def name_of(image: Any) -> str:
     if isinstance(image, Unreadable):
         return image.path
     if isinstance(image, (str, PathLike)):
-        return str(image)
+        return os.fspath(image)
     return str(getattr(image, "filename", "") or getattr(image, "name", "") or "image")
 
 
@@ -109,8 +112,6 @@ def prepare_image(image: Any, preprocess: Preprocess) -> PreparedImage:
         raise UnreadableImage(image.path, image.reason)
     if isinstance(image, Tensor) and image.is_floating_point():
         return _prepared_already(check_float_tensor(image, preprocess), preprocess)
-    if isinstance(image, str) and "://" in image and not os.path.exists(image):  # noqa: PTH110
-        raise UnreadableImage(image, "it is an address, not a file; download it first")
     source = as_image_source(image, preprocess.ranges)
     decoded = _decode(source, at_least(preprocess), preprocess.ranges)
     pixels = check_channels(prepare(decoded, preprocess), preprocess)
@@ -130,12 +131,8 @@ def _decode(source: Any, least: tuple[int, int] | None, ranges: Ranges) -> Decod
     Raises:
         DataError: it is not an image, or cannot be read.
     """
-    if isinstance(source, BYTES):
-        return decode_reduced(bytes(source), least, ranges)
-    if isinstance(source, (str, PathLike)):
-        return decode_reduced(Path(source), least, ranges)
-    if not hasattr(source, "read") and not isinstance(source, Image.Image):
-        raise DataError(f"a {type(source).__name__} is no image")
+    if isinstance(source, (str, Path, bytes)):
+        return decode_reduced(source, least, ranges)
     with _shared_source:
         return decode_reduced(source, least, ranges)  # from the start of a file
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
+from zoo.data.decode import UnreadableImage
 from zoo.data.values import Ranges, from_array
 from zoo.errors import DataError
 from zoo.spec import Preprocess
@@ -16,7 +21,7 @@ ARRAYS = "an array [height, width] or [height, width, 3] of uint8, or a tensor [
 
 
 def as_image_source(image: Any, ranges: Ranges = ()) -> Any:
-    """Return an array or a uint8 tensor as a PIL image, and anything else unchanged.
+    """Return an image as `decode` reads it, an array or a uint8 tensor as a PIL image.
 
     Args:
         image: an array `[height, width]`, or `[height, width, channels]` of 1, 3 or 4 channels, of
@@ -25,12 +30,20 @@ def as_image_source(image: Any, ranges: Ranges = ()) -> Any:
         ranges: of the values, as for `from_array`.
 
     Raises:
-        DataError: an array or tensor of another shape or type.
+        DataError: an array or tensor of another shape or type, or no source of an image.
     """
     array = image
     if isinstance(image, Tensor) and not image.is_floating_point():
         array = to_array(image)
     if not isinstance(array, np.ndarray):
+        if isinstance(image, str) and "://" in image and not os.path.exists(image):  # noqa: PTH110
+            raise UnreadableImage(image, "it is an address, not a file; download it first")
+        if isinstance(image, (bytearray, memoryview)):
+            return bytes(image)
+        if isinstance(image, PathLike):
+            return Path(image)
+        if not isinstance(image, (str, bytes, Image.Image)) and not hasattr(image, "read"):
+            raise DataError(f"a {type(image).__name__} is no image")
         return image
     try:
         if array.ndim not in (2, 3) or 0 in array.shape:
