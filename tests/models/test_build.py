@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -25,6 +26,23 @@ def test_build_replaces_heads_of_pretrained_weights():
     assert published.classifier.out_features == 1000
     expected = {k: v for k, v in published.state_dict().items() if not k.startswith("classifier")}
     assert all(torch.equal(model.state_dict()[k], v) for k, v in expected.items())
+
+
+def test_classes_are_a_number_or_unique_names(tinynet):
+    backbone = zoo.get(tinynet)
+    for classes in (np.int64(3), ["a", "b", "c"], np.array(["a", "b", "c"]), iter("abc")):
+        assert backbone.build(classes=classes).head.fc.out_features == 3
+    hint = "give a number, or a list of names"
+    for classes in (3.0, True, "abc"):
+        with pytest.raises(zoo.UsageError, match=f"classes is .*; {hint}"):
+            backbone.build(classes=classes)
+    for classes in ([1, 2], {"a": 0, "b": 1}, {"a", "b"}):
+        with pytest.raises(zoo.UsageError, match="not a list of names; give a unique name"):
+            backbone.build(classes=classes)
+    with pytest.raises(zoo.UsageError, match="two classes have the same name"):
+        backbone.build(classes=["a", "a"])
+    with pytest.raises(zoo.UsageError, match="input_size is '96'"):
+        backbone.build(classes=2, input_size="96")
 
 
 def test_unknown_tag_lists_published_tags():

@@ -120,3 +120,5 @@ def test_unsupported_size_raises_usage_error(name, size):
     # One divides by nought; of the other the width at its head is measured with that size.
     with pytest.raises(zoo.UsageError, match=rf"={size}: |--input-size {size}: "):
         zoo.plan(name, input_size=size, weights="none")
+    with pytest.raises(zoo.UsageError, match=rf"={size}: "):
+        zoo.get(name).build(classes=2, input_size=size)

@@ -57,7 +57,18 @@ def test_errors_name_arguments_from_python_only(tinynet, image_folder, cli):
         ("embed", {"data": "x", "out": "x.npy", "workers": -1}, "workers is -1"),
         ("rank", {"data": "x", "limit": 0, "seed": -1}, "2 options are wrong: limit is 0.*seed is"),
         ("rank", {"data": "x", "max_params": "30M"}, "max_params is '30M'"),
+        ("rank", {"data": "x", "limit": None}, "limit is None"),
         ("check", {"classes": 1}, "classes is 1"),
+        ("predict", {"images": "x.jpg", "top": None}, "top is None; give a number from 1"),
+        ("features", {"images": "x.jpg", "batch_size": None}, "batch_size is None"),
+        ("evaluate", {"data": ""}, "data is empty; give a path"),
+        ("plan", {"data": ""}, "data is empty"),
+        ("rank", {"data": ""}, "data is empty"),
+        ("embed", {"data": "", "out": "x.npy"}, "data is empty"),
+        ("plan", {"data": "x", "out": ""}, "out is ''; give a path"),
+        ("plan", {"data": "x", "resume": 3}, "resume is 3; give a path"),
+        ("freeze", {"policy": "all"}, "a str is no network; give a torch module"),
+        ("save", {"path": "x.safetensors", "classes": ["a"]}, "a str is no network"),
     ],
 )
 def test_invalid_arguments_of_functions_are_refused(function, given, message):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.api.lookup import name_of
 from zoo.options.arguments import names_arguments
+from zoo.registry.names import name_of
 from zoo.registry.registry import load_registry
 from zoo.spec import Backbone
 

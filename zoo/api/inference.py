@@ -6,10 +6,10 @@ import builtins
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from zoo.api.lookup import name_of
 from zoo.errors import UnknownBackbone
 from zoo.options.arguments import check_arguments, names_arguments
 from zoo.options.readers import weights_text
+from zoo.registry.names import name_of
 from zoo.registry.registry import load_registry
 from zoo.spec import Backbone
 
@@ -155,7 +155,7 @@ def predict(
     precision: Precision | None = None,
     batch_size: int = 32,
     out: FilePath | None = None,
-    explain: FilePath | bool = False,
+    explain: FilePath | bool | None = False,
     min_probability: float | None = None,
     engine: Engine | None = None,
 ) -> builtins.list[Prediction]:
@@ -311,7 +311,8 @@ def rank(
     from zoo.options.columns import read_columns
     from zoo.terminal import Progress
 
-    check_arguments(classes=classes, max_params=max_params, limit=limit, seed=seed)
+    counts = {"limit": limit, "seed": seed, "classes": classes, "max_params": max_params}
+    check_arguments("limit", "seed", **counts)
     check_arguments(workers=workers, bad_images=bad_images, engine=engine)
     ranks = rank_all(
         [each if isinstance(each, str) else name_of(each) for each in patterns],

@@ -5,16 +5,11 @@ from __future__ import annotations
 import builtins
 from collections.abc import Iterable
 from enum import Enum
-from os import fspath
-from typing import TYPE_CHECKING
 
 from zoo.errors import UsageError
 from zoo.options.arguments import names_arguments
 from zoo.registry.registry import load_registry
 from zoo.spec import Backbone
-
-if TYPE_CHECKING:
-    from zoo.options.given import NameOrPath
 
 
 @names_arguments
@@ -38,10 +33,17 @@ def list_backbones(
             `custom`, `unknown`) or text (`apache-2.0`, `cc-by-*`).
 
     Raises:
-        UsageError: no plugin is named as the source, or the licence is a misspelt kind.
+        UsageError: no plugin is named as the source, the licence is a misspelt kind, or an argument
+            is of another type.
     """
-    first = (pattern,) if isinstance(pattern, str) else pattern or ()
-    every = tuple(each for each in (*first, *patterns) if each)
+    if isinstance(pattern, str) or not isinstance(pattern, Iterable):
+        pattern = [pattern] if pattern else []
+    every = tuple(each for each in (*pattern, *patterns) if each)
+    for each in (*every, source, task, license):
+        if not isinstance(each, str | None):
+            raise UsageError(f"{each!r} is a {type(each).__name__}, not text", "give a name")
+    if not isinstance(pretrained, bool | None):
+        raise UsageError(f"pretrained is {pretrained!r}", "give True, False or None")
     registry = load_registry()
     return registry.find(every, source=source, task=task, pretrained=pretrained, license=license)
 
@@ -61,18 +63,6 @@ def get(name: str | Enum | Backbone) -> Backbone:
     return name if isinstance(name, Backbone) else load_registry().get(str(name))
 
 
-def name_of(backbone: NameOrPath | Backbone) -> str:
-    """Return the registered name of a backbone, or a path as text.
-
-    Raises:
-        UsageError: it differs from the registered one, so a model file could not name it.
-    """
-    if not isinstance(backbone, Backbone):
-        return str(backbone) if isinstance(backbone, Enum) else fspath(backbone)
-    hint = "register it: backbone = zoo.register(backbone)"
-    if not backbone.source:
-        raise UsageError(f"the backbone {backbone.id} is not registered", hint)
-    name = f"{backbone.id}.{backbone.selected}" if backbone.selected else backbone.id
-    if get(name) != backbone:
-        raise UsageError(f"{backbone.id} differs from the registered backbone", hint)
-    return name
+def described(backbone: str | Enum | Backbone | None) -> Backbone | None:
+    """Return the backbone of a network that zoo did not build, as `get` does; None for None."""
+    return None if backbone is None else get(backbone)

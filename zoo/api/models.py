@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zoo.options.arguments import names_arguments
+from zoo.registry.names import name_of
 from zoo.registry.registry import load_registry
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def register_model(name: str, run: NameOrPath, *, replace: bool = False) -> OwnM
     """
     from zoo.inference.registration import register_own_model
 
-    return register_own_model(name, str(run), load_registry(), replace)
+    return register_own_model(name, name_of(run), load_registry(), replace)
 
 
 @names_arguments

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Sequence
+from enum import Enum
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.api.lookup import get, name_of
+from zoo.api.lookup import described, get
 from zoo.errors import UsageError
 from zoo.options.arguments import check_arguments, names_arguments
+from zoo.registry.names import name_of
 from zoo.registry.registry import load_registry
 from zoo.spec import Backbone, Preprocess
 
@@ -20,12 +23,14 @@ if TYPE_CHECKING:
     from zoo.data.transforms import Transform
     from zoo.inference.predictor import Predictor as Model
     from zoo.options import Policy
-    from zoo.options.given import Engine, Images
+    from zoo.options.given import Engine, FilePath, Images, NameOrPath
 
 
 @names_arguments
 def freeze(
-    model: nn.Module, backbone: Backbone | str | None = None, policy: str | Policy = "head"
+    model: nn.Module,
+    backbone: Backbone | str | Enum | None = None,
+    policy: str | Policy = "head",
 ) -> builtins.list[nn.Parameter]:
     """Freeze all parameters that a policy does not train, and return those that it trains.
 
@@ -44,18 +49,18 @@ def freeze(
     """
     from zoo.models.freeze import freeze as freeze_model
 
-    if isinstance(backbone, str) and backbone.partition(":")[0] in ("head", "all", "stages"):
+    if type(backbone) is str and backbone.partition(":")[0] in ("head", "all", "stages"):
         if policy != "head":
             raise UsageError(f"two policies: {backbone!r} and {policy!r}", "give one")
         policy, backbone = backbone, None
-    return freeze_model(model, get(backbone) if isinstance(backbone, str) else backbone, policy)
+    return freeze_model(model, described(backbone), policy)
 
 
 @names_arguments
 def features(
-    model: Model | nn.Module | Backbone | str | Path,
+    model: Model | nn.Module | Backbone | NameOrPath,
     images: Images,
-    backbone: Backbone | str | None = None,
+    backbone: Backbone | str | Enum | None = None,
     *,
     batch_size: int = 32,
     device: str = "auto",
@@ -82,6 +87,7 @@ def features(
         UsageError: the network was not built by zoo, and no backbone is given.
         BrokenBackbone: the head is not called.
     """
+    import torch
     from torch import nn
 
     from zoo.engine.runtime.network import Network
@@ -92,30 +98,32 @@ def features(
     from zoo.models.wrappers import unwrap
     from zoo.tasks.base import load_task
 
-    check_arguments(batch_size=batch_size, engine=engine)
-    if isinstance(model, (str, Path, Backbone)):
+    check_arguments("batch_size", batch_size=batch_size, engine=engine)
+    if isinstance(model, (str, PathLike, Enum, Backbone)):
         model = load_features(name_of(model), load_registry(), device, "fp32")
     if isinstance(model, Predictor):
         chosen = engine or model.engine
         return extract_features(model.network, images, batch_size, chosen, model.card)
     if not isinstance(model, nn.Module):
         raise UsageError(f"a {type(model).__name__} has no features", "give a network or a name")
-    described = get(backbone) if isinstance(backbone, str) else backbone
     model = unwrap(model)
-    made = provenance_of(model, described)
+    made = provenance_of(model, described(backbone))
     task = load_task(load_registry().task(made.backbone.task))
-    parameter = next(model.parameters())
+    parameter = next(model.parameters(), None)
+    if parameter is None or parameter.dtype != torch.float32:
+        computes = "has no parameters" if parameter is None else f"computes in {parameter.dtype}"
+        raise UsageError(f"the network {computes}", "give one of float32, as network.float() is")
     network = Network(model, made.backbone.heads, made.preprocess, parameter.device, "fp32", task)
     return extract_features(network, images, batch_size, engine or "auto")
 
 
 @names_arguments
-def transform(of: Model | nn.Module | Backbone | Preprocess | str) -> Transform:
+def transform(of: Model | nn.Module | Backbone | Preprocess | NameOrPath) -> Transform:
     """Return the transform of an image into the network's input, for use in a `Dataset`.
 
     Args:
-        of: a loaded model, a network built by zoo, a preprocess, or a backbone or its name, for
-            its default weights.
+        of: a loaded model, a network built by zoo, a preprocess, a model file or a run folder; or
+            a backbone or its name, for its default weights.
 
     Returns:
         A function of a path, bytes, an open file or a PIL image that returns
@@ -123,14 +131,18 @@ def transform(of: Model | nn.Module | Backbone | Preprocess | str) -> Transform:
 
     Raises:
         UsageError: it is none of these, or a network not built by zoo.
+        WeightsError: the model file cannot be read.
     """
     from torch import nn
 
     from zoo.data.transforms import Transform
+    from zoo.modelfile import parse_card
+    from zoo.models.own_file import locate_model
     from zoo.models.provenance import provenance_of
 
-    if isinstance(of, str):
-        of = get(of)
+    if isinstance(of, (str, PathLike, Enum)):
+        own = locate_model(name_of(of), load_registry())
+        of = parse_card(own.path, own.read()).preprocess if own else get(name_of(of))
     if isinstance(of, Backbone):
         return Transform(of.preprocess_for(of.weights[0] if of.weights else None))
     if isinstance(of, nn.Module):
@@ -144,9 +156,9 @@ def transform(of: Model | nn.Module | Backbone | Preprocess | str) -> Transform:
 @names_arguments
 def save(
     model: nn.Module,
-    path: str | Path,
+    path: FilePath,
     classes: Sequence[str] | Schema,
-    backbone: Backbone | str | None = None,
+    backbone: Backbone | str | Enum | None = None,
 ) -> Path:
     """Write a network trained by your own loop as a model file.
 
@@ -169,6 +181,5 @@ def save(
     from zoo.models.provenance import provenance_of
     from zoo.models.wrappers import unwrap
 
-    described = get(backbone) if isinstance(backbone, str) else backbone
-    save_module(unwrap(model), Path(path), classes, provenance_of(model, described))
+    save_module(unwrap(model), Path(path), classes, provenance_of(model, described(backbone)))
     return Path(path)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from zoo.errors import UsageError
 from zoo.options.arguments import names_arguments
+from zoo.registry.names import name_of
 from zoo.registry.registry import load_registry
 
 if TYPE_CHECKING:
-    from zoo.api.training import Run
     from zoo.options.given import FilePath
 
 
 @names_arguments
-def report(run: FilePath | Run | Sequence[FilePath | Run], out: FilePath | None = None) -> Path:
+def report(run: FilePath | Sequence[FilePath], out: FilePath | None = None) -> Path:
     """Write the report of a run again, or one of several, and return the path of the HTML file.
 
     Args:
@@ -29,12 +29,11 @@ def report(run: FilePath | Run | Sequence[FilePath | Run], out: FilePath | None 
         WeightsError: a file of a run is damaged.
         EnvironmentProblem: the report cannot be written.
     """
-    from zoo.api.training import Run
     from zoo.reporting.write import report as write
 
-    several = run if isinstance(run, Sequence) and not isinstance(run, str) else [run]
+    several = run if isinstance(run, Sequence) and not isinstance(run, str | bytes) else [run]
     if not several:
         raise UsageError("there is no run", "give a run folder")
-    folders = [each.path if isinstance(each, Run) else Path(each) for each in several]
+    folders = [Path(name_of(each)) for each in several]
     result = write(folders, load_registry(), None if out is None else Path(out))
     return Path(result["path"])

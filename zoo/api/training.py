@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from zoo.api.lookup import name_of
 from zoo.options.arguments import check_arguments, names_arguments
 from zoo.options.docstring import documents_options
+from zoo.registry.names import name_of
 from zoo.registry.registry import load_registry
 from zoo.spec import Backbone
 
@@ -30,12 +30,16 @@ class Run:
     """
 
     path: Path
-    record: dict[str, Any]
+    record: dict[str, Any] = field(repr=False)
 
     @property
     def metrics(self) -> dict[str, Metrics]:
         """Metrics by split, as the task reports them, such as `loss` and `top1`."""
         return self.record["metrics"]  # type: ignore[no-any-return]
+
+    def __fspath__(self) -> str:
+        """Return the path of the folder: a run is a path wherever one is expected."""
+        return str(self.path)
 
     def model(self, device: str = "auto") -> Model:
         """Load the trained model."""

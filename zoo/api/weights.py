@@ -7,8 +7,9 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.api.lookup import get, name_of
+from zoo.api.lookup import get
 from zoo.options.arguments import names_arguments
+from zoo.registry.names import name_of
 from zoo.registry.registry import load_registry
 from zoo.spec import Backbone
 

@@ -32,6 +32,7 @@ from zoo.inference.feature_file import describe_features, write_rows
 from zoo.inference.loading import load_features
 from zoo.inference.predictor import Predictor
 from zoo.models.freeze import freeze
+from zoo.options.arguments import check_arguments
 from zoo.options.columns import Columns
 from zoo.options.option import raise_together
 from zoo.options.part import Part
@@ -208,6 +209,7 @@ def embed(
         WeightsError: the model cannot be loaded.
     """
     reading: dict[str, Any] = {"workers": workers, "bad_images": bad_images, "device": device}
+    check_arguments(data=data)
     if names_shards(data):
         refuse_given("shards have no such", columns=columns, classes=classes)
         reading["engine"] = engine

@@ -18,11 +18,13 @@ from zoo.inference.encoded import EncodedExtractor, EncodedImages, Extracted
 from zoo.inference.loading import load_features
 from zoo.models.own_file import locate_model
 from zoo.options.arguments import check_arguments, names_arguments
+from zoo.registry.names import name_of
 from zoo.registry.plugin_scope import Selection, current
 from zoo.registry.registry import load_registry
 
 if TYPE_CHECKING:
-    from zoo.options.given import Engine, FilePath
+    from zoo.options.given import Engine, NameOrPath
+    from zoo.spec import Backbone
 
 Features: TypeAlias = NDArray[np.float32]
 ACTIONS = ("error", "mask")
@@ -51,7 +53,8 @@ class FeatureExtractor:
     same batches.
 
     Args:
-        name: of a backbone, or path of a model file or run folder that every worker can read.
+        name: backbone or its name, or path of a model file or run folder that every worker can
+            read.
         column: of the images in a batch that is a mapping or a data frame; None where one column
             alone contains bytes.
         bad_images: `error`, or `mask`: the features of an unreadable image are NaN, and a mapping
@@ -75,7 +78,7 @@ class FeatureExtractor:
     @names_arguments
     def __init__(
         self,
-        name: FilePath,
+        name: NameOrPath | Backbone,
         *,
         column: str | None = None,
         bad_images: Literal["error", "mask"] = "error",
@@ -90,8 +93,9 @@ class FeatureExtractor:
         self.selection: Selection = current().selection
         # Relative paths would depend on the folder that a worker runs in.
         registry = self._registry()
-        own = locate_model(os.fspath(name), registry)
-        self.name = str(own.path.absolute()) if own else registry.get(str(name)).id
+        given = name_of(name)
+        own = locate_model(given, registry)
+        self.name = str(own.path.absolute()) if own else name_of(registry.get(given))
         self.column, self.bad_images = column, bad_images
         self.device, self.engine, self.batch_size = device, engine, batch_size
         self.images = self.unreadable = 0

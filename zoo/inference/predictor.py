@@ -138,7 +138,7 @@ class Predictor:
         batch_size: int = BATCH_SIZE,
         out: FilePath | None = None,
         *,
-        explain: FilePath | bool = False,
+        explain: FilePath | bool | None = False,
         min_probability: float | None = None,
     ) -> list[Prediction]:
         """Predict images.
@@ -163,8 +163,8 @@ class Predictor:
             is less probable.
 
         Raises:
-            UsageError: `top` is not positive, there is no image, or the network has no spatial map
-                to explain.
+            UsageError: `top` is not positive, `images` is neither an image nor iterable, or the
+                network has no spatial map to explain.
             EnvironmentProblem: memory ran out, or a file cannot be written.
         """
         given = images, top, batch_size, out
@@ -178,7 +178,7 @@ class Predictor:
         batch_size: int = BATCH_SIZE,
         out: FilePath | None = None,
         *,
-        explain: FilePath | bool = False,
+        explain: FilePath | bool | None = False,
         min_probability: float | None = None,
     ) -> Iterator[Prediction]:
         """Predict images as `predict` does, and yield each prediction as its batch is done.
@@ -186,13 +186,14 @@ class Predictor:
         Images are taken from the iterable as they are needed, so memory does not depend on their
         number.
         """
-        check_arguments(top=top, batch_size=batch_size, min_probability=min_probability)
+        numbers = {"top": top, "batch_size": batch_size}
+        check_arguments(*numbers, **numbers, min_probability=min_probability)
         folder = None if out is None else Path(out)
         given = as_many(images)
         count = count_images(given, pays_from(self.network))
         every = in_folders(given)
         batches = read_images(every, self.preprocess, self.network.device, batch_size)
-        explainer = None if explain is False else Explainer(self.network, explain)
+        explainer = None if explain in (None, False) else Explainer(self.network, explain)
         request = _Request(top, folder, explainer, min_probability)
         return self._predict_batches(batches, batch_size, count, request)
 
@@ -255,7 +256,7 @@ class Predictor:
     @names_arguments
     def features(self, images: Images, batch_size: int = BATCH_SIZE) -> torch.Tensor:
         """Return the inputs of the main head; see `zoo.features`."""
-        check_arguments(batch_size=batch_size)
+        check_arguments("batch_size", batch_size=batch_size)
         return extract_features(self.network, images, batch_size, self.engine, self.card)
 
     @overload
@@ -315,12 +316,13 @@ class Predictor:
             DataError: the data cannot be used, has a class unknown to the model, or contains an
                 unreadable image.
         """
-        check_arguments(batch_size=batch_size, workers=workers, bad_images=bad_images)
+        given = {"data": data, "workers": workers, "bad_images": bad_images}
+        check_arguments("batch_size", batch_size=batch_size, **given)
         task = self.network.task
         parsed = None if columns is None else read_columns(columns)
-        given = supported_options(task, columns=parsed)
-        chosen = self._trained_split(data, split, given)
-        chosen = chosen or task.open_split(data, self.schema, split, **given)
+        read = supported_options(task, columns=parsed)
+        chosen = self._trained_split(data, split, read)
+        chosen = chosen or task.open_split(data, self.schema, split, **read)
         device = self.network.device
         preprocess = self.preprocess
         if self.card is None:

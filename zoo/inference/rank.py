@@ -23,6 +23,7 @@ from zoo.errors import DataError, UsageError, ZooError
 from zoo.inference.embed import Embedded, embedding
 from zoo.inference.loading import load_features
 from zoo.models.weight_sources import local_weights
+from zoo.options.arguments import check_arguments
 from zoo.options.columns import Columns
 from zoo.registry.registry import Registry
 from zoo.spec import IMAGE_CLASSIFICATION, Backbone
@@ -228,6 +229,7 @@ def rank_all(
         UsageError: no backbone with published weights matches.
         DataError: the data cannot be used, or have no classes.
     """
+    check_arguments(data=data)
     task = load_task(registry.task(IMAGE_CLASSIFICATION))
     images = task.open_all(data, classes=classes, columns=columns, group=group, group_by=group_by)
     check_classes(images)

@@ -7,19 +7,22 @@ builders refuse pretrained weights with another number of classes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from zoo.errors import BrokenBackbone, UsageError, WeightsError, join_lines
 from zoo.modelfile import KEY, ModelCard
 from zoo.models.base_weights import BaseWeights, check_card, resolve_base
-from zoo.models.build_options import NO_OPTIONS, BuildOptions
+from zoo.models.build_options import NO_OPTIONS, BuildOptions, options_refused
 from zoo.models.builder import build_network, check_trainable
 from zoo.models.head_factory import check_widths
 from zoo.models.heads import head_classes, replace_heads, resolve_head
+from zoo.models.input_size import check_size
 from zoo.models.license_notice import warn_license_once
 from zoo.models.own_weights import load_own
 from zoo.models.plugin_errors import naming
@@ -28,10 +31,10 @@ from zoo.models.state_dict import load_state
 from zoo.models.state_fit import check_values, compare_state, describe_casts, without_prefix
 from zoo.models.weights import fetch
 from zoo.options import HeadSpec
-from zoo.options.arguments import names_arguments
+from zoo.options.arguments import check_arguments, names_arguments
 from zoo.options.given import NameOrPath
 from zoo.options.head_spec import PLAIN
-from zoo.options.readers import weights_text
+from zoo.options.readers import class_names, weights_text
 from zoo.seeding import seed_torch
 from zoo.spec import Backbone, Weights
 from zoo.tensorfile import TensorFile
@@ -224,15 +227,37 @@ def build_backbone(
     """
     if (head or head_at) and classes is None:
         raise UsageError("a new head needs classes", "give classes=N")
-    if isinstance(classes, str):
-        raise UsageError(f"classes is the text {classes!r}", "give a number, or a list of names")
-    names = () if classes is None or isinstance(classes, int) else tuple(classes)
-    classes = classes if classes is None or isinstance(classes, int) else len(names)
-    if classes is not None and classes < 1:
-        raise UsageError(f"a head cannot end in {classes} classes", "1 is the least")
+    check_arguments(input_size=input_size, in_chans=in_chans)
+    count, names = _counted(classes)
     options = BuildOptions(input_size, in_chans, HeadSpec.parse(head, head_at))
     choice = None if weights is None else weights_text(weights)
-    return resolve_and_build(backbone, choice, classes, options=options, names=names)
+    try:
+        model = resolve_and_build(backbone, choice, count, options=options, names=names)
+    except BrokenBackbone as error:
+        raise options_refused(backbone, options, error) from error
+    if input_size is not None:
+        check_size(model, backbone, input_size)
+    return model
+
+
+def _counted(classes: Any) -> tuple[int | None, tuple[str, ...]]:
+    """Return the number of classes, and their names where they are named.
+
+    Raises:
+        UsageError: it is neither a number nor a list of unique names.
+    """
+    if classes is None:
+        return None, ()
+    if isinstance(classes, Iterable) and not isinstance(classes, str):
+        names = class_names(classes)
+        classes = len(names)
+    elif isinstance(classes, Integral) and not isinstance(classes, bool):
+        names, classes = (), int(classes)
+    else:
+        raise UsageError(f"classes is {classes!r}", "give a number, or a list of names")
+    if classes < 1:
+        raise UsageError(f"a head cannot end in {classes} classes", "1 is the least")
+    return classes, names
 
 
 def build_trained(

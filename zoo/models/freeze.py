@@ -24,7 +24,8 @@ from zoo.models.provenance import provenance_of
 from zoo.models.stages import find_stages
 from zoo.models.wrappers import unwrap
 from zoo.options import Policy
-from zoo.options.policy import FORMS
+from zoo.options.arguments import BY_NAME
+from zoo.options.policy import FORMS, HEAD
 from zoo.spec import Backbone, Head
 
 # The method of `nn.Module` that frozen modules override; `eval` calls it too.
@@ -172,7 +173,7 @@ def freeze(
         BrokenBackbone: a head path does not resolve.
     """
     model = unwrap(model)
-    parsed = Policy.parse(policy) if isinstance(policy, str) else policy
+    parsed = BY_NAME["train"].read(policy) or HEAD
     selection = select_modules(model, provenance_of(model, backbone).backbone.heads, parsed)
     unfreeze(model)
     for name, parameter in model.named_parameters():

@@ -27,6 +27,7 @@ ARGUMENTS = {
 RANGES = {"min_probability": Range(float, 0, 1)}
 # Remedies that are arguments of another function than the one that raises.
 CALLS = {
+    "--debug shows where": "the traceback shows where",
     "check --no-plugin": "check zoo.configure(without=...)",
     "--plugin FILE": "zoo.configure(plugins=[FILE])",
     "--registry FILE": "zoo.configure(registry=FILE)",
@@ -83,8 +84,12 @@ def names_arguments(function: Function) -> Function:
     return cast(Function, call)
 
 
-def check_arguments(**given: Any) -> None:
-    """Check arguments that are options of a training too, by its table, or counts; None is none.
+def check_arguments(*required: str, **given: Any) -> None:
+    """Check arguments that are options of a training too, by its table, or counts.
+
+    Args:
+        required: names of those that cannot be None, which is none otherwise.
+        given: values by name.
 
     Raises:
         UsageError: names all that are invalid.
@@ -92,6 +97,8 @@ def check_arguments(**given: Any) -> None:
     faults = []
     for name, value in given.items():
         option = BY_NAME.get(name) or Option(name, "", range=RANGES.get(name, COUNT))
+        if value is None and name in required:
+            faults.append(UsageError(f"{name} is None", f"give {option.range}"))
         try:
             option.read(value)
         except UsageError as error:

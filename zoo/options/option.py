@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
@@ -70,6 +71,7 @@ class Option(NamedTuple):
         per_phase: accepts several values, one for each phase.
         config: keys of `[defaults]` in `registry.toml` that set its default, with the same range.
         bare: the text for the flag without a value.
+        path: a path, as text or a `PathLike`.
         python_only: not on the command line.
         group: section of the help.
     """
@@ -88,6 +90,7 @@ class Option(NamedTuple):
     per_phase: bool = False
     config: tuple[str, ...] = ()
     bare: str | None = None
+    path: bool = False
     python_only: bool = False
     group: str = ""
 
@@ -131,6 +134,8 @@ class Option(NamedTuple):
             return self._choice(given)
         if self.value:
             return self._value(given)
+        if self.path:
+            return self._path(given)
         if self.switch and not isinstance(given, bool):
             raise UsageError(f"{self.flag} is {given!r}", "give True or False")
         return given if self.read_as is None else self.read_as(given)
@@ -152,6 +157,11 @@ class Option(NamedTuple):
             if not self.range.accepts(value):
                 raise UsageError(f"{self.flag} has {value!r}", "give positive numbers")
         return tuple(map(self.range.kind, values))
+
+    def _path(self, given: Any) -> str:
+        if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
+            raise UsageError(f"{self.flag} is {given!r}", "give a path")
+        return os.fspath(given)
 
     def _choice(self, given: Any) -> str:
         if given not in self.choices:

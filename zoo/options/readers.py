@@ -6,12 +6,24 @@ Their modules are imported when a value is read, because help does not need them
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 from zoo.errors import UsageError
 
 # What has one is a file of weights; any other word without a slash may be a tag.
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+
+
+def read_data(given: Any) -> Any:
+    """Return the value of `data`.
+
+    Raises:
+        UsageError: it is empty text, which as a path would be the current folder.
+    """
+    if isinstance(given, str) and not given:
+        raise UsageError("--data is empty", "give a path; . is the current folder")
+    return given
 
 
 def read_module_path(given: Any) -> str:
@@ -33,6 +45,27 @@ def weights_text(given: Any) -> str:
     text = str(given)
     path = isinstance(given, os.PathLike) and not text.endswith(WEIGHTS_SUFFIXES)
     return f"./{text}" if path and os.sep not in text else text
+
+
+def class_names(given: Any) -> tuple[str, ...]:
+    """Return names of classes in the order of the outputs.
+
+    Args:
+        given: an iterable of text that has an order, such as a list, an array or a generator.
+
+    Raises:
+        UsageError: it is none, or a name occurs twice.
+    """
+    from unicodedata import normalize
+
+    hint = "give a unique name per class, in the order of the outputs"
+    ordered = isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping, Set))
+    names = tuple(given) if ordered else (None,)
+    if not all(isinstance(name, str) for name in names):
+        raise UsageError("the classes are not a list of names", hint)
+    if len({normalize("NFC", str(name)) for name in names}) < len(names):
+        raise UsageError("two classes have the same name", hint)
+    return tuple(map(str, names))
 
 
 def read_duration(given: Any) -> float:

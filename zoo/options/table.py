@@ -7,12 +7,12 @@ name, default, range and description are defined once. In each group the most co
 from __future__ import annotations
 
 import math
-import os
 
 from zoo.options.option import Option, Range
 from zoo.options.readers import (
     read_class_weights,
     read_columns,
+    read_data,
     read_duration,
     read_expression,
     read_module_path,
@@ -50,6 +50,7 @@ DATA = (
         "DATA",
         "Or a dict of splits, each a Dataset or DataLoader of images and labels.",
         automatic="a demonstration on a small set",
+        read_as=read_data,
     ),
     Option(
         "features",
@@ -57,7 +58,7 @@ DATA = (
         "DIR",
         "Or one file. The head alone trains; backbone, weights and preprocess are those of the "
         "features, with labels of the shards.",
-        read_as=os.fspath,
+        path=True,
     ),
     Option("classes", "Number of classes, checked against data", "N", range=Range(int, 2, 2**31)),
     Option(
@@ -338,14 +339,14 @@ MACHINE = (
 )
 
 OUTPUT = (
-    Option("out", "The run folder", "DIR", automatic="runs/NAME-1, -2, ..."),
+    Option("out", "The run folder", "DIR", automatic="runs/NAME-1, -2, ...", path=True),
     Option(
         "resume",
         "Resume the training of a run folder, with its options",
         "RUN",
         "From its newest checkpoint, or from the start before the first. A finished training goes "
         "on if `epochs` is more than it had.",
-        read_as=os.fspath,
+        path=True,
     ),
     Option("override", "With --resume: accept data and settings that differ"),
     Option(

@@ -7,6 +7,7 @@ from typing import Any
 
 from zoo.data.inspection import DataReport, inspect_data
 from zoo.errors import BrokenPlugin
+from zoo.options.arguments import check_arguments
 from zoo.options.columns import Columns
 from zoo.registry.registry import Registry
 from zoo.spec import IMAGE_CLASSIFICATION
@@ -38,6 +39,7 @@ def check_data(
         UsageError: no plugin registers the task.
         DataError: the data cannot be opened.
     """
+    check_arguments(data=data)
     reader = _find_task(registry, data, task)
     defaults = registry.config.defaults
     opened = reader.open_data(

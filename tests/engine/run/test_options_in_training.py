@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -304,6 +305,16 @@ def test_save_and_load_network_trained_by_user_code(tinynet, tmp_path):
     assert path.read_bytes() == again.read_bytes()
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_network_of_other_precision_is_saved_in_float32(tinynet, tmp_path, dtype):
+    network = zoo.get(tinynet).build(classes=3).to(dtype)
+    saved = zoo.load(zoo.save(network, tmp_path / "m.safetensors", iter("abc"))).module
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(saved.state_dict()[name], tensor.to(saved.state_dict()[name].dtype))
+    with pytest.raises(zoo.UsageError, match=rf"computes in {dtype}; .*network\.float\(\)"):
+        zoo.features(network, np.zeros((8, 8), np.uint8))
+
+
 @pytest.mark.parametrize(
     ("path", "classes", "message"),
     [
@@ -311,6 +322,9 @@ def test_save_and_load_network_trained_by_user_code(tinynet, tmp_path):
         ("m.safetensors", ["a", "b", "a"], "give a unique name per class"),
         ("m.safetensors", [0, 1, 2], "not a list of names"),
         ("m.safetensors", "abc", "not a list of names"),
+        ("m.safetensors", {"b": 1, "a": 0, "c": 2}, "not a list of names"),
+        ("m.safetensors", {"a", "b", "c"}, "not a list of names"),
+        ("m.safetensors", 3, "not a list of names"),
         ("m.pth", ["a", "b", "c"], "write m.safetensors"),
     ],
 )

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from zoo.data.names import nfc
 from zoo.data.schema import Schema
 from zoo.engine.backends.choice import TORCH, engine_class
 from zoo.engine.plan.plan import Plan
@@ -29,6 +29,7 @@ from zoo.modelfile import MODEL, UNFINISHED, ModelCard, write_model
 from zoo.models.base_weights import BaseWeights
 from zoo.models.heads import head_classes, resolve_head
 from zoo.models.provenance import Provenance
+from zoo.options.readers import class_names
 
 HISTORY = "history.csv"
 
@@ -171,15 +172,13 @@ def save_module(
     if path.suffix != ".safetensors":
         hint = f"write {path.with_suffix('.safetensors').name}"
         raise UsageError(f"the suffix of {path.name} is not .safetensors", hint)
-    schema = classes if isinstance(classes, Schema) else _schema(classes)
+    schema = classes if isinstance(classes, Schema) else Schema(class_names(classes))
     if not made.backbone.heads:
         message = f"{made.backbone.id} has no head, so it cannot predict"
         raise UsageError(message, "choose another backbone")
     head = made.backbone.heads[0]
     outputs = head_classes(module.get_submodule(resolve_head(module, head.path)))
     hint = "give a unique name per class, in the order of the outputs"
-    if len(set(map(nfc, schema.classes))) != len(schema.classes):
-        raise UsageError("two classes have the same name", hint)
     if outputs != schema.outputs:
         subject = counted(len(schema.classes), "class is named", "classes are named")
         if not schema.classes:
@@ -197,18 +196,15 @@ def save_module(
         versions=versions(),
         new_head=made.new_head.to_dict(),
     )
-    return write_model(path, module.state_dict(), card)
+    return write_model(path, _in_float32(module), card)
 
 
-def _schema(classes: Sequence[str]) -> Schema:
-    """Return the schema of named classes.
-
-    Raises:
-        UsageError: they are not a list of names.
-    """
-    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-        raise UsageError("the classes are not a list of names", "give a list of str")
-    return Schema(tuple(classes))
+def _in_float32(module: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a network; those of one in another precision as float32, as built."""
+    tensors = module.state_dict()
+    if {each.dtype for each in module.parameters() if each.is_floating_point()} == {torch.float32}:
+        return tensors
+    return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
 
 
 def _base(base: BaseWeights) -> dict[str, Any]:

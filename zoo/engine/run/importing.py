@@ -23,6 +23,7 @@ from zoo.models.pickled import Pickled, read_pickled
 from zoo.models.provenance import provenance_of
 from zoo.models.state_fit import without_prefix
 from zoo.models.wrappers import COMPILED
+from zoo.options.readers import class_names
 from zoo.registry.registry import Registry
 from zoo.spec import Backbone
 from zoo.tasks.base import BaseTask, Schema, load_task
@@ -81,6 +82,7 @@ def import_weights(
             the head's outputs.
         WeightsError: the source needs code, is damaged, or does not fit the backbone.
     """
+    classes = None if classes is None else class_names(classes)
     out = out or source.with_suffix(SUFFIX)
     _check_out(out)
     read = _read(source)
