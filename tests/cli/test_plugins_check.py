@@ -166,6 +166,48 @@ def test_check_offered_weights_are_opened(cli, install):
     assert "the package 'no_such_package' is not installed" in out
 
 
+@pytest.mark.parametrize(
+    ("added", "problem"),
+    [
+        ("sound2", "no backbone is named 'faulty/sound2'; did you mean faulty/sound"),
+        ("bare", "adds weights 'w' to faulty/bare, which has that tag"),
+    ],
+)
+def test_check_added_weights_need_backbone_and_tag(cli, faulty, install, added, problem):
+    install(
+        "offers",
+        f"""
+        import zoo
+
+        @zoo.hookimpl
+        def zoo_register_weights():
+            weights = zoo.Weights("w", url="https://example.org/w.pth", num_classes=7)
+            yield zoo.AddedWeights("faulty/{added}", weights)
+        """,
+    )
+    code, out, _ = cli("plugins", "check", "offers")
+    assert (code, problem.partition(";")[0] in out) == (5, True)
+
+
+def test_check_format_is_instantiated(cli, plugin_file):
+    source = """
+import zoo
+
+@zoo.hookimpl
+def zoo_register_formats():
+    yield zoo.ExportFormat("chip", "for chips", "chips:Chip")
+
+class Chip:
+    pass
+"""
+    code, out, _ = cli("plugins", "check", plugin_file("chips", source))
+    assert (code, "formats_load" in out, "returns a Chip, not an Exporter" in out) == (
+        5,
+        True,
+        True,
+    )
+
+
 def test_check_plugin_file(cli, plugin_file):
     path = plugin_file("leaf_alone", SINGLE)
     code, out, err = cli("plugins", "check", path)

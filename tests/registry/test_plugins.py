@@ -32,7 +32,7 @@ BAD = {
         def zoo_register_backbones():
             raise type("Panic", (BaseException,), {})("no leaf")
         """,
-        "Panic: no leaf",
+        "in zoo_register_backbones: Panic: no leaf",
     ),
     "raises": (
         """
@@ -60,7 +60,7 @@ BAD = {
         def zoo_register_backbones():
             return None
         """,
-        "returned None",
+        "in zoo_register_backbones: it returned None, not an iterable",
     ),
     "misspells": (
         """

@@ -52,7 +52,13 @@ def test_preprocess_defaults_to_imagenet_evaluation():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"size": 0}, {"size": 9, "crop": "centre"}, {"size": 9, "std": (0,)}]
+    "wrong",
+    [
+        {"size": 0},
+        {"size": 9, "crop": "centre"},
+        {"size": 9, "std": (0,)},
+        {"size": 9, "mean": (123.7, 116.3, 103.5), "std": (58.4, 57.1, 57.4)},
+    ],
 )
 def test_preprocess_invalid_field_is_refused(wrong):
     with pytest.raises(zoo.UsageError):
@@ -84,6 +90,8 @@ def test_backbone_invalid_combination_is_refused():
     with pytest.raises(zoo.UsageError, match="names no head"):
         leafnet(heads=())
     assert leafnet(heads=(), refuse="it is an encoder").refuse
+    with pytest.raises(zoo.UsageError, match="list the main head first"):
+        leafnet(heads=(zoo.Head("aux", role="aux"), zoo.Head("fc")))
     with pytest.raises(zoo.UsageError, match="two weights of one tag"):
         leafnet(weights=(zoo.Weights("a", file="a:b"), zoo.Weights("a", file="a:c")))
     with pytest.raises(zoo.UsageError, match="not a backbone name"):

@@ -84,7 +84,7 @@ class Net(nn.Module):
             self.register_buffer("calls", torch.zeros(()), persistent=False)
         if fault == "cosine":
             self.head.fc = Cosine(16, num_classes)
-        if fault == "unstatistical":
+        if fault == "batchwise":
             self.stem[1] = nn.BatchNorm2d(8, track_running_stats=False)
         if fault == "cumulative":
             self.stem[1].momentum = None
@@ -150,7 +150,7 @@ FAULTS = {
     "stale": ("replaced_like_for_like", "num_classes is 99"),
     "cosine": ("replaced_like_for_like", "a Cosine was replaced with a Linear"),
     "sleepless": ("outputs_have_the_classes", "is in train mode after eval()"),
-    "unstatistical": ("frozen_answers_the_same", "beside other images"),
+    "batchwise": ("frozen_answers_the_same", "beside other images"),
     "three": ("outputs_have_the_classes", "not logits"),
     "counting": ("frozen_stays_frozen", "calls by up to"),
     "drifting": ("frozen_stays_frozen", "stem.1.running_mean by up to"),

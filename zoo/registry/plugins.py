@@ -174,10 +174,13 @@ class PluginHost:
             record = self._failed(record, error)
         return replace(record, seconds=time.perf_counter() - start)
 
-    def _failed(self, record: PluginRecord, error: BaseException) -> PluginRecord:
+    def _failed(
+        self, record: PluginRecord, error: BaseException, hook: str | None = None
+    ) -> PluginRecord:
         message = error.message if isinstance(error, BrokenPlugin) else one_line(error)
         prefix = f"plugin {record.name!r} "  # printed before every message of a record
         message = f"it {message.removeprefix(prefix)}" if message.startswith(prefix) else message
+        message = f"in {hook}: {message}" if hook else message
         trace = "".join(traceback.format_exception(error))
         emptied: dict[str, Any] = dict.fromkeys(COLLECTED, ())
         record = replace(record, status=FAILED, error=message, trace=trace, **emptied)
@@ -220,7 +223,7 @@ class PluginHost:
                 record = self.records[index]
                 self.records[index] = replace(record, seconds=record.seconds + outcome.seconds)
             if outcome.error is not None:
-                self._drop(outcome.plugin, outcome.error)
+                self._drop(outcome.plugin, outcome.error, hook)
         return by_owner(results)
 
     def _index(self, name: str) -> int | None:
@@ -230,21 +233,21 @@ class PluginHost:
                 return index
         return None
 
-    def _drop(self, name: str, error: BaseException) -> None:
+    def _drop(self, name: str, error: BaseException, hook: str | None = None) -> None:
         """Unregister a plugin with all of its hooks, and record the failure."""
         if self.manager.has_plugin(name):
             self.manager.unregister(name=name)
-        self.fail(name, error)
+        self.fail(name, error, hook)
 
-    def fail(self, name: str, error: BaseException) -> None:
-        """Record the failure of a loaded plugin.
+    def fail(self, name: str, error: BaseException, hook: str | None = None) -> None:
+        """Record the failure of a loaded plugin, in one of its hooks if given.
 
         Raises:
             BrokenPlugin: the switches are strict.
         """
         index = self._index(name)
         if index is not None:
-            self.records[index] = self._failed(self.records[index], error)
+            self.records[index] = self._failed(self.records[index], error, hook)
 
     def implements(self, hook: str) -> bool:
         """Whether any plugin implements a hook."""

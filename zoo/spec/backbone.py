@@ -120,6 +120,9 @@ class Backbone:
         check_target(self.builder, f"backbone {self.name!r} has the builder")
         if not self.heads and self.refuse is None:
             raise UsageError(f"backbone {self.name!r} names no head", "or state why in refuse=")
+        if self.heads and self.heads[0].role != "main":
+            message = f"the first head of backbone {self.name!r} has the role {self.heads[0].role}"
+            raise UsageError(message, "list the main head first")
         tags = [weights.tag for weights in self.weights]
         if len(set(tags)) != len(tags):
             raise UsageError(f"backbone {self.name!r} publishes two weights of one tag")

@@ -55,6 +55,9 @@ class Preprocess:
                 raise UsageError(f"preprocess {name} {value!r} is unknown", hint)
         if not self.std or len(self.mean) != len(self.std) or min(self.std) <= 0:
             raise UsageError("preprocess mean and std must be of one length, and std positive")
+        if not all(0 <= each <= 1 for each in self.mean):
+            message = f"preprocess mean {self.mean} is not of values in 0..1"
+            raise UsageError(message, "if it is of 0..255, divide it and std by 255")
         if self.resize is None:
             fraction = 0.875 if self.crop == "center" else 1.0
             object.__setattr__(self, "resize", math.floor(min(size) / fraction))

@@ -55,7 +55,7 @@ def check_plugin(
         jobs: number of checks at once.
 
     Returns:
-        For each backbone, task, weights and observer its `findings`, and whether it `conforms`.
+        For each backbone, task and weights, and for the plugin's other hooks, its `findings`, and whether it `conforms`.
 
     Raises:
         UsageError: no such plugin is installed, or nothing of it can be checked.
@@ -178,15 +178,16 @@ def _select(
     if not pattern:
         jobs += [Job(TASK, task.name) for task in registry.tasks.values() if task.source in names]
         jobs += [Job(WEIGHTS, name_of(item)) for each in records for item in each.weights]
-        jobs += [Job(PLUGIN, each.name) for each in records if _observes(each)]
+        jobs += [Job(PLUGIN, each.name) for each in records if _has_code(each)]
     if not jobs and pattern:
         message = f"{', '.join(names)} has no backbones that match {pattern!r}"
         raise UsageError(message, f"`zoo list --source {names[0]}` shows their names")
     if not jobs:
-        hint = "it registers nothing, and observes no training"
+        hint = "it registers nothing but options, and observes no training"
         raise UsageError(f"{', '.join(names)} has nothing to check", hint)
     return jobs, {backbone.plugin for backbone in backbones}
 
 
-def _observes(record: PluginRecord) -> bool:
-    return any(hook in OBSERVING for hook in record.hooks)
+def _has_code(record: PluginRecord) -> bool:
+    """Whether a plugin observes trainings, or registers export formats."""
+    return bool(record.formats) or any(hook in OBSERVING for hook in record.hooks)

@@ -1,6 +1,6 @@
-"""The checks of the hooks of a plugin that observe trainings.
+"""The checks of a plugin's export formats, and of its hooks that observe trainings.
 
-They are called by a training of a tiny network on images of noise, and by one that fails.
+The hooks are called by a training of a tiny network on images of noise, and by one that fails.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from zoo.engine.run.finetune import fit
 from zoo.engine.run.prepare import prepare, read_options
 from zoo.errors import UsageError, counted, one_line
 from zoo.events import Event
+from zoo.inference.export.export import load_exporter
 from zoo.registry.config import load_config
 from zoo.registry.discovery import Plugin, Switches, builtin_plugins
 from zoo.registry.hook_manager import Outcome, Results
@@ -134,6 +135,14 @@ def observes(hook: str, subject: PluginSubject) -> str:
     return f"called {counted(len(outcomes), 'time')}"
 
 
+def formats_load(subject: PluginSubject) -> str:
+    """Import and instantiate the class of every export format."""
+    formats = subject.record.formats
+    if not formats:
+        raise NotApplicable("it registers no format")
+    return ", ".join(f"{each.name}: {type(load_exporter(each)).__name__}" for each in formats)
+
+
 def _observing(index: int, hook: str) -> Check:
     """Return the check of an observing hook; if the training fails, only the first one fails."""
     names = [f"observes_{each.removeprefix('zoo_')}" for each in OBSERVING]
@@ -142,4 +151,7 @@ def _observing(index: int, hook: str) -> Check:
     return Check(names[index], requirement, PLUGIN, partial(observes, hook), needs=needs)
 
 
-PLUGIN_SUITE = tuple(map(_observing, range(len(OBSERVING)), OBSERVING))
+PLUGIN_SUITE = (
+    Check("formats_load", "its export formats can be instantiated", PLUGIN, formats_load),
+    *map(_observing, range(len(OBSERVING)), OBSERVING),
+)

@@ -82,7 +82,12 @@ def _check_added(subject: WeightSubject) -> str:
     try:
         backbone = subject.registry.get(item.backbone)
     except UnknownBackbone as error:
+        if item.backbone.partition("/")[0] in subject.registry.sources:
+            raise CheckFailed(str(error)) from error
         raise NotTried(f"{item.backbone} is not installed") from error
+    record = next(r for r in subject.registry.host.records if r.name == item.source)
+    if record.error is not None:  # it was left out when the catalogue was read
+        raise CheckFailed(record.error)
     weights = backbone.find_weights(item.weights.tag)
     if (location := locate(backbone, weights)) == DOWNLOAD:
         raise NotTried("to be downloaded")
