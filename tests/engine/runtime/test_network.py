@@ -2,10 +2,13 @@
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
 import zoo
+from zoo.engine.features.hooks import check_head_equivalence
+from zoo.engine.runtime.head_hooks import HeadHooks
 from zoo.engine.runtime.network import Network
 from zoo.models.provenance import provenance_of
 from zoo.tasks.classification.task import ImageClassification
@@ -52,6 +55,29 @@ def test_heads_compute_in_float32_under_bf16(tinynet):
     assert torch.equal(logits, exact)
     assert len(logits[0].unique()) > 1990
     assert len(logits[0].bfloat16().unique()) < 1500
+
+
+class Named(nn.Module):
+    """A network that gives its head the features by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.fc = nn.Linear(3, 8), nn.Linear(8, 4)
+
+    def forward(self, images):
+        return self.fc(input=self.body(images.mean(dim=(2, 3))))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_head_may_get_its_input_by_name(precision):
+    module, heads = Named().eval(), (zoo.Head("fc"),)
+    task, preprocess = ImageClassification(), zoo.Preprocess(size=8)
+    network = Network(module, heads, preprocess, torch.device("cpu"), precision, task)
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    with torch.no_grad(), HeadHooks(module, network.paths) as hooks:
+        logits = network.forward(images).main
+        assert torch.equal(logits, module.fc(hooks.inputs["fc"].float()))
+    assert check_head_equivalence(network, images)[0] is None
 
 
 class Pooled(nn.Module):

@@ -15,6 +15,7 @@ from zoo.engine.backends.body import mode_of
 from zoo.engine.backends.eager import TorchEngine
 from zoo.engine.backends.engine import Inputs
 from zoo.engine.runtime.device import autocast
+from zoo.engine.runtime.head_hooks import first_input
 from zoo.engine.runtime.network import Network
 from zoo.errors import EnvironmentProblem, one_line
 from zoo.models.plugin_errors import plugin_errors
@@ -109,8 +110,8 @@ def capturing_class(kind: Any) -> Any:
     """Return a subclass of a head's class that captures the input."""
 
     class Capturing(kind):
-        def forward(self, x: Tensor, *args: Any, **named: Any) -> Any:
-            self.input = x.detach()
-            return super().forward(x, *args, **named)
+        def forward(self, *args: Any, **named: Any) -> Any:
+            self.input = first_input(args, named).detach()
+            return super().forward(*args, **named)
 
     return Capturing

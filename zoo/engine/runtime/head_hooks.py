@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
+
+
+def first_input(inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor:
+    """Return the first argument of a module, which may be given by name."""
+    first: Tensor = next(iter((*inputs, *named.values())))
+    return first
 
 
 class HeadHooks:
@@ -27,14 +34,14 @@ class HeadHooks:
             handle
             for path, head in heads
             for handle in (
-                head.register_forward_pre_hook(self._capture_input(path)),
+                head.register_forward_pre_hook(self._capture_input(path), with_kwargs=True),
                 head.register_forward_hook(self._capture_output(path)),
             )
         ]
 
-    def _capture_input(self, path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def capture(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            self.inputs[path] = inputs[0].detach()
+    def _capture_input(self, path: str) -> Callable[..., None]:
+        def capture(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+            self.inputs[path] = first_input(inputs, named).detach()
 
         return capture
 

@@ -224,10 +224,10 @@ def _in_float32(head: nn.Module, device: torch.device) -> Iterator[None]:
     """Compute in float32 in a head, inside of an autocast block."""
     entered: list[torch.autocast] = []
 
-    def enter(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def enter(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:
         entered.append(torch.autocast(device.type, enabled=False))
         entered[-1].__enter__()
-        return tuple(each.float() if each.is_floating_point() else each for each in inputs)
+        return tuple(map(_float, inputs)), {name: _float(each) for name, each in named.items()}
 
     def leave(*_: object) -> None:
         # Also called where the pre-hook failed.
@@ -235,7 +235,7 @@ def _in_float32(head: nn.Module, device: torch.device) -> Iterator[None]:
             entered.pop().__exit__(None, None, None)
 
     handles = [
-        head.register_forward_pre_hook(enter),
+        head.register_forward_pre_hook(enter, with_kwargs=True),
         head.register_forward_hook(leave, always_call=True),
     ]
     try:
@@ -243,3 +243,7 @@ def _in_float32(head: nn.Module, device: torch.device) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _float(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
