@@ -163,6 +163,15 @@ def test_label_out_of_range_is_rejected(label, classes, message):
     assert message in str(caught.value)
 
 
+def test_labels_of_one_class_are_rejected():
+    one = Images(item_labels=[1] * 12, classes=["oak", "ash"])
+    with pytest.raises(
+        zoo.DataError, match=r"all labels of data\['train'\] are 1, of the class ash"
+    ):
+        open_dataset(one, **OPTIONS)
+    assert open_dataset({"train": Images(), "val": Images(item_labels=[1, 1])}, **OPTIONS).own_val
+
+
 def test_label_without_a_name_is_rejected():
     with pytest.raises(zoo.DataError, match=r"item 2 .* is 2; 2 classes are 0 to 1: oak, ash"):
         open_dataset(Images(classes=["oak", "ash"]), **OPTIONS)

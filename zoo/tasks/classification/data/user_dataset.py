@@ -244,6 +244,10 @@ def open_dataset(
     if len(names) < 2:
         message = f"the dataset has {counted(len(names), 'class')}"
         raise DataError(message, "at least two are needed")
+    if len(set(labels["train"])) == 1:
+        (label,) = set(labels["train"])
+        message = f"all labels of data['train'] are {label}, of the class {names[label]}"
+        raise DataError(message, "at least two classes are needed")
     splits = {
         name: _make_split(name, part, labels[name], len(names)) for name, part in parts.items()
     }
