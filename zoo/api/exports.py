@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.options.arguments import names_arguments
+from zoo.options.arguments import check_arguments, names_arguments
 from zoo.registry.names import name_of
 from zoo.registry.registry import load_registry
 from zoo.spec import Backbone
@@ -44,6 +44,7 @@ def export(
     """
     from zoo.inference.export.export import export as write
 
+    check_arguments(out=out)
     target, chosen = None if out is None else Path(out), None if weights is None else str(weights)
     return write(name_of(model), format, load_registry(), target, chosen)
 

@@ -243,7 +243,8 @@ def embed(
     from zoo.options.part import Part
     from zoo.terminal import Progress
 
-    check_arguments(classes=classes, workers=workers, bad_images=bad_images, engine=engine)
+    given = {"workers": workers, "bad_images": bad_images, "engine": engine}
+    check_arguments("out", out=out, classes=classes, **given)
     summary = write(
         name_of(name),
         data,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.errors import UsageError
-from zoo.options.arguments import names_arguments
+from zoo.options.arguments import check_arguments, names_arguments
 from zoo.registry.names import name_of
 from zoo.registry.registry import load_registry
 
@@ -31,6 +31,7 @@ def report(run: FilePath | Sequence[FilePath], out: FilePath | None = None) -> P
     """
     from zoo.reporting.write import report as write
 
+    check_arguments(out=out)
     several = run if isinstance(run, Sequence) and not isinstance(run, str | bytes) else [run]
     if not several:
         raise UsageError("there is no run", "give a run folder")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo.api.lookup import get
-from zoo.options.arguments import names_arguments
+from zoo.options.arguments import check_arguments, names_arguments
 from zoo.registry.names import name_of
 from zoo.registry.registry import load_registry
 from zoo.spec import Backbone
@@ -45,6 +45,7 @@ def import_weights(
     """
     from zoo.engine.run.importing import import_weights as convert
 
+    check_arguments(out=out)
     described = None if backbone is None else get(backbone)
     target = None if out is None else Path(out)
     return convert(Path(source), load_registry(), target, described, classes)

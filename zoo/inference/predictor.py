@@ -109,6 +109,9 @@ class Predictor:
             raise UsageError(message, hint) from error
         return _unpickled, (current().selection, state)
 
+    def __repr__(self) -> str:
+        return f"Model({self.backbone!r}, {len(self.classes)} classes, on {self.network.device})"
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the outputs; empty for a task without classes."""
@@ -187,7 +190,7 @@ class Predictor:
         number.
         """
         numbers = {"top": top, "batch_size": batch_size}
-        check_arguments(*numbers, **numbers, min_probability=min_probability)
+        check_arguments(*numbers, **numbers, min_probability=min_probability, out=out)
         folder = None if out is None else Path(out)
         given = as_many(images)
         count = count_images(given, pays_from(self.network))

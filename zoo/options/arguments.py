@@ -98,7 +98,7 @@ def check_arguments(*required: str, **given: Any) -> None:
     for name, value in given.items():
         option = BY_NAME.get(name) or Option(name, "", range=RANGES.get(name, COUNT))
         if value is None and name in required:
-            faults.append(UsageError(f"{name} is None", f"give {option.range}"))
+            faults.append(UsageError(f"{name} is None", f"give {option.range or 'a path'}"))
         try:
             option.read(value)
         except UsageError as error:
