@@ -25,7 +25,7 @@ ADAPTER = """
                            exceptions={{"everything_has_a_gradient": "one layer is a spare"}})
         yield zoo.Backbone("too_modest", **known,
                            exceptions={{"everything_has_a_gradient": "one layer is a spare"}})
-        for conforming in ("cumulative", "lazy", "speechless"):
+        for conforming in ("cumulative", "lazy", "speechless", "subclass"):
             yield zoo.Backbone(conforming, **known, kwargs={{"fault": conforming}})
         yield zoo.Backbone("misnamed", **known, exceptions={{"everything_has_gradients": "so"}})
         yield zoo.Backbone("bare", **known | {{"heads": heads[:1]}}, kwargs={{"aux": False}},
@@ -63,6 +63,11 @@ class Cosine(nn.Linear):
         return nn.functional.linear(nn.functional.normalize(x), weight, self.bias)
 
 
+class Plain(nn.Linear):
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight, self.bias)
+
+
 class Net(nn.Module):
     def __init__(self, num_classes, fault, aux):
         super().__init__()
@@ -84,6 +89,10 @@ class Net(nn.Module):
             self.register_buffer("calls", torch.zeros(()), persistent=False)
         if fault == "cosine":
             self.head.fc = Cosine(16, num_classes)
+        if fault == "subclass":
+            self.head.fc = Plain(16, num_classes)
+        if fault == "normed":
+            nn.utils.parametrizations.weight_norm(self.head.fc)
         if fault == "batchwise":
             self.stem[1] = nn.BatchNorm2d(8, track_running_stats=False)
         if fault == "cumulative":
@@ -149,6 +158,7 @@ FAULTS = {
     "crashing": ("builds_offline", "no such layer"),
     "stale": ("replaced_like_for_like", "num_classes is 99"),
     "cosine": ("replaced_like_for_like", "a Cosine was replaced with a Linear"),
+    "normed": ("replaced_like_for_like", "a ParametrizedLinear was replaced with a Linear"),
     "sleepless": ("outputs_have_the_classes", "is in train mode after eval()"),
     "batchwise": ("frozen_answers_the_same", "beside other images"),
     "three": ("outputs_have_the_classes", "not logits"),

@@ -47,7 +47,7 @@ def test_containers_and_dataclass_pass_every_check():
     assert findings["outputs_have_the_classes"].detail == "1 tensor in eval mode, 2 in train mode"
 
 
-@pytest.mark.parametrize("name", ["cumulative", "lazy", "speechless"])
+@pytest.mark.parametrize("name", ["cumulative", "lazy", "speechless", "subclass"])
 def test_unusual_network_passes_every_check(name):
     assert not [str(finding) for finding in run_checks(subject(f"faulty/{name}")) if finding.failed]
 

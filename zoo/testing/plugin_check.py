@@ -55,7 +55,8 @@ def check_plugin(
         jobs: number of checks at once.
 
     Returns:
-        For each backbone, task and weights, and for the plugin's other hooks, its `findings`, and whether it `conforms`.
+        For each backbone, task and weights, and for the observing hooks and export formats of a
+        plugin, its `findings`, and whether it `conforms`.
 
     Raises:
         UsageError: no such plugin is installed, or nothing of it can be checked.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -94,11 +95,26 @@ def _modules_outside(model: nn.Module, heads: Sequence[str]) -> dict[str, str]:
     }
 
 
+def _is_plain(old: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a layer has the tensors of its base class, and computes as it does."""
+    if not set(old.state_dict()) <= {"weight", "bias"}:
+        return False
+    if type(old).forward is kind.forward:
+        return True
+    own = copy.deepcopy(old).to_empty(device="cpu")
+    pixels = (1, 1) if kind is nn.Conv2d else ()
+    inputs = torch.randn(2, head_width(old) or 0, *pixels)
+    with torch.no_grad():
+        for parameter in own.parameters():
+            parameter.normal_()
+        return torch.allclose(own(inputs), kind.forward(own, inputs))
+
+
 def _mismatch(old: nn.Module, new: nn.Module, classes: int) -> str | None:
     """Return how a new head differs from the old one beside its classes, or None."""
-    kind = nn.Linear if isinstance(old, nn.Identity) else type(old)
-    if type(new) is not kind:
-        return f"a {kind.__name__} was replaced with a {type(new).__name__}"
+    kind: type[nn.Module] = nn.Conv2d if isinstance(old, nn.Conv2d) else nn.Linear
+    if type(new) is not kind or (isinstance(old, kind) and not _is_plain(old, kind)):
+        return f"a {type(old).__name__} was replaced with a {type(new).__name__}"
     if head_classes(new) != classes:
         return f"it has {head_classes(new)} outputs, not {classes}"
     if head_width(old) not in (None, head_width(new)):
