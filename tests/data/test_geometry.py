@@ -1,4 +1,5 @@
 import io
+import resource
 
 import numpy as np
 import pytest
@@ -33,6 +34,15 @@ def test_masks_go_where_images_go(crop, size, wanted, resize):
     inside[top : top + height, left : left + width] = True
     assert torch.equal(prepared[inside], as_image[inside])
     assert (prepared[~inside] == FILL).all()
+
+
+def test_narrow_mask_is_resized_where_it_is_cut():
+    # As a whole, it would have 1.5 GB.
+    values = np.repeat(np.arange(3, dtype=np.uint8), 10_000)[:, None]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    prepared = prepare_mask(Image.fromarray(values), Preprocess(224, 224), FILL)
+    assert prepared.unique().tolist() == [1]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
 
 
 def test_a_reduced_jpeg_has_the_geometry_of_the_whole_one():

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as vision
 
 from zoo.data.decode import MAX_PIXELS, DecodedImage, decode_reduced
 from zoo.data.geometry import Geometry, geometry_of, target_size
@@ -131,10 +130,22 @@ def prepare_mask(mask: Image.Image, preprocess: Preprocess, fill: int) -> Tensor
         `[height, width]` uint8.
     """
     geometry = geometry_of(mask.size, preprocess)
-    cut = mask.resize(geometry.scaled, Image.Resampling.NEAREST).crop(geometry.crop)
-    filled = Image.new("L", (preprocess.width, preprocess.height), fill)
-    filled.paste(cut, geometry.offset)
-    return vision.pil_to_tensor(filled)[0]  # type: ignore[no-any-return]
+    left, top, right, bottom = geometry.crop
+    # Only what is cut out: of a narrow image, the whole may be larger than the memory.
+    columns = _nearest(mask.width, geometry.scaled[0], left, right)
+    rows = _nearest(mask.height, geometry.scaled[1], top, bottom)
+    x, y = geometry.offset
+    filled = np.full((preprocess.height, preprocess.width), fill, np.uint8)
+    filled[y : y + len(rows), x : x + len(columns)] = np.asarray(mask)[rows[:, None], columns]
+    return torch.from_numpy(filled)
+
+
+def _nearest(full: int, scaled: int, first: int, last: int) -> NDArray[np.int64]:
+    """Return the pixels of a side that Pillow takes for those of a part of the resized side."""
+    steps = np.full(last, full / scaled)
+    steps[0] /= 2
+    # Added one by one, whose rounding decides between two pixels that are equally near.
+    return np.cumsum(steps)[first:].astype(np.int64)
 
 
 def _pad(
