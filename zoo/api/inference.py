@@ -215,8 +215,8 @@ def embed(
 
     Args:
         name: backbone or its name, model file or run folder.
-        data: as for `finetune`, or a folder of images; or a tar file of WebDataset, or a pattern of
-            tar files, each of which gets its own file.
+        data: images in files, as for `finetune`, or a folder of them; or a tar file of WebDataset,
+            or a pattern of tar files, each of which gets its own file.
         out: path of a `.safetensors` or `.npy` file; for shards a folder, in which files that exist
             are skipped.
         classes: number of classes, to choose between two readings of folders.
@@ -285,7 +285,7 @@ def rank(
 
     Args:
         patterns: of names or ids, or backbones; without any, one of each kind of network.
-        data: labelled images, as for `finetune`.
+        data: labelled images in files, as for `finetune`.
         classes: number of classes, to choose between two readings of folders.
         columns: of a table, as for `finetune`.
         group: column of a table whose groups stay in one fold.
