@@ -184,6 +184,9 @@ def test_folder_without_features_is_refused(cli, tmp_path, model):
     code, _, err = finetune(cli, model, "--features", tmp_path / "nothing")
     assert code == 3
     assert "has no files of features" in err
+    (tmp_path / "f.npy").write_bytes(b"numbers")
+    with pytest.raises(zoo.DataError, match=r"f\.npy has no files.* writes them, as \.safetensors"):
+        zoo.plan(features=tmp_path / "f.npy")
     (tmp_path / "nothing").mkdir()
     model_file = Path(model) / "model.safetensors"
     (tmp_path / "nothing/model.safetensors").write_bytes(model_file.read_bytes())

@@ -271,9 +271,13 @@ def find_files(folder: Path) -> tuple[Path, ...]:
     Raises:
         DataError: there are none.
     """
-    found = [folder] if folder.is_file() else sorted(folder.glob(f"[!.]*{SUFFIX}"))
+    found = (
+        [folder]
+        if folder.is_file() and folder.suffix == SUFFIX
+        else sorted(folder.glob(f"[!.]*{SUFFIX}"))
+    )
     if not found:
-        hint = "`zoo embed NAME --data 'shards-*.tar' --out DIR` writes them"
+        hint = f"`zoo embed NAME --data 'shards-*.tar' --out DIR` writes them, as {SUFFIX}"
         raise DataError(f"{folder} has no files of features", hint)
     return tuple(found)
 
