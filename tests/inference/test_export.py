@@ -129,6 +129,7 @@ FORMAT = """
     from zoo.inference.export.exporter import Exporter
 
     WRONG = False
+    FAULT = None
 
     @zoo.hookimpl
     def zoo_register_formats():
@@ -138,6 +139,10 @@ FORMAT = """
         requires = ("pluggy",)
 
         def write(self, source, path):
+            if FAULT == "write":
+                raise KeyError("stem")
+            if FAULT == "nothing":
+                return {}
             path.mkdir()
             (path / "classes.txt").write_text(" ".join(source.description["classes"]))
             return {"notes": ["a folder of leaves"], "leaves": 7}
@@ -146,11 +151,24 @@ FORMAT = """
             from zoo.inference.export.agreement import predict
 
             def run(images):
+                if FAULT == "run":
+                    raise RuntimeError("no chip")
+                if FAULT == "list":
+                    return [images]
                 outputs = {k: v.numpy() for k, v in predict(source.model, images[0]).items()}
                 return {k: v + WRONG for k, v in outputs.items()}
 
             return run
 """
+
+
+OF_PLUGIN = r"format 'leaf' of plugin leaf \(plugin-leaf 1.0\)"
+FAULTS = {
+    "write": f"{OF_PLUGIN} fails: KeyError: 'stem'",
+    "nothing": rf"{OF_PLUGIN} returned {{}} from write\(\)",
+    "run": f"{OF_PLUGIN} cannot run what it wrote: RuntimeError: no chip",
+    "list": f"{OF_PLUGIN} returned a list for images",
+}
 
 
 def test_plugin_registers_a_format(model, install, tmp_path, cli):
@@ -171,6 +189,11 @@ def test_plugin_registers_a_format(model, install, tmp_path, cli):
     assert "the exported tiny/tinynet differs from the network: probabilities by 1" in err
     assert not (tmp_path / "wrong").exists()
     assert not [each for each in tmp_path.iterdir() if each.name.startswith(".zoo-")]
+    for fault, message in FAULTS.items():
+        module.FAULT = fault
+        with pytest.raises(zoo.BrokenBackbone, match=message):
+            zoo.export(model, "leaf", tmp_path / "wrong")
+        assert not (tmp_path / "wrong").exists()
     module.LeafExporter.requires = ("leaf-compiler",)
     with pytest.raises(zoo.EnvironmentProblem, match="pip install leaf-compiler"):
         zoo.export(model, "leaf", tmp_path / "third")

@@ -196,6 +196,11 @@ def _frozen_tensors(model: nn.Module) -> dict[str, Tensor]:
     return tensors
 
 
+def _sum(tensor: Tensor) -> str:
+    """Return the sum of a tensor as text, in which NaN equals NaN."""
+    return str(tensor.detach().sum().item())
+
+
 @contextmanager
 def checking_frozen(model: nn.Module) -> Iterator[None]:
     """Check that forward passes of a block change nothing that is frozen.
@@ -204,13 +209,13 @@ def checking_frozen(model: nn.Module) -> Iterator[None]:
         BrokenBackbone: a frozen tensor has another value, or requires a gradient.
     """
     tensors = _frozen_tensors(model)
-    before = {name: str(each.detach().sum()) for name, each in tensors.items()}
+    before = {name: _sum(each) for name, each in tensors.items()}
     yield
     now = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     changed = [
         name
         for name, total in before.items()
-        if now[name].requires_grad or str(now[name].detach().sum()) != total
+        if now[name].requires_grad or _sum(now[name]) != total
     ]
     if changed:
         number = counted(len(changed), "frozen tensor")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import BrokenPlugin, UsageError
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.errors import BrokenBackbone, BrokenPlugin, UsageError
 from zoo.files import environment_problem, library_versions, staging_folder
 from zoo.inference.export.agreement import as_facts, compare, sample_images
-from zoo.inference.export.exporter import Exporter, Source
+from zoo.inference.export.exporter import Exporter, Run, Source, conversion_errors
 from zoo.inference.loading import load_any
 from zoo.inference.predictor import Predictor
 from zoo.models.hub import HubFile, is_hub_address
@@ -23,6 +28,7 @@ from zoo.spec import ExportFormat, resolve_target
 from zoo.temporaries import fsync, publish
 
 FORMAT = 1
+WHERE = "--debug shows where"
 
 
 def export(
@@ -48,7 +54,8 @@ def export(
         EnvironmentProblem: a library is missing, or the system refuses to write.
         WeightsError: the model cannot be loaded.
     """
-    exporter = load_exporter(find_format(registry, format))
+    described = find_format(registry, format)
+    exporter = load_exporter(described)
     exporter.check_installed()
     location = locate_model(name, registry)
     model = load_any(name, registry, weights, "cpu", "fp32", "torch")
@@ -58,7 +65,7 @@ def export(
     if target.exists():
         raise UsageError(f"{target} exists", "give another --out, or remove it")
     source = Source(model, model.backbone.rpartition("/")[2], describe(model, location))
-    facts, agreement = _write(exporter, source, target)
+    facts, agreement = _write(exporter, f"format {format!r} of {described.origin}", source, target)
     return {
         "path": str(target),
         "format": format,
@@ -70,13 +77,25 @@ def export(
     }
 
 
-def _write(exporter: Exporter, source: Source, target: Path) -> tuple[Any, Any]:
-    """Write and check a model under a temporary name, and rename it."""
+def _write(exporter: Exporter, what: str, source: Source, target: Path) -> tuple[Any, Any]:
+    """Write and check a model under a temporary name, and rename it.
+
+    Args:
+        exporter: of the format.
+        what: the format, for messages.
+        source: the network.
+        target: path of the file or folder.
+    """
     try:
         with staging_folder(target.parent) as folder:
             written = folder.path / target.name
-            facts = exporter.write(source, written)
-            agreement = compare(exporter.load(source, written), source, list(sample_images()))
+            with conversion_errors(f"{what} fails", WHERE):
+                facts = exporter.write(source, written)
+                run = exporter.load(source, written)
+            if not written.exists() or not isinstance(facts, Mapping):
+                message = f"{what} returned {facts!r:.80} from write()"
+                raise BrokenBackbone(message, "it must write the path, and return a mapping")
+            agreement = compare(partial(_run, run, what), source, list(sample_images()))
             for file in _files(written):
                 fsync(file)
             publish(written, target)
@@ -85,6 +104,20 @@ def _write(exporter: Exporter, source: Source, target: Path) -> tuple[Any, Any]:
         where = Path(error.filename) if isinstance(error.filename, str) else target
         raise environment_problem(error, where) from error
     return facts, as_facts(agreement)
+
+
+def _run(run: Run, what: str, images: NDArray[np.uint8]) -> Mapping[str, NDArray[Any]]:
+    """Return the outputs of an exported network by name.
+
+    Raises:
+        BrokenBackbone: it fails, or returns something else.
+    """
+    with conversion_errors(f"{what} cannot run what it wrote", WHERE):
+        outputs = run(images)
+    if not isinstance(outputs, Mapping):
+        message = f"{what} returned a {type(outputs).__name__} for images"
+        raise BrokenBackbone(message, "the result of load() must return a mapping of outputs")
+    return outputs
 
 
 def _files(path: Path) -> list[Path]:
