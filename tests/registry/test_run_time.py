@@ -75,6 +75,8 @@ def test_wrong_registrations_are_refused_and_undone(image_folder):
         zoo.register(described(), source="timm")
     with pytest.raises(zoo.UnknownBackbone):
         zoo.get("leafnet")
+    with pytest.raises(zoo.UsageError, match="a int cannot be registered"):
+        zoo.register(5)
     with pytest.raises(zoo.UsageError, match=r"leafnet is not registered; .* zoo\.register"):
         zoo.plan(described(), data=image_folder)
     assert {record.status for record in zoo.list_plugins() if record.name == "timm"} == {"ok"}
@@ -111,7 +113,7 @@ def test_configure_selects_files_until_the_next_call(plugin_file, tmp_path, cli)
     """
     toml = tmp_path / "registry.toml"
     toml.write_text('schema = 1\n[aliases]\nours = "elms/elm"\n')
-    zoo.configure(plugins=[plugin_file("elms", source)], registry=toml, without=["torchvision"])
+    zoo.configure(plugins=plugin_file("elms", source), registry=toml, without="torchvision")
     assert zoo.get("ours").id == "elms/elm"
     assert zoo.get("resnet18").source == "timm"
     assert {r.name: r.status for r in zoo.list_plugins()}["torchvision"] == "off"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from os import PathLike
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
@@ -21,8 +22,8 @@ Record = TypeVar("Record", Backbone, Task)
 @names_arguments
 def configure(
     *,
-    plugins: Iterable[FilePath] = (),
-    without: Iterable[str] = (),
+    plugins: FilePath | Iterable[FilePath] = (),
+    without: str | Iterable[str] = (),
     registry: FilePath | None = None,
 ) -> None:
     """Select plugins and a registry file for this process, as `zoo` does by its flags.
@@ -31,8 +32,8 @@ def configure(
     process. Backbones that are registered stay.
 
     Args:
-        plugins: python files of plugins, as `--plugin`.
-        without: names of plugins to exclude, as `--no-plugin`.
+        plugins: python files of plugins, or one, as `--plugin`.
+        without: names of plugins to exclude, or one, as `--no-plugin`.
         registry: a `registry.toml` that overrides the user's, as `--registry`.
 
     Raises:
@@ -43,8 +44,10 @@ def configure(
     from zoo.registry.run_time import select
 
     file = None if registry is None else Path(registry).absolute()
-    files = tuple(Path(each).absolute() for each in plugins)
-    select(Selection(tuple(without), file, files))
+    several = [plugins] if isinstance(plugins, (str, PathLike)) else plugins
+    files = tuple(Path(each).absolute() for each in several)
+    names = (without,) if isinstance(without, str) else tuple(without)
+    select(Selection(names, file, files))
 
 
 @names_arguments

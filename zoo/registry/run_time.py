@@ -87,9 +87,12 @@ def register(item: Backbone | Task, source: str) -> None:
         source: the first half of its id.
 
     Raises:
-        UsageError: an installed plugin has the name of the source.
+        UsageError: an installed plugin has the name of the source, or it is neither.
         BrokenPlugin: it names code that does not exist; nothing is registered.
     """
+    if not isinstance(item, (Backbone, Task)):
+        message = f"a {type(item).__name__} cannot be registered"
+        raise UsageError(message, "give a zoo.Backbone or a zoo.Task")
     target = item.builder if isinstance(item, Backbone) else item.target
     resolve_target(target, f"{item.name!r}")
     earlier = current().registered.get(source)
