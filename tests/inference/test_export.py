@@ -17,6 +17,7 @@ from PIL import Image
 import zoo
 from tests.networks import save_untrained
 from zoo.inference.export import exporter
+from zoo.inference.export.agreement import TOLERANCE
 from zoo.modelfile import read_model, write_model
 from zoo.tasks.classification.data.sources import EMBEDDED
 from zoo.testing.fixtures import reset_caches
@@ -98,6 +99,43 @@ BRANCHING = """
 
         return Branching()
 """
+
+
+SENSITIVE = """
+    import zoo
+
+    @zoo.hookimpl
+    def zoo_register_backbones():
+        small = zoo.Preprocess(size=32, resize=36)
+        yield zoo.Backbone("sensitive", "plugin_sensitive:build", (zoo.Head("fc"),), small)
+
+    def build(weights=None):
+        import torch
+        from torch import nn
+
+        class Sensitive(nn.Module):
+            def __init__(self):
+                super().__init__()
+                pattern = torch.randn(3 * 32 * 32, generator=torch.Generator().manual_seed(0))
+                self.register_buffer("pattern", pattern)
+                self.fc = nn.Linear(2, 7)
+
+            def forward(self, x):
+                phase = 8 * (x.flatten(1) * self.pattern).sum(1, keepdim=True)
+                return self.fc(4 * torch.cat([phase.cos(), phase.sin()], 1))
+
+        return Sensitive()
+"""
+
+
+def test_network_that_pixels_of_one_level_change_is_exported(install, tmp_path, cli):
+    install("sensitive", SENSITIVE)
+    torch.manual_seed(0)
+    network = zoo.get("sensitive").build(classes=3)
+    path = zoo.save(network, tmp_path / "sensitive.safetensors", CLASSES)
+    code, out, err = cli("export", path, "--json")
+    assert code == 0, err
+    assert json.loads(out)["agreement"]["largest_difference"] > TOLERANCE
 
 
 @pytest.mark.slow  # traces a network twice, in seconds
