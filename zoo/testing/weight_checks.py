@@ -85,9 +85,9 @@ def _check_added(subject: WeightSubject) -> str:
         if item.backbone.partition("/")[0] in subject.registry.sources:
             raise CheckFailed(str(error)) from error
         raise NotTried(f"{item.backbone} is not installed") from error
-    record = next(r for r in subject.registry.host.records if r.name == item.source)
-    if record.error is not None:  # it was left out when the catalogue was read
-        raise CheckFailed(record.error)
+    for record in subject.registry.host.records:
+        if record.name == item.source and record.error is not None:
+            raise CheckFailed(record.error)  # left out when the catalogue was read
     weights = backbone.find_weights(item.weights.tag)
     if (location := locate(backbone, weights)) == DOWNLOAD:
         raise NotTried("to be downloaded")
