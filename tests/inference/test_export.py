@@ -128,6 +128,7 @@ SENSITIVE = """
 """
 
 
+@pytest.mark.slow  # traces a network, in seconds
 def test_network_that_pixels_of_one_level_change_is_exported(install, tmp_path, cli):
     install("sensitive", SENSITIVE)
     torch.manual_seed(0)

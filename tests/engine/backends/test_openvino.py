@@ -142,6 +142,7 @@ sys.exit(main([*command, "--recipe", "probe", "--engine", "openvino", "--precisi
 """
 
 
+@pytest.mark.slow  # a process that imports torch and OpenVINO
 def test_openvino_on_cpu_without_bfloat16_computes_no_bf16(image_folder):
     # oneDNN, by which OpenVINO computes, knows no bfloat16 up to AVX2.
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": str(ROOT)}
