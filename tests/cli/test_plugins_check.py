@@ -166,6 +166,7 @@ def test_check_offered_weights_are_opened(cli, install):
     assert "the package 'no_such_package' is not installed" in out
 
 
+@pytest.mark.slow  # processes that check backbones
 @pytest.mark.parametrize(
     ("added", "problem"),
     [
@@ -189,6 +190,7 @@ def test_check_added_weights_need_backbone_and_tag(cli, faulty, install, added, 
     assert (code, problem.partition(";")[0] in out) == (5, True)
 
 
+@pytest.mark.slow  # a process that checks a backbone
 def test_check_format_is_instantiated(cli, plugin_file):
     source = """
 import zoo
