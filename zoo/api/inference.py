@@ -43,8 +43,8 @@ def load(
     Args:
         path: a `model.safetensors` or a run folder; or a backbone or its name.
         device: as torch names it, or `auto`.
-        precision: `fp32` or `bf16`; None for that of the training, and `fp32` for published
-            weights.
+        precision: `fp32` or `bf16`; None for `fp32` with published weights, and else for that of
+            the training, or `fp32` where the device would emulate it.
         weights: of a backbone: `auto`, a published tag, or a model file of it.
         engine: of the features before the heads, `auto` or the name of one.
 
